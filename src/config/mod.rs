@@ -1,0 +1,153 @@
+//! The configuration: every setting by flag, environment (`ROLLCALL_…`) and TOML file, checked, as
+//! plain typed values in the groups that the parts of the program take.
+//!
+//! ```text
+//! settings (definitions) → gather (flag > environment > file) → resolve (relations) → Config
+//! ```
+//!
+//! Nothing here connects to anything, and nothing here can print a password.
+
+mod duration;
+mod error;
+mod flags;
+mod gather;
+mod resolve;
+mod server;
+pub mod settings;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::time::Duration;
+
+pub use duration::{DurationError, Millis};
+pub use error::{ConfigError, Origin};
+pub use flags::Flags;
+pub use gather::{Definition, Gathered, Kind, definitions};
+pub use server::{RedisConfig, RedisUrl, Secret, ServerError};
+pub use values::{Http, LogFormat, Threshold, Thresholds, ValueError};
+
+pub use crate::projection::{Projection, Projections};
+
+pub use crate::event::Limits;
+
+/// All settings of a process, checked alone and against each other.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The server.
+    pub redis: RedisConfig,
+    /// What is the same in the whole deployment.
+    pub deployment: Deployment,
+    /// How a worker reads and applies.
+    pub worker: WorkerConfig,
+    /// How a janitor sweeps.
+    pub janitor: JanitorConfig,
+    /// What this instance is called; not unique, the host's name by default.
+    pub name: String,
+    /// Where `/metrics` and the health pages are.
+    pub http: Http,
+    /// What is logged.
+    pub log: LogConfig,
+}
+
+/// What must be the same in a whole deployment, or its state would depend on who applied what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deployment {
+    /// What every key begins with; it tells deployments apart, so `rollcall:meta` lies behind it.
+    pub prefix: String,
+    /// The number of partitions, at least 1.
+    pub partitions: u16,
+    /// The stream of events, without prefix and partition.
+    pub stream: String,
+    /// The consumer group of the workers.
+    pub group: String,
+    /// Which state is kept.
+    pub projections: Projections,
+    /// Numbers of users in a document to report, by rising `up`.
+    pub thresholds: Vec<Threshold>,
+    /// How far an event's time may lie after its entry's, in milliseconds.
+    pub max_skew_ms: u64,
+    /// How long a user counts as online, in milliseconds; whole minutes.
+    pub online_window_ms: u64,
+    /// How long presence lasts after the last sign of life, in milliseconds.
+    pub presence_ttl_ms: u64,
+    /// How long a session lasts after its last activity, in milliseconds.
+    pub session_ttl_ms: u64,
+    /// How long a user stays in a document after the last join, in milliseconds.
+    pub document_ttl_ms: u64,
+    /// Recent tokens kept per partition.
+    pub recent_cap: u64,
+    /// Viewed items kept per token.
+    pub viewed_cap: u64,
+    /// Items kept in the ranking per partition.
+    pub ranking_cap: u64,
+    /// Dead letters kept per partition.
+    pub dead_cap: u64,
+    /// Changes kept per partition.
+    pub changes_cap: u64,
+    /// How large entries may be.
+    pub limits: Limits,
+}
+
+impl Deployment {
+    /// The settings as they stand in `rollcall:meta`: names of settings with the one text each
+    /// value has, always in this order. The prefix is not among them: it leads to the key.
+    pub fn meta_fields(&self) -> Vec<(&'static str, String)> {
+        let length = |ms: u64| Millis::new(ms).to_string();
+        vec![
+            ("partitions", self.partitions.to_string()),
+            ("stream", self.stream.clone()),
+            ("group", self.group.clone()),
+            ("projections", self.projections.to_string()),
+            ("thresholds", Thresholds(self.thresholds.clone()).to_string()),
+            ("max-skew", length(self.max_skew_ms)),
+            ("online-window", length(self.online_window_ms)),
+            ("presence-ttl", length(self.presence_ttl_ms)),
+            ("session-ttl", length(self.session_ttl_ms)),
+            ("document-ttl", length(self.document_ttl_ms)),
+            ("recent-cap", self.recent_cap.to_string()),
+            ("viewed-cap", self.viewed_cap.to_string()),
+            ("ranking-cap", self.ranking_cap.to_string()),
+            ("dead-cap", self.dead_cap.to_string()),
+            ("changes-cap", self.changes_cap.to_string()),
+            ("max-identifier-bytes", self.limits.max_identifier_bytes.to_string()),
+            ("max-field-bytes", self.limits.max_field_bytes.to_string()),
+            ("max-data-bytes", self.limits.max_data_bytes.to_string()),
+            ("max-fields", self.limits.max_fields.to_string()),
+            ("max-events", self.limits.max_events.to_string()),
+        ]
+    }
+}
+
+/// How a worker reads and applies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerConfig {
+    /// Most entries in a batch.
+    pub batch: usize,
+    /// How long an entry waits unacknowledged before another worker claims it.
+    pub claim_idle: Duration,
+    /// How long a batch may take; less than `claim_idle`, or two workers would have it at once.
+    pub batch_deadline: Duration,
+    /// Deliveries after which an entry is tried alone.
+    pub max_deliveries: u64,
+}
+
+/// How a janitor sweeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JanitorConfig {
+    /// Pause between two rounds.
+    pub interval: Duration,
+    /// How long finished entries stay in the stream, in milliseconds.
+    pub keep_ms: u64,
+    /// How long endings are remembered, in milliseconds; at least `keep_ms`.
+    pub horizon_ms: u64,
+}
+
+/// What is logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Levels and targets, as tracing's `EnvFilter` reads them.
+    pub filter: String,
+    /// How lines are written.
+    pub format: LogFormat,
+}

@@ -1,0 +1,217 @@
+//! From what was set to the configuration: reads the texts, checks what must hold between settings.
+
+use std::error::Error as _;
+
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+use super::error::{ConfigError, Origin};
+use super::gather::Gathered;
+use super::settings::{ConnectionArgs, JanitorArgs, LimitArgs, Settings, WorkerArgs};
+use super::{
+    Config, Deployment, JanitorConfig, Limits, LogConfig, Millis, Projection, RedisConfig, Secret,
+    ServerError, WorkerConfig, values,
+};
+use crate::key::Keys;
+
+impl Config {
+    /// The configuration that follows from what was set.
+    ///
+    /// # Errors
+    /// Names the setting that is impossible, alone or beside another one, and the remedy.
+    pub fn resolve(gathered: &Gathered) -> Result<Self, ConfigError> {
+        let settings = read(gathered)?;
+        let process = settings.role.process.clone();
+        let log = settings.role.stream.query.log.clone();
+        Ok(Self {
+            redis: redis(&settings.role.stream.query.connection, gathered)?,
+            worker: worker(&settings.worker, gathered)?,
+            janitor: janitor(&settings.janitor, gathered)?,
+            deployment: deployment(settings, gathered)?,
+            name: process.name.unwrap_or_else(host_name),
+            http: process.http,
+            log: LogConfig { filter: log.log, format: log.log_format },
+        })
+    }
+}
+
+/// Reads every text with its setting's parser. The real environment has no say here: what counts of
+/// it was gathered.
+fn read(gathered: &Gathered) -> Result<Settings, ConfigError> {
+    let command = Settings::command().mut_args(|arg| arg.env(clap::builder::Resettable::Reset));
+    let arguments = std::iter::once("rollcall".to_owned()).chain(gathered.arguments());
+    command
+        .try_get_matches_from(arguments)
+        .and_then(|mut matches| Settings::from_arg_matches_mut(&mut matches))
+        .map_err(|error| refused(&error, gathered))
+}
+
+/// clap's error names the argument as `--batch <N>` and keeps the parser's error as its source.
+fn refused(error: &clap::Error, gathered: &Gathered) -> ConfigError {
+    let argument = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(argument)) => argument.as_str(),
+        _ => "",
+    };
+    let key = argument.trim_start_matches('-').split([' ', '=']).next().unwrap_or_default();
+    let why = error.source().map_or_else(|| error.kind().to_string(), ToString::to_string);
+    gathered.refuse(key, why)
+}
+
+fn redis(args: &ConnectionArgs, gathered: &Gathered) -> Result<RedisConfig, ConfigError> {
+    let mut password = args.redis_password.clone();
+    let mut password_key = "redis-password";
+    if let Some(path) = &args.redis_password_file {
+        if password.is_some() {
+            let why = "a password is given by redis-password too; keep one of them";
+            return Err(gathered.refuse("redis-password-file", why));
+        }
+        password_key = "redis-password-file";
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            setting: password_key,
+            origin: gathered.origin(password_key),
+            path: path.clone(),
+            source,
+        })?;
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        password = Some(Secret::from(line.strip_suffix('\r').unwrap_or(line).to_owned()));
+    }
+    let username = args.redis_username.as_deref();
+    RedisConfig::new(args.redis_url.clone(), username, password.as_ref()).map_err(|error| {
+        let key = match error {
+            ServerError::TwoPasswords => password_key,
+            ServerError::TwoUsernames => "redis-username",
+            ServerError::NoPassword if username.is_some() => "redis-username",
+            _ => "redis-url",
+        };
+        gathered.refuse(key, error)
+    })
+}
+
+fn worker(args: &WorkerArgs, gathered: &Gathered) -> Result<WorkerConfig, ConfigError> {
+    let half = Millis::new(args.claim_idle.ms() / 2);
+    let deadline = args.batch_deadline.unwrap_or(half);
+    if deadline >= args.claim_idle {
+        return Err(gathered.refuse(
+            "batch-deadline",
+            format!(
+                "must be shorter than {}, or two workers apply one batch; lower it or raise that",
+                beside(gathered, "claim-idle", args.claim_idle)
+            ),
+        ));
+    }
+    Ok(WorkerConfig {
+        batch: args.batch,
+        claim_idle: args.claim_idle.into(),
+        batch_deadline: deadline.into(),
+        max_deliveries: args.max_deliveries,
+    })
+}
+
+fn janitor(args: &JanitorArgs, gathered: &Gathered) -> Result<JanitorConfig, ConfigError> {
+    if args.horizon < args.keep {
+        // The one that somebody set is the one to blame.
+        let keep_is_new = gathered.origin("horizon") == Origin::Default;
+        let (key, other, value, how) = if keep_is_new {
+            ("keep", "horizon", args.horizon, "at most")
+        } else {
+            ("horizon", "keep", args.keep, "at least")
+        };
+        let other = beside(gathered, other, value);
+        let why = format!(
+            "must be {how} {other}: endings are remembered as long as entries stay in the stream; \
+             raise horizon or lower keep"
+        );
+        return Err(gathered.refuse(key, why));
+    }
+    Ok(JanitorConfig {
+        interval: args.janitor_interval.into(),
+        keep_ms: args.keep.ms(),
+        horizon_ms: args.horizon.ms(),
+    })
+}
+
+fn deployment(settings: Settings, gathered: &Gathered) -> Result<Deployment, ConfigError> {
+    let (role, state) = (settings.role.stream, settings.role.state);
+    let (keys, stream) = (role.query.keys, role.stream);
+    check_prefix(&keys.prefix, keys.partitions).map_err(|why| gathered.refuse("prefix", why))?;
+    if is_state(&stream.stream) {
+        let why = "is a key of the state; choose another name, such as rollcall:events";
+        return Err(gathered.refuse("stream", why));
+    }
+    if !state.thresholds.0.is_empty() && !state.projections.contains(Projection::Documents) {
+        let why = "need documents among the projections; add it there, or write none here";
+        return Err(gathered.refuse("thresholds", why));
+    }
+    Ok(Deployment {
+        prefix: keys.prefix,
+        partitions: keys.partitions,
+        stream: stream.stream,
+        group: stream.group,
+        projections: state.projections,
+        thresholds: state.thresholds.0,
+        max_skew_ms: state.max_skew.ms(),
+        online_window_ms: state.online_window.ms(),
+        presence_ttl_ms: state.presence_ttl.ms(),
+        session_ttl_ms: state.session_ttl.ms(),
+        document_ttl_ms: state.document_ttl.ms(),
+        recent_cap: state.recent_cap,
+        viewed_cap: state.viewed_cap,
+        ranking_cap: state.ranking_cap,
+        dead_cap: state.dead_cap,
+        changes_cap: state.changes_cap,
+        limits: limits(&settings.role.limits, gathered)?,
+    })
+}
+
+fn limits(args: &LimitArgs, gathered: &Gathered) -> Result<Limits, ConfigError> {
+    if args.max_field_bytes < args.max_identifier_bytes {
+        let other = beside(gathered, "max-identifier-bytes", args.max_identifier_bytes);
+        let why = format!("must be at least {other}; raise it or lower that");
+        return Err(gathered.refuse("max-field-bytes", why));
+    }
+    Ok(Limits {
+        max_identifier_bytes: args.max_identifier_bytes,
+        max_field_bytes: args.max_field_bytes,
+        max_data_bytes: args.max_data_bytes,
+        max_fields: args.max_fields,
+        max_events: args.max_events,
+    })
+}
+
+/// The other side of a relation: `claim-idle = 30s (default)`.
+fn beside(gathered: &Gathered, key: &str, value: impl std::fmt::Display) -> String {
+    format!("{key} = {value} ({})", gathered.origin(key))
+}
+
+/// A hash tag in the prefix would decide the slot instead of the partition's own.
+fn check_prefix(prefix: &str, partitions: u16) -> Result<(), &'static str> {
+    if !prefix.contains(['{', '}']) {
+        return Ok(());
+    }
+    if partitions > 1 {
+        return Err("must have no braces with more than one partition, which brings its own");
+    }
+    let tag = prefix.split_once('{').and_then(|(before, rest)| {
+        let (tag, after) = rest.split_once('}')?;
+        (!tag.is_empty() && !format!("{before}{tag}{after}").contains(['{', '}'])).then_some(())
+    });
+    tag.ok_or("must have no braces, or one hash tag with a name in it, such as {acme}:")
+}
+
+/// Whether a stream of this name would lie on a key of the state. All below `rollcall:` is
+/// Rollcall's own, now or later, except what begins like the default stream.
+fn is_state(stream: &str) -> bool {
+    let keys = Keys::new("", 1, 0);
+    let whole = [keys.login(), keys.recent(), keys.presence(), keys.sessions()];
+    let beginnings =
+        [keys.viewed(), keys.session_data(), keys.online(), keys.activity(), keys.document()];
+    whole.iter().any(|key| key == stream)
+        || beginnings.iter().any(|beginning| stream.starts_with(beginning.as_str()))
+        || stream.starts_with("rollcall:") && !stream.starts_with("rollcall:events")
+}
+
+/// The host's name, as Linux tells it; `rollcall` elsewhere.
+fn host_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    values::name(host.trim()).unwrap_or_else(|_| "rollcall".to_owned())
+}

@@ -1,0 +1,277 @@
+//! Every setting, defined once: its flag, its environment variable, its key in the file, its type
+//! and range, its default and its help.
+//!
+//! The three sources give text; all of it is read by the parsers that stand here, so that a flag, a
+//! variable and a line of the file can never mean different things. The groups are what commands
+//! put together: a query takes few flags, `run` all of them.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::duration::{Millis, at_least, whole_minutes};
+use super::server::{RedisUrl, Secret};
+use super::values::{Http, LogFormat, Thresholds};
+use super::values::{log_filter, name, number, prefix};
+use crate::projection::Projections;
+
+/// Where Redis is.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Redis")]
+pub struct ConnectionArgs {
+    /// Server: redis://host:port/db, rediss:// for TLS, or unix:/path
+    #[arg(long, env = "ROLLCALL_REDIS_URL", value_name = "URL")]
+    #[arg(default_value = "redis://127.0.0.1:6379")]
+    pub redis_url: RedisUrl,
+    /// User to log in as, if not in the URL
+    #[arg(long, env = "ROLLCALL_REDIS_USERNAME", value_name = "USER")]
+    pub redis_username: Option<String>,
+    /// Password, if not in the URL; everyone on the machine sees flags, so prefer the variable
+    #[arg(long, env = "ROLLCALL_REDIS_PASSWORD", value_name = "PASSWORD")]
+    pub redis_password: Option<Secret>,
+    /// File that holds the password; one newline at its end is ignored
+    #[arg(long, env = "ROLLCALL_REDIS_PASSWORD_FILE", value_name = "FILE")]
+    pub redis_password_file: Option<PathBuf>,
+}
+
+/// Which keys are the deployment's.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Keys")]
+pub struct KeyArgs {
+    /// Text in front of every key, one per tenant; on a Cluster with one partition `{acme}:`
+    #[arg(long, env = "ROLLCALL_PREFIX", value_name = "TEXT")]
+    #[arg(default_value = "", value_parser = prefix)]
+    pub prefix: String,
+    /// Partitions of stream and state (1 to 1024; fixed once there is state)
+    #[arg(long, env = "ROLLCALL_PARTITIONS", value_name = "N")]
+    #[arg(default_value = "1", value_parser = number::<u16, 1, 1024>)]
+    pub partitions: u16,
+}
+
+/// Where events come from.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Stream")]
+pub struct StreamArgs {
+    /// Stream of events, after the prefix
+    #[arg(long, env = "ROLLCALL_STREAM", value_name = "NAME")]
+    #[arg(default_value = "rollcall:events", value_parser = name)]
+    pub stream: String,
+    /// Consumer group of the workers
+    #[arg(long, env = "ROLLCALL_GROUP", value_name = "NAME")]
+    #[arg(default_value = "rollcall", value_parser = name)]
+    pub group: String,
+}
+
+/// What state is kept, how long and how much of it: the same in the whole deployment.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "State (the same in the whole deployment)")]
+pub struct StateArgs {
+    /// Which state to keep: all, or names separated by commas
+    #[arg(long, env = "ROLLCALL_PROJECTIONS", value_name = "NAMES", default_value = "all")]
+    pub projections: Projections,
+    /// Numbers of users in a document to report, as up:down pairs such as 10:5,100:80, or none
+    #[arg(long, env = "ROLLCALL_THRESHOLDS", value_name = "PAIRS", default_value = "none")]
+    pub thresholds: Thresholds,
+    /// How far an event's time may lie after its entry's (a duration)
+    #[arg(long, env = "ROLLCALL_MAX_SKEW", value_name = "DURATION", default_value = "60s")]
+    pub max_skew: Millis,
+    /// How long a user counts as online (whole minutes, 1m to 24h)
+    #[arg(long, env = "ROLLCALL_ONLINE_WINDOW", value_name = "DURATION")]
+    #[arg(default_value = "5m", value_parser = whole_minutes)]
+    pub online_window: Millis,
+    /// How long presence lasts after the last sign of life (a duration, at least 1s)
+    #[arg(long, env = "ROLLCALL_PRESENCE_TTL", value_name = "DURATION")]
+    #[arg(default_value = "300s", value_parser = at_least::<1_000>)]
+    pub presence_ttl: Millis,
+    /// How long a session lasts after its last activity (a duration, at least 1s)
+    #[arg(long, env = "ROLLCALL_SESSION_TTL", value_name = "DURATION")]
+    #[arg(default_value = "1800s", value_parser = at_least::<1_000>)]
+    pub session_ttl: Millis,
+    /// How long a user stays in a document after the last join (a duration, at least 1s)
+    #[arg(long, env = "ROLLCALL_DOCUMENT_TTL", value_name = "DURATION")]
+    #[arg(default_value = "1800s", value_parser = at_least::<1_000>)]
+    pub document_ttl: Millis,
+    /// Recent tokens kept per partition
+    #[arg(long, env = "ROLLCALL_RECENT_CAP", value_name = "N")]
+    #[arg(default_value = "1000000", value_parser = cap)]
+    pub recent_cap: u64,
+    /// Viewed items kept per token
+    #[arg(long, env = "ROLLCALL_VIEWED_CAP", value_name = "N")]
+    #[arg(default_value = "25", value_parser = cap)]
+    pub viewed_cap: u64,
+    /// Items kept in the ranking per partition
+    #[arg(long, env = "ROLLCALL_RANKING_CAP", value_name = "N")]
+    #[arg(default_value = "20000", value_parser = cap)]
+    pub ranking_cap: u64,
+    /// Dead letters kept per partition
+    #[arg(long, env = "ROLLCALL_DEAD_CAP", value_name = "N")]
+    #[arg(default_value = "100000", value_parser = cap)]
+    pub dead_cap: u64,
+    /// Changes kept per partition
+    #[arg(long, env = "ROLLCALL_CHANGES_CAP", value_name = "N")]
+    #[arg(default_value = "100000", value_parser = cap)]
+    pub changes_cap: u64,
+}
+
+/// A cap of nothing is written with `--projections`; the top keeps counts exact in Lua's doubles.
+fn cap(text: &str) -> Result<u64, super::ValueError> {
+    number::<u64, 1, 1_000_000_000>(text)
+}
+
+/// How large entries may be: the same in the whole deployment.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Limits (the same in the whole deployment)")]
+pub struct LimitArgs {
+    /// Longest identifier, in bytes
+    #[arg(long, env = "ROLLCALL_MAX_IDENTIFIER_BYTES", value_name = "BYTES")]
+    #[arg(default_value = "256", value_parser = number::<usize, 1, 65_536>)]
+    pub max_identifier_bytes: usize,
+    /// Longest name or value of a field, in bytes
+    #[arg(long, env = "ROLLCALL_MAX_FIELD_BYTES", value_name = "BYTES")]
+    #[arg(default_value = "16384", value_parser = number::<usize, 1, 16_777_216>)]
+    pub max_field_bytes: usize,
+    /// Longest data, in bytes
+    #[arg(long, env = "ROLLCALL_MAX_DATA_BYTES", value_name = "BYTES")]
+    #[arg(default_value = "1048576", value_parser = number::<usize, 1, 67_108_864>)]
+    pub max_data_bytes: usize,
+    /// Most fields of an entry
+    #[arg(long, env = "ROLLCALL_MAX_FIELDS", value_name = "N")]
+    #[arg(default_value = "64", value_parser = number::<usize, 2, 1024>)]
+    pub max_fields: usize,
+    /// Most events packed in one entry
+    #[arg(long, env = "ROLLCALL_MAX_EVENTS", value_name = "N")]
+    #[arg(default_value = "1000", value_parser = number::<usize, 1, 10_000>)]
+    pub max_events: usize,
+}
+
+/// How a worker reads and applies.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Worker")]
+pub struct WorkerArgs {
+    /// Most entries in a batch (1 to 5000)
+    #[arg(long, env = "ROLLCALL_BATCH", value_name = "N")]
+    #[arg(default_value = "500", value_parser = number::<usize, 1, 5_000>)]
+    pub batch: usize,
+    /// How long an entry waits unacknowledged before another worker claims it (at least 1s)
+    #[arg(long, env = "ROLLCALL_CLAIM_IDLE", value_name = "DURATION")]
+    #[arg(default_value = "30s", value_parser = at_least::<1_000>)]
+    pub claim_idle: Millis,
+    /// How long a batch may take (a duration, shorter than claim-idle) [default: half of it]
+    #[arg(long, env = "ROLLCALL_BATCH_DEADLINE", value_name = "DURATION")]
+    #[arg(value_parser = at_least::<1>)]
+    pub batch_deadline: Option<Millis>,
+    /// Deliveries after which an entry is tried alone (at least 2)
+    #[arg(long, env = "ROLLCALL_MAX_DELIVERIES", value_name = "N")]
+    #[arg(default_value = "16", value_parser = number::<u64, 2, 1_000_000>)]
+    pub max_deliveries: u64,
+}
+
+/// How a janitor sweeps.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Janitor")]
+pub struct JanitorArgs {
+    /// Pause between two rounds (a duration, at least 100ms)
+    #[arg(long, env = "ROLLCALL_JANITOR_INTERVAL", value_name = "DURATION")]
+    #[arg(default_value = "1s", value_parser = at_least::<100>)]
+    pub janitor_interval: Millis,
+    /// How long finished entries stay in the stream (a duration)
+    #[arg(long, env = "ROLLCALL_KEEP", value_name = "DURATION", default_value = "1h")]
+    pub keep: Millis,
+    /// How long it is remembered that a token or session ended (a duration, at least keep)
+    #[arg(long, env = "ROLLCALL_HORIZON", value_name = "DURATION", default_value = "24h")]
+    pub horizon: Millis,
+}
+
+/// What a process that keeps running is called and serves.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Process")]
+pub struct ProcessArgs {
+    /// Name of this instance; each start adds something unique [default: the host's name]
+    #[arg(long, env = "ROLLCALL_NAME", value_name = "NAME", value_parser = name)]
+    pub name: Option<String>,
+    /// Address for /metrics, /livez, /readyz; auto: 127.0.0.1, first free port of 9464-9473; or off
+    #[arg(long, env = "ROLLCALL_HTTP", value_name = "ADDRESS", default_value = "auto")]
+    pub http: Http,
+}
+
+/// What is logged.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Log")]
+pub struct LogArgs {
+    /// Level (error, warn, info, debug, trace, off) or target=level, separated by commas
+    #[arg(long, env = "ROLLCALL_LOG", value_name = "FILTER")]
+    #[arg(default_value = "info", value_parser = log_filter)]
+    pub log: String,
+    /// text or json
+    #[arg(long, env = "ROLLCALL_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// The flags of a query, which finds windows and lifetimes in the state itself.
+#[derive(Args, Clone, Debug)]
+#[allow(missing_docs, reason = "the groups say what they are")]
+pub struct QueryFlags {
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    #[command(flatten)]
+    pub keys: KeyArgs,
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// The flags of a command about the stream: status, dead letters, load.
+#[derive(Args, Clone, Debug)]
+#[allow(missing_docs, reason = "the groups say what they are")]
+pub struct StreamFlags {
+    #[command(flatten)]
+    pub query: QueryFlags,
+    #[command(flatten)]
+    pub stream: StreamArgs,
+}
+
+/// The flags of both long-running roles.
+#[derive(Args, Clone, Debug)]
+#[allow(missing_docs, reason = "the groups say what they are")]
+pub struct RoleFlags {
+    #[command(flatten)]
+    pub stream: StreamFlags,
+    #[command(flatten)]
+    pub process: ProcessArgs,
+    #[command(flatten)]
+    pub state: StateArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
+/// The flags of a worker.
+#[derive(Args, Clone, Debug)]
+#[allow(missing_docs, reason = "the groups say what they are")]
+pub struct WorkerFlags {
+    #[command(flatten)]
+    pub role: RoleFlags,
+    #[command(flatten)]
+    pub worker: WorkerArgs,
+}
+
+/// The flags of a janitor.
+#[derive(Args, Clone, Debug)]
+#[allow(missing_docs, reason = "the groups say what they are")]
+pub struct JanitorFlags {
+    #[command(flatten)]
+    pub role: RoleFlags,
+    #[command(flatten)]
+    pub janitor: JanitorArgs,
+}
+
+/// Every setting: the flags of `run` and `config`.
+#[derive(clap::Parser, Clone, Debug)]
+#[command(name = "rollcall", disable_help_flag = true)]
+#[allow(missing_docs, reason = "the groups say what they are")]
+pub struct Settings {
+    #[command(flatten)]
+    pub role: RoleFlags,
+    #[command(flatten)]
+    pub worker: WorkerArgs,
+    #[command(flatten)]
+    pub janitor: JanitorArgs,
+}

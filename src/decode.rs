@@ -1,0 +1,190 @@
+//! Decode: a stream entry → its events, and what of it cannot be one. Pure.
+//!
+//! The four ways to write an entry are one mechanism: levels of members. The entry's fields are the
+//! outermost level; `data` may hold an object, whose own `data` may hold another (CloudEvents, binary
+//! and structured), and inside wins over outside. An array in `data` is many objects, each by itself.
+
+use crate::entry::Entry;
+use crate::event::{Event, Kind, Limits, Members, Name, Reason, Rejection};
+use crate::format::{Format, Malformed, Member, Shape};
+use crate::key::partition_of;
+use crate::time::EventTime;
+
+/// What decoding depends on besides the entry: settings of the deployment, never a clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Sizes beyond which an entry or a member is rejected.
+    pub limits: Limits,
+    /// How far an event may claim to be later than its entry, in milliseconds.
+    pub max_skew_ms: u64,
+    /// The number of partitions.
+    pub partitions: u16,
+}
+
+/// What an entry holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decoded<'a> {
+    /// Its events, in order.
+    pub events: Vec<Event<'a>>,
+    /// What cannot be applied: the entry whole, or elements of a packed one.
+    pub rejected: Vec<Rejected<'a>>,
+}
+
+/// A part of an entry that cannot be applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected<'a> {
+    /// Why.
+    pub rejection: Rejection,
+    /// Position and bytes of the element; `None` for the entry whole.
+    pub element: Option<(usize, &'a [u8])>,
+}
+
+/// Decodes an entry of the stream of partition `partition`.
+pub fn decode<'a>(entry: &'a Entry, partition: u16, rules: &Rules) -> Decoded<'a> {
+    let decoder = Decoder { entry_ms: entry.id.ms, partition, rules };
+    decoder.entry(entry).unwrap_or_else(|rejection| Decoded {
+        events: Vec::new(),
+        rejected: vec![Rejected { rejection, element: None }],
+    })
+}
+
+struct Decoder<'r> {
+    entry_ms: u64,
+    partition: u16,
+    rules: &'r Rules,
+}
+
+impl Decoder<'_> {
+    fn entry<'a>(&self, entry: &'a Entry) -> Result<Decoded<'a>, Rejection> {
+        let fields = self.fields(entry)?;
+        if let Some(data) = envelope(&fields) {
+            let format = content_format(&fields)?;
+            let raw = data.raw;
+            format.check(raw).map_err(malformed)?;
+            if format.shape(raw) == Some(Shape::Array) {
+                return self.packed(&fields, format, raw);
+            }
+            let members = self.object(format, raw, fields.without(Name::Data))?;
+            return Ok(Decoded { events: vec![self.event(&members)?], rejected: Vec::new() });
+        }
+        Ok(Decoded { events: vec![self.event(&fields)?], rejected: Vec::new() })
+    }
+
+    /// The outermost level: the fields of the entry.
+    fn fields<'a>(&self, entry: &'a Entry) -> Result<Members<'a>, Rejection> {
+        let limits = &self.rules.limits;
+        if entry.fields.len() > limits.max_fields {
+            let detail = format!("the entry has {} fields; the limit is {}", entry.fields.len(), limits.max_fields);
+            return Err(Rejection::new(Reason::TooManyFields, detail));
+        }
+        let mut members = Members::default();
+        for (name, value) in &entry.fields {
+            let known = Name::from_name(name);
+            let limit = if known == Some(Name::Data) { limits.max_data_bytes } else { limits.max_field_bytes };
+            let longest = name.len().max(value.len());
+            if longest > limit {
+                return Err(Rejection::too_long(known.map_or("a field", Name::name), longest, limit));
+            }
+            if let Some(name) = known {
+                members.set(name, Some(Member::flat(value)));
+            }
+        }
+        Ok(members)
+    }
+
+    /// A packed entry: each element is an event of its own.
+    fn packed<'a>(&self, fields: &Members<'a>, format: Format, raw: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
+        if fields.get(Name::Type).is_some() {
+            let detail = "data is an array though the entry has a type; leave type out to pack events, \
+                          or send one object";
+            return Err(Rejection::new(Reason::UnexpectedArray, detail));
+        }
+        let limit = self.rules.limits.max_events;
+        let elements = format.elements(raw, limit).map_err(malformed)?.ok_or_else(|| {
+            Rejection::new(Reason::TooManyEvents, format!("data packs more than {limit} events; send fewer an entry"))
+        })?;
+        let mut decoded = Decoded::default();
+        for (index, element) in elements.into_iter().enumerate() {
+            let members = self.object(format, element, Members::default());
+            match members.and_then(|members| self.event(&members)) {
+                Ok(event) => decoded.events.push(event),
+                Err(rejection) => {
+                    decoded.rejected.push(Rejected { rejection, element: Some((index, element)) });
+                }
+            }
+        }
+        Ok(decoded)
+    }
+
+    /// An object's members over those outside of it, and over both those of the object in its `data`.
+    fn object<'a>(&self, format: Format, raw: &'a [u8], outer: Members<'a>) -> Result<Members<'a>, Rejection> {
+        let members = read_object(format, raw)?.over(&outer);
+        match envelope(&members) {
+            Some(data) if data.shape == Shape::Object => {
+                let inner = read_object(data.format, data.raw)?;
+                // A third level would be no envelope any more: its data counts only as a session's.
+                Ok(inner.over(&members.without(Name::Data)))
+            }
+            _ => Ok(members),
+        }
+    }
+
+    fn event<'a>(&self, members: &Members<'a>) -> Result<Event<'a>, Rejection> {
+        let kind = Kind::read(&members.event_type()?, members, &self.rules.limits)?;
+        let time = EventTime::of_event(members.time()?, self.entry_ms, self.rules.max_skew_ms);
+        if self.rules.partitions == 1 {
+            return Ok(Event { time, kind });
+        }
+        self.check_partition(&kind)?;
+        Ok(Event { time, kind: kind.without_foreign_parts() })
+    }
+
+    fn check_partition(&self, kind: &Kind<'_>) -> Result<(), Rejection> {
+        let right = partition_of(kind.routing_id(), self.rules.partitions);
+        if right == self.partition {
+            return Ok(());
+        }
+        let detail = format!(
+            "the event belongs in partition {right}, not {}; send it to the stream of {{p{right}}}",
+            self.partition
+        );
+        Err(Rejection::new(Reason::WrongPartition, detail))
+    }
+}
+
+fn malformed(problem: Malformed) -> Rejection {
+    Rejection::malformed(Name::Data, &problem)
+}
+
+fn read_object(format: Format, raw: &[u8]) -> Result<Members<'_>, Rejection> {
+    let mut members = Members::default();
+    for (name, value) in format.members(raw).map_err(malformed)? {
+        if let Some(name) = Name::from_name(&name) {
+            members.set(name, Some(format.member(value).map_err(malformed)?));
+        }
+    }
+    Ok(members)
+}
+
+/// `data`, unless it is a session's own: that is so beside `type session` and a `sid`.
+fn envelope<'m, 'a>(members: &'m Members<'a>) -> Option<&'m Member<'a>> {
+    let data = members.get(Name::Data)?;
+    let is_session = members.get(Name::Type).is_some_and(|member| member.value.as_ref() == b"session");
+    (!(is_session && members.get(Name::Sid).is_some())).then_some(data)
+}
+
+/// The format that `datacontenttype` names; parameters do not matter.
+fn content_format(members: &Members<'_>) -> Result<Format, Rejection> {
+    let Some(member) = members.get(Name::ContentType) else { return Ok(Format::Json) };
+    let full = String::from_utf8_lossy(&member.value);
+    let media_type = full.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match media_type.as_str() {
+        "application/json" | "text/json" => Ok(Format::Json),
+        "application/msgpack" | "application/x-msgpack" | "application/vnd.msgpack" => Ok(Format::MessagePack),
+        other if other.ends_with("+json") => Ok(Format::Json),
+        _ => Err(Rejection::new(
+            Reason::UnsupportedContentType,
+            "datacontenttype is neither application/json nor application/msgpack; send data as one of these",
+        )),
+    }
+}

@@ -1,0 +1,139 @@
+//! What can go wrong between a process and its server, and what to do about it.
+
+use redis::RedisError;
+
+/// What a failed step calls for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The server cannot do it now. Drop what is in hand, wait, connect anew and read again.
+    Reconnect,
+    /// The script itself failed on what it was given: find the entry that does it.
+    Poison,
+    /// No waiting helps: the process ends with this error.
+    Fatal,
+}
+
+/// A failed step, with its cause.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server could not be reached, or refused a command.
+    #[error("{step} failed")]
+    Redis {
+        /// What was tried.
+        step: &'static str,
+        /// What the client or the server said.
+        #[source]
+        source: RedisError,
+    },
+    /// A reply had another form than the command gives.
+    #[error("{step} got a reply of an unexpected form: {found}")]
+    Reply {
+        /// What was tried.
+        step: &'static str,
+        /// What came instead.
+        found: String,
+    },
+    /// The deployment's settings differ from this process's.
+    #[error(
+        "{key} says {setting} = {stored}, this process has {own}; use the same setting everywhere, or stop \
+         every worker and janitor and let the next to start write its own: redis-cli HDEL {key} {setting}"
+    )]
+    Settings {
+        /// The key that holds the deployment's settings.
+        key: String,
+        /// The setting.
+        setting: String,
+        /// What the deployment has.
+        stored: String,
+        /// What this process has.
+        own: String,
+    },
+    /// The state was written by another version of Rollcall.
+    #[error("{key} says state format {stored}; this version keeps format {own}: run the version that wrote it, or use another prefix")]
+    Format {
+        /// The key that holds the format.
+        key: String,
+        /// The stored format.
+        stored: String,
+        /// This version's format.
+        own: &'static str,
+    },
+    /// A batch stayed in hand too long; another consumer may have it by now.
+    #[error("a batch was not applied within its deadline of {deadline_ms} ms; it is read again")]
+    Deadline {
+        /// The deadline.
+        deadline_ms: u128,
+    },
+    /// The reader ended without saying why.
+    #[error("the reader stopped")]
+    ReaderGone,
+}
+
+impl Error {
+    /// Names the step that a Redis error came from.
+    pub fn at(step: &'static str) -> impl FnOnce(RedisError) -> Self {
+        move |source| Self::Redis { step, source }
+    }
+
+    /// What to do.
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Settings { .. } | Self::Format { .. } => Verdict::Fatal,
+            Self::Redis { source, .. } if is_script_failure(source) => Verdict::Poison,
+            Self::Redis { .. } | Self::Reply { .. } | Self::Deadline { .. } | Self::ReaderGone => Verdict::Reconnect,
+        }
+    }
+
+    /// The server's error code, or what kind of trouble it is: the label of the metric.
+    pub fn kind(&self) -> &'static str {
+        const CODES: &[(&str, &str)] = &[
+            ("OOM", "oom"),
+            ("LOADING", "loading"),
+            ("READONLY", "readonly"),
+            ("MISCONF", "misconf"),
+            ("NOREPLICAS", "noreplicas"),
+            ("MASTERDOWN", "masterdown"),
+            ("CLUSTERDOWN", "clusterdown"),
+            ("BUSY", "busy"),
+            ("NOGROUP", "nogroup"),
+            ("UNBLOCKED", "nogroup"),
+            ("STALEEPOCH", "stale_epoch"),
+            ("WRONGKEY", "wrong_key"),
+            ("WRONGTYPE", "wrong_key"),
+            ("NOAUTH", "auth"),
+            ("WRONGPASS", "auth"),
+            ("NOPERM", "permission"),
+        ];
+        let Self::Redis { source, .. } = self else { return "other" };
+        if source.is_timeout() {
+            return "timeout";
+        }
+        if source.is_io_error() || source.is_connection_dropped() {
+            return "connection";
+        }
+        let code = source.code().unwrap_or_default();
+        CODES.iter().find(|(known, _)| *known == code).map_or("other", |(_, kind)| kind)
+    }
+
+    /// Whether the server says that the group, or the stream, does not exist.
+    pub fn is_missing_group(&self) -> bool {
+        self.kind() == "nogroup"
+    }
+}
+
+/// Whether the script ran and failed, as opposed to everything that is not the batch's fault.
+fn is_script_failure(error: &RedisError) -> bool {
+    error.code() == Some("ERR") && error.detail().is_some_and(|detail| detail.contains("script"))
+}
+
+/// The error with all its causes, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,27 @@
+//! `logout`: a user's presence entry ends, and with it the token and the session it names.
+
+use super::{Limits, Members, Name, Rejection, Text};
+
+/// A user left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logout<'a> {
+    /// Who.
+    pub user: Text<'a>,
+    /// From where; may be empty.
+    pub ip: Text<'a>,
+    /// The token that ends for good.
+    pub token: Option<Text<'a>>,
+    /// The session that ends for good.
+    pub sid: Option<Text<'a>>,
+}
+
+impl<'a> Logout<'a> {
+    pub(super) fn read(members: &Members<'a>, limits: &Limits) -> Result<Self, Rejection> {
+        Ok(Self {
+            user: members.required_id(Name::User, limits)?,
+            ip: members.optional_id(Name::Ip, limits)?.unwrap_or_default(),
+            token: members.optional_id(Name::Token, limits)?,
+            sid: members.optional_id(Name::Sid, limits)?,
+        })
+    }
+}

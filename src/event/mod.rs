@@ -1,0 +1,105 @@
+//! The six event types: one file each, and the line below that names it.
+//!
+//! An event holds only what has an effect for its type; everything else a producer sent is ignored.
+
+mod document;
+mod heartbeat;
+mod login;
+mod logout;
+mod members;
+mod session;
+mod view;
+
+use std::borrow::Cow;
+
+pub use document::{Document, DocumentAction};
+pub use heartbeat::Heartbeat;
+pub use login::Login;
+pub use logout::Logout;
+pub use members::{Limits, Members, Name, Reason, Rejection};
+pub use session::{Session, SessionAction};
+pub use view::View;
+
+use crate::time::EventTime;
+
+/// Text of an event, borrowed from its entry where it stands there unescaped.
+pub type Text<'a> = Cow<'a, str>;
+
+/// Declares the event types: the name on the wire and the struct that reads its members.
+macro_rules! event_types {
+    ($($wire:literal => $kind:ident),* $(,)?) => {
+        /// What happened.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Kind<'a> {
+            $(#[doc = concat!("`type ", $wire, "`")] $kind($kind<'a>),)*
+        }
+
+        /// The names of all event types, as `type` carries them.
+        pub const TYPES: &[&str] = &[$($wire),*];
+
+        impl<'a> Kind<'a> {
+            /// Reads the members that count for the event type `wire`.
+            ///
+            /// # Errors
+            /// The reason why they are no event, for the dead letter.
+            pub fn read(wire: &str, members: &Members<'a>, limits: &Limits) -> Result<Self, Rejection> {
+                match wire {
+                    $($wire => $kind::read(members, limits).map(Self::$kind),)*
+                    other => Err(Rejection::unknown_type(other)),
+                }
+            }
+
+            /// The event type's name, as `type` carries it.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$kind(_) => $wire,)*
+                }
+            }
+        }
+    };
+}
+
+event_types! {
+    "heartbeat" => Heartbeat,
+    "login" => Login,
+    "logout" => Logout,
+    "view" => View,
+    "session" => Session,
+    "document" => Document,
+}
+
+/// One event: what happened, and the time that counts for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event<'a> {
+    /// Event time, already bounded by the time of its entry.
+    pub time: EventTime,
+    /// What happened.
+    pub kind: Kind<'a>,
+}
+
+impl Kind<'_> {
+    /// The identifier whose checksum decides the partition: the document's, the session's, or
+    /// otherwise the user's.
+    pub fn routing_id(&self) -> &str {
+        match self {
+            Self::Heartbeat(event) => &event.user,
+            Self::Login(event) => &event.user,
+            Self::Logout(event) => &event.user,
+            Self::View(event) => &event.user,
+            Self::Session(event) => &event.sid,
+            Self::Document(event) => &event.doc,
+        }
+    }
+
+    /// Drops what a user's event says about a session or a document: with several partitions
+    /// those live elsewhere, out of reach of an atomic call.
+    pub fn without_foreign_parts(mut self) -> Self {
+        match &mut self {
+            Self::Heartbeat(event) => (event.sid, event.doc) = (None, None),
+            Self::Login(event) => event.sid = None,
+            Self::Logout(event) => event.sid = None,
+            Self::View(_) | Self::Session(_) | Self::Document(_) => {}
+        }
+        self
+    }
+}

@@ -1,0 +1,46 @@
+//! `session`: a session was active, or ended.
+
+use super::{Limits, Members, Name, Rejection, Text};
+
+/// A session was active, or ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session<'a> {
+    /// Which session.
+    pub sid: Text<'a>,
+    /// Whose; `unknown` where the producer did not say.
+    pub user: Text<'a>,
+    /// From where; may be empty.
+    pub ip: Text<'a>,
+    /// User agent; may be empty.
+    pub ua: Text<'a>,
+    /// What happened to it.
+    pub action: SessionAction<'a>,
+}
+
+/// What happened to a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionAction<'a> {
+    /// It was active; the data, JSON text, replaces what it had.
+    Update(Option<Text<'a>>),
+    /// It ended for good.
+    Terminate,
+}
+
+impl<'a> Session<'a> {
+    /// The user of a session that no one has claimed.
+    pub const UNKNOWN_USER: &'static str = "unknown";
+
+    pub(super) fn read(members: &Members<'a>, limits: &Limits) -> Result<Self, Rejection> {
+        let action = match members.choice(Name::Action, &["update", "terminate"])? {
+            Some("terminate") => SessionAction::Terminate,
+            _ => SessionAction::Update(members.session_data(limits)?),
+        };
+        Ok(Self {
+            sid: members.required_id(Name::Sid, limits)?,
+            user: members.optional_id(Name::User, limits)?.unwrap_or(Self::UNKNOWN_USER.into()),
+            ip: members.optional_id(Name::Ip, limits)?.unwrap_or_default(),
+            ua: members.text(Name::Ua, limits)?,
+            action,
+        })
+    }
+}

@@ -1,0 +1,171 @@
+//! Fold: a batch of entries → one plan, coalesced by key. Pure: no I/O, no clock.
+
+use std::collections::HashSet;
+
+use indexmap::IndexMap;
+
+use crate::decode::{Decoded, Rejected, Rules, decode};
+use crate::entry::{Entry, EntryId};
+use crate::event::{Event, Reason, Rejection, Text};
+use crate::op::{Letter, Plan};
+use crate::projection::{Projection, Projections, viewed_item};
+
+/// What folding depends on besides the entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoldSettings {
+    /// How entries are decoded.
+    pub rules: Rules,
+    /// Which state is kept.
+    pub projections: Projections,
+    /// The partition whose stream this is.
+    pub partition: u16,
+}
+
+/// Keys that hold something else than Rollcall keeps there, and the entries that would write them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Avoided {
+    /// Users whose `user-activity/` key is taken.
+    pub activity: HashSet<String>,
+    /// Tokens whose `viewed:` key is taken.
+    pub viewed: HashSet<String>,
+    /// Sessions whose `session:` key is taken.
+    pub session_data: HashSet<String>,
+    /// Documents one of whose keys is taken.
+    pub documents: HashSet<String>,
+}
+
+/// Builds the plan of a batch.
+#[derive(Debug)]
+pub struct Folder<'s, 'a> {
+    settings: &'s FoldSettings,
+    plan: Plan<'a>,
+    counts: IndexMap<&'static str, u64>,
+}
+
+impl<'s, 'a> Folder<'s, 'a> {
+    /// An empty plan.
+    pub fn new(settings: &'s FoldSettings) -> Self {
+        Self { settings, plan: Plan::default(), counts: IndexMap::new() }
+    }
+
+    /// Adds an entry. `avoided` names keys that it must not write.
+    pub fn add(&mut self, entry: &'a Entry, avoided: &Avoided) {
+        let Decoded { events, rejected } = decode(entry, self.settings.partition, &self.settings.rules);
+        let before = self.plan.letters.len();
+        for rejected in rejected {
+            self.plan.letters.push(letter(entry, rejected));
+        }
+        for event in &events {
+            *self.counts.entry(event.kind.name()).or_default() += 1;
+            self.settings.projections.fold(event, entry.id.ms, &mut self.plan);
+        }
+        match avoided.hit_by(&events, self.settings.projections) {
+            Some(key) => {
+                self.plan.letters.truncate(before);
+                self.reject(entry, Rejection::new(Reason::WrongType, wrong_type_detail(&key)));
+            }
+            None => self.acknowledge(entry.id, &events),
+        }
+    }
+
+    /// Writes an entry off whole, without looking into it.
+    pub fn reject(&mut self, entry: &'a Entry, rejection: Rejection) {
+        self.plan.letters.push(letter(entry, Rejected { rejection, element: None }));
+        self.plan.acks.plain.push(entry.id);
+    }
+
+    /// Acknowledges an id whose entry is no longer in the stream.
+    pub fn forget(&mut self, id: EntryId) {
+        self.plan.acks.plain.push(id);
+    }
+
+    /// Events added, by type.
+    pub fn counts(&self) -> &IndexMap<&'static str, u64> {
+        &self.counts
+    }
+
+    /// The plan, without what would write an avoided key.
+    pub fn finish(mut self, avoided: &Avoided) -> Plan<'a> {
+        let plan = &mut self.plan;
+        plan.activity.retain(|user, _| !avoided.activity.contains(user.as_ref()));
+        plan.connections.retain(|connection, _| !avoided.documents.contains(connection.doc.as_ref()));
+        for (token, merge) in &mut plan.tokens {
+            if avoided.viewed.contains(token.as_ref()) {
+                merge.items.clear();
+            }
+        }
+        for (sid, merge) in &mut plan.sessions {
+            if avoided.session_data.contains(sid.as_ref()) {
+                merge.data = None;
+            }
+        }
+        self.plan
+    }
+
+    fn acknowledge(&mut self, id: EntryId, events: &[Event<'a>]) {
+        let acks = &mut self.plan.acks;
+        let counted = self.settings.projections.contains(Projection::Ranking);
+        let views = || events.iter().filter_map(|event| viewed_item(&event.kind)).filter(|_| counted);
+        match views().count() {
+            0 => acks.plain.push(id),
+            1 => {
+                for item in views() {
+                    acks.items.entry(item.clone()).or_default().push(id);
+                }
+            }
+            _ => {
+                let mut items: IndexMap<Text<'a>, u64> = IndexMap::new();
+                for item in views() {
+                    *items.entry(item.clone()).or_default() += 1;
+                }
+                acks.packed.push((id, items));
+            }
+        }
+    }
+}
+
+impl Avoided {
+    /// Adds more keys to avoid.
+    pub fn add(&mut self, more: Self) {
+        self.activity.extend(more.activity);
+        self.viewed.extend(more.viewed);
+        self.session_data.extend(more.session_data);
+        self.documents.extend(more.documents);
+    }
+
+    /// Whether there is nothing to avoid.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The first avoided key one of the events would write.
+    fn hit_by(&self, events: &[Event<'_>], projections: Projections) -> Option<String> {
+        if self.is_empty() {
+            return None;
+        }
+        let mut plan = Plan::default();
+        for event in events {
+            projections.fold(event, 0, &mut plan);
+        }
+        let activity = plan.activity.keys().find(|user| self.activity.contains(user.as_ref()));
+        let viewed = plan.tokens.iter().find(|(token, m)| !m.items.is_empty() && self.viewed.contains(token.as_ref()));
+        let data = plan.sessions.iter().find(|(sid, m)| m.data.is_some() && self.session_data.contains(sid.as_ref()));
+        let doc = plan.connections.keys().find(|c| self.documents.contains(c.doc.as_ref()));
+        None.or(activity.map(|user| format!("user-activity/{user}")))
+            .or(viewed.map(|(token, _)| format!("viewed:{token}")))
+            .or(data.map(|(sid, _)| format!("session:{sid}")))
+            .or(doc.map(|c| format!("sessions:doc:{}", c.doc)))
+    }
+}
+
+fn wrong_type_detail(key: &str) -> String {
+    format!("{} holds another type than Rollcall keeps there; rename or delete it, then add the event again", key.escape_debug())
+}
+
+fn letter<'a>(entry: &'a Entry, Rejected { rejection, element }: Rejected<'a>) -> Letter<'a> {
+    let fields = entry.fields.iter().map(|(name, value)| match element {
+        Some((_, bytes)) if name == b"data" => (name.as_slice(), bytes),
+        _ => (name.as_slice(), value.as_slice()),
+    });
+    Letter { id: entry.id, rejection, index: element.map(|(index, _)| index), fields: fields.collect() }
+}

@@ -1,0 +1,180 @@
+//! The two formats of `data`, JSON and MessagePack, taken apart without building trees.
+//!
+//! A value is cut into the raw bytes of its elements or members first, so that a bad element can be
+//! kept byte for byte and bad UTF-8 in one member does not reach another. Each scalar is then read
+//! by serde_json or rmp-serde.
+
+mod json;
+mod msgpack;
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// Arrays and objects may nest this deep.
+pub const MAX_DEPTH: usize = 128;
+
+/// What kind of value a member has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Nothing: counts as absent.
+    Null,
+    /// Text: its bytes.
+    Text,
+    /// An integer: its digits.
+    Integer,
+    /// Any other number.
+    Number,
+    /// A truth value.
+    Boolean,
+    /// An array, in its own format.
+    Array,
+    /// An object, in its own format.
+    Object,
+    /// Something JSON does not know.
+    Extension,
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Null => "null",
+            Self::Text => "text",
+            Self::Integer => "an integer",
+            Self::Number => "a number with a fraction or exponent",
+            Self::Boolean => "true or false",
+            Self::Array => "an array",
+            Self::Object => "an object",
+            Self::Extension => "a MessagePack extension",
+        })
+    }
+}
+
+/// How a value is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A field of the stream entry: plain bytes.
+    Flat,
+    /// JSON (RFC 8259).
+    Json,
+    /// MessagePack.
+    MessagePack,
+}
+
+/// A text that breaks the rules of its format.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// It cannot be read.
+    #[error("is not valid {}: {problem}", match .format { Format::MessagePack => "MessagePack", _ => "JSON" })]
+    Syntax {
+        /// The format it was read as.
+        format: Format,
+        /// What is wrong, and where.
+        problem: String,
+    },
+    /// It can be read, but JSON has no such value.
+    #[error("holds {what}, which JSON cannot express; {remedy}")]
+    NotJson {
+        /// The value.
+        what: &'static str,
+        /// What to send instead.
+        remedy: &'static str,
+    },
+}
+
+/// One member: the shape of its value, and the value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member<'a> {
+    /// What kind of value.
+    pub shape: Shape,
+    /// The text itself, the digits of an integer; otherwise the value in its own format.
+    pub value: Cow<'a, [u8]>,
+    /// The whole value as it stands in its envelope.
+    pub raw: &'a [u8],
+    /// How `raw` is written.
+    pub format: Format,
+}
+
+/// A member's name, and its value as it stands there.
+pub type RawMember<'a> = (Cow<'a, [u8]>, &'a [u8]);
+
+impl<'a> Member<'a> {
+    /// A field of a stream entry.
+    pub fn flat(value: &'a [u8]) -> Self {
+        Self { shape: Shape::Text, value: Cow::Borrowed(value), raw: value, format: Format::Flat }
+    }
+
+    /// Whether it counts as absent: null, or empty text.
+    pub fn is_absent(&self) -> bool {
+        match self.shape {
+            Shape::Null => true,
+            Shape::Text => self.value.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// The value as JSON text: verbatim from a flat field, compact in member order otherwise.
+    ///
+    /// # Errors
+    /// If it is not valid, nests deeper than [`MAX_DEPTH`], or has no JSON form.
+    pub fn json(&self) -> Result<Cow<'a, str>, Malformed> {
+        match self.format {
+            Format::Flat => json::validated(self.raw).map(Cow::Borrowed),
+            Format::Json => json::compact(self.raw).map(Cow::Owned),
+            Format::MessagePack => msgpack::to_json(self.raw).map(Cow::Owned),
+        }
+    }
+}
+
+impl Format {
+    /// What kind of value stands at the beginning of `raw`; nothing is validated.
+    pub fn shape(self, raw: &[u8]) -> Option<Shape> {
+        match self {
+            Self::MessagePack => msgpack::shape(raw),
+            Self::Json | Self::Flat => json::shape(raw),
+        }
+    }
+
+    /// Checks that `raw` is one well-formed value, not nested too deep, and nothing else.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(self, raw: &[u8]) -> Result<(), Malformed> {
+        match self {
+            Self::MessagePack => msgpack::check(raw),
+            Self::Json | Self::Flat => json::check(raw),
+        }
+    }
+
+    /// The elements of an array that passed [`Format::check`], or `None` if it has more than `limit`.
+    ///
+    /// # Errors
+    /// If it is no array.
+    pub fn elements(self, raw: &[u8], limit: usize) -> Result<Option<Vec<&[u8]>>, Malformed> {
+        match self {
+            Self::MessagePack => msgpack::elements(raw, limit),
+            Self::Json | Self::Flat => json::elements(raw, limit),
+        }
+    }
+
+    /// The members of an object that passed [`Format::check`], in order, duplicates included.
+    ///
+    /// # Errors
+    /// If it is no object.
+    pub fn members(self, raw: &[u8]) -> Result<Vec<RawMember<'_>>, Malformed> {
+        match self {
+            Self::MessagePack => msgpack::members(raw),
+            Self::Json | Self::Flat => json::members(raw),
+        }
+    }
+
+    /// Reads one value.
+    ///
+    /// # Errors
+    /// If a text has broken escapes.
+    pub fn member(self, raw: &[u8]) -> Result<Member<'_>, Malformed> {
+        match self {
+            Self::MessagePack => msgpack::member(raw),
+            Self::Json | Self::Flat => json::member(raw),
+        }
+    }
+}

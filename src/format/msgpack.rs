@@ -1,0 +1,236 @@
+//! MessagePack, cut into raw values: rmp reads the heads, rmp-serde walks what is skipped.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use rmp::Marker;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::{Format, MAX_DEPTH, Malformed, Member, RawMember, Shape};
+
+fn syntax(problem: impl Into<String>) -> Malformed {
+    Malformed::Syntax { format: Format::MessagePack, problem: problem.into() }
+}
+
+fn not_json(what: &'static str, remedy: &'static str) -> Malformed {
+    Malformed::NotJson { what, remedy }
+}
+
+pub(super) fn shape(raw: &[u8]) -> Option<Shape> {
+    Some(match Marker::from_u8(*raw.first()?) {
+        Marker::Null => Shape::Null,
+        Marker::True | Marker::False => Shape::Boolean,
+        Marker::FixPos(_) | Marker::FixNeg(_) => Shape::Integer,
+        Marker::U8 | Marker::U16 | Marker::U32 | Marker::U64 => Shape::Integer,
+        Marker::I8 | Marker::I16 | Marker::I32 | Marker::I64 => Shape::Integer,
+        Marker::F32 | Marker::F64 => Shape::Number,
+        Marker::FixStr(_) | Marker::Str8 | Marker::Str16 | Marker::Str32 => Shape::Text,
+        Marker::Bin8 | Marker::Bin16 | Marker::Bin32 => Shape::Text,
+        Marker::FixArray(_) | Marker::Array16 | Marker::Array32 => Shape::Array,
+        Marker::FixMap(_) | Marker::Map16 | Marker::Map32 => Shape::Object,
+        _ => Shape::Extension,
+    })
+}
+
+pub(super) fn check(raw: &[u8]) -> Result<(), Malformed> {
+    let mut rest = raw;
+    take_value(&mut rest)?;
+    if rest.is_empty() {
+        return Ok(());
+    }
+    Err(syntax(format!("{} bytes follow the value", rest.len())))
+}
+
+/// Cuts the first value off `rest`. Lengths that a head claims are never allocated.
+fn take_value<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
+    let mut deserializer = rmp_serde::Deserializer::new(*rest);
+    deserializer.set_max_depth(MAX_DEPTH);
+    IgnoredAny::deserialize(&mut deserializer).map_err(|error| syntax(error.to_string()))?;
+    let (value, after) = rest.split_at(rest.len() - deserializer.get_ref().len());
+    *rest = after;
+    Ok(value)
+}
+
+pub(super) fn elements(raw: &[u8], limit: usize) -> Result<Option<Vec<&[u8]>>, Malformed> {
+    let mut rest = raw;
+    let count = rmp::decode::read_array_len(&mut rest).map_err(|_| syntax("not an array"))?;
+    if count as usize > limit {
+        return Ok(None);
+    }
+    (0..count).map(|_| take_value(&mut rest)).collect::<Result<_, _>>().map(Some)
+}
+
+pub(super) fn members(raw: &[u8]) -> Result<Vec<RawMember<'_>>, Malformed> {
+    let mut rest = raw;
+    let count = rmp::decode::read_map_len(&mut rest).map_err(|_| syntax("not a map"))?;
+    let mut members = Vec::new();
+    for _ in 0..count {
+        let name = take_value(&mut rest)?;
+        let value = take_value(&mut rest)?;
+        // A key that is no text names no member.
+        if shape(name) == Some(Shape::Text) {
+            members.push((member(name)?.value, value));
+        }
+    }
+    Ok(members)
+}
+
+pub(super) fn member(raw: &[u8]) -> Result<Member<'_>, Malformed> {
+    let shape = shape(raw).ok_or_else(|| syntax("empty"))?;
+    let value = match shape {
+        Shape::Text => Cow::Borrowed(text(raw)?),
+        Shape::Integer => Cow::Owned(integer(raw)?.into_bytes()),
+        _ => Cow::Borrowed(raw),
+    };
+    Ok(Member { shape, value, raw, format: Format::MessagePack })
+}
+
+fn integer(raw: &[u8]) -> Result<String, Malformed> {
+    let unsigned = rmp_serde::from_slice::<u64>(raw).map(|n| n.to_string());
+    unsigned
+        .or_else(|_| rmp_serde::from_slice::<i64>(raw).map(|n| n.to_string()))
+        .map_err(|error| syntax(error.to_string()))
+}
+
+fn is_binary(raw: &[u8]) -> bool {
+    let marker = raw.first().map(|byte| Marker::from_u8(*byte));
+    matches!(marker, Some(Marker::Bin8 | Marker::Bin16 | Marker::Bin32))
+}
+
+fn text(raw: &[u8]) -> Result<&[u8], Malformed> {
+    let mut rest = raw;
+    let length = if is_binary(raw) {
+        rmp::decode::read_bin_len(&mut rest).ok()
+    } else {
+        rmp::decode::read_str_len(&mut rest).ok()
+    };
+    length.and_then(|n| rest.get(..n as usize)).ok_or_else(|| syntax("a text ends too early"))
+}
+
+/// A value that passed [`check`] as compact JSON.
+pub(super) fn to_json(raw: &[u8]) -> Result<String, Malformed> {
+    let mut json = String::with_capacity(raw.len());
+    write_json(&mut { raw }, &mut json)?;
+    Ok(json)
+}
+
+fn write_json(rest: &mut &[u8], json: &mut String) -> Result<(), Malformed> {
+    match shape(rest) {
+        Some(Shape::Array) => {
+            let count = rmp::decode::read_array_len(rest).map_err(|_| syntax("not an array"))?;
+            write_items(json, ('[', ']'), count, |json| write_json(rest, json))
+        }
+        Some(Shape::Object) => {
+            let count = rmp::decode::read_map_len(rest).map_err(|_| syntax("not a map"))?;
+            write_items(json, ('{', '}'), count, |json| {
+                if shape(rest) != Some(Shape::Text) {
+                    return Err(not_json("a key that is no text", "send text keys"));
+                }
+                write_scalar(take_value(rest)?, json)?;
+                json.push(':');
+                write_json(rest, json)
+            })
+        }
+        _ => write_scalar(take_value(rest)?, json),
+    }
+}
+
+fn write_items(
+    json: &mut String,
+    (open, close): (char, char),
+    count: u32,
+    mut write_item: impl FnMut(&mut String) -> Result<(), Malformed>,
+) -> Result<(), Malformed> {
+    json.push(open);
+    for i in 0..count {
+        if i > 0 {
+            json.push(',');
+        }
+        write_item(json)?;
+    }
+    json.push(close);
+    Ok(())
+}
+
+fn write_scalar(raw: &[u8], json: &mut String) -> Result<(), Malformed> {
+    let member = member(raw)?;
+    match member.shape {
+        Shape::Text if is_binary(raw) => {
+            return Err(not_json("binary data", "send text, such as base64"));
+        }
+        Shape::Text => {
+            let text = String::from_utf8_lossy(&member.value);
+            json.push_str(&serde_json::Value::from(text.as_ref()).to_string());
+        }
+        Shape::Integer => json.push_str(&String::from_utf8_lossy(&member.value)),
+        Shape::Boolean => json.push_str(if raw[0] == Marker::True.to_u8() { "true" } else { "false" }),
+        Shape::Null => json.push_str("null"),
+        Shape::Number => {
+            let number: f64 = rmp_serde::from_slice(raw).map_err(|error| syntax(error.to_string()))?;
+            let Some(number) = serde_json::Number::from_f64(number) else {
+                return Err(not_json("a number that is not finite", "send null or text"));
+            };
+            let _infallible = write!(json, "{number}");
+        }
+        _ => return Err(not_json("an extension type", "send text or a number")),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn packed(value: &serde_json::Value) -> Vec<u8> {
+        rmp_serde::to_vec(value).unwrap()
+    }
+
+    #[test]
+    fn members_are_raw_and_in_order() {
+        let raw = packed(&serde_json::json!({"user": "alice", "time": 1_790_000_000_000_u64}));
+        check(&raw).unwrap();
+        let found = members(&raw).unwrap();
+        assert_eq!(found[0].0.as_ref(), b"time");
+        assert_eq!(member(found[0].1).unwrap().value.as_ref(), b"1790000000000");
+        assert_eq!(member(found[1].1).unwrap().value.as_ref(), b"alice");
+    }
+
+    #[test]
+    fn claims_of_billions_are_only_claims() {
+        for head in [&b"\xdd\xff\xff\xff\xff"[..], b"\xdf\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff"] {
+            assert!(check(head).is_err());
+            assert!(members(head).is_err());
+            assert!(!matches!(elements(head, 1000), Ok(Some(_))));
+        }
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let deep = [vec![0x91; MAX_DEPTH * 2], vec![0xc0]].concat();
+        assert!(check(&deep).is_err());
+        let fine = [vec![0x91; MAX_DEPTH / 2], vec![0xc0]].concat();
+        assert!(check(&fine).is_ok());
+    }
+
+    #[test]
+    fn what_json_cannot_say_is_refused() {
+        for raw in [&b"\xc4\x01a"[..], b"\xd6\xff\0\0\0\0", b"\x81\x01\x02", b"\xcb\x7f\xf8\0\0\0\0\0\0"] {
+            assert!(matches!(to_json(raw), Err(Malformed::NotJson { .. })), "{raw:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn data_becomes_the_same_json(text in r#"\PC{0,20}"#, n in any::<i64>(), x in -1e9..1e9_f64) {
+            let value = serde_json::json!({"a": [text, n, x, null, true], "b": {"c": {}}});
+            prop_assert_eq!(to_json(&packed(&value)).unwrap(), value.to_string());
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(raw in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = (check(&raw), members(&raw), elements(&raw, 5), member(&raw), to_json(&raw));
+        }
+    }
+}

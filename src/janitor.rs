@@ -1,0 +1,204 @@
+//! The janitor: rounds of sweeps over one partition's structures, in short calls with pauses between.
+//!
+//! Any number may run: a short lease lets one at a time do a round, and every sweep checks again inside
+//! its script, so that two at once would only do the same work twice.
+
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+use crate::config::{Config, JanitorConfig};
+use crate::error::{Error, Verdict, chain};
+use crate::key::Keys;
+use crate::op::{Sweep, SweepKind};
+use crate::projection::sweeps;
+use crate::redis::connect::connect;
+use crate::redis::group::Membership;
+use crate::redis::sweep::{Sweeper, Swept};
+use crate::telemetry::health::Pulse;
+use crate::telemetry::log::Throttle;
+use crate::telemetry::metrics;
+
+/// Hash fields a call looks at: keeps it within a few milliseconds.
+const WALK: u64 = 200;
+/// Members a call takes from a sorted set.
+const DRAIN: u64 = 500;
+/// Entries a call trims at most.
+const TRIM: u64 = 10_000;
+/// How long a walk over a whole large hash may take.
+const PASS: Duration = Duration::from_secs(60);
+/// Calls of a walk in each round at least, so that small hashes are seen whole every time.
+const WALK_CALLS: u64 = 10;
+/// The pause between calls, for everybody else.
+const PAUSE: Duration = Duration::from_millis(1);
+/// How long a round may go on taking from one structure.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a call may take before its connection counts as broken.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Silence after which a consumer without pending entries is removed.
+const CONSUMER_PATIENCE_MS: u64 = 600_000;
+
+/// What is swept besides the projections' structures.
+const STREAM: Sweep = Sweep { name: "stream", kind: SweepKind::Drain };
+const CONSUMERS: Sweep = Sweep { name: "consumers", kind: SweepKind::Drain };
+
+/// The janitor of one partition.
+#[derive(Debug)]
+pub struct Janitor {
+    server: redis::ConnectionInfo,
+    partition: u16,
+    keys: Keys,
+    name: String,
+    settings: JanitorConfig,
+    sweeper: Sweeper,
+    membership: Membership,
+    pulse: Pulse,
+    blocked: Throttle,
+    stop: watch::Receiver<bool>,
+}
+
+impl Janitor {
+    /// A janitor for `partition`, called `name`, that stops once `stop` turns true.
+    pub fn new(config: &Config, partition: u16, name: String, pulse: Pulse, stop: watch::Receiver<bool>) -> Self {
+        let deployment = &config.deployment;
+        let keys = Keys::new(&deployment.prefix, deployment.partitions, partition);
+        Self {
+            server: config.redis.connection_info(),
+            partition,
+            sweeper: Sweeper::new(deployment, &keys, &config.janitor, CONSUMER_PATIENCE_MS),
+            membership: Membership::new(deployment, &keys, name.clone()),
+            settings: config.janitor.clone(),
+            keys,
+            name,
+            pulse,
+            blocked: Throttle::new(Duration::from_secs(60)),
+            stop,
+        }
+    }
+
+    /// Sweeps until told to stop.
+    ///
+    /// # Errors
+    /// Only what no waiting helps against, such as other settings than the deployment has.
+    pub async fn run(mut self) -> Result<(), Error> {
+        while !*self.stop.borrow() {
+            match self.session().await {
+                Ok(()) => break,
+                Err(error) if error.verdict() == Verdict::Fatal => return Err(error),
+                Err(error) => {
+                    metrics::redis_error(error.kind());
+                    self.pulse.unready(chain(&error));
+                    warn!(partition = self.partition, kind = error.kind(), "not sweeping: {}", chain(&error));
+                    self.wait(self.settings.interval.max(Duration::from_secs(1))).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn session(&mut self) -> Result<(), Error> {
+        let mut connection = connect(&self.server, &self.keys.meta(), RESPONSE_TIMEOUT).await?;
+        self.membership.check_settings(&mut connection).await?;
+        while !*self.stop.borrow() {
+            self.pulse.waiting();
+            self.wait(self.settings.interval.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+            // Shorter than the shortest wait, so that the one who had it can have it again.
+            let lease_ms = self.settings.interval.as_millis() as u64 * 7 / 10;
+            if self.sweeper.take_lease(&mut connection, &self.name, lease_ms.max(1)).await? {
+                self.pulse.busy();
+                self.round(&mut connection).await?;
+                metrics::sweep_succeeded();
+            }
+        }
+        Ok(())
+    }
+
+    /// One round over everything.
+    async fn round(&mut self, connection: &mut MultiplexedConnection) -> Result<(), Error> {
+        for sweep in sweeps().chain([CONSUMERS]) {
+            match sweep.kind {
+                SweepKind::Walk => self.walk(connection, sweep.name).await?,
+                SweepKind::Drain => {
+                    self.drain(connection, sweep.name, DRAIN).await?;
+                }
+            }
+        }
+        let last = self.drain(connection, STREAM.name, TRIM).await?;
+        self.report_position(&last);
+        let backlog = self.sweeper.backlog(connection).await?;
+        metrics::backlog(self.partition, backlog.pending, backlog.undelivered);
+        Ok(())
+    }
+
+    /// Looks at that part of a hash that brings a whole pass in [`PASS`].
+    async fn walk(&self, connection: &mut MultiplexedConnection, structure: &'static str) -> Result<(), Error> {
+        let size = self.sweeper.size(connection, structure).await?;
+        let share = self.settings.interval.as_secs_f64() / PASS.as_secs_f64();
+        let calls = ((size as f64 * share / WALK as f64).ceil() as u64).max(WALK_CALLS);
+        let mut looked_at = 0;
+        for _ in 0..calls {
+            let swept = self.sweep(connection, structure, WALK).await?;
+            looked_at += swept.looked_at;
+            if looked_at >= size || *self.stop.borrow() {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Takes away until nothing is left to take, or patience is over.
+    async fn drain(
+        &self,
+        connection: &mut MultiplexedConnection,
+        structure: &'static str,
+        limit: u64,
+    ) -> Result<Swept, Error> {
+        let started = Instant::now();
+        loop {
+            let swept = self.sweep(connection, structure, limit).await?;
+            if !swept.more || started.elapsed() > PATIENCE || *self.stop.borrow() {
+                return Ok(swept);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn sweep(
+        &self,
+        connection: &mut MultiplexedConnection,
+        structure: &'static str,
+        limit: u64,
+    ) -> Result<Swept, Error> {
+        let started = Instant::now();
+        let swept = self.sweeper.sweep(connection, structure, limit).await?;
+        metrics::sweep_took(started.elapsed());
+        metrics::swept(structure, swept.removed);
+        metrics::changes(swept.changes, swept.changes_dropped);
+        if swept.removed > 0 {
+            debug!(partition = self.partition, structure, removed = swept.removed, "swept");
+        }
+        Ok(swept)
+    }
+
+    /// Says which group keeps the stream from being trimmed, and when endings may be forgotten too soon.
+    fn report_position(&mut self, swept: &Swept) {
+        let blocked = !swept.blocked_by.is_empty();
+        metrics::stream_position(self.partition, swept.unfinished_age_ms, blocked);
+        let age_s = swept.unfinished_age_ms / 1000;
+        if blocked && self.blocked.add(1).is_some() {
+            warn!(partition = self.partition, group = swept.blocked_by, oldest_unfinished_s = age_s, "a group has not finished old entries; the stream cannot be trimmed past them");
+        }
+        if swept.unfinished_age_ms > self.settings.horizon_ms / 10 * 9 && self.blocked.add(1).is_some() {
+            warn!(partition = self.partition, oldest_unfinished_s = age_s, "the oldest unfinished entry nears the horizon");
+        }
+    }
+
+    /// Waits, but not once told to stop.
+    async fn wait(&mut self, time: Duration) {
+        // Both ends of the wait are good: the time is over, or the stop has come.
+        let _either = tokio::time::timeout(time, self.stop.wait_for(|stop| *stop)).await;
+    }
+}

@@ -1,0 +1,173 @@
+//! The merge operations: what a folded batch asks the apply script to do, and how two of a kind combine.
+//!
+//! Each combination is commutative, associative and idempotent; so a batch may be cut anywhere and
+//! delivered again in any order. The script merges the same way into what the server holds.
+
+use indexmap::{IndexMap, IndexSet};
+
+use crate::entry::EntryId;
+use crate::event::{Rejection, Text};
+use crate::time::EventTime;
+
+/// Last writer wins between a value and its ending; at the same time an ending beats a value, and
+/// of two values the greater bytes win.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Register {
+    /// Present with a value that begins with its version.
+    Value(EventTime, String),
+    /// Ended.
+    Ended(EventTime),
+}
+
+impl Register {
+    /// What orders two writes: time, then ending before value, then bytes.
+    fn rank(&self) -> (EventTime, bool, &[u8]) {
+        match self {
+            Self::Value(time, value) => (*time, false, value.as_bytes()),
+            Self::Ended(time) => (*time, true, &[]),
+        }
+    }
+
+    /// Keeps the winner of the two.
+    pub fn merge(&mut self, other: Self) {
+        if other.rank() > self.rank() {
+            *self = other;
+        }
+    }
+}
+
+/// An ending that is final: the newest entry that said so, and the latest time one gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Milliseconds of the greatest entry id that ends it.
+    pub entry_ms: u64,
+    /// The latest event time of an ending, for the change record.
+    pub time: EventTime,
+}
+
+impl Ending {
+    /// Adds an ending to those there are.
+    pub fn merge(slot: &mut Option<Self>, other: Self) {
+        let before = slot.unwrap_or(other);
+        *slot = Some(Self {
+            entry_ms: before.entry_ms.max(other.entry_ms),
+            time: before.time.max(other.time),
+        });
+    }
+}
+
+/// The latest of several writes, the greater bytes at the same time.
+pub type Latest<T> = Option<(EventTime, T)>;
+
+/// Keeps the later of the two.
+pub fn keep_latest<T: Ord>(slot: &mut Latest<T>, time: EventTime, value: T) {
+    let write = Some((time, value));
+    if *slot < write {
+        *slot = write;
+    }
+}
+
+/// What a batch says about a token.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenMerge<'a> {
+    /// Its latest use, and by whom.
+    pub used: Latest<Text<'a>>,
+    /// The latest view of each item.
+    pub items: IndexMap<Text<'a>, EventTime>,
+    /// Its end.
+    pub ended: Option<Ending>,
+}
+
+/// What a batch says about a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionMerge<'a> {
+    /// The latest activity: a value that begins with its version.
+    pub touched: Latest<String>,
+    /// The latest data.
+    pub data: Latest<Text<'a>>,
+    /// Its end.
+    pub ended: Option<Ending>,
+}
+
+/// A user's connection to a document.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Connection<'a> {
+    /// The document.
+    pub doc: Text<'a>,
+    /// The user.
+    pub user: Text<'a>,
+    /// The connection; may be empty.
+    pub id: Text<'a>,
+}
+
+/// What a connection did last; at the same time a leave beats a join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Presence {
+    /// When.
+    pub time: EventTime,
+    /// Whether it left.
+    pub left: bool,
+}
+
+/// How the views of a batch are counted: with the acknowledgement of the entry that holds them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Acks<'a> {
+    /// Entries without a view to count.
+    pub plain: Vec<EntryId>,
+    /// Entries that are one view, by item.
+    pub items: IndexMap<Text<'a>, Vec<EntryId>>,
+    /// Entries with several views, and how many of each item.
+    pub packed: Vec<(EntryId, IndexMap<Text<'a>, u64>)>,
+}
+
+/// A dead letter to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Letter<'a> {
+    /// The entry.
+    pub id: EntryId,
+    /// Why.
+    pub rejection: Rejection,
+    /// Position of the element in a packed entry.
+    pub index: Option<usize>,
+    /// The original pairs; for an element `data` holds its bytes alone.
+    pub fields: Vec<(&'a [u8], &'a [u8])>,
+}
+
+/// All that one apply call merges, acknowledges and writes off.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan<'a> {
+    /// Users seen, by epoch minute.
+    pub minutes: IndexMap<u64, IndexSet<Text<'a>>>,
+    /// The latest activity of a user, in seconds.
+    pub activity: IndexMap<Text<'a>, u64>,
+    /// Presence entries by `user|ip`.
+    pub presence: IndexMap<String, Register>,
+    /// Tokens.
+    pub tokens: IndexMap<Text<'a>, TokenMerge<'a>>,
+    /// Sessions.
+    pub sessions: IndexMap<Text<'a>, SessionMerge<'a>>,
+    /// Connections to documents.
+    pub connections: IndexMap<Connection<'a>, Presence>,
+    /// Entries to acknowledge.
+    pub acks: Acks<'a>,
+    /// What could not be applied.
+    pub letters: Vec<Letter<'a>>,
+}
+
+/// What the janitor can take away, one structure each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sweep {
+    /// Its name in the script, and the label of its metrics.
+    pub name: &'static str,
+    /// How much it looks at in one call.
+    pub kind: SweepKind,
+}
+
+/// How a sweep finds what to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SweepKind {
+    /// It walks a whole hash, a part at a time.
+    Walk,
+    /// It takes from the low end of a sorted set or of the stream until nothing is left to take.
+    Drain,
+}

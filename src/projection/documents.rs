@@ -1,0 +1,31 @@
+//! `sessions:doc:<doc>:users` and `:count`: who is active in a document.
+//!
+//! A user is active while any of their connections is; the script derives set, count and threshold
+//! levels from the connections, so they cannot drift apart.
+
+use super::drain;
+use crate::event::{DocumentAction, Event, Kind, Text};
+use crate::op::{Connection, Plan, Presence, Sweep};
+
+pub(super) const SWEEPS: &[Sweep] = &[drain("documents"), drain("documents_left")];
+
+pub(super) fn fold<'a>(event: &Event<'a>, _entry_ms: u64, plan: &mut Plan<'a>) {
+    match &event.kind {
+        Kind::Heartbeat(e) => {
+            if let Some(doc) = &e.doc {
+                merge(plan, event, [doc, &e.user, &e.connection], false);
+            }
+        }
+        Kind::Document(e) => {
+            merge(plan, event, [&e.doc, &e.user, &e.connection], e.action == DocumentAction::Leave);
+        }
+        Kind::Login(_) | Kind::Logout(_) | Kind::View(_) | Kind::Session(_) => {}
+    }
+}
+
+fn merge<'a>(plan: &mut Plan<'a>, event: &Event<'a>, [doc, user, id]: [&Text<'a>; 3], left: bool) {
+    let connection = Connection { doc: doc.clone(), user: user.clone(), id: id.clone() };
+    let latest = Presence { time: event.time, left };
+    let slot = plan.connections.entry(connection).or_insert(latest);
+    *slot = latest.max(*slot);
+}

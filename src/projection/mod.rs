@@ -1,0 +1,118 @@
+//! The projections: each a fold of events into merge operations, and a sweep. One file and one line each.
+
+mod activity;
+mod documents;
+mod online;
+mod presence;
+mod ranking;
+mod sessions;
+mod tokens;
+
+use crate::event::Event;
+use crate::op::{Plan, Sweep, SweepKind};
+
+pub use presence::field as presence_field;
+pub use ranking::viewed_item;
+
+/// How a projection turns an event into merge operations.
+type Fold = for<'a> fn(&Event<'a>, u64, &mut Plan<'a>);
+
+/// Declares the projections: variant, name, module.
+macro_rules! projections {
+    ($($(#[$doc:meta])* $variant:ident = $module:ident,)*) => {
+        /// A part of the state that a deployment keeps or leaves out.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Projection { $($(#[$doc])* $variant,)* }
+
+        impl Projection {
+            /// All projections.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// Its name in settings.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => stringify!($module),)* }
+            }
+
+            fn fold(self) -> Fold {
+                match self { $(Self::$variant => $module::fold,)* }
+            }
+        }
+
+        /// Everything that sweeps take away, whichever projections are on.
+        pub fn sweeps() -> impl Iterator<Item = Sweep> {
+            [$($module::SWEEPS,)*].into_iter().flatten().copied()
+        }
+    };
+}
+
+projections! {
+    /// Users seen, by minute.
+    Online = online,
+    /// When each user was last seen.
+    Activity = activity,
+    /// Presence entries.
+    Presence = presence,
+    /// Login tokens, recent tokens and their viewed items.
+    Tokens = tokens,
+    /// View counts by item.
+    Ranking = ranking,
+    /// Sessions and their data.
+    Sessions = sessions,
+    /// Documents, their active users, counts and thresholds.
+    Documents = documents,
+}
+
+impl Projection {
+    /// The projection of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|projection| projection.name() == name)
+    }
+}
+
+/// The projections that a deployment keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Projections(u8);
+
+impl Projections {
+    /// All of them.
+    pub fn all() -> Self {
+        Projection::ALL.iter().copied().collect()
+    }
+
+    /// Whether one is kept.
+    pub fn contains(self, projection: Projection) -> bool {
+        self.0 & (1 << projection as u8) != 0
+    }
+
+    /// Those that are kept, in order.
+    pub fn iter(self) -> impl Iterator<Item = Projection> {
+        Projection::ALL.iter().copied().filter(move |projection| self.contains(*projection))
+    }
+
+    /// Adds what an event of an entry with `entry_ms` does to the plan.
+    pub fn fold<'a>(self, event: &Event<'a>, entry_ms: u64, plan: &mut Plan<'a>) {
+        for projection in self.iter() {
+            projection.fold()(event, entry_ms, plan);
+        }
+    }
+}
+
+impl FromIterator<Projection> for Projections {
+    fn from_iter<I: IntoIterator<Item = Projection>>(projections: I) -> Self {
+        Self(projections.into_iter().fold(0, |set, projection| set | 1 << projection as u8))
+    }
+}
+
+const fn walk(name: &'static str) -> Sweep {
+    Sweep { name, kind: SweepKind::Walk }
+}
+
+const fn drain(name: &'static str) -> Sweep {
+    Sweep { name, kind: SweepKind::Drain }
+}
+
+/// A stored value as compact JSON, members in the order they are declared.
+fn to_json(value: &impl serde::Serialize) -> String {
+    // A struct of text and integers always has a JSON form.
+    serde_json::to_string(value).unwrap_or_default()
+}

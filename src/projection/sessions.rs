@@ -1,0 +1,55 @@
+//! `sessions:active` and `session:<sid>`: which sessions live, and their data.
+//!
+//! Last writer wins, for the entry and for the data each by itself; what ended stays ended.
+
+use serde::Serialize;
+
+use super::{drain, walk};
+use crate::event::{Event, Kind, Session, SessionAction, Text};
+use crate::op::{Ending, Plan, SessionMerge, Sweep, keep_latest};
+
+pub(super) const SWEEPS: &[Sweep] = &[walk("sessions"), walk("session_data"), drain("sessions_ended")];
+
+/// The stored value. `last_activity` stands first: the script compares the beginnings.
+#[derive(Serialize)]
+struct Value<'e> {
+    last_activity: u64,
+    sid: &'e str,
+    session_id: &'e str,
+    user: &'e str,
+    ip: &'e str,
+    ua: &'e str,
+}
+
+pub(super) fn fold<'a>(event: &Event<'a>, entry_ms: u64, plan: &mut Plan<'a>) {
+    let ending = Ending { entry_ms, time: event.time };
+    match &event.kind {
+        Kind::Heartbeat(e) => touch(plan, event, e.sid.as_ref(), [&e.user, &e.ip, &e.ua]),
+        Kind::Login(e) => touch(plan, event, e.sid.as_ref(), [&e.user, &e.ip, &e.ua]),
+        Kind::Logout(e) => {
+            if let Some(sid) = &e.sid {
+                Ending::merge(&mut session(plan, sid).ended, ending);
+            }
+        }
+        Kind::Session(Session { sid, action: SessionAction::Terminate, .. }) => {
+            Ending::merge(&mut session(plan, sid).ended, ending);
+        }
+        Kind::Session(e) => {
+            touch(plan, event, Some(&e.sid), [&e.user, &e.ip, &e.ua]);
+            if let SessionAction::Update(Some(data)) = &e.action {
+                keep_latest(&mut session(plan, &e.sid).data, event.time, data.clone());
+            }
+        }
+        Kind::View(_) | Kind::Document(_) => {}
+    }
+}
+
+fn session<'p, 'a>(plan: &'p mut Plan<'a>, sid: &Text<'a>) -> &'p mut SessionMerge<'a> {
+    plan.sessions.entry(sid.clone()).or_default()
+}
+
+fn touch<'a>(plan: &mut Plan<'a>, event: &Event<'a>, sid: Option<&Text<'a>>, [user, ip, ua]: [&str; 3]) {
+    let Some(sid) = sid else { return };
+    let value = Value { last_activity: event.time.millis(), sid, session_id: sid, user, ip, ua };
+    keep_latest(&mut session(plan, sid).touched, event.time, super::to_json(&value));
+}

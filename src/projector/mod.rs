@@ -1,0 +1,135 @@
+//! The projector: reads batches of one partition's stream, folds them, applies and acknowledges them.
+//!
+//! After any failure it drops what is in hand and reads it again: what was applied is acknowledged, and
+//! what was not is still pending. Nothing is ever sent a second time from memory.
+
+mod project;
+mod reader;
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::config::{Config, Deployment, WorkerConfig};
+use crate::decode::Rules;
+use crate::error::{Error, Verdict, chain};
+use crate::fold::FoldSettings;
+use crate::key::Keys;
+use crate::redis::apply::Applier;
+use crate::redis::connect::connect;
+use crate::redis::group::Membership;
+use crate::telemetry::health::Pulse;
+use crate::telemetry::metrics;
+
+use project::Projecting;
+use reader::Reader;
+
+/// The first pause after a failure, and the longest.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// The worker of one partition.
+#[derive(Debug)]
+pub struct Projector {
+    server: redis::ConnectionInfo,
+    deployment: Deployment,
+    worker: WorkerConfig,
+    keys: Keys,
+    fold: FoldSettings,
+    membership: Membership,
+    pulse: Pulse,
+    stop: watch::Receiver<bool>,
+}
+
+impl Projector {
+    /// A worker for `partition`, called `consumer`, that stops in good order once `stop` turns true.
+    pub fn new(config: &Config, partition: u16, consumer: String, pulse: Pulse, stop: watch::Receiver<bool>) -> Self {
+        let deployment = config.deployment.clone();
+        let keys = Keys::new(&deployment.prefix, deployment.partitions, partition);
+        let rules = Rules {
+            limits: deployment.limits.clone(),
+            max_skew_ms: deployment.max_skew_ms,
+            partitions: deployment.partitions,
+        };
+        Self {
+            server: config.redis.connection_info(),
+            fold: FoldSettings { rules, projections: deployment.projections, partition },
+            membership: Membership::new(&deployment, &keys, consumer),
+            worker: config.worker.clone(),
+            deployment,
+            keys,
+            pulse,
+            stop,
+        }
+    }
+
+    /// Works until told to stop.
+    ///
+    /// # Errors
+    /// Only what no waiting helps against, such as other settings than the deployment has.
+    pub async fn run(mut self) -> Result<(), Error> {
+        let mut failures = 0;
+        while !*self.stop.borrow() {
+            match self.session(&mut failures).await {
+                Ok(()) => break,
+                Err(error) if error.verdict() == Verdict::Fatal => return Err(error),
+                Err(error) => self.pause(&error, &mut failures).await,
+            }
+        }
+        Ok(())
+    }
+
+    /// From connecting to a failure, or to the end of a drained stop.
+    async fn session(&self, failures: &mut u32) -> Result<(), Error> {
+        let mut connection = self.connect(self.worker.batch_deadline).await?;
+        let joined = self.membership.join(&mut connection).await?;
+        if let Some(from) = &joined.created_from {
+            info!(group = self.deployment.group, from, "created the consumer group");
+        }
+        metrics::session_opened();
+        let applier = Applier::new(&self.deployment, &self.keys, joined.epoch.clone());
+        let mut reader = Reader::start(self, joined.epoch).await?;
+        let mut projecting = Projecting::new(self, applier, connection);
+        loop {
+            self.pulse.waiting();
+            let Some(batch) = reader.next().await else { break };
+            self.pulse.busy();
+            projecting.project(batch?).await?;
+            *failures = 0;
+        }
+        self.leave(&mut projecting.connection).await
+    }
+
+    async fn connect(&self, response_timeout: Duration) -> Result<MultiplexedConnection, Error> {
+        connect(&self.server, &self.keys.meta(), response_timeout).await
+    }
+
+    async fn leave(&self, connection: &mut MultiplexedConnection) -> Result<(), Error> {
+        let consumer = self.membership.consumer();
+        if self.membership.leave(connection).await? {
+            info!(consumer, "left the consumer group, nothing pending");
+        } else {
+            warn!(consumer, "stays in the consumer group: entries are pending, others will claim them");
+        }
+        Ok(())
+    }
+
+    /// Waits before the next try, longer each time, but not once told to stop.
+    async fn pause(&mut self, error: &Error, failures: &mut u32) {
+        metrics::redis_error(error.kind());
+        self.pulse.unready(chain(error));
+        let (first, longest) = BACKOFF;
+        let pause = (first * 2_u32.pow((*failures).min(8))).min(longest).mul_f64(0.5 + fastrand::f64() / 2.0);
+        *failures += 1;
+        warn!(
+            partition = self.fold.partition,
+            kind = error.kind(),
+            retry_in_ms = pause.as_millis() as u64,
+            "not projecting: {}",
+            chain(error)
+        );
+        // Both ends of the wait are good: the pause is over, or the stop has come.
+        let _either = tokio::time::timeout(pause, self.stop.wait_for(|stop| *stop)).await;
+    }
+}

@@ -1,0 +1,212 @@
+//! Projecting a batch: fold, apply and acknowledge, in parts that keep the server's calls short; and
+//! finding the one entry that a failing batch fails on.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use tracing::warn;
+
+use super::Projector;
+use super::reader::Batch;
+use crate::entry::{Entry, EntryId};
+use crate::error::{Error, Verdict, chain};
+use crate::event::{Reason, Rejection};
+use crate::failpoint::Failpoint;
+use crate::fold::{Avoided, Folder};
+use crate::op::Plan;
+use crate::redis::apply::{Applied, Applier, Outcome};
+use crate::redis::dead_letter::{count_trial, is_giant, write_giant};
+use crate::telemetry::log::Throttle;
+use crate::telemetry::metrics;
+
+/// Bytes of entries applied in one call, unless one entry alone has more: about a thousand events, so
+/// that no call keeps the server from answering others for long.
+const PART_BYTES: usize = 128 << 10;
+/// Workers that may die on an entry alone before it is written off.
+const MAX_TRIALS: u64 = 2;
+
+/// What projecting needs for the time of a session.
+pub(super) struct Projecting<'p> {
+    projector: &'p Projector,
+    applier: Applier,
+    pub(super) connection: MultiplexedConnection,
+    tried: HashSet<EntryId>,
+    letters: Throttle,
+}
+
+impl<'p> Projecting<'p> {
+    pub(super) fn new(projector: &'p Projector, applier: Applier, connection: MultiplexedConnection) -> Self {
+        let letters = Throttle::new(Duration::from_secs(1));
+        Self { projector, applier, connection, tried: HashSet::new(), letters }
+    }
+
+    /// Applies a batch; those entries by themselves that were delivered too often, or are too large.
+    pub(super) async fn project(&mut self, batch: Batch) -> Result<(), Error> {
+        Failpoint::AfterRead.pass();
+        let Batch { entries, suspects, since } = batch;
+        let single = |entry: &Entry| suspects.contains(&entry.id) || is_giant(entry);
+        for part in entries.split(single) {
+            self.apply_all(part, since).await?;
+        }
+        for entry in entries.iter().filter(|entry| single(entry)) {
+            self.check_deadline(since)?;
+            if is_giant(entry) {
+                self.write_off_giant(entry).await?;
+            } else {
+                self.apply_alone(entry).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies entries in parts; a part that fails is halved until the culprit is alone.
+    async fn apply_all(&mut self, entries: &[Entry], since: Instant) -> Result<(), Error> {
+        let mut waiting: Vec<&[Entry]> = parts(entries).collect();
+        waiting.reverse();
+        while let Some(part) = waiting.pop() {
+            self.check_deadline(since)?;
+            match self.apply_part(part, None).await {
+                Err(error) if error.verdict() == Verdict::Poison => {
+                    metrics::redis_error("script");
+                    let (first, second) = part.split_at(part.len() / 2);
+                    if first.is_empty() {
+                        self.write_off(&part[0], Reason::ApplyFailed, &chain(&error)).await?;
+                    } else {
+                        waiting.extend([second, first]);
+                    }
+                }
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// An entry that was delivered too often: it, or the worker, may fail on it, but only on it.
+    async fn apply_alone(&mut self, entry: &Entry) -> Result<(), Error> {
+        metrics::tried_alone();
+        if self.tried.insert(entry.id) {
+            let trials = count_trial(&mut self.connection, &self.projector.keys, entry.id).await?;
+            if trials > MAX_TRIALS {
+                let detail = format!("{MAX_TRIALS} workers did not survive applying it alone");
+                return self.write_off(entry, Reason::Poison, &detail).await;
+            }
+        }
+        match self.apply_part(std::slice::from_ref(entry), Some(entry.id)).await {
+            Err(error) if error.verdict() == Verdict::Poison => {
+                self.write_off(entry, Reason::ApplyFailed, &chain(&error)).await
+            }
+            other => other,
+        }
+    }
+
+    /// Makes a dead letter of an entry that cannot be applied.
+    async fn write_off(&mut self, entry: &Entry, reason: Reason, detail: &str) -> Result<(), Error> {
+        let mut folder = Folder::new(&self.projector.fold);
+        folder.reject(entry, Rejection::new(reason, detail));
+        let plan = folder.finish(&Avoided::default());
+        self.apply_plan(&plan, std::slice::from_ref(entry), Some(entry.id)).await?;
+        Ok(())
+    }
+
+    /// An entry with more fields than a script can pass on.
+    async fn write_off_giant(&mut self, entry: &Entry) -> Result<(), Error> {
+        if write_giant(&mut self.connection, &self.applier, entry).await? {
+            metrics::rejected(Reason::TooManyFields, 1);
+            warn!(id = %entry.id, fields = entry.fields.len(), "an entry with very many fields became a dead letter");
+        }
+        Ok(())
+    }
+
+    /// Folds and applies; again without what hits a key of another type, if there is one.
+    async fn apply_part(&mut self, entries: &[Entry], alone: Option<EntryId>) -> Result<(), Error> {
+        let mut avoided = Avoided::default();
+        loop {
+            let mut folder = Folder::new(&self.projector.fold);
+            for entry in entries {
+                folder.add(entry, &avoided);
+            }
+            let counts = folder.counts().clone();
+            let plan = folder.finish(&avoided);
+            let Some(more) = self.apply_plan(&plan, entries, alone).await? else {
+                counts.into_iter().for_each(|(event_type, count)| metrics::events_applied(event_type, count));
+                return Ok(());
+            };
+            avoided.add(more);
+        }
+    }
+
+    async fn apply_plan(
+        &mut self,
+        plan: &Plan<'_>,
+        entries: &[Entry],
+        alone: Option<EntryId>,
+    ) -> Result<Option<Avoided>, Error> {
+        Failpoint::AfterFold.pass();
+        let started = Instant::now();
+        let call = self.applier.apply(&mut self.connection, plan, alone);
+        if Failpoint::AfterSend.is_due() {
+            // Long enough to send, with luck too short for the reply.
+            let _reply = tokio::time::timeout(Duration::from_millis(1), call).await;
+            std::process::abort();
+        }
+        let outcome = call.await?;
+        Failpoint::AfterReply.pass();
+        match outcome {
+            Outcome::WrongType(keys) => Ok(Some(keys)),
+            Outcome::Applied(applied) => {
+                metrics::applied(&applied, started.elapsed(), entries.iter().map(|entry| entry.id.ms));
+                self.report_letters(plan, &applied);
+                Ok(None)
+            }
+        }
+    }
+
+    fn report_letters(&mut self, plan: &Plan<'_>, applied: &Applied) {
+        if applied.letters == 0 {
+            return;
+        }
+        for letter in &plan.letters {
+            metrics::rejected(letter.rejection.reason, 1);
+        }
+        if let Some(count) = self.letters.add(applied.letters)
+            && let Some(letter) = plan.letters.last()
+        {
+            let (reason, detail) = (letter.rejection.reason.name(), &letter.rejection.detail);
+            warn!(count, last_id = %letter.id, reason, detail, "entries became dead letters; see: rollcall dead list");
+        }
+    }
+
+    fn check_deadline(&self, since: Instant) -> Result<(), Error> {
+        let deadline = self.projector.worker.batch_deadline;
+        if since.elapsed() < deadline {
+            return Ok(());
+        }
+        Err(Error::Deadline { deadline_ms: deadline.as_millis() })
+    }
+}
+
+/// Entries cut into parts of [`PART_BYTES`]; a larger entry is a part of its own.
+fn parts(entries: &[Entry]) -> impl Iterator<Item = &[Entry]> {
+    let mut bytes = 0;
+    entries.chunk_by(move |before, after| {
+        bytes += before.size();
+        let fits = bytes + after.size() <= PART_BYTES;
+        bytes = if fits { bytes } else { 0 };
+        fits
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_bounded_by_bytes_and_lose_nothing() {
+        let entry = |ms: u64, bytes: usize| Entry { id: EntryId { ms, seq: 0 }, fields: vec![(vec![], vec![0; bytes])] };
+        let sizes = [PART_BYTES / 2, PART_BYTES / 2, 1, PART_BYTES * 3, 5, 5];
+        let entries: Vec<Entry> = sizes.iter().zip(0..).map(|(bytes, ms)| entry(ms, *bytes)).collect();
+        let lengths: Vec<usize> = parts(&entries).map(<[Entry]>::len).collect();
+        assert_eq!(lengths, [2, 1, 1, 2]);
+    }
+}

@@ -1,0 +1,198 @@
+//! The reader: a connection of its own that stays one batch ahead of what is being applied.
+//!
+//! In this order: what is pending for this consumer, what dead consumers left, and then new entries,
+//! with a look at what dead consumers left every now and then.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use super::Projector;
+use crate::entry::{Entry, EntryId};
+use crate::error::Error;
+use crate::redis::group::Membership;
+use crate::redis::reply::Delivered;
+use crate::redis::stream::StreamReader;
+use crate::telemetry::metrics::{self, Source};
+
+/// How long a read waits for new entries; a stop waits as long.
+const BLOCK: Duration = Duration::from_secs(1);
+/// Bytes of entries a read should bring; fewer entries are asked for if they are large.
+const READ_BYTES: usize = 4 << 20;
+
+/// Entries that were delivered together.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// The entries, in the order of their ids.
+    pub(super) entries: Vec<Entry>,
+    /// Those delivered so often that they are to be tried alone.
+    pub(super) suspects: HashSet<EntryId>,
+    /// When they were delivered.
+    pub(super) since: Instant,
+}
+
+/// Hands out batches.
+#[derive(Debug)]
+pub(super) struct Reader {
+    batches: mpsc::Receiver<Result<Batch, Error>>,
+}
+
+impl Reader {
+    /// Connects and begins to read. Batches belong to `epoch`.
+    pub(super) async fn start(projector: &Projector, epoch: String) -> Result<Self, Error> {
+        let reading = Reading {
+            connection: projector.connect(BLOCK + projector.worker.batch_deadline).await?,
+            stream: StreamReader {
+                stream: projector.keys.named(&projector.deployment.stream),
+                group: projector.deployment.group.clone(),
+                consumer: projector.membership.consumer().to_owned(),
+            },
+            membership: projector.membership.clone(),
+            epoch,
+            claim_idle: projector.worker.claim_idle,
+            max_deliveries: projector.worker.max_deliveries,
+            max_count: projector.worker.batch,
+            count: projector.worker.batch.min(64),
+            stop: projector.stop.clone(),
+        };
+        let (sender, batches) = mpsc::channel(1);
+        tokio::spawn(reading.run(sender));
+        Ok(Self { batches })
+    }
+
+    /// The next batch; `None` once told to stop and all that was read is handed out.
+    pub(super) async fn next(&mut self) -> Option<Result<Batch, Error>> {
+        self.batches.recv().await
+    }
+}
+
+type Sender = mpsc::Sender<Result<Batch, Error>>;
+
+/// The receiver has gone: the session is over.
+struct SessionOver;
+
+struct Reading {
+    connection: MultiplexedConnection,
+    stream: StreamReader,
+    membership: Membership,
+    epoch: String,
+    claim_idle: Duration,
+    max_deliveries: u64,
+    max_count: usize,
+    count: usize,
+    stop: watch::Receiver<bool>,
+}
+
+impl Reading {
+    async fn run(mut self, sender: Sender) {
+        if let Err(Some(error)) = self.read_all(&sender).await {
+            // If the receiver has gone, the session failed for another reason already.
+            let _gone = sender.send(Err(error)).await;
+        }
+    }
+
+    async fn read_all(&mut self, sender: &Sender) -> Result<(), Option<Error>> {
+        self.replay(sender).await?;
+        let mut next_claim = Instant::now();
+        while !*self.stop.borrow() {
+            if Instant::now() >= next_claim {
+                self.refresh().await?;
+                self.claim(sender).await?;
+                next_claim = Instant::now() + self.claim_idle.div_f64(2.0 + fastrand::f64());
+            }
+            let delivered = self.stream.read_new(&mut self.connection, self.count, BLOCK).await?;
+            self.hand_out(sender, delivered, Source::New).await?;
+        }
+        Ok(())
+    }
+
+    /// Says that this consumer lives, and makes sure that batches still belong to the same epoch.
+    async fn refresh(&mut self) -> Result<(), Error> {
+        let joined = self.membership.join(&mut self.connection).await?;
+        if joined.epoch == self.epoch {
+            return Ok(());
+        }
+        Err(Error::Reply { step: "looking after the group", found: "a group that was created anew".to_owned() })
+    }
+
+    /// What was delivered to this consumer before and not acknowledged.
+    async fn replay(&mut self, sender: &Sender) -> Result<(), Option<Error>> {
+        let mut after = "0-0".to_owned();
+        loop {
+            let delivered = self.stream.read_pending(&mut self.connection, self.count, &after).await?;
+            let ids = delivered.entries.iter().map(|entry| entry.id).chain(delivered.lost.iter().copied());
+            let Some(last) = ids.max() else { return Ok(()) };
+            after = last.to_string();
+            self.hand_out(sender, delivered, Source::Pending).await?;
+        }
+    }
+
+    /// What consumers that are dead or stalled left pending.
+    async fn claim(&mut self, sender: &Sender) -> Result<(), Option<Error>> {
+        let mut start = "0-0".to_owned();
+        loop {
+            let claimed = self.stream.claim(&mut self.connection, self.claim_idle, &start, self.count).await?;
+            self.hand_out(sender, claimed.delivered, Source::Claimed).await?;
+            match claimed.next {
+                Some(next) if !*self.stop.borrow() => start = next,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    async fn hand_out(&mut self, sender: &Sender, delivered: Delivered, source: Source) -> Result<(), Option<Error>> {
+        let Delivered { entries, lost } = delivered;
+        metrics::entries_read(source, entries.len());
+        if source == Source::Claimed && !entries.is_empty() {
+            info!(entries = entries.len(), "claimed entries that another consumer left pending");
+        }
+        self.forget(&lost).await?;
+        self.adapt_count(&entries);
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let suspects = if source == Source::New { HashSet::new() } else { self.suspects(&entries).await? };
+        let batch = Batch { entries, suspects, since: Instant::now() };
+        sender.send(Ok(batch)).await.map_err(|_| SessionOver.into())
+    }
+
+    /// Acknowledges ids whose entries were trimmed while they were pending: a loss that is told.
+    async fn forget(&mut self, lost: &[EntryId]) -> Result<(), Error> {
+        if lost.is_empty() {
+            return Ok(());
+        }
+        metrics::entries_lost(lost.len());
+        warn!(entries = lost.len(), first = %lost[0], "entries were trimmed from the stream before they were applied");
+        let mut ack = redis::cmd("XACK");
+        ack.arg(&self.stream.stream).arg(&self.stream.group);
+        for id in lost {
+            ack.arg(id.to_string());
+        }
+        ack.query_async(&mut self.connection).await.map_err(Error::at("acknowledging lost entries"))
+    }
+
+    async fn suspects(&mut self, entries: &[Entry]) -> Result<HashSet<EntryId>, Error> {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(HashSet::new()) };
+        let counts = self.stream.deliveries(&mut self.connection, first.id, last.id, self.max_count * 2).await?;
+        Ok(counts.into_iter().filter(|(_, count)| *count > self.max_deliveries).map(|(id, _)| id).collect())
+    }
+
+    /// Large entries are read few at a time, so that a batch stays small in memory.
+    fn adapt_count(&mut self, entries: &[Entry]) {
+        let bytes: usize = entries.iter().map(Entry::size).sum();
+        self.count = if bytes > READ_BYTES {
+            (entries.len() * READ_BYTES / bytes).max(1)
+        } else {
+            (self.count * 2).min(self.max_count)
+        };
+    }
+}
+
+impl From<SessionOver> for Option<Error> {
+    fn from(_: SessionOver) -> Self {
+        None
+    }
+}

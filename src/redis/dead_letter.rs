@@ -1,0 +1,101 @@
+//! Dead letters: what the apply script does not write itself, and how they are read back.
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisResult, Value};
+
+use super::apply::Applier;
+use super::reply;
+use super::script::Script;
+use crate::entry::{Entry, EntryId, Field};
+use crate::error::Error;
+use crate::event::Reason;
+use crate::key::Keys;
+
+/// The pairs that stand before the original ones, in order.
+pub const HEADER: [&str; 6] = ["entry_id", "reason", "detail", "deliveries", "index", "stream"];
+
+/// Fields beyond which an entry cannot be passed on by a script: Lua unpacks at most 7,999 values.
+const GIANT_FIELDS: usize = 3_900;
+
+/// Whether the entry has too many fields for the apply script; it is a dead letter in any case.
+pub fn is_giant(entry: &Entry) -> bool {
+    entry.fields.len() > GIANT_FIELDS
+}
+
+/// Writes a giant entry's dead letter and acknowledges it, in one transaction; `false` if it was no
+/// longer pending. The `XADD` stands outside of the script, which takes it back if it must.
+///
+/// # Errors
+/// If the server refuses, or no reply came.
+pub async fn write_giant(
+    connection: &mut MultiplexedConnection,
+    applier: &Applier,
+    entry: &Entry,
+) -> Result<bool, Error> {
+    const STEP: &str = "writing off an entry with very many fields";
+    let (id, fields) = (entry.id.to_string(), entry.fields.len());
+    let deliveries = deliveries(connection, applier, &id).await.map_err(Error::at(STEP))?;
+    let detail = format!("the entry has {fields} fields; send fewer");
+    let header = [&id, Reason::TooManyFields.name(), &detail, &deliveries.to_string(), "", &applier.stream()];
+
+    let mut transaction = redis::pipe();
+    transaction.atomic();
+    let add = transaction.cmd("XADD").arg(applier.keys().dead()).arg("*");
+    for (name, value) in HEADER.iter().zip(header) {
+        add.arg(*name).arg(value);
+    }
+    for (name, value) in &entry.fields {
+        add.arg(name).arg(value);
+    }
+    let mut settle = applier.script_call(Script::Giant);
+    settle.arg(&id);
+    transaction.add_command(settle);
+    super::script::ensure_loaded(connection, Script::Giant).await.map_err(Error::at(STEP))?;
+    let value: Value = transaction.query_async(connection).await.map_err(Error::at(STEP))?;
+    let unexpected = reply::unexpected(STEP, &value);
+    let kept = reply::array(value).and_then(|values| reply::integer(values.get(1)?));
+    kept.map(|kept| kept == 1).ok_or(unexpected)
+}
+
+async fn deliveries(connection: &mut MultiplexedConnection, applier: &Applier, id: &str) -> RedisResult<i64> {
+    let mut ask = redis::cmd("XPENDING");
+    ask.arg(applier.stream()).arg(applier.group()).arg(id).arg(id).arg(1);
+    let rows = reply::array(ask.query_async(connection).await?).unwrap_or_default();
+    let count = rows.into_iter().next().and_then(reply::array).and_then(|row| reply::integer(row.get(3)?));
+    Ok(count.unwrap_or(0))
+}
+
+/// Counts that a worker tries the entry alone, before it does: should that kill it, the next one knows.
+///
+/// # Errors
+/// If the server refuses, or no reply came.
+pub async fn count_trial(connection: &mut MultiplexedConnection, keys: &Keys, id: EntryId) -> Result<u64, Error> {
+    let mut count = redis::cmd("HINCRBY");
+    count.arg(keys.suspects()).arg(id.to_string()).arg(1);
+    count.query_async(connection).await.map_err(Error::at("counting a trial"))
+}
+
+/// A dead letter as it stands in its stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its own id.
+    pub id: EntryId,
+    /// The values of [`HEADER`], in order.
+    pub header: [String; 6],
+    /// The original pairs.
+    pub fields: Vec<Field>,
+}
+
+impl DeadLetter {
+    /// Reads an entry of the stream of dead letters; `None` if it is not one.
+    pub fn read(entry: Entry) -> Option<Self> {
+        let mut fields = entry.fields;
+        if fields.len() < HEADER.len() || !HEADER.iter().zip(&fields).all(|(name, field)| name.as_bytes() == field.0) {
+            return None;
+        }
+        let original = fields.split_off(HEADER.len());
+        let mut values = fields.into_iter().map(|(_, value)| String::from_utf8_lossy(&value).into_owned());
+        let header = std::array::from_fn(|_| values.next().unwrap_or_default());
+        Some(Self { id: entry.id, header, fields: original })
+    }
+}

@@ -1,0 +1,96 @@
+//! Raw replies → plain values. The client's own stream types lose field order and duplicates, and
+//! fail a whole batch on one field that is not UTF-8.
+
+use redis::Value;
+
+use crate::entry::{Entry, EntryId, Field};
+use crate::error::Error;
+
+/// What was not as the command gives it, for the error.
+pub fn unexpected(step: &'static str, value: &Value) -> Error {
+    let mut found = format!("{value:?}");
+    found.truncate(found.floor_char_boundary(200));
+    Error::Reply { step, found }
+}
+
+/// The bytes of a string reply.
+pub fn bytes(value: Value) -> Option<Vec<u8>> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        Value::SimpleString(text) => Some(text.into_bytes()),
+        Value::VerbatimString { text, .. } => Some(text.into_bytes()),
+        Value::Int(n) => Some(n.to_string().into_bytes()),
+        Value::Okay => Some(b"OK".to_vec()),
+        _ => None,
+    }
+}
+
+/// A string reply as text; other bytes than UTF-8 become U+FFFD.
+pub fn text(value: Value) -> Option<String> {
+    bytes(value).map(|bytes| String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+}
+
+/// An integer reply, also where the server sends it as text.
+pub fn integer(value: &Value) -> Option<i64> {
+    match value {
+        Value::Int(n) => Some(*n),
+        Value::BulkString(digits) => std::str::from_utf8(digits).ok()?.parse().ok(),
+        _ => None,
+    }
+}
+
+/// The elements of an array reply.
+pub fn array(value: Value) -> Option<Vec<Value>> {
+    match value {
+        Value::Array(values) => Some(values),
+        _ => None,
+    }
+}
+
+/// A reply of names and values in turn.
+pub fn pairs(value: Value) -> Option<Vec<(Value, Value)>> {
+    match value {
+        Value::Map(pairs) => Some(pairs),
+        Value::Array(values) => {
+            let mut values = values.into_iter();
+            let mut pairs = Vec::with_capacity(values.len() / 2);
+            while let (Some(name), Some(value)) = (values.next(), values.next()) {
+                pairs.push((name, value));
+            }
+            Some(pairs)
+        }
+        _ => None,
+    }
+}
+
+/// An id that names an entry.
+pub fn entry_id(value: Value) -> Option<EntryId> {
+    text(value)?.parse().ok()
+}
+
+/// What a read or a claim delivered: entries, and ids whose entries are gone from the stream.
+#[derive(Debug, Default)]
+pub struct Delivered {
+    /// Entries in order.
+    pub entries: Vec<Entry>,
+    /// Pending ids whose entries were trimmed or deleted.
+    pub lost: Vec<EntryId>,
+}
+
+/// Reads `[[id, [name, value, …]], …]`; a pending entry that was deleted has no fields.
+pub fn delivered(value: Value) -> Option<Delivered> {
+    let mut delivered = Delivered::default();
+    for row in array(value)? {
+        let mut row = array(row)?.into_iter();
+        let (id, fields) = (entry_id(row.next()?)?, row.next()?);
+        match fields {
+            Value::Nil => delivered.lost.push(id),
+            fields => delivered.entries.push(Entry { id, fields: entry_fields(fields)? }),
+        }
+    }
+    Some(delivered)
+}
+
+fn entry_fields(value: Value) -> Option<Vec<Field>> {
+    pairs(value)?.into_iter().map(|(name, value)| Some((bytes(name)?, bytes(value)?))).collect()
+}

@@ -1,0 +1,155 @@
+//! The scripts and how they are called: by digest, loaded again whenever the server has lost them.
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, RedisResult, Value};
+
+use crate::config::Deployment;
+use crate::key::Keys;
+
+const COMMON: &str = include_str!("lua/common.lua");
+const APPLY: &str = include_str!("lua/apply.lua");
+const SWEEP: &str = include_str!("lua/sweep.lua");
+const CONSUMER: &str = include_str!("lua/consumer.lua");
+const GIANT: &str = include_str!("lua/giant.lua");
+
+/// What the scripts are called with besides a batch: the keys and settings of one partition.
+#[derive(Clone, Debug)]
+pub struct Scripts {
+    keys: Vec<String>,
+    settings: Vec<String>,
+    digests: [String; 4],
+}
+
+/// Which script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Script {
+    /// Merges a batch.
+    Apply,
+    /// Takes away what is stale.
+    Sweep,
+    /// Joins and leaves the group.
+    Consumer,
+    /// Settles a dead letter that was too large for the apply script.
+    Giant,
+}
+
+impl Script {
+    fn source(self) -> String {
+        let own = match self {
+            Self::Apply => APPLY,
+            Self::Sweep => SWEEP,
+            Self::Consumer => CONSUMER,
+            Self::Giant => GIANT,
+        };
+        format!("{COMMON}\n{own}")
+    }
+
+    /// The SHA-1 under which a server knows the script.
+    fn digest(self) -> String {
+        redis::Script::new(&self.source()).get_hash().to_owned()
+    }
+}
+
+impl Scripts {
+    /// The scripts for one partition of a deployment.
+    pub fn new(deployment: &Deployment, keys: &Keys) -> Self {
+        Self {
+            keys: declared_keys(&deployment.stream, keys),
+            settings: settings(deployment),
+            digests: [Script::Apply, Script::Sweep, Script::Consumer, Script::Giant].map(Script::digest),
+        }
+    }
+
+    /// A call of a script up to its settings: what it does itself comes after.
+    pub fn call(&self, script: Script, epoch: &str) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(self.digests[script as usize].as_str()).arg(self.keys.len());
+        for key in &self.keys {
+            command.arg(key);
+        }
+        command.arg(epoch);
+        for setting in &self.settings {
+            command.arg(setting);
+        }
+        command
+    }
+}
+
+/// The keys in the order `common.lua` unpacks them.
+fn declared_keys(stream: &str, keys: &Keys) -> Vec<String> {
+    vec![
+        keys.named(stream),
+        keys.dead(),
+        keys.changes(),
+        keys.changes_seq(),
+        keys.meta(),
+        keys.janitor(),
+        keys.suspects(),
+        keys.consumers(),
+        keys.login(),
+        keys.recent(),
+        keys.viewed(),
+        keys.tokens_ended(),
+        keys.presence(),
+        keys.presence_ended(),
+        keys.sessions(),
+        keys.sessions_ended(),
+        keys.session_data_versions(),
+        keys.docs_joined(),
+        keys.docs_left(),
+        keys.docs_connections(),
+        keys.docs_levels(),
+        keys.activity(),
+        keys.session_data(),
+        keys.document(),
+    ]
+}
+
+/// The settings in the order `common.lua` names them, after the epoch.
+fn settings(deployment: &Deployment) -> Vec<String> {
+    let thresholds = deployment.thresholds.iter().map(|t| format!("{}:{}", t.up, t.down));
+    vec![
+        deployment.group.clone(),
+        deployment.presence_ttl_ms.to_string(),
+        deployment.session_ttl_ms.to_string(),
+        deployment.document_ttl_ms.to_string(),
+        activity_ttl_seconds(deployment).to_string(),
+        deployment.viewed_cap.to_string(),
+        deployment.changes_cap.to_string(),
+        deployment.dead_cap.to_string(),
+        thresholds.collect::<Vec<_>>().join(","),
+    ]
+}
+
+/// How long `user-activity/<user>` outlives the seconds it holds.
+fn activity_ttl_seconds(deployment: &Deployment) -> u64 {
+    deployment.online_window_ms / 1000 + 10
+}
+
+/// When the set of an epoch minute goes, in milliseconds: its start, the window and 70 s.
+pub fn minute_expiry_ms(deployment: &Deployment, minute: u64) -> u64 {
+    minute * 60_000 + deployment.online_window_ms + 70_000
+}
+
+/// Sends a script call; if the server lost the script (`SCRIPT FLUSH`, restart), loads it and sends the
+/// call once more. `NOSCRIPT` means that nothing ran.
+///
+/// # Errors
+/// What the server or the script answers.
+pub async fn send(connection: &mut MultiplexedConnection, script: Script, call: &Cmd) -> RedisResult<Value> {
+    match call.query_async(connection).await {
+        Err(error) if error.code() == Some("NOSCRIPT") => {
+            ensure_loaded(connection, script).await?;
+            call.query_async(connection).await
+        }
+        reply => reply,
+    }
+}
+
+/// Makes the server know a script (`SCRIPT LOAD`).
+///
+/// # Errors
+/// If the server does not take it.
+pub async fn ensure_loaded(connection: &mut MultiplexedConnection, script: Script) -> RedisResult<()> {
+    redis::cmd("SCRIPT").arg("LOAD").arg(script.source()).query_async(connection).await
+}

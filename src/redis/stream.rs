@@ -1,0 +1,153 @@
+//! The stream as one consumer reads it: new entries, its own pending ones, those of dead consumers.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, Value};
+
+use super::reply::{self, Delivered};
+use crate::entry::EntryId;
+use crate::error::Error;
+
+/// One consumer's view of one partition's stream.
+#[derive(Clone, Debug)]
+pub struct StreamReader {
+    /// The stream's key.
+    pub stream: String,
+    /// The consumer group.
+    pub group: String,
+    /// This consumer.
+    pub consumer: String,
+}
+
+/// A part of what was claimed from others.
+#[derive(Debug)]
+pub struct Claimed {
+    /// The entries that are ours now.
+    pub delivered: Delivered,
+    /// Where to go on; `None` at the end of the pending entries list.
+    pub next: Option<String>,
+}
+
+impl StreamReader {
+    /// Up to `count` new entries (`XREADGROUP … >`), waiting up to `block` for the first.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came.
+    pub async fn read_new(
+        &self,
+        connection: &mut MultiplexedConnection,
+        count: usize,
+        block: Duration,
+    ) -> Result<Delivered, Error> {
+        let mut read = self.read(count);
+        // BLOCK 0 would wait for ever.
+        read.arg("BLOCK").arg(block.as_millis().max(1) as u64);
+        read.arg("STREAMS").arg(&self.stream).arg(">");
+        self.query(connection, &read, "reading new entries").await
+    }
+
+    /// Up to `count` of this consumer's own pending entries after `after`. Counts as a delivery of each.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came.
+    pub async fn read_pending(
+        &self,
+        connection: &mut MultiplexedConnection,
+        count: usize,
+        after: &str,
+    ) -> Result<Delivered, Error> {
+        let mut read = self.read(count);
+        read.arg("STREAMS").arg(&self.stream).arg(after);
+        self.query(connection, &read, "reading pending entries").await
+    }
+
+    fn read(&self, count: usize) -> Cmd {
+        let mut read = redis::cmd("XREADGROUP");
+        read.arg("GROUP").arg(&self.group).arg(&self.consumer).arg("COUNT").arg(count);
+        read
+    }
+
+    async fn query(
+        &self,
+        connection: &mut MultiplexedConnection,
+        read: &Cmd,
+        step: &'static str,
+    ) -> Result<Delivered, Error> {
+        let value: Value = read.query_async(connection).await.map_err(Error::at(step))?;
+        if value == Value::Nil {
+            return Ok(Delivered::default());
+        }
+        let unexpected = reply::unexpected(step, &Value::Nil);
+        // [[stream, entries]], or in RESP3 {stream: entries}.
+        let entries = match value {
+            Value::Map(streams) => streams.into_iter().next().map(|(_, entries)| entries),
+            Value::Array(streams) => {
+                streams.into_iter().next().and_then(reply::array).and_then(|row| row.into_iter().nth(1))
+            }
+            _ => None,
+        };
+        entries.and_then(reply::delivered).ok_or(unexpected)
+    }
+
+    /// Takes over up to `count` entries that any consumer left pending for `idle` (`XAUTOCLAIM`), from
+    /// `start` on. Counts as a delivery of each.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came.
+    pub async fn claim(
+        &self,
+        connection: &mut MultiplexedConnection,
+        idle: Duration,
+        start: &str,
+        count: usize,
+    ) -> Result<Claimed, Error> {
+        const STEP: &str = "claiming entries";
+        let mut claim = redis::cmd("XAUTOCLAIM");
+        claim.arg(&self.stream).arg(&self.group).arg(&self.consumer);
+        claim.arg(idle.as_millis() as u64).arg(start).arg("COUNT").arg(count);
+        let value: Value = claim.query_async(connection).await.map_err(Error::at(STEP))?;
+        let unexpected = reply::unexpected(STEP, &value);
+        claimed(value).ok_or(unexpected)
+    }
+
+    /// How often each pending entry of this consumer between two ids was delivered.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came.
+    pub async fn deliveries(
+        &self,
+        connection: &mut MultiplexedConnection,
+        first: EntryId,
+        last: EntryId,
+        count: usize,
+    ) -> Result<HashMap<EntryId, u64>, Error> {
+        const STEP: &str = "asking for delivery counts";
+        let mut ask = redis::cmd("XPENDING");
+        ask.arg(&self.stream).arg(&self.group).arg(first.to_string()).arg(last.to_string());
+        ask.arg(count).arg(&self.consumer);
+        let value: Value = ask.query_async(connection).await.map_err(Error::at(STEP))?;
+        let unexpected = reply::unexpected(STEP, &value);
+        let rows = reply::array(value).and_then(|rows| rows.into_iter().map(delivery_count).collect());
+        rows.ok_or(unexpected)
+    }
+}
+
+fn delivery_count(row: Value) -> Option<(EntryId, u64)> {
+    let mut row = reply::array(row)?.into_iter();
+    let id = reply::entry_id(row.next()?)?;
+    let count = reply::integer(&row.nth(2)?)?;
+    Some((id, u64::try_from(count).ok()?))
+}
+
+fn claimed(value: Value) -> Option<Claimed> {
+    let mut parts = reply::array(value)?.into_iter();
+    let next = reply::text(parts.next()?)?;
+    let mut delivered = reply::delivered(parts.next()?)?;
+    // Since 7.0: ids that were pending but whose entries are gone; the server has dropped them.
+    if let Some(lost) = parts.next() {
+        delivered.lost = reply::array(lost)?.into_iter().map(reply::entry_id).collect::<Option<_>>()?;
+    }
+    Some(Claimed { delivered, next: (next != "0-0").then_some(next) })
+}

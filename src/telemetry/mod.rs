@@ -1,0 +1,6 @@
+//! What operators see: metrics, health, logs.
+
+pub mod health;
+pub mod http;
+pub mod log;
+pub mod metrics;

@@ -1,0 +1,631 @@
+//! The schemas in `schemas/` and the decoder, held to each other both ways.
+//!
+//! Everything is read from the files as producers find them; references resolve inside the
+//! directory, never over the network. What a schema and the decoder say of an event must agree, for
+//! the examples and for events made up at random, in each of the ways to write an entry. Where JSON
+//! Schema cannot say what the decoder asks (bytes, depth, syntax), `examples/beyond-schema` shows it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::{Path, PathBuf};
+
+use jsonschema::{Registry, Validator};
+use proptest::collection::vec;
+use proptest::option::weighted;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::{RngSeed, TestRunner};
+use serde_json::{Map, Value, json};
+
+/// Decodes an entry with these fields: how many events it holds, or why it (or its first bad
+/// element) is rejected. The one place that knows the decoder.
+fn decode(fields: &[(&[u8], &[u8])]) -> Result<usize, &'static str> {
+    crate::support::decode_reason(fields)
+}
+
+type Outcome = Result<usize, String>;
+type Object = Map<String, Value>;
+
+const EVENT_TYPES: [&str; 6] = ["heartbeat", "login", "logout", "view", "session", "document"];
+
+// ---- the files ----
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas")
+}
+
+/// The JSON files in a folder, sorted, by their name without the last extension.
+fn files(folder: &str) -> Vec<(String, Vec<u8>)> {
+    let path = directory().join(folder);
+    let listing = fs::read_dir(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let mut files: Vec<_> = listing
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .map(|path| {
+            (path.file_stem().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// Every schema by its name, such as `events/heartbeat`.
+fn schemas() -> BTreeMap<String, Value> {
+    let mut schemas = BTreeMap::new();
+    for folder in ["events", "entries", "state"] {
+        for (name, text) in files(folder) {
+            let schema = serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+            schemas.insert(format!("{folder}/{name}"), schema);
+        }
+    }
+    schemas
+}
+
+/// A validator for every schema. References resolve among them and nowhere else.
+fn validators() -> BTreeMap<String, Validator> {
+    let schemas = schemas();
+    let mut registry = Registry::new();
+    for schema in schemas.values() {
+        registry = registry.add(schema["$id"].as_str().unwrap(), schema.clone()).unwrap();
+    }
+    let registry = registry.prepare().unwrap();
+    let options = jsonschema::options().offline().with_registry(&registry);
+    let build = |(name, schema): (&String, &Value)| {
+        let validator = options.build(schema).unwrap_or_else(|e| panic!("{name}: {e}"));
+        (name.clone(), validator)
+    };
+    schemas.iter().map(build).collect()
+}
+
+/// An example: `<schema>-<what it shows>`, and `.<reason>` if it is rejected.
+struct Example {
+    name: String,
+    schema: String,
+    raw: Vec<u8>,
+}
+
+impl Example {
+    /// The examples in a folder, for schemas of any of these kinds.
+    fn all(folder: &str, kinds: &[&str]) -> Vec<Self> {
+        let schemas = schemas();
+        let find = |name: &str| {
+            let fits = |schema: &&String| {
+                let (kind, subject) = schema.split_once('/').unwrap();
+                kinds.contains(&kind) && name.starts_with(&format!("{subject}-"))
+            };
+            let schema = schemas.keys().find(fits);
+            schema.unwrap_or_else(|| panic!("{name}: no schema has this beginning")).clone()
+        };
+        let files = files(&format!("examples/{folder}")).into_iter();
+        files.map(|(name, raw)| Self { schema: find(&name), name, raw }).collect()
+    }
+
+    fn of_events(folder: &str) -> Vec<Self> {
+        Self::all(folder, &["events", "entries"])
+    }
+
+    fn reason(&self) -> &str {
+        self.name.rsplit_once('.').unwrap_or_else(|| panic!("{}: no .reason", self.name)).1
+    }
+
+    fn value(&self) -> Value {
+        serde_json::from_slice(&self.raw).unwrap_or_else(|e| panic!("{}: {e}", self.name))
+    }
+
+    /// The event type it is an example of, if it is one event.
+    fn event_type(&self) -> Option<&str> {
+        self.schema.strip_prefix("events/").filter(|name| EVENT_TYPES.contains(name))
+    }
+
+    /// What the decoder says of it, in each of the ways to write it.
+    fn outcomes(&self) -> Vec<(&'static str, Outcome)> {
+        let value = self.value();
+        if self.schema.starts_with("entries/") {
+            return vec![("entry", decode_entry(value.as_object().unwrap()))];
+        }
+        if self.event_type().is_some() {
+            return decode_every_way(&value);
+        }
+        vec![("JSON", decode_json(&value)), ("MessagePack", decode_msgpack(&value))]
+    }
+}
+
+/// Panics if a schema has fewer examples than it should.
+fn assert_enough(examples: &[Example], least: usize) {
+    for schema in schemas().into_keys().filter(|name| !name.starts_with("state/")) {
+        if schema != "events/members" && schema != "events/event" {
+            let count = examples.iter().filter(|example| example.schema == schema).count();
+            assert!(count >= least, "{schema} has {count} examples");
+        }
+    }
+}
+
+// ---- the ways to write an entry ----
+
+fn decode_entry(fields: &Object) -> Outcome {
+    let bytes = |(name, value)| {
+        let (name, value): (&String, &Value) = (name, value);
+        (name.as_bytes(), value.as_str().unwrap().as_bytes())
+    };
+    decode(&fields.iter().map(bytes).collect::<Vec<_>>()).map_err(str::to_owned)
+}
+
+fn decode_data(data: &[u8]) -> Outcome {
+    decode(&[(b"data", data)]).map_err(str::to_owned)
+}
+
+fn decode_json(value: &Value) -> Outcome {
+    decode_data(value.to_string().as_bytes())
+}
+
+/// As MessagePack. What is `invalid_json` in JSON is `invalid_msgpack` here: said alike, to compare.
+fn decode_msgpack(value: &Value) -> Outcome {
+    let data = rmp_serde::to_vec(value).unwrap();
+    let outcome = decode(&[(b"datacontenttype", b"application/msgpack"), (b"data", &data)]);
+    outcome.map_err(|reason| reason.replace("invalid_msgpack", "invalid_json"))
+}
+
+/// The event as flat fields, unless something in it would become right by becoming text.
+fn flat(event: &Object) -> Option<Object> {
+    let is_session = event.get("type").is_some_and(|kind| kind == "session");
+    let mut fields = Object::new();
+    for (name, value) in event {
+        let text = match (name.as_str(), value) {
+            (_, Value::Null) => String::new(),
+            ("data", value) if value == "" => String::new(),
+            ("data", value) if is_session => value.to_string(),
+            (_, Value::String(text)) => text.clone(),
+            ("time", Value::Number(number)) => number.to_string(),
+            _ => return None,
+        };
+        fields.insert(name.clone(), text.into());
+    }
+    Some(fields)
+}
+
+/// The attributes of a CloudEvent, and what belongs in its `data`.
+fn cloudevent_parts(event: &Object) -> (Object, Object) {
+    let is_attribute = |(name, _): &(String, Value)| ["type", "time"].contains(&name.as_str());
+    let (mut attributes, data): (Object, Object) =
+        event.clone().into_iter().partition(is_attribute);
+    for (name, value) in [("specversion", "1.0"), ("id", "e-1"), ("source", "/edge/3")] {
+        attributes.insert(name.into(), value.into());
+    }
+    (attributes, data)
+}
+
+/// What the decoder says of one event in each of the ways to write it, by the way's name.
+fn decode_every_way(event: &Value) -> Vec<(&'static str, Outcome)> {
+    let packed = json!([event]);
+    let mut outcomes = vec![
+        ("JSON", decode_json(event)),
+        ("MessagePack", decode_msgpack(event)),
+        ("packed JSON", decode_json(&packed)),
+        ("packed MessagePack", decode_msgpack(&packed)),
+    ];
+    let Some(event) = event.as_object() else { return outcomes };
+    if let Some(fields) = flat(event) {
+        outcomes.push(("flat", decode_entry(&fields)));
+    }
+    let (attributes, data) = cloudevent_parts(event);
+    let data = Value::Object(data);
+    if let Some(mut fields) = flat(&attributes) {
+        fields.insert("data".into(), data.to_string().into());
+        outcomes.push(("binary CloudEvent", decode_entry(&fields)));
+    }
+    let mut structured = attributes;
+    structured.insert("data".into(), data);
+    let structured = Value::Object(structured);
+    outcomes.push(("structured CloudEvent", decode_json(&structured)));
+    outcomes.push(("structured CloudEvent in MessagePack", decode_msgpack(&structured)));
+    outcomes
+}
+
+// ---- the schemas themselves ----
+
+#[test]
+fn every_schema_is_a_valid_schema_of_2020_12_with_its_place_as_id() {
+    for (name, schema) in schemas() {
+        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema", "{name}");
+        assert_eq!(schema["$id"], format!("https://rollcall.example/schemas/{name}.json"));
+        assert!(schema["description"].is_string(), "{name}");
+        if let Err(error) = jsonschema::meta::validate(&schema) {
+            panic!("{name}: {error}");
+        }
+    }
+    assert_eq!(validators().len(), schemas().len());
+}
+
+#[test]
+fn rollcall_schema_prints_every_file() {
+    let printed = rollcall::schema::SCHEMAS.iter().map(|(name, _)| (*name).to_owned());
+    let files = schemas().into_keys().chain(["asyncapi".to_owned()]);
+    assert_eq!(printed.collect::<BTreeSet<_>>(), files.collect::<BTreeSet<_>>());
+}
+
+// ---- the examples ----
+
+#[test]
+fn valid_examples_fit_their_schema_and_decode() {
+    let validators = validators();
+    let examples = Example::of_events("valid");
+    for example in &examples {
+        let value = example.value();
+        if let Err(error) = validators[&example.schema].validate(&value) {
+            panic!("{} does not fit {}: {error}", example.name, example.schema);
+        }
+        let in_data = || serde_json::from_str::<Value>(value["data"].as_str()?).ok();
+        let packed = value.as_array().cloned().or_else(|| in_data()?.as_array().cloned());
+        let events = packed.map_or(1, |events| events.len());
+        for (way, outcome) in example.outcomes() {
+            assert_eq!(outcome, Ok(events), "{} as {way}", example.name);
+        }
+    }
+    assert_enough(&examples, 5);
+}
+
+#[test]
+fn invalid_examples_fail_their_schema_and_are_rejected_for_the_reason_in_their_name() {
+    let validators = validators();
+    let examples = Example::of_events("invalid");
+    for example in &examples {
+        let fits = validators[&example.schema].is_valid(&example.value());
+        assert!(!fits, "{} fits {}", example.name, example.schema);
+        for (way, outcome) in example.outcomes() {
+            assert_eq!(outcome, Err(example.reason().into()), "{} as {way}", example.name);
+        }
+    }
+    assert_enough(&examples, 8);
+}
+
+#[test]
+fn what_json_schema_cannot_express_is_rejected_all_the_same() {
+    let validators = validators();
+    for example in Example::of_events("beyond-schema") {
+        let value: Option<Value> = serde_json::from_slice(&example.raw).ok();
+        if let Some(value) = &value {
+            let fits = validators[&example.schema].is_valid(value);
+            assert!(fits, "{} belongs in invalid/", example.name);
+        }
+        let outcome = match value {
+            Some(Value::Object(fields)) if example.schema.starts_with("entries/") => {
+                decode_entry(&fields)
+            }
+            _ => decode_data(&example.raw),
+        };
+        assert_eq!(outcome, Err(example.reason().into()), "{}", example.name);
+    }
+}
+
+#[test]
+fn reasons_are_those_of_dead_letters() {
+    let schema = &schemas()["state/dead-letter"];
+    let reasons = schema["properties"]["reason"]["enum"].as_array().unwrap();
+    for folder in ["invalid", "beyond-schema"] {
+        for example in Example::of_events(folder) {
+            assert!(reasons.contains(&example.reason().into()), "{}", example.name);
+        }
+    }
+}
+
+#[test]
+fn an_event_fits_exactly_one_type() {
+    let validators = validators();
+    for example in Example::of_events("valid") {
+        let Some(event_type) = example.event_type() else { continue };
+        let value = example.value();
+        let fits = |name: &&str| validators[&format!("events/{name}")].is_valid(&value);
+        let fitting: Vec<_> = EVENT_TYPES.into_iter().filter(fits).collect();
+        assert_eq!(fitting, [event_type], "{}", example.name);
+        assert!(validators["events/event"].is_valid(&value), "{}", example.name);
+    }
+}
+
+#[test]
+fn a_thousand_events_fit_in_one_entry_and_no_more() {
+    let validators = validators();
+    for (count, outcome) in [(1000, Ok(1000)), (1001, Err("too_many_events".to_owned()))] {
+        let packed = Value::from(vec![json!({"type": "heartbeat", "user": "alice"}); count]);
+        assert_eq!(validators["events/packed"].is_valid(&packed), outcome.is_ok());
+        assert_eq!(decode_json(&packed), outcome);
+        assert_eq!(decode_msgpack(&packed), outcome);
+    }
+}
+
+#[test]
+fn state_examples_fit_their_schema_or_not() {
+    let validators = validators();
+    for (folder, expected) in [("state/valid", true), ("state/invalid", false)] {
+        for example in Example::all(folder, &["state"]) {
+            let fits = validators[&example.schema].is_valid(&example.value());
+            assert_eq!(fits, expected, "{} and {}", example.name, example.schema);
+        }
+    }
+}
+
+// ---- asyncapi.yaml ----
+
+/// A line of YAML that has a key: the keys that lead to it, and what follows the colon.
+struct Line {
+    path: String,
+    value: String,
+}
+
+/// The lines of `asyncapi.yaml` that have a key. Reads only as much YAML as stands there.
+fn asyncapi() -> Vec<Line> {
+    let text = fs::read_to_string(directory().join("asyncapi.yaml")).unwrap();
+    let mut open: Vec<(usize, &str)> = Vec::new();
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let content = line.trim_start_matches([' ', '-']);
+        let indent = line.len() - content.len();
+        let Some((key, value)) = content.split_once(':') else { continue };
+        open.retain(|(outer, _)| *outer < indent);
+        open.push((indent, key));
+        let path = open.iter().map(|(_, key)| *key).collect::<Vec<_>>().join("/");
+        lines.push(Line { path, value: value.trim().trim_matches('\'').to_owned() });
+    }
+    lines
+}
+
+#[test]
+fn asyncapi_refers_to_what_exists_and_to_every_payload() {
+    let lines = asyncapi();
+    let mut referred = BTreeSet::new();
+    for Line { path, value } in lines.iter().filter(|line| line.path.ends_with("$ref")) {
+        match value.strip_prefix("#/") {
+            Some(local) => assert!(lines.iter().any(|line| line.path == local), "{path}: {value}"),
+            None => assert!(directory().join(value).is_file(), "{path}: {value}"),
+        }
+        referred.insert(value.trim_start_matches("./").trim_end_matches(".json"));
+    }
+    // The values of keys are no payloads; event and members are parts of the others.
+    let others = ["events/event", "events/members", "state/presence", "state/session"];
+    for schema in schemas().keys().filter(|name| !others.contains(&name.as_str())) {
+        assert!(referred.contains(schema.as_str()), "{schema}");
+    }
+}
+
+#[test]
+fn examples_in_asyncapi_fit_the_payload_they_stand_beside() {
+    let validators = validators();
+    let (mut payload, mut examples) = (String::new(), 0);
+    for Line { path, value } in asyncapi() {
+        if path.ends_with("payload/$ref") {
+            value.trim_start_matches("./").trim_end_matches(".json").clone_into(&mut payload);
+        } else if path.ends_with("examples/payload") {
+            let example: Value = serde_json::from_str(&value).expect("one line of JSON");
+            assert!(validators[&payload].is_valid(&example), "{payload}: {value}");
+            examples += 1;
+        }
+    }
+    assert!(examples >= 12, "{examples}");
+}
+
+// ---- events made up at random ----
+
+/// A value for a member that is text: mostly right, at times absent, too long or no text. What is
+/// long is ASCII, because there JSON Schema and the decoder count the same.
+fn text(longest: usize) -> impl Strategy<Value = Value> {
+    prop_oneof![
+        20 => r#"[a-z|%{}:/\n\x00"é🦀]{1,6}"#.prop_map(Value::from),
+        1 => (longest..=longest + 1).prop_map(|length| "x".repeat(length).into()),
+        2 => absent(),
+        1 => no_text(),
+    ]
+}
+
+fn absent() -> impl Strategy<Value = Value> {
+    select(vec![Value::Null, json!("")])
+}
+
+fn no_text() -> impl Strategy<Value = Value> {
+    select(vec![json!(0), json!(-42), json!(0.5), json!(true), json!([]), json!({"user": "alice"})])
+}
+
+fn one_of(words: &[&'static str]) -> impl Strategy<Value = Value> {
+    prop_oneof![
+        20 => select(words.to_vec()).prop_map(Value::from),
+        1 => "[a-zA-Z]{1,9}".prop_map(Value::from),
+        1 => absent(),
+        1 => no_text(),
+    ]
+}
+
+fn time() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        6 => (1_000_000_000_000..=9_999_999_999_999_u64).prop_map(Value::from),
+        1 => select(vec![json!(999_999_999_999_u64), json!(10_000_000_000_000_u64)]),
+        1 => any::<i64>().prop_map(Value::from),
+        1 => "[0-9]{12,14}".prop_map(Value::from),
+        1 => "[0-9TZ:.+ -]{1,25}".prop_map(Value::from),
+        1 => absent(),
+        1 => no_text(),
+        8 => date_time().prop_map(Value::from),
+    ]
+}
+
+/// RFC 3339, each part now and then just past what it can be. The second 60 is left out: whether it
+/// exists depends on the day in UTC.
+fn date_time() -> impl Strategy<Value = String> {
+    let year = prop_oneof![0..=9999, select(vec![1900, 2000, 2024, 2026])];
+    let month = prop_oneof![9 => 1..=12, 1 => select(vec![0, 13])];
+    let day = prop_oneof![9 => 1..=28, 4 => 29..=32, 1 => Just(0)];
+    let clock = prop_oneof![
+        9 => (0..=23, 0..=59, 0..=59).boxed(),
+        1 => (22..=24, 58..=60, 0..=59).boxed(),
+    ];
+    let fraction = select(vec!["", "", ".1", ".123456789123", ".0", "."]);
+    let offset = prop_oneof![
+        9 => select(vec!["Z", "z", "+00:00", "-23:59", "+05:30"]).prop_map(String::from),
+        2 => (22..=25, 58..=61).prop_map(|(hours, minutes)| format!("+{hours:02}:{minutes:02}")),
+        1 => select(vec!["", "+0100", "UTC", "Z\n"]).prop_map(String::from),
+    ];
+    (year, month, day, "[Tt ]", clock, fraction, offset).prop_map(
+        |(year, month, day, between, (hour, minute, second), fraction, offset)| {
+            format!(
+                "{year:04}-{month:02}-{day:02}{between}\
+                 {hour:02}:{minute:02}:{second:02}{fraction}{offset}"
+            )
+        },
+    )
+}
+
+fn event() -> impl Strategy<Value = Object> {
+    select(EVENT_TYPES.to_vec()).prop_flat_map(event_like)
+}
+
+/// An event of mostly this type: members required or not, listed for the type or not.
+fn event_like(event_type: &'static str) -> impl Strategy<Value = Object> {
+    let actions: &[&str] = match event_type {
+        "session" => &["update", "terminate"],
+        _ => &["join", "leave"],
+    };
+    let identifier = || text(256).boxed();
+    let long_text = || text(16_384).boxed();
+    let anything = || prop_oneof![text(256), no_text()].boxed();
+    let this_type = prop_oneof![9 => Just(event_type.into()), 1 => one_of(&EVENT_TYPES)];
+    let members = [
+        ("type", 0.97, this_type.boxed()),
+        ("user", 0.9, identifier()),
+        ("token", 0.8, identifier()),
+        ("sid", 0.8, identifier()),
+        ("doc", 0.8, identifier()),
+        ("ip", 0.3, identifier()),
+        ("item", 0.8, identifier()),
+        ("connection", 0.3, identifier()),
+        ("ua", 0.3, long_text()),
+        ("page", 0.3, long_text()),
+        ("action", 0.9, one_of(actions).boxed()),
+        ("time", 0.6, time().boxed()),
+        ("data", 0.3, anything()),
+        ("id", 0.1, anything()),
+        ("colour", 0.1, long_text()),
+    ];
+    let members = members.map(|(name, often, value)| (Just(name), weighted(often, value)));
+    members.prop_map(|members| {
+        let there = |(name, value): (&str, Option<Value>)| Some((name.to_owned(), value?));
+        let mut event: Object = members.into_iter().filter_map(there).collect();
+        // Unless it is a session's, an object in data is the inside of a CloudEvent.
+        if !has_session_data(&event) && event.get("data").is_some_and(Value::is_object) {
+            event.remove("data");
+        }
+        event
+    })
+}
+
+fn has_session_data(event: &Object) -> bool {
+    let is = |name, value: &str| event.get(name).is_some_and(|found| found == value);
+    is("type", "session") && event.get("sid").is_some_and(|sid| !sid.is_null() && sid != "")
+}
+
+/// Runs a test, which says whether a case was accepted, and makes sure that both happened often.
+fn check<S: Strategy>(cases: S, test: impl Fn(S::Value) -> Result<bool, TestCaseError>) {
+    let (accepted, all) = (Cell::new(0_u32), Cell::new(0_u32));
+    let mut config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    let seed = match config.rng_seed {
+        RngSeed::Fixed(seed) => seed,
+        RngSeed::Random => RandomState::new().build_hasher().finish(),
+    };
+    config.cases = config.cases.max(1000);
+    config.rng_seed = RngSeed::Fixed(seed);
+    let outcome = TestRunner::new(config).run(&cases, |case| {
+        let fits = test(case)?;
+        all.set(all.get() + 1);
+        accepted.set(accepted.get() + u32::from(fits));
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        panic!("PROPTEST_RNG_SEED={seed} {error}");
+    }
+    let share = accepted.get() * 100 / all.get();
+    assert!((10..=90).contains(&share), "{share} % accepted: the cases show too little");
+}
+
+#[test]
+fn the_schema_accepts_an_event_exactly_if_the_decoder_does() {
+    let validators = validators();
+    check(event(), |event| {
+        let event = Value::Object(event);
+        let fits = validators["events/event"].is_valid(&event);
+        let outcome = decode_json(&event);
+        prop_assert_eq!(outcome.is_ok(), fits, "{:?}", outcome);
+        prop_assert_eq!(decode_msgpack(&event), outcome);
+        Ok(fits)
+    });
+}
+
+#[test]
+fn the_schema_and_the_decoder_have_the_same_leap_years() {
+    let validators = validators();
+    for year in 0..=9999 {
+        let time = format!("{year:04}-02-29T12:00:00Z");
+        let event = json!({"type": "heartbeat", "user": "alice", "time": time});
+        let fits = validators["events/heartbeat"].is_valid(&event);
+        assert_eq!(decode_json(&event).is_ok(), fits, "{time}");
+    }
+}
+
+#[test]
+fn the_schema_accepts_a_flat_entry_exactly_if_the_decoder_does() {
+    let validators = validators();
+    let flat_event = event().prop_filter_map("data would be an envelope, or no text", |event| {
+        let data = event.get("data").is_some_and(|data| !data.is_null() && data != "");
+        flat(&event).filter(|_| !data || has_session_data(&event))
+    });
+    check(flat_event, |fields| {
+        let outcome = decode_entry(&fields);
+        let fits = validators["entries/flat"].is_valid(&Value::Object(fields));
+        prop_assert_eq!(outcome.is_ok(), fits, "{:?}", outcome);
+        Ok(fits)
+    });
+}
+
+#[test]
+fn the_schema_accepts_packed_events_exactly_if_the_decoder_takes_them_all() {
+    let validators = validators();
+    check(vec(event(), 0..4), |events| {
+        let packed = Value::from(events.into_iter().map(Value::Object).collect::<Vec<_>>());
+        let fits = validators["events/packed"].is_valid(&packed);
+        let outcome = decode_json(&packed);
+        prop_assert_eq!(outcome.is_ok(), fits, "{:?}", outcome);
+        prop_assert_eq!(decode_msgpack(&packed), outcome);
+        Ok(fits)
+    });
+}
+
+#[test]
+fn what_the_schema_of_structured_cloudevents_accepts_decodes() {
+    let validators = validators();
+    check(event(), |event| {
+        let (mut structured, data) = cloudevent_parts(&event);
+        structured.insert("data".into(), data.into());
+        let structured = Value::Object(structured);
+        let fits = validators["events/cloudevent"].is_valid(&structured);
+        let outcome = decode_json(&structured);
+        prop_assert_eq!(outcome.is_ok(), fits, "{:?}", outcome);
+        prop_assert_eq!(decode_msgpack(&structured), outcome);
+        Ok(fits)
+    });
+}
+
+#[test]
+fn every_way_to_write_an_event_is_accepted_alike() {
+    check(event(), |mut event| {
+        if !has_session_data(&event) {
+            event.remove("data");
+        }
+        // Members that the type does not list are measured only as fields of the entry.
+        event.retain(|_, value| value.as_str().is_none_or(|text| text.len() <= 16_384));
+        let outcomes = decode_every_way(&Value::Object(event));
+        let fits = outcomes[0].1.is_ok();
+        for (way, outcome) in outcomes {
+            prop_assert_eq!(outcome.is_ok(), fits, "{}: {:?}", way, outcome);
+        }
+        Ok(fits)
+    });
+}

@@ -1,0 +1,164 @@
+//! What a real server holds, in the form of the reference model: state, changes, dead letters.
+//!
+//! Reads everything under one partition's names, however it came there, because a key that no one
+//! expects is a difference too. Plain and synchronous; it is for servers that no one writes to
+//! meanwhile.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(dead_code, missing_docs, unreachable_pub, unused_imports)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redis::{Cmd, Connection, FromRedisValue};
+use rollcall::entry::{EntryId, Field};
+use rollcall::key::Keys;
+
+use super::model::{Bytes, Dead, State, Value, score_text};
+pub use super::model::{Change, check_changes, diff};
+
+/// One dead letter, whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    pub entry: EntryId,
+    pub reason: String,
+    pub detail: String,
+    pub deliveries: u64,
+    /// Place of a packed element; its pair is empty for an entry whole.
+    pub index: Option<usize>,
+    pub stream: String,
+    /// The pairs after the first six.
+    pub original: Vec<Field>,
+}
+
+impl DeadLetter {
+    /// What the model knows of it.
+    pub fn dead(&self) -> Dead {
+        (self.entry, self.reason.clone(), self.index)
+    }
+}
+
+/// A connection to the server at `url`.
+pub fn connect(url: &str) -> Connection {
+    redis::Client::open(url).unwrap().get_connection().unwrap()
+}
+
+/// The server's clock, epoch milliseconds.
+pub fn server_now(conn: &mut Connection) -> u64 {
+    let (seconds, micros): (u64, u64) = ask(conn, &["TIME"]);
+    seconds * 1000 + micros / 1000
+}
+
+/// Everything under the partition's names, except what is no function of the entries.
+pub fn dump(conn: &mut Connection, keys: &Keys) -> State {
+    let others = [
+        keys.meta(),
+        keys.janitor(),
+        keys.janitor_lease(),
+        keys.consumers(),
+        keys.suspects(),
+        keys.changes(),
+        keys.changes_seq(),
+        keys.dead(),
+        keys.named("rollcall:events"),
+    ];
+    let mut names = names(conn, keys.base().as_bytes());
+    names.retain(|name| others.iter().all(|other| other.as_bytes() != name.as_slice()));
+    let with_content = |name: Bytes| content(conn, &name).map(|content| (name, content));
+    names.into_iter().filter_map(with_content).collect()
+}
+
+/// All names that begin so; compared here, because a pattern would read `[` and `*` its own way.
+fn names(conn: &mut Connection, beginning: &[u8]) -> BTreeSet<Bytes> {
+    let mut found = BTreeSet::new();
+    let mut cursor = String::from("0");
+    loop {
+        let (next, page): (String, Vec<Bytes>) = ask(conn, &["SCAN", &cursor, "COUNT", "1000"]);
+        found.extend(page.into_iter().filter(|name| name.starts_with(beginning)));
+        if next == "0" {
+            return found;
+        }
+        cursor = next;
+    }
+}
+
+/// A key's value and expiry; `None` if it expired meanwhile.
+fn content(conn: &mut Connection, name: &[u8]) -> Option<(Value, Option<u64>)> {
+    let kind: String = ask(conn, &[b"TYPE", name]);
+    let value = match kind.as_str() {
+        "none" => return None,
+        "string" => Value::Str(ask::<Option<Bytes>>(conn, &[b"GET", name])?),
+        "hash" => Value::Hash(ask(conn, &[b"HGETALL", name])),
+        "set" => Value::Set(ask(conn, &[b"SMEMBERS", name])),
+        "zset" => Value::Zset(sorted_set(conn, name)),
+        other => Value::Other(other.to_owned()),
+    };
+    match ask::<i64>(conn, &[b"PEXPIRETIME", name]) {
+        -2 => None,
+        expiry => Some((value, u64::try_from(expiry).ok())),
+    }
+}
+
+fn sorted_set(conn: &mut Connection, name: &[u8]) -> BTreeMap<Bytes, String> {
+    let words: [&[u8]; 5] = [b"ZRANGE", name, b"0", b"-1", b"WITHSCORES"];
+    let members: Vec<(Bytes, f64)> = ask(conn, &words);
+    members.into_iter().map(|(member, score)| (member, score_text(score))).collect()
+}
+
+/// All changes that are there, in order.
+pub fn changes(conn: &mut Connection, keys: &Keys) -> Vec<Change> {
+    let named = |(name, value)| (String::from_utf8(name).unwrap(), value);
+    let change = |(_, fields): (_, Vec<Field>)| fields.into_iter().map(named).collect();
+    stream(conn, &keys.changes()).into_iter().map(change).collect()
+}
+
+/// All dead letters, sorted as the model's.
+pub fn dead_letters(conn: &mut Connection, keys: &Keys) -> Vec<DeadLetter> {
+    let entries = stream(conn, &keys.dead()).into_iter();
+    let mut letters: Vec<_> = entries.map(|(_, fields)| dead_letter(fields)).collect();
+    letters.sort_by_key(DeadLetter::dead);
+    letters
+}
+
+/// Dead letters in the model's form.
+pub fn dead(letters: &[DeadLetter]) -> Vec<Dead> {
+    letters.iter().map(DeadLetter::dead).collect()
+}
+
+fn dead_letter(mut fields: Vec<Field>) -> DeadLetter {
+    const FIRST: [&str; 6] = ["entry_id", "reason", "detail", "deliveries", "index", "stream"];
+    assert!(fields.len() >= FIRST.len(), "a dead letter begins with {FIRST:?}: {fields:?}");
+    let original = fields.split_off(FIRST.len());
+    let mut first = fields.into_iter().zip(FIRST);
+    let mut next = || {
+        let ((name, value), expected) = first.next().unwrap();
+        assert_eq!(String::from_utf8_lossy(&name), expected, "a dead letter begins with {FIRST:?}");
+        String::from_utf8(value).unwrap()
+    };
+    DeadLetter {
+        entry: next().parse().unwrap(),
+        reason: next(),
+        detail: next(),
+        deliveries: next().parse().unwrap(),
+        index: Some(next()).filter(|index| !index.is_empty()).map(|index| index.parse().unwrap()),
+        stream: next(),
+        original,
+    }
+}
+
+/// A stream wholly; fields keep their order and duplicates.
+fn stream(conn: &mut Connection, name: &str) -> Vec<(EntryId, Vec<Field>)> {
+    let entries: Vec<(String, Vec<Bytes>)> = ask(conn, &["XRANGE", name, "-", "+"]);
+    let fields = |flat: Vec<Bytes>| {
+        flat.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
+    };
+    entries.into_iter().map(|(id, flat)| (id.parse().unwrap(), fields(flat))).collect()
+}
+
+/// The answer to a command, which must be no error.
+fn ask<T: FromRedisValue>(conn: &mut Connection, words: &[impl AsRef<[u8]>]) -> T {
+    let mut command = Cmd::new();
+    for word in words {
+        command.arg(word.as_ref());
+    }
+    let name = String::from_utf8_lossy(words[0].as_ref());
+    command.query(conn).unwrap_or_else(|error| panic!("{name}: {error}"))
+}

@@ -1,0 +1,67 @@
+//! Documents: which connections are there, whose they are, how many users, which thresholds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rollcall::key::{escape, join};
+
+use super::facts::{Connection, What};
+use super::state::{put, put_field, put_member, put_score, whole};
+use super::{EITHER, Fold, State};
+
+/// The last word of each connection, joined or left, until it is too old.
+pub(super) fn connections(fold: &Fold<'_>, state: &mut State) {
+    for (connection, (t, has_left)) in last_words(fold) {
+        let Connection { doc, user, connection } = connection;
+        let keys = &fold.keys;
+        let key = if has_left { keys.docs_left() } else { keys.docs_joined() };
+        put_score(state, key, &join(&[doc, user, connection]), whole(t));
+    }
+}
+
+/// A user is active while any connection is.
+pub(super) fn users(fold: &Fold<'_>, state: &mut State) {
+    for (doc, users) in active_users(fold) {
+        for (user, connections) in &users {
+            put_member(state, fold.keys.document_users(doc), user, None);
+            let field = join(&[doc, user]);
+            put_field(state, fold.keys.docs_connections(), &field, connections.len().to_string());
+        }
+        put(state, fold.keys.document_count(doc), &users.len().to_string(), None);
+    }
+}
+
+/// A threshold is reached at `up` users or more, not at `down` or fewer; in between it depends on
+/// how the count came there.
+pub(super) fn levels(fold: &Fold<'_>, state: &mut State) {
+    for (doc, users) in active_users(fold) {
+        let count = users.len() as u64;
+        for (up, down) in fold.settings.thresholds.iter().filter(|(_, down)| count > *down) {
+            let level = if count >= *up { b"1" } else { EITHER };
+            let field = format!("{up}:{down}:{}", escape(doc));
+            put_field(state, fold.keys.docs_levels(), &field, level);
+        }
+    }
+}
+
+/// Each document's active users with their joined connections.
+fn active_users<'a>(fold: &Fold<'a>) -> BTreeMap<&'a str, BTreeMap<&'a str, BTreeSet<&'a str>>> {
+    let mut docs: BTreeMap<_, BTreeMap<_, BTreeSet<_>>> = BTreeMap::new();
+    for (Connection { doc, user, connection }, (_, has_left)) in last_words(fold) {
+        if !has_left {
+            let users = docs.entry(doc.as_str()).or_default();
+            users.entry(user.as_str()).or_default().insert(connection.as_str());
+        }
+    }
+    docs
+}
+
+/// Last writer wins per connection: by time, then leaving beats joining.
+fn last_words<'a>(fold: &Fold<'a>) -> BTreeMap<&'a Connection, (u64, bool)> {
+    let mut words = fold.greatest(|fact, what| match what {
+        What::Joined(connection) => Some((connection, (fact.t, false))),
+        What::Left(connection) => Some((connection, (fact.t, true))),
+        _ => None,
+    });
+    words.retain(|_, (t, _)| !fold.is_gone(*t + fold.settings.document_ttl_ms));
+    words
+}

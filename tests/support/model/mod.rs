@@ -1,0 +1,156 @@
+//! The reference model: what the state must be, as a function of the *set* of entries.
+//!
+//! It keeps bare facts ("alice was present at t", "token k ended") and computes the whole state from
+//! all of them at once, so neither order nor batches nor repetition can matter here. The apply script
+//! and the sweeps are tested against it, so it shares nothing with them: of the library it uses the
+//! decoder, the event types and the key names. Simple before fast.
+//!
+//! It assumes that every entry is finished when `state` is asked for, and it is the state *after a
+//! full sweep*. What DESIGN calls schedule-dependent it answers with the ideal: counts of the ranking
+//! and viewed items as if nothing had ever been evicted, session data as if no touch came too late.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(dead_code, missing_docs, unreachable_pub, unused_imports)]
+
+mod changes;
+mod diff;
+mod documents;
+mod facts;
+mod sessions;
+mod settings;
+mod state;
+mod tokens;
+mod users;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_limits;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rollcall::decode::decode;
+use rollcall::entry::{Entry, EntryId};
+use rollcall::key::Keys;
+
+pub use changes::{Change, check_changes};
+pub use diff::diff;
+use facts::{Fact, What};
+pub use settings::{PROJECTIONS, Settings};
+pub use state::{Bytes, EITHER, State, Value, score_text};
+
+/// A dead letter: the entry, the reason's name, the place of a packed element.
+pub type Dead = (EntryId, String, Option<usize>);
+
+/// All that was applied to one partition.
+#[derive(Clone, Debug)]
+pub struct Model {
+    settings: Settings,
+    partition: u16,
+    applied: BTreeSet<EntryId>,
+    facts: Vec<Fact>,
+    dead: Vec<Dead>,
+}
+
+impl Model {
+    /// A partition to which nothing was applied yet.
+    pub fn new(settings: Settings, partition: u16) -> Self {
+        assert_eq!(settings.partitions, settings.rules.partitions, "Settings::with_partitions");
+        let (applied, facts, dead) = Default::default();
+        Self { settings, partition, applied, facts, dead }
+    }
+
+    /// Applies an entry when the server's clock shows `now_ms`; an entry applied before has no effect.
+    pub fn apply_entry(&mut self, entry: &Entry, now_ms: u64) {
+        if !self.applied.insert(entry.id) {
+            return;
+        }
+        let decoded = decode(entry, self.partition, &self.settings.rules);
+        for event in &decoded.events {
+            let facts = Fact::of_event(event, entry.id).into_iter();
+            self.facts.extend(facts.filter(|fact| fact.counts(&self.settings, now_ms)));
+        }
+        for rejected in &decoded.rejected {
+            let index = rejected.element.map(|(index, _)| index);
+            self.dead.push((entry.id, rejected.rejection.reason.name().to_owned(), index));
+        }
+    }
+
+    /// The whole state after a full sweep at `now_ms`.
+    pub fn state(&self, now_ms: u64) -> State {
+        let (settings, facts) = (&self.settings, &self.facts);
+        let fold = Fold { settings, facts, keys: self.keys(), now: now_ms };
+        let mut state = State::new();
+        users::online_minutes(&fold, &mut state);
+        users::activity(&fold, &mut state);
+        users::presence(&fold, &mut state);
+        tokens::ended(&fold, &mut state);
+        tokens::tokens(&fold, &mut state);
+        tokens::ranking(&fold, &mut state);
+        sessions::ended(&fold, &mut state);
+        sessions::active(&fold, &mut state);
+        sessions::data(&fold, &mut state);
+        documents::connections(&fold, &mut state);
+        documents::users(&fold, &mut state);
+        documents::levels(&fold, &mut state);
+        state
+    }
+
+    /// The dead letters, in order.
+    pub fn dead(&self) -> Vec<Dead> {
+        let mut dead = self.dead.clone();
+        dead.sort();
+        dead
+    }
+
+    /// The names of the partition's keys.
+    pub fn keys(&self) -> Keys {
+        Keys::new(&self.settings.prefix, self.settings.partitions, self.partition)
+    }
+}
+
+/// What a rule computes from: all facts, and the instant.
+struct Fold<'a> {
+    settings: &'a Settings,
+    facts: &'a [Fact],
+    keys: Keys,
+    now: u64,
+}
+
+impl<'a> Fold<'a> {
+    /// Of all facts, what `of` makes of those it wants.
+    fn each<T>(&self, of: impl Fn(&'a Fact, &'a What) -> Option<T>) -> impl Iterator<Item = T> {
+        self.facts.iter().filter_map(move |fact| of(fact, &fact.what))
+    }
+
+    /// Of all facts, the greatest value per key: the merge of every last writer.
+    fn greatest<K: Ord, V: Ord>(
+        &self,
+        of: impl Fn(&'a Fact, &'a What) -> Option<(K, V)>,
+    ) -> BTreeMap<K, V> {
+        let mut winners = BTreeMap::new();
+        for (key, value) in self.each(of) {
+            match winners.get(&key) {
+                Some(winner) if *winner >= value => {}
+                _ => drop(winners.insert(key, value)),
+            }
+        }
+        winners
+    }
+
+    /// Whether what expires at `expiry` is gone.
+    fn is_gone(&self, expiry: u64) -> bool {
+        expiry <= self.now
+    }
+
+    /// Whether the tombstone of an ending in an entry of `entry_ms` is kept.
+    fn is_remembered(&self, entry_ms: u64) -> bool {
+        entry_ms >= self.now.saturating_sub(self.settings.horizon_ms)
+    }
+}
+
+/// The `cap` members that sort last by (score, member), as Redis sorts a sorted set.
+fn newest<K: Ord>(scores: impl IntoIterator<Item = (K, u64)>, cap: usize) -> BTreeMap<K, u64> {
+    let mut ranked: Vec<_> = scores.into_iter().map(|(member, score)| (score, member)).collect();
+    ranked.sort();
+    ranked.into_iter().rev().take(cap).map(|(score, member)| (member, score)).collect()
+}

@@ -1,0 +1,150 @@
+//! `rollcall config check` and `rollcall config print`: what the settings are and where each comes
+//! from. The values of passwords are never printed.
+
+use std::io::{self, Write};
+
+use rollcall::config::settings::Settings;
+use rollcall::config::{
+    Config, ConfigError, Definition, Flags, Gathered, Kind, Millis, Origin, definitions,
+};
+
+/// What to do with the settings.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Say ok, or which setting is wrong and what to do about it
+    Check(Flags<Settings>),
+    /// Print every setting as TOML, and where its value comes from
+    Print(Flags<Settings>),
+}
+
+/// Why a command about the settings failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigCommandError {
+    /// The settings cannot be used: exit 64.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The answer could not be written: exit 1.
+    #[error("cannot write the answer")]
+    Output(#[from] io::Error),
+}
+
+impl ConfigCommand {
+    /// Runs the command; what it has to say goes to `out`.
+    pub(crate) fn run(&self, out: &mut dyn Write) -> Result<(), ConfigCommandError> {
+        let (Self::Check(flags) | Self::Print(flags)) = self;
+        let gathered = flags.gather()?;
+        let config = Config::resolve(&gathered)?;
+        match self {
+            Self::Check(_) => check(&gathered, out)?,
+            Self::Print(_) => print(&gathered, &config, out)?,
+        }
+        out.flush()?;
+        Ok(())
+    }
+}
+
+fn check(gathered: &Gathered, out: &mut dyn Write) -> io::Result<()> {
+    let (mut flags, mut variables, mut lines) = (0, 0, 0);
+    for key in gathered.keys() {
+        match gathered.origin(key) {
+            Origin::Flag => flags += 1,
+            Origin::Env(_) => variables += 1,
+            Origin::File { .. } => lines += 1,
+            Origin::Default => {}
+        }
+    }
+    let defaults = definitions().len() - flags - variables - lines;
+    writeln!(
+        out,
+        "ok: {flags} by flag, {variables} by environment, {lines} by file, {defaults} by default"
+    )
+}
+
+fn print(gathered: &Gathered, config: &Config, out: &mut dyn Write) -> io::Result<()> {
+    let mut heading = "";
+    for definition in definitions() {
+        if definition.heading != heading {
+            let gap = if heading.is_empty() { "" } else { "\n" };
+            heading = &definition.heading;
+            writeln!(out, "{gap}# {heading}")?;
+        }
+        writeln!(out, "{}", line(definition, gathered, config))?;
+    }
+    Ok(())
+}
+
+/// One setting. A line that must not be read back as it stands is a comment.
+fn line(definition: &Definition, gathered: &Gathered, config: &Config) -> String {
+    let key = &definition.key;
+    let origin = gathered.origin(key);
+    let derived = || match key.as_str() {
+        "name" => Some(config.name.clone()),
+        "batch-deadline" => Some(Millis::from(config.worker.batch_deadline).to_string()),
+        _ => None,
+    };
+    let text = gathered.shown(definition).or_else(derived);
+    match text {
+        None => format!("# {key} = \"\"  # not set"),
+        Some(text) if definition.kind == Kind::Secret => format!("# {key} = {text:?}  # {origin}"),
+        Some(text) => format!("{key} = {}  # {origin}", value(definition.kind, text)),
+    }
+}
+
+fn value(kind: Kind, text: String) -> String {
+    match text.parse::<u64>() {
+        Ok(number) if kind == Kind::Number => number.to_string(),
+        _ => toml::Value::String(text).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(flags: &[(&str, &str)]) -> (String, Config) {
+        let gathered = Gathered::from_flags(flags.iter().copied()).unwrap();
+        let config = Config::resolve(&gathered).unwrap();
+        let mut out = Vec::new();
+        print(&gathered, &config, &mut out).unwrap();
+        (String::from_utf8(out).unwrap(), config)
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read_back() {
+        let (text, config) = printed(&[
+            ("batch", "007"),
+            ("prefix", "a\"b\\c:"),
+            ("claim-idle", "90s"),
+            ("thresholds", "100:80,10:5"),
+            ("projections", "documents,online"),
+        ]);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &text).unwrap();
+        let mut gathered = Gathered::default();
+        gathered.add_file(file.path(), Origin::Flag).unwrap();
+        let again = Config::resolve(&gathered).unwrap();
+        assert_eq!(format!("{config:?}"), format!("{again:?}"));
+        assert!(text.contains("batch = 7  # flag\n"), "{text}");
+        assert!(text.contains("batch-deadline = \"45s\"  # default\n"), "{text}");
+        assert!(text.contains("keep = \"1h\"  # default\n"), "{text}");
+        assert!(text.contains("# redis-username = \"\"  # not set\n"), "{text}");
+    }
+
+    #[test]
+    fn passwords_are_never_printed() {
+        let (text, config) = printed(&[("redis-password", "hunter2")]);
+        assert!(text.contains("# redis-password = \"***\"  # flag\n"), "{text}");
+        let (url, _) = printed(&[("redis-url", "redis://alice:hunter2@localhost")]);
+        assert!(url.contains("redis-url = \"redis://alice:***@localhost\"  # flag\n"), "{url}");
+        assert!(!format!("{text}{url}{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_check_counts_what_was_set_where() {
+        let gathered = Gathered::from_flags([("batch", "10"), ("keep", "2h")]).unwrap();
+        let mut out = Vec::new();
+        check(&gathered, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("ok: 2 by flag, 0 by environment, 0 by file, "), "{text}");
+    }
+}

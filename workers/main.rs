@@ -1,0 +1,119 @@
+//! `rollcall`: one binary, one file per role or family of commands.
+//!
+//! Exit status: 0 done or drained, 1 failed, 64 bad usage or configuration.
+
+mod config;
+mod run;
+mod signals;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use rollcall::config::settings::{JanitorFlags, Settings, WorkerFlags};
+use rollcall::config::{Config, ConfigError, Flags};
+use rollcall::error::chain;
+use rollcall::telemetry::{log, metrics};
+
+use run::Roles;
+
+/// Bad usage or configuration (`EX_USAGE`).
+const USAGE: u8 = 64;
+
+/// Turns a Redis Stream of small events into live state: who is online, which tokens are recent, which
+/// sessions are open, who is in which document.
+#[derive(Parser)]
+#[command(version, about, long_about = None, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Worker and janitor in one process
+    Run(Flags<Settings>),
+    /// Read events and keep the state
+    Worker(Flags<WorkerFlags>),
+    /// Keep every structure within its time and size limits
+    Janitor(Flags<JanitorFlags>),
+    /// Check or print the settings
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Run(#[from] run::RunError),
+    #[error("cannot write the answer")]
+    Output(#[from] std::io::Error),
+    #[error("cannot start the metrics recorder")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+}
+
+impl Failure {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) => ExitCode::from(USAGE),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl From<config::ConfigCommandError> for Failure {
+    fn from(error: config::ConfigCommandError) -> Self {
+        match error {
+            config::ConfigCommandError::Config(error) => Self::Config(error),
+            config::ConfigCommandError::Output(error) => Self::Output(error),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+            // Nothing can be told where the terminal is gone.
+            let _unwritable = error.print();
+            return code;
+        }
+    };
+    match execute(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _unwritable = writeln!(std::io::stderr(), "rollcall: {}", chain(&error));
+            error.exit_code()
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<(), Failure> {
+    // Redis over TLS leaves the choice of a provider to the program; an earlier choice stands.
+    let _chosen = rustls::crypto::ring::default_provider().install_default();
+    match command {
+        Command::Run(flags) => play(&flags.load()?, Roles { worker: true, janitor: true }),
+        Command::Worker(flags) => play(&flags.load()?, Roles { worker: true, janitor: false }),
+        Command::Janitor(flags) => play(&flags.load()?, Roles { worker: false, janitor: true }),
+        Command::Config(command) => Ok(command.run(&mut std::io::stdout().lock())?),
+    }
+}
+
+#[tokio::main]
+async fn play(config: &Config, roles: Roles) -> Result<(), Failure> {
+    start_logging(config)?;
+    Ok(run::run(config, roles, metrics::install()?).await?)
+}
+
+fn start_logging(config: &Config) -> Result<(), Failure> {
+    // The filter was read once already, when the settings were checked.
+    if let Err(error) = log::install(&config.log) {
+        writeln!(std::io::stderr(), "rollcall: log filter: {error}")?;
+    }
+    Ok(())
+}

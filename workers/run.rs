@@ -1,0 +1,130 @@
+//! `worker`, `janitor` and `run`: the long-running roles, one loop per role and partition.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::info;
+
+use rollcall::config::Config;
+use rollcall::error::Error;
+use rollcall::janitor::Janitor;
+use rollcall::projector::Projector;
+use rollcall::telemetry::health::Health;
+use rollcall::telemetry::http::{self, HttpError};
+
+/// Which roles a process plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Roles {
+    pub(crate) worker: bool,
+    pub(crate) janitor: bool,
+}
+
+/// Why a process could not go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    /// No address for `/metrics`.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// A loop met what no waiting helps against.
+    #[error(transparent)]
+    Loop(#[from] Error),
+    /// A loop panicked.
+    #[error("a loop ended unexpectedly")]
+    Panicked(#[from] tokio::task::JoinError),
+}
+
+/// A process that plays its roles, until told to stop.
+pub(crate) struct Fleet {
+    loops: JoinSet<Result<(), Error>>,
+    stop: watch::Sender<bool>,
+    http: Option<SocketAddr>,
+}
+
+impl Fleet {
+    /// Starts the loops and the HTTP pages.
+    pub(crate) async fn start(config: &Config, roles: Roles, metrics: PrometheusHandle) -> Result<Self, RunError> {
+        let (stop, stopped) = watch::channel(false);
+        // A call may take a deadline, and another one for the reply that does not come.
+        let health = Health::new(config.worker.batch_deadline * 3 + Duration::from_secs(30));
+        let listener = http::bind(&config.http).await?;
+        let mut fleet = Self { loops: JoinSet::new(), stop, http: None };
+        let consumer = unique_name(&config.name);
+        for partition in 0..config.deployment.partitions {
+            if roles.worker {
+                let pulse = health.add(format!("worker of partition {partition}"));
+                let projector = Projector::new(config, partition, consumer.clone(), pulse, stopped.clone());
+                fleet.loops.spawn(projector.run());
+            }
+            if roles.janitor {
+                let pulse = health.add(format!("janitor of partition {partition}"));
+                let janitor = Janitor::new(config, partition, consumer.clone(), pulse, stopped.clone());
+                fleet.loops.spawn(janitor.run());
+            }
+        }
+        if let Some(listener) = listener {
+            fleet.http = listener.local_addr().ok();
+            tokio::spawn(http::serve(listener, metrics, health, stopped));
+        }
+        info!(
+            redis = %config.redis.url(),
+            consumer,
+            worker = roles.worker,
+            janitor = roles.janitor,
+            partitions = config.deployment.partitions,
+            http = fleet.http.map(|addr| addr.to_string()).as_deref().unwrap_or("off"),
+            "started"
+        );
+        Ok(fleet)
+    }
+
+    /// Where `/metrics` is.
+    pub(crate) fn http(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// Waits until a loop ends by itself: that is always a failure.
+    pub(crate) async fn failed(&mut self) -> RunError {
+        loop {
+            match self.loops.join_next().await {
+                Some(Ok(Err(error))) => return error.into(),
+                Some(Err(error)) => return error.into(),
+                Some(Ok(Ok(()))) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Lets every loop finish what it has in hand, and waits for it.
+    pub(crate) async fn stop(mut self) -> Result<(), RunError> {
+        self.stop.send_replace(true);
+        while let Some(ended) = self.loops.join_next().await {
+            ended??;
+        }
+        info!("stopped");
+        Ok(())
+    }
+}
+
+/// Plays the roles until SIGTERM, SIGINT or SIGHUP.
+pub(crate) async fn run(config: &Config, roles: Roles, metrics: PrometheusHandle) -> Result<(), RunError> {
+    let mut fleet = Fleet::start(config, roles, metrics).await?;
+    tokio::select! {
+        error = fleet.failed() => {
+            // The first failure is the one to tell; the other loops still finish what they have.
+            let _others = fleet.stop().await;
+            Err(error)
+        }
+        signal = crate::signals::stop() => {
+            info!(signal, "stopping: finishing what is in hand");
+            fleet.stop().await
+        }
+    }
+}
+
+/// A consumer's name: unique to this start, or what an earlier one left pending could not be claimed.
+fn unique_name(name: &str) -> String {
+    format!("{name}-{}-{:08x}", std::process::id(), fastrand::u32(..))
+}
