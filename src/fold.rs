@@ -40,16 +40,20 @@ pub struct Folder<'s, 'a> {
     settings: &'s FoldSettings,
     plan: Plan<'a>,
     counts: IndexMap<&'static str, u64>,
+    added: HashSet<EntryId>,
 }
 
 impl<'s, 'a> Folder<'s, 'a> {
     /// An empty plan.
     pub fn new(settings: &'s FoldSettings) -> Self {
-        Self { settings, plan: Plan::default(), counts: IndexMap::new() }
+        Self { settings, plan: Plan::default(), counts: IndexMap::new(), added: HashSet::new() }
     }
 
-    /// Adds an entry. `avoided` names keys that it must not write.
+    /// Adds an entry, unless it was added already. `avoided` names keys that it must not write.
     pub fn add(&mut self, entry: &'a Entry, avoided: &Avoided) {
+        if !self.added.insert(entry.id) {
+            return;
+        }
         let Decoded { events, rejected } = decode(entry, self.settings.partition, &self.settings.rules);
         let before = self.plan.letters.len();
         for rejected in rejected {

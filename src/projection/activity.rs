@@ -1,5 +1,6 @@
 //! `user-activity/<user>`: when a user was last seen, in seconds. The highest wins.
 
+use super::Context;
 use super::online::seen_user;
 use crate::event::Event;
 use crate::op::{Plan, Sweep};
@@ -7,8 +8,8 @@ use crate::op::{Plan, Sweep};
 /// The key's own expiry takes it.
 pub(super) const SWEEPS: &[Sweep] = &[];
 
-pub(super) fn fold<'a>(event: &Event<'a>, _entry_ms: u64, plan: &mut Plan<'a>) {
-    if let Some(user) = seen_user(&event.kind) {
+pub(super) fn fold<'a>(event: &Event<'a>, context: &Context, plan: &mut Plan<'a>) {
+    if let Some(user) = seen_user(&event.kind).filter(|_| context.on) {
         let seconds = plan.activity.entry(user.clone()).or_default();
         *seconds = event.time.seconds().max(*seconds);
     }

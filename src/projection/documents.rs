@@ -3,23 +3,26 @@
 //! A user is active while any of their connections is; the script derives set, count and threshold
 //! levels from the connections, so they cannot drift apart.
 
-use super::drain;
+use super::{Context, drain};
 use crate::event::{DocumentAction, Event, Kind, Text};
 use crate::op::{Connection, Plan, Presence, Sweep};
 
 pub(super) const SWEEPS: &[Sweep] = &[drain("documents"), drain("documents_left")];
 
-pub(super) fn fold<'a>(event: &Event<'a>, _entry_ms: u64, plan: &mut Plan<'a>) {
+pub(super) fn fold<'a>(event: &Event<'a>, context: &Context, plan: &mut Plan<'a>) {
     match &event.kind {
-        Kind::Heartbeat(e) => {
+        Kind::Heartbeat(e) if context.on => {
             if let Some(doc) = &e.doc {
                 merge(plan, event, [doc, &e.user, &e.connection], false);
             }
         }
         Kind::Document(e) => {
-            merge(plan, event, [&e.doc, &e.user, &e.connection], e.action == DocumentAction::Leave);
+            let left = e.action == DocumentAction::Leave;
+            if left || context.on {
+                merge(plan, event, [&e.doc, &e.user, &e.connection], left);
+            }
         }
-        Kind::Login(_) | Kind::Logout(_) | Kind::View(_) | Kind::Session(_) => {}
+        _ => {}
     }
 }
 

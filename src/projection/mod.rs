@@ -14,8 +14,17 @@ use crate::op::{Plan, Sweep, SweepKind};
 pub use presence::field as presence_field;
 pub use ranking::viewed_item;
 
-/// How a projection turns an event into merge operations.
-type Fold = for<'a> fn(&Event<'a>, u64, &mut Plan<'a>);
+/// How a projection turns an event into merge operations. Where the projection is off, only endings
+/// are merged: they have to be there should it be switched on.
+type Fold = for<'a> fn(&Event<'a>, &Context, &mut Plan<'a>);
+
+/// What a fold knows besides the event.
+struct Context {
+    /// Milliseconds of the entry's id.
+    entry_ms: u64,
+    /// Whether the deployment keeps the projection's state.
+    on: bool,
+}
 
 /// Declares the projections: variant, name, module.
 macro_rules! projections {
@@ -91,8 +100,9 @@ impl Projections {
 
     /// Adds what an event of an entry with `entry_ms` does to the plan.
     pub fn fold<'a>(self, event: &Event<'a>, entry_ms: u64, plan: &mut Plan<'a>) {
-        for projection in self.iter() {
-            projection.fold()(event, entry_ms, plan);
+        for projection in Projection::ALL {
+            let context = Context { entry_ms, on: self.contains(*projection) };
+            projection.fold()(event, &context, plan);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{drain, walk};
+use super::{Context, drain, walk};
 use crate::event::{Event, Kind, Login};
 use crate::key;
 use crate::op::{Plan, Register, Sweep};
@@ -21,19 +21,19 @@ struct Value<'e> {
     page: &'e str,
 }
 
-pub(super) fn fold<'a>(event: &Event<'a>, _entry_ms: u64, plan: &mut Plan<'a>) {
+pub(super) fn fold<'a>(event: &Event<'a>, context: &Context, plan: &mut Plan<'a>) {
     let last_seen = event.time.millis();
     match &event.kind {
-        Kind::Heartbeat(e) => {
+        Kind::Heartbeat(e) if context.on => {
             let value = Value { last_seen, user: &e.user, ip: &e.ip, ua: &e.ua, page: &e.page };
             set(plan, event.time, &value);
         }
-        Kind::Login(e) => {
+        Kind::Login(e) if context.on => {
             let value = Value { last_seen, user: &e.user, ip: &e.ip, ua: &e.ua, page: Login::PAGE };
             set(plan, event.time, &value);
         }
         Kind::Logout(e) => merge(plan, field(&e.user, &e.ip), Register::Ended(event.time)),
-        Kind::View(_) | Kind::Session(_) | Kind::Document(_) => {}
+        _ => {}
     }
 }
 

@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use super::{drain, walk};
+use super::{Context, drain, walk};
 use crate::event::{Event, Kind, Session, SessionAction, Text};
 use crate::op::{Ending, Plan, SessionMerge, Sweep, keep_latest};
 
@@ -21,11 +21,11 @@ struct Value<'e> {
     ua: &'e str,
 }
 
-pub(super) fn fold<'a>(event: &Event<'a>, entry_ms: u64, plan: &mut Plan<'a>) {
-    let ending = Ending { entry_ms, time: event.time };
+pub(super) fn fold<'a>(event: &Event<'a>, context: &Context, plan: &mut Plan<'a>) {
+    let ending = Ending { entry_ms: context.entry_ms, time: event.time };
     match &event.kind {
-        Kind::Heartbeat(e) => touch(plan, event, e.sid.as_ref(), [&e.user, &e.ip, &e.ua]),
-        Kind::Login(e) => touch(plan, event, e.sid.as_ref(), [&e.user, &e.ip, &e.ua]),
+        Kind::Heartbeat(e) if context.on => touch(plan, event, e.sid.as_ref(), [&e.user, &e.ip, &e.ua]),
+        Kind::Login(e) if context.on => touch(plan, event, e.sid.as_ref(), [&e.user, &e.ip, &e.ua]),
         Kind::Logout(e) => {
             if let Some(sid) = &e.sid {
                 Ending::merge(&mut session(plan, sid).ended, ending);
@@ -34,13 +34,13 @@ pub(super) fn fold<'a>(event: &Event<'a>, entry_ms: u64, plan: &mut Plan<'a>) {
         Kind::Session(Session { sid, action: SessionAction::Terminate, .. }) => {
             Ending::merge(&mut session(plan, sid).ended, ending);
         }
-        Kind::Session(e) => {
+        Kind::Session(e) if context.on => {
             touch(plan, event, Some(&e.sid), [&e.user, &e.ip, &e.ua]);
             if let SessionAction::Update(Some(data)) = &e.action {
                 keep_latest(&mut session(plan, &e.sid).data, event.time, data.clone());
             }
         }
-        Kind::View(_) | Kind::Document(_) => {}
+        _ => {}
     }
 }
 

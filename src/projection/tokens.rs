@@ -2,28 +2,28 @@
 //!
 //! The three switch together: a token enters and leaves them at once, and `recent:` versions `login:`.
 
-use super::drain;
+use super::{Context, drain};
 use crate::event::{Event, Kind, Text};
 use crate::op::{Ending, Plan, Sweep, keep_latest};
 
 pub(super) const SWEEPS: &[Sweep] = &[drain("recent"), drain("tokens_ended")];
 
-pub(super) fn fold<'a>(event: &Event<'a>, entry_ms: u64, plan: &mut Plan<'a>) {
+pub(super) fn fold<'a>(event: &Event<'a>, context: &Context, plan: &mut Plan<'a>) {
     match &event.kind {
-        Kind::Heartbeat(e) => {
+        Kind::Heartbeat(e) if context.on => {
             if let Some(token) = &e.token {
                 used(plan, event, token, &e.user, None);
             }
         }
-        Kind::Login(e) => used(plan, event, &e.token, &e.user, None),
-        Kind::View(e) => used(plan, event, &e.token, &e.user, Some(&e.item)),
+        Kind::Login(e) if context.on => used(plan, event, &e.token, &e.user, None),
+        Kind::View(e) if context.on => used(plan, event, &e.token, &e.user, Some(&e.item)),
         Kind::Logout(e) => {
             if let Some(token) = &e.token {
                 let merge = plan.tokens.entry(token.clone()).or_default();
-                Ending::merge(&mut merge.ended, Ending { entry_ms, time: event.time });
+                Ending::merge(&mut merge.ended, Ending { entry_ms: context.entry_ms, time: event.time });
             }
         }
-        Kind::Session(_) | Kind::Document(_) => {}
+        _ => {}
     }
 }
 

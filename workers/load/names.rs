@@ -13,15 +13,45 @@ const PEOPLE: [&str; 72] = [
 ];
 
 const ITEMS: [&str; 24] = [
-    "espresso-maker", "desk-lamp", "rain-jacket", "headphones", "cast-iron-pan", "trail-shoes",
-    "notebook-a5", "field-guide", "wool-socks", "bike-bell", "tea-kettle", "camp-stove",
-    "fountain-pen", "backpack-30l", "chess-set", "hammock", "sourdough-kit", "usb-c-hub",
-    "picnic-rug", "yoga-mat", "globe", "binoculars", "ukulele", "atlas",
+    "espresso-maker",
+    "desk-lamp",
+    "rain-jacket",
+    "headphones",
+    "cast-iron-pan",
+    "trail-shoes",
+    "notebook-a5",
+    "field-guide",
+    "wool-socks",
+    "bike-bell",
+    "tea-kettle",
+    "camp-stove",
+    "fountain-pen",
+    "backpack-30l",
+    "chess-set",
+    "hammock",
+    "sourdough-kit",
+    "usb-c-hub",
+    "picnic-rug",
+    "yoga-mat",
+    "globe",
+    "binoculars",
+    "ukulele",
+    "atlas",
 ];
 
 const DOCUMENTS: [&str; 12] = [
-    "roadmap", "handbook", "budget", "minutes", "glossary", "design", "release-notes", "hiring",
-    "retro", "onboarding", "incident-42", "offsite",
+    "roadmap",
+    "handbook",
+    "budget",
+    "minutes",
+    "glossary",
+    "design",
+    "release-notes",
+    "hiring",
+    "retro",
+    "onboarding",
+    "incident-42",
+    "offsite",
 ];
 
 /// User agents as browsers send them.

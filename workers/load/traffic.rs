@@ -154,3 +154,133 @@ fn pack_each(groups: &mut [Vec<Event>]) -> Vec<Entry> {
     let filled = (0..).zip(groups).filter(|(_, events)| !events.is_empty());
     filled.map(|(partition, events)| packed(&std::mem::take(events), partition)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rollcall::decode::{Rules, decode};
+    use rollcall::entry::{Entry as StreamEntry, EntryId};
+    use rollcall::event::{Kind, Limits};
+    use std::collections::{HashMap, HashSet};
+
+    const NOW: u64 = 1_790_000_000_000;
+
+    fn shape(mix: Mix, partitions: u16, pack: u32) -> Shape {
+        Shape { mix, users: 60, partitions, pack, seed: 7, producer: 1, producers: 3 }
+    }
+
+    /// Decodes as a worker would; every event must be one, in its right partition.
+    fn check(entry: &Entry, partitions: u16) -> Vec<String> {
+        let rules = Rules { limits: Limits::default(), max_skew_ms: 0, partitions };
+        let fields =
+            entry.fields.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.clone()));
+        let stored = StreamEntry { id: EntryId { ms: NOW, seq: 0 }, fields: fields.collect() };
+        let decoded = decode(&stored, entry.partition, &rules);
+        assert_eq!(decoded.rejected, []);
+        assert_eq!(decoded.events.len() as u64, entry.events);
+        for event in &decoded.events {
+            assert_eq!(event.time.millis(), NOW);
+            if let Kind::Session(session) = &event.kind {
+                assert!(session.sid.starts_with("s"), "{session:?}");
+            }
+        }
+        decoded.events.iter().map(|event| event.kind.name().to_owned()).collect()
+    }
+
+    #[test]
+    fn all_traffic_is_valid_in_its_right_partition_and_counted() {
+        for (mix, partitions, pack) in [
+            (Mix::Crowd, 1, 1),
+            (Mix::Crowd, 4, 1),
+            (Mix::Crowd, 4, 10),
+            (Mix::Standard, 1, 1),
+            (Mix::Standard, 3, 50),
+        ] {
+            let mut traffic = Traffic::new(shape(mix, partitions, pack));
+            let mut entries: Vec<Entry> = (0..40).flat_map(|_| traffic.entries(75, NOW)).collect();
+            assert_eq!(entries.iter().map(|e| e.events).sum::<u64>() + traffic.waiting(), 3000);
+            entries.extend(traffic.rest());
+            assert_eq!(traffic.waiting(), 0);
+            let kinds: Vec<String> = entries.iter().flat_map(|e| check(e, partitions)).collect();
+            assert_eq!(kinds.len(), 3000);
+            let of_all: HashSet<String> = kinds.into_iter().collect();
+            assert_eq!(of_all.len(), if mix == Mix::Crowd { 6 } else { 4 }, "{of_all:?}");
+        }
+    }
+
+    #[test]
+    fn the_seed_decides_everything() {
+        let of = |seed| Traffic::new(Shape { seed, ..shape(Mix::Crowd, 2, 1) }).entries(500, NOW);
+        assert_eq!(of(1), of(1));
+        assert_ne!(of(1), of(2));
+    }
+
+    #[test]
+    fn the_crowd_writes_in_every_form_and_mostly_flat() {
+        let entries = Traffic::new(shape(Mix::Crowd, 1, 1)).entries(5_000, NOW);
+        let mut forms: HashMap<&str, u32> = HashMap::new();
+        for entry in &entries {
+            let has = |name: &str| entry.fields.iter().any(|(field, _)| *field == name);
+            let form = match (
+                has("specversion"),
+                has("datacontenttype"),
+                has("user") || has("sid"),
+                has("type"),
+            ) {
+                (true, ..) => "binary CloudEvent",
+                (_, true, ..) => "MessagePack",
+                (_, _, true, _) => "flat",
+                (.., true) => "JSON",
+                _ if entry.events > 1 => "packed",
+                _ => "structured CloudEvent",
+            };
+            *forms.entry(form).or_default() += 1;
+        }
+        assert_eq!(forms.len(), 6, "{forms:?}");
+        assert!(forms["flat"] > 3_000, "{forms:?}");
+    }
+
+    #[test]
+    fn producers_share_the_users_and_users_come_and_go() {
+        let users_of = |producer| {
+            let mut traffic = Traffic::new(Shape { producer, ..shape(Mix::Crowd, 1, 1) });
+            let mut users: HashMap<String, HashSet<&str>> = HashMap::new();
+            for _ in 0..20_000 {
+                let event = traffic.event();
+                let user = event.members.iter().find(|(name, _)| *name == "user");
+                if let Some((_, user)) = user {
+                    users.entry(user.clone()).or_default().insert(event.kind);
+                }
+            }
+            users
+        };
+        let (first, second) = (users_of(0), users_of(1));
+        assert_eq!((first.len(), second.len()), (20, 20));
+        assert!(first.keys().all(|user| !second.contains_key(user)));
+        for kinds in first.values().chain(second.values()) {
+            assert!(kinds.contains("login") && kinds.contains("logout"), "{kinds:?}");
+        }
+    }
+
+    #[test]
+    fn the_standard_mix_has_its_shares() {
+        let mut traffic = Traffic::new(shape(Mix::Standard, 1, 1));
+        let mut counts: HashMap<&str, f64> = HashMap::new();
+        for _ in 0..20_000 {
+            *counts.entry(traffic.event().kind).or_default() += 100.0 / 20_000.0;
+        }
+        for (kind, share) in [("heartbeat", 80.0), ("view", 10.0), ("login", 5.0), ("session", 5.0)]
+        {
+            assert!((counts[kind] - share).abs() < 1.0, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn no_event_waits_long_to_be_packed() {
+        let mut traffic = Traffic::new(shape(Mix::Standard, 1, 1000));
+        assert_eq!(traffic.entries(3, NOW), []);
+        assert_eq!(traffic.waiting(), 3);
+        let entries = traffic.entries(1, NOW + PACK_WAIT_MS);
+        assert_eq!((entries.len(), entries[0].events, traffic.waiting()), (1, 4, 0));
+    }
+}

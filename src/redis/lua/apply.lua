@@ -241,7 +241,8 @@ local function merge_touched()
   local sids, values = unpack(cols)
   local stored = lookup('HMGET', sessions, sids)
   local ended = lookup('ZMSCORE', sessions_ended, sids)
-  local some_data, writes = count > 0 and call('EXISTS', session_versions) == 1, {}
+  local data = lookup('HMGET', session_versions, sids)
+  local writes = {}
   for i = 1, count do
     local sid, value, old = sids[i], values[i], stored[i]
     local t = sub(value, LAST_ACTIVITY, LAST_ACTIVITY + 12)
@@ -250,7 +251,8 @@ local function merge_touched()
       if not old or t > old_t or (t == old_t and greater_bytes(value, old)) then
         writes[#writes + 1] = sid
         writes[#writes + 1] = value
-        if some_data then call('PEXPIREAT', session_data_of .. sid, t + session_ttl) end
+        -- Only data that Rollcall wrote: another's key of that name is not ours to expire.
+        if data[i] then call('PEXPIREAT', session_data_of .. sid, t + session_ttl) end
         if not old then change('session_started', t, 'user', user_of(value), 'sid', sid) end
       end
     end
@@ -274,7 +276,7 @@ local function merge_data()
         mark_wrong(key)
       elseif wins_data(key, sid, t, data) then
         -- What has data was touched just above, so the session is there.
-        local active = version(call('HGET', sessions, sid), LAST_ACTIVITY)
+        local active = version(call('HGET', sessions, sid) or '', LAST_ACTIVITY)
         call('SET', key, data, 'PXAT', active + session_ttl)
         call('HSET', session_versions, sid, t)
       end

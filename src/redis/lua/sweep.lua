@@ -64,10 +64,16 @@ local function oldest_unfinished(info)
   return next_entry and next_entry[1]
 end
 
-local function own_oldest_unfinished()
+-- What every entry to come is younger than: the oldest unfinished one, or what was last added. Nothing is
+-- known while there is no group.
+local function oldest_to_come()
   for _, info in ipairs(groups()) do
-    if info.name == group then return oldest_unfinished(info) end
+    if info.name == group then
+      local oldest = oldest_unfinished(info) or info['last-delivered-id']
+      return tonumber((halves(oldest)))
+    end
   end
+  return 0
 end
 
 local sweeps = {}
@@ -129,8 +135,7 @@ end
 
 -- Endings stay while an entry that they must outlast may still come.
 local function tombstones(key)
-  local oldest = own_oldest_unfinished()
-  local bound = math.min(now, oldest and tonumber((halves(oldest))) or now) - horizon
+  local bound = math.min(now, oldest_to_come()) - horizon
   return stale(key, '(' .. string.format('%.0f', bound), remove_from(key))
 end
 

@@ -172,7 +172,8 @@ fn subject(change: &Change) -> Result<(Subject, bool), String> {
 
 fn text(change: &Change, field: &str) -> Result<String, String> {
     let value = change.get(field).ok_or(format!("no {field}: {}", described(change)))?;
-    String::from_utf8(value.clone()).map_err(|_| format!("{field} is not UTF-8: {}", described(change)))
+    String::from_utf8(value.clone())
+        .map_err(|_| format!("{field} is not UTF-8: {}", described(change)))
 }
 
 fn number(change: &Change, field: &str) -> Result<u64, String> {

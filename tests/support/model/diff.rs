@@ -47,7 +47,8 @@ fn parts(value: &Value) -> BTreeMap<String, Bytes> {
             members.iter().map(|m| (format!(" member {}", shown(m)), b"there".to_vec())).collect()
         }
         Value::Zset(members) => {
-            let score = |(m, s): (&Bytes, &String)| (format!(" score of {}", shown(m)), s.clone().into());
+            let score =
+                |(m, s): (&Bytes, &String)| (format!(" score of {}", shown(m)), s.clone().into());
             members.iter().map(score).collect()
         }
         Value::Other(kind) => BTreeMap::from([(" type".to_owned(), kind.clone().into())]),

@@ -59,7 +59,10 @@ impl Fact {
     /// What an event says.
     pub(super) fn of_event(event: &Event<'_>, entry: EntryId) -> Vec<Self> {
         let t = event.time.millis();
-        of_kind(&event.kind, t).into_iter().map(|what| Self { t, entry_ms: entry.ms, what }).collect()
+        of_kind(&event.kind, t)
+            .into_iter()
+            .map(|what| Self { t, entry_ms: entry.ms, what })
+            .collect()
     }
 
     /// Whether it has an effect if applied at `now`: not switched off, not late.
@@ -72,7 +75,9 @@ impl Fact {
     /// When what it says ends by itself; endings of tokens and sessions, tokens and counts never do.
     pub(super) fn expiry(&self, settings: &Settings) -> Option<u64> {
         match self.what {
-            What::SeenInMinute { .. } => Some(self.minute() * 60_000 + settings.online_window_ms + 70_000),
+            What::SeenInMinute { .. } => {
+                Some(self.minute() * 60_000 + settings.online_window_ms + 70_000)
+            }
             What::Active { .. } => Some(self.t / 1000 * 1000 + settings.online_window_ms + 10_000),
             What::Present { .. } | What::Absent { .. } => Some(self.t + settings.presence_ttl_ms),
             What::Touched { .. } | What::Data { .. } => Some(self.t + settings.session_ttl_ms),
@@ -103,7 +108,10 @@ impl Fact {
     fn is_ending(&self) -> bool {
         matches!(
             self.what,
-            What::Absent { .. } | What::TokenEnded { .. } | What::SessionEnded { .. } | What::Left(_)
+            What::Absent { .. }
+                | What::TokenEnded { .. }
+                | What::SessionEnded { .. }
+                | What::Left(_)
         )
     }
 }
@@ -148,7 +156,9 @@ fn of_kind(kind: &Kind<'_>, t: u64) -> Vec<What> {
                 let data = data.as_ref().map(ToString::to_string);
                 said.extend(data.map(|data| What::Data { sid: event.sid.to_string(), data }));
             }
-            SessionAction::Terminate => said.push(What::SessionEnded { sid: event.sid.to_string() }),
+            SessionAction::Terminate => {
+                said.push(What::SessionEnded { sid: event.sid.to_string() })
+            }
         },
         Kind::Document(event) => {
             let connection = connection(&event.doc, &event.user, &event.connection);

@@ -51,12 +51,12 @@ pub(super) fn names(state: &State) -> Vec<String> {
 
 #[test]
 fn a_full_heartbeat_reaches_every_structure() {
-    let words = "type heartbeat user al|ce ip 10.0.0.7 ua moz page /a token k sid s doc d connection c";
+    let words =
+        "type heartbeat user al|ce ip 10.0.0.7 ua moz page /a token k sid s doc d connection c";
     let state = state(&[(-500, words)]);
     let t = "1789999999500";
-    let presence = format!(
-        r#"{{"lastSeen":{t},"user":"al|ce","ip":"10.0.0.7","ua":"moz","page":"/a"}}"#
-    );
+    let presence =
+        format!(r#"{{"lastSeen":{t},"user":"al|ce","ip":"10.0.0.7","ua":"moz","page":"/a"}}"#);
     assert_eq!(fields(&state, "presence:users"), pairs(&[("al%7Cce|10.0.0.7", &presence)]));
     let session = format!(
         r#"{{"last_activity":{t},"sid":"s","session_id":"s","user":"al|ce","ip":"10.0.0.7","ua":"moz"}}"#
@@ -111,14 +111,17 @@ fn a_token_that_ended_leaves_no_trace_but_its_views_count() {
 #[test]
 fn a_tombstone_is_forgotten_after_the_horizon_but_not_its_effect() {
     let settings = Settings { horizon_ms: 1000, ..Settings::default() };
-    let entries = [(0, "type login user u token k sid s"), (-9, "type logout user u token k sid s")];
+    let entries =
+        [(0, "type login user u token k sid s"), (-9, "type logout user u token k sid s")];
     let model = applied(settings, &entries);
     for (now, remembered) in [(NOW + 991, true), (NOW + 992, false)] {
         let state = model.state(now);
         for name in ["rollcall:tokens:ended", "rollcall:sessions:ended"] {
             assert_eq!(state.contains_key(name.as_bytes()), remembered);
         }
-        assert!(!state.contains_key(&b"login:"[..]) && !state.contains_key(&b"sessions:active"[..]));
+        assert!(
+            !state.contains_key(&b"login:"[..]) && !state.contains_key(&b"sessions:active"[..])
+        );
     }
 }
 
@@ -168,8 +171,12 @@ fn session_data_outlives_its_own_time_with_the_session_and_dies_with_it() {
     assert_eq!(fields(&state, "rollcall:sessions:ended"), pairs(&[("ended", "1789999000000")]));
 
     let without_new_data = applied(Settings::default(), &entries[..4]).state(NOW);
-    assert_eq!(without_new_data[&b"session:s"[..]], (Value::Str(br#"{"a":1}"#.to_vec()), Some(expiry)));
-    let left: Vec<_> = names(&model.state(expiry)).into_iter().filter(|n| n.contains("session")).collect();
+    assert_eq!(
+        without_new_data[&b"session:s"[..]],
+        (Value::Str(br#"{"a":1}"#.to_vec()), Some(expiry))
+    );
+    let left: Vec<_> =
+        names(&model.state(expiry)).into_iter().filter(|n| n.contains("session")).collect();
     assert_eq!(left, ["rollcall:sessions:ended"]);
 }
 

@@ -8,7 +8,8 @@ use super::*;
 fn what_is_late_has_no_effect_and_what_expires_is_gone_at_the_same_instant() {
     let beat = "type heartbeat user u";
     let last_of = |name: &str, ago: i64| {
-        let there = |model: &Model, now| names(&model.state(now)).iter().any(|n| n.starts_with(name));
+        let there =
+            |model: &Model, now| names(&model.state(now)).iter().any(|n| n.starts_with(name));
         let late = applied(Settings::default(), &[(-ago, beat)]);
         let in_time = applied(Settings::default(), &[(-ago + 1, beat)]);
         assert!(!there(&late, NOW) && there(&in_time, NOW), "{name} at the instant itself");
@@ -27,7 +28,14 @@ fn tokens_counts_and_endings_are_never_late() {
         (long_ago, "type view user u token k item i"),
         (long_ago, "type logout user u token gone sid s"),
     ]);
-    let expected = ["login:", "recent:", "rollcall:sessions:ended", "rollcall:tokens:ended", "viewed:", "viewed:k"];
+    let expected = [
+        "login:",
+        "recent:",
+        "rollcall:sessions:ended",
+        "rollcall:tokens:ended",
+        "viewed:",
+        "viewed:k",
+    ];
     assert_eq!(names(&state), expected);
 }
 
@@ -36,11 +44,16 @@ fn over_its_cap_recent_keeps_the_newest_by_score_and_member_with_all_that_is_the
     let settings = Settings { recent_cap: 2, ..Settings::default() };
     let view = |token: &str| format!("type view user of-{token} token {token} item i");
     let [a, b, c, d] = ["a", "b", "c", "d"].map(view);
-    let entries = [(-5, a.as_str()), (-5, &b), (-5, &c), (-9, &d), (-1, "type logout user u token z")];
+    let entries =
+        [(-5, a.as_str()), (-5, &b), (-5, &c), (-9, &d), (-1, "type logout user u token z")];
     let state = applied(settings, &entries).state(NOW);
     assert_eq!(fields(&state, "login:"), pairs(&[("b", "of-b"), ("c", "of-c")]));
-    assert_eq!(fields(&state, "recent:"), pairs(&[("b", "1789999999.995"), ("c", "1789999999.995")]));
-    let of_tokens: Vec<_> = names(&state).into_iter().filter(|n| n.starts_with("viewed:")).collect();
+    assert_eq!(
+        fields(&state, "recent:"),
+        pairs(&[("b", "1789999999.995"), ("c", "1789999999.995")])
+    );
+    let of_tokens: Vec<_> =
+        names(&state).into_iter().filter(|n| n.starts_with("viewed:")).collect();
     assert_eq!(of_tokens, ["viewed:", "viewed:b", "viewed:c"]);
 }
 
@@ -51,7 +64,10 @@ fn a_token_keeps_the_items_that_were_viewed_last() {
     let [a, b, c] = ["a", "b", "c"].map(view);
     let entries = [(-1, a.as_str()), (-7, &b), (-7, &c), (-9, &a), (-8, &b), (-6, &a)];
     let state = applied(settings, &entries).state(NOW);
-    assert_eq!(fields(&state, "viewed:k"), pairs(&[("a", "1789999999.999"), ("c", "1789999999.993")]));
+    assert_eq!(
+        fields(&state, "viewed:k"),
+        pairs(&[("a", "1789999999.999"), ("c", "1789999999.993")])
+    );
     assert_eq!(fields(&state, "viewed:"), pairs(&[("a", "3"), ("b", "2")]));
 }
 
@@ -111,7 +127,10 @@ fn a_difference_is_named_and_an_open_level_is_none() {
     assert_eq!(diff(&expected, &expected), [""; 0]);
     let mut found = expected.clone();
     found.insert(b"new\n\xff".to_vec(), (Value::Set([b"m".to_vec()].into()), None));
-    found.insert(b"login:".to_vec(), (Value::Hash([(b"k".to_vec(), b"v".to_vec())].into()), Some(5)));
+    found.insert(
+        b"login:".to_vec(),
+        (Value::Hash([(b"k".to_vec(), b"v".to_vec())].into()), Some(5)),
+    );
     found.remove(&b"recent:"[..]);
     let expected_lines = [
         "login:: expected no expiry, found expiry 5",
@@ -142,7 +161,8 @@ fn changes_alternate_without_gaps_and_end_where_the_state_is() {
     let state = state(&[(-1, "type heartbeat user a|b ip i token k sid s"), (-1, join)]);
     let change = |seq: u64, words: &str| {
         let words = format!("seq {seq} time 1790000000000 {words}");
-        let (names, values): (Vec<_>, Vec<_>) = words.split(' ').enumerate().partition(|(i, _)| i % 2 == 0);
+        let (names, values): (Vec<_>, Vec<_>) =
+            words.split(' ').enumerate().partition(|(i, _)| i % 2 == 0);
         let pair = |((_, n), (_, v)): ((_, &str), (_, &str))| (n.to_owned(), v.as_bytes().to_vec());
         names.into_iter().zip(values).map(pair).collect::<Change>()
     };
@@ -168,7 +188,9 @@ fn changes_alternate_without_gaps_and_end_where_the_state_is() {
     assert!(broken(0, "kind offline user a|b ip i").starts_with("does not alternate"));
     assert!(broken(7, "kind online user other").starts_with("the last change of online"));
     assert!(broken(4, "kind login token other").starts_with("the last change of"));
-    assert!(broken(5, "kind document_joined doc d user u count 2").starts_with("the count is 1 now"));
+    assert!(
+        broken(5, "kind document_joined doc d user u count 2").starts_with("the count is 1 now")
+    );
     assert!(broken(7, "kind sunrise").starts_with("unknown kind"));
     let gap = [&good[..4], &good[5..]].concat();
     assert!(check(&gap).unwrap_err().starts_with("seq is not 5"));

@@ -1,0 +1,22 @@
+//! Tests that need no server: the schemas against the decoder.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
+
+mod schemas;
+
+mod support {
+    use rollcall::decode::{Rules, decode};
+    use rollcall::entry::{Entry, EntryId};
+    use rollcall::event::Limits;
+
+    /// How many events the decoder finds, or the reason of the first rejection.
+    pub(crate) fn decode_reason(fields: &[(&[u8], &[u8])]) -> Result<usize, &'static str> {
+        let fields = fields.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        let entry = Entry { id: EntryId { ms: 1_790_000_001_000, seq: 0 }, fields };
+        let rules = Rules { limits: Limits::default(), max_skew_ms: 60_000, partitions: 1 };
+        let decoded = decode(&entry, 0, &rules);
+        match decoded.rejected.first() {
+            Some(rejected) => Err(rejected.rejection.reason.name()),
+            None => Ok(decoded.events.len()),
+        }
+    }
+}
