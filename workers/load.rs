@@ -114,6 +114,11 @@ impl Load {
     }
 }
 
+/// The users that [`Mix::Crowd`] is made of.
+pub(crate) fn user_names(users: u32) -> impl Iterator<Item = String> {
+    (0..users).map(names::user)
+}
+
 /// What producers have sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {

@@ -3,6 +3,8 @@
 //! Exit status: 0 done or drained, 1 failed, 64 bad usage or configuration.
 
 mod config;
+mod demo;
+mod load;
 mod run;
 mod signals;
 
@@ -11,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use rollcall::config::settings::{JanitorFlags, Settings, WorkerFlags};
+use rollcall::config::settings::{JanitorFlags, Settings, StreamFlags, WorkerFlags};
 use rollcall::config::{Config, ConfigError, Flags};
 use rollcall::error::chain;
 use rollcall::telemetry::{log, metrics};
@@ -32,12 +34,21 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Watch it work: a private Redis, worker, janitor, synthetic traffic, live view
+    Demo(demo::DemoOptions),
     /// Worker and janitor in one process
     Run(Flags<Settings>),
     /// Read events and keep the state
     Worker(Flags<WorkerFlags>),
     /// Keep every structure within its time and size limits
     Janitor(Flags<JanitorFlags>),
+    /// Make synthetic traffic against any Redis
+    Load {
+        #[command(flatten)]
+        flags: Flags<StreamFlags>,
+        #[command(flatten)]
+        options: load::LoadOptions,
+    },
     /// Check or print the settings
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -50,6 +61,10 @@ enum Failure {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Run(#[from] run::RunError),
+    #[error(transparent)]
+    Demo(#[from] demo::DemoError),
+    #[error(transparent)]
+    Load(#[from] rollcall::error::Error),
     #[error("cannot write the answer")]
     Output(#[from] std::io::Error),
     #[error("cannot start the metrics recorder")]
@@ -97,6 +112,8 @@ fn execute(command: Command) -> Result<(), Failure> {
     // Redis over TLS leaves the choice of a provider to the program; an earlier choice stands.
     let _chosen = rustls::crypto::ring::default_provider().install_default();
     match command {
+        Command::Demo(options) => demonstrate(&options),
+        Command::Load { flags, options } => make_traffic(&flags.load()?, &options),
         Command::Run(flags) => play(&flags.load()?, Roles { worker: true, janitor: true }),
         Command::Worker(flags) => play(&flags.load()?, Roles { worker: true, janitor: false }),
         Command::Janitor(flags) => play(&flags.load()?, Roles { worker: false, janitor: true }),
@@ -108,6 +125,30 @@ fn execute(command: Command) -> Result<(), Failure> {
 async fn play(config: &Config, roles: Roles) -> Result<(), Failure> {
     start_logging(config)?;
     Ok(run::run(config, roles, metrics::install()?).await?)
+}
+
+#[tokio::main]
+async fn demonstrate(options: &demo::DemoOptions) -> Result<(), Failure> {
+    Ok(demo::run(options).await?)
+}
+
+#[tokio::main]
+async fn make_traffic(config: &Config, options: &load::LoadOptions) -> Result<(), Failure> {
+    start_logging(config)?;
+    let deployment = &config.deployment;
+    let target = load::Target {
+        server: config.redis.connection_info(),
+        prefix: deployment.prefix.clone(),
+        partitions: deployment.partitions,
+        stream: deployment.stream.clone(),
+    };
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        signals::stop().await;
+        stop.send_replace(true);
+    });
+    load::run(options, &target, &stopped).await?;
+    Ok(())
 }
 
 fn start_logging(config: &Config) -> Result<(), Failure> {

@@ -64,6 +64,7 @@ impl Fleet {
                 fleet.loops.spawn(janitor.run());
             }
         }
+        tokio::spawn(rollcall::telemetry::metrics::keep_up(metrics.clone()));
         if let Some(listener) = listener {
             fleet.http = listener.local_addr().ok();
             tokio::spawn(http::serve(listener, metrics, health, stopped));

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-pub use self::locate::{SERVER_VARIABLE, find_server, install_hint};
+pub use self::locate::{SERVER_VARIABLE, find_server, in_path, install_hint};
 use self::probe::{Answer, probe};
 use self::watchdog::Watchdog;
 
@@ -50,7 +50,7 @@ pub struct Options {
 #[non_exhaustive]
 pub enum ServerError {
     /// There is no such program.
-    #[error("no {wanted} found; get one with `{}`", install_hint())]
+    #[error("no {wanted} found; get one with {}", install_hint())]
     NotFound {
         /// What was looked for.
         wanted: String,
@@ -159,7 +159,10 @@ impl PrivateServer {
         let text = fs::read(self.log()).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-        lines[lines.len().saturating_sub(12)..].join("\n")
+        match lines[lines.len().saturating_sub(12)..] {
+            [] => "(none)".to_owned(),
+            ref last => last.join("\n"),
+        }
     }
 
     /// How the server ended, if it ended by itself.
@@ -346,7 +349,7 @@ mod tests {
     fn failures_say_what_to_do() {
         let missing = Options { binary: Some("no-such-server".into()), ..Options::default() };
         let error = PrivateServer::start(missing).unwrap_err().to_string();
-        assert!(error.contains("no no-such-server found; get one with `"), "{error}");
+        assert!(error.contains("no no-such-server found; get one with "), "{error}");
         let refused =
             Options { extra_args: vec!["--no-such-setting".into()], ..Options::default() };
         let error = PrivateServer::start(refused).unwrap_err().to_string();

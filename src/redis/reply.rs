@@ -8,8 +8,7 @@ use crate::error::Error;
 
 /// What was not as the command gives it, for the error.
 pub fn unexpected(step: &'static str, value: &Value) -> Error {
-    let mut found = format!("{value:?}");
-    found.truncate(found.floor_char_boundary(200));
+    let found = format!("{value:?}").chars().take(200).collect();
     Error::Reply { step, found }
 }
 

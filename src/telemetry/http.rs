@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -14,9 +13,6 @@ use tokio::sync::watch;
 
 use super::health::Health;
 use crate::config::Http;
-
-/// How often histograms are folded, so that they do not grow between scrapes.
-const UPKEEP: Duration = Duration::from_secs(5);
 
 /// No address to serve on.
 #[derive(Debug, thiserror::Error)]
@@ -70,24 +66,15 @@ pub async fn serve(
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let (live, ready) = (health.clone(), health);
-    let exposition = metrics.clone();
     let router = Router::new()
-        .route("/metrics", get(|| async move { text(exposition.render()) }))
+        .route("/metrics", get(|| async move { text(metrics.render()) }))
         .route("/livez", get(|| async move { verdict(&live.stuck()) }))
         .route("/readyz", get(|| async move { verdict(&ready.unready()) }));
-    let upkeep = tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(UPKEEP).await;
-            metrics.run_upkeep();
-        }
-    });
     let stopped = async move {
         // An error means that the sender is gone: stop then, too.
         let _gone = stop.wait_for(|stop| *stop).await;
     };
-    let served = axum::serve(listener, router).with_graceful_shutdown(stopped).await;
-    upkeep.abort();
-    served
+    axum::serve(listener, router).with_graceful_shutdown(stopped).await
 }
 
 fn text(body: String) -> impl IntoResponse {

@@ -99,6 +99,8 @@ const SECONDS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0];
 const ENTRIES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0];
 
+const UPKEEP: Duration = Duration::from_secs(1);
+
 /// Installs the recorder and starts all counters at zero.
 ///
 /// # Errors
@@ -111,6 +113,14 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe();
     start_at_zero();
     Ok(handle)
+}
+
+/// Folds the samples of histograms for ever: until then each keeps its memory, scraped or not.
+pub async fn keep_up(handle: PrometheusHandle) {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        handle.run_upkeep();
+    }
 }
 
 fn describe() {

@@ -2,6 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 mod convergence;
+mod crash;
 mod harness;
+mod hostile;
+mod process;
+mod scene;
 #[path = "../support/mod.rs"]
 mod support;
+mod trouble;

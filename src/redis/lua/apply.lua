@@ -116,15 +116,20 @@ local function merge_sets()
 end
 
 local function merge_latest()
-  local ttl = tonumber(ARGV[6])
+  local ttl, expiries = tonumber(ARGV[6]), {} -- a batch has few distinct seconds
   for _ = 1, section() do
     local key, seconds = activity_of .. ARGV[at], ARGV[at + 1]
     at = at + 2
-    if not is_late((seconds + ttl) * 1000) then
-      local old = try('SET', key, seconds, 'EXAT', seconds + ttl, 'GET')
+    local expiry = expiries[seconds]
+    if not expiry then
+      expiry = string.format('%.0f', seconds + ttl)
+      expiries[seconds] = expiry
+    end
+    if not is_late(expiry * 1000) then
+      local old = try('SET', key, seconds, 'EXAT', expiry, 'GET')
       if type(old) == 'table' then
         mark_wrong(key)
-      elseif old and tonumber(old) and tonumber(old) > tonumber(seconds) then
+      elseif old and old ~= seconds and (tonumber(old) or 0) > tonumber(seconds) then
         call('SET', key, old, 'EXAT', old + ttl) -- it was newer: put it back
       end
     end

@@ -13,7 +13,7 @@ pub const SERVER_VARIABLE: &str = "ROLLCALL_TEST_SERVER";
 
 const NAMES: [&str; 2] = ["redis-server", "valkey-server"];
 
-/// The command that gets a server on this machine, judged by the package manager in `PATH`.
+/// What gets a server on this machine: a command, judged by the package manager in `PATH`.
 pub fn install_hint() -> &'static str {
     let hints = [
         ("apt-get", "apt-get install redis-server"),
@@ -24,7 +24,9 @@ pub fn install_hint() -> &'static str {
         ("brew", "brew install redis"),
     ];
     let known = hints.into_iter().find(|(manager, _)| in_path(manager).is_some());
-    known.map_or("brew install redis", |(_, hint)| hint)
+    let elsewhere =
+        if cfg!(target_os = "macos") { "brew install redis" } else { "your package manager" };
+    known.map_or(elsewhere, |(_, hint)| hint)
 }
 
 /// The server binary that [`PrivateServer::start`] would use; `named` is [`Options::binary`].
@@ -43,7 +45,8 @@ pub fn find_server(named: Option<&Path>) -> Result<PathBuf, ServerError> {
     .map_err(|wanted| ServerError::NotFound { wanted: wanted.display().to_string() })
 }
 
-fn in_path(name: impl AsRef<OsStr>) -> Option<PathBuf> {
+/// The first executable program of that name in the folders of `PATH`.
+pub fn in_path(name: impl AsRef<OsStr>) -> Option<PathBuf> {
     let folders = env::var_os("PATH")?;
     env::split_paths(&folders)
         .map(|folder| folder.join(name.as_ref()))

@@ -1,0 +1,189 @@
+//! A worker killed with SIGKILL between any two steps loses nothing and repeats nothing; one that is
+//! told to stop finishes what it has and leaves.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use crate::harness::wait_until;
+use crate::process::Worker;
+use crate::scene::{SOON, Scene, Traffic, heartbeat, in_parallel};
+
+const SETTINGS: [(&str, &str); 2] = [("thresholds", "3:1,2:0"), ("viewed-cap", "5")];
+const ABORTED: i32 = 6;
+
+/// A worker that dies at the n-th pass of a point.
+fn doomed(scene: &Scene, failpoint: &str, pass: u64) -> Worker {
+    let failpoint = format!("{failpoint}:{pass}");
+    scene.worker_with(&[], &[("ROLLCALL_TEST_FAILPOINT", &failpoint)])
+}
+
+fn die(worker: &mut Worker) {
+    let status = worker.wait(SOON);
+    assert_eq!(status.signal(), Some(ABORTED), "dies at its failpoint:\n{}", worker.log());
+}
+
+fn dies_at(failpoint: &str) {
+    in_parallel([1, 2, 5, 11, 19], |pass| {
+        let scene = Scene::start(&SETTINGS);
+        scene.add_random(pass, 200);
+        die(&mut doomed(&scene, failpoint, pass));
+        let _other = scene.worker(&[]);
+        let what = format!("{failpoint}, pass {pass}");
+        scene.wait_finished(SOON, &what);
+        scene.verify(&what);
+    });
+}
+
+#[test]
+fn killed_after_reading() {
+    dies_at("after-read");
+}
+
+#[test]
+fn killed_after_folding() {
+    dies_at("after-fold");
+}
+
+#[test]
+fn killed_after_sending() {
+    dies_at("after-send");
+}
+
+#[test]
+fn killed_after_the_reply() {
+    dies_at("after-reply");
+}
+
+#[test]
+fn one_worker_after_another_dies_with_a_batch_in_hand() {
+    in_parallel([1, 4], |partitions| {
+        let partitions = partitions.to_string();
+        let scene = Scene::start(&[SETTINGS[0], ("partitions", &partitions)]);
+        let mut rng = Rng::with_seed(17);
+        scene.add_random(17, 300);
+        for _ in 0..12 {
+            let point = rng.choice(["after-read", "after-fold", "after-send", "after-reply"]).unwrap();
+            die(&mut doomed(&scene, point, rng.u64(1..4)));
+        }
+        let _last = [scene.worker(&[]), scene.worker(&[])];
+        scene.wait_finished(SOON, "what twelve dead consumers left");
+        scene.verify(&format!("{partitions} partitions"));
+    });
+}
+
+/// Three workers under traffic, of which a random one is killed and replaced again and again.
+#[test]
+fn killed_at_random_moments_under_traffic() {
+    in_parallel([("1", 1), ("4", 2)], |(partitions, seed)| {
+        println!("seed {seed}");
+        let scene = Scene::start(&[SETTINGS[0], ("partitions", partitions)]);
+        let mut rng = Rng::with_seed(seed);
+        let traffic = Traffic::start(&scene, seed, 250);
+        let mut workers: Vec<Worker> = (0..3).map(|_| scene.worker(&[])).collect();
+        let end = Instant::now() + Duration::from_secs(3);
+        let mut kills = 0;
+        while Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(rng.u64(10..150)));
+            let worker = rng.usize(..workers.len());
+            workers[worker].kill();
+            workers[worker] = scene.worker(&[]);
+            kills += 1;
+        }
+        let added = traffic.stop();
+        scene.wait_finished(SOON, "the last workers finish");
+        scene.verify(&format!("{partitions} partitions, {kills} kills, {added} entries, seed {seed}"));
+    });
+}
+
+/// Starts a worker on a long backlog and waits until it is in the middle of it.
+fn in_the_middle(scene: &Scene) -> Worker {
+    let worker = scene.worker(&[]);
+    wait_until(SOON, "the worker is in the middle", || {
+        let entries = dump_len(scene, &scene.deployment.keys(0).presence());
+        entries > 0 && scene.pending(None) > 0
+    });
+    worker
+}
+
+fn dump_len(scene: &Scene, hash: &str) -> u64 {
+    scene.command(&["HLEN", hash])
+}
+
+#[test]
+fn a_worker_that_stood_still_beyond_the_claim_time_repeats_nothing() {
+    in_parallel([5, 6, 7], |seed| {
+        println!("seed {seed}");
+        let scene = Scene::start(&SETTINGS);
+        scene.add_random(seed, 1_500);
+        let sleeper = in_the_middle(&scene);
+        sleeper.signal("STOP");
+        let asleep = scene.consumers().remove(0);
+        let in_hand = scene.pending(Some(&asleep));
+        let other = scene.worker(&[]);
+        scene.wait_finished(SOON, "another worker takes what the sleeper has");
+        sleeper.signal("CONT");
+        // It is awake once it has taken new entries, with the other one gone.
+        scene.drain(other);
+        scene.add_random_later(seed + 100, 50);
+        scene.wait_finished(SOON, "the sleeper goes on");
+        scene.drain(sleeper);
+        scene.verify(&format!("stood still with {in_hand} entries in hand, seed {seed}"));
+    });
+}
+
+#[test]
+fn a_stop_under_traffic_leaves_nothing_behind() {
+    in_parallel(["TERM", "INT", "HUP"], |signal| {
+        let scene = Scene::start(&SETTINGS);
+        scene.add_random(3, 1_500);
+        let mut worker = in_the_middle(&scene);
+        worker.signal(signal);
+        assert_eq!(worker.exit_code(SOON), 0, "SIG{signal}:\n{}", worker.log());
+        assert!(worker.log().contains("left the consumer group, nothing pending"), "{}", worker.log());
+        assert_eq!(scene.pending(None), 0, "SIG{signal}: nothing is left pending");
+        assert_eq!(scene.consumers(), Vec::<String>::new(), "SIG{signal}: the consumer is gone");
+        assert!(!scene.is_finished(), "it did not wait for the whole backlog");
+        let _other = scene.worker(&[]);
+        scene.wait_finished(SOON, "another worker does the rest");
+        scene.verify(signal);
+    });
+}
+
+#[test]
+fn a_stop_does_not_care_what_is_pending_elsewhere() {
+    let scene = Scene::start(&SETTINGS);
+    scene.add_random(4, 50);
+    drop(scene.worker_with(&[], &[("ROLLCALL_TEST_FAILPOINT", "after-read:1")]).wait(SOON));
+    let left = scene.pending(None);
+    assert!(left > 0);
+    let patient = scene.worker(&["--claim-idle", "60s"]);
+    wait_until(SOON, "all but what the dead one has", || scene.pending(None) == left && undelivered(&scene) == 0);
+    let log = scene.drain(patient);
+    assert!(log.contains("left the consumer group, nothing pending"), "{log}");
+    assert_eq!(scene.pending(None), left, "what is pending elsewhere stays so");
+    assert_eq!(scene.consumers().len(), 1, "only the dead consumer is left");
+    let _heir = scene.worker(&[]);
+    scene.wait_finished(SOON, "the next one claims");
+    scene.verify("a stop with entries pending elsewhere");
+}
+
+fn undelivered(scene: &Scene) -> i64 {
+    let stream = scene.deployment.stream(0);
+    let groups: Vec<std::collections::HashMap<String, redis::Value>> =
+        scene.command(&["XINFO", "GROUPS", &stream]);
+    redis::from_redis_value(groups[0]["lag"].clone()).unwrap_or(-1)
+}
+
+#[test]
+fn a_stop_with_no_server_to_talk_to_ends_soon() {
+    let mut scene = Scene::start(&SETTINGS);
+    scene.add(&heartbeat("alice"));
+    let mut worker = scene.worker(&[]);
+    scene.wait_finished(SOON, "the worker runs");
+    scene.deployment.server.kill();
+    wait_until(SOON, "it notices", || worker.log().contains("not projecting"));
+    worker.signal("TERM");
+    worker.exit_code(Duration::from_secs(5));
+}

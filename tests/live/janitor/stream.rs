@@ -1,0 +1,286 @@
+//! What the janitor does by how far the groups have come: tombstones, trimming, dead consumers.
+
+use redis::streams::StreamReadReply;
+use rollcall::entry::Entry;
+use rollcall::projection::sweeps;
+use rollcall::redis::private_server::Options;
+use rollcall::redis::sweep::{Backlog, Swept};
+
+use super::Bench;
+use crate::harness::Deployment;
+
+const STREAM: &str = "rollcall:events";
+const HOUR_MS: u64 = 3_600_000;
+
+impl Bench {
+    /// A server whose stream has nodes of ten entries, so that trimming is nearly exact.
+    async fn with_small_nodes(flags: &[(&str, &str)]) -> Self {
+        let nodes = ["--stream-node-max-entries", "10"].map(str::to_owned).to_vec();
+        let options = Options { extra_args: nodes, ..Options::default() };
+        Self::over(Deployment::start_with(flags, options)).await
+    }
+
+    /// Adds heartbeats of these ages to the stream; returns their ids.
+    fn add_heartbeats(&mut self, ages_ms: impl Iterator<Item = u64>) -> Vec<Entry> {
+        let heartbeat = [("type", "heartbeat"), ("user", "alice")];
+        let entries: Vec<_> = ages_ms.map(|age| self.entry(age, &heartbeat)).collect();
+        self.deployment.add(0, &entries);
+        entries
+    }
+
+    /// `XREADGROUP`: up to `count` new entries for a consumer of a group.
+    fn read(&mut self, group: &str, consumer: &str, count: usize) -> Vec<String> {
+        let mut read = redis::cmd("XREADGROUP");
+        read.arg("GROUP").arg(group).arg(consumer).arg("COUNT").arg(count);
+        read.arg("STREAMS").arg(STREAM).arg(">");
+        let reply: Option<StreamReadReply> = read.query(&mut self.conn).unwrap();
+        let entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids);
+        entries.map(|entry| entry.id).collect()
+    }
+
+    fn acknowledge(&mut self, group: &str, ids: &[String]) {
+        for id in ids {
+            assert_eq!(self.ask::<u64>(&["XACK", STREAM, group, id]), 1, "{group} {id}");
+        }
+    }
+
+    fn finish(&mut self, group: &str, count: usize) {
+        let read = self.read(group, "c", count);
+        assert_eq!(read.len(), count);
+        self.acknowledge(group, &read);
+    }
+
+    fn create_group(&mut self, group: &str) {
+        self.ask::<()>(&["XGROUP", "CREATE", STREAM, group, "0", "MKSTREAM"]);
+    }
+
+    /// Sweeps the stream wholly; what the last call said.
+    async fn trim(&mut self, keep_ms: u64) -> Swept {
+        let sweeper = self.sweeper(|_, janitor| janitor.keep_ms = keep_ms);
+        loop {
+            let swept = self.call(&sweeper, "stream").await.unwrap();
+            if !swept.more {
+                return swept;
+            }
+        }
+    }
+
+    fn length(&mut self) -> u64 {
+        self.ask(&["XLEN", STREAM])
+    }
+}
+
+/// Every second from two hours ago, so that half is older than an hour.
+fn two_hours() -> impl Iterator<Item = u64> {
+    (1..=200_u64).rev().map(|n| n * HOUR_MS / 100)
+}
+
+#[tokio::test]
+async fn the_stream_keeps_what_is_younger_than_keep_and_goes_below() {
+    let mut bench = Bench::with_small_nodes(&[]).await;
+    bench.add_heartbeats(two_hours());
+    bench.create_group("rollcall");
+    bench.finish("rollcall", 200);
+    let swept = bench.trim(HOUR_MS).await;
+    assert_eq!(swept.blocked_by, "");
+    assert_eq!(swept.unfinished_age_ms, 0);
+    let length = bench.length();
+    assert!((100..110).contains(&length), "100 of 200 are younger, {length} are left");
+    assert_eq!(bench.trim(3 * HOUR_MS).await, Swept::default(), "nothing is that old");
+    assert_eq!(bench.trim(0).await.blocked_by, "");
+    assert!(bench.length() < 10, "nothing is kept, all is finished");
+}
+
+#[tokio::test]
+async fn a_group_that_lags_blocks_trimming_and_is_named() {
+    let mut bench = Bench::with_small_nodes(&[]).await;
+    bench.add_heartbeats(two_hours());
+    bench.create_group("rollcall");
+    bench.finish("rollcall", 200);
+    bench.create_group("other");
+    let swept = bench.trim(HOUR_MS).await;
+    assert_eq!((swept.blocked_by.as_str(), swept.removed), ("other", 0), "it has read nothing");
+    assert_eq!(bench.length(), 200);
+    let read = bench.read("other", "c", 60);
+    assert_eq!(bench.trim(HOUR_MS).await.blocked_by, "other", "read is not finished");
+    assert_eq!(bench.length(), 200);
+    bench.acknowledge("other", &read[..30]);
+    assert_eq!(bench.trim(HOUR_MS).await.blocked_by, "other");
+    assert_eq!(bench.length(), 170, "below the first pending entry");
+    bench.acknowledge("other", &read[30..]);
+    assert_eq!(bench.trim(HOUR_MS).await.blocked_by, "other");
+    assert_eq!(bench.length(), 140, "below the first undelivered entry");
+    bench.finish("other", 60);
+    let swept = bench.trim(HOUR_MS).await;
+    assert_eq!(swept.blocked_by, "", "what it has not read is younger than an hour");
+    assert_eq!(bench.length(), 100);
+}
+
+#[tokio::test]
+async fn an_entry_pending_in_our_own_group_blocks_trimming_and_has_an_age() {
+    let mut bench = Bench::with_small_nodes(&[]).await;
+    bench.add_heartbeats(two_hours());
+    bench.create_group("rollcall");
+    let read = bench.read("rollcall", "c", 200);
+    bench.acknowledge("rollcall", &[&read[..50], &read[51..]].concat());
+    let swept = bench.trim(HOUR_MS).await;
+    assert_eq!(swept.blocked_by, "rollcall");
+    let age_ms = HOUR_MS / 100 * 150;
+    assert!((age_ms..age_ms + 60_000).contains(&swept.unfinished_age_ms), "{swept:?}");
+    assert_eq!(bench.length(), 150);
+    let finished: String = bench.ask(&["HGET", "rollcall:janitor", "finished:rollcall"]);
+    assert_eq!(finished, "0-0", "all below the pending one is trimmed, so nothing tells its id");
+    bench.acknowledge("rollcall", &read[50..51]);
+    assert_eq!(bench.trim(HOUR_MS).await.blocked_by, "");
+    let finished: String = bench.ask(&["HGET", "rollcall:janitor", "finished:rollcall"]);
+    assert_eq!(&finished, read.last().unwrap());
+}
+
+/// What was added before the first worker counts (DESIGN section 2); so does what a group, destroyed
+/// and created anew, has still to read.
+#[tokio::test]
+async fn without_its_group_the_stream_is_not_trimmed() {
+    let mut bench = Bench::with_small_nodes(&[]).await;
+    bench.add_heartbeats(two_hours());
+    let swept = bench.trim(HOUR_MS).await;
+    assert_eq!((bench.length(), swept.removed), (200, 0), "no worker was there yet: all is unread");
+    bench.create_group("other");
+    bench.finish("other", 200);
+    bench.trim(HOUR_MS).await;
+    assert_eq!(bench.length(), 200, "another group has read it, the workers have not");
+}
+
+#[tokio::test]
+async fn after_its_group_was_destroyed_what_it_had_not_finished_stays() {
+    let mut bench = Bench::with_small_nodes(&[]).await;
+    bench.add_heartbeats(two_hours());
+    bench.create_group("rollcall");
+    bench.finish("rollcall", 50);
+    bench.trim(2 * HOUR_MS).await;
+    let finished: String = bench.ask(&["HGET", "rollcall:janitor", "finished:rollcall"]);
+    bench.ask::<()>(&["XGROUP", "DESTROY", STREAM, "rollcall"]);
+    bench.trim(HOUR_MS).await;
+    let left: u64 = bench.ask::<Vec<redis::Value>>(&["XRANGE", STREAM, &format!("({finished}"), "+"]).len() as u64;
+    assert_eq!(left, 150, "a worker that joins will read from {finished} on");
+}
+
+#[tokio::test]
+async fn an_entry_under_the_greatest_id_stops_no_sweep() {
+    let mut bench = Bench::new(&[]).await;
+    bench.create_group("rollcall");
+    let greatest = "18446744073709551615-18446744073709551615";
+    bench.ask::<()>(&["XADD", STREAM, greatest, "type", "heartbeat", "user", "alice"]);
+    bench.finish("rollcall", 1);
+    let sweeper = bench.sweeper(|_, _| {});
+    for what in sweeps().map(|sweep| sweep.name).chain(["stream", "consumers"]) {
+        let swept = bench.call(&sweeper, what).await;
+        assert!(swept.is_ok(), "{what}: {swept:?}");
+    }
+}
+
+#[tokio::test]
+async fn endings_are_remembered_within_the_horizon_and_while_an_older_entry_is_unfinished() {
+    let mut bench = Bench::new(&[]).await;
+    let logout = [("type", "logout"), ("user", "u"), ("token", "t"), ("sid", "s")];
+    let mut entries = vec![bench.entry(100_000, &logout)];
+    bench.deployment.add(0, &entries);
+    entries.extend(bench.add_heartbeats([90_000, 1_000].into_iter()));
+    let mut script = bench.deployment.deliver_all(0).await;
+    script.apply(&entries[..1]).await;
+    script.apply(&entries[2..]).await;
+    for (horizon_ms, removed, why) in [
+        (200_000, 0, "within the horizon"),
+        (50_000, 0, "an entry ten seconds younger is pending"),
+        (11_000, 0, "still"),
+        (9_000, 1, "older than even that entry's horizon"),
+    ] {
+        let sweeper = bench.sweeper(|_, janitor| janitor.horizon_ms = horizon_ms);
+        assert_eq!(bench.sweep(&sweeper, "tokens_ended").await, removed, "{why}");
+        assert_eq!(bench.sweep(&sweeper, "sessions_ended").await, removed, "{why}");
+    }
+    assert_eq!(bench.exists(&["rollcall:tokens:ended", "rollcall:sessions:ended"]), 0);
+}
+
+#[tokio::test]
+async fn endings_are_forgotten_once_everything_older_is_finished() {
+    let mut bench = Bench::new(&[]).await;
+    let logout = |token| [("type", "logout"), ("user", "u"), ("token", token), ("sid", token)];
+    let (old, new) = (logout("old"), logout("new"));
+    let mut entries = vec![bench.entry(100_000, &old), bench.entry(20_000, &new)];
+    bench.deployment.add(0, &entries);
+    entries.extend(bench.add_heartbeats(std::iter::once(1_000)));
+    let mut script = bench.deployment.deliver_all(0).await;
+    script.apply(&entries).await;
+    let sweeper = bench.sweeper(|_, janitor| janitor.horizon_ms = 50_000);
+    for what in ["tokens_ended", "sessions_ended"] {
+        assert_eq!(bench.sweep(&sweeper, what).await, 1, "{what}");
+    }
+    assert_eq!(bench.ask::<Vec<String>>(&["ZRANGE", "rollcall:tokens:ended", "0", "-1"]), ["new"]);
+    assert_eq!(bench.ask::<Vec<String>>(&["ZRANGE", "rollcall:sessions:ended", "0", "-1"]), ["new"]);
+    // An undelivered old entry holds the rest back as a pending one does.
+    bench.ask::<()>(&["XGROUP", "SETID", STREAM, "rollcall", &entries[0].id.to_string()]);
+    let sweeper = bench.sweeper(|_, janitor| janitor.horizon_ms = 1_000);
+    assert_eq!(bench.sweep(&sweeper, "tokens_ended").await, 0);
+    assert_eq!(bench.read("rollcall", "c", 10).len(), 2);
+    assert_eq!(bench.sweep(&sweeper, "tokens_ended").await, 0, "pending now");
+    // Without a group nothing is known about what may still come.
+    bench.ask::<()>(&["XGROUP", "DESTROY", STREAM, "rollcall"]);
+    assert_eq!(bench.sweep(&sweeper, "tokens_ended").await, 0);
+}
+
+/// DESIGN section 4: older than min(now, oldest unfinished entry) − horizon. With nothing unfinished
+/// that is now − horizon, also where no producer adds anything any more.
+#[tokio::test]
+async fn endings_are_forgotten_in_a_quiet_deployment_too() {
+    let mut bench = Bench::new(&[]).await;
+    let entry = bench.entry(100_000, &[("type", "logout"), ("user", "u"), ("token", "t")]);
+    bench.deployment.add(0, std::slice::from_ref(&entry));
+    bench.deployment.deliver_all(0).await.apply(&[entry]).await;
+    let sweeper = bench.sweeper(|_, janitor| janitor.horizon_ms = 50_000);
+    assert_eq!(bench.sweep(&sweeper, "tokens_ended").await, 1);
+}
+
+#[tokio::test]
+async fn dead_consumers_go_once_nothing_is_pending_for_them() {
+    let mut bench = Bench::new(&[]).await;
+    bench.add_heartbeats([3_000, 2_000, 1_000].into_iter());
+    bench.create_group("rollcall");
+    let read = bench.read("rollcall", "busy", 2);
+    bench.read("rollcall", "alive", 1);
+    bench.ask::<()>(&["XGROUP", "CREATECONSUMER", STREAM, "rollcall", "idle"]);
+    for (consumer, age_ms) in [("busy", 100_000), ("idle", 100_000), ("alive", 1_000)] {
+        let heartbeat = (bench.now - age_ms).to_string();
+        bench.ask::<()>(&["ZADD", "rollcall:consumers", &heartbeat, consumer]);
+    }
+    let consumers = |bench: &mut Bench| {
+        let rows: Vec<std::collections::HashMap<String, redis::Value>> =
+            bench.ask(&["XINFO", "CONSUMERS", STREAM, "rollcall"]);
+        let name = |row: &std::collections::HashMap<String, redis::Value>| {
+            redis::from_redis_value::<String>(row["name"].clone()).unwrap()
+        };
+        let mut names: Vec<String> = rows.iter().map(name).collect();
+        names.sort();
+        names
+    };
+    let keys = bench.deployment.keys(0);
+    let settings = bench.deployment.config.clone();
+    let sweeper_with = |patience_ms| {
+        let (deployment, janitor) = (&settings.deployment, &settings.janitor);
+        rollcall::redis::sweep::Sweeper::new(deployment, &keys, janitor, patience_ms)
+    };
+    assert_eq!(bench.sweep(&sweeper_with(200_000), "consumers").await, 0, "patience");
+    assert_eq!(bench.sweep(&sweeper_with(50_000), "consumers").await, 1);
+    assert_eq!(consumers(&mut bench), ["alive", "busy"], "busy has entries pending");
+    let pending = sweeper_with(0).backlog(&mut bench.sweeping).await.unwrap();
+    assert_eq!(pending, Backlog { pending: Some(3), undelivered: Some(0), consumers: Some(2) });
+    bench.acknowledge("rollcall", &read[..1]);
+    assert_eq!(bench.sweep(&sweeper_with(50_000), "consumers").await, 0, "one is left");
+    bench.acknowledge("rollcall", &read[1..]);
+    assert_eq!(bench.sweep(&sweeper_with(50_000), "consumers").await, 1);
+    assert_eq!(consumers(&mut bench), ["alive"]);
+    assert_eq!(bench.ask::<Vec<String>>(&["ZRANGE", "rollcall:consumers", "0", "-1"]), ["alive"]);
+    // One whose group is gone leaves no trace either.
+    bench.ask::<()>(&["XGROUP", "DESTROY", STREAM, "rollcall"]);
+    assert_eq!(bench.sweep(&sweeper_with(500), "consumers").await, 1);
+    assert_eq!(bench.exists(&["rollcall:consumers"]), 0);
+}

@@ -1,0 +1,105 @@
+//! The binary as a process of its own, to be killed, stopped and read by a test.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A running `rollcall`; killed when dropped.
+pub struct Worker {
+    child: Child,
+    folder: TempDir,
+}
+
+impl Worker {
+    /// `rollcall worker` against the server at `url`, with `--http off` unless the arguments say otherwise.
+    pub fn start(url: &str, extra_args: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::start_as("worker", url, extra_args, env)
+    }
+
+    /// Any of the long-running roles.
+    pub fn start_as(role: &str, url: &str, extra_args: &[&str], env: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| is_ours(name)) {
+            command.env_remove(name);
+        }
+        command.args([role, "--redis-url", url]).args(extra_args).envs(env.iter().copied());
+        if !extra_args.contains(&"--http") {
+            command.args(["--http", "off"]);
+        }
+        let log = File::create(log_path(folder.path())).unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        Self { child: command.spawn().unwrap(), folder }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything it has logged.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(log_path(self.folder.path())).unwrap()).into_owned()
+    }
+
+    /// SIGKILL; returns once it is gone.
+    pub fn kill(&mut self) {
+        let _already_gone = self.child.kill();
+        self.child.wait().unwrap();
+    }
+
+    /// Sends a signal by its name, such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.pid())).status().unwrap();
+        assert!(status.success(), "kill -{name}");
+    }
+
+    /// SIGTERM; its exit code, which has to come within ten seconds.
+    pub fn terminate(&mut self) -> i32 {
+        self.signal("TERM");
+        self.exit_code(Duration::from_secs(10))
+    }
+
+    /// Its exit code once it has ended by itself.
+    pub fn exit_code(&mut self, deadline: Duration) -> i32 {
+        let status = self.wait(deadline);
+        status.code().unwrap_or_else(|| panic!("ended by a signal ({status}):\n{}", self.log()))
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < deadline, "still runs after {deadline:?}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("---- log of {} ----\n{}", self.pid(), self.log());
+        }
+    }
+}
+
+fn is_ours(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with("ROLLCALL_"))
+}
+
+fn log_path(folder: &Path) -> std::path::PathBuf {
+    folder.join("log")
+}

@@ -1,0 +1,303 @@
+//! A deployment with worker processes and traffic, for tests that break things under it.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use redis::{Connection, Value};
+use rollcall::entry::{Entry, EntryId, Field};
+use rollcall::redis::private_server::Options;
+
+use crate::convergence::is_finished;
+use crate::harness::{Deployment, id, wait_until, xadd};
+use crate::process::Worker;
+use crate::support::dump::{self, DeadLetter};
+use crate::support::events::{Events, field};
+
+/// How long anything may take that is not itself a wait.
+pub const SOON: Duration = Duration::from_secs(20);
+
+pub struct Scene {
+    pub deployment: Deployment,
+    arguments: Vec<String>,
+}
+
+impl Scene {
+    /// A server; processes get these settings as flags.
+    pub fn start(flags: &[(&str, &str)]) -> Self {
+        Self::start_with(flags, Options::default())
+    }
+
+    pub fn start_with(flags: &[(&str, &str)], options: Options) -> Self {
+        let arguments = flags.iter().flat_map(|(name, value)| [format!("--{name}"), (*value).to_owned()]);
+        Self { deployment: Deployment::start_with(flags, options), arguments: arguments.collect() }
+    }
+
+    /// A worker with small batches that claims after a second.
+    pub fn worker(&self, extra: &[&str]) -> Worker {
+        self.worker_with(extra, &[])
+    }
+
+    pub fn worker_with(&self, extra: &[&str], env: &[(&str, &str)]) -> Worker {
+        let mut arguments = extra.to_vec();
+        for (name, value) in [("--batch", "7"), ("--claim-idle", "1s")] {
+            if !extra.contains(&name) {
+                arguments.extend([name, value]);
+            }
+        }
+        Worker::start(&self.url(), &self.with_settings(&arguments), env)
+    }
+
+    /// A janitor that sweeps ten times a second.
+    pub fn janitor(&self, extra: &[&str]) -> Worker {
+        let mut arguments = vec!["--janitor-interval", "100ms"];
+        arguments.extend(extra);
+        Worker::start_as("janitor", &self.url(), &self.with_settings(&arguments), &[])
+    }
+
+    fn with_settings<'a>(&'a self, extra: &[&'a str]) -> Vec<&'a str> {
+        self.arguments.iter().map(String::as_str).chain(extra.iter().copied()).collect()
+    }
+
+    pub fn url(&self) -> String {
+        self.deployment.server.url()
+    }
+
+    pub fn connection(&self) -> Connection {
+        self.deployment.connection()
+    }
+
+    pub fn streams(&self) -> Vec<String> {
+        (0..self.deployment.partitions()).map(|partition| self.deployment.stream(partition)).collect()
+    }
+
+    /// Adds random entries of all kinds, within some seconds before now.
+    pub fn add_random(&self, seed: u64, count: u64) {
+        let now = dump::server_now(&mut self.connection());
+        let mut events = self.events(seed, now);
+        let mut partitions = vec![Vec::new(); usize::from(self.deployment.partitions())];
+        for n in 0..count {
+            let (partition, fields) = events.entry();
+            partitions[usize::from(partition)].push(Entry { id: id(now - 5_000 + n / 3, n % 3), fields });
+        }
+        (0..).zip(&partitions).for_each(|(partition, entries)| self.deployment.add(partition, entries));
+    }
+
+    /// Adds random entries to streams that have some, under ids of the server's.
+    pub fn add_random_later(&self, seed: u64, count: u64) {
+        let mut conn = self.connection();
+        let mut events = self.events(seed, dump::server_now(&mut conn));
+        for _ in 0..count {
+            let (partition, fields) = events.entry();
+            add(&mut conn, &self.deployment.stream(partition), &fields);
+        }
+    }
+
+    fn events(&self, seed: u64, around: u64) -> Events {
+        let mut events = Events::new(seed, around);
+        events.partitions = self.deployment.partitions();
+        events
+    }
+
+    /// Adds one entry to partition 0 under an id of the server's.
+    pub fn add(&self, fields: &[Field]) -> EntryId {
+        add(&mut self.connection(), &self.deployment.stream(0), fields)
+    }
+
+    pub fn add_heartbeat(&self, user: &str) -> EntryId {
+        self.add(&heartbeat(user))
+    }
+
+    /// Whether every entry in the streams was read and acknowledged; not while the server is away.
+    pub fn is_finished(&self) -> bool {
+        let client = redis::Client::open(self.url()).unwrap();
+        let Ok(mut conn) = client.get_connection() else { return false };
+        // A server that has just come back answers LOADING at first.
+        let ready = redis::cmd("PING").query::<String>(&mut conn).is_ok();
+        ready && self.streams().iter().all(|stream| is_finished(&mut conn, stream))
+    }
+
+    pub fn wait_finished(&self, deadline: Duration, what: &str) {
+        wait_until(deadline, what, || self.is_finished());
+    }
+
+    /// Everything is finished; state, changes and dead letters are what the entries in the stream say.
+    pub fn verify(&self, what: &str) {
+        assert!(self.is_finished(), "{what}: all is acknowledged");
+        block_on(self.deployment.verify(what));
+    }
+
+    /// Entries that are delivered but not acknowledged, and those of one consumer only.
+    pub fn pending(&self, consumer: Option<&str>) -> usize {
+        let mut conn = self.connection();
+        let group = &self.deployment.config.deployment.group;
+        let count = |stream: &String| {
+            let mut ask = redis::cmd("XPENDING");
+            ask.arg(stream).arg(group).arg("-").arg("+").arg(100_000).arg(consumer);
+            ask.query::<Vec<Value>>(&mut conn).unwrap_or_default().len()
+        };
+        self.streams().iter().map(count).sum()
+    }
+
+    /// The names of the group's consumers in partition 0.
+    pub fn consumers(&self) -> Vec<String> {
+        let mut ask = redis::cmd("XINFO");
+        ask.arg("CONSUMERS").arg(self.deployment.stream(0)).arg(&self.deployment.config.deployment.group);
+        let rows: Vec<std::collections::HashMap<String, Value>> =
+            ask.query(&mut self.connection()).unwrap_or_default();
+        rows.into_iter().map(|row| redis::from_redis_value(row["name"].clone()).unwrap()).collect()
+    }
+
+    pub fn letters(&self) -> Vec<DeadLetter> {
+        dump::dead_letters(&mut self.connection(), &self.deployment.keys(0))
+    }
+
+    pub fn is_present(&self, field: &str) -> bool {
+        self.command(&["HEXISTS", &self.deployment.keys(0).presence(), field])
+    }
+
+    pub fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        try_command(&mut self.connection(), words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// Ends a worker's work in good order.
+    pub fn drain(&self, mut worker: Worker) -> String {
+        assert_eq!(worker.terminate(), 0, "a clean stop:\n{}", worker.log());
+        worker.log()
+    }
+}
+
+pub fn try_command<T: redis::FromRedisValue>(conn: &mut Connection, words: &[&str]) -> redis::RedisResult<T> {
+    let mut command = redis::Cmd::new();
+    words.iter().for_each(|word| drop(command.arg(word)));
+    command.query(conn)
+}
+
+pub fn heartbeat(user: &str) -> Vec<Field> {
+    vec![field("type", "heartbeat"), field("user", user)]
+}
+
+pub fn add(conn: &mut Connection, stream: &str, fields: &[Field]) -> EntryId {
+    let mut command = redis::cmd("XADD");
+    command.arg(stream).arg("*");
+    xadd(&mut command, fields);
+    command.query::<String>(conn).unwrap().parse().unwrap()
+}
+
+/// A producer that goes on whatever happens to the server.
+pub struct Traffic {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+}
+
+impl Traffic {
+    /// About so many entries a second, until stopped.
+    pub fn start(scene: &Scene, seed: u64, per_second: u64) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let producer = Producer {
+            client: redis::Client::open(scene.url()).unwrap(),
+            streams: scene.streams(),
+            events: scene.events(seed, dump::server_now(&mut scene.connection())),
+            stop: stop.clone(),
+        };
+        Self { stop, thread: std::thread::spawn(move || producer.run(per_second)) }
+    }
+
+    /// How many entries were added for sure.
+    pub fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+struct Producer {
+    client: redis::Client,
+    streams: Vec<String>,
+    events: Events,
+    stop: Arc<AtomicBool>,
+}
+
+impl Producer {
+    fn run(mut self, per_second: u64) -> u64 {
+        const AT_ONCE: u64 = 3;
+        let mut added = 0;
+        let mut connection = None;
+        while !self.stop.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1000 * AT_ONCE / per_second));
+            let Some(conn) = connection.as_mut() else {
+                connection = self.client.get_connection_with_timeout(Duration::from_secs(1)).ok();
+                continue;
+            };
+            for _ in 0..AT_ONCE {
+                let (partition, fields) = self.events.entry();
+                let mut command = redis::cmd("XADD");
+                command.arg(&self.streams[usize::from(partition)]).arg("*");
+                xadd(&mut command, &fields);
+                match command.query::<String>(conn) {
+                    Ok(_) => added += 1,
+                    // The server refuses; the connection is fine.
+                    Err(error) if error.code().is_some() => {}
+                    Err(_) => {
+                        connection = None;
+                        break;
+                    }
+                }
+            }
+        }
+        added
+    }
+}
+
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// Runs cases that mostly wait side by side.
+pub fn in_parallel<T: Send>(cases: impl IntoIterator<Item = T>, run: impl Fn(T) + Sync) {
+    std::thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(|| run(case));
+        }
+    });
+}
+
+/// Polls a question to one worker's HTTP pages until the answer is as it should be.
+pub fn wait_for_page(worker: &Worker, path: &str, is_right: impl Fn(u16, &str) -> bool) -> String {
+    let start = Instant::now();
+    loop {
+        let (status, body) = page(worker, path);
+        if is_right(status, &body) {
+            return body;
+        }
+        assert!(start.elapsed() < SOON, "{path} says {status}:\n{body}\nlog:\n{}", worker.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Status and body of one of its pages; it has to run with `--http 127.0.0.1:0`.
+pub fn page(worker: &Worker, path: &str) -> (u16, String) {
+    let mut addr = String::new();
+    wait_until(SOON, "the address is logged", || {
+        let log = worker.log();
+        let found = log.split("http=").nth(1).and_then(|rest| rest.split([' ', '\n']).next());
+        addr = found.unwrap_or_default().trim_matches('"').to_owned();
+        !addr.is_empty()
+    });
+    let mut stream = TcpStream::connect(&addr).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// The sum of a metric's series.
+pub fn metric(worker: &Worker, name: &str) -> f64 {
+    let (_, text) = page(worker, "/metrics");
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let of = lines.filter(|line| line.split([' ', '{']).next() == Some(name));
+    of.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}

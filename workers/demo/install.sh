@@ -1,0 +1,27 @@
+# Installs Debian's redis-server without letting its service start, now or at boot.
+# $1 is the policy file that maintainer scripts ask (RUNLEVEL=1 no longer keeps a service from
+# starting). One that is there already stays as it is, and must forbid the start by itself.
+set -eu
+exec 1>&2
+policy=$1
+mark='made by rollcall demo, which removes it'
+if [ ! -e "$policy" ] && [ ! -L "$policy" ] || grep -qs "$mark" "$policy"; then
+    trap 'rm -f -- "$policy"' EXIT
+    trap 'exit 130' HUP INT TERM
+    printf '#!/bin/sh\n# %s\nexit 101\n' "$mark" > "$policy"
+    chmod 755 "$policy"
+elif [ -x "$policy" ]; then
+    answer=0
+    "$policy" redis-server.service start > /dev/null 2>&1 || answer=$?
+    if [ "$answer" -ne 101 ]; then
+        echo "$policy would let the packaged service start; install redis-server yourself"
+        exit 1
+    fi
+else
+    echo "$policy is in the way and not executable; install redis-server yourself"
+    exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive
+install() { apt-get install -y -qq --no-install-recommends redis-server; }
+install || { apt-get update -qq && install; }
+update-rc.d redis-server disable > /dev/null 2>&1 || true
