@@ -86,39 +86,51 @@ impl Error {
 
     /// The server's error code, or what kind of trouble it is: the label of the metric.
     pub fn kind(&self) -> &'static str {
-        const CODES: &[(&str, &str)] = &[
-            ("OOM", "oom"),
-            ("LOADING", "loading"),
-            ("READONLY", "readonly"),
-            ("MISCONF", "misconf"),
-            ("NOREPLICAS", "noreplicas"),
-            ("MASTERDOWN", "masterdown"),
-            ("CLUSTERDOWN", "clusterdown"),
-            ("BUSY", "busy"),
-            ("NOGROUP", "nogroup"),
-            ("UNBLOCKED", "nogroup"),
-            ("STALEEPOCH", "stale_epoch"),
-            ("WRONGKEY", "wrong_key"),
-            ("WRONGTYPE", "wrong_key"),
-            ("NOAUTH", "auth"),
-            ("WRONGPASS", "auth"),
-            ("NOPERM", "permission"),
-        ];
-        let Self::Redis { source, .. } = self else { return "other" };
+        let Self::Redis { source, .. } = self else { return OTHER };
         if source.is_timeout() {
-            return "timeout";
+            return TIMEOUT;
         }
         if source.is_io_error() || source.is_connection_dropped() {
-            return "connection";
+            return CONNECTION;
         }
         let code = source.code().unwrap_or_default();
-        CODES.iter().find(|(known, _)| *known == code).map_or("other", |(_, kind)| kind)
+        CODES.iter().find(|(known, _)| *known == code).map_or(OTHER, |(_, kind)| kind)
     }
 
     /// Whether the server says that the group, or the stream, does not exist.
     pub fn is_missing_group(&self) -> bool {
         self.kind() == "nogroup"
     }
+}
+
+/// The server's error codes, and what kind of trouble each is.
+const CODES: &[(&str, &str)] = &[
+    ("OOM", "oom"),
+    ("LOADING", "loading"),
+    ("READONLY", "readonly"),
+    ("MISCONF", "misconf"),
+    ("NOREPLICAS", "noreplicas"),
+    ("MASTERDOWN", "masterdown"),
+    ("CLUSTERDOWN", "clusterdown"),
+    ("BUSY", "busy"),
+    ("NOGROUP", "nogroup"),
+    ("UNBLOCKED", "nogroup"),
+    ("STALEEPOCH", "stale_epoch"),
+    ("WRONGKEY", "wrong_key"),
+    ("WRONGTYPE", "wrong_key"),
+    ("NOAUTH", "auth"),
+    ("WRONGPASS", "auth"),
+    ("NOPERM", "permission"),
+];
+const TIMEOUT: &str = "timeout";
+const CONNECTION: &str = "connection";
+const OTHER: &str = "other";
+/// The script failed on what it was given.
+pub const SCRIPT: &str = "script";
+
+/// All kinds of trouble, as [`Error::kind`] names them.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    CODES.iter().map(|(_, kind)| *kind).chain([TIMEOUT, CONNECTION, OTHER, SCRIPT])
 }
 
 /// Whether the script ran and failed, as opposed to everything that is not the batch's fault.

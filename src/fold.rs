@@ -167,9 +167,11 @@ fn wrong_type_detail(key: &str) -> String {
 }
 
 fn letter<'a>(entry: &'a Entry, Rejected { rejection, element }: Rejected<'a>) -> Letter<'a> {
-    let fields = entry.fields.iter().map(|(name, value)| match element {
-        Some((_, bytes)) if name == b"data" => (name.as_slice(), bytes),
-        _ => (name.as_slice(), value.as_slice()),
-    });
-    Letter { id: entry.id, rejection, index: element.map(|(index, _)| index), fields: fields.collect() }
+    let mut fields: Vec<_> = entry.fields.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).collect();
+    if let Some((_, bytes)) = element
+        && let Some(data) = fields.iter_mut().rfind(|(name, _)| *name == b"data")
+    {
+        data.1 = bytes;
+    }
+    Letter { id: entry.id, rejection, index: element.map(|(index, _)| index), fields }
 }

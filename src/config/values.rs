@@ -231,9 +231,9 @@ mod tests {
         let some: Projections = "tokens, online,tokens".parse().unwrap();
         assert_eq!(some.to_string(), "online,tokens");
         assert!(some.contains(Projection::Tokens) && !some.contains(Projection::Ranking));
-        assert_eq!("all".parse(), Ok(Projections::ALL));
-        assert_eq!(Projections::ALL.to_string().parse(), Ok(Projections::ALL));
-        assert_eq!(Projection::ALL.into_iter().collect::<Projections>(), Projections::ALL);
+        assert_eq!("all".parse(), Ok(Projections::all()));
+        assert_eq!(Projections::all().to_string().parse(), Ok(Projections::all()));
+        assert_eq!(Projection::ALL.iter().copied().collect::<Projections>(), Projections::all());
         for bad in ["", "online,", "Online", "everything"] {
             assert_eq!(bad.parse::<Projections>(), Err(ValueError::Projection), "{bad}");
         }

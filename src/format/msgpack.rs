@@ -45,7 +45,8 @@ pub(super) fn check(raw: &[u8]) -> Result<(), Malformed> {
 /// Cuts the first value off `rest`. Lengths that a head claims are never allocated.
 fn take_value<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
     let mut deserializer = rmp_serde::Deserializer::new(*rest);
-    deserializer.set_max_depth(MAX_DEPTH);
+    // It counts the scalar inside the innermost one, too.
+    deserializer.set_max_depth(MAX_DEPTH + 1);
     IgnoredAny::deserialize(&mut deserializer).map_err(|error| syntax(error.to_string()))?;
     let (value, after) = rest.split_at(rest.len() - deserializer.get_ref().len());
     *rest = after;
@@ -208,10 +209,9 @@ mod tests {
 
     #[test]
     fn nesting_is_bounded() {
-        let deep = [vec![0x91; MAX_DEPTH * 2], vec![0xc0]].concat();
-        assert!(check(&deep).is_err());
-        let fine = [vec![0x91; MAX_DEPTH / 2], vec![0xc0]].concat();
-        assert!(check(&fine).is_ok());
+        let nest = |n: usize| [vec![0x91; n], vec![0xc0]].concat();
+        assert!(check(&nest(MAX_DEPTH)).is_ok());
+        assert!(check(&nest(MAX_DEPTH + 1)).is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tracing::warn;
 use super::Projector;
 use super::reader::Batch;
 use crate::entry::{Entry, EntryId};
-use crate::error::{Error, Verdict, chain};
+use crate::error::{self, Error, Verdict, chain};
 use crate::event::{Reason, Rejection};
 use crate::failpoint::Failpoint;
 use crate::fold::{Avoided, Folder};
@@ -68,7 +68,7 @@ impl<'p> Projecting<'p> {
             self.check_deadline(since)?;
             match self.apply_part(part, None).await {
                 Err(error) if error.verdict() == Verdict::Poison => {
-                    metrics::redis_error("script");
+                    metrics::redis_error(error::SCRIPT);
                     let (first, second) = part.split_at(part.len() / 2);
                     if first.is_empty() {
                         self.write_off(&part[0], Reason::ApplyFailed, &chain(&error)).await?;

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use metrics::{Unit, counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
+use crate::error;
 use crate::event::{Reason, TYPES};
 use crate::projection::sweeps;
 use crate::redis::apply::Applied;
@@ -149,6 +150,9 @@ fn start_at_zero() {
     }
     for sweep in sweeps() {
         swept(sweep.name, 0);
+    }
+    for kind in error::kinds() {
+        counter!(REDIS_ERRORS, "kind" => kind).absolute(0);
     }
 }
 

@@ -78,6 +78,23 @@ local function greater_bytes(a, b)
   return #a > #b
 end
 
+local function halves(id)
+  return string.match(id, '^(%d+)-(%d+)$')
+end
+
+-- Ids have 128 bits, more than a number holds: compare by length, then digit by digit.
+local function digits_less(a, b)
+  if #a ~= #b then return #a < #b end
+  return a ~= b and greater_bytes(b, a)
+end
+
+local function id_less(a, b)
+  local a_ms, a_seq = halves(a)
+  local b_ms, b_seq = halves(b)
+  if a_ms ~= b_ms then return digits_less(a_ms, b_ms) end
+  return digits_less(a_seq, b_seq)
+end
+
 -- Values begin with their version: {"lastSeen":1790000000000, and {"last_activity":1790000000000,
 local function version(value, first)
   local digits = sub(value, first, first + 12)

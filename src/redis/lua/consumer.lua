@@ -36,6 +36,18 @@ local function agree_on_settings()
   return differs, renewed
 end
 
+-- Where a new group begins: after what the janitor last saw finished, if the state and the stream survived
+-- their group. A stream that itself began anew, with lesser ids, has nothing finished in it.
+local function beginning()
+  local finished = call('HGET', janitor, 'finished:' .. group)
+  if not finished or call('EXISTS', stream) == 0 then return '0-0' end
+  local info = call('XINFO', 'STREAM', stream)
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' and id_less(info[i + 1], finished) then return '0-0' end
+  end
+  return finished
+end
+
 local function check()
   local differs, renewed = agree_on_settings()
   if differs then return differs end
@@ -48,8 +60,7 @@ local function join()
   if differs then return differs end
   local from = ''
   if not group_exists() then
-    -- Without state there is no finished id: then everything in the stream is new.
-    from = call('HGET', janitor, 'finished:' .. group) or '0-0'
+    from = beginning()
     call('XGROUP', 'CREATE', stream, group, from, 'MKSTREAM')
     renewed = true
   end

@@ -29,23 +29,6 @@ local function remove_from(key)
   return function(member) call('ZREM', key, member) end
 end
 
-local function halves(id)
-  return string.match(id, '^(%d+)-(%d+)$')
-end
-
--- Ids have 128 bits, more than a number holds: compare by length, then digit by digit.
-local function digits_less(a, b)
-  if #a ~= #b then return #a < #b end
-  return a ~= b and greater_bytes(b, a)
-end
-
-local function id_less(a, b)
-  local a_ms, a_seq = halves(a)
-  local b_ms, b_seq = halves(b)
-  if a_ms ~= b_ms then return digits_less(a_ms, b_ms) end
-  return digits_less(a_seq, b_seq)
-end
-
 local function groups()
   if call('EXISTS', stream) == 0 then return {} end
   local list = {}

@@ -1,6 +1,5 @@
 //! What the janitor does by how far the groups have come: tombstones, trimming, dead consumers.
 
-use redis::streams::StreamReadReply;
 use rollcall::entry::Entry;
 use rollcall::projection::sweeps;
 use rollcall::redis::private_server::Options;
@@ -33,9 +32,10 @@ impl Bench {
         let mut read = redis::cmd("XREADGROUP");
         read.arg("GROUP").arg(group).arg(consumer).arg("COUNT").arg(count);
         read.arg("STREAMS").arg(STREAM).arg(">");
-        let reply: Option<StreamReadReply> = read.query(&mut self.conn).unwrap();
-        let entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids);
-        entries.map(|entry| entry.id).collect()
+        let reply: Option<Vec<(String, Vec<(String, Vec<String>)>)>> =
+            read.query(&mut self.conn).unwrap();
+        let entries = reply.into_iter().flatten().flat_map(|(_, entries)| entries);
+        entries.map(|(id, _)| id).collect()
     }
 
     fn acknowledge(&mut self, group: &str, ids: &[String]) {
@@ -128,8 +128,6 @@ async fn an_entry_pending_in_our_own_group_blocks_trimming_and_has_an_age() {
     let age_ms = HOUR_MS / 100 * 150;
     assert!((age_ms..age_ms + 60_000).contains(&swept.unfinished_age_ms), "{swept:?}");
     assert_eq!(bench.length(), 150);
-    let finished: String = bench.ask(&["HGET", "rollcall:janitor", "finished:rollcall"]);
-    assert_eq!(finished, "0-0", "all below the pending one is trimmed, so nothing tells its id");
     bench.acknowledge("rollcall", &read[50..51]);
     assert_eq!(bench.trim(HOUR_MS).await.blocked_by, "");
     let finished: String = bench.ask(&["HGET", "rollcall:janitor", "finished:rollcall"]);

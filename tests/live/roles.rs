@@ -1,0 +1,355 @@
+//! The long-running roles as a person runs them: addresses, pages, settings, exit codes, memory.
+
+mod cluster;
+mod tls;
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use rollcall::redis::private_server::{Options, PrivateServer};
+
+use crate::convergence::is_finished;
+use crate::harness::{Deployment, id, wait_until};
+use crate::process::Worker;
+use crate::support::dump;
+use crate::support::events::Events;
+
+const SOON: Duration = Duration::from_secs(15);
+/// An address where nobody listens.
+const NOWHERE: &str = "redis://127.0.0.1:1";
+const PASSWORD: &str = "s3cr3t-hunter2";
+
+/// A process's pages over HTTP.
+pub struct Pages {
+    pub address: SocketAddr,
+}
+
+impl Pages {
+    /// Where its log says that they are.
+    pub fn of(process: &Worker) -> Self {
+        let address = || {
+            let log = process.log();
+            let (_, rest) = log.split_once("http=\"")?;
+            rest.split('"').next()?.parse().ok()
+        };
+        wait_until(SOON, "the log names the HTTP address", || address().is_some());
+        Self { address: address().unwrap() }
+    }
+
+    /// Status and body.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// The value of a series, labels included in its name; `None` if there is none.
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        let (status, text) = self.get("/metrics");
+        assert_eq!(status, 200);
+        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
+        text.lines().find_map(value)
+    }
+}
+
+fn server() -> PrivateServer {
+    PrivateServer::start(Options::default()).unwrap()
+}
+
+fn add_heartbeats(url: &str, count: usize) {
+    let mut conn = dump::connect(url);
+    for n in 0..count {
+        let mut add = redis::cmd("XADD");
+        add.arg("rollcall:events").arg("*").arg("type").arg("heartbeat").arg("user").arg(format!("u{n}"));
+        add.exec(&mut conn).unwrap();
+    }
+}
+
+fn presence(conn: &mut redis::Connection) -> u64 {
+    redis::cmd("HLEN").arg("presence:users").query(conn).unwrap()
+}
+
+#[test]
+fn pages_take_the_first_free_default_port_and_an_explicit_one_in_use_is_an_error() {
+    let server = server();
+    let start = || Worker::start(&server.url(), &["--http", "auto"], &[]);
+    let first = start();
+    let port = Pages::of(&first).address.port();
+    let second = start();
+    let other = Pages::of(&second).address.port();
+    for port in [port, other] {
+        assert!((9464..=9473).contains(&port), "{port}");
+    }
+    assert!(other != port);
+    let taken = format!("127.0.0.1:{port}");
+    for role in ["worker", "janitor", "run"] {
+        let mut third = Worker::start_as(role, &server.url(), &["--http", &taken], &[]);
+        assert_eq!(third.exit_code(SOON), 1);
+        let log = third.log();
+        let remedy = "choose another --http address, port 0 for any free one, or off";
+        assert!(log.contains(&taken) && log.contains(remedy) && log.contains("in use"), "{log}");
+    }
+    assert!(first.log().contains(&format!("http=\"127.0.0.1:{port}\"")));
+}
+
+#[test]
+fn pages_are_off_or_anywhere() {
+    let server = server();
+    let worker = Worker::start(&server.url(), &["--http", "off"], &[]);
+    wait_until(SOON, "started", || worker.log().contains("started"));
+    assert!(worker.log().contains("http=\"off\""), "{}", worker.log());
+    let worker = Worker::start(&server.url(), &["--http", "[::1]:0"], &[]);
+    if TcpListener::bind("[::1]:0").is_ok() {
+        assert!(Pages::of(&worker).address.is_ipv6());
+    }
+}
+
+#[test]
+fn counters_stand_at_zero_before_anything_happens() {
+    let mut process = Worker::start_as("run", NOWHERE, &["--http", "127.0.0.1:0"], &[]);
+    let pages = Pages::of(&process);
+    let (status, text) = pages.get("/metrics");
+    assert_eq!(status, 200);
+    let labelled = |name: &str, label: &str, values: &[&str]| -> Vec<String> {
+        values.iter().map(|value| format!("{name}{{{label}=\"{value}\"}}")).collect()
+    };
+    let reasons: Vec<_> = rollcall::event::Reason::ALL.iter().map(|reason| reason.name()).collect();
+    let structures: Vec<_> = rollcall::projection::sweeps().map(|sweep| sweep.name).collect();
+    let structures: Vec<_> = structures.into_iter().chain(["stream", "consumers"]).collect();
+    let mut series = labelled("rollcall_events_applied_total", "type", rollcall::event::TYPES);
+    series.extend(labelled("rollcall_entries_read_total", "source", &["new", "pending", "claimed"]));
+    series.extend(labelled("rollcall_events_rejected_total", "reason", &reasons));
+    series.extend(labelled("rollcall_sweep_removed_total", "structure", &structures));
+    for name in [
+        "entries_acknowledged", "entries_lost", "dead_letters_dropped", "operations_late",
+        "changes", "changes_dropped", "entries_tried_alone", "sessions_opened",
+    ] {
+        series.push(format!("rollcall_{name}_total"));
+    }
+    let zero = |series: &String| text.lines().any(|line| line == format!("{series} 0"));
+    let missing: Vec<_> = series.iter().filter(|series| !zero(series)).collect();
+    assert!(missing.is_empty(), "not at zero from the start: {missing:?}");
+    assert!(!text.contains("NaN"));
+    // Of errors, every kind that can come stands there, too: an alert on a rate needs the zero.
+    let kinds = ["connection", "timeout", "oom", "readonly", "nogroup", "permission", "other"];
+    let wanted = labelled("rollcall_redis_errors_total", "kind", &kinds);
+    let there = |series: &&String| text.lines().any(|line| line.starts_with(series.as_str()));
+    let missing: Vec<_> = wanted.iter().filter(|series| !there(series)).collect();
+    assert_eq!(process.terminate(), 0);
+    assert!(missing.is_empty(), "kinds of errors without a series: {missing:?}");
+}
+
+#[test]
+fn what_happens_is_counted_and_timed() {
+    let server = server();
+    add_heartbeats(&server.url(), 50);
+    let mut conn = dump::connect(&server.url());
+    redis::cmd("XADD").arg(&["rollcall:events", "*", "type", "nonsense"]).exec(&mut conn).unwrap();
+    let args = ["--http", "127.0.0.1:0", "--janitor-interval", "100ms"];
+    let process = Worker::start_as("run", &server.url(), &args, &[]);
+    let pages = Pages::of(&process);
+    let metric = |series: &str| pages.metric(series).unwrap_or(-1.0);
+    wait_until(SOON, "all is counted", || metric("rollcall_entries_acknowledged_total") == 51.0);
+    assert_eq!(metric(r#"rollcall_entries_read_total{source="new"}"#), 51.0);
+    assert_eq!(metric(r#"rollcall_events_applied_total{type="heartbeat"}"#), 50.0);
+    assert_eq!(metric(r#"rollcall_events_rejected_total{reason="unknown_type"}"#), 1.0);
+    assert_eq!(metric("rollcall_changes_total"), 50.0);
+    assert_eq!(metric("rollcall_sessions_opened_total"), 1.0);
+    assert_eq!(metric("rollcall_event_age_seconds_count"), 51.0);
+    assert_eq!(metric("rollcall_batch_entries_sum"), 51.0);
+    assert!(metric("rollcall_apply_duration_seconds_sum") > 0.0);
+    let pending = r#"rollcall_pending_entries{partition="0"}"#;
+    wait_until(SOON, "the janitor measures", || metric(pending) == 0.0);
+    wait_until(SOON, "it ends a round", || {
+        metric("rollcall_sweep_last_success_timestamp_seconds") > 1.7e9
+    });
+    assert_eq!(metric(r#"rollcall_undelivered_entries{partition="0"}"#), 0.0);
+    assert_eq!(metric(r#"rollcall_oldest_unfinished_seconds{partition="0"}"#), 0.0);
+    assert!(metric("rollcall_sweep_duration_seconds_count") > 10.0);
+    let (_, text) = pages.get("/metrics");
+    let bad = |line: &&str| !line.starts_with('#') && !line.starts_with("rollcall_");
+    assert_eq!(text.lines().filter(|line| !line.is_empty()).find(bad), None);
+    assert_eq!(pages.get("/nowhere").0, 404);
+}
+
+#[test]
+fn ready_means_connected_and_live_means_getting_on() {
+    let mut server = server();
+    let url = server.url();
+    server.kill();
+    let mut process = Worker::start_as("run", &url, &["--http", "127.0.0.1:0"], &[]);
+    let pages = Pages::of(&process);
+    let (status, body) = pages.get("/readyz");
+    assert_eq!(status, 503);
+    assert!(body.contains("worker of partition 0: ") && body.contains("janitor of partition 0: "), "{body}");
+    wait_until(SOON, "it says why", || pages.get("/readyz").1.contains("refused"));
+    assert_eq!(pages.get("/livez"), (200, "ok\n".to_owned()));
+    server.restart().unwrap();
+    wait_until(SOON, "ready", || pages.get("/readyz") == (200, "ok\n".to_owned()));
+    server.kill();
+    wait_until(SOON, "no longer ready", || pages.get("/readyz").0 == 503);
+    assert_eq!(pages.get("/livez").0, 200);
+    assert_eq!(process.terminate(), 0, "stopped while the server is away");
+}
+
+#[test]
+fn a_unix_socket_will_do() {
+    let server = PrivateServer::start(Options { unix_socket: true, ..Options::default() }).unwrap();
+    let mut conn = dump::connect(&server.url());
+    add_heartbeats(&server.url(), 3);
+    for url in [server.unix_url().unwrap(), server.unix_url().unwrap().replace("unix://", "unix:")] {
+        redis::cmd("DEL").arg("presence:users").exec(&mut conn).unwrap();
+        add_heartbeats(&server.url(), 1);
+        let mut worker = Worker::start(&url, &[], &[]);
+        wait_until(SOON, "it works", || presence(&mut conn) > 0);
+        assert_eq!(worker.terminate(), 0, "{}", worker.log());
+    }
+}
+
+#[test]
+fn user_and_password_come_from_anywhere_and_are_never_shown() {
+    let server = server();
+    let mut conn = dump::connect(&server.url());
+    let user = ["SETUSER", "al", "on", &format!(">{PASSWORD}"), "~*", "&*", "+@all"];
+    redis::cmd("ACL").arg(&user).exec(&mut conn).unwrap();
+    let address = server.url().replace("redis://", "");
+    let with_password = format!("redis://al:{PASSWORD}@{address}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
+    let file = file.to_str().unwrap();
+    let loud = ["--log", "trace", "--http", "127.0.0.1:0"];
+    let by_file = ["--redis-password-file", file, "--redis-username", "al"];
+    let by_env = [("ROLLCALL_REDIS_USERNAME", "al"), ("ROLLCALL_REDIS_PASSWORD", PASSWORD)];
+    for (url, args, env) in [
+        (with_password.as_str(), &[][..], &[][..]),
+        (&server.url(), &by_file, &[]),
+        (&server.url(), &[], &by_env),
+    ] {
+        let mut worker = Worker::start(url, &[&loud, args].concat(), env);
+        let clients = |conn: &mut redis::Connection| {
+            let list: String = redis::cmd("CLIENT").arg("LIST").query(conn).unwrap();
+            list.matches("user=al ").count()
+        };
+        wait_until(SOON, "it works under its user", || clients(&mut conn) == 2);
+        assert_eq!(worker.terminate(), 0);
+        assert!(!worker.log().contains(PASSWORD), "{}", worker.log());
+    }
+    let wrong = format!("redis://al:{PASSWORD}-wrong@{address}");
+    let mut worker = Worker::start(&wrong, &loud, &[]);
+    let pages = Pages::of(&worker);
+    wait_until(SOON, "it says that the password is wrong", || {
+        pages.get("/readyz").1.contains("WRONGPASS") || worker.log().contains("WRONGPASS")
+    });
+    wait_until(SOON, "by kind", || {
+        pages.metric(r#"rollcall_redis_errors_total{kind="auth"}"#) >= Some(1.0)
+    });
+    assert!(!(worker.log() + &pages.get("/readyz").1).contains(PASSWORD));
+    assert_eq!(worker.terminate(), 0);
+}
+
+#[test]
+fn settings_come_from_file_environment_and_flags() {
+    let server = server();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rollcall.toml");
+    let url = server.url();
+    let text = format!("redis-url = \"{NOWHERE}\"\nviewed-cap = 7\nrecent-cap = 70\nranking-cap = 700\n");
+    std::fs::write(&path, text).unwrap();
+    let env = [("ROLLCALL_RECENT_CAP", "71"), ("ROLLCALL_RANKING_CAP", "701")];
+    let args = ["--config", path.to_str().unwrap(), "--ranking-cap", "702"];
+    let mut worker = Worker::start(&url, &args, &env);
+    let mut conn = dump::connect(&url);
+    let caps = ["viewed-cap", "recent-cap", "ranking-cap"];
+    let stored = |conn: &mut redis::Connection| {
+        redis::cmd("HMGET").arg("rollcall:meta").arg(&caps).query::<Vec<Option<String>>>(conn).unwrap()
+    };
+    wait_until(SOON, "it joins", || stored(&mut conn)[0].is_some());
+    let expected = ["7", "71", "702"].map(|cap| Some(cap.to_owned()));
+    assert_eq!(stored(&mut conn), expected);
+    assert_eq!(worker.terminate(), 0);
+}
+
+#[test]
+fn who_differs_from_the_deployment_is_refused_with_the_remedy() {
+    let server = server();
+    let mut first = Worker::start(&server.url(), &[], &[]);
+    wait_until(SOON, "it joins", || first.log().contains("created the consumer group"));
+    for role in ["worker", "janitor", "run"] {
+        let mut other = Worker::start_as(role, &server.url(), &["--presence-ttl", "10s"], &[]);
+        assert_eq!(other.exit_code(SOON), 1);
+        let log = other.log();
+        for word in ["rollcall:meta", "presence-ttl = 5m", "10s", "HDEL rollcall:meta presence-ttl"] {
+            assert!(log.contains(word), "no {word:?} in {log}");
+        }
+    }
+    assert!(first.runs());
+    let mut bad = Worker::start(&server.url(), &["--batch", "0"], &[]);
+    assert_eq!(bad.exit_code(SOON), 64);
+    for signal in ["TERM", "INT"] {
+        let mut worker = Worker::start_as("run", &server.url(), &[], &[]);
+        wait_until(SOON, "started", || worker.log().contains("started"));
+        worker.signal(signal);
+        assert_eq!(worker.exit_code(SOON), 0, "SIG{signal}");
+    }
+    assert_eq!(first.terminate(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_partitions_with_a_prefix_end_to_end() {
+    let flags = [("partitions", "4"), ("prefix", "acme:"), ("thresholds", "3:1")];
+    let deployment = Deployment::start(&flags);
+    let now = dump::server_now(&mut deployment.connection());
+    let mut events = Events::new(3, now);
+    events.partitions = 4;
+    let mut partitions = vec![Vec::new(); 4];
+    for n in 0..400 {
+        let (partition, fields) = events.entry();
+        let id = id(now - 5_000 + n, n);
+        partitions[usize::from(partition)].push(rollcall::entry::Entry { id, fields });
+    }
+    let args = ["--partitions", "4", "--prefix", "acme:", "--thresholds", "3:1"];
+    let mut workers: Vec<_> =
+        (0..2).map(|_| Worker::start_as("run", &deployment.server.url(), &args, &[])).collect();
+    (0..).zip(&partitions).for_each(|(partition, entries)| deployment.add(partition, entries));
+    let mut conn = deployment.connection();
+    wait_until(SOON, "all is applied", || {
+        (0..4).all(|partition| is_finished(&mut conn, &deployment.stream(partition)))
+    });
+    workers.iter_mut().for_each(|worker| assert_eq!(worker.terminate(), 0));
+    deployment.verify("two processes").await;
+    let names: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut conn).unwrap();
+    assert!(names.iter().all(|name| name.starts_with("acme:{p")), "{names:?}");
+}
+
+/// Resident memory in KiB: now, or at its most.
+fn memory(process: &Worker, what: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
+    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn memory_does_not_grow_with_what_is_waiting() {
+    let server = server();
+    let mut conn = dump::connect(&server.url());
+    for chunk in 0..200 {
+        let mut fill = redis::pipe();
+        for n in 0..1000 {
+            let user = format!("user{}", chunk * 1000 + n);
+            let add = fill.cmd("XADD").arg("rollcall:events").arg("*").arg("type").arg("heartbeat");
+            add.arg("user").arg(user).arg("ip").arg("10.0.0.1").arg("page").arg("/home").ignore();
+        }
+        fill.exec(&mut conn).unwrap();
+    }
+    let worker = Worker::start_as("run", &server.url(), &[], &[]);
+    wait_until(Duration::from_secs(30), "a fifth is applied", || presence(&mut conn) > 40_000);
+    let (now, most) = (memory(&worker, "VmRSS"), memory(&worker, "VmHWM"));
+    println!("resident with 200,000 entries waiting: {now} KiB, at most {most} KiB");
+    assert!(most < 64 << 10, "{most} KiB");
+}
