@@ -3,10 +3,15 @@
 //! Exit status: 0 done or drained, 1 failed, 64 bad usage or configuration.
 
 mod config;
+mod dead;
 mod demo;
 mod load;
+mod query;
 mod run;
+mod schema;
 mod signals;
+mod status;
+mod table;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -42,6 +47,8 @@ enum Command {
     Worker(Flags<WorkerFlags>),
     /// Keep every structure within its time and size limits
     Janitor(Flags<JanitorFlags>),
+    #[command(flatten)]
+    Query(query::QueryCommand),
     /// Make synthetic traffic against any Redis
     Load {
         #[command(flatten)]
@@ -61,6 +68,8 @@ enum Failure {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Run(#[from] run::RunError),
+    #[error(transparent)]
+    Query(query::QueryError),
     #[error(transparent)]
     Demo(#[from] demo::DemoError),
     #[error(transparent)]
@@ -89,6 +98,15 @@ impl From<config::ConfigCommandError> for Failure {
     }
 }
 
+impl From<query::QueryError> for Failure {
+    fn from(error: query::QueryError) -> Self {
+        match error {
+            query::QueryError::Config(error) => Self::Config(error),
+            other => Self::Query(other),
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -112,6 +130,7 @@ fn execute(command: Command) -> Result<(), Failure> {
     // Redis over TLS leaves the choice of a provider to the program; an earlier choice stands.
     let _chosen = rustls::crypto::ring::default_provider().install_default();
     match command {
+        Command::Query(command) => Ok(query::run(&command)?),
         Command::Demo(options) => demonstrate(&options),
         Command::Load { flags, options } => make_traffic(&flags.load()?, &options),
         Command::Run(flags) => play(&flags.load()?, Roles { worker: true, janitor: true }),

@@ -1,1 +1,282 @@
-//! .
+//! Queries: what the state says, as typed values. They only read, and trust no key to be Rollcall's.
+//!
+//! Work on large structures is bounded by the call: hashes and sets are walked page by page, sorted
+//! sets and streams are read from one end. Nothing blocks the server for longer than a page takes.
+//!
+//! One function per question and partition; [`Listed::merged`] makes one answer of several
+//! partitions' answers.
+
+mod ask;
+pub mod dead;
+pub mod documents;
+pub mod sessions;
+pub mod status;
+pub mod tokens;
+pub mod users;
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use redis::Value;
+use redis::aio::MultiplexedConnection;
+use serde::Serialize;
+
+pub use self::ask::AskError;
+use self::ask::{ask, number};
+use super::connect::connect;
+use super::group::STATE_FORMAT;
+use super::reply;
+use crate::config::{Config, Deployment, Millis, Threshold};
+use crate::error::Error;
+use crate::key::{Keys, partition_of};
+
+/// How long one page may take.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The beginning of a list, and how many there are in all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Listed<T> {
+    /// How many there are.
+    pub count: u64,
+    /// The first of them.
+    pub items: Vec<T>,
+}
+
+impl<T> Default for Listed<T> {
+    fn default() -> Self {
+        Self { count: 0, items: Vec::new() }
+    }
+}
+
+impl<T> Listed<T> {
+    /// One list of several partitions' lists: the first `limit` in this order.
+    pub fn merged(
+        parts: impl IntoIterator<Item = Self>,
+        limit: usize,
+        order: impl Fn(&T, &T) -> Ordering,
+    ) -> Self {
+        let mut all = Self::default();
+        for part in parts {
+            all.count += part.count;
+            all.items.extend(part.items);
+        }
+        all.cut(limit, order);
+        all
+    }
+
+    /// Counts an item and keeps it if it is among the first `limit`, in memory for two times as many.
+    fn push(&mut self, item: T, limit: usize, order: impl Fn(&T, &T) -> Ordering) {
+        self.count += 1;
+        self.items.push(item);
+        if self.items.len() >= limit.saturating_mul(2).max(1024) {
+            self.cut(limit, order);
+        }
+    }
+
+    fn cut(&mut self, limit: usize, order: impl Fn(&T, &T) -> Ordering) {
+        self.items.sort_by(order);
+        self.items.truncate(limit);
+    }
+}
+
+/// One partition, to ask.
+#[derive(Clone)]
+pub struct Partition {
+    /// Its place, from 0.
+    pub index: u16,
+    /// Its names.
+    pub keys: Keys,
+    /// A connection to the node that has it.
+    pub connection: MultiplexedConnection,
+}
+
+/// A deployment's state, to ask.
+pub struct State {
+    /// The partitions in order.
+    pub partitions: Vec<Partition>,
+    /// The deployment's settings: those in `rollcall:meta`; what is not there, from the process.
+    pub deployment: Deployment,
+    /// Whether there is a `rollcall:meta`: whether any worker or janitor ever started here.
+    pub found: bool,
+    /// The server's address, without its password.
+    pub address: String,
+    /// The server's time, in milliseconds: ages and windows follow the clock that expiries follow.
+    pub now_ms: u64,
+}
+
+impl State {
+    /// Connects, reads the deployment's settings and holds the process's to them.
+    ///
+    /// # Errors
+    /// If the server cannot be reached or refuses, or has state of another format or partitioning.
+    pub async fn open(config: &Config) -> Result<Self, AskError> {
+        let mut deployment = config.deployment.clone();
+        let server = config.redis.connection_info();
+        let partition = |index| Keys::new(&deployment.prefix, deployment.partitions, index);
+        let keys = partition(0);
+        let mut first = connect(&server, &keys.meta(), RESPONSE_TIMEOUT).await?;
+        let mut partitions =
+            vec![Partition { index: 0, keys: keys.clone(), connection: first.clone() }];
+        let mut open = vec![first.clone()];
+        for index in 1..deployment.partitions {
+            let keys = partition(index);
+            let connection = match reachable(&mut open, &keys.meta()).await {
+                Some(connection) => connection,
+                None => {
+                    let another = connect(&server, &keys.meta(), RESPONSE_TIMEOUT).await?;
+                    open.push(another.clone());
+                    another
+                }
+            };
+            partitions.push(Partition { index, keys, connection });
+        }
+        let found = read_meta(&mut first, &keys, &mut deployment).await?;
+        let now_ms = server_time(&mut first).await?;
+        let address = config.redis.url().to_string();
+        Ok(Self { partitions, deployment, found, address, now_ms })
+    }
+
+    /// The partition that an identifier belongs to.
+    pub fn partition_of(&mut self, id: &str) -> &mut Partition {
+        let index = partition_of(id, self.deployment.partitions);
+        &mut self.partitions[usize::from(index)]
+    }
+}
+
+/// One of the open connections that reaches the node of `key`: without a Cluster, the first.
+async fn reachable(open: &mut [MultiplexedConnection], key: &str) -> Option<MultiplexedConnection> {
+    for connection in open {
+        let probe = redis::cmd("EXISTS").arg(key).query_async::<i64>(connection).await;
+        if probe.is_ok() {
+            return Some(connection.clone());
+        }
+    }
+    None
+}
+
+async fn server_time(connection: &mut MultiplexedConnection) -> Result<u64, AskError> {
+    let value = ask(connection, &["TIME"]).await?;
+    let unexpected = reply::unexpected("TIME", &value);
+    let parts = reply::array(value).unwrap_or_default();
+    match (parts.first().and_then(number), parts.get(1).and_then(number)) {
+        (Some(seconds), Some(micros)) => Ok(seconds * 1000 + micros / 1000),
+        _ => Err(unexpected.into()),
+    }
+}
+
+/// Puts the settings of `rollcall:meta` over the process's; `false` if there are none.
+async fn read_meta(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    deployment: &mut Deployment,
+) -> Result<bool, AskError> {
+    let names: Vec<&str> = deployment.meta_fields().into_iter().map(|(name, _)| name).collect();
+    let meta = keys.meta();
+    let mut words = vec!["HMGET", meta.as_str(), "format"];
+    words.extend(&names);
+    let values = reply::array(ask(connection, &words).await?).unwrap_or_default();
+    let mut stored = values.into_iter().map(reply::text);
+    let Some(format) = stored.next().flatten() else {
+        other_layout(connection, deployment).await?;
+        return Ok(false);
+    };
+    if format != STATE_FORMAT {
+        return Err(Error::Format { key: meta, stored: format, own: STATE_FORMAT }.into());
+    }
+    for (name, text) in names.into_iter().zip(stored) {
+        let Some(text) = text else { continue };
+        if name == "partitions" && text != deployment.partitions.to_string() {
+            return Err(AskError::Partitions { key: meta, stored: text });
+        }
+        adopt(deployment, name, &text);
+    }
+    Ok(true)
+}
+
+/// Where nothing is found: whether there is state with one partition instead of several, or the
+/// other way round. Whatever hinders the look is no answer.
+async fn other_layout(
+    connection: &mut MultiplexedConnection,
+    deployment: &Deployment,
+) -> Result<(), AskError> {
+    let partitions = if deployment.partitions == 1 { 2 } else { 1 };
+    let key = Keys::new(&deployment.prefix, partitions, 0).meta();
+    match ask(connection, &["HGET", &key, "partitions"]).await.map(reply::text) {
+        Ok(Some(stored)) => Err(AskError::Partitions { key, stored }),
+        _ => Ok(()),
+    }
+}
+
+/// Takes over one setting; a text that cannot be read leaves the process's own.
+fn adopt(deployment: &mut Deployment, name: &str, text: &str) {
+    let length = |own: &mut u64| {
+        if let Ok(length) = text.parse::<Millis>() {
+            *own = length.ms();
+        }
+    };
+    let cap = |own: &mut u64| *own = text.parse().unwrap_or(*own);
+    match name {
+        "stream" => text.clone_into(&mut deployment.stream),
+        "group" => text.clone_into(&mut deployment.group),
+        "thresholds" => deployment.thresholds = text.split(',').filter_map(threshold).collect(),
+        "online-window" => length(&mut deployment.online_window_ms),
+        "presence-ttl" => length(&mut deployment.presence_ttl_ms),
+        "session-ttl" => length(&mut deployment.session_ttl_ms),
+        "document-ttl" => length(&mut deployment.document_ttl_ms),
+        "recent-cap" => cap(&mut deployment.recent_cap),
+        "viewed-cap" => cap(&mut deployment.viewed_cap),
+        "ranking-cap" => cap(&mut deployment.ranking_cap),
+        "dead-cap" => cap(&mut deployment.dead_cap),
+        "changes-cap" => cap(&mut deployment.changes_cap),
+        _ => {}
+    }
+}
+
+fn threshold(pair: &str) -> Option<Threshold> {
+    let (up, down) = pair.split_once(':')?;
+    Some(Threshold { up: up.parse().ok()?, down: down.parse().ok()? })
+}
+
+/// Milliseconds of a score in seconds; nothing for what is no time.
+fn score_ms(seconds: f64) -> u64 {
+    // Saturates; three decimals survive, as scores of today have 21 bits to spare below the second.
+    (seconds * 1000.0).round() as u64
+}
+
+/// The value as a list.
+fn list(value: Value) -> Vec<Value> {
+    reply::array(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_merge_to_the_first_of_all_of_them() {
+        let part = |count, items: &[u32]| Listed { count, items: items.to_vec() };
+        let parts = [part(10, &[1, 4, 9]), part(2, &[2, 3]), part(0, &[])];
+        let merged = Listed::merged(parts, 3, u32::cmp);
+        assert_eq!(merged, Listed { count: 12, items: vec![1, 2, 3] });
+    }
+
+    #[test]
+    fn a_list_keeps_the_first_in_bounded_memory() {
+        let mut list = Listed::default();
+        for n in (0..10_000_u32).rev() {
+            list.push(n, 5, u32::cmp);
+            assert!(list.items.len() < 1024);
+        }
+        list.cut(5, u32::cmp);
+        assert_eq!(list, Listed { count: 10_000, items: vec![0, 1, 2, 3, 4] });
+    }
+
+    #[test]
+    fn scores_keep_their_milliseconds() {
+        for ms in [1_790_000_000_123, 1_999_999_999_999, 9_999_999_999_999] {
+            let score: f64 = crate::time::EventTime::from_millis(ms).score().parse().unwrap();
+            assert_eq!(score_ms(score), ms);
+        }
+        assert_eq!((score_ms(-1.0), score_ms(f64::NAN)), (0, 0));
+    }
+}

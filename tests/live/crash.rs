@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use crate::harness::wait_until;
+use crate::harness::{read_stream, wait_until};
 use crate::process::Worker;
 use crate::scene::{SOON, Scene, Traffic, heartbeat, in_parallel};
 
@@ -97,6 +97,47 @@ fn killed_at_random_moments_under_traffic() {
     });
 }
 
+/// Entries expire while they come in, two janitors sweep, and workers and janitors die.
+#[test]
+fn killed_while_janitors_sweep() {
+    const TTL_MS: u64 = 16_000;
+    in_parallel([1, 2, 3], |seed| {
+        println!("seed {seed}");
+        let ttl = format!("{TTL_MS}ms");
+        let flags = [SETTINGS[0], ("presence-ttl", &*ttl), ("session-ttl", &ttl), ("document-ttl", &ttl)];
+        let scene = Scene::start(&flags);
+        let mut rng = Rng::with_seed(seed);
+        let traffic = Traffic::start_with(&scene, seed, 250, |events| {
+            // Session data has no part in this: what a touch does to it depends on when it comes.
+            events.types = vec!["heartbeat", "login", "logout", "view", "document"];
+        });
+        let around = traffic.around;
+        let mut workers: Vec<Worker> = (0..2).map(|_| scene.worker(&[])).collect();
+        let mut janitors: Vec<Worker> = (0..2).map(|_| scene.janitor(&[])).collect();
+        let end = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(rng.u64(20..200)));
+            let which = rng.usize(..2);
+            if rng.u8(..3) == 0 {
+                janitors[which].kill();
+                janitors[which] = scene.janitor(&[]);
+            } else {
+                workers[which].kill();
+                workers[which] = scene.worker(&[]);
+            }
+        }
+        let added = traffic.stop();
+        scene.wait_finished(SOON, "the last workers finish");
+        drop(janitors);
+        // The events' times are 2,501 ms apart: not in the moment in which the next ones expire.
+        wait_until(SOON, "nothing expires just now", || {
+            let now = crate::support::dump::server_now(&mut scene.connection());
+            (300..1_500).contains(&((now - TTL_MS - (around - 30_000)) % 2_501))
+        });
+        scene.verify(&format!("{added} entries, seed {seed}"));
+    });
+}
+
 /// Starts a worker on a long backlog and waits until it is in the middle of it.
 fn in_the_middle(scene: &Scene) -> Worker {
     let worker = scene.worker(&[]);
@@ -121,6 +162,7 @@ fn a_worker_that_stood_still_beyond_the_claim_time_repeats_nothing() {
         sleeper.signal("STOP");
         let asleep = scene.consumers().remove(0);
         let in_hand = scene.pending(Some(&asleep));
+        assert!(in_hand > 0, "it stands still with something in hand");
         let other = scene.worker(&[]);
         scene.wait_finished(SOON, "another worker takes what the sleeper has");
         sleeper.signal("CONT");
@@ -155,7 +197,7 @@ fn a_stop_under_traffic_leaves_nothing_behind() {
 fn a_stop_does_not_care_what_is_pending_elsewhere() {
     let scene = Scene::start(&SETTINGS);
     scene.add_random(4, 50);
-    drop(scene.worker_with(&[], &[("ROLLCALL_TEST_FAILPOINT", "after-read:1")]).wait(SOON));
+    die(&mut doomed(&scene, "after-read", 1));
     let left = scene.pending(None);
     assert!(left > 0);
     let patient = scene.worker(&["--claim-idle", "60s"]);
@@ -174,6 +216,30 @@ fn undelivered(scene: &Scene) -> i64 {
     let groups: Vec<std::collections::HashMap<String, redis::Value>> =
         scene.command(&["XINFO", "GROUPS", &stream]);
     redis::from_redis_value(groups[0]["lag"].clone()).unwrap_or(-1)
+}
+
+/// Leaving would drop what is pending: a worker that has something it cannot finish stays in the group.
+#[test]
+fn a_stop_with_something_pending_leaves_it_to_be_claimed() {
+    let scene = Scene::start(&SETTINGS);
+    scene.add_random(6, 9);
+    die(&mut doomed(&scene, "after-read", 1));
+    let dead = scene.consumers();
+    let mut worker = scene.worker(&["--claim-idle", "60s"]);
+    wait_until(SOON, "the rest is applied", || scene.pending(None) == 7 && undelivered(&scene) == 0);
+    // Entries that are its own, as far as the server knows, but that never reached it.
+    let own = scene.consumers().into_iter().find(|name| !dead.contains(name)).unwrap();
+    let stream = scene.deployment.stream(0);
+    for entry in read_stream(&mut scene.connection(), &stream).iter().take(7) {
+        let id = entry.id.to_string();
+        scene.command::<redis::Value>(&["XCLAIM", &stream, "rollcall", &own, "0", &id]);
+    }
+    assert_eq!(worker.terminate(), 0);
+    let left = scene.pending(Some(&own));
+    assert!(left == 7 && worker.log().contains("stays in the consumer group"), "{left}:\n{}", worker.log());
+    let _heir = scene.worker(&[]);
+    scene.wait_finished(SOON, "the next one claims");
+    scene.verify("a stop with something pending");
 }
 
 #[test]

@@ -5,7 +5,10 @@ mod convergence;
 mod crash;
 mod harness;
 mod hostile;
+mod janitor;
 mod process;
+mod query;
+mod roles;
 mod scene;
 #[path = "../support/mod.rs"]
 mod support;

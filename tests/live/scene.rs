@@ -172,7 +172,9 @@ impl Scene {
 
 pub fn try_command<T: redis::FromRedisValue>(conn: &mut Connection, words: &[&str]) -> redis::RedisResult<T> {
     let mut command = redis::Cmd::new();
-    words.iter().for_each(|word| drop(command.arg(word)));
+    for word in words {
+        command.arg(word);
+    }
     command.query(conn)
 }
 
@@ -189,6 +191,8 @@ pub fn add(conn: &mut Connection, stream: &str, fields: &[Field]) -> EntryId {
 
 /// A producer that goes on whatever happens to the server.
 pub struct Traffic {
+    /// The instant its events are about.
+    pub around: u64,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<u64>,
 }
@@ -196,14 +200,22 @@ pub struct Traffic {
 impl Traffic {
     /// About so many entries a second, until stopped.
     pub fn start(scene: &Scene, seed: u64, per_second: u64) -> Self {
+        Self::start_with(scene, seed, per_second, |_| ())
+    }
+
+    /// The same with other events.
+    pub fn start_with(scene: &Scene, seed: u64, per_second: u64, set: impl Fn(&mut Events)) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let around = dump::server_now(&mut scene.connection());
+        let mut events = scene.events(seed, around);
+        set(&mut events);
         let producer = Producer {
             client: redis::Client::open(scene.url()).unwrap(),
             streams: scene.streams(),
-            events: scene.events(seed, dump::server_now(&mut scene.connection())),
+            events,
             stop: stop.clone(),
         };
-        Self { stop, thread: std::thread::spawn(move || producer.run(per_second)) }
+        Self { around, stop, thread: std::thread::spawn(move || producer.run(per_second)) }
     }
 
     /// How many entries were added for sure.

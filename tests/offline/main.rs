@@ -1,7 +1,9 @@
 //! Tests that need no server: the schemas against the decoder.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
+mod cli;
 mod schemas;
+mod tidy;
 
 mod support {
     use rollcall::decode::{Rules, decode};

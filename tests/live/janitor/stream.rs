@@ -226,18 +226,6 @@ async fn endings_are_forgotten_once_everything_older_is_finished() {
     assert_eq!(bench.sweep(&sweeper, "tokens_ended").await, 0);
 }
 
-/// DESIGN section 4: older than min(now, oldest unfinished entry) − horizon. With nothing unfinished
-/// that is now − horizon, also where no producer adds anything any more.
-#[tokio::test]
-async fn endings_are_forgotten_in_a_quiet_deployment_too() {
-    let mut bench = Bench::new(&[]).await;
-    let entry = bench.entry(100_000, &[("type", "logout"), ("user", "u"), ("token", "t")]);
-    bench.deployment.add(0, std::slice::from_ref(&entry));
-    bench.deployment.deliver_all(0).await.apply(&[entry]).await;
-    let sweeper = bench.sweeper(|_, janitor| janitor.horizon_ms = 50_000);
-    assert_eq!(bench.sweep(&sweeper, "tokens_ended").await, 1);
-}
-
 #[tokio::test]
 async fn dead_consumers_go_once_nothing_is_pending_for_them() {
     let mut bench = Bench::new(&[]).await;

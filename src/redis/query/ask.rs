@@ -1,0 +1,240 @@
+//! One command and its answer: errors that name the key, and walks over what may be large.
+
+use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, Value};
+
+use crate::error::Error;
+use crate::redis::reply;
+
+/// Members in a page of a walk: about a millisecond of the server's time.
+const PAGE: &str = "1000";
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// The server could not be reached, refused, or answered with what the command does not give.
+    #[error(transparent)]
+    Server(#[from] Error),
+    /// A key holds what Rollcall never keeps there.
+    #[error(
+        "the key {key} holds a {found}, where Rollcall keeps a {wanted}; rename it or delete it"
+    )]
+    WrongType {
+        /// The key, escaped.
+        key: String,
+        /// What it holds, as `TYPE` says.
+        found: String,
+        /// What belongs there.
+        wanted: &'static str,
+    },
+    /// The deployment has another number of partitions.
+    #[error("{key} says partitions = {stored}; ask with --partitions {stored}")]
+    Partitions {
+        /// The key that says so.
+        key: String,
+        /// How many there are.
+        stored: String,
+    },
+}
+
+impl AskError {
+    /// Whether the server's access rules forbid the command.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Server(error) if error.kind() == "permission")
+    }
+}
+
+/// Sends a command, given as its words, and waits for the answer.
+pub(super) async fn ask(
+    connection: &mut MultiplexedConnection,
+    words: &[&str],
+) -> Result<Value, AskError> {
+    match command(words).query_async::<Value>(connection).await {
+        Ok(value) => Ok(value),
+        Err(error) if error.code() == Some("WRONGTYPE") => {
+            Err(wrong_type(connection, words).await.unwrap_or_else(|| failed(error)))
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn command(words: &[&str]) -> Cmd {
+    let mut command = Cmd::new();
+    for word in words {
+        command.arg(*word);
+    }
+    command
+}
+
+fn failed(error: redis::RedisError) -> AskError {
+    Error::at("reading the state")(error).into()
+}
+
+/// The server does not say which key has the wrong type, so ask.
+async fn wrong_type(connection: &mut MultiplexedConnection, words: &[&str]) -> Option<AskError> {
+    let name = *words.first()?;
+    let key = words.get(if name == "XINFO" { 2 } else { 1 })?;
+    let found = redis::cmd("TYPE").arg(*key).query_async::<Value>(connection).await.ok()?;
+    let wanted = match name.as_bytes().first()? {
+        b'H' => "hash",
+        b'S' => "set",
+        b'X' => "stream",
+        b'Z' => "sorted set",
+        _ => "string",
+    };
+    let found = reply::text(found)?;
+    let found = if found == "zset" { "sorted set".to_owned() } else { found };
+    Some(AskError::WrongType { key: key.escape_debug().to_string(), found, wanted })
+}
+
+/// A number that is not negative.
+pub(super) fn number(value: &Value) -> Option<u64> {
+    reply::integer(value).and_then(|n| u64::try_from(n).ok())
+}
+
+/// A number with decimals, in either version of the protocol.
+pub(super) fn float(value: &Value) -> Option<f64> {
+    match value {
+        Value::Double(n) => Some(*n),
+        Value::BulkString(digits) => std::str::from_utf8(digits).ok()?.parse().ok(),
+        value => reply::integer(value).map(|n| n as f64),
+    }
+}
+
+/// Members with their scores (`WITHSCORES`): in turn, or since RESP3 in pairs.
+pub(super) fn scored(value: Value) -> Vec<(String, f64)> {
+    let flat = super::list(value).into_iter().flat_map(|value| match value {
+        Value::Array(pair) => pair,
+        single => vec![single],
+    });
+    let mut flat = flat;
+    let mut members = Vec::new();
+    while let (Some(member), Some(score)) = (flat.next(), flat.next()) {
+        members.extend(reply::text(member).zip(float(&score)));
+    }
+    members
+}
+
+/// A walk over a whole hash or set, a page at a time (`HSCAN`, `SSCAN`).
+///
+/// What is there from beginning to end comes once; what comes or goes meanwhile, perhaps.
+pub(super) struct Walk<'k> {
+    command: &'static str,
+    key: &'k str,
+    pattern: Option<&'k str>,
+    cursor: Option<String>,
+    seen: Seen,
+}
+
+impl<'k> Walk<'k> {
+    /// Over the members of a set.
+    pub(super) fn set(key: &'k str) -> Self {
+        Self::over("SSCAN", key, None)
+    }
+
+    /// Over the fields of a hash, those that match the pattern if there is one.
+    pub(super) fn hash(key: &'k str, pattern: Option<&'k str>) -> Self {
+        Self::over("HSCAN", key, pattern)
+    }
+
+    fn over(command: &'static str, key: &'k str, pattern: Option<&'k str>) -> Self {
+        Self { command, key, pattern, cursor: Some("0".to_owned()), seen: Seen::default() }
+    }
+
+    /// The next members; `None` at the end.
+    pub(super) async fn members(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<Option<Vec<String>>, AskError> {
+        let Some(page) = self.page(connection).await? else { return Ok(None) };
+        let members = page.into_iter().filter_map(reply::text);
+        Ok(Some(members.filter(|member| self.seen.is_first(member)).collect()))
+    }
+
+    /// The next fields and values; `None` at the end.
+    pub(super) async fn fields(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<Option<Vec<(String, String)>>, AskError> {
+        let Some(page) = self.page(connection).await? else { return Ok(None) };
+        let pairs = reply::pairs(Value::Array(page)).unwrap_or_default();
+        let pairs = pairs.into_iter().filter_map(|(n, v)| reply::text(n).zip(reply::text(v)));
+        Ok(Some(pairs.filter(|(field, _)| self.seen.is_first(field)).collect()))
+    }
+
+    async fn page(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<Option<Vec<Value>>, AskError> {
+        let Some(cursor) = self.cursor.take() else { return Ok(None) };
+        let mut words = vec![self.command, self.key, &cursor, "COUNT", PAGE];
+        if let Some(pattern) = self.pattern {
+            words.extend(["MATCH", pattern]);
+        }
+        let value = ask(connection, &words).await?;
+        let unexpected = reply::unexpected(self.command, &value);
+        let mut parts = super::list(value).into_iter();
+        match (parts.next().and_then(reply::text), parts.next().and_then(reply::array)) {
+            (Some(next), Some(page)) => {
+                self.cursor = Some(next).filter(|next| next != "0");
+                Ok(Some(page))
+            }
+            _ => Err(unexpected.into()),
+        }
+    }
+}
+
+/// What a walk has seen: a table that grows or shrinks meanwhile can hand out a member twice. Digests
+/// take the eighth part of what the members would; that two are alike is less likely than a bad bit.
+#[derive(Default)]
+struct Seen {
+    state: RandomState,
+    digests: HashSet<u64>,
+}
+
+impl Seen {
+    fn is_first(&mut self, member: &str) -> bool {
+        self.digests.insert(self.state.hash_one(member))
+    }
+}
+
+/// Text as a pattern that matches only itself (`MATCH`).
+pub(super) fn literal(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_come_in_turn_or_in_pairs() {
+        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let turn = vec![text("a"), text("1.5"), text("b"), text("2")];
+        let pairs = vec![
+            Value::Array(vec![text("a"), Value::Double(1.5)]),
+            Value::Array(vec![text("b"), Value::Double(2.0)]),
+        ];
+        let members = vec![("a".to_owned(), 1.5), ("b".to_owned(), 2.0)];
+        assert_eq!(scored(Value::Array(turn)), members);
+        assert_eq!(scored(Value::Array(pairs)), members);
+        assert!(scored(Value::Nil).is_empty());
+    }
+
+    #[test]
+    fn a_pattern_matches_only_its_text() {
+        assert_eq!(literal("a*[b]?\\^-ü\n"), "a\\*\\[b\\]\\?\\\\\\^\\-ü\n");
+    }
+}

@@ -1,0 +1,167 @@
+//! The commands that only read: what they have in common. A file per family has the rest.
+//!
+//! Each asks the library, and shows the answer as a page for people or as one JSON document.
+
+mod documents;
+mod sessions;
+mod tokens;
+mod users;
+
+use std::io;
+
+use rollcall::config::{Config, ConfigError, Flags};
+use rollcall::redis::query::{AskError, State};
+use rollcall::telemetry::log;
+use serde::Serialize;
+
+use crate::dead::DeadCommand;
+use crate::schema::Schema;
+use crate::status::Status;
+use crate::table::{self, Page};
+
+/// The commands that only read.
+// Help shows what each variant's own type says.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub(crate) enum QueryCommand {
+    Online(users::Online),
+    User(users::User),
+    Presence(users::Presence),
+    Sessions(sessions::Sessions),
+    Recent(tokens::Recent),
+    Viewed(tokens::Viewed),
+    Document(documents::Document),
+    Status(Status),
+    #[command(subcommand)]
+    Dead(DeadCommand),
+    Schema(Schema),
+}
+
+/// Why a command that only reads has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum QueryError {
+    /// The settings cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The server cannot be asked.
+    #[error("{url}")]
+    Server {
+        /// The server, without its password.
+        url: String,
+        source: Box<AskError>,
+    },
+    /// There is no such thing in the program itself.
+    #[error("there is no schema {name:?}; `rollcall schema` lists what there is")]
+    NoSchema { name: String },
+    /// The answer cannot be written.
+    #[error("cannot write the answer")]
+    Output(#[from] io::Error),
+    /// The answer cannot be put into JSON.
+    #[error("cannot put the answer into JSON")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Runs a command.
+pub(crate) fn run(command: &QueryCommand) -> Result<(), QueryError> {
+    match command {
+        QueryCommand::Online(query) => play(query),
+        QueryCommand::User(query) => play(query),
+        QueryCommand::Presence(query) => play(query),
+        QueryCommand::Sessions(query) => play(query),
+        QueryCommand::Recent(query) => play(query),
+        QueryCommand::Viewed(query) => play(query),
+        QueryCommand::Document(query) => play(query),
+        QueryCommand::Status(query) => play(query),
+        QueryCommand::Dead(DeadCommand::List(query)) => play(query),
+        QueryCommand::Dead(DeadCommand::Show(query)) => play(query),
+        QueryCommand::Schema(schema) => schema.run(),
+    }
+}
+
+/// A question to the state.
+pub(crate) trait Query {
+    type Answer: Answer;
+
+    /// The settings.
+    fn config(&self) -> Result<Config, ConfigError>;
+
+    /// How to show the answer.
+    fn output(&self) -> &Output;
+
+    /// Asks.
+    async fn ask(&self, state: &mut State) -> Result<Self::Answer, AskError>;
+}
+
+/// An answer: its serialisation is what programs read, so its names stay.
+pub(crate) trait Answer: Serialize {
+    /// Shows it to people.
+    fn show(&self, page: &mut Page);
+}
+
+/// How to show the answer.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Output {
+    /// Print one JSON document, for programs: times are epoch milliseconds (…_ms)
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How much of a list to show.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Limit {
+    /// Show at most so many; 0 for all
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    limit: usize,
+}
+
+impl Limit {
+    pub(crate) fn get(&self) -> usize {
+        if self.limit == 0 { usize::MAX } else { self.limit }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn play<Q: Query>(query: &Q) -> Result<(), QueryError> {
+    let config = query.config()?;
+    // The filter was read once already, when the settings were checked.
+    let _checked = log::install(&config.log);
+    let answer = async { query.ask(&mut State::open(&config).await?).await };
+    let failed = |source| QueryError::Server {
+        url: config.redis.url().to_string(),
+        source: Box::new(source),
+    };
+    show(&answer.await.map_err(failed)?, query.output())
+}
+
+/// Prints an answer.
+pub(crate) fn show(answer: &impl Answer, output: &Output) -> Result<(), QueryError> {
+    let text = if output.json {
+        let mut text = serde_json::to_string(answer)?;
+        text.push('\n');
+        text
+    } else {
+        let mut page = Page::new();
+        answer.show(&mut page);
+        page.into_text()
+    };
+    Ok(table::print(&text)?)
+}
+
+/// Declares what [`Query`] asks of a command with the usual flags.
+macro_rules! settings {
+    () => {
+        fn config(&self) -> Result<rollcall::config::Config, rollcall::config::ConfigError> {
+            self.flags.load()
+        }
+
+        fn output(&self) -> &$crate::query::Output {
+            &self.output
+        }
+    };
+}
+pub(crate) use settings;
+
+/// The flags of a command that asks the state.
+pub(crate) type QueryFlags = Flags<rollcall::config::settings::QueryFlags>;
+
+/// The flags of a command that asks about the stream.
+pub(crate) type StreamFlags = Flags<rollcall::config::settings::StreamFlags>;

@@ -1,0 +1,157 @@
+//! `sessions`.
+
+use clap::builder::NonEmptyStringValueParser;
+use rollcall::redis::query::sessions::{self, Session};
+use rollcall::redis::query::{AskError, Listed, State};
+use serde::Serialize;
+
+use super::{Answer, Limit, Output, Query, QueryFlags, settings};
+use crate::table::{Page, Table, escape_json, length, plural, time};
+
+/// Active sessions, the last active first, or one session with its data.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Sessions {
+    /// Only this user's
+    #[arg(long, value_name = "USER", conflicts_with = "sid")]
+    user: Option<String>,
+    /// All about this session, its data and how long that is kept included
+    #[arg(long, value_name = "SID", value_parser = NonEmptyStringValueParser::new())]
+    sid: Option<String>,
+    #[command(flatten)]
+    limit: Limit,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    flags: QueryFlags,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(crate) enum SessionsAnswer {
+    All {
+        now_ms: u64,
+        count: u64,
+        sessions: Vec<Session>,
+    },
+    /// `null` for a session that is not known.
+    One(Option<Box<One>>),
+}
+
+/// One session. Its data is the text that was sent: JSON, unless another writer stored it.
+#[derive(Serialize)]
+pub(crate) struct One {
+    now_ms: u64,
+    sid: String,
+    active: bool,
+    user: Option<String>,
+    ip: Option<String>,
+    ua: Option<String>,
+    last_activity_ms: Option<u64>,
+    data: Option<String>,
+    data_ttl_ms: Option<u64>,
+}
+
+impl Query for Sessions {
+    type Answer = SessionsAnswer;
+    settings!();
+
+    async fn ask(&self, state: &mut State) -> Result<SessionsAnswer, AskError> {
+        match &self.sid {
+            Some(sid) => one(state, sid).await,
+            None => self.all(state).await,
+        }
+    }
+}
+
+impl Sessions {
+    async fn all(&self, state: &mut State) -> Result<SessionsAnswer, AskError> {
+        let (now_ms, limit) = (state.now_ms, self.limit.get());
+        let since_ms = now_ms.saturating_sub(state.deployment.session_ttl_ms);
+        let mut parts = Vec::new();
+        for partition in &mut state.partitions {
+            let (connection, keys) = (&mut partition.connection, &partition.keys);
+            let user = self.user.as_deref();
+            parts.push(sessions::active(connection, keys, since_ms, user, limit).await?);
+        }
+        let Listed { count, items } = Listed::merged(parts, limit, Session::newest_first);
+        Ok(SessionsAnswer::All { now_ms, count, sessions: items })
+    }
+}
+
+async fn one(state: &mut State, sid: &str) -> Result<SessionsAnswer, AskError> {
+    let (now_ms, ttl_ms) = (state.now_ms, state.deployment.session_ttl_ms);
+    let partition = state.partition_of(sid);
+    let found = sessions::session(&mut partition.connection, &partition.keys, sid).await?;
+    Ok(SessionsAnswer::One(found.map(|kept| {
+        let last_activity_ms = kept.entry.as_ref().map(|entry| entry.last_activity_ms);
+        let (user, ip, ua) = match kept.entry {
+            Some(entry) => (Some(entry.user), Some(entry.ip), Some(entry.ua)),
+            None => (None, None, None),
+        };
+        Box::new(One {
+            now_ms,
+            sid: sid.to_owned(),
+            active: last_activity_ms.is_some_and(|ms| ms.saturating_add(ttl_ms) > now_ms),
+            user,
+            ip,
+            ua,
+            last_activity_ms,
+            data: kept.data,
+            data_ttl_ms: kept.data_ttl_ms,
+        })
+    })))
+}
+
+impl Answer for SessionsAnswer {
+    fn show(&self, page: &mut Page) {
+        match self {
+            Self::One(None) => {
+                page.line("There is no such session: it never was, ended or expired.")
+            }
+            Self::One(Some(one)) => one.show(page),
+            Self::All { count: 0, .. } => page.line("No active sessions."),
+            Self::All { now_ms, count, sessions } => {
+                page.line(plural(*count, "active session", "active sessions"));
+                let mut table = Table::new(&[
+                    "SESSION…",
+                    "USER…",
+                    "LAST ACTIVITY",
+                    "AGE",
+                    "IP…",
+                    "USER AGENT…",
+                ]);
+                for Session { sid, user, ip, ua, last_activity_ms } in sessions {
+                    let [at, age] = time(*last_activity_ms, *now_ms);
+                    table.row([sid, user, &at, &age, ip, ua]);
+                }
+                page.table(&table);
+                page.more(*count, sessions.len());
+            }
+        }
+    }
+}
+
+impl One {
+    fn show(&self, page: &mut Page) {
+        let mut table = Table::new(&["", ""]);
+        table.row(["session", &self.sid]);
+        table.row(["user", self.user.as_deref().unwrap_or("")]);
+        if let Some(ms) = self.last_activity_ms {
+            let [at, age] = time(ms, self.now_ms);
+            let state = if self.active { "" } else { "; expired" };
+            table.row(["last activity", &format!("{at} ({age}{state})")]);
+        }
+        table.row(["ip", self.ip.as_deref().unwrap_or("")]);
+        table.row(["user agent", self.ua.as_deref().unwrap_or("")]);
+        let kept = self.data_ttl_ms.map(|ms| format!("for {}", length(ms)));
+        match (&self.data, kept) {
+            (Some(_), Some(kept)) => table.row(["data kept", &kept]),
+            (Some(_), None) => table.row(["data kept", "without an expiry"]),
+            (None, _) => table.row(["data", "none"]),
+        }
+        page.table(&table);
+        if let Some(data) = &self.data {
+            page.line(escape_json(data));
+        }
+    }
+}
