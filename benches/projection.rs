@@ -29,7 +29,8 @@ fn main() {
         let mut args = std::env::args().skip_while(|arg| arg != name);
         args.nth(1).and_then(|value| value.parse().ok()).unwrap_or(default)
     };
-    let (events, rounds, batch) = (option("--events", 200_000), option("--rounds", 5), option("--batch", 500));
+    let (events, rounds, batch) =
+        (option("--events", 200_000), option("--rounds", 5), option("--batch", 500));
     let users = option("--users", 100_000);
     let server = PrivateServer::start(Options::default()).unwrap();
     pin(server.pid().unwrap(), 0);
@@ -44,7 +45,10 @@ fn main() {
         floor.push(measure(&mut conn, events, users, || read_and_acknowledge(&server, batch)));
         projected.push(measure(&mut conn, events, users, || project(&server, batch)));
     }
-    println!("{:<24}{:>12}{:>18}{:>18}{:>9}", "", "events/s", "server µs/event", "client µs/event", "× floor");
+    println!(
+        "{:<24}{:>12}{:>18}{:>18}{:>9}",
+        "", "events/s", "server µs/event", "client µs/event", "× floor"
+    );
     let base = median(&floor, |c| c.server_us);
     for (name, costs) in [("floor: read + ack", &floor), ("rollcall, everything on", &projected)] {
         let server_us = median(costs, |c| c.server_us);
@@ -91,14 +95,60 @@ fn fill(conn: &mut Connection, events: u64, users: u64, minutes_ago: u64) {
         let mut pipe = redis::pipe();
         for n in first..(first + 1000).min(events) {
             let user = rng.u64(..users);
-            let add = pipe.cmd("XADD").arg("rollcall:events").arg(format!("{}-{n}", start_ms + n * 60_000 / events));
-            let (ip, ua) = (format!("10.0.{}.{}", user / 256 % 256, user % 256), "Mozilla/5.0 (X11; Linux x86_64)");
+            let add = pipe
+                .cmd("XADD")
+                .arg("rollcall:events")
+                .arg(format!("{}-{n}", start_ms + n * 60_000 / events));
+            let (ip, ua) = (
+                format!("10.0.{}.{}", user / 256 % 256, user % 256),
+                "Mozilla/5.0 (X11; Linux x86_64)",
+            );
             let user_name = format!("user{user}");
             match rng.u32(..20) {
-                0..16 => add.arg("type").arg("heartbeat").arg("user").arg(user_name).arg("ip").arg(ip).arg("ua").arg(ua).arg("page").arg("/home"),
-                16 | 17 => add.arg("type").arg("view").arg("user").arg(user_name).arg("token").arg(format!("token{user}")).arg("item").arg(format!("item{}", rng.u32(..5000))),
-                18 => add.arg("type").arg("login").arg("user").arg(user_name).arg("token").arg(format!("token{user}")).arg("ip").arg(ip).arg("ua").arg(ua),
-                _ => add.arg("type").arg("session").arg("sid").arg(format!("sid{user}")).arg("user").arg(user_name).arg("ip").arg(ip).arg("ua").arg(ua).arg("data").arg("{\"cart\":[1,2,3],\"theme\":\"dark\"}"),
+                0..16 => add
+                    .arg("type")
+                    .arg("heartbeat")
+                    .arg("user")
+                    .arg(user_name)
+                    .arg("ip")
+                    .arg(ip)
+                    .arg("ua")
+                    .arg(ua)
+                    .arg("page")
+                    .arg("/home"),
+                16 | 17 => add
+                    .arg("type")
+                    .arg("view")
+                    .arg("user")
+                    .arg(user_name)
+                    .arg("token")
+                    .arg(format!("token{user}"))
+                    .arg("item")
+                    .arg(format!("item{}", rng.u32(..5000))),
+                18 => add
+                    .arg("type")
+                    .arg("login")
+                    .arg("user")
+                    .arg(user_name)
+                    .arg("token")
+                    .arg(format!("token{user}"))
+                    .arg("ip")
+                    .arg(ip)
+                    .arg("ua")
+                    .arg(ua),
+                _ => add
+                    .arg("type")
+                    .arg("session")
+                    .arg("sid")
+                    .arg(format!("sid{user}"))
+                    .arg("user")
+                    .arg(user_name)
+                    .arg("ip")
+                    .arg(ip)
+                    .arg("ua")
+                    .arg(ua)
+                    .arg("data")
+                    .arg("{\"cart\":[1,2,3],\"theme\":\"dark\"}"),
             };
         }
         pipe.exec(conn).unwrap();
@@ -109,18 +159,32 @@ fn fill(conn: &mut Connection, events: u64, users: u64, minutes_ago: u64) {
 async fn read_and_acknowledge(server: &PrivateServer, batch: u64) {
     let info = redis::IntoConnectionInfo::into_connection_info(server.url()).unwrap();
     let mut connection = connect(&info, "rollcall:events", Duration::from_secs(10)).await.unwrap();
-    let create = redis::cmd("XGROUP").arg("CREATE").arg("rollcall:events").arg("rollcall").arg("0").to_owned();
+    let create = redis::cmd("XGROUP")
+        .arg("CREATE")
+        .arg("rollcall:events")
+        .arg("rollcall")
+        .arg("0")
+        .to_owned();
     // The second time the group is there.
     let _exists = create.exec_async(&mut connection).await;
-    let reader = StreamReader { stream: "rollcall:events".into(), group: "rollcall".into(), consumer: "floor".into() };
+    let reader = StreamReader {
+        stream: "rollcall:events".into(),
+        group: "rollcall".into(),
+        consumer: "floor".into(),
+    };
     loop {
-        let delivered = reader.read_new(&mut connection, batch as usize, Duration::from_millis(1)).await.unwrap();
+        let delivered = reader
+            .read_new(&mut connection, batch as usize, Duration::from_millis(1))
+            .await
+            .unwrap();
         if delivered.entries.is_empty() {
             return;
         }
         let mut ack = redis::cmd("XACK");
         ack.arg("rollcall:events").arg("rollcall");
-        delivered.entries.iter().for_each(|entry| drop(ack.arg(entry.id.to_string())));
+        for entry in &delivered.entries {
+            ack.arg(entry.id.to_string());
+        }
         ack.exec_async(&mut connection).await.unwrap();
     }
 }
@@ -128,15 +192,28 @@ async fn read_and_acknowledge(server: &PrivateServer, batch: u64) {
 #[tokio::main(flavor = "current_thread")]
 async fn project(server: &PrivateServer, batch: u64) {
     let (url, batch) = (server.url(), batch.to_string());
-    let config = Config::resolve(&Gathered::from_flags([("redis-url", &url), ("batch", &batch)]).unwrap()).unwrap();
+    let config =
+        Config::resolve(&Gathered::from_flags([("redis-url", &url), ("batch", &batch)]).unwrap())
+            .unwrap();
     let (stop, stopped) = watch::channel(false);
     let pulse = Health::new(Duration::from_secs(60)).add("bench".to_owned());
-    let projector = tokio::spawn(Projector::new(&config, 0, "bench".to_owned(), pulse, stopped).run());
-    let mut connection = connect(&config.redis.connection_info(), &Keys::new("", 1, 0).meta(), Duration::from_secs(10)).await.unwrap();
+    let projector =
+        tokio::spawn(Projector::new(&config, 0, "bench".to_owned(), pulse, stopped).run());
+    let mut connection = connect(
+        &config.redis.connection_info(),
+        &Keys::new("", 1, 0).meta(),
+        Duration::from_secs(10),
+    )
+    .await
+    .unwrap();
     loop {
         tokio::time::sleep(Duration::from_millis(20)).await;
-        let groups: Vec<std::collections::HashMap<String, redis::Value>> =
-            redis::cmd("XINFO").arg("GROUPS").arg("rollcall:events").query_async(&mut connection).await.unwrap();
+        let groups: Vec<std::collections::HashMap<String, redis::Value>> = redis::cmd("XINFO")
+            .arg("GROUPS")
+            .arg("rollcall:events")
+            .query_async(&mut connection)
+            .await
+            .unwrap();
         let Some(group) = groups.first() else { continue };
         let zero = |name: &str| group.get(name) == Some(&redis::Value::Int(0));
         if zero("lag") && zero("pending") {
@@ -154,7 +231,10 @@ fn info(conn: &mut Connection, name: &str) -> Option<String> {
 
 /// Seconds of CPU the server has used, by its own account.
 fn server_cpu(conn: &mut Connection) -> f64 {
-    ["used_cpu_user", "used_cpu_sys"].iter().map(|name| info(conn, name).unwrap().parse::<f64>().unwrap()).sum()
+    ["used_cpu_user", "used_cpu_sys"]
+        .iter()
+        .map(|name| info(conn, name).unwrap().parse::<f64>().unwrap())
+        .sum()
 }
 
 /// Seconds of CPU this process has used; the kernel counts in hundredths.
@@ -166,7 +246,9 @@ fn own_cpu() -> f64 {
 
 /// Keeps a process on one core, where `taskset` can.
 fn pin(pid: u32, core: u32) {
-    let pinned = std::process::Command::new("taskset").args(["-acp", &core.to_string(), &pid.to_string()]).output();
+    let pinned = std::process::Command::new("taskset")
+        .args(["-acp", &core.to_string(), &pid.to_string()])
+        .output();
     if !pinned.is_ok_and(|output| output.status.success()) {
         println!("not pinned: no taskset here");
     }

@@ -74,16 +74,28 @@ impl Decoder<'_> {
     fn fields<'a>(&self, entry: &'a Entry) -> Result<Members<'a>, Rejection> {
         let limits = &self.rules.limits;
         if entry.fields.len() > limits.max_fields {
-            let detail = format!("the entry has {} fields; the limit is {}", entry.fields.len(), limits.max_fields);
+            let detail = format!(
+                "the entry has {} fields; the limit is {}",
+                entry.fields.len(),
+                limits.max_fields
+            );
             return Err(Rejection::new(Reason::TooManyFields, detail));
         }
         let mut members = Members::default();
         for (name, value) in &entry.fields {
             let known = Name::from_name(name);
-            let limit = if known == Some(Name::Data) { limits.max_data_bytes } else { limits.max_field_bytes };
+            let limit = if known == Some(Name::Data) {
+                limits.max_data_bytes
+            } else {
+                limits.max_field_bytes
+            };
             let longest = name.len().max(value.len());
             if longest > limit {
-                return Err(Rejection::too_long(known.map_or("a field", Name::name), longest, limit));
+                return Err(Rejection::too_long(
+                    known.map_or("a field", Name::name),
+                    longest,
+                    limit,
+                ));
             }
             if let Some(name) = known {
                 members.set(name, Some(Member::flat(value)));
@@ -93,7 +105,12 @@ impl Decoder<'_> {
     }
 
     /// A packed entry: each element is an event of its own.
-    fn packed<'a>(&self, fields: &Members<'a>, format: Format, raw: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
+    fn packed<'a>(
+        &self,
+        fields: &Members<'a>,
+        format: Format,
+        raw: &'a [u8],
+    ) -> Result<Decoded<'a>, Rejection> {
         if fields.get(Name::Type).is_some() {
             let detail = "data is an array though the entry has a type; leave type out to pack events, \
                           or send one object";
@@ -101,7 +118,10 @@ impl Decoder<'_> {
         }
         let limit = self.rules.limits.max_events;
         let elements = format.elements(raw, limit).map_err(malformed)?.ok_or_else(|| {
-            Rejection::new(Reason::TooManyEvents, format!("data packs more than {limit} events; send fewer an entry"))
+            Rejection::new(
+                Reason::TooManyEvents,
+                format!("data packs more than {limit} events; send fewer an entry"),
+            )
         })?;
         let mut decoded = Decoded::default();
         for (index, element) in elements.into_iter().enumerate() {
@@ -117,7 +137,12 @@ impl Decoder<'_> {
     }
 
     /// An object's members over those outside of it, and over both those of the object in its `data`.
-    fn object<'a>(&self, format: Format, raw: &'a [u8], outer: Members<'a>) -> Result<Members<'a>, Rejection> {
+    fn object<'a>(
+        &self,
+        format: Format,
+        raw: &'a [u8],
+        outer: Members<'a>,
+    ) -> Result<Members<'a>, Rejection> {
         let members = read_object(format, raw)?.over(&outer);
         match envelope(&members) {
             Some(data) if data.shape == Shape::Object => {
@@ -169,7 +194,8 @@ fn read_object(format: Format, raw: &[u8]) -> Result<Members<'_>, Rejection> {
 /// `data`, unless it is a session's own: that is so beside `type session` and a `sid`.
 fn envelope<'m, 'a>(members: &'m Members<'a>) -> Option<&'m Member<'a>> {
     let data = members.get(Name::Data)?;
-    let is_session = members.get(Name::Type).is_some_and(|member| member.value.as_ref() == b"session");
+    let is_session =
+        members.get(Name::Type).is_some_and(|member| member.value.as_ref() == b"session");
     (!(is_session && members.get(Name::Sid).is_some())).then_some(data)
 }
 
@@ -180,7 +206,9 @@ fn content_format(members: &Members<'_>) -> Result<Format, Rejection> {
     let media_type = full.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match media_type.as_str() {
         "application/json" | "text/json" => Ok(Format::Json),
-        "application/msgpack" | "application/x-msgpack" | "application/vnd.msgpack" => Ok(Format::MessagePack),
+        "application/msgpack" | "application/x-msgpack" | "application/vnd.msgpack" => {
+            Ok(Format::MessagePack)
+        }
         other if other.ends_with("+json") => Ok(Format::Json),
         _ => Err(Rejection::new(
             Reason::UnsupportedContentType,

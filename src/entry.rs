@@ -80,7 +80,12 @@ mod tests {
         let field = |n: &str, v: &str| (n.as_bytes().to_vec(), v.as_bytes().to_vec());
         let entry = Entry {
             id: EntryId { ms: 1, seq: 0 },
-            fields: vec![field("user", "alice"), field("user", "bob"), field("ip", "x"), field("ip", "")],
+            fields: vec![
+                field("user", "alice"),
+                field("user", "bob"),
+                field("ip", "x"),
+                field("ip", ""),
+            ],
         };
         assert_eq!(entry.get(b"user"), Some(&b"bob"[..]));
         assert_eq!(entry.get(b"ip"), None);

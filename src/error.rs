@@ -49,7 +49,9 @@ pub enum Error {
         own: String,
     },
     /// The state was written by another version of Rollcall.
-    #[error("{key} says state format {stored}; this version keeps format {own}: run the version that wrote it, or use another prefix")]
+    #[error(
+        "{key} says state format {stored}; this version keeps format {own}: run the version that wrote it, or use another prefix"
+    )]
     Format {
         /// The key that holds the format.
         key: String,
@@ -80,7 +82,9 @@ impl Error {
         match self {
             Self::Settings { .. } | Self::Format { .. } => Verdict::Fatal,
             Self::Redis { source, .. } if is_script_failure(source) => Verdict::Poison,
-            Self::Redis { .. } | Self::Reply { .. } | Self::Deadline { .. } | Self::ReaderGone => Verdict::Reconnect,
+            Self::Redis { .. } | Self::Reply { .. } | Self::Deadline { .. } | Self::ReaderGone => {
+                Verdict::Reconnect
+            }
         }
     }
 

@@ -41,7 +41,9 @@ impl Failpoint {
             Some((name.to_owned(), pass.parse().ok()?))
         });
         match armed {
-            Some((name, pass)) if name == self.name() => PASSES.fetch_add(1, Ordering::Relaxed) + 1 == *pass,
+            Some((name, pass)) if name == self.name() => {
+                PASSES.fetch_add(1, Ordering::Relaxed) + 1 == *pass
+            }
             _ => false,
         }
     }

@@ -54,7 +54,8 @@ impl<'s, 'a> Folder<'s, 'a> {
         if !self.added.insert(entry.id) {
             return;
         }
-        let Decoded { events, rejected } = decode(entry, self.settings.partition, &self.settings.rules);
+        let Decoded { events, rejected } =
+            decode(entry, self.settings.partition, &self.settings.rules);
         let before = self.plan.letters.len();
         for rejected in rejected {
             self.plan.letters.push(letter(entry, rejected));
@@ -92,7 +93,8 @@ impl<'s, 'a> Folder<'s, 'a> {
     pub fn finish(mut self, avoided: &Avoided) -> Plan<'a> {
         let plan = &mut self.plan;
         plan.activity.retain(|user, _| !avoided.activity.contains(user.as_ref()));
-        plan.connections.retain(|connection, _| !avoided.documents.contains(connection.doc.as_ref()));
+        plan.connections
+            .retain(|connection, _| !avoided.documents.contains(connection.doc.as_ref()));
         for (token, merge) in &mut plan.tokens {
             if avoided.viewed.contains(token.as_ref()) {
                 merge.items.clear();
@@ -109,7 +111,8 @@ impl<'s, 'a> Folder<'s, 'a> {
     fn acknowledge(&mut self, id: EntryId, events: &[Event<'a>]) {
         let acks = &mut self.plan.acks;
         let counted = self.settings.projections.contains(Projection::Ranking);
-        let views = || events.iter().filter_map(|event| viewed_item(&event.kind)).filter(|_| counted);
+        let views =
+            || events.iter().filter_map(|event| viewed_item(&event.kind)).filter(|_| counted);
         match views().count() {
             0 => acks.plain.push(id),
             1 => {
@@ -152,8 +155,14 @@ impl Avoided {
             projections.fold(event, 0, &mut plan);
         }
         let activity = plan.activity.keys().find(|user| self.activity.contains(user.as_ref()));
-        let viewed = plan.tokens.iter().find(|(token, m)| !m.items.is_empty() && self.viewed.contains(token.as_ref()));
-        let data = plan.sessions.iter().find(|(sid, m)| m.data.is_some() && self.session_data.contains(sid.as_ref()));
+        let viewed = plan
+            .tokens
+            .iter()
+            .find(|(token, m)| !m.items.is_empty() && self.viewed.contains(token.as_ref()));
+        let data = plan
+            .sessions
+            .iter()
+            .find(|(sid, m)| m.data.is_some() && self.session_data.contains(sid.as_ref()));
         let doc = plan.connections.keys().find(|c| self.documents.contains(c.doc.as_ref()));
         None.or(activity.map(|user| format!("user-activity/{user}")))
             .or(viewed.map(|(token, _)| format!("viewed:{token}")))
@@ -163,11 +172,15 @@ impl Avoided {
 }
 
 fn wrong_type_detail(key: &str) -> String {
-    format!("{} holds another type than Rollcall keeps there; rename or delete it, then add the event again", key.escape_debug())
+    format!(
+        "{} holds another type than Rollcall keeps there; rename or delete it, then add the event again",
+        key.escape_debug()
+    )
 }
 
 fn letter<'a>(entry: &'a Entry, Rejected { rejection, element }: Rejected<'a>) -> Letter<'a> {
-    let mut fields: Vec<_> = entry.fields.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).collect();
+    let mut fields: Vec<_> =
+        entry.fields.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).collect();
     if let Some((_, bytes)) = element
         && let Some(data) = fields.iter_mut().rfind(|(name, _)| *name == b"data")
     {

@@ -61,7 +61,13 @@ pub struct Janitor {
 
 impl Janitor {
     /// A janitor for `partition`, called `name`, that stops once `stop` turns true.
-    pub fn new(config: &Config, partition: u16, name: String, pulse: Pulse, stop: watch::Receiver<bool>) -> Self {
+    pub fn new(
+        config: &Config,
+        partition: u16,
+        name: String,
+        pulse: Pulse,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
         let deployment = &config.deployment;
         let keys = Keys::new(&deployment.prefix, deployment.partitions, partition);
         Self {
@@ -90,7 +96,12 @@ impl Janitor {
                 Err(error) => {
                     metrics::redis_error(error.kind());
                     self.pulse.unready(chain(&error));
-                    warn!(partition = self.partition, kind = error.kind(), "not sweeping: {}", chain(&error));
+                    warn!(
+                        partition = self.partition,
+                        kind = error.kind(),
+                        "not sweeping: {}",
+                        chain(&error)
+                    );
                     self.wait(self.settings.interval.max(Duration::from_secs(1))).await;
                 }
             }
@@ -133,7 +144,11 @@ impl Janitor {
     }
 
     /// Looks at that part of a hash that brings a whole pass in [`PASS`].
-    async fn walk(&self, connection: &mut MultiplexedConnection, structure: &'static str) -> Result<(), Error> {
+    async fn walk(
+        &self,
+        connection: &mut MultiplexedConnection,
+        structure: &'static str,
+    ) -> Result<(), Error> {
         let size = self.sweeper.size(connection, structure).await?;
         let share = self.settings.interval.as_secs_f64() / PASS.as_secs_f64();
         let calls = ((size as f64 * share / WALK as f64).ceil() as u64).max(WALK_CALLS);
@@ -189,10 +204,21 @@ impl Janitor {
         metrics::stream_position(self.partition, swept.unfinished_age_ms, blocked);
         let age_s = swept.unfinished_age_ms / 1000;
         if blocked && self.blocked.add(1).is_some() {
-            warn!(partition = self.partition, group = swept.blocked_by, oldest_unfinished_s = age_s, "a group has not finished old entries; the stream cannot be trimmed past them");
+            warn!(
+                partition = self.partition,
+                group = swept.blocked_by,
+                oldest_unfinished_s = age_s,
+                "a group has not finished old entries; the stream cannot be trimmed past them"
+            );
         }
-        if swept.unfinished_age_ms > self.settings.horizon_ms / 10 * 9 && self.blocked.add(1).is_some() {
-            warn!(partition = self.partition, oldest_unfinished_s = age_s, "the oldest unfinished entry nears the horizon");
+        if swept.unfinished_age_ms > self.settings.horizon_ms / 10 * 9
+            && self.blocked.add(1).is_some()
+        {
+            warn!(
+                partition = self.partition,
+                oldest_unfinished_s = age_s,
+                "the oldest unfinished entry nears the horizon"
+            );
         }
     }
 

@@ -100,7 +100,15 @@ mod tests {
         assert_eq!(parse_time("2026-09-21T14:13:20.1239Z"), Some(1_790_000_000_123));
         assert_eq!(parse_time("2026-09-21T16:13:20.123+02:00"), Some(1_790_000_000_123));
         assert_eq!(parse_time("1969-12-31T23:59:59Z"), Some(0));
-        for bad in ["1790000000", "179000000012x", "-790000000123", "yesterday", "", "1e12", "2026-09-21x14:13:20Z"] {
+        for bad in [
+            "1790000000",
+            "179000000012x",
+            "-790000000123",
+            "yesterday",
+            "",
+            "1e12",
+            "2026-09-21x14:13:20Z",
+        ] {
             assert_eq!(parse_time(bad), None, "{bad}");
         }
     }
@@ -109,7 +117,10 @@ mod tests {
     fn event_time_is_bounded_by_the_entry_and_by_thirteen_digits() {
         let entry = 1_790_000_000_000;
         assert_eq!(EventTime::of_event(None, entry, 60_000).millis(), entry);
-        assert_eq!(EventTime::of_event(Some(entry + 60_001), entry, 60_000).millis(), entry + 60_000);
+        assert_eq!(
+            EventTime::of_event(Some(entry + 60_001), entry, 60_000).millis(),
+            entry + 60_000
+        );
         assert_eq!(EventTime::of_event(Some(5), entry, 60_000), EventTime::MIN);
         assert_eq!(EventTime::of_event(None, u64::MAX, 60_000), EventTime::MAX);
     }

@@ -45,7 +45,11 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     /// Starts the loops and the HTTP pages.
-    pub(crate) async fn start(config: &Config, roles: Roles, metrics: PrometheusHandle) -> Result<Self, RunError> {
+    pub(crate) async fn start(
+        config: &Config,
+        roles: Roles,
+        metrics: PrometheusHandle,
+    ) -> Result<Self, RunError> {
         let (stop, stopped) = watch::channel(false);
         // A call may take a deadline, and another one for the reply that does not come.
         let health = Health::new(config.worker.batch_deadline * 3 + Duration::from_secs(30));
@@ -55,12 +59,14 @@ impl Fleet {
         for partition in 0..config.deployment.partitions {
             if roles.worker {
                 let pulse = health.add(format!("worker of partition {partition}"));
-                let projector = Projector::new(config, partition, consumer.clone(), pulse, stopped.clone());
+                let projector =
+                    Projector::new(config, partition, consumer.clone(), pulse, stopped.clone());
                 fleet.loops.spawn(projector.run());
             }
             if roles.janitor {
                 let pulse = health.add(format!("janitor of partition {partition}"));
-                let janitor = Janitor::new(config, partition, consumer.clone(), pulse, stopped.clone());
+                let janitor =
+                    Janitor::new(config, partition, consumer.clone(), pulse, stopped.clone());
                 fleet.loops.spawn(janitor.run());
             }
         }
@@ -110,7 +116,11 @@ impl Fleet {
 }
 
 /// Plays the roles until SIGTERM, SIGINT or SIGHUP.
-pub(crate) async fn run(config: &Config, roles: Roles, metrics: PrometheusHandle) -> Result<(), RunError> {
+pub(crate) async fn run(
+    config: &Config,
+    roles: Roles,
+    metrics: PrometheusHandle,
+) -> Result<(), RunError> {
     let mut fleet = Fleet::start(config, roles, metrics).await?;
     tokio::select! {
         error = fleet.failed() => {

@@ -29,7 +29,9 @@ impl<'a> Document<'a> {
         let action = match members.choice(Name::Action, &["join", "leave"])? {
             Some("join") => DocumentAction::Join,
             Some(_) => DocumentAction::Leave,
-            None => return Err(Rejection::missing(Name::Action, "send action join or action leave")),
+            None => {
+                return Err(Rejection::missing(Name::Action, "send action join or action leave"));
+            }
         };
         Ok(Self {
             doc: members.required_id(Name::Doc, limits)?,

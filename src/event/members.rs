@@ -187,8 +187,13 @@ impl Rejection {
 /// The beginning of a value, printable and short enough for a message.
 fn excerpt(bytes: &[u8]) -> String {
     const SHOWN: usize = 40;
-    let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]).escape_debug().to_string();
-    if bytes.len() > SHOWN { format!("\"{shown}…\" ({} bytes)", bytes.len()) } else { format!("\"{shown}\"") }
+    let shown =
+        String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]).escape_debug().to_string();
+    if bytes.len() > SHOWN {
+        format!("\"{shown}…\" ({} bytes)", bytes.len())
+    } else {
+        format!("\"{shown}\"")
+    }
 }
 
 /// The members of one event by name; absent, empty and null ones are not there.
@@ -244,7 +249,11 @@ impl<'a> Members<'a> {
     }
 
     /// An identifier that may be absent.
-    pub(super) fn optional_id(&self, name: Name, limits: &Limits) -> Result<Option<Text<'a>>, Rejection> {
+    pub(super) fn optional_id(
+        &self,
+        name: Name,
+        limits: &Limits,
+    ) -> Result<Option<Text<'a>>, Rejection> {
         let Some(bytes) = self.bytes(name)? else { return Ok(None) };
         if bytes.len() > limits.max_identifier_bytes {
             return Err(Rejection::too_long(name.name(), bytes.len(), limits.max_identifier_bytes));
@@ -265,7 +274,11 @@ impl<'a> Members<'a> {
     }
 
     /// One of a few words.
-    pub(super) fn choice(&self, name: Name, words: &[&'static str]) -> Result<Option<&'static str>, Rejection> {
+    pub(super) fn choice(
+        &self,
+        name: Name,
+        words: &[&'static str],
+    ) -> Result<Option<&'static str>, Rejection> {
         let Some(bytes) = self.bytes(name)? else { return Ok(None) };
         match words.iter().find(|word| word.as_bytes() == bytes.as_ref()) {
             Some(word) => Ok(Some(word)),
@@ -299,7 +312,9 @@ impl<'a> Members<'a> {
             shape => shape.to_string(),
         };
         let rejection = || {
-            let detail = format!("time is {found}; send milliseconds since the epoch (13 digits) or RFC 3339");
+            let detail = format!(
+                "time is {found}; send milliseconds since the epoch (13 digits) or RFC 3339"
+            );
             Rejection::new(Reason::InvalidTime, detail)
         };
         time.map(Some).ok_or_else(rejection)
@@ -308,7 +323,8 @@ impl<'a> Members<'a> {
     /// A session's data as JSON text: verbatim from a flat entry, compact otherwise.
     pub(super) fn session_data(&self, limits: &Limits) -> Result<Option<Text<'a>>, Rejection> {
         let Some(member) = self.get(Name::Data) else { return Ok(None) };
-        let text = member.json().map_err(|malformed| Rejection::malformed(Name::Data, &malformed))?;
+        let text =
+            member.json().map_err(|malformed| Rejection::malformed(Name::Data, &malformed))?;
         if text.len() > limits.max_data_bytes {
             return Err(Rejection::too_long("data", text.len(), limits.max_data_bytes));
         }

@@ -105,7 +105,8 @@ pub(super) fn compact(raw: &[u8]) -> Result<String, Malformed> {
             bytes.push(byte);
         }
     });
-    Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+    Ok(String::from_utf8(bytes)
+        .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
 }
 
 fn check_depth(raw: &[u8]) -> Result<(), Malformed> {

@@ -165,10 +165,13 @@ fn write_scalar(raw: &[u8], json: &mut String) -> Result<(), Malformed> {
             json.push_str(&serde_json::Value::from(text.as_ref()).to_string());
         }
         Shape::Integer => json.push_str(&String::from_utf8_lossy(&member.value)),
-        Shape::Boolean => json.push_str(if raw[0] == Marker::True.to_u8() { "true" } else { "false" }),
+        Shape::Boolean => {
+            json.push_str(if raw[0] == Marker::True.to_u8() { "true" } else { "false" })
+        }
         Shape::Null => json.push_str("null"),
         Shape::Number => {
-            let number: f64 = rmp_serde::from_slice(raw).map_err(|error| syntax(error.to_string()))?;
+            let number: f64 =
+                rmp_serde::from_slice(raw).map_err(|error| syntax(error.to_string()))?;
             let Some(number) = serde_json::Number::from_f64(number) else {
                 return Err(not_json("a number that is not finite", "send null or text"));
             };
@@ -200,7 +203,12 @@ mod tests {
 
     #[test]
     fn claims_of_billions_are_only_claims() {
-        for head in [&b"\xdd\xff\xff\xff\xff"[..], b"\xdf\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff"] {
+        for head in [
+            &b"\xdd\xff\xff\xff\xff"[..],
+            b"\xdf\xff\xff\xff\xff",
+            b"\xdb\xff\xff\xff\xff",
+            b"\xc6\xff\xff\xff\xff",
+        ] {
             assert!(check(head).is_err());
             assert!(members(head).is_err());
             assert!(!matches!(elements(head, 1000), Ok(Some(_))));
@@ -216,7 +224,9 @@ mod tests {
 
     #[test]
     fn what_json_cannot_say_is_refused() {
-        for raw in [&b"\xc4\x01a"[..], b"\xd6\xff\0\0\0\0", b"\x81\x01\x02", b"\xcb\x7f\xf8\0\0\0\0\0\0"] {
+        for raw in
+            [&b"\xc4\x01a"[..], b"\xd6\xff\0\0\0\0", b"\x81\x01\x02", b"\xcb\x7f\xf8\0\0\0\0\0\0"]
+        {
             assert!(matches!(to_json(raw), Err(Malformed::NotJson { .. })), "{raw:?}");
         }
     }

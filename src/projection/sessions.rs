@@ -8,7 +8,8 @@ use super::{Context, drain, walk};
 use crate::event::{Event, Kind, Session, SessionAction, Text};
 use crate::op::{Ending, Plan, SessionMerge, Sweep, keep_latest};
 
-pub(super) const SWEEPS: &[Sweep] = &[walk("sessions"), walk("session_data"), drain("sessions_ended")];
+pub(super) const SWEEPS: &[Sweep] =
+    &[walk("sessions"), walk("session_data"), drain("sessions_ended")];
 
 /// The stored value. `last_activity` stands first: the script compares the beginnings.
 #[derive(Serialize)]
@@ -24,7 +25,9 @@ struct Value<'e> {
 pub(super) fn fold<'a>(event: &Event<'a>, context: &Context, plan: &mut Plan<'a>) {
     let ending = Ending { entry_ms: context.entry_ms, time: event.time };
     match &event.kind {
-        Kind::Heartbeat(e) if context.on => touch(plan, event, e.sid.as_ref(), [&e.user, &e.ip, &e.ua]),
+        Kind::Heartbeat(e) if context.on => {
+            touch(plan, event, e.sid.as_ref(), [&e.user, &e.ip, &e.ua])
+        }
         Kind::Login(e) if context.on => touch(plan, event, e.sid.as_ref(), [&e.user, &e.ip, &e.ua]),
         Kind::Logout(e) => {
             if let Some(sid) = &e.sid {
@@ -48,7 +51,12 @@ fn session<'p, 'a>(plan: &'p mut Plan<'a>, sid: &Text<'a>) -> &'p mut SessionMer
     plan.sessions.entry(sid.clone()).or_default()
 }
 
-fn touch<'a>(plan: &mut Plan<'a>, event: &Event<'a>, sid: Option<&Text<'a>>, [user, ip, ua]: [&str; 3]) {
+fn touch<'a>(
+    plan: &mut Plan<'a>,
+    event: &Event<'a>,
+    sid: Option<&Text<'a>>,
+    [user, ip, ua]: [&str; 3],
+) {
     let Some(sid) = sid else { return };
     let value = Value { last_activity: event.time.millis(), sid, session_id: sid, user, ip, ua };
     keep_latest(&mut session(plan, sid).touched, event.time, super::to_json(&value));

@@ -20,14 +20,23 @@ pub(super) fn fold<'a>(event: &Event<'a>, context: &Context, plan: &mut Plan<'a>
         Kind::Logout(e) => {
             if let Some(token) = &e.token {
                 let merge = plan.tokens.entry(token.clone()).or_default();
-                Ending::merge(&mut merge.ended, Ending { entry_ms: context.entry_ms, time: event.time });
+                Ending::merge(
+                    &mut merge.ended,
+                    Ending { entry_ms: context.entry_ms, time: event.time },
+                );
             }
         }
         _ => {}
     }
 }
 
-fn used<'a>(plan: &mut Plan<'a>, event: &Event<'a>, token: &Text<'a>, user: &Text<'a>, item: Option<&Text<'a>>) {
+fn used<'a>(
+    plan: &mut Plan<'a>,
+    event: &Event<'a>,
+    token: &Text<'a>,
+    user: &Text<'a>,
+    item: Option<&Text<'a>>,
+) {
     let merge = plan.tokens.entry(token.clone()).or_default();
     keep_latest(&mut merge.used, event.time, user.clone());
     if let Some(item) = item {

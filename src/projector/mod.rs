@@ -44,7 +44,13 @@ pub struct Projector {
 
 impl Projector {
     /// A worker for `partition`, called `consumer`, that stops in good order once `stop` turns true.
-    pub fn new(config: &Config, partition: u16, consumer: String, pulse: Pulse, stop: watch::Receiver<bool>) -> Self {
+    pub fn new(
+        config: &Config,
+        partition: u16,
+        consumer: String,
+        pulse: Pulse,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
         let deployment = config.deployment.clone();
         let keys = Keys::new(&deployment.prefix, deployment.partitions, partition);
         let rules = Rules {
@@ -110,7 +116,10 @@ impl Projector {
         if self.membership.leave(connection).await? {
             info!(consumer, "left the consumer group, nothing pending");
         } else {
-            warn!(consumer, "stays in the consumer group: entries are pending, others will claim them");
+            warn!(
+                consumer,
+                "stays in the consumer group: entries are pending, others will claim them"
+            );
         }
         Ok(())
     }
@@ -120,7 +129,9 @@ impl Projector {
         metrics::redis_error(error.kind());
         self.pulse.unready(chain(error));
         let (first, longest) = BACKOFF;
-        let pause = (first * 2_u32.pow((*failures).min(8))).min(longest).mul_f64(0.5 + fastrand::f64() / 2.0);
+        let pause = (first * 2_u32.pow((*failures).min(8)))
+            .min(longest)
+            .mul_f64(0.5 + fastrand::f64() / 2.0);
         *failures += 1;
         warn!(
             partition = self.fold.partition,

@@ -36,7 +36,11 @@ pub(super) struct Projecting<'p> {
 }
 
 impl<'p> Projecting<'p> {
-    pub(super) fn new(projector: &'p Projector, applier: Applier, connection: MultiplexedConnection) -> Self {
+    pub(super) fn new(
+        projector: &'p Projector,
+        applier: Applier,
+        connection: MultiplexedConnection,
+    ) -> Self {
         let letters = Throttle::new(Duration::from_secs(1));
         Self { projector, applier, connection, tried: HashSet::new(), letters }
     }
@@ -101,7 +105,12 @@ impl<'p> Projecting<'p> {
     }
 
     /// Makes a dead letter of an entry that cannot be applied.
-    async fn write_off(&mut self, entry: &Entry, reason: Reason, detail: &str) -> Result<(), Error> {
+    async fn write_off(
+        &mut self,
+        entry: &Entry,
+        reason: Reason,
+        detail: &str,
+    ) -> Result<(), Error> {
         let mut folder = Folder::new(&self.projector.fold);
         folder.reject(entry, Rejection::new(reason, detail));
         let plan = folder.finish(&Avoided::default());
@@ -129,7 +138,9 @@ impl<'p> Projecting<'p> {
             let counts = folder.counts().clone();
             let plan = folder.finish(&avoided);
             let Some(more) = self.apply_plan(&plan, entries, alone).await? else {
-                counts.into_iter().for_each(|(event_type, count)| metrics::events_applied(event_type, count));
+                counts
+                    .into_iter()
+                    .for_each(|(event_type, count)| metrics::events_applied(event_type, count));
                 return Ok(());
             };
             avoided.add(more);
@@ -155,7 +166,11 @@ impl<'p> Projecting<'p> {
         match outcome {
             Outcome::WrongType(keys) => Ok(Some(keys)),
             Outcome::Applied(applied) => {
-                metrics::applied(&applied, started.elapsed(), entries.iter().map(|entry| entry.id.ms));
+                metrics::applied(
+                    &applied,
+                    started.elapsed(),
+                    entries.iter().map(|entry| entry.id.ms),
+                );
                 self.report_letters(plan, &applied);
                 Ok(None)
             }
@@ -203,9 +218,13 @@ mod tests {
 
     #[test]
     fn parts_are_bounded_by_bytes_and_lose_nothing() {
-        let entry = |ms: u64, bytes: usize| Entry { id: EntryId { ms, seq: 0 }, fields: vec![(vec![], vec![0; bytes])] };
+        let entry = |ms: u64, bytes: usize| Entry {
+            id: EntryId { ms, seq: 0 },
+            fields: vec![(vec![], vec![0; bytes])],
+        };
         let sizes = [PART_BYTES / 2, PART_BYTES / 2, 1, PART_BYTES * 3, 5, 5];
-        let entries: Vec<Entry> = sizes.iter().zip(0..).map(|(bytes, ms)| entry(ms, *bytes)).collect();
+        let entries: Vec<Entry> =
+            sizes.iter().zip(0..).map(|(bytes, ms)| entry(ms, *bytes)).collect();
         let lengths: Vec<usize> = parts(&entries).map(<[Entry]>::len).collect();
         assert_eq!(lengths, [2, 1, 1, 2]);
     }

@@ -115,15 +115,23 @@ impl Reading {
         if joined.epoch == self.epoch {
             return Ok(());
         }
-        Err(Error::Reply { step: "looking after the group", found: "a group that was created anew".to_owned() })
+        Err(Error::Reply {
+            step: "looking after the group",
+            found: "a group that was created anew".to_owned(),
+        })
     }
 
     /// What was delivered to this consumer before and not acknowledged.
     async fn replay(&mut self, sender: &Sender) -> Result<(), Option<Error>> {
         let mut after = "0-0".to_owned();
         loop {
-            let delivered = self.stream.read_pending(&mut self.connection, self.count, &after).await?;
-            let ids = delivered.entries.iter().map(|entry| entry.id).chain(delivered.lost.iter().copied());
+            let delivered =
+                self.stream.read_pending(&mut self.connection, self.count, &after).await?;
+            let ids = delivered
+                .entries
+                .iter()
+                .map(|entry| entry.id)
+                .chain(delivered.lost.iter().copied());
             let Some(last) = ids.max() else { return Ok(()) };
             after = last.to_string();
             self.hand_out(sender, delivered, Source::Pending).await?;
@@ -134,7 +142,10 @@ impl Reading {
     async fn claim(&mut self, sender: &Sender) -> Result<(), Option<Error>> {
         let mut start = "0-0".to_owned();
         loop {
-            let claimed = self.stream.claim(&mut self.connection, self.claim_idle, &start, self.count).await?;
+            let claimed = self
+                .stream
+                .claim(&mut self.connection, self.claim_idle, &start, self.count)
+                .await?;
             self.hand_out(sender, claimed.delivered, Source::Claimed).await?;
             match claimed.next {
                 Some(next) if !*self.stop.borrow() => start = next,
@@ -143,7 +154,12 @@ impl Reading {
         }
     }
 
-    async fn hand_out(&mut self, sender: &Sender, delivered: Delivered, source: Source) -> Result<(), Option<Error>> {
+    async fn hand_out(
+        &mut self,
+        sender: &Sender,
+        delivered: Delivered,
+        source: Source,
+    ) -> Result<(), Option<Error>> {
         let Delivered { entries, lost } = delivered;
         metrics::entries_read(source, entries.len());
         if source == Source::Claimed && !entries.is_empty() {
@@ -154,7 +170,8 @@ impl Reading {
         if entries.is_empty() {
             return Ok(());
         }
-        let suspects = if source == Source::New { HashSet::new() } else { self.suspects(&entries).await? };
+        let suspects =
+            if source == Source::New { HashSet::new() } else { self.suspects(&entries).await? };
         let batch = Batch { entries, suspects, since: Instant::now() };
         sender.send(Ok(batch)).await.map_err(|_| SessionOver.into())
     }
@@ -175,9 +192,18 @@ impl Reading {
     }
 
     async fn suspects(&mut self, entries: &[Entry]) -> Result<HashSet<EntryId>, Error> {
-        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(HashSet::new()) };
-        let counts = self.stream.deliveries(&mut self.connection, first.id, last.id, self.max_count * 2).await?;
-        Ok(counts.into_iter().filter(|(_, count)| *count > self.max_deliveries).map(|(id, _)| id).collect())
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return Ok(HashSet::new());
+        };
+        let counts = self
+            .stream
+            .deliveries(&mut self.connection, first.id, last.id, self.max_count * 2)
+            .await?;
+        Ok(counts
+            .into_iter()
+            .filter(|(_, count)| *count > self.max_deliveries)
+            .map(|(id, _)| id)
+            .collect())
     }
 
     /// Large entries are read few at a time, so that a batch stays small in memory.

@@ -85,7 +85,8 @@ impl Applier {
         alone: Option<EntryId>,
     ) -> Result<Outcome, Error> {
         let call = self.call(plan, alone);
-        let value = send(connection, Script::Apply, &call).await.map_err(Error::at("applying a batch"))?;
+        let value =
+            send(connection, Script::Apply, &call).await.map_err(Error::at("applying a batch"))?;
         self.outcome(value)
     }
 
@@ -127,7 +128,14 @@ impl Applier {
             values.iter().map(|n| reply::integer(n).and_then(|n| u64::try_from(n).ok())).collect();
         match counts.as_deref() {
             Some(&[acknowledged, late, changes, changes_dropped, letters, letters_dropped]) => {
-                Ok(Outcome::Applied(Applied { acknowledged, late, changes, changes_dropped, letters, letters_dropped }))
+                Ok(Outcome::Applied(Applied {
+                    acknowledged,
+                    late,
+                    changes,
+                    changes_dropped,
+                    letters,
+                    letters_dropped,
+                }))
             }
             _ => Err(unexpected),
         }
@@ -155,7 +163,9 @@ impl Applier {
 fn add_letters(call: &mut Cmd, letters: &[Letter<'_>]) {
     call.arg(letters.len());
     for letter in letters {
-        call.arg(letter.id.to_string()).arg(letter.rejection.reason.name()).arg(&letter.rejection.detail);
+        call.arg(letter.id.to_string())
+            .arg(letter.rejection.reason.name())
+            .arg(&letter.rejection.detail);
         call.arg(letter.index.map(|index| index.to_string()).unwrap_or_default());
         call.arg(letter.fields.len());
         for (name, value) in &letter.fields {
@@ -198,7 +208,10 @@ fn add_tokens(call: &mut Cmd, plan: &Plan<'_>) {
             call.arg(item.as_ref()).arg(time.score());
         }
     }
-    add_endings(call, plan.tokens.iter().filter_map(|(token, merge)| Some((token.as_ref(), merge.ended?))));
+    add_endings(
+        call,
+        plan.tokens.iter().filter_map(|(token, merge)| Some((token.as_ref(), merge.ended?))),
+    );
 }
 
 fn add_sessions(call: &mut Cmd, plan: &Plan<'_>) {
@@ -213,7 +226,10 @@ fn add_sessions(call: &mut Cmd, plan: &Plan<'_>) {
     for (sid, (time, data)) in data() {
         call.arg(sid.as_ref()).arg(time.millis()).arg(data.as_ref());
     }
-    add_endings(call, plan.sessions.iter().filter_map(|(sid, merge)| Some((sid.as_ref(), merge.ended?))));
+    add_endings(
+        call,
+        plan.sessions.iter().filter_map(|(sid, merge)| Some((sid.as_ref(), merge.ended?))),
+    );
 }
 
 fn add_endings<'p>(call: &mut Cmd, endings: impl Iterator<Item = (&'p str, Ending)> + Clone) {

@@ -43,16 +43,25 @@ pub async fn connect(
     Err(Error::Reply { step: "connecting", found: "one redirect after another".to_owned() })
 }
 
-async fn open(info: &ConnectionInfo, response_timeout: Duration) -> Result<MultiplexedConnection, Error> {
+async fn open(
+    info: &ConnectionInfo,
+    response_timeout: Duration,
+) -> Result<MultiplexedConnection, Error> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
         .set_response_timeout(Some(response_timeout));
-    let client = Client::open(info.clone()).map_err(Error::at("reading the address of the server"))?;
-    client.get_multiplexed_async_connection_with_config(&config).await.map_err(Error::at("connecting"))
+    let client =
+        Client::open(info.clone()).map_err(Error::at("reading the address of the server"))?;
+    client
+        .get_multiplexed_async_connection_with_config(&config)
+        .await
+        .map_err(Error::at("connecting"))
 }
 
 fn with_tcp_settings(info: &ConnectionInfo) -> ConnectionInfo {
-    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(5));
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(10))
+        .with_interval(Duration::from_secs(5));
     let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
     #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
     let settings = settings.set_user_timeout(UNACKNOWLEDGED);

@@ -36,7 +36,14 @@ pub async fn write_giant(
     let (id, fields) = (entry.id.to_string(), entry.fields.len());
     let deliveries = deliveries(connection, applier, &id).await.map_err(Error::at(STEP))?;
     let detail = format!("the entry has {fields} fields; send fewer");
-    let header = [&id, Reason::TooManyFields.name(), &detail, &deliveries.to_string(), "", &applier.stream()];
+    let header = [
+        &id,
+        Reason::TooManyFields.name(),
+        &detail,
+        &deliveries.to_string(),
+        "",
+        &applier.stream(),
+    ];
 
     let mut transaction = redis::pipe();
     transaction.atomic();
@@ -57,11 +64,16 @@ pub async fn write_giant(
     kept.map(|kept| kept == 1).ok_or(unexpected)
 }
 
-async fn deliveries(connection: &mut MultiplexedConnection, applier: &Applier, id: &str) -> RedisResult<i64> {
+async fn deliveries(
+    connection: &mut MultiplexedConnection,
+    applier: &Applier,
+    id: &str,
+) -> RedisResult<i64> {
     let mut ask = redis::cmd("XPENDING");
     ask.arg(applier.stream()).arg(applier.group()).arg(id).arg(id).arg(1);
     let rows = reply::array(ask.query_async(connection).await?).unwrap_or_default();
-    let count = rows.into_iter().next().and_then(reply::array).and_then(|row| reply::integer(row.get(3)?));
+    let count =
+        rows.into_iter().next().and_then(reply::array).and_then(|row| reply::integer(row.get(3)?));
     Ok(count.unwrap_or(0))
 }
 
@@ -69,7 +81,11 @@ async fn deliveries(connection: &mut MultiplexedConnection, applier: &Applier, i
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
-pub async fn count_trial(connection: &mut MultiplexedConnection, keys: &Keys, id: EntryId) -> Result<u64, Error> {
+pub async fn count_trial(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    id: EntryId,
+) -> Result<u64, Error> {
     let mut count = redis::cmd("HINCRBY");
     count.arg(keys.suspects()).arg(id.to_string()).arg(1);
     count.query_async(connection).await.map_err(Error::at("counting a trial"))
@@ -90,11 +106,14 @@ impl DeadLetter {
     /// Reads an entry of the stream of dead letters; `None` if it is not one.
     pub fn read(entry: Entry) -> Option<Self> {
         let mut fields = entry.fields;
-        if fields.len() < HEADER.len() || !HEADER.iter().zip(&fields).all(|(name, field)| name.as_bytes() == field.0) {
+        if fields.len() < HEADER.len()
+            || !HEADER.iter().zip(&fields).all(|(name, field)| name.as_bytes() == field.0)
+        {
             return None;
         }
         let original = fields.split_off(HEADER.len());
-        let mut values = fields.into_iter().map(|(_, value)| String::from_utf8_lossy(&value).into_owned());
+        let mut values =
+            fields.into_iter().map(|(_, value)| String::from_utf8_lossy(&value).into_owned());
         let header = std::array::from_fn(|_| values.next().unwrap_or_default());
         Some(Self { id: entry.id, header, fields: original })
     }

@@ -59,11 +59,18 @@ impl Membership {
     ///
     /// # Errors
     /// If the deployment has other settings, or the server refuses.
-    pub async fn check_settings(&self, connection: &mut MultiplexedConnection) -> Result<(), Error> {
+    pub async fn check_settings(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<(), Error> {
         self.agree(connection, "check").await.map(drop)
     }
 
-    async fn agree(&self, connection: &mut MultiplexedConnection, what: &str) -> Result<Joined, Error> {
+    async fn agree(
+        &self,
+        connection: &mut MultiplexedConnection,
+        what: &str,
+    ) -> Result<Joined, Error> {
         const STEP: &str = "agreeing on the deployment's settings";
         let mut call = self.call(what);
         call.arg(STATE_FORMAT).arg(format!("{:016x}", fastrand::u64(..))).arg(self.settings.len());
@@ -79,7 +86,9 @@ impl Membership {
                 epoch: epoch.clone(),
                 created_from: Some(from.clone()).filter(|from| !from.is_empty()),
             }),
-            Some([tag, setting, stored, own]) if tag == "DIFFERS" => Err(self.differs(setting, stored, own)),
+            Some([tag, setting, stored, own]) if tag == "DIFFERS" => {
+                Err(self.differs(setting, stored, own))
+            }
             _ => Err(unexpected),
         }
     }
@@ -90,7 +99,9 @@ impl Membership {
     /// If the server refuses.
     pub async fn leave(&self, connection: &mut MultiplexedConnection) -> Result<bool, Error> {
         const STEP: &str = "leaving the consumer group";
-        let value = send(connection, Script::Consumer, &self.call("leave")).await.map_err(Error::at(STEP))?;
+        let value = send(connection, Script::Consumer, &self.call("leave"))
+            .await
+            .map_err(Error::at(STEP))?;
         reply::integer(&value).map(|left| left == 1).ok_or_else(|| reply::unexpected(STEP, &value))
     }
 
@@ -105,6 +116,11 @@ impl Membership {
         if setting == "format" {
             return Error::Format { key, stored: stored.to_owned(), own: STATE_FORMAT };
         }
-        Error::Settings { key, setting: setting.to_owned(), stored: stored.to_owned(), own: own.to_owned() }
+        Error::Settings {
+            key,
+            setting: setting.to_owned(),
+            stored: stored.to_owned(),
+            own: own.to_owned(),
+        }
     }
 }

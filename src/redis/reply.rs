@@ -26,7 +26,10 @@ pub fn bytes(value: Value) -> Option<Vec<u8>> {
 
 /// A string reply as text; other bytes than UTF-8 become U+FFFD.
 pub fn text(value: Value) -> Option<String> {
-    bytes(value).map(|bytes| String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+    bytes(value).map(|bytes| {
+        String::from_utf8(bytes)
+            .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
+    })
 }
 
 /// An integer reply, also where the server sends it as text.

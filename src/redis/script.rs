@@ -56,7 +56,8 @@ impl Scripts {
         Self {
             keys: declared_keys(&deployment.stream, keys),
             settings: settings(deployment),
-            digests: [Script::Apply, Script::Sweep, Script::Consumer, Script::Giant].map(Script::digest),
+            digests: [Script::Apply, Script::Sweep, Script::Consumer, Script::Giant]
+                .map(Script::digest),
         }
     }
 
@@ -136,7 +137,11 @@ pub fn minute_expiry_ms(deployment: &Deployment, minute: u64) -> u64 {
 ///
 /// # Errors
 /// What the server or the script answers.
-pub async fn send(connection: &mut MultiplexedConnection, script: Script, call: &Cmd) -> RedisResult<Value> {
+pub async fn send(
+    connection: &mut MultiplexedConnection,
+    script: Script,
+    call: &Cmd,
+) -> RedisResult<Value> {
     match call.query_async(connection).await {
         Err(error) if error.code() == Some("NOSCRIPT") => {
             ensure_loaded(connection, script).await?;
@@ -150,6 +155,9 @@ pub async fn send(connection: &mut MultiplexedConnection, script: Script, call: 
 ///
 /// # Errors
 /// If the server does not take it.
-pub async fn ensure_loaded(connection: &mut MultiplexedConnection, script: Script) -> RedisResult<()> {
+pub async fn ensure_loaded(
+    connection: &mut MultiplexedConnection,
+    script: Script,
+) -> RedisResult<()> {
     redis::cmd("SCRIPT").arg("LOAD").arg(script.source()).query_async(connection).await
 }

@@ -83,9 +83,11 @@ impl StreamReader {
         // [[stream, entries]], or in RESP3 {stream: entries}.
         let entries = match value {
             Value::Map(streams) => streams.into_iter().next().map(|(_, entries)| entries),
-            Value::Array(streams) => {
-                streams.into_iter().next().and_then(reply::array).and_then(|row| row.into_iter().nth(1))
-            }
+            Value::Array(streams) => streams
+                .into_iter()
+                .next()
+                .and_then(reply::array)
+                .and_then(|row| row.into_iter().nth(1)),
             _ => None,
         };
         entries.and_then(reply::delivered).ok_or(unexpected)
@@ -129,7 +131,8 @@ impl StreamReader {
         ask.arg(count).arg(&self.consumer);
         let value: Value = ask.query_async(connection).await.map_err(Error::at(STEP))?;
         let unexpected = reply::unexpected(STEP, &value);
-        let rows = reply::array(value).and_then(|rows| rows.into_iter().map(delivery_count).collect());
+        let rows =
+            reply::array(value).and_then(|rows| rows.into_iter().map(delivery_count).collect());
         rows.ok_or(unexpected)
     }
 }
@@ -147,7 +150,8 @@ fn claimed(value: Value) -> Option<Claimed> {
     let mut delivered = reply::delivered(parts.next()?)?;
     // Since 7.0: ids that were pending but whose entries are gone; the server has dropped them.
     if let Some(lost) = parts.next() {
-        delivered.lost = reply::array(lost)?.into_iter().map(reply::entry_id).collect::<Option<_>>()?;
+        delivered.lost =
+            reply::array(lost)?.into_iter().map(reply::entry_id).collect::<Option<_>>()?;
     }
     Some(Claimed { delivered, next: (next != "0-0").then_some(next) })
 }

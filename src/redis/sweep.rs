@@ -43,7 +43,12 @@ pub struct Sweeper {
 
 impl Sweeper {
     /// A sweeper. Consumers that say nothing for `consumer_patience_ms` count as dead.
-    pub fn new(deployment: &Deployment, keys: &Keys, janitor: &JanitorConfig, consumer_patience_ms: u64) -> Self {
+    pub fn new(
+        deployment: &Deployment,
+        keys: &Keys,
+        janitor: &JanitorConfig,
+        consumer_patience_ms: u64,
+    ) -> Self {
         Self {
             scripts: Scripts::new(deployment, keys),
             keys: keys.clone(),
@@ -88,13 +93,21 @@ impl Sweeper {
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
-    pub async fn size(&self, connection: &mut MultiplexedConnection, structure: &str) -> Result<u64, Error> {
+    pub async fn size(
+        &self,
+        connection: &mut MultiplexedConnection,
+        structure: &str,
+    ) -> Result<u64, Error> {
         let key = match structure {
             "presence" => self.keys.presence(),
             "sessions" => self.keys.sessions(),
             _ => self.keys.session_data_versions(),
         };
-        redis::cmd("HLEN").arg(key).query_async(connection).await.map_err(Error::at("asking for a size"))
+        redis::cmd("HLEN")
+            .arg(key)
+            .query_async(connection)
+            .await
+            .map_err(Error::at("asking for a size"))
     }
 
     /// Takes the lease on sweeping for `ttl_ms`; `false` if another janitor has it.
@@ -109,7 +122,8 @@ impl Sweeper {
     ) -> Result<bool, Error> {
         let mut set = redis::cmd("SET");
         set.arg(self.keys.janitor_lease()).arg(owner).arg("NX").arg("PX").arg(ttl_ms);
-        let reply: Value = set.query_async(connection).await.map_err(Error::at("taking the janitor's lease"))?;
+        let reply: Value =
+            set.query_async(connection).await.map_err(Error::at("taking the janitor's lease"))?;
         Ok(reply != Value::Nil)
     }
 
@@ -142,7 +156,9 @@ pub struct Backlog {
 fn backlog(groups: Value, group: &str) -> Option<Backlog> {
     for info in reply::array(groups)? {
         let info = reply::pairs(info)?;
-        let get = |wanted: &str| info.iter().find(|(name, _)| is_text(name, wanted)).map(|(_, value)| value);
+        let get = |wanted: &str| {
+            info.iter().find(|(name, _)| is_text(name, wanted)).map(|(_, value)| value)
+        };
         if get("name").is_some_and(|name| is_text(name, group)) {
             return Some(Backlog {
                 pending: get("pending").and_then(reply::integer),
@@ -164,10 +180,19 @@ fn is_text(value: &Value, wanted: &str) -> bool {
 
 fn swept(value: Value) -> Option<Swept> {
     let mut values = reply::array(value)?.into_iter();
-    let mut number = || values.next().and_then(|n| reply::integer(&n)).and_then(|n| u64::try_from(n).ok());
+    let mut number =
+        || values.next().and_then(|n| reply::integer(&n)).and_then(|n| u64::try_from(n).ok());
     let (looked_at, removed, changes, changes_dropped, more) =
         (number()?, number()?, number()?, number()?, number()? == 1);
     let blocked_by = reply::text(values.next()?)?;
     let unfinished_age_ms = u64::try_from(reply::integer(&values.next()?)?).ok()?;
-    Some(Swept { looked_at, removed, changes, changes_dropped, more, blocked_by, unfinished_age_ms })
+    Some(Swept {
+        looked_at,
+        removed,
+        changes,
+        changes_dropped,
+        more,
+        blocked_by,
+        unfinished_age_ms,
+    })
 }

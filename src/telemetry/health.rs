@@ -71,9 +71,11 @@ impl Health {
     /// What keeps the process from being live; empty if it is.
     pub fn stuck(&self) -> Vec<String> {
         self.each(|pulse| match pulse.get() {
-            State::Busy(since) if since.elapsed() > self.patience => {
-                Some(format!("{} has had a batch in hand for {} s", pulse.name, since.elapsed().as_secs()))
-            }
+            State::Busy(since) if since.elapsed() > self.patience => Some(format!(
+                "{} has had a batch in hand for {} s",
+                pulse.name,
+                since.elapsed().as_secs()
+            )),
             _ => None,
         })
     }
@@ -87,7 +89,12 @@ impl Health {
     }
 
     fn each(&self, fault: impl Fn(&Pulse) -> Option<String>) -> Vec<String> {
-        self.pulses.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(fault).collect()
+        self.pulses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .filter_map(fault)
+            .collect()
     }
 }
 

@@ -18,7 +18,9 @@ use crate::config::Http;
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// The address asked for cannot be taken.
-    #[error("cannot serve HTTP on {addr}: choose another --http address, port 0 for any free one, or off")]
+    #[error(
+        "cannot serve HTTP on {addr}: choose another --http address, port 0 for any free one, or off"
+    )]
     Taken {
         /// The address.
         addr: SocketAddr,
@@ -41,9 +43,10 @@ pub enum HttpError {
 pub async fn bind(http: &Http) -> Result<Option<TcpListener>, HttpError> {
     match http {
         Http::Off => Ok(None),
-        Http::Addr(addr) => {
-            TcpListener::bind(addr).await.map(Some).map_err(|source| HttpError::Taken { addr: *addr, source })
-        }
+        Http::Addr(addr) => TcpListener::bind(addr)
+            .await
+            .map(Some)
+            .map_err(|source| HttpError::Taken { addr: *addr, source }),
         Http::Default => {
             for port in Http::DEFAULT_PORTS {
                 if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {

@@ -16,7 +16,9 @@ pub fn install(config: &LogConfig) -> Result<(), ParseError> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second call in the same process keeps the first one's settings.
     let _already = match config.format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Text => {
+            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
+        }
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     Ok(())

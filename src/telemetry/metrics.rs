@@ -96,9 +96,12 @@ impl Source {
     }
 }
 
-const SECONDS: &[f64] =
-    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0];
-const ENTRIES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0];
+const SECONDS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0, 300.0, 3600.0,
+];
+const ENTRIES: &[f64] =
+    &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0];
 
 const UPKEEP: Duration = Duration::from_secs(1);
 
@@ -136,7 +139,9 @@ fn describe() {
 }
 
 fn start_at_zero() {
-    for name in [ACKNOWLEDGED, LOST, LETTERS_DROPPED, LATE, CHANGES, CHANGES_DROPPED, TRIED_ALONE, CONNECTS] {
+    for name in
+        [ACKNOWLEDGED, LOST, LETTERS_DROPPED, LATE, CHANGES, CHANGES_DROPPED, TRIED_ALONE, CONNECTS]
+    {
         counter!(name).absolute(0);
     }
     for source in [Source::New, Source::Pending, Source::Claimed] {

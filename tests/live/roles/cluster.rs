@@ -89,13 +89,14 @@ impl Cluster {
         (counts.iter().sum(), counts.iter().filter(|count| **count > 0).count())
     }
 
-    /// Moves a partition's slot, keys and all, to another node.
-    fn move_partition(&mut self, partition: u16, to: usize) {
+    /// Moves a partition's slot, keys and all, to another node; events come meanwhile.
+    fn move_partition(&mut self, partition: u16, to: usize, users: std::ops::Range<u32>) {
         let from = self.node_of(partition);
         let slot = cluster(&mut self.conns[0], &["KEYSLOT", &format!("{{p{partition}}}:")]);
         let [source, target] = [from, to].map(|node| cluster(&mut self.conns[node], &["MYID"]));
         cluster(&mut self.conns[to], &["SETSLOT", &slot, "IMPORTING", &source]);
         cluster(&mut self.conns[from], &["SETSLOT", &slot, "MIGRATING", &target]);
+        self.add_round(users);
         let keys = |conn: &mut redis::Connection| -> Vec<String> {
             redis::cmd("CLUSTER").arg("GETKEYSINSLOT").arg(&slot).arg(1000).query(conn).unwrap()
         };
@@ -150,9 +151,9 @@ fn partitions_on_several_nodes_are_found_from_one_of_them_and_followed_when_they
     assert!(!process.log().contains("WARN"), "redirects are no trouble: {}", process.log());
     // Every partition moves to the next node while events go on coming.
     for partition in 0..PARTITIONS {
-        cluster.move_partition(partition, (homes[usize::from(partition)] + 1) % 3);
         let first = 20 + u32::from(partition) * 5;
-        cluster.add_round(first..first + 5);
+        let to = (homes[usize::from(partition)] + 1) % 3;
+        cluster.move_partition(partition, to, first..first + 5);
     }
     wait_for(&mut cluster, 40);
     wait_until(SOON, "ready", || pages.get("/readyz").0 == 200);
