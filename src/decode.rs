@@ -62,7 +62,9 @@ impl Decoder<'_> {
             let raw = data.raw;
             format.check(raw).map_err(malformed)?;
             if format.shape(raw) == Some(Shape::Array) {
-                return self.packed(&fields, format, raw);
+                let decoded = self.packed(&fields, format, raw)?;
+                self.check_letters(entry, raw.len(), decoded.rejected.len())?;
+                return Ok(decoded);
             }
             let members = self.object(format, raw, fields.without(Name::Data))?;
             return Ok(Decoded { events: vec![self.event(&members)?], rejected: Vec::new() });
@@ -134,6 +136,21 @@ impl Decoder<'_> {
             }
         }
         Ok(decoded)
+    }
+
+    /// Each bad element becomes a dead letter with all other fields of its entry: large ones beside many bad
+    /// elements would multiply, so that such an entry is rejected whole.
+    fn check_letters(&self, entry: &Entry, data_bytes: usize, letters: usize) -> Result<(), Rejection> {
+        let beside = entry.size().saturating_sub(data_bytes);
+        let limit = self.rules.limits.max_data_bytes;
+        if letters < 2 || beside.saturating_mul(letters) <= limit {
+            return Ok(());
+        }
+        let detail = format!(
+            "{letters} elements of data are no events, and the fields beside it have {beside} bytes; \
+             send packed events without other fields"
+        );
+        Err(Rejection::new(Reason::FieldTooLong, detail))
     }
 
     /// An object's members over those outside of it, and over both those of the object in its `data`.

@@ -48,6 +48,19 @@ pub enum Error {
         /// What this process has.
         own: String,
     },
+    /// The state is cut into another number of partitions.
+    #[error(
+        "{key} says partitions = {stored}, this process has {own}; start it with --partitions {stored}, or \
+         give it another --prefix to begin anew"
+    )]
+    Partitions {
+        /// The key that holds the deployment's settings.
+        key: String,
+        /// What the deployment has.
+        stored: String,
+        /// What this process has.
+        own: String,
+    },
     /// The state was written by another version of Rollcall.
     #[error(
         "{key} says state format {stored}; this version keeps format {own}: run the version that wrote it, or use another prefix"
@@ -80,7 +93,7 @@ impl Error {
     /// What to do.
     pub fn verdict(&self) -> Verdict {
         match self {
-            Self::Settings { .. } | Self::Format { .. } => Verdict::Fatal,
+            Self::Settings { .. } | Self::Partitions { .. } | Self::Format { .. } => Verdict::Fatal,
             Self::Redis { source, .. } if is_script_failure(source) => Verdict::Poison,
             Self::Redis { .. } | Self::Reply { .. } | Self::Deadline { .. } | Self::ReaderGone => {
                 Verdict::Reconnect
@@ -96,6 +109,12 @@ impl Error {
         }
         if source.is_io_error() || source.is_connection_dropped() {
             return CONNECTION;
+        }
+        if source.kind() == redis::ErrorKind::AuthenticationFailed {
+            return AUTH;
+        }
+        if is_missing_right(source) {
+            return PERMISSION;
         }
         let code = source.code().unwrap_or_default();
         CODES.iter().find(|(known, _)| *known == code).map_or(OTHER, |(_, kind)| kind)
@@ -122,10 +141,12 @@ const CODES: &[(&str, &str)] = &[
     ("STALEEPOCH", "stale_epoch"),
     ("WRONGKEY", "wrong_key"),
     ("WRONGTYPE", "wrong_key"),
-    ("NOAUTH", "auth"),
-    ("WRONGPASS", "auth"),
-    ("NOPERM", "permission"),
+    ("NOAUTH", AUTH),
+    ("WRONGPASS", AUTH),
+    ("NOPERM", PERMISSION),
 ];
+const AUTH: &str = "auth";
+const PERMISSION: &str = "permission";
 const TIMEOUT: &str = "timeout";
 const CONNECTION: &str = "connection";
 const OTHER: &str = "other";
@@ -139,7 +160,13 @@ pub fn kinds() -> impl Iterator<Item = &'static str> {
 
 /// Whether the script ran and failed, as opposed to everything that is not the batch's fault.
 fn is_script_failure(error: &RedisError) -> bool {
-    error.code() == Some("ERR") && error.detail().is_some_and(|detail| detail.contains("script"))
+    let by_script = error.detail().is_some_and(|detail| detail.contains("script"));
+    error.code() == Some("ERR") && by_script && !is_missing_right(error)
+}
+
+/// Whether a script lacked a right: 7.0 says so under the code of any error.
+fn is_missing_right(error: &RedisError) -> bool {
+    error.detail().is_some_and(|detail| detail.contains("The user executing the script can't"))
 }
 
 /// The error with all its causes, on one line.

@@ -9,16 +9,16 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use crate::config::{Config, JanitorConfig};
+use crate::config::{Config, Deployment, JanitorConfig};
 use crate::error::{Error, Verdict, chain};
 use crate::key::Keys;
-use crate::op::{Sweep, SweepKind};
+use crate::op::{CONSUMERS, STREAM, SweepKind};
 use crate::projection::sweeps;
 use crate::redis::connect::connect;
-use crate::redis::group::Membership;
+use crate::redis::group::{Membership, check_layout};
 use crate::redis::sweep::{Sweeper, Swept};
 use crate::telemetry::health::Pulse;
-use crate::telemetry::log::Throttle;
+use crate::telemetry::log::{Throttle, failure_line_due};
 use crate::telemetry::metrics;
 
 /// Hash fields a call looks at: keeps it within a few milliseconds.
@@ -40,14 +40,14 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence after which a consumer without pending entries is removed.
 const CONSUMER_PATIENCE_MS: u64 = 600_000;
 
-/// What is swept besides the projections' structures.
-const STREAM: Sweep = Sweep { name: "stream", kind: SweepKind::Drain };
-const CONSUMERS: Sweep = Sweep { name: "consumers", kind: SweepKind::Drain };
+/// How often a lasting fault is logged.
+const REMINDER: Duration = Duration::from_secs(60);
 
 /// The janitor of one partition.
 #[derive(Debug)]
 pub struct Janitor {
     server: redis::ConnectionInfo,
+    deployment: Deployment,
     partition: u16,
     keys: Keys,
     name: String,
@@ -56,6 +56,7 @@ pub struct Janitor {
     membership: Membership,
     pulse: Pulse,
     blocked: Throttle,
+    horizon: Throttle,
     stop: watch::Receiver<bool>,
 }
 
@@ -72,6 +73,7 @@ impl Janitor {
         let keys = Keys::new(&deployment.prefix, deployment.partitions, partition);
         Self {
             server: config.redis.connection_info(),
+            deployment: deployment.clone(),
             partition,
             sweeper: Sweeper::new(deployment, &keys, &config.janitor, CONSUMER_PATIENCE_MS),
             membership: Membership::new(deployment, &keys, name.clone()),
@@ -79,7 +81,8 @@ impl Janitor {
             keys,
             name,
             pulse,
-            blocked: Throttle::new(Duration::from_secs(60)),
+            blocked: Throttle::new(REMINDER),
+            horizon: Throttle::new(REMINDER),
             stop,
         }
     }
@@ -96,12 +99,7 @@ impl Janitor {
                 Err(error) => {
                     metrics::redis_error(error.kind());
                     self.pulse.unready(chain(&error));
-                    warn!(
-                        partition = self.partition,
-                        kind = error.kind(),
-                        "not sweeping: {}",
-                        chain(&error)
-                    );
+                    self.report(&error);
                     self.wait(self.settings.interval.max(Duration::from_secs(1))).await;
                 }
             }
@@ -109,8 +107,21 @@ impl Janitor {
         Ok(())
     }
 
+    fn report(&self, error: &Error) {
+        if let Some(times) = failure_line_due() {
+            warn!(
+                partition = self.partition,
+                kind = error.kind(),
+                times,
+                "not sweeping: {}",
+                chain(error)
+            );
+        }
+    }
+
     async fn session(&mut self) -> Result<(), Error> {
         let mut connection = connect(&self.server, &self.keys.meta(), RESPONSE_TIMEOUT).await?;
+        check_layout(&self.server, &mut connection, &self.deployment).await?;
         self.membership.check_settings(&mut connection).await?;
         while !*self.stop.borrow() {
             self.pulse.waiting();
@@ -212,7 +223,7 @@ impl Janitor {
             );
         }
         if swept.unfinished_age_ms > self.settings.horizon_ms / 10 * 9
-            && self.blocked.add(1).is_some()
+            && self.horizon.add(1).is_some()
         {
             warn!(
                 partition = self.partition,

@@ -163,6 +163,11 @@ pub struct Sweep {
     pub kind: SweepKind,
 }
 
+/// The finished part of the stream.
+pub const STREAM: Sweep = Sweep { name: "stream", kind: SweepKind::Drain };
+/// Consumers that no longer say that they live.
+pub const CONSUMERS: Sweep = Sweep { name: "consumers", kind: SweepKind::Drain };
+
 /// How a sweep finds what to take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SweepKind {

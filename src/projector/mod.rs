@@ -6,6 +6,7 @@
 mod project;
 mod reader;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -14,13 +15,16 @@ use tracing::{info, warn};
 
 use crate::config::{Config, Deployment, WorkerConfig};
 use crate::decode::Rules;
+use crate::entry::EntryId;
 use crate::error::{Error, Verdict, chain};
 use crate::fold::FoldSettings;
 use crate::key::Keys;
 use crate::redis::apply::Applier;
 use crate::redis::connect::connect;
-use crate::redis::group::Membership;
+use crate::redis::dead_letter::take_back_trials;
+use crate::redis::group::{Membership, check_layout};
 use crate::telemetry::health::Pulse;
+use crate::telemetry::log::failure_line_due;
 use crate::telemetry::metrics;
 
 use project::Projecting;
@@ -38,6 +42,8 @@ pub struct Projector {
     keys: Keys,
     fold: FoldSettings,
     membership: Membership,
+    /// Entries being tried alone: a trial that the server's troubles ended is none.
+    tried: HashSet<EntryId>,
     pulse: Pulse,
     stop: watch::Receiver<bool>,
 }
@@ -65,6 +71,7 @@ impl Projector {
             worker: config.worker.clone(),
             deployment,
             keys,
+            tried: HashSet::new(),
             pulse,
             stop,
         }
@@ -87,8 +94,10 @@ impl Projector {
     }
 
     /// From connecting to a failure, or to the end of a drained stop.
-    async fn session(&self, failures: &mut u32) -> Result<(), Error> {
+    async fn session(&mut self, failures: &mut u32) -> Result<(), Error> {
         let mut connection = self.connect(self.worker.batch_deadline).await?;
+        check_layout(&self.server, &mut connection, &self.deployment).await?;
+        take_back_trials(&mut connection, &self.keys, &mut self.tried).await?;
         let joined = self.membership.join(&mut connection).await?;
         if let Some(from) = &joined.created_from {
             info!(group = self.deployment.group, from, "created the consumer group");
@@ -96,15 +105,29 @@ impl Projector {
         metrics::session_opened();
         let applier = Applier::new(&self.deployment, &self.keys, joined.epoch.clone());
         let mut reader = Reader::start(self, joined.epoch).await?;
+        let worked = self.work(&mut reader, applier, &mut connection, failures).await;
+        // What it may still be given must be pending before the next session looks for what is pending.
+        reader.end().await;
+        worked?;
+        self.leave(&mut connection).await
+    }
+
+    async fn work(
+        &mut self,
+        reader: &mut Reader,
+        applier: Applier,
+        connection: &mut MultiplexedConnection,
+        failures: &mut u32,
+    ) -> Result<(), Error> {
+        let pulse = self.pulse.clone();
         let mut projecting = Projecting::new(self, applier, connection);
         loop {
-            self.pulse.waiting();
-            let Some(batch) = reader.next().await else { break };
-            self.pulse.busy();
+            pulse.waiting();
+            let Some(batch) = reader.next().await else { return Ok(()) };
+            pulse.busy();
             projecting.project(batch?).await?;
             *failures = 0;
         }
-        self.leave(&mut projecting.connection).await
     }
 
     async fn connect(&self, response_timeout: Duration) -> Result<MultiplexedConnection, Error> {
@@ -133,13 +156,16 @@ impl Projector {
             .min(longest)
             .mul_f64(0.5 + fastrand::f64() / 2.0);
         *failures += 1;
-        warn!(
-            partition = self.fold.partition,
-            kind = error.kind(),
-            retry_in_ms = pause.as_millis() as u64,
-            "not projecting: {}",
-            chain(error)
-        );
+        if let Some(times) = failure_line_due() {
+            warn!(
+                partition = self.fold.partition,
+                kind = error.kind(),
+                times,
+                retry_in_ms = pause.as_millis() as u64,
+                "not projecting: {}",
+                chain(error)
+            );
+        }
         // Both ends of the wait are good: the pause is over, or the stop has come.
         let _either = tokio::time::timeout(pause, self.stop.wait_for(|stop| *stop)).await;
     }

@@ -1,7 +1,6 @@
 //! Projecting a batch: fold, apply and acknowledge, in parts that keep the server's calls short; and
 //! finding the one entry that a failing batch fails on.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
@@ -28,21 +27,19 @@ const MAX_TRIALS: u64 = 2;
 
 /// What projecting needs for the time of a session.
 pub(super) struct Projecting<'p> {
-    projector: &'p Projector,
+    projector: &'p mut Projector,
     applier: Applier,
-    pub(super) connection: MultiplexedConnection,
-    tried: HashSet<EntryId>,
+    connection: &'p mut MultiplexedConnection,
     letters: Throttle,
 }
 
 impl<'p> Projecting<'p> {
     pub(super) fn new(
-        projector: &'p Projector,
+        projector: &'p mut Projector,
         applier: Applier,
-        connection: MultiplexedConnection,
+        connection: &'p mut MultiplexedConnection,
     ) -> Self {
-        let letters = Throttle::new(Duration::from_secs(1));
-        Self { projector, applier, connection, tried: HashSet::new(), letters }
+        Self { projector, applier, connection, letters: Throttle::new(Duration::from_secs(1)) }
     }
 
     /// Applies a batch; those entries by themselves that were delivered too often, or are too large.
@@ -89,8 +86,8 @@ impl<'p> Projecting<'p> {
     /// An entry that was delivered too often: it, or the worker, may fail on it, but only on it.
     async fn apply_alone(&mut self, entry: &Entry) -> Result<(), Error> {
         metrics::tried_alone();
-        if self.tried.insert(entry.id) {
-            let trials = count_trial(&mut self.connection, &self.projector.keys, entry.id).await?;
+        if self.projector.tried.insert(entry.id) {
+            let trials = count_trial(self.connection, &self.projector.keys, entry.id).await?;
             if trials > MAX_TRIALS {
                 let detail = format!("{MAX_TRIALS} workers did not survive applying it alone");
                 return self.write_off(entry, Reason::Poison, &detail).await;
@@ -98,10 +95,12 @@ impl<'p> Projecting<'p> {
         }
         match self.apply_part(std::slice::from_ref(entry), Some(entry.id)).await {
             Err(error) if error.verdict() == Verdict::Poison => {
-                self.write_off(entry, Reason::ApplyFailed, &chain(&error)).await
+                self.write_off(entry, Reason::ApplyFailed, &chain(&error)).await?;
             }
-            other => other,
+            other => other?,
         }
+        self.projector.tried.remove(&entry.id);
+        Ok(())
     }
 
     /// Makes a dead letter of an entry that cannot be applied.
@@ -120,7 +119,7 @@ impl<'p> Projecting<'p> {
 
     /// An entry with more fields than a script can pass on.
     async fn write_off_giant(&mut self, entry: &Entry) -> Result<(), Error> {
-        if write_giant(&mut self.connection, &self.applier, entry).await? {
+        if write_giant(self.connection, &self.applier, entry).await? {
             metrics::rejected(Reason::TooManyFields, 1);
             warn!(id = %entry.id, fields = entry.fields.len(), "an entry with very many fields became a dead letter");
         }
@@ -155,7 +154,7 @@ impl<'p> Projecting<'p> {
     ) -> Result<Option<Avoided>, Error> {
         Failpoint::AfterFold.pass();
         let started = Instant::now();
-        let call = self.applier.apply(&mut self.connection, plan, alone);
+        let call = self.applier.apply(self.connection, plan, alone);
         if Failpoint::AfterSend.is_due() {
             // Long enough to send, with luck too short for the reply.
             let _reply = tokio::time::timeout(Duration::from_millis(1), call).await;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::Projector;
@@ -38,6 +39,7 @@ pub(super) struct Batch {
 #[derive(Debug)]
 pub(super) struct Reader {
     batches: mpsc::Receiver<Result<Batch, Error>>,
+    task: JoinHandle<()>,
 }
 
 impl Reader {
@@ -59,13 +61,21 @@ impl Reader {
             stop: projector.stop.clone(),
         };
         let (sender, batches) = mpsc::channel(1);
-        tokio::spawn(reading.run(sender));
-        Ok(Self { batches })
+        let task = tokio::spawn(reading.run(sender));
+        Ok(Self { batches, task })
     }
 
     /// The next batch; `None` once told to stop and all that was read is handed out.
     pub(super) async fn next(&mut self) -> Option<Result<Batch, Error>> {
         self.batches.recv().await
+    }
+
+    /// Ends reading: a read that is under way is let finish, for what it brings is pending from then on.
+    pub(super) async fn end(mut self) {
+        self.batches.close();
+        if tokio::time::timeout(BLOCK * 2, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
     }
 }
 
@@ -97,7 +107,7 @@ impl Reading {
     async fn read_all(&mut self, sender: &Sender) -> Result<(), Option<Error>> {
         self.replay(sender).await?;
         let mut next_claim = Instant::now();
-        while !*self.stop.borrow() {
+        while !*self.stop.borrow() && !sender.is_closed() {
             if Instant::now() >= next_claim {
                 self.refresh().await?;
                 self.claim(sender).await?;

@@ -184,9 +184,12 @@ fn add_activity(call: &mut Cmd, plan: &Plan<'_>) {
 fn add_presence(call: &mut Cmd, plan: &Plan<'_>) {
     let values = || plan.presence.iter().filter(|(_, r)| matches!(r, Register::Value(..)));
     call.arg(values().count());
-    for (field, register) in values() {
+    for (field, _) in values() {
+        call.arg(field);
+    }
+    for (_, register) in values() {
         if let Register::Value(_, value) = register {
-            call.arg(field).arg(value);
+            call.arg(value);
         }
     }
     call.arg(plan.presence.len() - values().count());
@@ -202,10 +205,13 @@ fn add_tokens(call: &mut Cmd, plan: &Plan<'_>) {
     let live = || plan.tokens.iter().filter(|(_, merge)| merge.ended.is_none());
     let used = || live().filter_map(|(token, merge)| Some((token, merge, merge.used.as_ref()?)));
     call.arg(used().count());
-    for (token, merge, (time, user)) in used() {
-        call.arg(token.as_ref()).arg(user.as_ref()).arg(time.millis()).arg(merge.items.len());
+    for (token, _, _) in used() {
+        call.arg(token.as_ref());
+    }
+    for (_, merge, (time, user)) in used() {
+        call.arg(user.as_ref()).arg(time.millis()).arg(merge.items.len() * 2);
         for (item, time) in &merge.items {
-            call.arg(item.as_ref()).arg(time.score());
+            call.arg(time.score()).arg(item.as_ref());
         }
     }
     add_endings(
@@ -218,13 +224,19 @@ fn add_sessions(call: &mut Cmd, plan: &Plan<'_>) {
     let live = || plan.sessions.iter().filter(|(_, merge)| merge.ended.is_none());
     let touched = || live().filter_map(|(sid, merge)| Some((sid, merge.touched.as_ref()?)));
     call.arg(touched().count());
-    for (sid, (_, value)) in touched() {
-        call.arg(sid.as_ref()).arg(value);
+    for (sid, _) in touched() {
+        call.arg(sid.as_ref());
+    }
+    for (_, (_, value)) in touched() {
+        call.arg(value);
     }
     let data = || live().filter_map(|(sid, merge)| Some((sid, merge.data.as_ref()?)));
     call.arg(data().count());
-    for (sid, (time, data)) in data() {
-        call.arg(sid.as_ref()).arg(time.millis()).arg(data.as_ref());
+    for (sid, _) in data() {
+        call.arg(sid.as_ref());
+    }
+    for (_, (time, data)) in data() {
+        call.arg(time.millis()).arg(data.as_ref());
     }
     add_endings(
         call,

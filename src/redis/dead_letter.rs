@@ -1,5 +1,7 @@
 //! Dead letters: what the apply script does not write itself, and how they are read back.
 
+use std::collections::HashSet;
+
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Value};
 
@@ -89,6 +91,28 @@ pub async fn count_trial(
     let mut count = redis::cmd("HINCRBY");
     count.arg(keys.suspects()).arg(id.to_string()).arg(1);
     count.query_async(connection).await.map_err(Error::at("counting a trial"))
+}
+
+/// Takes back the trials of entries that the server's troubles, not the entries, kept from being applied.
+///
+/// # Errors
+/// If the server refuses, or no reply came.
+pub async fn take_back_trials(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    tried: &mut HashSet<EntryId>,
+) -> Result<(), Error> {
+    if tried.is_empty() {
+        return Ok(());
+    }
+    let mut take_back = redis::cmd("HDEL");
+    take_back.arg(keys.suspects());
+    for id in &*tried {
+        take_back.arg(id.to_string());
+    }
+    take_back.exec_async(connection).await.map_err(Error::at("taking back trials"))?;
+    tried.clear();
+    Ok(())
 }
 
 /// A dead letter as it stands in its stream.

@@ -1,5 +1,6 @@
 //! Logs: structured lines on standard error, and a limit for those that could flood.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing_subscriber::EnvFilter;
@@ -34,7 +35,7 @@ pub struct Throttle {
 
 impl Throttle {
     /// At most one line per `interval`.
-    pub fn new(interval: Duration) -> Self {
+    pub const fn new(interval: Duration) -> Self {
         Self { interval, last: None, held_back: 0 }
     }
 
@@ -48,6 +49,13 @@ impl Throttle {
         self.last = Some(Instant::now());
         Some(std::mem::take(&mut self.held_back))
     }
+}
+
+/// Whether a line about a failed step may be written now, and how many failures it stands for: at most
+/// four lines a second from the whole process, whatever number of loops it has.
+pub fn failure_line_due() -> Option<u64> {
+    static FAILURES: Mutex<Throttle> = Mutex::new(Throttle::new(Duration::from_millis(250)));
+    FAILURES.lock().unwrap_or_else(PoisonError::into_inner).add(1)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 
 use crate::error;
 use crate::event::{Reason, TYPES};
+use crate::op::{CONSUMERS, STREAM};
 use crate::projection::sweeps;
 use crate::redis::apply::Applied;
 
@@ -153,7 +154,7 @@ fn start_at_zero() {
     for reason in Reason::ALL {
         rejected(*reason, 0);
     }
-    for sweep in sweeps() {
+    for sweep in sweeps().chain([STREAM, CONSUMERS]) {
         swept(sweep.name, 0);
     }
     for kind in error::kinds() {

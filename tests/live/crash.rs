@@ -25,7 +25,7 @@ fn die(worker: &mut Worker) {
 }
 
 fn dies_at(failpoint: &str) {
-    in_parallel([1, 2, 5, 11, 19], |pass| {
+    in_parallel([1, 2, 5, 19], |pass| {
         let scene = Scene::start(&SETTINGS);
         scene.add_random(pass, 200);
         die(&mut doomed(&scene, failpoint, pass));
@@ -63,12 +63,13 @@ fn one_worker_after_another_dies_with_a_batch_in_hand() {
         let scene = Scene::start(&[SETTINGS[0], ("partitions", &partitions)]);
         let mut rng = Rng::with_seed(17);
         scene.add_random(17, 300);
-        for _ in 0..12 {
-            let point = rng.choice(["after-read", "after-fold", "after-send", "after-reply"]).unwrap();
+        for _ in 0..9 {
+            let point =
+                rng.choice(["after-read", "after-fold", "after-send", "after-reply"]).unwrap();
             die(&mut doomed(&scene, point, rng.u64(1..4)));
         }
         let _last = [scene.worker(&[]), scene.worker(&[])];
-        scene.wait_finished(SOON, "what twelve dead consumers left");
+        scene.wait_finished(SOON, "what dead consumers left");
         scene.verify(&format!("{partitions} partitions"));
     });
 }
@@ -77,12 +78,12 @@ fn one_worker_after_another_dies_with_a_batch_in_hand() {
 #[test]
 fn killed_at_random_moments_under_traffic() {
     in_parallel([("1", 1), ("4", 2)], |(partitions, seed)| {
-        println!("seed {seed}");
+        eprintln!("seed {seed}");
         let scene = Scene::start(&[SETTINGS[0], ("partitions", partitions)]);
         let mut rng = Rng::with_seed(seed);
         let traffic = Traffic::start(&scene, seed, 250);
         let mut workers: Vec<Worker> = (0..3).map(|_| scene.worker(&[])).collect();
-        let end = Instant::now() + Duration::from_secs(3);
+        let end = Instant::now() + Duration::from_millis(2_500);
         let mut kills = 0;
         while Instant::now() < end {
             std::thread::sleep(Duration::from_millis(rng.u64(10..150)));
@@ -93,7 +94,9 @@ fn killed_at_random_moments_under_traffic() {
         }
         let added = traffic.stop();
         scene.wait_finished(SOON, "the last workers finish");
-        scene.verify(&format!("{partitions} partitions, {kills} kills, {added} entries, seed {seed}"));
+        scene.verify(&format!(
+            "{partitions} partitions, {kills} kills, {added} entries, seed {seed}"
+        ));
     });
 }
 
@@ -101,10 +104,11 @@ fn killed_at_random_moments_under_traffic() {
 #[test]
 fn killed_while_janitors_sweep() {
     const TTL_MS: u64 = 16_000;
-    in_parallel([1, 2, 3], |seed| {
-        println!("seed {seed}");
+    in_parallel([1, 2], |seed| {
+        eprintln!("seed {seed}");
         let ttl = format!("{TTL_MS}ms");
-        let flags = [SETTINGS[0], ("presence-ttl", &*ttl), ("session-ttl", &ttl), ("document-ttl", &ttl)];
+        let flags =
+            [SETTINGS[0], ("presence-ttl", &*ttl), ("session-ttl", &ttl), ("document-ttl", &ttl)];
         let scene = Scene::start(&flags);
         let mut rng = Rng::with_seed(seed);
         let traffic = Traffic::start_with(&scene, seed, 250, |events| {
@@ -114,7 +118,7 @@ fn killed_while_janitors_sweep() {
         let around = traffic.around;
         let mut workers: Vec<Worker> = (0..2).map(|_| scene.worker(&[])).collect();
         let mut janitors: Vec<Worker> = (0..2).map(|_| scene.janitor(&[])).collect();
-        let end = Instant::now() + Duration::from_secs(3);
+        let end = Instant::now() + Duration::from_millis(2_500);
         while Instant::now() < end {
             std::thread::sleep(Duration::from_millis(rng.u64(20..200)));
             let which = rng.usize(..2);
@@ -154,10 +158,10 @@ fn dump_len(scene: &Scene, hash: &str) -> u64 {
 
 #[test]
 fn a_worker_that_stood_still_beyond_the_claim_time_repeats_nothing() {
-    in_parallel([5, 6, 7], |seed| {
-        println!("seed {seed}");
+    in_parallel([5, 6], |seed| {
+        eprintln!("seed {seed}");
         let scene = Scene::start(&SETTINGS);
-        scene.add_random(seed, 1_500);
+        scene.add_random(seed, 1_000);
         let sleeper = in_the_middle(&scene);
         sleeper.signal("STOP");
         let asleep = scene.consumers().remove(0);
@@ -183,7 +187,11 @@ fn a_stop_under_traffic_leaves_nothing_behind() {
         let mut worker = in_the_middle(&scene);
         worker.signal(signal);
         assert_eq!(worker.exit_code(SOON), 0, "SIG{signal}:\n{}", worker.log());
-        assert!(worker.log().contains("left the consumer group, nothing pending"), "{}", worker.log());
+        assert!(
+            worker.log().contains("left the consumer group, nothing pending"),
+            "{}",
+            worker.log()
+        );
         assert_eq!(scene.pending(None), 0, "SIG{signal}: nothing is left pending");
         assert_eq!(scene.consumers(), Vec::<String>::new(), "SIG{signal}: the consumer is gone");
         assert!(!scene.is_finished(), "it did not wait for the whole backlog");
@@ -201,7 +209,9 @@ fn a_stop_does_not_care_what_is_pending_elsewhere() {
     let left = scene.pending(None);
     assert!(left > 0);
     let patient = scene.worker(&["--claim-idle", "60s"]);
-    wait_until(SOON, "all but what the dead one has", || scene.pending(None) == left && undelivered(&scene) == 0);
+    wait_until(SOON, "all but what the dead one has", || {
+        scene.pending(None) == left && undelivered(&scene) == 0
+    });
     let log = scene.drain(patient);
     assert!(log.contains("left the consumer group, nothing pending"), "{log}");
     assert_eq!(scene.pending(None), left, "what is pending elsewhere stays so");
@@ -222,11 +232,13 @@ fn undelivered(scene: &Scene) -> i64 {
 #[test]
 fn a_stop_with_something_pending_leaves_it_to_be_claimed() {
     let scene = Scene::start(&SETTINGS);
-    scene.add_random(6, 9);
+    scene.add_random(6, 7);
     die(&mut doomed(&scene, "after-read", 1));
     let dead = scene.consumers();
     let mut worker = scene.worker(&["--claim-idle", "60s"]);
-    wait_until(SOON, "the rest is applied", || scene.pending(None) == 7 && undelivered(&scene) == 0);
+    let later = scene.add(&heartbeat("later"));
+    wait_until(SOON, "the worker reads new entries", || scene.is_present("later|"));
+    assert_eq!(scene.pending(None), 7, "all but {later}");
     // Entries that are its own, as far as the server knows, but that never reached it.
     let own = scene.consumers().into_iter().find(|name| !dead.contains(name)).unwrap();
     let stream = scene.deployment.stream(0);
@@ -236,7 +248,11 @@ fn a_stop_with_something_pending_leaves_it_to_be_claimed() {
     }
     assert_eq!(worker.terminate(), 0);
     let left = scene.pending(Some(&own));
-    assert!(left == 7 && worker.log().contains("stays in the consumer group"), "{left}:\n{}", worker.log());
+    assert!(
+        left == 7 && worker.log().contains("stays in the consumer group"),
+        "{left}:\n{}",
+        worker.log()
+    );
     let _heir = scene.worker(&[]);
     scene.wait_finished(SOON, "the next one claims");
     scene.verify("a stop with something pending");

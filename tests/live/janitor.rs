@@ -81,7 +81,10 @@ impl Bench {
 
     fn ask<T: FromRedisValue>(&mut self, words: &[&str]) -> T {
         let mut command = redis::cmd(words[0]);
-        command.arg(&words[1..]).query(&mut self.conn).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+        command
+            .arg(&words[1..])
+            .query(&mut self.conn)
+            .unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
     fn exists(&mut self, keys: &[&str]) -> u64 {
@@ -117,7 +120,8 @@ impl Bench {
 async fn stale_presence_goes_with_one_change_and_fresh_presence_stays() {
     let mut bench = Bench::new(&[]).await;
     let heartbeat = |user, ip| [("type", "heartbeat"), ("user", user), ("ip", ip)];
-    let (alice, odd, bob) = (heartbeat("alice", "ip"), heartbeat("a|b", "c|d"), heartbeat("bob", ""));
+    let (alice, odd, bob) =
+        (heartbeat("alice", "ip"), heartbeat("a|b", "c|d"), heartbeat("bob", ""));
     bench.apply(&[(100_000, &alice), (100_000, &odd), (10_000, &bob)]).await;
     bench.clear_changes();
     let early = bench.sweeper(|settings, _| settings.presence_ttl_ms = 200_000);
@@ -175,7 +179,13 @@ async fn a_session_expires_with_a_change_and_the_version_of_its_data_goes_after_
 async fn silent_users_leave_their_document_and_the_last_takes_set_and_count_along() {
     let mut bench = Bench::new(&[("thresholds", "3:2,2:0")]).await;
     let join = |user, connection| {
-        [("type", "document"), ("doc", "d|1"), ("user", user), ("connection", connection), ("action", "join")]
+        [
+            ("type", "document"),
+            ("doc", "d|1"),
+            ("user", user),
+            ("connection", connection),
+            ("action", "join"),
+        ]
     };
     let (a, b, c1, c2) = (join("a|b", "x"), join("b", ""), join("c", "1"), join("c", "2"));
     bench.apply(&[(100_000, &a), (10_000, &b), (100_000, &c1), (10_000, &c2)]).await;
@@ -193,8 +203,12 @@ async fn silent_users_leave_their_document_and_the_last_takes_set_and_count_alon
     assert_eq!(bench.sweep(&sweeper, "documents").await, 2);
     let mut changes = bench.changes();
     changes[..2].sort();
-    assert_eq!(changes, ["document_left b d|1 0", "document_left c d|1 0", "threshold_left d|1 0 2"]);
-    let gone = [users, count, "rollcall:docs:joined", "rollcall:docs:connections", "rollcall:docs:levels"];
+    assert_eq!(
+        changes,
+        ["document_left b d|1 0", "document_left c d|1 0", "threshold_left d|1 0 2"]
+    );
+    let gone =
+        [users, count, "rollcall:docs:joined", "rollcall:docs:connections", "rollcall:docs:levels"];
     assert_eq!(bench.exists(&gone), 0);
     bench.check_changes();
 }
@@ -203,7 +217,8 @@ async fn silent_users_leave_their_document_and_the_last_takes_set_and_count_alon
 async fn tokens_over_the_cap_go_oldest_first_with_login_and_viewed_items() {
     let mut bench = Bench::new(&[]).await;
     let view = |token, user| [("type", "view"), ("user", user), ("token", token), ("item", "i")];
-    let views = [view("t1", "u1"), view("t2", "u2"), view("t3", "u3"), view("t4", "u4"), view("t5", "u5")];
+    let views =
+        [view("t1", "u1"), view("t2", "u2"), view("t3", "u3"), view("t4", "u4"), view("t5", "u5")];
     for (age_ms, view) in [50_000, 40_000, 30_000, 20_000, 10_000].into_iter().zip(&views) {
         bench.apply(&[(age_ms, view)]).await;
     }
@@ -279,7 +294,12 @@ async fn tombstones_of_presence_and_documents_go_with_the_lifetime_of_what_they_
     let (old_logout, new_logout, old_leave, new_leave) =
         (logout("old"), logout("new"), leave("old"), leave("new"));
     bench
-        .apply(&[(100_000, &old_logout), (10_000, &new_logout), (100_000, &old_leave), (10_000, &new_leave)])
+        .apply(&[
+            (100_000, &old_logout),
+            (10_000, &new_logout),
+            (100_000, &old_leave),
+            (10_000, &new_leave),
+        ])
         .await;
     let under = |ttl_ms| {
         move |settings: &mut Settings, _: &mut JanitorConfig| {
@@ -289,7 +309,11 @@ async fn tombstones_of_presence_and_documents_go_with_the_lifetime_of_what_they_
     for (ttl_ms, removed) in [(200_000, 0), (50_000, 1), (50_000, 0), (5_000, 1)] {
         let sweeper = bench.sweeper(under(ttl_ms));
         assert_eq!(bench.sweep(&sweeper, "presence_ended").await, removed, "presence, {ttl_ms} ms");
-        assert_eq!(bench.sweep(&sweeper, "documents_left").await, removed, "documents, {ttl_ms} ms");
+        assert_eq!(
+            bench.sweep(&sweeper, "documents_left").await,
+            removed,
+            "documents, {ttl_ms} ms"
+        );
     }
     assert_eq!(bench.exists(&["rollcall:presence:ended", "rollcall:docs:left"]), 0);
     assert_eq!(bench.changes(), [""; 0], "nothing was there to end");
@@ -314,10 +338,12 @@ async fn an_empty_server_is_swept_without_a_trace() {
 #[tokio::test]
 async fn a_shared_key_of_another_type_stops_a_sweep_before_it_takes_anything() {
     let mut bench = Bench::new(&[]).await;
-    let heartbeat = [("type", "heartbeat"), ("user", "alice"), ("sid", "s"), ("doc", "d"), ("token", "t")];
+    let heartbeat =
+        [("type", "heartbeat"), ("user", "alice"), ("sid", "s"), ("doc", "d"), ("token", "t")];
     bench.apply(&[(100_000, &heartbeat)]).await;
     let sweeper = bench.sweeper(|settings, _| {
-        (settings.presence_ttl_ms, settings.session_ttl_ms, settings.document_ttl_ms) = (1_000, 1_000, 1_000);
+        (settings.presence_ttl_ms, settings.session_ttl_ms, settings.document_ttl_ms) =
+            (1_000, 1_000, 1_000);
         settings.recent_cap = 0;
     });
     let keys = bench.deployment.keys(0);

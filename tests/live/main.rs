@@ -1,6 +1,7 @@
 //! Tests against real servers, each started by the test that needs it, on a free port.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
+mod acl;
 mod convergence;
 mod crash;
 mod harness;
@@ -8,6 +9,7 @@ mod hostile;
 mod janitor;
 mod process;
 mod query;
+mod readers;
 mod roles;
 mod scene;
 #[path = "../support/mod.rs"]

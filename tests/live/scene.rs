@@ -32,7 +32,8 @@ impl Scene {
     }
 
     pub fn start_with(flags: &[(&str, &str)], options: Options) -> Self {
-        let arguments = flags.iter().flat_map(|(name, value)| [format!("--{name}"), (*value).to_owned()]);
+        let arguments =
+            flags.iter().flat_map(|(name, value)| [format!("--{name}"), (*value).to_owned()]);
         Self { deployment: Deployment::start_with(flags, options), arguments: arguments.collect() }
     }
 
@@ -71,7 +72,9 @@ impl Scene {
     }
 
     pub fn streams(&self) -> Vec<String> {
-        (0..self.deployment.partitions()).map(|partition| self.deployment.stream(partition)).collect()
+        (0..self.deployment.partitions())
+            .map(|partition| self.deployment.stream(partition))
+            .collect()
     }
 
     /// Adds random entries of all kinds, within some seconds before now.
@@ -81,9 +84,12 @@ impl Scene {
         let mut partitions = vec![Vec::new(); usize::from(self.deployment.partitions())];
         for n in 0..count {
             let (partition, fields) = events.entry();
-            partitions[usize::from(partition)].push(Entry { id: id(now - 5_000 + n / 3, n % 3), fields });
+            partitions[usize::from(partition)]
+                .push(Entry { id: id(now - 5_000 + n / 3, n % 3), fields });
         }
-        (0..).zip(&partitions).for_each(|(partition, entries)| self.deployment.add(partition, entries));
+        (0..)
+            .zip(&partitions)
+            .for_each(|(partition, entries)| self.deployment.add(partition, entries));
     }
 
     /// Adds random entries to streams that have some, under ids of the server's.
@@ -145,7 +151,9 @@ impl Scene {
     /// The names of the group's consumers in partition 0.
     pub fn consumers(&self) -> Vec<String> {
         let mut ask = redis::cmd("XINFO");
-        ask.arg("CONSUMERS").arg(self.deployment.stream(0)).arg(&self.deployment.config.deployment.group);
+        ask.arg("CONSUMERS")
+            .arg(self.deployment.stream(0))
+            .arg(&self.deployment.config.deployment.group);
         let rows: Vec<std::collections::HashMap<String, Value>> =
             ask.query(&mut self.connection()).unwrap_or_default();
         rows.into_iter().map(|row| redis::from_redis_value(row["name"].clone()).unwrap()).collect()
@@ -160,7 +168,8 @@ impl Scene {
     }
 
     pub fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
-        try_command(&mut self.connection(), words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+        try_command(&mut self.connection(), words)
+            .unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
     /// Ends a worker's work in good order.
@@ -170,7 +179,10 @@ impl Scene {
     }
 }
 
-pub fn try_command<T: redis::FromRedisValue>(conn: &mut Connection, words: &[&str]) -> redis::RedisResult<T> {
+pub fn try_command<T: redis::FromRedisValue>(
+    conn: &mut Connection,
+    words: &[&str],
+) -> redis::RedisResult<T> {
     let mut command = redis::Cmd::new();
     for word in words {
         command.arg(word);
@@ -204,7 +216,12 @@ impl Traffic {
     }
 
     /// The same with other events.
-    pub fn start_with(scene: &Scene, seed: u64, per_second: u64, set: impl Fn(&mut Events)) -> Self {
+    pub fn start_with(
+        scene: &Scene,
+        seed: u64,
+        per_second: u64,
+        set: impl Fn(&mut Events),
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let around = dump::server_now(&mut scene.connection());
         let mut events = scene.events(seed, around);

@@ -6,9 +6,7 @@ use std::fs::{self, File};
 use std::process::{Command, Output, Stdio};
 
 use clap::Args;
-use rollcall::config::settings::{
-    JanitorFlags, QueryFlags, Settings, StreamFlags, WorkerFlags,
-};
+use rollcall::config::settings::{JanitorFlags, QueryFlags, Settings, StreamFlags, WorkerFlags};
 
 /// Bad usage or configuration.
 const USAGE: i32 = 64;
@@ -170,7 +168,10 @@ fn impossible_values_are_refused_with_the_remedy() {
         (&["run", "--thresholds", "5:10"], &["thresholds", "write 10:5, not 5:10"]),
         (&["run", "--http", "9464"], &["http", "such as 0.0.0.0:9464"]),
         (&["run", "--log", "loud"], &["log", "error, warn, info, debug, trace, off"]),
-        (&["run", "--redis-url", "redis://:hunter2:x"], &["redis-url", "not a Redis URL", "rediss"]),
+        (
+            &["run", "--redis-url", "redis://:hunter2:x"],
+            &["redis-url", "not a Redis URL", "rediss"],
+        ),
         (
             &["run", "--redis-url", "redis://a:hunter2@h", "--redis-password", "hunter2"],
             &["redis-password", "keep one of them"],

@@ -30,8 +30,18 @@ const PURE: &[&str] =
 
 /// What a pure module has no use for.
 const IMPURE: &[&str] = &[
-    "tokio", "redis::", "metrics", "tracing", "fastrand", "SystemTime", "Instant", "std::fs",
-    "std::net", "std::thread", "std::env", "std::process",
+    "tokio",
+    "redis::",
+    "metrics",
+    "tracing",
+    "fastrand",
+    "SystemTime",
+    "Instant",
+    "std::fs",
+    "std::net",
+    "std::thread",
+    "std::env",
+    "std::process",
 ];
 
 /// One file of the repository.

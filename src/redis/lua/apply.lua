@@ -1,12 +1,13 @@
 -- Apply: merges a folded batch into the state, records what changed, acknowledges last. One atomic call.
 --
 -- After the settings of common.lua, ARGV[11] names the entry that is tried alone ('' usually). Then
--- sections in a fixed order, each a count followed by that many rows:
+-- sections in a fixed order, each a count followed by that many rows; what stands before a semicolon is a
+-- column of its own, so that it can be passed to a command as it is:
 --   sets      key, expiry ms, n, n members         grow-only sets that go at an absolute time
 --   latest    user, seconds                        the highest wins
---   present   field, value | ended: field, t       last writer wins, kept-out tombstones
---   tokens    token, user, t, n, n × (item, score)  | ended: token, entry ms, t
---   touched   sid, value | data: sid, t, data | ended: sid, entry ms, t
+--   present   fields; values | ended: field, t      last writer wins, kept-out tombstones
+--   tokens    tokens; rows of user, t, 2n, n × (score, item) | ended: token, entry ms, t
+--   touched   sids; values | data: sids; rows of t, data | ended: sid, entry ms, t
 --   joined    doc, user, connection, t | left: the same
 --   ids       acknowledged | items: item, n, n ids | packed: id, n, n × (item, count)
 -- Returns  { acknowledged, late, changes, changes dropped, letters, letters dropped }
@@ -31,45 +32,46 @@ local function mark_wrong(key)
   wrong[#wrong + 1] = key
 end
 
+-- Whether a command met a key of another type; any other trouble ends the call.
+local function is_wrong(reply)
+  if type(reply) ~= 'table' or not reply.err then return false end
+  if sub(reply.err, 1, 9) ~= 'WRONGTYPE' then error(reply) end
+  return true
+end
+
 local function is_late(expires)
   if expires > now then return false end
   late = late + 1
   return true
 end
 
--- Calls `visit(first, last)` for a table cut into pieces that unpack() can take.
+-- Calls `visit(first, last)` for a list cut into pieces that unpack() can take.
 local function chunks(count, visit)
   for first = 1, count, CHUNK do visit(first, math.min(first + CHUNK - 1, count)) end
 end
 
-local function each_member(list, command, ...)
-  local prefix = { command, ... }
-  chunks(#list, function(first, last)
-    local args = { unpack(prefix) }
-    for i = first, last do args[#args + 1] = list[i] end
-    call(unpack(args))
-  end)
+local function hset(key, list)
+  chunks(#list, function(first, last) call('HSET', key, unpack(list, first, last)) end)
 end
 
--- The values of `members` in a hash or sorted set; all false without a call if the key is absent.
-local function lookup(command, key, members)
-  if #members == 0 or call('EXISTS', key) == 0 then return {} end
+-- The section's column of members begins at the returned position; what follows it is at `at`.
+local function column()
+  local count = section()
+  local first = at
+  at = at + count
+  return count, first
+end
+
+-- What a hash or sorted set holds for a column of members; nothing, without a call, if the key is absent.
+local function lookup(command, key, count, column_at)
+  if count == 0 or call('EXISTS', key) == 0 then return {} end
+  if count <= CHUNK then return call(command, key, unpack(ARGV, column_at, column_at + count - 1)) end
   local found = {}
-  chunks(#members, function(first, last)
-    for i, value in ipairs(call(command, key, unpack(members, first, last))) do found[first + i - 1] = value end
+  chunks(count, function(first, last)
+    local values = call(command, key, unpack(ARGV, column_at + first - 1, column_at + last - 1))
+    for i, value in ipairs(values) do found[first + i - 1] = value end
   end)
   return found
-end
-
--- A table of rows of `width` arguments, by column.
-local function columns(width)
-  local count, cols = section(), {}
-  for c = 1, width do cols[c] = {} end
-  for row = 1, count do
-    for c = 1, width do cols[c][row] = ARGV[at + c - 1] end
-    at = at + width
-  end
-  return count, cols
 end
 
 -- ---- letters are read first: whether an entry is still pending is asked before anything is written
@@ -102,6 +104,8 @@ end
 local function merge_sets()
   for _ = 1, section() do
     local key, expires, count = take(3)
+    local fine, found = is_type(key, 'set')
+    if not fine then error(redis.error_reply('WRONGKEY ' .. key .. ' holds a ' .. found .. ' where Rollcall keeps a set')) end
     if is_late(tonumber(expires)) then
       at = at + tonumber(count)
     else
@@ -127,7 +131,7 @@ local function merge_latest()
     end
     if not is_late(expiry * 1000) then
       local old = try('SET', key, seconds, 'EXAT', expiry, 'GET')
-      if type(old) == 'table' then
+      if is_wrong(old) then
         mark_wrong(key)
       elseif old and old ~= seconds and (tonumber(old) or 0) > tonumber(seconds) then
         call('SET', key, old, 'EXAT', old + ttl) -- it was newer: put it back
@@ -136,34 +140,40 @@ local function merge_latest()
   end
 end
 
+-- A version as a number; 0 for a value that Rollcall did not write.
+local function stored_time(value, first)
+  return tonumber(sub(value, first, first + 12)) or 0
+end
+
 local function merge_present()
-  local count, cols = columns(2)
-  local fields, values = unpack(cols)
-  local stored = lookup('HMGET', presence, fields)
-  local some_ended, writes = count > 0 and call('EXISTS', presence_ended) == 1, {}
+  local count, fields = column()
+  local stored = lookup('HMGET', presence, count, fields)
+  local some_ended, writes, appeared = count > 0 and call('EXISTS', presence_ended) == 1, {}, {}
   for i = 1, count do
-    local field, value, old = fields[i], values[i], stored[i]
-    local t, wins = sub(value, LAST_SEEN, LAST_SEEN + 12), not old
+    local field, value, old = ARGV[fields + i - 1], ARGV[at + i - 1], stored[i]
+    local t, wins = stored_time(value, LAST_SEEN), not old
     if not is_late(t + presence_ttl) then
       if old then
-        local old_t = version(old, LAST_SEEN)
+        local old_t = stored_time(old, LAST_SEEN)
         wins = t > old_t or (t == old_t and greater_bytes(value, old))
       elseif some_ended then -- only the winner of value and tombstone stays
         local ended = call('ZSCORE', presence_ended, field)
-        wins = not ended or tonumber(ended) < tonumber(t)
+        wins = not ended or tonumber(ended) < t
         if ended and wins then call('ZREM', presence_ended, field) end
       end
       if wins then
-        writes[#writes + 1] = field
-        writes[#writes + 1] = value
-        if not old then
-          local part = parts(field)
-          change('online', t, 'user', part[1], 'ip', part[2])
-        end
+        local n = #writes
+        writes[n + 1], writes[n + 2] = field, value
+        if not old then appeared[#appeared + 1] = { field, t } end
       end
     end
   end
-  each_member(writes, 'HSET', presence)
+  at = at + count
+  hset(presence, writes)
+  for _, entry in ipairs(appeared) do
+    local part = parts(entry[1])
+    change('online', entry[2], 'user', part[1], 'ip', part[2])
+  end
 end
 
 local function end_presence()
@@ -183,54 +193,42 @@ local function end_presence()
   end
 end
 
-local function read_tokens()
-  local rows, tokens = {}, {}
-  for i = 1, section() do
-    local token, user, t, count = take(4)
-    rows[i] = { user = user, t = t, items = at, count = count * 2 }
-    tokens[i] = token
-    at = at + rows[i].count
-  end
-  return rows, tokens
-end
-
-local function merge_items(token, row)
-  if row.count == 0 then return end
-  local key = viewed .. token
-  local scores = {}
-  for i = row.items, row.items + row.count - 1, 2 do
-    scores[#scores + 1] = ARGV[i + 1]
-    scores[#scores + 1] = ARGV[i]
-  end
-  for first = 1, #scores, CHUNK do
-    local added = try('ZADD', key, 'GT', unpack(scores, first, math.min(first + CHUNK - 1, #scores)))
-    if type(added) == 'table' then return mark_wrong(key) end
+-- Merges `count` arguments, scores and items in turn.
+local function merge_items(token, count)
+  if count == 0 then return end
+  local key, last = viewed .. token, at + count - 1
+  for first = at, last, CHUNK do
+    local added = try('ZADD', key, 'GT', unpack(ARGV, first, math.min(first + CHUNK - 1, last)))
+    if is_wrong(added) then return mark_wrong(key) end
   end
   call('ZREMRANGEBYRANK', key, 0, -viewed_cap - 1)
 end
 
 local function merge_tokens()
-  local rows, tokens = read_tokens()
-  local ended = lookup('ZMSCORE', tokens_ended, tokens)
-  local scores = lookup('ZMSCORE', recent, tokens)
-  local users = lookup('HMGET', login, tokens)
-  local logins, seen = {}, {}
-  for i, row in ipairs(rows) do
+  local count, tokens = column()
+  local ended = lookup('ZMSCORE', tokens_ended, count, tokens)
+  local scores = lookup('ZMSCORE', recent, count, tokens)
+  local users = lookup('HMGET', login, count, tokens)
+  local logins, seen, appeared = {}, {}, {}
+  for i = 1, count do
+    local token, user, t, items = ARGV[tokens + i - 1], take(3)
     if not ended[i] then
-      local token, score, old_user = tokens[i], sub(row.t, 1, 10) .. '.' .. sub(row.t, 11), users[i]
+      local score, old_user = sub(t, 1, 10) .. '.' .. sub(t, 11), users[i]
       local new, old = tonumber(score), tonumber(scores[i] or 0)
-      if not old_user or new > old or (new == old and greater_bytes(row.user, old_user)) then
-        logins[#logins + 1] = token
-        logins[#logins + 1] = row.user
-        if not old_user then change('login', row.t, 'user', row.user, 'token', token) end
+      if not old_user or new > old or (new == old and greater_bytes(user, old_user)) then
+        local n = #logins
+        logins[n + 1], logins[n + 2] = token, user
+        if not old_user then appeared[#appeared + 1] = { t, user, token } end
       end
-      seen[#seen + 1] = score
-      seen[#seen + 1] = token
-      merge_items(token, row)
+      local n = #seen
+      seen[n + 1], seen[n + 2] = score, token
+      merge_items(token, tonumber(items))
     end
+    at = at + items
   end
-  each_member(logins, 'HSET', login)
-  each_member(seen, 'ZADD', recent, 'GT')
+  hset(login, logins)
+  for _, entry in ipairs(appeared) do change('login', entry[1], 'user', entry[2], 'token', entry[3]) end
+  chunks(#seen, function(first, last) call('ZADD', recent, 'GT', unpack(seen, first, last)) end)
 end
 
 local function end_tokens()
@@ -242,58 +240,66 @@ local function end_tokens()
 end
 
 local function merge_touched()
-  local count, cols = columns(2)
-  local sids, values = unpack(cols)
-  local stored = lookup('HMGET', sessions, sids)
-  local ended = lookup('ZMSCORE', sessions_ended, sids)
-  local data = lookup('HMGET', session_versions, sids)
-  local writes = {}
+  local count, sids = column()
+  local stored = lookup('HMGET', sessions, count, sids)
+  local ended = lookup('ZMSCORE', sessions_ended, count, sids)
+  local data = lookup('HMGET', session_versions, count, sids)
+  local writes, appeared = {}, {}
   for i = 1, count do
-    local sid, value, old = sids[i], values[i], stored[i]
-    local t = sub(value, LAST_ACTIVITY, LAST_ACTIVITY + 12)
+    local sid, value, old = ARGV[sids + i - 1], ARGV[at + i - 1], stored[i]
+    local t = stored_time(value, LAST_ACTIVITY)
     if not ended[i] and not is_late(t + session_ttl) then
-      local old_t = old and version(old, LAST_ACTIVITY)
+      local old_t = old and stored_time(old, LAST_ACTIVITY)
       if not old or t > old_t or (t == old_t and greater_bytes(value, old)) then
-        writes[#writes + 1] = sid
-        writes[#writes + 1] = value
+        local n = #writes
+        writes[n + 1], writes[n + 2] = sid, value
         -- Only data that Rollcall wrote: another's key of that name is not ours to expire.
-        if data[i] then call('PEXPIREAT', session_data_of .. sid, t + session_ttl) end
-        if not old then change('session_started', t, 'user', user_of(value), 'sid', sid) end
+        local key = session_data_of .. sid
+        if data[i] and is_type(key, 'string') then call('PEXPIREAT', key, t + session_ttl) end
+        if not old then appeared[#appeared + 1] = { t, user_of(value), sid } end
       end
     end
   end
-  each_member(writes, 'HSET', sessions)
+  at = at + count
+  hset(sessions, writes)
+  for _, entry in ipairs(appeared) do change('session_started', entry[1], 'user', entry[2], 'sid', entry[3]) end
 end
 
-local function wins_data(key, sid, t, data)
-  local old_t = call('HGET', session_versions, sid)
+local function wins_data(key, t, data, old_t)
   if not old_t or t ~= old_t then return not old_t or t > old_t end
   local old = call('GET', key)
   return not old or greater_bytes(data, old)
 end
 
 local function merge_data()
-  for _ = 1, section() do
-    local sid, t, data = take(3)
+  local count, sids = column()
+  local ended = lookup('ZMSCORE', sessions_ended, count, sids)
+  local versions = lookup('HMGET', session_versions, count, sids)
+  -- What has data was touched just above, so the session is there unless both are late.
+  local active = lookup('HMGET', sessions, count, sids)
+  local writes = {}
+  for i = 1, count do
+    local sid, t, data = ARGV[sids + i - 1], take(2)
     local key = session_data_of .. sid
-    if not call('ZSCORE', sessions_ended, sid) and not is_late(t + session_ttl) then
+    if not ended[i] and not is_late(t + session_ttl) then
       if not is_type(key, 'string') then
         mark_wrong(key)
-      elseif wins_data(key, sid, t, data) then
-        -- What has data was touched just above, so the session is there.
-        local active = version(call('HGET', sessions, sid) or '', LAST_ACTIVITY)
-        call('SET', key, data, 'PXAT', active + session_ttl)
-        call('HSET', session_versions, sid, t)
+      elseif wins_data(key, t, data, versions[i]) then
+        call('SET', key, data, 'PXAT', stored_time(active[i], LAST_ACTIVITY) + session_ttl)
+        local n = #writes
+        writes[n + 1], writes[n + 2] = sid, t
       end
     end
   end
+  hset(session_versions, writes)
 end
 
 local function end_sessions()
   for _ = 1, section() do
     local sid, entry_ms, t = take(3)
     call('ZADD', sessions_ended, 'GT', entry_ms, sid)
-    if call('HDEL', session_versions, sid) == 1 then call('UNLINK', session_data_of .. sid) end
+    local key = session_data_of .. sid
+    if call('HDEL', session_versions, sid) == 1 and is_type(key, 'string') then call('UNLINK', key) end
     local old = call('HGET', sessions, sid)
     if old then
       call('HDEL', sessions, sid)
@@ -408,23 +414,42 @@ end
 if call('HGET', meta, 'epoch') ~= ARGV[1] then
   return redis.error_reply('STALEEPOCH the group was created anew since this batch was read')
 end
-local refused = wrong_shared_key() or wrong_seq()
+-- Two rights are asked for with commands that cannot do anything: what they are needed for comes when the
+-- state is written already, and the entries are acknowledged.
+local function missing_right()
+  local add = try('XADD', changes, 'NOMKSTREAM', '0-0', 'kind', 'none')
+  local count = try('ZINCRBY', viewed, 'none', '')
+  if not find(add.err, 'greater than 0-0', 1, true) then return add end
+  if not find(count.err, 'not a valid float', 1, true) then return count end
+end
+
+local refused = wrong_shared_key() or wrong_seq() or missing_right()
 if refused then return refused end
 
 local letters = read_letters()
-merge_sets()
-merge_latest()
-merge_present()
-end_presence()
-merge_tokens()
-end_tokens()
-merge_touched()
-merge_data()
-end_sessions()
-merge_joined()
-merge_left()
+
+-- Should a merge fail in spite of all, the changes of those that were done are recorded all the same: a
+-- change is noted after its write. Nothing is acknowledged then.
+local merged, fault = pcall(function()
+  merge_sets()
+  merge_latest()
+  merge_present()
+  end_presence()
+  merge_tokens()
+  end_tokens()
+  merge_touched()
+  merge_data()
+  end_sessions()
+  merge_joined()
+  merge_left()
+end)
 count_documents()
 local changed, changes_dropped = write_changes()
+if not merged then
+  -- pcall() hands out the text of a command's error, which begins with its code.
+  local text = type(fault) == 'table' and fault.err or tostring(fault)
+  return redis.error_reply(find(text, '^%u+ ') and text or 'ERR the script failed: ' .. text)
+end
 if #wrong > 0 then return { 'WRONGTYPE', unpack(wrong, 1, math.min(#wrong, CHUNK)) } end
 local written, letters_dropped = write_letters(letters)
 if ARGV[11] ~= '' then call('HDEL', suspects, ARGV[11]) end

@@ -169,7 +169,8 @@ local function drop_connection(doc, user, member, at)
   local pair = escape(doc) .. '|' .. escape(user)
   if call('HINCRBY', docs_connections, pair, -1) > 0 then return end
   call('HDEL', docs_connections, pair)
-  call('SREM', document_of .. doc .. ':users', user)
+  local key = document_of .. doc .. ':users'
+  if is_type(key, 'set') then call('SREM', key, user) end
   document_change('document_left', at, user, doc)
 end
 
@@ -189,11 +190,11 @@ end
 
 local function count_documents()
   for doc, records in pairs(touched_docs) do
-    local count = call('SCARD', document_of .. doc .. ':users')
-    if count > 0 then
-      call('SET', document_of .. doc .. ':count', count)
-    else
-      call('DEL', document_of .. doc .. ':count')
+    -- A sweep meets documents whose keys others have taken since: it leaves those alone.
+    local users_key, count_key = document_of .. doc .. ':users', document_of .. doc .. ':count'
+    local count = is_type(users_key, 'set') and call('SCARD', users_key) or 0
+    if is_type(count_key, 'string') then
+      if count > 0 then call('SET', count_key, count) else call('DEL', count_key) end
     end
     for _, record in ipairs(records) do
       record[#record + 1] = 'count'

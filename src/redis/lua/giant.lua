@@ -3,19 +3,27 @@
 --
 -- After the settings of common.lua: 11 the entry's id. Returns 1 if the letter was kept.
 
-local function take_back()
+local id = ARGV[11]
+
+-- The letter, if the first half wrote it: it begins with the pair `entry_id`.
+local function letter()
   local last = call('XREVRANGE', dead, '+', '-', 'COUNT', 1)[1]
-  if last then call('XDEL', dead, last[1]) end
-  return 0
+  if last and last[2][1] == 'entry_id' and last[2][2] == id then return last[1] end
+end
+
+local function take_back(reply)
+  local own = is_type(dead, 'stream') and letter()
+  if own then call('XDEL', dead, own) end
+  return reply
 end
 
 local refused = wrong_shared_key()
-if refused then return refused end
+if refused then return take_back(refused) end
 if call('HGET', meta, 'epoch') ~= ARGV[1] then
-  take_back()
-  return redis.error_reply('STALEEPOCH the group was created anew since this entry was read')
+  return take_back(redis.error_reply('STALEEPOCH the group was created anew since this entry was read'))
 end
-if #call('XPENDING', stream, group, ARGV[11], ARGV[11], 1) == 0 then return take_back() end
+if #call('XPENDING', stream, group, id, id, 1) == 0 then return take_back(0) end
+if not letter() then return redis.error_reply('WRONGKEY ' .. dead .. ' takes no more entries') end
 call('XTRIM', dead, 'MAXLEN', dead_cap)
-call('HDEL', suspects, ARGV[11])
-return call('XACK', stream, group, ARGV[11])
+call('HDEL', suspects, id)
+return call('XACK', stream, group, id)

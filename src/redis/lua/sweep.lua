@@ -29,6 +29,8 @@ local function remove_from(key)
   return function(member) call('ZREM', key, member) end
 end
 
+local GREATEST_ID = '18446744073709551615-18446744073709551615'
+
 local function groups()
   if call('EXISTS', stream) == 0 then return {} end
   local list = {}
@@ -43,6 +45,7 @@ end
 -- The oldest entry a group has not finished: its first pending, else its first undelivered one.
 local function oldest_unfinished(info)
   if info.pending > 0 then return call('XPENDING', stream, info.name)[2] end
+  if info['last-delivered-id'] == GREATEST_ID then return nil end
   local next_entry = call('XRANGE', stream, '(' .. info['last-delivered-id'], '+', 'COUNT', 1)[1]
   return next_entry and next_entry[1]
 end
@@ -129,10 +132,11 @@ function sweeps.sessions_ended() return tombstones(sessions_ended) end
 -- the day the group is gone but the state is not.
 function sweeps.stream()
   local bound = string.format('%.0f-0', math.max(now - keep, 0))
-  local blocking, age = '', 0
+  local blocking, age, own = '', 0, false
   for _, info in ipairs(groups()) do
     local unfinished = oldest_unfinished(info)
     if info.name == group then
+      own = true
       local finished = info['last-delivered-id']
       if unfinished and not id_less(finished, unfinished) then
         local entry = call('XREVRANGE', stream, '(' .. unfinished, '-', 'COUNT', 1)[1]
@@ -144,6 +148,11 @@ function sweeps.stream()
     if unfinished and id_less(unfinished, bound) then
       bound, blocking = unfinished, info.name
     end
+  end
+  if not own then -- what comes after where the group will begin is unread
+    local finished = call('HGET', janitor, 'finished:' .. group) or '0-0'
+    local unread = call('XRANGE', stream, '(' .. finished, '+', 'COUNT', 1)[1]
+    if unread and id_less(unread[1], bound) then bound, blocking = unread[1], group end
   end
   local removed = 0
   if call('EXISTS', stream) == 1 then

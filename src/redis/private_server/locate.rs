@@ -29,7 +29,7 @@ pub fn install_hint() -> &'static str {
     known.map_or(elsewhere, |(_, hint)| hint)
 }
 
-/// The server binary that [`PrivateServer::start`] would use; `named` is [`Options::binary`].
+/// The server binary that [`PrivateServer::start`](super::PrivateServer::start) would use; `named` is [`Options::binary`](super::Options::binary).
 ///
 /// # Errors
 /// [`ServerError::NotFound`], whose text says in one line how to get one.

@@ -8,6 +8,9 @@ use rollcall::redis::sweep::{Backlog, Swept};
 use super::Bench;
 use crate::harness::Deployment;
 
+/// Ids and fields of the entries of one stream.
+type Delivered = Vec<(String, Vec<String>)>;
+
 const STREAM: &str = "rollcall:events";
 const HOUR_MS: u64 = 3_600_000;
 
@@ -32,8 +35,7 @@ impl Bench {
         let mut read = redis::cmd("XREADGROUP");
         read.arg("GROUP").arg(group).arg(consumer).arg("COUNT").arg(count);
         read.arg("STREAMS").arg(STREAM).arg(">");
-        let reply: Option<Vec<(String, Vec<(String, Vec<String>)>)>> =
-            read.query(&mut self.conn).unwrap();
+        let reply: Option<Vec<(String, Delivered)>> = read.query(&mut self.conn).unwrap();
         let entries = reply.into_iter().flatten().flat_map(|(_, entries)| entries);
         entries.map(|(id, _)| id).collect()
     }
@@ -139,9 +141,13 @@ async fn an_entry_pending_in_our_own_group_blocks_trimming_and_has_an_age() {
 #[tokio::test]
 async fn without_its_group_the_stream_is_not_trimmed() {
     let mut bench = Bench::with_small_nodes(&[]).await;
+    bench.add_heartbeats(std::iter::once(1_000));
+    assert_eq!(bench.trim(HOUR_MS).await.blocked_by, "", "there is nothing to trim yet");
+    bench.ask::<()>(&["DEL", STREAM]);
     bench.add_heartbeats(two_hours());
     let swept = bench.trim(HOUR_MS).await;
     assert_eq!((bench.length(), swept.removed), (200, 0), "no worker was there yet: all is unread");
+    assert_eq!(swept.blocked_by, "rollcall");
     bench.create_group("other");
     bench.finish("other", 200);
     bench.trim(HOUR_MS).await;
@@ -158,7 +164,9 @@ async fn after_its_group_was_destroyed_what_it_had_not_finished_stays() {
     let finished: String = bench.ask(&["HGET", "rollcall:janitor", "finished:rollcall"]);
     bench.ask::<()>(&["XGROUP", "DESTROY", STREAM, "rollcall"]);
     bench.trim(HOUR_MS).await;
-    let left: u64 = bench.ask::<Vec<redis::Value>>(&["XRANGE", STREAM, &format!("({finished}"), "+"]).len() as u64;
+    let left: u64 = bench
+        .ask::<Vec<redis::Value>>(&["XRANGE", STREAM, &format!("({finished}"), "+"])
+        .len() as u64;
     assert_eq!(left, 150, "a worker that joins will read from {finished} on");
 }
 
@@ -214,7 +222,10 @@ async fn endings_are_forgotten_once_everything_older_is_finished() {
         assert_eq!(bench.sweep(&sweeper, what).await, 1, "{what}");
     }
     assert_eq!(bench.ask::<Vec<String>>(&["ZRANGE", "rollcall:tokens:ended", "0", "-1"]), ["new"]);
-    assert_eq!(bench.ask::<Vec<String>>(&["ZRANGE", "rollcall:sessions:ended", "0", "-1"]), ["new"]);
+    assert_eq!(
+        bench.ask::<Vec<String>>(&["ZRANGE", "rollcall:sessions:ended", "0", "-1"]),
+        ["new"]
+    );
     // An undelivered old entry holds the rest back as a pending one does.
     bench.ask::<()>(&["XGROUP", "SETID", STREAM, "rollcall", &entries[0].id.to_string()]);
     let sweeper = bench.sweeper(|_, janitor| janitor.horizon_ms = 1_000);

@@ -33,7 +33,8 @@ impl Cluster {
     fn join(&mut self) {
         let ports: Vec<u16> = self.nodes.iter().map(PrivateServer::port).collect();
         for (node, conn) in (0_u16..).zip(&mut self.conns) {
-            let (first, last) = (node * SLOTS.div_ceil(3), ((node + 1) * SLOTS.div_ceil(3)).min(SLOTS) - 1);
+            let (first, last) =
+                (node * SLOTS.div_ceil(3), ((node + 1) * SLOTS.div_ceil(3)).min(SLOTS) - 1);
             cluster(conn, &["SET-CONFIG-EPOCH", &(node + 1).to_string()]);
             cluster(conn, &["ADDSLOTSRANGE", &first.to_string(), &last.to_string()]);
         }
@@ -167,9 +168,8 @@ fn one_partition_on_a_cluster_needs_a_hash_tag_as_its_prefix() {
     let url = cluster.nodes[0].url();
     let mut process = Worker::start_as("run", &url, &["--prefix", "{acme}:"], &[]);
     let key = "{acme}:rollcall:meta";
-    let holds = |conn: &mut redis::Connection| {
-        redis::cmd("EXISTS").arg(key).query::<u64>(conn) == Ok(1)
-    };
+    let holds =
+        |conn: &mut redis::Connection| redis::cmd("EXISTS").arg(key).query::<u64>(conn) == Ok(1);
     wait_until(SOON, "it joins", || cluster.conns.iter_mut().any(holds));
     let node = cluster.conns.iter_mut().position(holds).unwrap();
     let add = ["{acme}:rollcall:events", "*", "type", "heartbeat", "user", "alice"];

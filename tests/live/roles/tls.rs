@@ -32,7 +32,8 @@ impl TlsServer {
             ("--tls-ca-cert-file", file("ca.pem")),
             ("--tls-auth-clients", "no".to_owned()),
         ];
-        let extra_args = args.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
+        let extra_args =
+            args.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
         let server = PrivateServer::start(Options { extra_args, ..Options::default() });
         Self { server: server.expect("a server built with TLS, as Debian's is"), folder, port }
     }

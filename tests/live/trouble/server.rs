@@ -1,0 +1,188 @@
+//! What the server refuses for a while, and how it stalls, dies and comes back.
+
+use std::time::{Duration, Instant};
+
+use redis::Connection;
+use rollcall::redis::private_server::Options;
+
+use super::{command, survives};
+use crate::harness::wait_until;
+use crate::process::Worker;
+use crate::scene::{SOON, Scene, heartbeat, in_parallel, try_command};
+use crate::support::events::field;
+
+/// Runs under traffic: something is wrong for a while, and then no more.
+fn outlasts(what: &str, wrong: impl Fn(&Scene), right: impl Fn(&Scene)) {
+    let mut scene = Scene::start(&[]);
+    survives(what, &mut scene, 2, |scene, rng| {
+        wrong(scene);
+        std::thread::sleep(Duration::from_millis(rng.u64(300..700)));
+        right(scene);
+    });
+}
+
+#[test]
+fn refusals_of_the_server_lose_nothing() {
+    let all: [(&str, &[&str], &[&str]); 4] = [
+        ("OOM", &["CONFIG", "SET", "maxmemory", "1"], &["CONFIG", "SET", "maxmemory", "0"]),
+        (
+            "NOREPLICAS",
+            &["CONFIG", "SET", "min-replicas-to-write", "1"],
+            &["CONFIG", "SET", "min-replicas-to-write", "0"],
+        ),
+        ("READONLY", &["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"]),
+        (
+            "connections",
+            &["CLIENT", "KILL", "TYPE", "normal"],
+            &["CLIENT", "KILL", "TYPE", "normal"],
+        ),
+    ];
+    in_parallel(all, |(what, wrong, right)| {
+        outlasts(what, |scene| command(scene, wrong), |scene| command(scene, right))
+    });
+}
+
+/// A Redis Cluster of one node; its keys' slots are all there is to it.
+fn cluster(flags: &[(&str, &str)]) -> Scene {
+    // The shortest time for which a node stays down after it lacked slots.
+    let extra_args = ["--cluster-enabled", "yes", "--cluster-node-timeout", "500"];
+    let extra_args = extra_args.map(str::to_owned).to_vec();
+    let scene = Scene::start_with(flags, Options { extra_args, ..Options::default() });
+    command(&scene, &["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    wait_until(SOON, "the cluster is up", || {
+        scene.command::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
+    });
+    scene
+}
+
+#[test]
+fn a_cluster_node_that_loses_its_slots_for_a_while_loses_nothing_else() {
+    in_parallel(
+        [[("prefix", "{acme}:"), ("partitions", "1")], [("prefix", ""), ("partitions", "4")]],
+        |flags| {
+            let mut scene = cluster(&flags);
+            let mut giant = heartbeat("giant");
+            giant.extend((0..4_000).map(|n| field(&n.to_string(), "")));
+            scene.add(&giant);
+            survives("CLUSTERDOWN", &mut scene, 1, |scene, rng| {
+                command(scene, &["CLUSTER", "DELSLOTSRANGE", "0", "16383"]);
+                std::thread::sleep(Duration::from_millis(rng.u64(200..500)));
+                command(scene, &["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+            });
+        },
+    );
+}
+
+#[test]
+fn a_stall_of_the_server_loses_nothing() {
+    let server = |scene: &Scene, signal: &str| {
+        let pid = scene.deployment.server.pid().unwrap();
+        let kill = format!("kill -{signal} {pid}");
+        assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    };
+    in_parallel(["pause", "stop", "busy"], |what| match what {
+        // Twice as long as a batch may take, and as long as it takes until others claim it.
+        "pause" => {
+            outlasts(what, |scene| command(scene, &["CLIENT", "PAUSE", "1000", "ALL"]), |_| ())
+        }
+        "stop" => outlasts(what, |scene| server(scene, "STOP"), |scene| server(scene, "CONT")),
+        _ => outlasts(
+            what,
+            |scene| {
+                command(scene, &["CONFIG", "SET", "busy-reply-threshold", "10"]);
+                let mut conn = scene.connection();
+                std::thread::spawn(move || {
+                    try_command::<redis::Value>(&mut conn, &["EVAL", "while true do end", "0"])
+                });
+                let client = redis::Client::open(scene.url()).unwrap();
+                wait_until(SOON, "the server is busy", || {
+                    let conn = client.get_connection();
+                    conn.is_err() || try_command::<String>(&mut conn.unwrap(), &["PING"]).is_err()
+                });
+            },
+            |scene| {
+                let info = redis::Client::open(scene.url()).unwrap();
+                wait_until(SOON, "the script is killed", || {
+                    info.get_connection().is_ok_and(|mut conn: Connection| {
+                        let _told = try_command::<String>(&mut conn, &["SCRIPT", "KILL"]);
+                        try_command::<String>(&mut conn, &["PING"]).is_ok()
+                    })
+                });
+            },
+        ),
+    });
+}
+
+#[test]
+fn a_server_killed_and_restarted_has_everything() {
+    let options = Options {
+        appendonly: true,
+        extra_args: ["--appendfsync", "always"].map(str::to_owned).to_vec(),
+        ..Options::default()
+    };
+    let mut scene = Scene::start_with(&[], options);
+    survives("SIGKILL of the server", &mut scene, 4, |scene, _| {
+        scene.deployment.server.restart().unwrap()
+    });
+}
+
+/// The server comes back with what it had some time ago: stream, pending entries and state together. What
+/// workers still have in hand of the time after that must not have an effect.
+#[test]
+fn a_server_that_lost_its_last_moments_gets_no_effects_of_lost_entries() {
+    let mut scene = Scene::start(&[]);
+    survives("an older snapshot", &mut scene, 4, |scene, rng| {
+        command(scene, &["SAVE"]);
+        std::thread::sleep(Duration::from_millis(rng.u64(50..300)));
+        scene.deployment.server.restart().unwrap();
+    });
+}
+
+#[test]
+fn a_server_that_is_away_does_not_flood_the_log() {
+    in_parallel([("1", "worker"), ("1", "run"), ("8", "worker")], |(partitions, role)| {
+        let mut scene = Scene::start(&[("partitions", partitions)]);
+        let worker = Worker::start_as(role, &scene.url(), &["--partitions", partitions], &[]);
+        let joined = partitions.parse::<usize>().unwrap();
+        wait_until(SOON, "the worker joins", || {
+            worker.log().matches("created the consumer group").count() == joined
+        });
+        let before = worker.log().lines().count();
+        scene.deployment.server.kill();
+        let start = Instant::now();
+        let count = |log: &str| {
+            log.lines()
+                .skip(before)
+                .filter(|line| line.contains("WARN") || line.contains("ERROR"))
+                .count()
+        };
+        wait_until(SOON, "three seconds pass", || start.elapsed() > Duration::from_secs(3));
+        let lines = count(&worker.log());
+        assert!((1..=30).contains(&lines), "{role}, {partitions} partitions: {lines} lines in 3 s");
+        scene.deployment.server.restart().unwrap();
+        scene.add_random(1, 20);
+        scene.wait_finished(SOON, "goes on by itself");
+    });
+}
+
+/// Only the connection that applies breaks. The other one still waits for new entries: what it gets must not
+/// lie about until the claim time.
+#[test]
+fn a_broken_connection_delays_nothing_until_the_claim_time() {
+    let scene = Scene::start(&[]);
+    let worker = scene.worker(&["--claim-idle", "60s"]);
+    for round in 0..3 {
+        scene.add_heartbeat(&format!("before{round}"));
+        scene.wait_finished(SOON, "works before");
+        let clients: String = scene.command(&["CLIENT", "LIST"]);
+        let applying = clients.lines().find(|line| line.contains("cmd=evalsha")).unwrap();
+        let id = applying.split(' ').find_map(|part| part.strip_prefix("id=")).unwrap();
+        command(&scene, &["CLIENT", "KILL", "ID", id]);
+        scene.add_heartbeat(&format!("meets{round}"));
+        wait_until(SOON, "connects again", || scene.is_present(&format!("meets{round}|")));
+        scene.add_heartbeat(&format!("after{round}"));
+        let what = format!("round {round}: nothing waits to be claimed:\n{}", worker.log());
+        wait_until(Duration::from_secs(5), &what, || scene.is_finished());
+    }
+    scene.verify("CLIENT KILL of one connection");
+}

@@ -1,0 +1,215 @@
+//! Keys that hold what another program put there, and entries that are gone.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rollcall::entry::Field;
+
+use super::{HTTP, command, deliver_to_ghost, pairs, wait_until_recorded};
+use crate::harness::{wait_until, xadd};
+use crate::scene::{SOON, Scene, heartbeat, in_parallel, metric, page, wait_for_page};
+use crate::support::dump;
+use crate::support::events::field;
+
+#[test]
+fn an_entry_whose_key_is_taken_becomes_a_dead_letter_and_the_key_stays() {
+    in_parallel(["", "after-reply:1", "after-fold:2"], |failpoint| {
+        let scene = Scene::start(&[]);
+        let foreign: [&[&str]; 6] = [
+            &["RPUSH", "user-activity/x", "theirs"],
+            &["SET", "viewed:t", "theirs"],
+            &["RPUSH", "session:s", "theirs"],
+            &["SET", "sessions:doc:d:users", "theirs"],
+            &["RPUSH", "sessions:doc:e:users:count", "theirs"],
+            &["SET", "viewed:t%|", "theirs"],
+        ];
+        foreign.iter().for_each(|words| command(&scene, words));
+        let hit: Vec<Vec<Field>> = vec![
+            pairs(&[("type", "heartbeat"), ("user", "x")]),
+            pairs(&[("type", "view"), ("user", "v"), ("token", "t"), ("item", "i")]),
+            pairs(&[("type", "session"), ("sid", "s"), ("data", "{}")]),
+            pairs(&[("type", "document"), ("doc", "d"), ("user", "y"), ("action", "join")]),
+            pairs(&[("type", "document"), ("doc", "e:users"), ("user", "y"), ("action", "leave")]),
+            pairs(&[("type", "view"), ("user", "v"), ("token", "t%|"), ("item", "i")]),
+            pairs(&[("type", "heartbeat"), ("user", "x"), ("ip", "2")]),
+            pairs(&[(
+                "data",
+                r#"[{"type":"heartbeat","user":"packed"},{"type":"nonsense"},{"type":"view","user":"x","token":"u","item":"i"}]"#,
+            )]),
+        ];
+        let ids: BTreeSet<_> = hit
+            .iter()
+            .enumerate()
+            .map(|(n, fields)| {
+                scene.add_heartbeat(&format!("good{n}"));
+                scene.add(fields)
+            })
+            .collect();
+        if !failpoint.is_empty() {
+            scene.worker_with(&[], &[("ROLLCALL_TEST_FAILPOINT", failpoint)]).wait(SOON);
+        }
+        let _worker = scene.worker(&[]);
+        scene.wait_finished(SOON, "nothing sticks");
+        let letters = scene.letters();
+        assert!(
+            letters.iter().all(|letter| letter.reason == "wrong_type" && letter.index.is_none()),
+            "{letters:?}"
+        );
+        assert_eq!(letters.len(), hit.len(), "each once: {letters:?}");
+        assert_eq!(letters.iter().map(|letter| letter.entry).collect::<BTreeSet<_>>(), ids);
+        for (letter, fields) in letters.iter().zip(&hit) {
+            assert_eq!(letter.original, *fields);
+        }
+        // Their effects on other keys stand; neighbours never noticed.
+        for user in (0..hit.len())
+            .map(|n| format!("good{n}|"))
+            .chain(["x|", "x|2", "packed|"].map(str::to_owned))
+        {
+            assert!(scene.is_present(&user), "{user}");
+        }
+        assert!(scene.command::<bool>(&["HEXISTS", "sessions:active", "s"]));
+        assert_eq!(scene.command::<String>(&["HGET", "login:", "t"]), "v");
+        assert!(
+            !scene.command::<bool>(&["EXISTS", "viewed:"]),
+            "views of dead letters are not counted"
+        );
+        for words in foreign {
+            assert_eq!(scene.command::<i64>(&["TTL", words[1]]), -1, "{}", words[1]);
+            let kind = if words[0] == "SET" { "string" } else { "list" };
+            assert_eq!(scene.command::<String>(&["TYPE", words[1]]), kind, "{}", words[1]);
+        }
+    });
+}
+
+/// Session data that was Rollcall's, and then another's list of the same name.
+#[test]
+fn a_key_taken_later_is_left_alone() {
+    let scene = Scene::start(&[]);
+    let _worker = scene.worker(&[]);
+    scene.add(&pairs(&[("type", "session"), ("sid", "s"), ("data", "{}")]));
+    scene.wait_finished(SOON, "the data is there");
+    command(&scene, &["DEL", "session:s"]);
+    command(&scene, &["RPUSH", "session:s", "theirs"]);
+    scene.add(&pairs(&[("type", "session"), ("sid", "s")]));
+    scene.wait_finished(SOON, "touched");
+    assert_eq!(scene.command::<i64>(&["TTL", "session:s"]), -1, "a touch gives it no expiry");
+    scene.add(&pairs(&[("type", "session"), ("sid", "s"), ("action", "terminate")]));
+    scene.wait_finished(SOON, "terminated");
+    assert_eq!(
+        scene.command::<String>(&["TYPE", "session:s"]),
+        "list",
+        "an ending does not delete it"
+    );
+}
+
+#[test]
+fn a_taken_key_of_a_document_does_not_stop_the_janitor() {
+    let scene = Scene::start(&[("document-ttl", "1s")]);
+    let _worker = scene.worker(&[]);
+    for doc in ["d0", "d1", "d2"] {
+        scene.add(&pairs(&[("type", "document"), ("doc", doc), ("user", "u"), ("action", "join")]));
+    }
+    scene.wait_finished(SOON, "joined");
+    command(&scene, &["SET", "sessions:doc:d1:users", "theirs"]);
+    let janitor = scene.janitor(&[]);
+    let gone = |key: &str| !scene.command::<bool>(&["EXISTS", key]);
+    wait_until(Duration::from_secs(5), "the users of the other documents go", || {
+        ["d0", "d2"].iter().all(|doc| {
+            gone(&format!("sessions:doc:{doc}:users")) && gone(&format!("sessions:doc:{doc}:count"))
+        })
+    });
+    assert_eq!(scene.command::<String>(&["GET", "sessions:doc:d1:users"]), "theirs");
+    let changes = dump::changes(&mut scene.connection(), &scene.deployment.keys(0));
+    let left = changes.iter().filter(|change| change["kind"] == b"document_left").count();
+    assert!(left >= 2, "the changes are recorded: {changes:?}");
+    wait_until_recorded(&scene);
+    assert!(!janitor.log().contains("not sweeping"), "{}", janitor.log());
+}
+
+#[test]
+fn a_taken_shared_key_stops_the_worker_until_it_is_free() {
+    let scene = Scene::start(&[]);
+    let worker = scene.worker(&[HTTP[0], HTTP[1], "--claim-idle", "60s"]);
+    wait_for_page(&worker, "/readyz", |status, _| status == 200);
+    for key in
+        ["presence:users", "recent:", "rollcall:dead", "sessions:active", "rollcall:tokens:ended"]
+    {
+        command(&scene, &["DEL", key]);
+        command(&scene, &["SET", key, "theirs"]);
+        scene.add(&pairs(&[("type", "nonsense")]));
+        scene.add(&pairs(&[("type", "login"), ("user", "u"), ("token", key)]));
+        let body = wait_for_page(&worker, "/readyz", |status, _| status == 503);
+        assert!(body.contains(key), "says which: {body}");
+        assert_eq!(page(&worker, "/livez").0, 200, "waiting is no reason to be restarted");
+        assert_eq!(scene.command::<String>(&["GET", key]), "theirs");
+        command(&scene, &["DEL", key]);
+        scene.wait_finished(SOON, "goes on once the key is free");
+        wait_for_page(&worker, "/readyz", |status, _| status == 200);
+    }
+    let stream = scene.deployment.stream(0);
+    command(&scene, &["SET", &stream, "theirs"]);
+    wait_for_page(&worker, "/readyz", |status, body| status == 503 && body.contains(&stream));
+    command(&scene, &["DEL", &stream]);
+    scene.add_heartbeat("after");
+    wait_until(SOON, "goes on with the new stream", || scene.is_present("after|"));
+}
+
+#[test]
+fn a_giant_entry_is_written_off_once_even_if_a_shared_key_is_taken() {
+    let scene = Scene::start(&[]);
+    let worker = scene.worker(&[]);
+    wait_until(SOON, "the worker joins", || scene.consumers().len() == 1);
+    command(&scene, &["SET", "presence:users", "theirs"]);
+    let mut giant = heartbeat("giant");
+    giant.extend((0..4_000).map(|n| field(&n.to_string(), "")));
+    let id = scene.add(&giant);
+    wait_until(SOON, "the worker stops", || worker.log().matches("not projecting").count() >= 2);
+    command(&scene, &["DEL", "presence:users"]);
+    scene.wait_finished(SOON, "goes on once the key is free");
+    let letters = scene.letters();
+    assert_eq!(letters.iter().map(|letter| letter.entry).collect::<Vec<_>>(), [id]);
+    scene.verify("a giant");
+}
+
+#[test]
+fn entries_trimmed_while_pending_are_counted_and_do_not_stick() {
+    let scene = Scene::start(&[]);
+    let stream = scene.deployment.stream(0);
+    // First what another consumer has.
+    for n in 0..5 {
+        scene.add_heartbeat(&format!("v{n}"));
+    }
+    deliver_to_ghost(&scene);
+    command(&scene, &["XTRIM", &stream, "MAXLEN", "2"]);
+    let worker = scene.worker(&HTTP);
+    scene.wait_finished(SOON, "what is left is claimed");
+    wait_until(SOON, "the loss is counted", || {
+        metric(&worker, "rollcall_entries_lost_total") == 3.0
+    });
+    assert!(
+        worker.log().contains("entries were trimmed from the stream before they were applied"),
+        "{}",
+        worker.log()
+    );
+    assert_eq!(scene.pending(None), 0);
+
+    command(&scene, &["RENAME", "presence:users", "aside"]);
+    command(&scene, &["SET", "presence:users", "theirs"]);
+    // Then what the worker has itself, all at once, and reads again after its failure.
+    let mut adding = redis::pipe();
+    adding.atomic();
+    for n in 0..4 {
+        xadd(adding.cmd("XADD").arg(&stream).arg("*"), &heartbeat(&format!("w{n}")));
+    }
+    adding.exec(&mut scene.connection()).unwrap();
+    wait_until(SOON, "the worker has them", || scene.pending(None) == 4);
+    wait_until(SOON, "it cannot apply them", || worker.log().contains("WRONGKEY"));
+    command(&scene, &["XTRIM", &stream, "MAXLEN", "1"]);
+    command(&scene, &["RENAME", "aside", "presence:users"]);
+    scene.wait_finished(SOON, "goes on without what is gone");
+    wait_until(SOON, "the loss is counted", || {
+        metric(&worker, "rollcall_entries_lost_total") == 6.0
+    });
+    assert_eq!(scene.pending(None), 0);
+    assert!(scene.is_present("w3|"));
+}
