@@ -140,7 +140,12 @@ impl Decoder<'_> {
 
     /// Each bad element becomes a dead letter with all other fields of its entry: large ones beside many bad
     /// elements would multiply, so that such an entry is rejected whole.
-    fn check_letters(&self, entry: &Entry, data_bytes: usize, letters: usize) -> Result<(), Rejection> {
+    fn check_letters(
+        &self,
+        entry: &Entry,
+        data_bytes: usize,
+        letters: usize,
+    ) -> Result<(), Rejection> {
         let beside = entry.size().saturating_sub(data_bytes);
         let limit = self.rules.limits.max_data_bytes;
         if letters < 2 || beside.saturating_mul(letters) <= limit {

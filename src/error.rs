@@ -25,6 +25,12 @@ pub enum Error {
         #[source]
         source: RedisError,
     },
+    /// One partition's keys lie in several slots of a Cluster.
+    #[error(
+        "on a Redis Cluster the keys of a partition must share a slot; give --prefix a hash tag, such as \
+         {{acme}}:, or use --partitions 2 or more"
+    )]
+    CrossSlot(#[source] RedisError),
     /// A reply had another form than the command gives.
     #[error("{step} got a reply of an unexpected form: {found}")]
     Reply {
@@ -87,13 +93,19 @@ pub enum Error {
 impl Error {
     /// Names the step that a Redis error came from.
     pub fn at(step: &'static str) -> impl FnOnce(RedisError) -> Self {
-        move |source| Self::Redis { step, source }
+        move |source| match source.code() {
+            Some("CROSSSLOT") => Self::CrossSlot(source),
+            _ => Self::Redis { step, source },
+        }
     }
 
     /// What to do.
     pub fn verdict(&self) -> Verdict {
         match self {
-            Self::Settings { .. } | Self::Partitions { .. } | Self::Format { .. } => Verdict::Fatal,
+            Self::Settings { .. }
+            | Self::Partitions { .. }
+            | Self::Format { .. }
+            | Self::CrossSlot(_) => Verdict::Fatal,
             Self::Redis { source, .. } if is_script_failure(source) => Verdict::Poison,
             Self::Redis { .. } | Self::Reply { .. } | Self::Deadline { .. } | Self::ReaderGone => {
                 Verdict::Reconnect
@@ -164,9 +176,12 @@ fn is_script_failure(error: &RedisError) -> bool {
     error.code() == Some("ERR") && by_script && !is_missing_right(error)
 }
 
-/// Whether a script lacked a right: 7.0 says so under the code of any error.
+/// Whether a script lacked a right: servers say so under the code of any error, in words of their own.
 fn is_missing_right(error: &RedisError) -> bool {
-    error.detail().is_some_and(|detail| detail.contains("The user executing the script can't"))
+    error.detail().is_some_and(|detail| {
+        detail.contains("The user executing the script can't")
+            || detail.contains("ACL failure in script")
+    })
 }
 
 /// The error with all its causes, on one line.

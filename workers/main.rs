@@ -162,8 +162,9 @@ async fn make_traffic(config: &Config, options: &load::LoadOptions) -> Result<()
         stream: deployment.stream.clone(),
     };
     let (stop, stopped) = tokio::sync::watch::channel(false);
+    let signal = signals::stop();
     tokio::spawn(async move {
-        signals::stop().await;
+        signal.await;
         stop.send_replace(true);
     });
     load::run(options, &target, &stopped).await?;

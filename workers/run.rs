@@ -121,6 +121,7 @@ pub(crate) async fn run(
     roles: Roles,
     metrics: PrometheusHandle,
 ) -> Result<(), RunError> {
+    let stop = crate::signals::stop();
     let mut fleet = Fleet::start(config, roles, metrics).await?;
     tokio::select! {
         error = fleet.failed() => {
@@ -128,7 +129,7 @@ pub(crate) async fn run(
             let _others = fleet.stop().await;
             Err(error)
         }
-        signal = crate::signals::stop() => {
+        signal = stop => {
             info!(signal, "stopping: finishing what is in hand");
             fleet.stop().await
         }

@@ -1,21 +1,25 @@
 //! The signals that stop a process in good order.
 
-use tokio::signal::unix::{SignalKind, signal};
+use std::future::Future;
 
-/// Waits for SIGTERM, SIGINT (Ctrl-C) or SIGHUP, and says which it was.
-pub(crate) async fn stop() -> &'static str {
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Listens from now on; the future waits for SIGTERM, SIGINT (Ctrl-C) or SIGHUP, and says which it was.
+pub(crate) fn stop() -> impl Future<Output = &'static str> {
     let of = |kind| signal(kind).ok();
     let (mut term, mut int, mut hup) =
         (of(SignalKind::terminate()), of(SignalKind::interrupt()), of(SignalKind::hangup()));
-    tokio::select! {
-        () = received(&mut term) => "SIGTERM",
-        () = received(&mut int) => "SIGINT",
-        () = received(&mut hup) => "SIGHUP",
+    async move {
+        tokio::select! {
+            () = received(&mut term) => "SIGTERM",
+            () = received(&mut int) => "SIGINT",
+            () = received(&mut hup) => "SIGHUP",
+        }
     }
 }
 
 /// Waits for ever where the signal cannot be listened for.
-async fn received(signal: &mut Option<tokio::signal::unix::Signal>) {
+async fn received(signal: &mut Option<Signal>) {
     match signal {
         Some(signal) => {
             signal.recv().await;

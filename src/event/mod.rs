@@ -77,6 +77,18 @@ pub struct Event<'a> {
     pub kind: Kind<'a>,
 }
 
+impl<'a> Kind<'a> {
+    /// The user whom the event shows to be active, if it does.
+    pub fn seen_user(&self) -> Option<&Text<'a>> {
+        match self {
+            Self::Heartbeat(event) => Some(&event.user),
+            Self::Login(event) => Some(&event.user),
+            Self::View(event) => Some(&event.user),
+            Self::Logout(_) | Self::Session(_) | Self::Document(_) => None,
+        }
+    }
+}
+
 impl Kind<'_> {
     /// The identifier whose checksum decides the partition: the document's, the session's, or
     /// otherwise the user's.

@@ -1,7 +1,6 @@
 //! `user-activity/<user>`: when a user was last seen, in seconds. The highest wins.
 
 use super::Context;
-use super::online::seen_user;
 use crate::event::Event;
 use crate::op::{Plan, Sweep};
 
@@ -9,7 +8,7 @@ use crate::op::{Plan, Sweep};
 pub(super) const SWEEPS: &[Sweep] = &[];
 
 pub(super) fn fold<'a>(event: &Event<'a>, context: &Context, plan: &mut Plan<'a>) {
-    if let Some(user) = seen_user(&event.kind).filter(|_| context.on) {
+    if let Some(user) = event.kind.seen_user().filter(|_| context.on) {
         let seconds = plan.activity.entry(user.clone()).or_default();
         *seconds = event.time.seconds().max(*seconds);
     }

@@ -36,6 +36,8 @@ pub async fn connect(
             Err(error) if error.redirect_node().is_some() => {
                 info = redirected(&info, error.redirect_node().map_or("", |(node, _)| node));
             }
+            // A producer may do nothing but add: it is told so when it tries more.
+            Err(error) if error.code() == Some("NOPERM") => return Ok(connection),
             Err(error) => return Err(Error::at("the first command on a connection")(error)),
             Ok(_) => return Ok(connection),
         }

@@ -7,6 +7,7 @@ use crate::config::Deployment;
 use crate::key::Keys;
 
 const COMMON: &str = include_str!("lua/common.lua");
+const MERGE: &str = include_str!("lua/merge.lua");
 const APPLY: &str = include_str!("lua/apply.lua");
 const SWEEP: &str = include_str!("lua/sweep.lua");
 const CONSUMER: &str = include_str!("lua/consumer.lua");
@@ -35,13 +36,12 @@ pub enum Script {
 
 impl Script {
     fn source(self) -> String {
-        let own = match self {
-            Self::Apply => APPLY,
-            Self::Sweep => SWEEP,
-            Self::Consumer => CONSUMER,
-            Self::Giant => GIANT,
-        };
-        format!("{COMMON}\n{own}")
+        match self {
+            Self::Apply => [COMMON, MERGE, APPLY].join("\n"),
+            Self::Sweep => [COMMON, SWEEP].join("\n"),
+            Self::Consumer => [COMMON, CONSUMER].join("\n"),
+            Self::Giant => [COMMON, GIANT].join("\n"),
+        }
     }
 
     /// The SHA-1 under which a server knows the script.

@@ -14,7 +14,12 @@ use crate::support::dump;
 use crate::support::events::Events;
 
 /// Entries by partition, all within some seconds before now.
-fn entries(deployment: &Deployment, seed: u64, count: u64, types: &[&'static str]) -> Vec<Vec<Entry>> {
+fn entries(
+    deployment: &Deployment,
+    seed: u64,
+    count: u64,
+    types: &[&'static str],
+) -> Vec<Vec<Entry>> {
     let now = dump::server_now(&mut deployment.connection());
     let mut events = Events::new(seed, now);
     events.types = types.to_vec();
@@ -29,7 +34,12 @@ fn entries(deployment: &Deployment, seed: u64, count: u64, types: &[&'static str
 }
 
 /// Applies all entries in this order, so many at a time, to an empty server; then compares.
-async fn try_order(deployment: &Deployment, what: &str, entries: &[Vec<Entry>], order: impl Fn(&[Entry]) -> Vec<Vec<Entry>>) {
+async fn try_order(
+    deployment: &Deployment,
+    what: &str,
+    entries: &[Vec<Entry>],
+    order: impl Fn(&[Entry]) -> Vec<Vec<Entry>>,
+) {
     redis::cmd("FLUSHALL").exec(&mut deployment.connection()).unwrap();
     for (partition, entries) in (0..).zip(entries) {
         deployment.add(partition, entries);
@@ -52,11 +62,16 @@ async fn converges(flags: &[(&str, &str)], types: &[&'static str]) {
             Rng::with_seed(seed).shuffle(&mut all);
             all
         };
-        let chunks = |all: &[Entry], n: usize| all.chunks(n).map(<[Entry]>::to_vec).collect::<Vec<_>>();
+        let chunks =
+            |all: &[Entry], n: usize| all.chunks(n).map(<[Entry]>::to_vec).collect::<Vec<_>>();
         let tell = |how: &str| format!("{types:?} seed {seed}, {how}");
         try_order(&deployment, &tell("in order, one by one"), &entries, |all| chunks(all, 1)).await;
-        try_order(&deployment, &tell("in order, one batch"), &entries, |all| chunks(all, 1000)).await;
-        try_order(&deployment, &tell("shuffled, by 7"), &entries, |all| chunks(&shuffled(all, seed), 7)).await;
+        try_order(&deployment, &tell("in order, one batch"), &entries, |all| chunks(all, 1000))
+            .await;
+        try_order(&deployment, &tell("shuffled, by 7"), &entries, |all| {
+            chunks(&shuffled(all, seed), 7)
+        })
+        .await;
         try_order(&deployment, &tell("reversed, by 50"), &entries, |all| {
             chunks(&all.iter().rev().cloned().collect::<Vec<_>>(), 50)
         })
@@ -93,10 +108,14 @@ async fn four_partitions_with_a_prefix_converge() {
 
 #[tokio::test]
 async fn any_selection_of_projections_converges() {
-    for projections in ["presence", "online,activity", "tokens", "ranking", "sessions", "documents"] {
+    for projections in ["presence", "online,activity", "tokens", "ranking", "sessions", "documents"]
+    {
         let deployment = Deployment::start(&[("projections", projections)]);
         let entries = entries(&deployment, 7, 200, &[]);
-        try_order(&deployment, projections, &entries, |all| all.chunks(20).map(<[Entry]>::to_vec).collect()).await;
+        try_order(&deployment, projections, &entries, |all| {
+            all.chunks(20).map(<[Entry]>::to_vec).collect()
+        })
+        .await;
     }
 }
 
@@ -106,7 +125,10 @@ async fn recent_tokens_over_the_cap_converge() {
     for seed in 0..5 {
         let entries = entries(&deployment, seed, 150, &["login"]);
         for size in [1, 10, 150] {
-            try_order(&deployment, "over the cap", &entries, |all| all.chunks(size).map(<[Entry]>::to_vec).collect()).await;
+            try_order(&deployment, "over the cap", &entries, |all| {
+                all.chunks(size).map(<[Entry]>::to_vec).collect()
+            })
+            .await;
         }
     }
 }
@@ -120,7 +142,9 @@ async fn run_workers(deployment: &Deployment, workers: usize) {
         for partition in 0..deployment.partitions() {
             let name = format!("w{worker}");
             let pulse = health.add(name.clone());
-            running.push(tokio::spawn(Projector::new(&deployment.config, partition, name, pulse, stopped.clone()).run()));
+            running.push(tokio::spawn(
+                Projector::new(&deployment.config, partition, name, pulse, stopped.clone()).run(),
+            ));
         }
     }
     let deployment_url = deployment.server.url();
@@ -143,8 +167,14 @@ async fn run_workers(deployment: &Deployment, workers: usize) {
 pub fn is_finished(conn: &mut redis::Connection, stream: &str) -> bool {
     let info: redis::RedisResult<Vec<std::collections::HashMap<String, redis::Value>>> =
         redis::cmd("XINFO").arg("GROUPS").arg(stream).query(conn);
-    let last: Vec<(String, redis::Value)> =
-        redis::cmd("XREVRANGE").arg(stream).arg("+").arg("-").arg("COUNT").arg(1).query(conn).unwrap();
+    let last: Vec<(String, redis::Value)> = redis::cmd("XREVRANGE")
+        .arg(stream)
+        .arg("+")
+        .arg("-")
+        .arg("COUNT")
+        .arg(1)
+        .query(conn)
+        .unwrap();
     let Some((last, _)) = last.first() else { return true };
     info.is_ok_and(|groups| {
         groups.iter().any(|group| {

@@ -95,7 +95,10 @@ impl Deployment {
         for chunk in entries.chunks(500) {
             let mut pipe = redis::pipe();
             for entry in chunk {
-                xadd(pipe.cmd("XADD").arg(self.stream(partition)).arg(entry.id.to_string()), &entry.fields);
+                xadd(
+                    pipe.cmd("XADD").arg(self.stream(partition)).arg(entry.id.to_string()),
+                    &entry.fields,
+                );
             }
             pipe.query::<Vec<String>>(&mut conn).unwrap();
         }
@@ -114,7 +117,11 @@ impl Deployment {
             entries.iter().for_each(|entry| model.apply_entry(entry, now));
             let found = dump::dump(&mut conn, &keys);
             let differences = dump::diff(&model.state(now), &found);
-            assert!(differences.is_empty(), "{what}, partition {partition}:\n{}", differences.join("\n"));
+            assert!(
+                differences.is_empty(),
+                "{what}, partition {partition}:\n{}",
+                differences.join("\n")
+            );
             let letters = dump::dead_letters(&mut conn, &keys);
             assert_eq!(dump::dead(&letters), model.dead(), "{what}: dead letters");
             dump::check_changes(&dump::changes(&mut conn, &keys), &found, &keys)
@@ -153,12 +160,14 @@ impl Deployment {
             consumer: CONSUMER.to_owned(),
         };
         loop {
-            let delivered = reader.read_new(&mut connection, 1000, Duration::from_millis(1)).await.unwrap();
+            let delivered =
+                reader.read_new(&mut connection, 1000, Duration::from_millis(1)).await.unwrap();
             if delivered.entries.is_empty() {
                 break;
             }
         }
-        let fold = FoldSettings { rules: self.rules(), projections: deployment.projections, partition };
+        let fold =
+            FoldSettings { rules: self.rules(), projections: deployment.projections, partition };
         Script { applier: Applier::new(&deployment, &keys, epoch), connection, fold }
     }
 }

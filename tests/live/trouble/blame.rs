@@ -59,7 +59,7 @@ fn trouble_that_is_not_the_entrys_fault_makes_no_dead_letter() {
         let mut producer = dump::connect(&scene.url().replace("//", "//producer:x@"));
         add(&mut producer, &scene.deployment.stream(0), &entry);
         wait_until(SOON, "the worker fails some times", || {
-            worker.log().matches("not projecting").count() >= 6 || scene.is_finished()
+            worker.log().matches("not projecting").count() >= 5 || scene.is_finished()
         });
         run(&right);
         if let Some(key) = wrong.strip_prefix("SET ").and_then(|rest| rest.split(' ').next()) {
@@ -86,7 +86,7 @@ fn a_large_entry_outlasts_short_memory() {
     command(&scene, &["CONFIG", "SET", "maxmemory", &(used + (600 << 10)).to_string()]);
     let worker = scene.worker(&["--max-deliveries", "2", "--claim-idle", "60s"]);
     wait_until(SOON, "the worker fails some times", || {
-        worker.log().matches("kind=\"oom\"").count() >= 6 || scene.is_finished()
+        worker.log().matches("kind=\"oom\"").count() >= 5 || scene.is_finished()
     });
     command(&scene, &["CONFIG", "SET", "maxmemory", "0"]);
     scene.wait_finished(SOON, "memory is there again");
