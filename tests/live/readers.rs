@@ -103,7 +103,7 @@ fn apply_everything(guarded: &Guarded) -> Now {
 }
 
 #[test]
-fn the_seeds_readers_find_what_they_look_for() {
+fn readers_find_what_they_look_for() {
     let guarded = Guarded::start("");
     let now = apply_everything(&guarded);
     let mut reader = guarded.as_user("reader");

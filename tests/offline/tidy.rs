@@ -136,7 +136,7 @@ fn nothing_is_left_for_later() {
             found.extend(left.map(|what| format!("{}:{n} {what}", file.path)));
         }
     }
-    expect_none("finish it, or write an issue", &found);
+    expect_none("finish it", &found);
 }
 
 #[test]

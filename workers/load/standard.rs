@@ -1,4 +1,4 @@
-//! The mix that MEASUREMENTS.md was taken with: 80 % heartbeats, 10 % views, 5 % logins, 5 % sessions,
+//! The mix that benchmarks use: 80 % heartbeats, 10 % views, 5 % logins, 5 % sessions,
 //! uniform over the users, each event independent of the others.
 
 use fastrand::Rng;

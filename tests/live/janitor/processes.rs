@@ -112,7 +112,7 @@ async fn a_group_that_blocks_trimming_is_a_metric_and_a_line_in_the_log() {
     assert_eq!(said, 1, "once a minute is enough");
 }
 
-/// DESIGN section 4: a metric and a log line say when the oldest unfinished entry nears the horizon.
+/// A metric and a log line say when the oldest unfinished entry nears the horizon.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unfinished_entry_that_nears_the_horizon_is_told() {
     let mut bench = Bench::new(&[]).await;

@@ -136,7 +136,7 @@ async fn an_entry_pending_in_our_own_group_blocks_trimming_and_has_an_age() {
     assert_eq!(&finished, read.last().unwrap());
 }
 
-/// What was added before the first worker counts (DESIGN section 2); so does what a group, destroyed
+/// What was added before the first worker counts; so does what a group, destroyed
 /// and created anew, has still to read.
 #[tokio::test]
 async fn without_its_group_the_stream_is_not_trimmed() {

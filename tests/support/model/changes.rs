@@ -1,4 +1,4 @@
-//! What DESIGN section 3 promises of the changes: one gapless sequence; per subject they alternate,
+//! What is promised of the changes: one gapless sequence; per subject they alternate,
 //! and the last agrees with the state.
 //!
 //! How many there are depends on the schedule, so there is no list of expected ones.

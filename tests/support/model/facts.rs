@@ -1,5 +1,5 @@
 //! What an event says, taken apart: one fact for each thing that can merge, expire and be switched
-//! off by itself. The table of DESIGN section 2, and the lateness of section 4.
+//! off by itself. The table of event types, and what is late.
 
 use rollcall::entry::EntryId;
 use rollcall::event::{DocumentAction, Event, Kind, SessionAction};

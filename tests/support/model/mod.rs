@@ -6,7 +6,7 @@
 //! decoder, the event types and the key names. Simple before fast.
 //!
 //! It assumes that every entry is finished when `state` is asked for, and it is the state *after a
-//! full sweep*. What DESIGN calls schedule-dependent it answers with the ideal: counts of the ranking
+//! full sweep*. What depends on the schedule by its nature it answers with the ideal: counts of the ranking
 //! and viewed items as if nothing had ever been evicted, session data as if no touch came too late.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(dead_code, missing_docs, unreachable_pub, unused_imports)]
