@@ -119,11 +119,13 @@ impl Projector {
         connection: &mut MultiplexedConnection,
         failures: &mut u32,
     ) -> Result<(), Error> {
-        let pulse = self.pulse.clone();
+        let (pulse, stop) = (self.pulse.clone(), self.stop.clone());
         let mut projecting = Projecting::new(self, applier, connection);
         loop {
             pulse.waiting();
-            let Some(batch) = reader.next().await else { return Ok(()) };
+            let Some(batch) = reader.next().await else {
+                return if *stop.borrow() { Ok(()) } else { Err(Error::ReaderGone) };
+            };
             pulse.busy();
             projecting.project(batch?).await?;
             *failures = 0;

@@ -207,7 +207,7 @@ impl Reading {
         };
         let counts = self
             .stream
-            .deliveries(&mut self.connection, first.id, last.id, self.max_count * 2)
+            .deliveries(&mut self.connection, first.id, last.id, self.max_count * 4)
             .await?;
         Ok(counts
             .into_iter()

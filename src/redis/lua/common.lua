@@ -157,6 +157,23 @@ local function document_change(kind, at, user, doc)
   touched_docs[doc] = records
 end
 
+-- Set, count and connections of a document are written one after the other: a right that is missing for one
+-- of them must be told before the first.
+local function need_document_rights(doc, joining)
+  local users_key, count_key = document_of .. doc .. ':users', document_of .. doc .. ':count'
+  local may = redis.acl_check_cmd
+  local fine = may('HINCRBY', docs_connections, '', 1) and may('SET', count_key, 0)
+  if joining then
+    fine = fine and may('ZADD', docs_joined, 0, '') and may('SADD', users_key, '')
+  else
+    fine = fine and may('ZREM', docs_joined, '') and may('HDEL', docs_connections, '')
+      and may('SREM', users_key, '') and may('DEL', count_key)
+  end
+  if not fine then
+    error(redis.error_reply('NOPERM to keep ' .. users_key .. ', its count and its connections a right is missing'))
+  end
+end
+
 local function join_connection(doc, user, member, at)
   call('ZADD', docs_joined, at, member)
   if call('HINCRBY', docs_connections, escape(doc) .. '|' .. escape(user), 1) > 1 then return end

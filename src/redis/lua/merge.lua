@@ -288,7 +288,9 @@ end
 
 -- All joins go before all leaves, so that a user who only changes connections never counts as gone.
 local function merge_joined()
-  for _ = 1, section() do
+  local count = section()
+  if count > 0 then need_document_rights(ARGV[at], true) end
+  for _ = 1, count do
     local doc, user, connection, t = take(4)
     local member = escape(doc) .. '|' .. escape(user) .. '|' .. escape(connection)
     if is_document(doc) and not is_late(t + document_ttl) then
@@ -307,7 +309,9 @@ local function merge_joined()
 end
 
 local function merge_left()
-  for _ = 1, section() do
+  local count = section()
+  if count > 0 then need_document_rights(ARGV[at]) end
+  for _ = 1, count do
     local doc, user, connection, t = take(4)
     local member = escape(doc) .. '|' .. escape(user) .. '|' .. escape(connection)
     if is_document(doc) and not is_late(t + document_ttl) then

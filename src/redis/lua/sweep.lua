@@ -97,6 +97,7 @@ end
 function sweeps.documents()
   return stale(docs_joined, now - document_ttl, function(member)
     local part = parts(member)
+    need_document_rights(part[1])
     drop_connection(part[1], part[2], member, now)
   end)
 end

@@ -28,6 +28,7 @@ fn troubles() -> Vec<Trouble> {
     const ALL_KEYS: &str = "ACL SETUSER default allkeys";
     let login = [("type", "login"), ("user", "u"), ("token", "t")];
     let view = [("type", "view"), ("user", "u"), ("token", "t"), ("item", "i")];
+    let join = [("type", "document"), ("user", "u"), ("doc", "d"), ("action", "join")];
     let heartbeat = [("type", "heartbeat"), ("user", "u")];
     let time = UNIX_EPOCH.elapsed().unwrap().as_millis() as u64 - 120_000;
     let minute = format!("online-users/{}", time / 60_000);
@@ -36,6 +37,9 @@ fn troubles() -> Vec<Trouble> {
     vec![
         Trouble::new("ACL SETUSER default -zadd", "ACL SETUSER default +zadd", &login),
         Trouble::new("ACL SETUSER default -xadd", "ACL SETUSER default +xadd", &login),
+        Trouble::new("ACL SETUSER default -hset", "ACL SETUSER default +hset", &login),
+        Trouble::new("ACL SETUSER default -hincrby", "ACL SETUSER default +hincrby", &join),
+        Trouble::new("ACL SETUSER default -sadd", "ACL SETUSER default +sadd", &join),
         Trouble::new(&rights("~viewed:*"), ALL_KEYS, &heartbeat),
         Trouble::new(&rights("~viewed: ~online-users/*"), ALL_KEYS, &view),
         Trouble::new("SET rollcall:changes:seq x", "SET rollcall:changes:seq 1", &heartbeat),
