@@ -23,7 +23,7 @@ macro_rules! fixed_keys {
 }
 
 fixed_keys! {
-    /// Hash: token → user. Also the beginning of nothing else.
+    /// Hash: token → user.
     login = "login:";
     /// Sorted set: token → last seen, epoch seconds with milliseconds.
     recent = "recent:";

@@ -1,7 +1,7 @@
 #!lua
 -- What the scripts share: keys, settings, the server's time, changes, and how a structure loses a member.
 --
--- KEYS     the names of Scripts::keys (script.rs), in this order; the last three are beginnings of names
+-- KEYS     the names of declared_keys() in script.rs, in this order; the last three are beginnings of names
 -- ARGV     1 epoch, 2 group, 3 presence ttl ms, 4 session ttl ms, 5 document ttl ms, 6 activity ttl s,
 --          7 viewed cap, 8 changes cap, 9 dead cap, 10 thresholds `up:down,…`; then what each script says
 local stream, dead, changes, changes_seq, meta, janitor, suspects, consumers,
