@@ -89,6 +89,15 @@ pub struct SessionMerge<'a> {
     pub ended: Option<Ending>,
 }
 
+/// A user at an address: what a presence entry is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Place<'a> {
+    /// The user.
+    pub user: Text<'a>,
+    /// The address; may be empty.
+    pub ip: Text<'a>,
+}
+
 /// A user's connection to a document.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Connection<'a> {
@@ -140,8 +149,8 @@ pub struct Plan<'a> {
     pub minutes: IndexMap<u64, IndexSet<Text<'a>>>,
     /// The latest activity of a user, in seconds.
     pub activity: IndexMap<Text<'a>, u64>,
-    /// Presence entries by `user|ip`.
-    pub presence: IndexMap<String, Register>,
+    /// Presence entries.
+    pub presence: IndexMap<Place<'a>, Register>,
     /// Tokens.
     pub tokens: IndexMap<Text<'a>, TokenMerge<'a>>,
     /// Sessions.

@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use super::{Context, drain, walk};
-use crate::event::{Event, Kind, Login};
+use crate::event::{Event, Kind, Login, Text};
 use crate::key;
-use crate::op::{Plan, Register, Sweep};
+use crate::op::{Place, Plan, Register, Sweep};
 use crate::time::EventTime;
 
 pub(super) const SWEEPS: &[Sweep] = &[walk("presence"), drain("presence_ended")];
@@ -22,17 +22,14 @@ struct Value<'e> {
 }
 
 pub(super) fn fold<'a>(event: &Event<'a>, context: &Context, plan: &mut Plan<'a>) {
-    let last_seen = event.time.millis();
     match &event.kind {
         Kind::Heartbeat(e) if context.on => {
-            let value = Value { last_seen, user: &e.user, ip: &e.ip, ua: &e.ua, page: &e.page };
-            set(plan, event.time, &value);
+            set(plan, event.time, [&e.user, &e.ip], &e.ua, &e.page);
         }
         Kind::Login(e) if context.on => {
-            let value = Value { last_seen, user: &e.user, ip: &e.ip, ua: &e.ua, page: Login::PAGE };
-            set(plan, event.time, &value);
+            set(plan, event.time, [&e.user, &e.ip], &e.ua, Login::PAGE);
         }
-        Kind::Logout(e) => merge(plan, field(&e.user, &e.ip), Register::Ended(event.time)),
+        Kind::Logout(e) => merge(plan, [&e.user, &e.ip], Register::Ended(event.time)),
         _ => {}
     }
 }
@@ -42,13 +39,13 @@ pub fn field(user: &str, ip: &str) -> String {
     key::join(&[user, ip])
 }
 
-fn set(plan: &mut Plan<'_>, time: EventTime, value: &Value<'_>) {
-    let register = Register::Value(time, super::to_json(value));
-    merge(plan, field(value.user, value.ip), register);
+fn set<'a>(plan: &mut Plan<'a>, time: EventTime, [user, ip]: [&Text<'a>; 2], ua: &str, page: &str) {
+    let value = Value { last_seen: time.millis(), user, ip, ua, page };
+    merge(plan, [user, ip], Register::Value(time, super::to_json(&value)));
 }
 
-fn merge(plan: &mut Plan<'_>, field: String, register: Register) {
-    match plan.presence.entry(field) {
+fn merge<'a>(plan: &mut Plan<'a>, [user, ip]: [&Text<'a>; 2], register: Register) {
+    match plan.presence.entry(Place { user: user.clone(), ip: ip.clone() }) {
         indexmap::map::Entry::Occupied(mut slot) => slot.get_mut().merge(register),
         indexmap::map::Entry::Vacant(slot) => {
             slot.insert(register);

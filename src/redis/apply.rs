@@ -1,16 +1,20 @@
 //! Apply: sends a plan to the script that merges it and acknowledges, and reads what it did.
 
+mod arguments;
+
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Value};
 
+use arguments::Arguments;
+
 use super::reply;
-use super::script::{Script, Scripts, minute_expiry_ms, send};
+use super::script::{Script, Scripts, send};
 use crate::config::Deployment;
 use crate::entry::EntryId;
 use crate::error::Error;
 use crate::fold::Avoided;
 use crate::key::Keys;
-use crate::op::{Acks, Ending, Letter, Plan, Register};
+use crate::op::Plan;
 
 /// What an apply call did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,35 +88,12 @@ impl Applier {
         plan: &Plan<'_>,
         alone: Option<EntryId>,
     ) -> Result<Outcome, Error> {
-        let call = self.call(plan, alone);
+        let mut call = self.script_call(Script::Apply);
+        call.arg(alone.map(|id| id.to_string()).unwrap_or_default());
+        Arguments { call: &mut call, keys: &self.keys, deployment: &self.deployment }.add(plan);
         let value =
             send(connection, Script::Apply, &call).await.map_err(Error::at("applying a batch"))?;
         self.outcome(value)
-    }
-
-    fn call(&self, plan: &Plan<'_>, alone: Option<EntryId>) -> Cmd {
-        let mut call = self.script_call(Script::Apply);
-        call.arg(alone.map(|id| id.to_string()).unwrap_or_default());
-        add_letters(&mut call, &plan.letters);
-        self.add_minutes(&mut call, plan);
-        add_activity(&mut call, plan);
-        add_presence(&mut call, plan);
-        add_tokens(&mut call, plan);
-        add_sessions(&mut call, plan);
-        add_connections(&mut call, plan);
-        add_acks(&mut call, &plan.acks);
-        call
-    }
-
-    fn add_minutes(&self, call: &mut Cmd, plan: &Plan<'_>) {
-        call.arg(plan.minutes.len());
-        for (minute, users) in &plan.minutes {
-            call.arg(self.keys.online_minute(*minute));
-            call.arg(minute_expiry_ms(&self.deployment, *minute)).arg(users.len());
-            for user in users {
-                call.arg(user.as_ref());
-            }
-        }
     }
 
     fn outcome(&self, value: Value) -> Result<Outcome, Error> {
@@ -157,128 +138,5 @@ impl Applier {
             }
         }
         avoided
-    }
-}
-
-fn add_letters(call: &mut Cmd, letters: &[Letter<'_>]) {
-    call.arg(letters.len());
-    for letter in letters {
-        call.arg(letter.id.to_string())
-            .arg(letter.rejection.reason.name())
-            .arg(&letter.rejection.detail);
-        call.arg(letter.index.map(|index| index.to_string()).unwrap_or_default());
-        call.arg(letter.fields.len());
-        for (name, value) in &letter.fields {
-            call.arg(*name).arg(*value);
-        }
-    }
-}
-
-fn add_activity(call: &mut Cmd, plan: &Plan<'_>) {
-    call.arg(plan.activity.len());
-    for (user, seconds) in &plan.activity {
-        call.arg(user.as_ref()).arg(*seconds);
-    }
-}
-
-fn add_presence(call: &mut Cmd, plan: &Plan<'_>) {
-    let values = || plan.presence.iter().filter(|(_, r)| matches!(r, Register::Value(..)));
-    call.arg(values().count());
-    for (field, _) in values() {
-        call.arg(field);
-    }
-    for (_, register) in values() {
-        if let Register::Value(_, value) = register {
-            call.arg(value);
-        }
-    }
-    call.arg(plan.presence.len() - values().count());
-    for (field, register) in &plan.presence {
-        if let Register::Ended(time) = register {
-            call.arg(field).arg(time.millis());
-        }
-    }
-}
-
-fn add_tokens(call: &mut Cmd, plan: &Plan<'_>) {
-    // What ends in this batch has no other effect on its token.
-    let live = || plan.tokens.iter().filter(|(_, merge)| merge.ended.is_none());
-    let used = || live().filter_map(|(token, merge)| Some((token, merge, merge.used.as_ref()?)));
-    call.arg(used().count());
-    for (token, _, _) in used() {
-        call.arg(token.as_ref());
-    }
-    for (_, merge, (time, user)) in used() {
-        call.arg(user.as_ref()).arg(time.millis()).arg(merge.items.len() * 2);
-        for (item, time) in &merge.items {
-            call.arg(time.score()).arg(item.as_ref());
-        }
-    }
-    add_endings(
-        call,
-        plan.tokens.iter().filter_map(|(token, merge)| Some((token.as_ref(), merge.ended?))),
-    );
-}
-
-fn add_sessions(call: &mut Cmd, plan: &Plan<'_>) {
-    let live = || plan.sessions.iter().filter(|(_, merge)| merge.ended.is_none());
-    let touched = || live().filter_map(|(sid, merge)| Some((sid, merge.touched.as_ref()?)));
-    call.arg(touched().count());
-    for (sid, _) in touched() {
-        call.arg(sid.as_ref());
-    }
-    for (_, (_, value)) in touched() {
-        call.arg(value);
-    }
-    let data = || live().filter_map(|(sid, merge)| Some((sid, merge.data.as_ref()?)));
-    call.arg(data().count());
-    for (sid, _) in data() {
-        call.arg(sid.as_ref());
-    }
-    for (_, (time, data)) in data() {
-        call.arg(time.millis()).arg(data.as_ref());
-    }
-    add_endings(
-        call,
-        plan.sessions.iter().filter_map(|(sid, merge)| Some((sid.as_ref(), merge.ended?))),
-    );
-}
-
-fn add_endings<'p>(call: &mut Cmd, endings: impl Iterator<Item = (&'p str, Ending)> + Clone) {
-    call.arg(endings.clone().count());
-    for (id, ending) in endings {
-        call.arg(id).arg(ending.entry_ms).arg(ending.time.millis());
-    }
-}
-
-fn add_connections(call: &mut Cmd, plan: &Plan<'_>) {
-    for left in [false, true] {
-        let those = || plan.connections.iter().filter(|(_, last)| last.left == left);
-        call.arg(those().count());
-        for (connection, last) in those() {
-            call.arg(connection.doc.as_ref()).arg(connection.user.as_ref());
-            call.arg(connection.id.as_ref()).arg(last.time.millis());
-        }
-    }
-}
-
-fn add_acks(call: &mut Cmd, acks: &Acks<'_>) {
-    call.arg(acks.plain.len());
-    for id in &acks.plain {
-        call.arg(id.to_string());
-    }
-    call.arg(acks.items.len());
-    for (item, ids) in &acks.items {
-        call.arg(item.as_ref()).arg(ids.len());
-        for id in ids {
-            call.arg(id.to_string());
-        }
-    }
-    call.arg(acks.packed.len());
-    for (id, items) in &acks.packed {
-        call.arg(id.to_string()).arg(items.len());
-        for (item, count) in items {
-            call.arg(item.as_ref()).arg(*count);
-        }
     }
 }

@@ -3,10 +3,10 @@
 -- After the settings of common.lua, ARGV[11] names the entry that is tried alone ('' usually). Then
 -- sections in a fixed order, each a count followed by that many rows; what stands before a semicolon is a
 -- column of its own, so that it can be passed to a command as it is:
---   sets      key, expiry ms, n, n members         grow-only sets that go at an absolute time
---   latest    user, seconds                        the highest wins
---   present   fields; values | ended: field, t      last writer wins, kept-out tombstones
---   tokens    tokens; rows of user, t, 2n, n × (score, item) | ended: token, entry ms, t
+--   seen      a minute each: key ('' if none is kept), expiry ms, n, groups; groups of seconds ('' if that is
+--             not kept), users, entries; n users by group; presence entries by group: field, value
+--   present   field, value: last writer wins | ended: field, t, kept-out tombstones
+--   tokens    tokens; rows of user, score, 2n, n × (score, item) | ended: token, entry ms, t
 --   touched   sids; values | data: sids; rows of t, data | ended: sid, entry ms, t
 --   joined    doc, user, connection, t | left: the same
 --   ids       acknowledged | items: item, n, n ids | packed: id, n, n × (item, count)
@@ -111,8 +111,7 @@ local letters = read_letters()
 -- Should a merge fail in spite of all, the changes of those that were done are recorded all the same: a
 -- change is noted after its write. Nothing is acknowledged then.
 local merged, fault = pcall(function()
-  merge_sets()
-  merge_latest()
+  merge_seen()
   merge_present()
   end_presence()
   merge_tokens()

@@ -27,9 +27,9 @@ local function is_wrong(reply)
   return true
 end
 
-local function is_late(expires)
+local function is_late(expires, count)
   if expires > now then return false end
-  late = late + 1
+  late = late + (count or 1)
   return true
 end
 
@@ -50,99 +50,121 @@ local function column()
   return count, first
 end
 
--- What a hash or sorted set holds for a column of members; nothing, without a call, if the key is absent.
-local function lookup(command, key, count, column_at)
+-- What a hash or sorted set holds for `count` members of a list; nothing, without a call, if the key is absent.
+local function lookup(command, key, list, first, count)
   if count == 0 or call('EXISTS', key) == 0 then return {} end
-  if count <= CHUNK then return call(command, key, unpack(ARGV, column_at, column_at + count - 1)) end
+  if count <= CHUNK then return call(command, key, unpack(list, first, first + count - 1)) end
   local found = {}
-  chunks(count, function(first, last)
-    local values = call(command, key, unpack(ARGV, column_at + first - 1, column_at + last - 1))
-    for i, value in ipairs(values) do found[first + i - 1] = value end
+  chunks(count, function(from, to)
+    local values = call(command, key, unpack(list, first + from - 1, first + to - 1))
+    for i, value in ipairs(values) do found[from + i - 1] = value end
   end)
   return found
 end
 
 -- ---- merges
 
-local function merge_sets()
-  for _ = 1, section() do
-    local key, expires, count = take(3)
-    local fine, found = is_type(key, 'set')
-    if not fine then error(redis.error_reply('WRONGKEY ' .. key .. ' holds a ' .. found .. ' where Rollcall keeps a set')) end
-    if is_late(tonumber(expires)) then
-      at = at + tonumber(count)
-    else
-      local last = at + count - 1
-      for first = at, last, CHUNK do
-        call('SADD', key, unpack(ARGV, first, math.min(first + CHUNK - 1, last)))
-      end
-      call('PEXPIREAT', key, expires)
-      at = last + 1
-    end
-  end
+-- Thirteen digits up to which a version with this time to live has expired.
+local function late_until(ttl)
+  return string.format('%013.0f', math.max(0, now - ttl))
 end
 
-local function merge_latest()
-  local ttl, expiries = tonumber(ARGV[6]), {} -- a batch has few distinct seconds
-  for _ = 1, section() do
-    local key, seconds = activity_of .. ARGV[at], ARGV[at + 1]
-    at = at + 2
-    local expiry = expiries[seconds]
-    if not expiry then
-      expiry = string.format('%.0f', seconds + ttl)
-      expiries[seconds] = expiry
-    end
-    if not is_late(expiry * 1000) then
+local function merge_minute(key, expires, first, last)
+  local fine, found = is_type(key, 'set')
+  if not fine then error(redis.error_reply('WRONGKEY ' .. key .. ' holds a ' .. found .. ' where Rollcall keeps a set')) end
+  if is_late(tonumber(expires)) then return end
+  for from = first, last, CHUNK do
+    call('SADD', key, unpack(ARGV, from, math.min(from + CHUNK - 1, last)))
+  end
+  call('PEXPIREAT', key, expires)
+end
+
+-- A presence entry that appeared with its write: unless it has ended already, that is a change.
+local function appeared(field, value)
+  local t, part = version(value, LAST_SEEN), parts(field)
+  local ended = call('ZSCORE', presence_ended, field)
+  if ended and tonumber(ended) >= tonumber(t) then return call('HDEL', presence, field) end
+  if ended then call('ZREM', presence_ended, field) end -- only the winner of value and tombstone stays
+  change('online', t, 'user', part[1], 'ip', part[2])
+end
+
+local function write_present(field, value)
+  if call('HSET', presence, field, value) == 1 then appeared(field, value) end
+end
+
+-- Presence entries that have to be compared with what is stored: fields and values.
+local doubtful, doubtful_values = {}, {}
+local function doubt(field, value)
+  local n = #doubtful + 1
+  doubtful[n], doubtful_values[n] = field, value
+end
+
+-- Users last seen in the same second; the first of them with a presence entry of that second each. Nothing
+-- stored for a user is newer than its activity: where that was older, so is the presence entry, unread.
+local function merge_activity(seconds, user_at, users, entry_at, entries)
+  local ttl = tonumber(ARGV[6])
+  local expiry = string.format('%.0f', seconds + ttl)
+  local kept = not is_late(expiry * 1000, users)
+  local in_time = seconds * 1000 + presence_ttl > now
+  for i = 0, users - 1 do
+    local newer = false
+    if kept then
+      local key = activity_of .. ARGV[user_at + i]
       local old = try('SET', key, seconds, 'EXAT', expiry, 'GET')
-      if is_wrong(old) then
-        mark_wrong(key)
-      elseif old and old ~= seconds and (tonumber(old) or 0) > tonumber(seconds) then
-        call('SET', key, old, 'EXAT', old + ttl) -- it was newer: put it back
+      if old and old ~= seconds then
+        if is_wrong(old) then
+          mark_wrong(key)
+        elseif #old == 10 and old > seconds and not find(old, '%D') then
+          call('SET', key, old, 'EXAT', old + ttl) -- it was newer: put it back
+        else
+          newer = in_time and #old == 10
+        end
       end
+    end
+    if i < entries then
+      local field, value = ARGV[entry_at + 2 * i], ARGV[entry_at + 2 * i + 1]
+      if newer then write_present(field, value) else doubt(field, value) end
     end
   end
 end
 
--- A version as a number; 0 for a value that Rollcall did not write.
-local function stored_time(value, first)
-  return tonumber(sub(value, first, first + 12)) or 0
+local function merge_seen()
+  for _ = 1, section() do
+    local key, expires, count, groups = take(4)
+    local group_at, user_at = at, at + groups * 3
+    local entry_at = user_at + count
+    if key ~= '' then merge_minute(key, expires, user_at, entry_at - 1) end
+    for _ = 1, groups do
+      local seconds, users, entries = ARGV[group_at], tonumber(ARGV[group_at + 1]), tonumber(ARGV[group_at + 2])
+      if seconds ~= '' then merge_activity(seconds, user_at, users, entry_at, entries) end
+      group_at, user_at, entry_at = group_at + 3, user_at + users, entry_at + entries * 2
+    end
+    at = entry_at
+  end
 end
 
 local function merge_present()
-  local count, fields = column()
-  local stored = lookup('HMGET', presence, count, fields)
-  local some_ended, writes, appeared = count > 0 and call('EXISTS', presence_ended) == 1, {}, {}
-  for i = 1, count do
-    local field, value, old = ARGV[fields + i - 1], ARGV[at + i - 1], stored[i]
-    local t, wins = stored_time(value, LAST_SEEN), not old
-    if not is_late(t + presence_ttl) then
-      if old then
-        local old_t = stored_time(old, LAST_SEEN)
-        wins = t > old_t or (t == old_t and greater_bytes(value, old))
-      elseif some_ended then -- only the winner of value and tombstone stays
-        local ended = call('ZSCORE', presence_ended, field)
-        wins = not ended or tonumber(ended) < t
-        if ended and wins then call('ZREM', presence_ended, field) end
-      end
-      if wins then
-        local n = #writes
-        writes[n + 1], writes[n + 2] = field, value
-        if not old then appeared[#appeared + 1] = { field, t } end
-      end
+  for _ = 1, section() do doubt(take(2)) end
+  local stored, gone = lookup('HMGET', presence, doubtful, 1, #doubtful), late_until(presence_ttl)
+  for i, field in ipairs(doubtful) do
+    local value, old = doubtful_values[i], stored[i]
+    local t = version(value, LAST_SEEN)
+    if t <= gone then
+      late = late + 1
+    else
+      local old_t = old and version(old, LAST_SEEN)
+      if not old or t > old_t or (t == old_t and greater_bytes(value, old)) then write_present(field, value) end
     end
-  end
-  at = at + count
-  hset(presence, writes)
-  for _, entry in ipairs(appeared) do
-    local part = parts(entry[1])
-    change('online', entry[2], 'user', part[1], 'ip', part[2])
   end
 end
 
 local function end_presence()
+  local gone = late_until(presence_ttl)
   for _ = 1, section() do
     local field, t = take(2)
-    if not is_late(t + presence_ttl) then
+    if t <= gone then
+      late = late + 1
+    else
       local old = call('HGET', presence, field)
       if not old or version(old, LAST_SEEN) <= t then
         call('ZADD', presence_ended, 'GT', t, field)
@@ -158,40 +180,35 @@ end
 
 -- Merges `count` arguments, scores and items in turn.
 local function merge_items(token, count)
-  if count == 0 then return end
-  local key, last = viewed .. token, at + count - 1
+  local key, last, added = viewed .. token, at + count - 1, 0
   for first = at, last, CHUNK do
-    local added = try('ZADD', key, 'GT', unpack(ARGV, first, math.min(first + CHUNK - 1, last)))
-    if is_wrong(added) then return mark_wrong(key) end
+    local reply = try('ZADD', key, 'GT', unpack(ARGV, first, math.min(first + CHUNK - 1, last)))
+    if is_wrong(reply) then return mark_wrong(key) end
+    added = added + reply
   end
-  call('ZREMRANGEBYRANK', key, 0, -viewed_cap - 1)
+  if added > 0 then call('ZREMRANGEBYRANK', key, 0, -viewed_cap - 1) end
+end
+
+-- The token is whose it was used by last; at the same time the greater bytes win.
+local function is_holder(token, user, score)
+  local old = call('HGET', login, token)
+  return not old or (greater_bytes(user, old) and tonumber(call('ZSCORE', recent, token)) == tonumber(score))
 end
 
 local function merge_tokens()
   local count, tokens = column()
-  local ended = lookup('ZMSCORE', tokens_ended, count, tokens)
-  local scores = lookup('ZMSCORE', recent, count, tokens)
-  local users = lookup('HMGET', login, count, tokens)
-  local logins, seen, appeared = {}, {}, {}
+  local ended = lookup('ZMSCORE', tokens_ended, ARGV, tokens, count)
   for i = 1, count do
-    local token, user, t, items = ARGV[tokens + i - 1], take(3)
+    local token, user, score, items = ARGV[tokens + i - 1], take(3)
     if not ended[i] then
-      local score, old_user = sub(t, 1, 10) .. '.' .. sub(t, 11), users[i]
-      local new, old = tonumber(score), tonumber(scores[i] or 0)
-      if not old_user or new > old or (new == old and greater_bytes(user, old_user)) then
-        local n = #logins
-        logins[n + 1], logins[n + 2] = token, user
-        if not old_user then appeared[#appeared + 1] = { t, user, token } end
+      local is_newest = call('ZADD', recent, 'GT', 'CH', score, token) == 1
+      if (is_newest or is_holder(token, user, score)) and call('HSET', login, token, user) == 1 then
+        change('login', sub(score, 1, 10) .. sub(score, 12), 'user', user, 'token', token)
       end
-      local n = #seen
-      seen[n + 1], seen[n + 2] = score, token
-      merge_items(token, tonumber(items))
+      if items ~= '0' then merge_items(token, tonumber(items)) end
     end
     at = at + items
   end
-  hset(login, logins)
-  for _, entry in ipairs(appeared) do change('login', entry[1], 'user', entry[2], 'token', entry[3]) end
-  chunks(#seen, function(first, last) call('ZADD', recent, 'GT', unpack(seen, first, last)) end)
 end
 
 local function end_tokens()
@@ -204,28 +221,29 @@ end
 
 local function merge_touched()
   local count, sids = column()
-  local stored = lookup('HMGET', sessions, count, sids)
-  local ended = lookup('ZMSCORE', sessions_ended, count, sids)
-  local data = lookup('HMGET', session_versions, count, sids)
-  local writes, appeared = {}, {}
+  local stored = lookup('HMGET', sessions, ARGV, sids, count)
+  local ended = lookup('ZMSCORE', sessions_ended, ARGV, sids, count)
+  local data = lookup('HMGET', session_versions, ARGV, sids, count)
+  local gone = late_until(session_ttl)
   for i = 1, count do
     local sid, value, old = ARGV[sids + i - 1], ARGV[at + i - 1], stored[i]
-    local t = stored_time(value, LAST_ACTIVITY)
-    if not ended[i] and not is_late(t + session_ttl) then
-      local old_t = old and stored_time(old, LAST_ACTIVITY)
+    local t = version(value, LAST_ACTIVITY)
+    if ended[i] then
+      -- What ended stays ended.
+    elseif t <= gone then
+      late = late + 1
+    else
+      local old_t = old and version(old, LAST_ACTIVITY)
       if not old or t > old_t or (t == old_t and greater_bytes(value, old)) then
-        local n = #writes
-        writes[n + 1], writes[n + 2] = sid, value
+        call('HSET', sessions, sid, value)
         -- Only data that Rollcall wrote: another's key of that name is not ours to expire.
         local key = session_data_of .. sid
         if data[i] and is_type(key, 'string') then call('PEXPIREAT', key, t + session_ttl) end
-        if not old then appeared[#appeared + 1] = { t, user_of(value), sid } end
+        if not old then change('session_started', t, 'user', user_of(value), 'sid', sid) end
       end
     end
   end
   at = at + count
-  hset(sessions, writes)
-  for _, entry in ipairs(appeared) do change('session_started', entry[1], 'user', entry[2], 'sid', entry[3]) end
 end
 
 local function wins_data(key, t, data, old_t)
@@ -236,22 +254,24 @@ end
 
 local function merge_data()
   local count, sids = column()
-  local ended = lookup('ZMSCORE', sessions_ended, count, sids)
-  local versions = lookup('HMGET', session_versions, count, sids)
+  local ended = lookup('ZMSCORE', sessions_ended, ARGV, sids, count)
+  local versions = lookup('HMGET', session_versions, ARGV, sids, count)
   -- What has data was touched just above, so the session is there unless both are late.
-  local active = lookup('HMGET', sessions, count, sids)
-  local writes = {}
+  local active = lookup('HMGET', sessions, ARGV, sids, count)
+  local gone, writes = late_until(session_ttl), {}
   for i = 1, count do
     local sid, t, data = ARGV[sids + i - 1], take(2)
     local key = session_data_of .. sid
-    if not ended[i] and not is_late(t + session_ttl) then
-      if not is_type(key, 'string') then
-        mark_wrong(key)
-      elseif wins_data(key, t, data, versions[i]) then
-        call('SET', key, data, 'PXAT', stored_time(active[i], LAST_ACTIVITY) + session_ttl)
-        local n = #writes
-        writes[n + 1], writes[n + 2] = sid, t
-      end
+    if ended[i] then
+      -- What ended stays ended.
+    elseif t <= gone then
+      late = late + 1
+    elseif not is_type(key, 'string') then
+      mark_wrong(key)
+    elseif wins_data(key, t, data, versions[i]) then
+      call('SET', key, data, 'PXAT', version(active[i], LAST_ACTIVITY) + session_ttl)
+      local n = #writes
+      writes[n + 1], writes[n + 2] = sid, t
     end
   end
   hset(session_versions, writes)

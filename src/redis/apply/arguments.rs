@@ -1,0 +1,225 @@
+//! A plan as the arguments of the apply script: its sections, in the order `apply.lua` reads them.
+//!
+//! Every argument costs the server time on its way through Lua. So users seen in the same second stand
+//! together, named once for the minute's set and their activity, and with them the presence entries that
+//! need no reading where the activity proves them the newest.
+
+use std::collections::HashMap;
+
+use indexmap::IndexMap;
+use redis::Cmd;
+
+use crate::config::Deployment;
+use crate::key::Keys;
+use crate::op::{Acks, Ending, Letter, Place, Plan, Register};
+use crate::projection::presence_field;
+use crate::redis::script::minute_expiry_ms;
+
+/// Where the arguments go, and what they depend on besides the plan.
+pub(super) struct Arguments<'c> {
+    pub(super) call: &'c mut Cmd,
+    pub(super) keys: &'c Keys,
+    pub(super) deployment: &'c Deployment,
+}
+
+/// A presence entry and its value.
+type Entry<'p> = (&'p Place<'p>, &'p str);
+
+/// Users whose latest activity lies in one second, or in another minute than this one.
+#[derive(Default)]
+struct Group<'p> {
+    /// With a presence entry of that second.
+    with_entry: Vec<(&'p str, Entry<'p>)>,
+    without: Vec<&'p str>,
+}
+
+/// The users seen in each minute, by the second of their latest activity if that lies in it.
+type Seen<'p> = IndexMap<u64, IndexMap<Option<u64>, Group<'p>>>;
+
+impl Arguments<'_> {
+    /// Adds all sections of a plan.
+    pub(super) fn add(mut self, plan: &Plan<'_>) {
+        self.letters(&plan.letters);
+        let (seen, others) = seen(plan);
+        self.seen(&seen, !plan.minutes.is_empty());
+        self.presence(plan, &others);
+        self.tokens(plan);
+        self.sessions(plan);
+        self.connections(plan);
+        self.acks(&plan.acks);
+    }
+
+    fn letters(&mut self, letters: &[Letter<'_>]) {
+        self.call.arg(letters.len());
+        for letter in letters {
+            self.call
+                .arg(letter.id.to_string())
+                .arg(letter.rejection.reason.name())
+                .arg(&letter.rejection.detail);
+            self.call.arg(letter.index.map(|index| index.to_string()).unwrap_or_default());
+            self.call.arg(letter.fields.len());
+            for (name, value) in &letter.fields {
+                self.call.arg(*name).arg(*value);
+            }
+        }
+    }
+
+    fn seen(&mut self, seen: &Seen<'_>, online: bool) {
+        self.call.arg(seen.len());
+        for (minute, groups) in seen {
+            let key = if online { self.keys.online_minute(*minute) } else { String::new() };
+            self.call.arg(key).arg(minute_expiry_ms(self.deployment, *minute));
+            let users = |group: &Group<'_>| group.with_entry.len() + group.without.len();
+            self.call.arg(groups.values().map(users).sum::<usize>()).arg(groups.len());
+            for (seconds, group) in groups {
+                self.call.arg(seconds.map(|s| s.to_string()).unwrap_or_default());
+                self.call.arg(users(group)).arg(group.with_entry.len());
+            }
+            for group in groups.values() {
+                for user in group.with_entry.iter().map(|(user, _)| user).chain(&group.without) {
+                    self.call.arg(*user);
+                }
+            }
+            for (_, entry) in groups.values().flat_map(|group| &group.with_entry) {
+                self.entry(entry);
+            }
+        }
+    }
+
+    fn presence(&mut self, plan: &Plan<'_>, others: &[Entry<'_>]) {
+        self.call.arg(others.len());
+        others.iter().for_each(|entry| self.entry(entry));
+        let ended = || {
+            plan.presence.iter().filter_map(|(place, register)| match register {
+                Register::Ended(time) => Some((place, time)),
+                Register::Value(..) => None,
+            })
+        };
+        self.call.arg(ended().count());
+        for (place, time) in ended() {
+            self.call.arg(presence_field(&place.user, &place.ip)).arg(time.millis());
+        }
+    }
+
+    fn entry(&mut self, (place, value): &Entry<'_>) {
+        self.call.arg(presence_field(&place.user, &place.ip)).arg(*value);
+    }
+
+    fn tokens(&mut self, plan: &Plan<'_>) {
+        // What ends in this batch has no other effect on its token.
+        let live = || plan.tokens.iter().filter(|(_, merge)| merge.ended.is_none());
+        let used =
+            || live().filter_map(|(token, merge)| Some((token, merge, merge.used.as_ref()?)));
+        self.call.arg(used().count());
+        for (token, _, _) in used() {
+            self.call.arg(token.as_ref());
+        }
+        for (_, merge, (time, user)) in used() {
+            self.call.arg(user.as_ref()).arg(time.score()).arg(merge.items.len() * 2);
+            for (item, time) in &merge.items {
+                self.call.arg(time.score()).arg(item.as_ref());
+            }
+        }
+        self.endings(plan.tokens.iter().map(|(token, merge)| (token.as_ref(), merge.ended)));
+    }
+
+    fn sessions(&mut self, plan: &Plan<'_>) {
+        let live = || plan.sessions.iter().filter(|(_, merge)| merge.ended.is_none());
+        let touched = || live().filter_map(|(sid, merge)| Some((sid, merge.touched.as_ref()?)));
+        self.call.arg(touched().count());
+        for (sid, _) in touched() {
+            self.call.arg(sid.as_ref());
+        }
+        for (_, (_, value)) in touched() {
+            self.call.arg(value);
+        }
+        let data = || live().filter_map(|(sid, merge)| Some((sid, merge.data.as_ref()?)));
+        self.call.arg(data().count());
+        for (sid, _) in data() {
+            self.call.arg(sid.as_ref());
+        }
+        for (_, (time, data)) in data() {
+            self.call.arg(time.millis()).arg(data.as_ref());
+        }
+        self.endings(plan.sessions.iter().map(|(sid, merge)| (sid.as_ref(), merge.ended)));
+    }
+
+    fn endings<'p>(&mut self, all: impl Iterator<Item = (&'p str, Option<Ending>)> + Clone) {
+        let endings = all.filter_map(|(id, ending)| Some((id, ending?)));
+        self.call.arg(endings.clone().count());
+        for (id, ending) in endings {
+            self.call.arg(id).arg(ending.entry_ms).arg(ending.time.millis());
+        }
+    }
+
+    fn connections(&mut self, plan: &Plan<'_>) {
+        for left in [false, true] {
+            let those = || plan.connections.iter().filter(|(_, last)| last.left == left);
+            self.call.arg(those().count());
+            for (connection, last) in those() {
+                self.call.arg(connection.doc.as_ref()).arg(connection.user.as_ref());
+                self.call.arg(connection.id.as_ref()).arg(last.time.millis());
+            }
+        }
+    }
+
+    fn acks(&mut self, acks: &Acks<'_>) {
+        self.call.arg(acks.plain.len());
+        for id in &acks.plain {
+            self.call.arg(id.to_string());
+        }
+        self.call.arg(acks.items.len());
+        for (item, ids) in &acks.items {
+            self.call.arg(item.as_ref()).arg(ids.len());
+            for id in ids {
+                self.call.arg(id.to_string());
+            }
+        }
+        self.call.arg(acks.packed.len());
+        for (id, items) in &acks.packed {
+            self.call.arg(id.to_string()).arg(items.len());
+            for (item, count) in items {
+                self.call.arg(item.as_ref()).arg(*count);
+            }
+        }
+    }
+}
+
+/// Groups users, and sets apart the presence entries that no activity of the same second goes with.
+fn seen<'p>(plan: &'p Plan<'_>) -> (Seen<'p>, Vec<Entry<'p>>) {
+    let (mut entries, mut others) = latest_entries(plan);
+    let mut seen = Seen::new();
+    let mut add = |minute: u64, user: &'p str| {
+        let seconds = plan.activity.get(user).copied().filter(|s| s / 60 == minute);
+        let group = seen.entry(minute).or_default().entry(seconds).or_default();
+        match seconds.and_then(|_| entries.remove(user)) {
+            Some(entry) => group.with_entry.push((user, entry)),
+            None => group.without.push(user),
+        }
+    };
+    for (minute, users) in &plan.minutes {
+        users.iter().for_each(|user| add(*minute, user));
+    }
+    if plan.minutes.is_empty() {
+        plan.activity.iter().for_each(|(user, seconds)| add(seconds / 60, user));
+    }
+    others.extend(entries.into_values());
+    (seen, others)
+}
+
+/// By user, a presence entry of the same second as the user's latest activity; and all other entries.
+fn latest_entries<'p>(plan: &'p Plan<'_>) -> (HashMap<&'p str, Entry<'p>>, Vec<Entry<'p>>) {
+    let (mut latest, mut others) = (HashMap::new(), Vec::new());
+    for (place, register) in &plan.presence {
+        let Register::Value(time, value) = register else { continue };
+        let entry: Entry<'p> = (place, value);
+        if plan.activity.get(&place.user) == Some(&time.seconds())
+            && !latest.contains_key(place.user.as_ref())
+        {
+            latest.insert(place.user.as_ref(), entry);
+        } else {
+            others.push(entry);
+        }
+    }
+    (latest, others)
+}
