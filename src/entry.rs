@@ -14,6 +14,11 @@ pub struct EntryId {
     pub seq: u64,
 }
 
+impl EntryId {
+    /// No entry can come after it.
+    pub const GREATEST: Self = Self { ms: u64::MAX, seq: u64::MAX };
+}
+
 impl fmt::Display for EntryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Written for every entry that is acknowledged: itoa takes a third of the time of `write!`.
@@ -71,7 +76,7 @@ mod tests {
 
     #[test]
     fn ids_use_all_128_bits() {
-        let id = EntryId { ms: u64::MAX, seq: u64::MAX };
+        let id = EntryId::GREATEST;
         assert_eq!("18446744073709551615-18446744073709551615".parse(), Ok(id));
         assert_eq!(id.to_string().parse(), Ok(id));
         assert!("5".parse::<EntryId>().is_err());

@@ -6,8 +6,6 @@
 mod answers;
 mod fleet;
 mod install;
-mod line;
-mod screen;
 mod view;
 mod watch;
 
@@ -25,12 +23,12 @@ use tokio::sync::watch as channel;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
 
 use self::fleet::FleetError;
-use self::line::Look;
-use self::screen::{Screen, can_draw};
 use self::view::{About, View};
 use self::watch::Watch;
+use crate::line::{self, Look};
 use crate::load::{Load, LoadOptions, Mix, Sent, Target, user_names};
 use crate::run::{Fleet, RunError};
+use crate::screen::{Screen, can_draw};
 use crate::signals;
 
 const PRODUCERS: u32 = 3;

@@ -5,10 +5,13 @@
 mod config;
 mod dead;
 mod demo;
+mod doctor;
+mod line;
 mod load;
 mod query;
 mod run;
 mod schema;
+mod screen;
 mod signals;
 mod status;
 mod table;
@@ -47,6 +50,7 @@ enum Command {
     Worker(Flags<WorkerFlags>),
     /// Keep every structure within its time and size limits
     Janitor(Flags<JanitorFlags>),
+    Doctor(doctor::Doctor),
     #[command(flatten)]
     Query(query::QueryCommand),
     /// Make synthetic traffic against any Redis
@@ -74,6 +78,8 @@ enum Failure {
     Demo(#[from] demo::DemoError),
     #[error(transparent)]
     Load(#[from] rollcall::error::Error),
+    #[error("{count} of the checks failed")]
+    Unwell { count: usize },
     #[error("cannot write the answer")]
     Output(#[from] std::io::Error),
     #[error("cannot start the metrics recorder")]
@@ -131,6 +137,7 @@ fn execute(command: Command) -> Result<(), Failure> {
     let _chosen = rustls::crypto::ring::default_provider().install_default();
     match command {
         Command::Query(command) => Ok(query::run(&command)?),
+        Command::Doctor(doctor) => doctor::run(&doctor),
         Command::Demo(options) => demonstrate(&options),
         Command::Load { flags, options } => make_traffic(&flags.load()?, &options),
         Command::Run(flags) => play(&flags.load()?, Roles { worker: true, janitor: true }),

@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use rollcall::time::format_time;
 
-/// Columns of a terminal that does not say how many it has.
-const DEFAULT_WIDTH: usize = 80;
+use crate::screen;
+
 /// Columns that a cell keeps when it is cut.
 const NARROWEST: usize = 6;
 const GAP: usize = 2;
@@ -21,8 +21,7 @@ pub(crate) struct Page {
 impl Page {
     /// An empty page. Wide cells are cut only on a terminal: what is piped on stays whole.
     pub(crate) fn new() -> Self {
-        let columns = || std::env::var("COLUMNS").ok()?.parse().ok().filter(|columns| *columns > 0);
-        let width = io::stdout().is_terminal().then(|| columns().unwrap_or(DEFAULT_WIDTH));
+        let width = io::stdout().is_terminal().then(|| screen::size().width);
         Self { text: String::new(), width }
     }
 

@@ -19,6 +19,15 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 /// Redirects to follow before giving up.
 const MAX_REDIRECTS: usize = 5;
 
+/// A server, or one node of a Cluster, and a connection to it.
+#[derive(Clone)]
+pub struct Node {
+    /// Where it is, and who we are there.
+    pub info: ConnectionInfo,
+    /// The connection.
+    pub connection: MultiplexedConnection,
+}
+
 /// Opens a connection to the node that holds `key`. Replies may take `response_timeout`.
 ///
 /// # Errors
@@ -28,6 +37,18 @@ pub async fn connect(
     key: &str,
     response_timeout: Duration,
 ) -> Result<MultiplexedConnection, Error> {
+    Ok(locate(server, key, response_timeout).await?.connection)
+}
+
+/// As [`connect`], and says which node it is.
+///
+/// # Errors
+/// If the server cannot be reached or refuses the credentials.
+pub async fn locate(
+    server: &ConnectionInfo,
+    key: &str,
+    response_timeout: Duration,
+) -> Result<Node, Error> {
     let mut info = with_tcp_settings(server);
     for _ in 0..MAX_REDIRECTS {
         let mut connection = open(&info, response_timeout).await?;
@@ -37,9 +58,9 @@ pub async fn connect(
                 info = redirected(&info, error.redirect_node().map_or("", |(node, _)| node));
             }
             // A producer may do nothing but add: it is told so when it tries more.
-            Err(error) if error.code() == Some("NOPERM") => return Ok(connection),
+            Err(error) if error.code() == Some("NOPERM") => return Ok(Node { info, connection }),
             Err(error) => return Err(Error::at("the first command on a connection")(error)),
-            Ok(_) => return Ok(connection),
+            Ok(_) => return Ok(Node { info, connection }),
         }
     }
     Err(Error::Reply { step: "connecting", found: "one redirect after another".to_owned() })

@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod connect;
 pub mod dead_letter;
+pub mod doctor;
 pub mod group;
 pub mod private_server;
 pub mod query;

@@ -17,13 +17,13 @@ pub mod users;
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use redis::Value;
 use redis::aio::MultiplexedConnection;
+use redis::{ConnectionInfo, Value};
 use serde::Serialize;
 
 pub use self::ask::AskError;
-use self::ask::{ask, number};
-use super::connect::connect;
+pub(super) use self::ask::{ask, literal, number};
+use super::connect::{Node, locate};
 use super::group::STATE_FORMAT;
 use super::reply;
 use crate::config::{Config, Deployment, Millis, Threshold};
@@ -112,26 +112,12 @@ impl State {
     pub async fn open(config: &Config) -> Result<Self, AskError> {
         let mut deployment = config.deployment.clone();
         let server = config.redis.connection_info();
-        let partition = |index| Keys::new(&deployment.prefix, deployment.partitions, index);
-        let keys = partition(0);
-        let mut first = connect(&server, &keys.meta(), RESPONSE_TIMEOUT).await?;
-        let mut partitions =
-            vec![Partition { index: 0, keys: keys.clone(), connection: first.clone() }];
-        let mut open = vec![first.clone()];
-        for index in 1..deployment.partitions {
-            let keys = partition(index);
-            let connection = match reachable(&mut open, &keys.meta()).await {
-                Some(connection) => connection,
-                None => {
-                    let another = connect(&server, &keys.meta(), RESPONSE_TIMEOUT).await?;
-                    open.push(another.clone());
-                    another
-                }
-            };
-            partitions.push(Partition { index, keys, connection });
-        }
-        let found = read_meta(&mut first, &keys, &mut deployment).await?;
-        let now_ms = server_time(&mut first).await?;
+        let Reached { partitions, .. } = reach(&server, &deployment).await?;
+        let Some(mut first) = partitions.first().cloned() else {
+            return Err(reply::unexpected("reaching the partitions", &Value::Nil).into());
+        };
+        let found = read_meta(&mut first.connection, &first.keys, &mut deployment).await?;
+        let now_ms = server_time(&mut first.connection).await?;
         let address = config.redis.url().to_string();
         Ok(Self { partitions, deployment, found, address, now_ms })
     }
@@ -143,18 +129,51 @@ impl State {
     }
 }
 
-/// One of the open connections that reaches the node of `key`: without a Cluster, the first.
-async fn reachable(open: &mut [MultiplexedConnection], key: &str) -> Option<MultiplexedConnection> {
-    for connection in open {
-        let probe = redis::cmd("EXISTS").arg(key).query_async::<i64>(connection).await;
-        if probe.is_ok() {
-            return Some(connection.clone());
+/// Connections to all partitions, one for each node.
+pub(super) struct Reached {
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    /// The partitions in order.
+    pub partitions: Vec<Partition>,
+    /// The place of each partition's node among the nodes.
+    pub node_of: Vec<usize>,
+}
+
+/// Connects to the nodes of all partitions: without a Cluster there is one.
+pub(super) async fn reach(
+    server: &ConnectionInfo,
+    deployment: &Deployment,
+) -> Result<Reached, Error> {
+    let mut reached = Reached { nodes: Vec::new(), partitions: Vec::new(), node_of: Vec::new() };
+    for index in 0..deployment.partitions {
+        let keys = Keys::new(&deployment.prefix, deployment.partitions, index);
+        let node = match holder(&mut reached.nodes, &keys.meta()).await {
+            Some(node) => node,
+            None => {
+                reached.nodes.push(locate(server, &keys.meta(), RESPONSE_TIMEOUT).await?);
+                reached.nodes.len() - 1
+            }
+        };
+        let connection = reached.nodes[node].connection.clone();
+        reached.partitions.push(Partition { index, keys, connection });
+        reached.node_of.push(node);
+    }
+    Ok(reached)
+}
+
+/// Which of the nodes holds `key`.
+async fn holder(nodes: &mut [Node], key: &str) -> Option<usize> {
+    for (place, node) in nodes.iter_mut().enumerate() {
+        match redis::cmd("EXISTS").arg(key).query_async::<i64>(&mut node.connection).await {
+            Err(error) if error.redirect_node().is_some() => {}
+            // Whatever else hinders it will be said when something is asked.
+            _ => return Some(place),
         }
     }
     None
 }
 
-async fn server_time(connection: &mut MultiplexedConnection) -> Result<u64, AskError> {
+pub(super) async fn server_time(connection: &mut MultiplexedConnection) -> Result<u64, AskError> {
     let value = ask(connection, &["TIME"]).await?;
     let unexpected = reply::unexpected("TIME", &value);
     let parts = reply::array(value).unwrap_or_default();

@@ -35,6 +35,11 @@ pub enum Script {
 }
 
 impl Script {
+    /// All that a worker or janitor runs.
+    pub(super) const ALL: [Self; 4] = [Self::Apply, Self::Sweep, Self::Consumer, Self::Giant];
+    /// The doctor's own: which commands this user may send.
+    pub(super) const RIGHTS: &str = include_str!("lua/rights.lua");
+
     fn source(self) -> String {
         match self {
             Self::Apply => [COMMON, MERGE, APPLY].join("\n"),
@@ -56,8 +61,7 @@ impl Scripts {
         Self {
             keys: declared_keys(&deployment.stream, keys),
             settings: settings(deployment),
-            digests: [Script::Apply, Script::Sweep, Script::Consumer, Script::Giant]
-                .map(Script::digest),
+            digests: Script::ALL.map(Script::digest),
         }
     }
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::line::{Line, Look, Style, visible};
-use super::screen::Size;
 use super::watch::{Change, Snapshot, Watch};
+use crate::line::{Line, Look, Style, visible};
 use crate::load::Sent;
+use crate::screen::Size;
 
 /// How long someone who came is shown as new, in milliseconds.
 const NEW_MS: u64 = 3_000;

@@ -50,7 +50,7 @@ impl AskError {
 }
 
 /// Sends a command, given as its words, and waits for the answer.
-pub(super) async fn ask(
+pub(in crate::redis) async fn ask(
     connection: &mut MultiplexedConnection,
     words: &[&str],
 ) -> Result<Value, AskError> {
@@ -93,7 +93,7 @@ async fn wrong_type(connection: &mut MultiplexedConnection, words: &[&str]) -> O
 }
 
 /// A number that is not negative.
-pub(super) fn number(value: &Value) -> Option<u64> {
+pub(in crate::redis) fn number(value: &Value) -> Option<u64> {
     reply::integer(value).and_then(|n| u64::try_from(n).ok())
 }
 
@@ -204,7 +204,7 @@ impl Seen {
 }
 
 /// Text as a pattern that matches only itself (`MATCH`).
-pub(super) fn literal(text: &str) -> String {
+pub(in crate::redis) fn literal(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len());
     for c in text.chars() {
         if matches!(c, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {

@@ -7,7 +7,7 @@ mod group;
 use redis::aio::MultiplexedConnection;
 use serde::Serialize;
 
-pub use self::group::{Backlog, Consumer, Stream};
+pub use self::group::{Backlog, Consumer, Held, Stream};
 use super::ask::{AskError, ask, number};
 use super::{Partition, State};
 use crate::config::Deployment;
@@ -98,7 +98,7 @@ pub async fn sizes(state: &mut State) -> Result<Vec<Size>, AskError> {
     Ok(total)
 }
 
-async fn partition_sizes(
+pub(in crate::redis) async fn partition_sizes(
     partition: &mut Partition,
     deployment: &Deployment,
     minute: u64,
@@ -135,6 +135,8 @@ pub struct Work {
     pub stream: Option<Stream>,
     /// When a janitor last swept, epoch milliseconds.
     pub janitor_last_run_ms: Option<u64>,
+    /// Which janitor sweeps just now, or did within the last moment.
+    pub janitor: Option<String>,
     /// The number of the last change, 0 before the first.
     pub changes_seq: u64,
 }
@@ -151,11 +153,13 @@ pub async fn work(
     let stream = group::stream(partition, deployment, now_ms).await?;
     let (keys, connection) = (&partition.keys, &mut partition.connection);
     let last_run = ask(connection, &["HGET", &keys.janitor(), "last_run"]).await?;
+    let janitor = ask(connection, &["GET", &keys.janitor_lease()]).await?;
     let seq = ask(connection, &["GET", &keys.changes_seq()]).await?;
     Ok(Work {
         partition: partition.index,
         stream,
         janitor_last_run_ms: number(&last_run),
+        janitor: reply::text(janitor),
         changes_seq: number(&seq).unwrap_or(0),
     })
 }

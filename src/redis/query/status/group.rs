@@ -22,8 +22,25 @@ pub struct Stream {
     pub key: String,
     /// Entries in it, finished ones included.
     pub entries: u64,
+    /// Age of the first of them, in seconds.
+    pub first_entry_age_s: Option<f64>,
+    /// The id that the server gave last.
+    pub last_id: String,
+    /// What the stream cannot be trimmed past: the oldest entry that any group has not finished.
+    pub held: Option<Held>,
     /// What the group has yet to do; `None` if there is no group yet.
     pub group: Option<Backlog>,
+}
+
+/// An entry that a group has not finished.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Held {
+    /// The group.
+    pub group: String,
+    /// The entry.
+    pub id: String,
+    /// Its age, in seconds.
+    pub age_s: f64,
 }
 
 /// What a group has yet to do.
@@ -74,6 +91,10 @@ impl Info {
         self.get(name).and_then(number)
     }
 
+    fn name(&self) -> String {
+        self.get("name").cloned().and_then(reply::text).unwrap_or_default()
+    }
+
     fn id(&self, name: &str) -> Option<EntryId> {
         self.get(name).cloned().and_then(reply::entry_id)
     }
@@ -92,17 +113,55 @@ pub(super) async fn stream(
         return Ok(None);
     }
     let groups = list(ask(connection, &["XINFO", "GROUPS", &key]).await?);
-    let wanted = |info: &Info| {
-        info.get("name").cloned().and_then(reply::text).as_deref() == Some(&deployment.group)
-    };
-    let group = match groups.into_iter().filter_map(Info::read).find(wanted) {
+    let groups: Vec<Info> = groups.into_iter().filter_map(Info::read).collect();
+    let stream = Info::read(ask(connection, &["XINFO", "STREAM", &key]).await?);
+    let stream = stream.unwrap_or_else(|| Info(Vec::new()));
+    let held = held(connection, &key, &groups, now_ms).await?;
+    let group = match groups.iter().find(|info| info.name() == deployment.group) {
         Some(group) => {
             let heartbeats = partition.keys.consumers();
-            Some(backlog(connection, &key, &deployment.group, &heartbeats, &group, now_ms).await?)
+            let info = (group, &stream);
+            Some(backlog(connection, &key, &deployment.group, &heartbeats, info, now_ms).await?)
         }
         None => None,
     };
-    Ok(Some(Stream { key, entries, group }))
+    let first_entry_age_s =
+        stream.get("first-entry").and_then(entry_id).map(|id| age_s(id, now_ms));
+    let last_id = stream.get("last-generated-id").cloned().and_then(reply::text);
+    let last_id = last_id.unwrap_or_default();
+    Ok(Some(Stream { key, entries, first_entry_age_s, last_id, held, group }))
+}
+
+/// The oldest of the groups' first unfinished entries: pending, or not delivered yet.
+async fn held(
+    connection: &mut MultiplexedConnection,
+    key: &str,
+    groups: &[Info],
+    now_ms: u64,
+) -> Result<Option<Held>, AskError> {
+    let mut oldest: Option<(EntryId, String)> = None;
+    for info in groups {
+        let name = info.name();
+        let unfinished = if info.number("pending").unwrap_or(0) > 0 {
+            list(ask(connection, &["XPENDING", key, &name]).await?).get(1).cloned()
+        } else {
+            let after = info.id("last-delivered-id").filter(|id| *id != EntryId::GREATEST);
+            let Some(after) = after.map(|id| format!("({id}")) else { continue };
+            let next = ask(connection, &["XRANGE", key, &after, "+", "COUNT", "1"]).await?;
+            first_id(&next).map(|id| Value::BulkString(id.to_string().into_bytes()))
+        };
+        let unfinished = unfinished.and_then(reply::entry_id);
+        if let Some(id) =
+            unfinished.filter(|id| oldest.as_ref().is_none_or(|(least, _)| id < least))
+        {
+            oldest = Some((id, name));
+        }
+    }
+    Ok(oldest.map(|(id, group)| Held { group, id: id.to_string(), age_s: age_s(id, now_ms) }))
+}
+
+fn age_s(id: EntryId, now_ms: u64) -> f64 {
+    now_ms.saturating_sub(id.ms) as f64 / 1000.0
 }
 
 async fn backlog(
@@ -110,23 +169,22 @@ async fn backlog(
     key: &str,
     group: &str,
     heartbeats: &str,
-    info: &Info,
+    (info, stream): (&Info, &Info),
     now_ms: u64,
 ) -> Result<Backlog, AskError> {
-    let age = |id: EntryId| now_ms.saturating_sub(id.ms) as f64 / 1000.0;
+    let age = |id: EntryId| age_s(id, now_ms);
     // The summary: how many, the first, the last, and whose.
     let summary = list(ask(connection, &["XPENDING", key, group]).await?);
     let delivered = info.id("last-delivered-id").unwrap_or(EntryId { ms: 0, seq: 0 });
     let after = format!("({delivered}");
     let next = first_id(&ask(connection, &["XRANGE", key, &after, "+", "COUNT", "1"]).await?);
-    let stream = Info::read(ask(connection, &["XINFO", "STREAM", key]).await?);
     let position = Position {
         delivered,
         next,
         lag: info.number("lag"),
-        entries: stream.as_ref().and_then(|s| s.number("length")).unwrap_or(0),
-        first: stream.as_ref().and_then(|s| s.get("first-entry")).and_then(entry_id),
-        deleted: stream.as_ref().and_then(|s| s.id("max-deleted-entry-id")),
+        entries: stream.number("length").unwrap_or(0),
+        first: stream.get("first-entry").and_then(entry_id),
+        deleted: stream.id("max-deleted-entry-id"),
     };
     let (undelivered, undelivered_is_exact) = position.undelivered();
     Ok(Backlog {
@@ -199,7 +257,7 @@ async fn consumers(
         ask(connection, &["ZRANGE", heartbeats, "0", HEARTBEATS, "REV", "WITHSCORES"]).await?;
     let beats: HashMap<String, f64> = scored(beats).into_iter().collect();
     let consumer = |info: Info| {
-        let name = reply::text(info.get("name")?.clone())?;
+        let name = info.name();
         let heartbeat_ms = beats.get(&name).map(|ms| *ms as u64);
         let (pending, idle_ms) = (info.number("pending")?, info.number("idle")?);
         Some(Consumer { name, pending, idle_ms, heartbeat_ms })

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 /// How a part of a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Style {
+pub(crate) enum Style {
     /// As it comes.
     Plain,
     /// A heading, or a number that counts.
@@ -18,6 +18,8 @@ pub(super) enum Style {
     Green,
     /// Worth a look.
     Yellow,
+    /// Bad.
+    Red,
     /// Something to copy.
     Cyan,
 }
@@ -30,6 +32,7 @@ impl Style {
             Self::Dim => "\x1b[2m",
             Self::Green => "\x1b[32m",
             Self::Yellow => "\x1b[33m",
+            Self::Red => "\x1b[31m",
             Self::Cyan => "\x1b[36m",
         }
     }
@@ -37,7 +40,7 @@ impl Style {
 
 /// What the terminal and its user want.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Look {
+pub(crate) struct Look {
     /// Colours and the like; off with `NO_COLOR`.
     pub colours: bool,
     /// More than ASCII for what is ours to choose.
@@ -46,7 +49,7 @@ pub(super) struct Look {
 
 impl Look {
     /// As the environment says: `NO_COLOR`, and the locale's character set.
-    pub(super) fn of_environment() -> Self {
+    pub(crate) fn of_environment() -> Self {
         let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default();
         let locale = locale.to_ascii_uppercase();
@@ -55,22 +58,22 @@ impl Look {
     }
 
     /// Between two things on a line.
-    pub(super) fn dot(self) -> &'static str {
+    pub(crate) fn dot(self) -> &'static str {
         if self.unicode { " · " } else { " | " }
     }
 
     /// In place of what does not fit.
-    pub(super) fn ellipsis(self) -> &'static str {
+    pub(crate) fn ellipsis(self) -> &'static str {
         if self.unicode { "…" } else { "~" }
     }
 
     /// Marks what has reached its threshold.
-    pub(super) fn mark(self) -> &'static str {
+    pub(crate) fn mark(self) -> &'static str {
         if self.unicode { "▲" } else { "^" }
     }
 
     /// A bar per value, the highest full.
-    pub(super) fn bars(self, values: impl Iterator<Item = f64> + Clone) -> String {
+    pub(crate) fn bars(self, values: impl Iterator<Item = f64> + Clone) -> String {
         const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
         if !self.unicode {
             return String::new();
@@ -82,25 +85,25 @@ impl Look {
 
 /// One line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Line {
+pub(crate) struct Line {
     parts: Vec<(Style, String)>,
 }
 
 impl Line {
     /// This line and a part more.
-    pub(super) fn with(mut self, style: Style, text: impl Into<String>) -> Self {
+    pub(crate) fn with(mut self, style: Style, text: impl Into<String>) -> Self {
         self.parts.push((style, text.into()));
         self
     }
 
     /// This line and another's parts.
-    pub(super) fn join(mut self, other: Self) -> Self {
+    pub(crate) fn join(mut self, other: Self) -> Self {
         self.parts.extend(other.parts);
         self
     }
 
     /// This line, exactly `width` wide.
-    pub(super) fn fitted(self, width: usize, look: Look) -> Self {
+    pub(crate) fn fitted(self, width: usize, look: Look) -> Self {
         let own = self.width();
         if own <= width {
             return self.with(Style::Plain, " ".repeat(width - own));
@@ -116,12 +119,12 @@ impl Line {
     }
 
     /// How many columns it takes, each character taken for one.
-    pub(super) fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.parts.iter().map(|(_, text)| text.chars().count()).sum()
     }
 
     /// The line for the terminal, at most `width` wide.
-    pub(super) fn rendered(&self, width: usize, look: Look) -> String {
+    pub(crate) fn rendered(&self, width: usize, look: Look) -> String {
         let line =
             if self.width() > width { self.clone().fitted(width, look) } else { self.clone() };
         let mut text = String::new();
@@ -137,7 +140,7 @@ impl Line {
 }
 
 /// Text of others with everything escaped that could act on the terminal or hide in it.
-pub(super) fn visible(text: &str) -> String {
+pub(crate) fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::{Command, Stdio};
 
-use super::line::{Line, Look};
+use crate::line::{Line, Look};
 
 /// Alternate screen, no cursor, no wrapping.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J";
@@ -15,7 +15,7 @@ const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 
 /// Columns and rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Size {
+pub(crate) struct Size {
     /// Columns.
     pub width: usize,
     /// Rows.
@@ -24,7 +24,7 @@ pub(super) struct Size {
 
 /// The screen, ours until dropped.
 #[derive(Debug)]
-pub(super) struct Screen {
+pub(crate) struct Screen {
     look: Look,
     size: Size,
 }
@@ -34,19 +34,19 @@ impl Screen {
     ///
     /// # Errors
     /// If the terminal cannot be written to.
-    pub(super) fn enter(look: Look) -> io::Result<Self> {
+    pub(crate) fn enter(look: Look) -> io::Result<Self> {
         let screen = Self { look, size: size() };
         write_out(ENTER)?;
         Ok(screen)
     }
 
     /// How large it is.
-    pub(super) fn size(&self) -> Size {
+    pub(crate) fn size(&self) -> Size {
         self.size
     }
 
     /// Finds out how large it is now.
-    pub(super) fn resized(&mut self) {
+    pub(crate) fn resized(&mut self) {
         self.size = size();
     }
 
@@ -54,7 +54,7 @@ impl Screen {
     ///
     /// # Errors
     /// If the terminal cannot be written to.
-    pub(super) fn draw(&self, frame: &[Line]) -> io::Result<()> {
+    pub(crate) fn draw(&self, frame: &[Line]) -> io::Result<()> {
         let mut text = String::from("\x1b[H");
         for (row, line) in frame.iter().take(self.size.height).enumerate() {
             if row > 0 {
@@ -79,7 +79,7 @@ impl Drop for Screen {
 }
 
 /// Whether standard output is a terminal that can be drawn on.
-pub(super) fn can_draw() -> bool {
+pub(crate) fn can_draw() -> bool {
     let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
     io::stdout().is_terminal() && !dumb
 }
@@ -91,7 +91,7 @@ fn write_out(text: &str) -> io::Result<()> {
 }
 
 /// What `stty` says, else what the environment says, else 80 × 24.
-fn size() -> Size {
+pub(crate) fn size() -> Size {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let (width, height) = stty_size()
         .unwrap_or_else(|| (number("COLUMNS").unwrap_or(80), number("LINES").unwrap_or(24)));

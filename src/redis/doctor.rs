@@ -1,0 +1,128 @@
+//! The doctor: looks at a server and a deployment on it, and says what is wrong and what to do.
+//!
+//! It only reads: the one thing it leaves on a server are loaded scripts. What a user may not look at is a
+//! finding, too. Each check is one function, in a file by theme; [`examine`] has them in their order.
+
+mod access;
+mod facts;
+mod finding;
+mod group;
+mod keys;
+mod memory;
+mod persistence;
+mod replication;
+mod scripts;
+mod server;
+mod settings;
+mod stream;
+
+use self::facts::Facts;
+use self::finding::{Answer, Cli, Unseen};
+use self::group::Place;
+use crate::config::Config;
+use crate::redis::connect::Node;
+use crate::redis::query::status::work;
+use crate::redis::query::{Partition, Reached, reach, server_time};
+
+pub use self::access::Role;
+pub use self::finding::{Diagnosis, Finding, Level, Step};
+
+/// Makes every check; what cannot be reached or looked at is among the findings.
+pub async fn examine(config: &Config, role: Role) -> Vec<Finding> {
+    let server = config.redis.connection_info();
+    let user = server.redis_settings().username().unwrap_or("default").to_owned();
+    let mut report = Report { findings: Vec::new(), cli: Cli::of(&server), user, partition: 0 };
+    let Reached { mut nodes, mut partitions, node_of } =
+        match reach(&server, &config.deployment).await {
+            Ok(reached) => reached,
+            Err(error) => {
+                report.add("reach", Ok(server::unreachable(&error)));
+                return report.findings;
+            }
+        };
+    for (place, node) in nodes.iter_mut().enumerate() {
+        let first = node_of.iter().position(|of| *of == place).unwrap_or(0);
+        report.turn_to(node, first as u16);
+        examine_node(&mut report, node, config).await;
+    }
+    for (partition, place) in partitions.iter_mut().zip(node_of) {
+        report.turn_to(&nodes[place], partition.index);
+        examine_partition(&mut report, partition, config, role).await;
+    }
+    report.findings
+}
+
+async fn examine_node(report: &mut Report, node: &mut Node, config: &Config) {
+    let facts = Facts::gather(node).await;
+    report.add("version", server::version(&facts));
+    report.add("latency", server::latency(node).await);
+    report.add("clock", server::clock(node, config).await);
+    report.add("eviction", memory::eviction(&facts));
+    report.add("memory", memory::memory(&facts));
+    report.add("persistence", persistence::persistence(&facts));
+    report.add("saving", persistence::saving(&facts));
+    report.add("role", replication::role(&facts));
+    report.add("replicas", replication::replicas(&facts));
+    report.add("cluster", replication::cluster(node, &facts, &config.deployment).await);
+    report.add("clients", server::clients(&facts));
+    report.add("timeout", server::timeout(&facts));
+    report.add("script limit", server::script_limit(&facts));
+    report.add("output buffers", server::output_buffers(&facts, config));
+    if report.partition == 0 {
+        report.add("partitions", settings::layout(node, &config.deployment).await);
+    }
+}
+
+async fn examine_partition(
+    report: &mut Report,
+    partition: &mut Partition,
+    config: &Config,
+    role: Role,
+) {
+    let (cli, user, deployment) = (report.cli.clone(), report.user.clone(), &config.deployment);
+    report.add("rights", access::rights(partition, deployment, role, &cli, &user).await);
+    if role.runs_scripts() {
+        report.add("scripts", scripts::scripts(partition).await);
+    }
+    report.add("settings", settings::settings(partition, deployment, &cli).await);
+    report.add("shared keys", keys::shared(partition, &deployment.stream, &cli).await);
+    report.add("own keys", keys::sample(partition, &cli).await);
+    report.add("entries", stream::entries(partition, deployment).await);
+    let now_ms = match server_time(&mut partition.connection).await {
+        Ok(now_ms) => now_ms,
+        Err(error) => return report.add("group", Err(Unseen::from(error))),
+    };
+    report.add("caps", keys::caps(partition, deployment, now_ms, &cli).await);
+    match work(partition, deployment, now_ms).await {
+        Ok(work) => {
+            let place = Place { config, work: &work, now_ms, cli: &cli };
+            report.add("ids", Ok(stream::ids(&work, deployment, now_ms, &cli)));
+            report.add("group", Ok(group::group(&place)));
+            report.add("workers", Ok(group::workers(&place)));
+            report.add("pending", group::pending(partition, &place).await);
+            report.add("trimming", Ok(group::trimming(&place)));
+            report.add("janitor", Ok(group::janitor(&place)));
+        }
+        Err(error) => report.add("group", Err(Unseen::from(error))),
+    }
+}
+
+/// The findings so far, and what a remedy is to be run against.
+struct Report {
+    findings: Vec<Finding>,
+    cli: Cli,
+    user: String,
+    partition: u16,
+}
+
+impl Report {
+    fn turn_to(&mut self, node: &Node, partition: u16) {
+        self.cli = Cli::of(&node.info);
+        self.partition = partition;
+    }
+
+    fn add(&mut self, check: &'static str, answer: Answer) {
+        let diagnosis = answer.unwrap_or_else(|unseen| unseen.diagnosis(&self.cli, &self.user));
+        self.findings.push(Finding { check, partition: self.partition, diagnosis });
+    }
+}

@@ -1,0 +1,253 @@
+//! Rights: whether the user this process logs in as may do all its role needs. What that is stands in
+//! `deploy/acl/`, one line for each role.
+//!
+//! Roles that run scripts ask a script, which looks and runs nothing (`redis.acl_check_cmd`). The others
+//! try: a reader reads a key that never exists, a producer adds an entry with an id no server takes.
+
+use redis::Value;
+use redis::aio::MultiplexedConnection;
+
+use super::finding::{Answer, Cli, Diagnosis, Unseen};
+use crate::config::Deployment;
+use crate::error::Error;
+use crate::redis::query::{AskError, Partition, ask, literal};
+use crate::redis::reply;
+use crate::redis::script::Script;
+
+/// What a user may be there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// `rollcall worker`
+    Worker,
+    /// `rollcall janitor`
+    Janitor,
+    /// Whoever adds events
+    Producer,
+    /// Programs that read the state, and rollcall's queries
+    Reader,
+    /// `rollcall run`
+    Run,
+}
+
+impl Role {
+    /// The line with the rights it needs.
+    fn line(self) -> &'static str {
+        match self {
+            Self::Worker => include_str!("../../../deploy/acl/worker.acl"),
+            Self::Janitor => include_str!("../../../deploy/acl/janitor.acl"),
+            Self::Producer => include_str!("../../../deploy/acl/producer.acl"),
+            Self::Reader => include_str!("../../../deploy/acl/reader.acl"),
+            Self::Run => include_str!("../../../deploy/acl/run.acl"),
+        }
+    }
+
+    pub(super) fn runs_scripts(self) -> bool {
+        !matches!(self, Self::Producer | Self::Reader)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Janitor => "janitor",
+            Self::Producer => "producer",
+            Self::Reader => "reader",
+            Self::Run => "run",
+        }
+    }
+}
+
+/// Keys that a role reaches: a pattern, and one key that it fits.
+struct Reach {
+    /// What `ACL SETUSER` takes.
+    right: String,
+    key: String,
+    writes: bool,
+}
+
+pub(super) async fn rights(
+    partition: &mut Partition,
+    deployment: &Deployment,
+    role: Role,
+    cli: &Cli,
+    user: &str,
+) -> Answer {
+    let commands: Vec<&str> =
+        role.line().split_whitespace().filter_map(|rule| rule.strip_prefix('+')).collect();
+    let keys = reaches(role, deployment, partition.keys.base());
+    let connection = &mut partition.connection;
+    let missing = match role {
+        Role::Producer => tried_to_add(connection, &keys).await?,
+        Role::Reader => tried_to_read(connection, &commands, &keys).await?,
+        _ => match asked_a_script(connection, &commands, &keys).await {
+            Err(error) if error.is_forbidden() => {
+                Unseen::from(error).into_right().into_iter().collect()
+            }
+            missing => missing?,
+        },
+    };
+    let role = role.name();
+    if missing.is_empty() {
+        return Ok(Diagnosis::ok(format!("user {user} may do what a {role} needs")));
+    }
+    let found = format!("user {user} lacks {}", missing.join(" "));
+    let rules: Vec<&str> = missing.iter().map(String::as_str).collect();
+    Ok(Diagnosis::failure(found, format!("a {role} fails where it needs them (NOPERM)"))
+        .run(cli.command(&[&["ACL", "SETUSER", user], &rules[..]].concat()))
+        .advise(format!(
+            "put them in the user's line of the ACL file, as in deploy/acl/{role}.acl"
+        )))
+}
+
+/// The keys that a role's line names, under this deployment's prefix and stream.
+fn reaches(role: Role, deployment: &Deployment, base: &str) -> Vec<Reach> {
+    let tag = if deployment.partitions > 1 { "{p*}:" } else { "" };
+    let pattern_base = format!("{}{tag}", literal(&deployment.prefix));
+    let patterns = role.line().split_whitespace().filter_map(|rule| rule.split_once('~'));
+    // A look at the layout of another number of partitions: whatever hinders it is no fault.
+    let patterns = patterns.filter(|(_, pattern)| !pattern.starts_with("{p0}"));
+    let reach = |access: &str, pattern: &str, key: String| Reach {
+        right: format!("{access}~{pattern_base}{pattern}"),
+        key,
+        writes: access != "%R",
+    };
+    let named = patterns.filter(|(access, _)| *access != "%W").map(|(access, pattern)| {
+        reach(access, pattern, format!("{base}{}", pattern.replace('*', "0")))
+    });
+    let access = match role {
+        Role::Producer => "%W",
+        Role::Reader => "%R",
+        _ => "",
+    };
+    let stream = &deployment.stream;
+    named.chain([reach(access, &literal(stream), format!("{base}{stream}"))]).collect()
+}
+
+async fn tried_to_add(
+    connection: &mut MultiplexedConnection,
+    keys: &[Reach],
+) -> Result<Vec<String>, AskError> {
+    let mut missing = Vec::new();
+    for Reach { right, key, .. } in keys {
+        match denied(connection, &["XADD", key, "NOMKSTREAM", "0-0", "type", "none"]).await? {
+            Some(Denied::Command) => missing.push("+xadd".to_owned()),
+            Some(Denied::Key) => missing.push(right.clone()),
+            None => {}
+        }
+    }
+    Ok(missing)
+}
+
+async fn tried_to_read(
+    connection: &mut MultiplexedConnection,
+    commands: &[&str],
+    keys: &[Reach],
+) -> Result<Vec<String>, AskError> {
+    let never = keys.iter().find(|reach| reach.right.ends_with("online-users/*"));
+    let key = never.map_or("online-users/0", |reach| &reach.key);
+    let mut missing = Vec::new();
+    for command in commands {
+        let words: Vec<&str> = command.split('|').collect();
+        // As many arguments as the command takes: with others it is refused before rights are looked at.
+        for arguments in [&[key, "0", "0"][..], &[key, "0"], &[key], &[]] {
+            match denied(connection, &[&words, arguments].concat()).await {
+                Ok(Some(Denied::Command)) => missing.push(format!("+{command}")),
+                Ok(_) => {}
+                Err(error) if is_other_arity(&error) => continue,
+                Err(error) => return Err(error),
+            }
+            break;
+        }
+    }
+    for Reach { right, key, .. } in keys {
+        if matches!(denied(connection, &["GET", key]).await?, Some(Denied::Key)) {
+            missing.push(right.clone());
+        }
+    }
+    Ok(missing)
+}
+
+/// What a refusal is about.
+enum Denied {
+    Command,
+    Key,
+}
+
+/// Sends a command that has no effect; whether, and why, this user may not.
+async fn denied(
+    connection: &mut MultiplexedConnection,
+    words: &[&str],
+) -> Result<Option<Denied>, AskError> {
+    match ask(connection, words).await {
+        Err(error) if error.is_forbidden() => {
+            let of_command = Unseen::from(error).into_right().is_some();
+            Ok(Some(if of_command { Denied::Command } else { Denied::Key }))
+        }
+        // It was let through, and had nothing to do.
+        Err(error) if is_other_arity(&error) || !is_answer(&error) => Err(error),
+        _ => Ok(None),
+    }
+}
+
+fn is_other_arity(error: &AskError) -> bool {
+    matches!(error, AskError::Server(Error::Redis { source, .. })
+        if source.detail().is_some_and(|detail| detail.contains("wrong number of arguments")))
+}
+
+/// Whether the server answered, if only that the arguments make no sense.
+fn is_answer(error: &AskError) -> bool {
+    match error {
+        AskError::Server(Error::Redis { source, .. }) => source.code().is_some(),
+        _ => true,
+    }
+}
+
+async fn asked_a_script(
+    connection: &mut MultiplexedConnection,
+    commands: &[&str],
+    keys: &[Reach],
+) -> Result<Vec<String>, AskError> {
+    // A key may be written, or read, if any command that does it may: the commands themselves come next.
+    let writing = ["set", "hset", "unlink"];
+    let reading = ["get", "hget", "type"];
+    let ways = |reach: &Reach| if reach.writes { writing } else { reading };
+    let of_keys = keys.iter().flat_map(|reach| {
+        ways(reach).map(|command| [command, &reach.key, &reach.key, &reach.key].join("\t"))
+    });
+    let allowed = script(connection, of_keys.collect()).await?;
+    let open: Vec<bool> = allowed.chunks(writing.len()).map(|ways| ways.contains(&true)).collect();
+    let pairs = || keys.iter().zip(&open);
+    let key =
+        pairs().find(|(reach, open)| reach.writes && **open).map_or(&keys[0], |(reach, _)| reach);
+    let of_commands = commands.iter().map(|command| call(command, &key.key)).collect();
+    let allowed = script(connection, of_commands).await?;
+    let commands = commands.iter().zip(allowed).filter(|(_, allowed)| !allowed);
+    let commands = commands.map(|(command, _)| format!("+{command}"));
+    let keys = pairs().filter(|(_, open)| !**open).map(|(reach, _)| reach.right.clone());
+    Ok(keys.chain(commands).collect())
+}
+
+/// A whole command on one key, its words joined by tabs.
+fn call(command: &str, key: &str) -> String {
+    match command {
+        "evalsha" => ["evalsha", "0", "1", key].join("\t"),
+        "xreadgroup" => ["xreadgroup", "GROUP", "0", "0", "STREAMS", key, ">"].join("\t"),
+        _ => [command.replace('|', "\t").as_str(), key, key, key].join("\t"),
+    }
+}
+
+async fn script(
+    connection: &mut MultiplexedConnection,
+    calls: Vec<String>,
+) -> Result<Vec<bool>, AskError> {
+    let digest = reply::text(ask(connection, &["SCRIPT", "LOAD", Script::RIGHTS]).await?);
+    let mut words = vec!["EVALSHA", digest.as_deref().unwrap_or_default(), "0"];
+    words.extend(calls.iter().map(String::as_str));
+    let value = ask(connection, &words).await?;
+    let unexpected = reply::unexpected("asking for rights", &value);
+    let allowed: Vec<bool> = reply::array(value)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|one| one == Value::Int(1))
+        .collect();
+    if allowed.len() == calls.len() { Ok(allowed) } else { Err(unexpected.into()) }
+}

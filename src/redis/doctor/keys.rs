@@ -1,0 +1,164 @@
+//! Keys: whether each holds what Rollcall keeps there, and how full what has a cap is.
+
+use redis::Value;
+
+use super::finding::{Answer, Cli, Diagnosis};
+use crate::config::Deployment;
+use crate::key::Keys;
+use crate::redis::query::status::partition_sizes;
+use crate::redis::query::{Partition, ask, literal};
+use crate::redis::reply;
+
+/// Keys that are looked at, of those that `SCAN` comes upon in so many calls.
+const SAMPLE: usize = 500;
+const CALLS: usize = 20;
+/// Keys that a finding names.
+const NAMED: usize = 5;
+
+/// The structures that every event may need.
+pub(super) async fn shared(partition: &mut Partition, stream: &str, cli: &Cli) -> Answer {
+    let wanted = shared_types(&partition.keys, stream);
+    let mut wrong = Vec::new();
+    for (key, kind) in &wanted {
+        let found = reply::text(ask(&mut partition.connection, &["TYPE", key]).await?);
+        let found = found.unwrap_or_default();
+        if found != *kind && found != "none" {
+            wrong.push((key.clone(), found, *kind));
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(Diagnosis::ok(format!("all {} have their type", wanted.len())));
+    }
+    let means = "workers and janitors stand still until this key is free";
+    Ok(out_of_the_way(Diagnosis::failure(listed(&wrong), means), &wrong, cli))
+}
+
+/// A bounded sample of the keys with an identifier in their name.
+pub(super) async fn sample(partition: &mut Partition, cli: &Cli) -> Answer {
+    let keys = partition.keys.clone();
+    let pattern = format!("{}*", literal(keys.base()));
+    let (mut cursor, mut names) = ("0".to_owned(), Vec::new());
+    for _ in 0..CALLS {
+        let words = ["SCAN", &cursor, "COUNT", "1000", "MATCH", &pattern];
+        let page = reply::array(ask(&mut partition.connection, &words).await?);
+        let mut page = page.unwrap_or_default().into_iter();
+        cursor = page.next().and_then(reply::text).unwrap_or_default();
+        let found = page.next().and_then(reply::array).unwrap_or_default();
+        names.extend(found.into_iter().filter_map(own_key(&keys)));
+        if cursor == "0" || cursor.is_empty() || names.len() >= SAMPLE {
+            break;
+        }
+    }
+    names.truncate(SAMPLE);
+    let mut wrong = Vec::new();
+    for (key, kind) in &names {
+        let found = reply::text(ask(&mut partition.connection, &["TYPE", key]).await?);
+        let found = found.unwrap_or_default();
+        // It may have expired meanwhile.
+        if found != *kind && found != "none" {
+            wrong.push((key.clone(), found, *kind));
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(Diagnosis::ok(format!("{} looked at, all have their type", names.len())));
+    }
+    let means = "an entry that needs such a key becomes a dead letter (wrong_type)";
+    Ok(out_of_the_way(Diagnosis::warning(listed(&wrong), means), &wrong, cli))
+}
+
+/// The key and the type that belongs there, if it is one with an identifier in its name.
+fn own_key(keys: &Keys) -> impl Fn(Value) -> Option<(String, &'static str)> {
+    let kinds = [
+        (keys.online(), "", "set"),
+        (keys.activity(), "", "string"),
+        (keys.viewed(), "", "zset"),
+        (keys.document(), ":users", "set"),
+        (keys.document(), ":count", "string"),
+        (keys.session_data(), "", "string"),
+    ];
+    move |name| {
+        let name = reply::text(name)?;
+        let fits = |(start, end, _): &&(String, &str, &str)| {
+            name.len() > start.len() && name.starts_with(start.as_str()) && name.ends_with(end)
+        };
+        let kind = kinds.iter().find(fits)?.2;
+        Some((name, kind))
+    }
+}
+
+fn shared_types(keys: &Keys, stream: &str) -> Vec<(String, &'static str)> {
+    vec![
+        (keys.named(stream), "stream"),
+        (keys.dead(), "stream"),
+        (keys.changes(), "stream"),
+        (keys.changes_seq(), "string"),
+        (keys.meta(), "hash"),
+        (keys.janitor(), "hash"),
+        (keys.suspects(), "hash"),
+        (keys.login(), "hash"),
+        (keys.presence(), "hash"),
+        (keys.sessions(), "hash"),
+        (keys.session_data_versions(), "hash"),
+        (keys.docs_connections(), "hash"),
+        (keys.docs_levels(), "hash"),
+        (keys.consumers(), "zset"),
+        (keys.recent(), "zset"),
+        (keys.viewed(), "zset"),
+        (keys.tokens_ended(), "zset"),
+        (keys.presence_ended(), "zset"),
+        (keys.sessions_ended(), "zset"),
+        (keys.docs_joined(), "zset"),
+        (keys.docs_left(), "zset"),
+    ]
+}
+
+/// A key, what it holds, and what belongs there.
+type Wrong = (String, String, &'static str);
+
+fn listed(wrong: &[Wrong]) -> String {
+    let named: Vec<String> = wrong
+        .iter()
+        .take(NAMED)
+        .map(|(key, found, kind)| format!("{key} holds a {found}, where a {kind} belongs"))
+        .collect();
+    let more = wrong.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    named.join("; ") + &more
+}
+
+fn out_of_the_way(mut diagnosis: Diagnosis, wrong: &[Wrong], cli: &Cli) -> Diagnosis {
+    diagnosis = diagnosis.advise("find out who wrote it, and put it out of the way:");
+    for (key, ..) in wrong.iter().take(NAMED) {
+        diagnosis = diagnosis.run(cli.command(&["RENAMENX", key, &format!("foreign:{key}")]));
+    }
+    diagnosis
+}
+
+/// How near the dead letters and the tokens are to what would be dropped.
+pub(super) async fn caps(
+    partition: &mut Partition,
+    deployment: &Deployment,
+    now_ms: u64,
+    cli: &Cli,
+) -> Answer {
+    let sizes = partition_sizes(partition, deployment, now_ms / 60_000).await?;
+    let size = |name: &str| sizes.iter().find(|size| size.name == name).map_or(0, |s| s.size);
+    let (dead, recent) = (size("dead_letters"), size("recent_tokens"));
+    let found = format!(
+        "{dead} of {} dead letters, {recent} of {} tokens",
+        deployment.dead_cap, deployment.recent_cap
+    );
+    let is_near = |size: u64, cap: u64| size.saturating_mul(10) >= cap.saturating_mul(9);
+    if is_near(dead, deployment.dead_cap) {
+        return Ok(Diagnosis::warning(found, "the oldest dead letters are dropped at the cap")
+            .advise("see what they are (`rollcall dead list`) and mend what makes them; then, with all read:")
+            .run(cli.command(&["XTRIM", &partition.keys.dead(), "MAXLEN", "0"])));
+    }
+    if is_near(recent, deployment.recent_cap) {
+        let means = "at the cap the oldest tokens go, with their logins and viewed items";
+        return Ok(Diagnosis::warning(found, means).advise(
+            "if that is too early, raise --recent-cap in the whole deployment (see rollcall config print)",
+        ));
+    }
+    Ok(Diagnosis::ok(found))
+}

@@ -1,0 +1,92 @@
+//! Replication and Cluster: whether this is the server to write to, and whether it takes writes.
+
+use super::facts::Facts;
+use super::finding::{Answer, Diagnosis, Unseen};
+use crate::config::Deployment;
+use crate::redis::connect::Node;
+use crate::redis::query::ask;
+use crate::redis::reply;
+
+pub(super) fn role(facts: &Facts) -> Answer {
+    if facts.info("role")? == "master" {
+        return Ok(Diagnosis::ok("a primary"));
+    }
+    let (host, port) = (facts.info("master_host")?, facts.info("master_port")?);
+    let link = facts.info("master_link_status")?;
+    let found = format!("a replica of {host}:{port}, its link is {link}");
+    let means = "a replica takes no writes, and what it shows may be old";
+    Ok(Diagnosis::failure(found, means)
+        .advise(format!("use --redis-url redis://{host}:{port}, or make this the primary:"))
+        .run(facts.cli.command(&["REPLICAOF", "NO", "ONE"])))
+}
+
+pub(super) fn replicas(facts: &Facts) -> Answer {
+    let connected = facts.number("connected_slaves")?;
+    let states: Vec<&str> =
+        (0..connected).filter_map(|n| facts.info(&format!("slave{n}")).ok()).collect();
+    let away = states.iter().filter(|state| !state.contains("state=online")).count();
+    let found = format!("{connected} connected, {away} of them not in step");
+    // INFO names the good ones only where a number of them is asked for.
+    if let Ok(good) = facts.number("min_slaves_good_slaves") {
+        let wanted = facts.parameter_number("min-replicas-to-write")?;
+        if good < wanted {
+            let found = format!("{good} good replicas where min-replicas-to-write is {wanted}");
+            return Ok(Diagnosis::failure(found, "the server refuses all writes (NOREPLICAS)")
+                .advise("bring the replicas back, or go on without them:")
+                .run(facts.cli.command(&["CONFIG", "SET", "min-replicas-to-write", "0"])));
+        }
+    }
+    if away > 0 {
+        return Ok(Diagnosis::warning(
+            found,
+            "a failover now would lose what they have not yet got",
+        )
+        .advise("wait until they are in step; their logs say what hinders them"));
+    }
+    Ok(Diagnosis::ok(found))
+}
+
+pub(super) async fn cluster(node: &mut Node, facts: &Facts, deployment: &Deployment) -> Answer {
+    if facts.info("cluster_enabled")? != "1" {
+        return Ok(Diagnosis::ok("no Cluster"));
+    }
+    if deployment.partitions == 1 && !has_hash_tag(&deployment.prefix) {
+        let found = "a Cluster, one partition, and a prefix without a hash tag";
+        return Ok(Diagnosis::failure(
+            found,
+            "the keys lie in many slots: no script can reach them all",
+        )
+        .advise("give --prefix a hash tag, such as '{acme}:', or use --partitions 2 or more"));
+    }
+    let said = reply::text(ask(&mut node.connection, &["CLUSTER", "INFO"]).await?);
+    let said = said.unwrap_or_default();
+    let get = |name: &str| {
+        let value = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value.map(str::trim_end).ok_or_else(|| Unseen::unsaid(name))
+    };
+    let (state, served) = (get("cluster_state")?, get("cluster_slots_ok")?);
+    let found = format!("cluster_state is {state}, {served} of 16384 slots are served");
+    if state == "ok" {
+        return Ok(Diagnosis::ok(found));
+    }
+    Ok(Diagnosis::failure(found, "the Cluster refuses commands (CLUSTERDOWN)")
+        .advise("bring the missing nodes back, or see what is wrong:")
+        .run(facts.cli.command(&["CLUSTER", "NODES"])))
+}
+
+/// Whether a Cluster takes only a part of the key for its slot.
+fn has_hash_tag(key: &str) -> bool {
+    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
+    tag.is_some_and(|(tag, _)| !tag.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_tag_has_something_in_it() {
+        assert!(has_hash_tag("{acme}:") && has_hash_tag("a{b}c"));
+        assert!(!has_hash_tag("acme:") && !has_hash_tag("{}:") && !has_hash_tag("{a"));
+    }
+}

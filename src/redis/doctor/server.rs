@@ -1,0 +1,181 @@
+//! The server and its clients: which it is, how fast it answers, what it does to connections.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::facts::Facts;
+use super::finding::{Answer, Diagnosis};
+use crate::config::Config;
+use crate::redis::connect::Node;
+use crate::redis::query::server_time;
+
+/// Round trips that are measured.
+const TRIPS: usize = 5;
+/// A round trip beyond which every batch waits noticeably.
+const SLOW: Duration = Duration::from_millis(50);
+/// How far two clocks may be apart.
+const APART_MS: u64 = 1_000;
+/// Seconds of silence that a worker or reader may well keep.
+const SHORT_TIMEOUT_S: u64 = 60;
+/// A script of Rollcall's takes some milliseconds; a busy machine makes that more.
+const SHORT_SCRIPT_MS: u64 = 1_000;
+
+pub(super) fn version(facts: &Facts) -> Answer {
+    if let Ok(version) = facts.info("valkey_version") {
+        return Ok(Diagnosis::ok(format!("Valkey {version}")));
+    }
+    let version = facts.info("redis_version")?;
+    let major: u64 = version.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+    if major >= 7 {
+        return Ok(Diagnosis::ok(format!("Redis {version}")));
+    }
+    let means = "the scripts need what Redis has since 7.0 (#!lua, redis.acl_check_cmd)";
+    Ok(Diagnosis::failure(format!("Redis {version}"), means)
+        .advise("upgrade the server to Redis 7.0 or later, or to Valkey"))
+}
+
+/// The middle one of some round trips; a refused command takes as long as one that is answered.
+pub(super) async fn latency(node: &mut Node) -> Answer {
+    let mut trips = [Duration::ZERO; TRIPS];
+    for trip in &mut trips {
+        let start = Instant::now();
+        server_time(&mut node.connection).await?;
+        *trip = start.elapsed();
+    }
+    trips.sort();
+    Ok(judge_latency(trips[TRIPS / 2]))
+}
+
+fn judge_latency(trip: Duration) -> Diagnosis {
+    let found = format!("a round trip takes {:.1} ms", trip.as_secs_f64() * 1000.0);
+    if trip < SLOW {
+        return Diagnosis::ok(found);
+    }
+    Diagnosis::warning(found, "every batch waits for one round trip, and every reader, too").advise(
+        "run Rollcall near the server, and look what keeps the server busy: redis-cli SLOWLOG GET",
+    )
+}
+
+/// The server's clock against this machine's.
+pub(super) async fn clock(node: &mut Node, config: &Config) -> Answer {
+    let start = Instant::now();
+    let server_ms = server_time(&mut node.connection).await?;
+    let trip_ms = start.elapsed().as_millis() as u64;
+    let own = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let own_ms = (own.as_millis() as u64).saturating_sub(trip_ms / 2);
+    Ok(judge_clock(server_ms, own_ms, trip_ms, config.deployment.max_skew_ms))
+}
+
+fn judge_clock(server_ms: u64, own_ms: u64, trip_ms: u64, max_skew_ms: u64) -> Diagnosis {
+    let apart_ms = server_ms.abs_diff(own_ms).saturating_sub(trip_ms);
+    let which = if server_ms > own_ms { "ahead of" } else { "behind" };
+    let found = format!("the server's clock is {apart_ms} ms {which} this machine's");
+    if apart_ms <= APART_MS {
+        return Diagnosis::ok(format!("within {APART_MS} ms of this machine's"));
+    }
+    let means = "expiry follows the server's clock: an event with a time of this machine's is late, or is cut \
+                 to the entry's time and --max-skew";
+    let judge = if apart_ms > max_skew_ms { Diagnosis::failure } else { Diagnosis::warning };
+    judge(found, means).advise("keep both machines' clocks right, with chrony or systemd-timesyncd")
+}
+
+pub(super) fn clients(facts: &Facts) -> Answer {
+    let (connected, most) = (facts.number("connected_clients")?, facts.number("maxclients")?);
+    let found = format!("{connected} of at most {most}");
+    if connected.saturating_mul(10) < most.saturating_mul(8) {
+        return Ok(Diagnosis::ok(found));
+    }
+    let raised = (most * 2).to_string();
+    Ok(Diagnosis::warning(found, "at the limit the server refuses every new connection").set(
+        &facts.cli,
+        "maxclients",
+        &raised,
+    ))
+}
+
+pub(super) fn timeout(facts: &Facts) -> Answer {
+    let seconds = facts.parameter_number("timeout")?;
+    if seconds == 0 || seconds >= SHORT_TIMEOUT_S {
+        let found = if seconds == 0 { "never".to_owned() } else { format!("after {seconds} s") };
+        return Ok(Diagnosis::ok(format!("idle clients are cut {found}")));
+    }
+    let means = "a worker with nothing to do connects again and again";
+    Ok(Diagnosis::warning(format!("idle clients are cut after {seconds} s"), means)
+        .set(&facts.cli, "timeout", "0"))
+}
+
+pub(super) fn script_limit(facts: &Facts) -> Answer {
+    let limit_ms = facts.parameter_number("busy-reply-threshold")?;
+    let found = format!("busy-reply-threshold is {limit_ms} ms");
+    if limit_ms == 0 || limit_ms >= SHORT_SCRIPT_MS {
+        return Ok(Diagnosis::ok(found));
+    }
+    let means = "during a script that takes longer, everybody else is refused with BUSY";
+    Ok(Diagnosis::warning(found, means).set(&facts.cli, "busy-reply-threshold", "5000"))
+}
+
+/// The limit of normal clients: beyond it the server cuts a worker that reads a large batch.
+pub(super) fn output_buffers(facts: &Facts, config: &Config) -> Answer {
+    let limits = facts.parameter("client-output-buffer-limit")?;
+    let mut words = limits.split(' ').skip_while(|word| *word != "normal").skip(1);
+    let mut number = || words.next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+    let (hard, soft) = (number(), number());
+    let entries = &config.deployment.limits;
+    let batch = (config.worker.batch * entries.max_field_bytes).max(2 * entries.max_data_bytes);
+    let least = [hard, soft].into_iter().filter(|limit| *limit > 0).min();
+    match least {
+        Some(limit) if limit < batch as u64 => {
+            let found =
+                format!("the server cuts a client with {limit} bytes of replies on the way");
+            let means = format!(
+                "a batch of large entries can have {batch} bytes: a worker that is cut reads it again, in vain"
+            );
+            Ok(Diagnosis::warning(found, means).set(
+                &facts.cli,
+                "client-output-buffer-limit",
+                "normal 0 0 0",
+            ))
+        }
+        Some(limit) => Ok(Diagnosis::ok(format!("{limit} bytes for normal clients"))),
+        None => Ok(Diagnosis::ok("no limit for normal clients")),
+    }
+}
+
+/// The server could not be reached at all.
+pub(super) fn unreachable(error: &crate::error::Error) -> Diagnosis {
+    let means = "no role can start, and no other check could be made";
+    let diagnosis = Diagnosis::failure(crate::error::chain(error), means);
+    match error.kind() {
+        "auth" => diagnosis.advise(
+            "check --redis-username and --redis-password-file (or ROLLCALL_REDIS_PASSWORD)",
+        ),
+        _ => diagnosis.advise("check that the server runs, --redis-url, and the network between"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts::facts;
+    use super::super::finding::Level;
+    use super::*;
+
+    #[test]
+    fn old_servers_are_told_from_those_that_will_do() {
+        let level = |info: &[(&str, &str)]| version(&facts(info, &[])).unwrap().level;
+        assert_eq!(level(&[("redis_version", "6.2.14")]), Level::Failure);
+        assert_eq!(level(&[("redis_version", "7.0.0")]), Level::Ok);
+        assert_eq!(level(&[("redis_version", "10.1.0")]), Level::Ok);
+        assert_eq!(level(&[("redis_version", "7.2.4"), ("valkey_version", "8.1.1")]), Level::Ok);
+        assert!(version(&facts(&[], &[])).is_err());
+    }
+
+    #[test]
+    fn a_slow_answer_and_a_wrong_clock_are_noticed() {
+        assert_eq!(judge_latency(Duration::from_millis(1)).level, Level::Ok);
+        assert_eq!(judge_latency(Duration::from_millis(80)).level, Level::Warning);
+        let level = |server, own, trip| judge_clock(server, own, trip, 60_000).level;
+        assert_eq!(level(1_000_000, 1_000_900, 0), Level::Ok);
+        assert_eq!(level(1_000_000, 1_003_000, 2_500), Level::Ok, "the trip took that long");
+        assert_eq!(level(1_000_000, 1_003_000, 10), Level::Warning);
+        assert_eq!(level(1_100_000, 1_000_000, 10), Level::Failure);
+    }
+}

@@ -1,0 +1,67 @@
+//! Settings: whether this process would be let in, and whether the state is cut the same way.
+
+use super::finding::{Answer, Cli, Diagnosis};
+use crate::config::Deployment;
+use crate::error::Error;
+use crate::redis::connect::Node;
+use crate::redis::group::{STATE_FORMAT, check_layout};
+use crate::redis::query::{Partition, ask};
+use crate::redis::reply;
+
+/// The settings given to this process against those of the deployment.
+pub(super) async fn settings(
+    partition: &mut Partition,
+    deployment: &Deployment,
+    cli: &Cli,
+) -> Answer {
+    let own: Vec<(&str, String)> =
+        [("format", STATE_FORMAT.to_owned())].into_iter().chain(deployment.meta_fields()).collect();
+    let meta = partition.keys.meta();
+    let mut words = vec!["HMGET", meta.as_str()];
+    words.extend(own.iter().map(|(name, _)| *name));
+    let stored = reply::array(ask(&mut partition.connection, &words).await?).unwrap_or_default();
+    let stored: Vec<Option<String>> = stored.into_iter().map(reply::text).collect();
+    if stored.iter().all(Option::is_none) {
+        return Ok(Diagnosis::ok(format!("{meta} is not there yet: the first to start writes it")));
+    }
+    let differ = own.iter().zip(&stored).filter_map(|((name, own), stored)| {
+        stored.as_ref().filter(|stored| *stored != own).map(|stored| (*name, own, stored))
+    });
+    let differ: Vec<_> = differ.collect();
+    if differ.is_empty() {
+        return Ok(Diagnosis::ok(format!("as in {meta}")));
+    }
+    let said: Vec<String> = differ
+        .iter()
+        .map(|(name, own, stored)| format!("{name} is {own} here, {stored} in the deployment"))
+        .collect();
+    let flags: Vec<String> =
+        differ.iter().map(|(name, _, stored)| format!("--{name} {stored}")).collect();
+    let means = "a worker or janitor with these settings is refused";
+    let diagnosis = Diagnosis::failure(said.join("; "), means);
+    if differ.iter().any(|(name, ..)| matches!(*name, "format" | "partitions")) {
+        return Ok(diagnosis.advise(
+            "use the version and the --partitions that wrote the state, or another --prefix to begin anew",
+        ));
+    }
+    let names: Vec<&str> = differ.iter().map(|(name, ..)| *name).collect();
+    Ok(diagnosis
+        .advise(format!("use the deployment's: {}", flags.join(" ")))
+        .advise("or stop every worker and janitor, and let the next to start write its own:")
+        .run(cli.command(&[&["HDEL", meta.as_str()], &names[..]].concat())))
+}
+
+/// Whether there is state with one partition where several are configured, or the other way round.
+pub(super) async fn layout(node: &mut Node, deployment: &Deployment) -> Answer {
+    match check_layout(&node.info, &mut node.connection, deployment).await {
+        Err(Error::Partitions { key, stored, own }) => {
+            let found = format!("{key} says partitions = {stored}, here it is {own}");
+            let means = "both have keys of their own: what one writes, the other does not see";
+            Ok(Diagnosis::failure(found, means)
+                .advise(format!("use --partitions {stored}, or another --prefix to begin anew")))
+        }
+        _ => {
+            Ok(Diagnosis::ok(format!("{} here, no state of another number", deployment.partitions)))
+        }
+    }
+}

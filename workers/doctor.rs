@@ -1,0 +1,170 @@
+//! `doctor`: shows what the library's doctor found, for people or for programs.
+
+use rollcall::config::settings::Settings;
+use rollcall::config::{Config, Flags};
+use rollcall::redis::doctor::{Finding, Level, Role, Step, examine};
+use rollcall::telemetry::log;
+use serde::Serialize;
+
+use crate::Failure;
+use crate::line::{Line, Look, Style};
+use crate::query::{Output, QueryError};
+use crate::screen;
+use crate::table::{self, escape, escape_json};
+
+/// Columns of the level and of the check's name.
+const LEVEL: usize = 9;
+const CHECK: usize = 16;
+
+/// Check the server and the deployment on it, and say what is wrong and how to mend it.
+///
+/// Looks at the server's version, settings, memory, persistence and replication, at the rights of the user
+/// it logs in as, and at stream, group, janitor and state. Give it the settings of the role it stands for.
+/// It changes nothing; loading the scripts (SCRIPT LOAD) is all it leaves behind.
+///
+/// Exit status: 0 if there are only warnings, 1 if a check failed, 64 bad usage or configuration.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Doctor {
+    /// What the user it logs in as has to have the rights for
+    #[arg(long, value_enum, default_value = "run")]
+    role: Role,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    flags: Flags<Settings>,
+}
+
+/// All findings: its serialisation is what programs read, so its names stay.
+#[derive(Serialize)]
+struct Examination {
+    address: String,
+    /// The worst of the findings.
+    level: Level,
+    findings: Vec<Finding>,
+}
+
+impl Examination {
+    fn count(&self, level: Level) -> usize {
+        self.findings.iter().filter(|finding| finding.diagnosis.level == level).count()
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+pub(crate) async fn run(doctor: &Doctor) -> Result<(), Failure> {
+    let config: Config = doctor.flags.load()?;
+    // The filter was read once already, when the settings were checked.
+    let _checked = log::install(&config.log);
+    let findings = examine(&config, doctor.role).await;
+    let level = findings.iter().map(|finding| finding.diagnosis.level).max();
+    let examination = Examination {
+        address: config.redis.url().to_string(),
+        level: level.unwrap_or(Level::Ok),
+        findings,
+    };
+    let text = if doctor.output.json {
+        serde_json::to_string(&examination).map_err(QueryError::Json)? + "\n"
+    } else {
+        page(&examination)
+    };
+    table::print(&text)?;
+    match examination.count(Level::Failure) {
+        0 => Ok(()),
+        count => Err(Failure::Unwell { count }),
+    }
+}
+
+fn page(examination: &Examination) -> String {
+    let is_terminal = screen::can_draw();
+    let width = if is_terminal { screen::size().width } else { usize::MAX };
+    let look = Look::of_environment();
+    let look = Look { colours: look.colours && is_terminal, ..look };
+    let mut lines = vec![Line::default().with(Style::Bold, escape(&examination.address))];
+    for finding in &examination.findings {
+        // Of many partitions the first stands for all that are well.
+        if finding.partition == 0 || finding.diagnosis.level != Level::Ok {
+            show(finding, width, &mut lines);
+        }
+    }
+    let (failures, warnings) =
+        (examination.count(Level::Failure), examination.count(Level::Warning));
+    let rest = examination.count(Level::Ok);
+    lines.push(Line::default().with(
+        Style::Bold,
+        format!(
+            "{}, {}, {rest} ok",
+            table::plural(failures as u64, "failure", "failures"),
+            table::plural(warnings as u64, "warning", "warnings"),
+        ),
+    ));
+    lines.iter().map(|line| line.rendered(usize::MAX, look) + "\n").collect()
+}
+
+fn show(finding: &Finding, width: usize, lines: &mut Vec<Line>) {
+    let (word, style) = match finding.diagnosis.level {
+        Level::Ok => ("ok", Style::Green),
+        Level::Warning => ("warning", Style::Yellow),
+        Level::Failure => ("FAILURE", Style::Red),
+    };
+    let check = match finding.partition {
+        0 => finding.check.to_owned(),
+        partition => format!("{} p{partition}", finding.check),
+    };
+    let indent = " ".repeat(LEVEL + CHECK);
+    let room = width.saturating_sub(indent.len()).max(20);
+    let found = wrapped(&escape(&finding.diagnosis.found), room);
+    let start = Line::default()
+        .with(style, format!("{word:LEVEL$}"))
+        .with(Style::Bold, format!("{check:CHECK$}"));
+    let mut starts = Some(start).into_iter();
+    let mut begun = || starts.next().unwrap_or_else(|| Line::default().with(Style::Plain, &indent));
+    for text in found {
+        lines.push(begun().with(Style::Plain, text));
+    }
+    for text in wrapped(&escape(&finding.diagnosis.means), room) {
+        lines.push(begun().with(Style::Dim, text));
+    }
+    for step in &finding.diagnosis.remedy {
+        match step {
+            Step::Advice(text) => {
+                for text in wrapped(&escape(text), room) {
+                    lines.push(begun().with(Style::Plain, text));
+                }
+            }
+            // What is to be copied stays in one piece, and as a shell reads it.
+            Step::Run(command) => {
+                lines.push(begun().with(Style::Cyan, format!("  {}", escape_json(command))));
+            }
+            Step::Configure(line) => {
+                let line = escape_json(line);
+                lines.push(begun().with(Style::Plain, "  redis.conf: ").with(Style::Cyan, line));
+            }
+        }
+    }
+}
+
+/// The text in lines of so many columns, broken between words.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_broken_between_words() {
+        assert_eq!(wrapped("a bc def", 4), ["a bc", "def"]);
+        assert_eq!(wrapped("abcdef g", 3), ["abcdef", "g"]);
+        assert!(wrapped("", 3).is_empty());
+    }
+}
