@@ -307,8 +307,21 @@ mod tests {
             oldest_undelivered_age_s: None,
             consumers: Vec::new(),
         };
-        let stream = Stream { key: "s".to_owned(), entries: 10, group: Some(group) };
-        Work { partition: 0, stream: Some(stream), janitor_last_run_ms: None, changes_seq: 5 }
+        let stream = Stream {
+            key: "s".to_owned(),
+            entries: 10,
+            first_entry_age_s: None,
+            last_id: "1-0".to_owned(),
+            held: None,
+            group: Some(group),
+        };
+        Work {
+            partition: 0,
+            stream: Some(stream),
+            janitor_last_run_ms: None,
+            janitor: None,
+            changes_seq: 5,
+        }
     }
 
     #[test]

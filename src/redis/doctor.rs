@@ -36,7 +36,7 @@ pub async fn examine(config: &Config, role: Role) -> Vec<Finding> {
         match reach(&server, &config.deployment).await {
             Ok(reached) => reached,
             Err(error) => {
-                report.add("reach", Ok(server::unreachable(&error)));
+                report.add("reach", Ok(server::unreachable(&error, &report.cli)));
                 return report.findings;
             }
         };

@@ -22,11 +22,11 @@ use crate::roles::Pages;
 use crate::support::dump;
 
 const SOON: Duration = Duration::from_secs(15);
-const ROLES: [&str; 5] = ["producer", "worker", "janitor", "run", "reader"];
+pub const ROLES: [&str; 6] = ["producer", "worker", "janitor", "run", "reader", "doctor"];
 const PASSWORD: &str = "pw";
 
 /// The ACL line of a role, as it stands in its file.
-fn line(role: &str) -> String {
+pub fn line(role: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/acl");
     std::fs::read_to_string(folder.join(format!("{role}.acl"))).unwrap()
 }
@@ -93,7 +93,7 @@ impl Guarded {
     }
 
     /// Fails if the server ever refused anybody anything, or a log says so.
-    fn nothing_was_refused(&self, logs: &[String]) {
+    pub fn nothing_was_refused(&self, logs: &[String]) {
         for log in logs {
             assert!(!log.contains("NOPERM") && !log.contains("ermission"), "{log}");
             assert!(!log.contains("not projecting") && !log.contains("not sweeping"), "{log}");
@@ -195,6 +195,14 @@ fn nobody_may_do_what_is_not_theirs() {
     for (role, denied) in [
         ("producer", vec![everybody, state, destruction]),
         ("reader", vec![everybody, destruction, "XADD rollcall:events * a b"]),
+        (
+            "doctor",
+            vec![
+                destruction,
+                "XADD rollcall:events * a b|CONFIG SET maxmemory 1|CONFIG REWRITE|SHUTDOWN|KEYS *|FLUSHALL|\
+                 ACL LIST|SCRIPT FLUSH|CLUSTER RESET|HGETALL presence:users|GET other|SMEMBERS online-users/1",
+            ],
+        ),
         (
             "worker",
             vec![

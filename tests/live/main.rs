@@ -4,6 +4,7 @@
 mod acl;
 mod convergence;
 mod crash;
+mod doctor;
 mod harness;
 mod hostile;
 mod janitor;

@@ -1,7 +1,7 @@
 //! The commands that read: state written by plain Redis commands as the contract has it, and what the
 //! binary makes of it, as a page for people and as JSON for programs.
 
-mod ground;
+pub mod ground;
 mod stream;
 
 use redis::Commands as _;

@@ -85,7 +85,7 @@ fn traffic(form: &str) -> Vec<Value> {
 }
 
 /// Adds everything, and waits until a worker has applied it.
-fn apply_everything(guarded: &Guarded) -> Now {
+pub fn apply_everything(guarded: &Guarded) -> Now {
     let mut admin = guarded.admin();
     let before_ms = dump::server_now(&mut admin);
     let mut producer = guarded.as_user("producer");
@@ -177,7 +177,7 @@ fn readers_and_queries_need_just_the_rights_of_a_reader() {
 }
 
 /// The time span in which everything happened.
-struct Now {
+pub struct Now {
     before_ms: u64,
     after_ms: u64,
 }

@@ -1,6 +1,6 @@
 //! The long-running roles as a person runs them: addresses, pages, settings, exit codes, memory.
 
-mod cluster;
+pub mod cluster;
 mod tls;
 
 use std::io::{Read as _, Write as _};

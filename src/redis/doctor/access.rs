@@ -27,6 +27,8 @@ pub enum Role {
     Reader,
     /// `rollcall run`
     Run,
+    /// The doctor alone
+    Doctor,
 }
 
 impl Role {
@@ -38,6 +40,7 @@ impl Role {
             Self::Producer => include_str!("../../../deploy/acl/producer.acl"),
             Self::Reader => include_str!("../../../deploy/acl/reader.acl"),
             Self::Run => include_str!("../../../deploy/acl/run.acl"),
+            Self::Doctor => include_str!("../../../deploy/acl/doctor.acl"),
         }
     }
 
@@ -52,6 +55,7 @@ impl Role {
             Self::Producer => "producer",
             Self::Reader => "reader",
             Self::Run => "run",
+            Self::Doctor => "doctor",
         }
     }
 }
@@ -87,11 +91,11 @@ pub(super) async fn rights(
     };
     let role = role.name();
     if missing.is_empty() {
-        return Ok(Diagnosis::ok(format!("user {user} may do what a {role} needs")));
+        return Ok(Diagnosis::ok(format!("user {user} may do all that the role {role} needs")));
     }
     let found = format!("user {user} lacks {}", missing.join(" "));
     let rules: Vec<&str> = missing.iter().map(String::as_str).collect();
-    Ok(Diagnosis::failure(found, format!("a {role} fails where it needs them (NOPERM)"))
+    Ok(Diagnosis::failure(found, format!("the role {role} fails where it needs them (NOPERM)"))
         .run(cli.command(&[&["ACL", "SETUSER", user], &rules[..]].concat()))
         .advise(format!(
             "put them in the user's line of the ACL file, as in deploy/acl/{role}.acl"
@@ -115,7 +119,7 @@ fn reaches(role: Role, deployment: &Deployment, base: &str) -> Vec<Reach> {
     });
     let access = match role {
         Role::Producer => "%W",
-        Role::Reader => "%R",
+        Role::Reader | Role::Doctor => "%R",
         _ => "",
     };
     let stream = &deployment.stream;
@@ -229,7 +233,7 @@ async fn asked_a_script(
 /// A whole command on one key, its words joined by tabs.
 fn call(command: &str, key: &str) -> String {
     match command {
-        "evalsha" => ["evalsha", "0", "1", key].join("\t"),
+        "evalsha" => ["evalsha", "0", "0"].join("\t"),
         "xreadgroup" => ["xreadgroup", "GROUP", "0", "0", "STREAMS", key, ">"].join("\t"),
         _ => [command.replace('|', "\t").as_str(), key, key, key].join("\t"),
     }

@@ -34,7 +34,13 @@ impl Place<'_> {
     }
 
     fn start(&self, role: &str) -> String {
-        format!("start one: rollcall {role} --redis-url {}", self.config.redis.url())
+        let url = self.config.redis.url().to_string();
+        // A role has a user and a password of its own, and they stay out of sight.
+        let url = match (url.split_once("://"), url.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, server))) => format!("{scheme}://{server}"),
+            _ => url,
+        };
+        format!("start one: rollcall {role} --redis-url {url}")
     }
 }
 

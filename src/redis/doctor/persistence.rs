@@ -44,7 +44,9 @@ pub(super) fn saving(facts: &Facts) -> Answer {
     if failing.is_empty() {
         return Ok(Diagnosis::ok("the last save worked"));
     }
-    let folder = facts.parameter("dir").unwrap_or("the server's folder");
+    // Nothing, if the folder itself is gone.
+    let folder = facts.parameter("dir").ok().filter(|folder| !folder.is_empty());
+    let folder = folder.unwrap_or("the server's folder");
     let means = "what is in memory is not on disk, and the server may refuse all writes (MISCONF)";
     let command = if failing.contains(&snapshot) { "BGSAVE" } else { "BGREWRITEAOF" };
     Ok(Diagnosis::failure(format!("failed: {}", failing.join(", ")), means)

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::facts::Facts;
-use super::finding::{Answer, Diagnosis};
+use super::finding::{Answer, Cli, Diagnosis};
 use crate::config::Config;
+use crate::error::{Error, chain};
 use crate::redis::connect::Node;
 use crate::redis::query::server_time;
 
@@ -95,11 +96,10 @@ pub(super) fn clients(facts: &Facts) -> Answer {
 pub(super) fn timeout(facts: &Facts) -> Answer {
     let seconds = facts.parameter_number("timeout")?;
     if seconds == 0 || seconds >= SHORT_TIMEOUT_S {
-        let found = if seconds == 0 { "never".to_owned() } else { format!("after {seconds} s") };
-        return Ok(Diagnosis::ok(format!("idle clients are cut {found}")));
+        return Ok(Diagnosis::ok(format!("{seconds} s (0: idle clients are never cut)")));
     }
-    let means = "a worker with nothing to do connects again and again";
-    Ok(Diagnosis::warning(format!("idle clients are cut after {seconds} s"), means)
+    let found = format!("{seconds} s: then idle clients are cut");
+    Ok(Diagnosis::warning(found, "a worker with nothing to do connects again and again")
         .set(&facts.cli, "timeout", "0"))
 }
 
@@ -140,14 +140,20 @@ pub(super) fn output_buffers(facts: &Facts, config: &Config) -> Answer {
     }
 }
 
-/// The server could not be reached at all.
-pub(super) fn unreachable(error: &crate::error::Error) -> Diagnosis {
+/// The server could not be reached at all, or answers nothing about keys.
+pub(super) fn unreachable(error: &Error, cli: &Cli) -> Diagnosis {
     let means = "no role can start, and no other check could be made";
-    let diagnosis = Diagnosis::failure(crate::error::chain(error), means);
+    let diagnosis = Diagnosis::failure(chain(error), means);
     match error.kind() {
         "auth" => diagnosis.advise(
             "check --redis-username and --redis-password-file (or ROLLCALL_REDIS_PASSWORD)",
         ),
+        "clusterdown" => diagnosis
+            .advise(
+                "bring the missing nodes of the Cluster back, or see which slots are not served:",
+            )
+            .run(cli.command(&["CLUSTER", "NODES"])),
+        "loading" => diagnosis.advise("the server reads its data from disk: wait, and look again"),
         _ => diagnosis.advise("check that the server runs, --redis-url, and the network between"),
     }
 }

@@ -12,13 +12,13 @@ const PARTITIONS: u16 = 4;
 const SLOTS: u16 = 16_384;
 
 /// Three nodes that share the slots.
-struct Cluster {
+pub struct Cluster {
     nodes: Vec<PrivateServer>,
     conns: Vec<redis::Connection>,
 }
 
 impl Cluster {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let args = ["--cluster-enabled", "yes", "--cluster-node-timeout", "5000"];
         let extra_args: Vec<String> = args.map(str::to_owned).to_vec();
         let options = Options { extra_args, ..Options::default() };
@@ -28,6 +28,18 @@ impl Cluster {
         let mut cluster = Self { nodes, conns };
         cluster.join();
         cluster
+    }
+
+    /// The address of one of the nodes.
+    pub fn url(&self) -> String {
+        self.nodes[0].url()
+    }
+
+    /// No node serves this slot any more.
+    pub fn lose_a_slot(&mut self) {
+        for conn in &mut self.conns {
+            cluster(conn, &["DELSLOTS", "0"]);
+        }
     }
 
     fn join(&mut self) {

@@ -143,14 +143,14 @@ async fn held(
     for info in groups {
         let name = info.name();
         let unfinished = if info.number("pending").unwrap_or(0) > 0 {
-            list(ask(connection, &["XPENDING", key, &name]).await?).get(1).cloned()
+            let summary = list(ask(connection, &["XPENDING", key, &name]).await?);
+            summary.get(1).cloned().and_then(reply::entry_id)
         } else {
-            let after = info.id("last-delivered-id").filter(|id| *id != EntryId::GREATEST);
-            let Some(after) = after.map(|id| format!("({id}")) else { continue };
-            let next = ask(connection, &["XRANGE", key, &after, "+", "COUNT", "1"]).await?;
-            first_id(&next).map(|id| Value::BulkString(id.to_string().into_bytes()))
+            match info.id("last-delivered-id") {
+                Some(delivered) => next_after(connection, key, delivered).await?,
+                None => None,
+            }
         };
-        let unfinished = unfinished.and_then(reply::entry_id);
         if let Some(id) =
             unfinished.filter(|id| oldest.as_ref().is_none_or(|(least, _)| id < least))
         {
@@ -176,8 +176,7 @@ async fn backlog(
     // The summary: how many, the first, the last, and whose.
     let summary = list(ask(connection, &["XPENDING", key, group]).await?);
     let delivered = info.id("last-delivered-id").unwrap_or(EntryId { ms: 0, seq: 0 });
-    let after = format!("({delivered}");
-    let next = first_id(&ask(connection, &["XRANGE", key, &after, "+", "COUNT", "1"]).await?);
+    let next = next_after(connection, key, delivered).await?;
     let position = Position {
         delivered,
         next,
@@ -197,12 +196,18 @@ async fn backlog(
     })
 }
 
-/// The id of the first entry of a range.
-fn first_id(range: &Value) -> Option<EntryId> {
-    match range {
-        Value::Array(entries) => entries.first().and_then(entry_id),
-        _ => None,
+/// The id of the entry after this one.
+async fn next_after(
+    connection: &mut MultiplexedConnection,
+    key: &str,
+    id: EntryId,
+) -> Result<Option<EntryId>, AskError> {
+    if id == EntryId::GREATEST {
+        return Ok(None);
     }
+    let after = format!("({id}");
+    let range = list(ask(connection, &["XRANGE", key, &after, "+", "COUNT", "1"]).await?);
+    Ok(range.first().and_then(entry_id))
 }
 
 fn entry_id(entry: &Value) -> Option<EntryId> {

@@ -1,0 +1,188 @@
+//! What is wrong with a deployment: settings, keys, the stream, its group, who works and who does not.
+
+use super::Patient;
+use crate::harness::wait_until;
+use crate::process::Worker;
+use crate::scene::SOON;
+
+fn now_ms(patient: &Patient) -> u64 {
+    crate::support::dump::server_now(&mut crate::support::dump::connect(&patient.server.url()))
+}
+
+/// A server where a worker and a janitor work.
+fn at_work() -> (Patient, Worker) {
+    let patient = Patient::with_args(&[]);
+    let run = Worker::start_as("run", &patient.server.url(), &[], &[]);
+    wait_until(SOON, "it works", || {
+        patient.finding("workers").found() == "1 at work"
+            && patient.finding("janitor").found().starts_with("swept")
+    });
+    (patient, run)
+}
+
+#[test]
+fn a_fresh_server_has_only_warnings_and_a_working_one_is_well() {
+    let patient = Patient::with_args(&[]);
+    for (check, words) in [("group", "no stream yet"), ("janitor", "no janitor has swept")] {
+        let finding = patient.suffers(check, "warning", words);
+        assert!(finding.advice().contains("rollcall "), "{}", finding.advice());
+    }
+    patient.send("XADD rollcall:events * type heartbeat user a");
+    let finding = patient.suffers("group", "warning", "has no group");
+    // The remedy as it stands there.
+    let advice = finding.advice();
+    let words: Vec<&str> = advice.rsplit("rollcall ").next().unwrap().split(' ').collect();
+    assert_eq!(words, ["worker", "--redis-url", &patient.server.url()]);
+    let _worker = Worker::start_as(words[0], words[2], &[], &[]);
+    wait_until(SOON, "it works", || patient.finding("workers").found() == "1 at work");
+    patient.suffers("janitor", "failure", "no janitor has swept");
+    let _janitor = Worker::start_as("janitor", words[2], &[], &[]);
+    wait_until(SOON, "it sweeps", || patient.finding("janitor").level() == "ok");
+    for check in ["group", "workers", "pending", "trimming", "ids", "entries", "caps", "settings"] {
+        patient.is_well(check);
+    }
+    let old = now_ms(&patient) - 120_000;
+    drop(_janitor);
+    patient.send(&format!("HSET rollcall:janitor last_run {old}"));
+    patient.suffers("janitor", "failure", "the last sweep was 12");
+}
+
+#[test]
+fn settings_that_differ_are_named_with_both_remedies() {
+    let (mut patient, run) = at_work();
+    drop(run);
+    patient.is_well("settings");
+    patient.examined_with(&["--presence-ttl", "60s", "--recent-cap", "5"]);
+    let finding =
+        patient.suffers("settings", "failure", "presence-ttl is 1m here, 5m in the deployment");
+    assert!(finding.found().contains("recent-cap is 5 here, 1000000"), "{}", finding.found());
+    assert!(finding.advice().contains("--presence-ttl 5m --recent-cap 1000000"));
+    finding.run_remedy();
+    patient.is_well("settings");
+    patient.examined_with(&["--partitions", "4"]);
+    let finding = patient.suffers("partitions", "failure", "says partitions = 1, here it is 4");
+    assert!(finding.advice().contains("--partitions 1"));
+    patient.examined_with(&[]);
+    patient.is_well("partitions");
+}
+
+#[test]
+fn keys_that_others_took_are_put_out_of_the_way() {
+    let patient = Patient::with_args(&[]);
+    for key in ["login:", "presence:users", "rollcall:meta", "rollcall:changes:seq", "viewed:"] {
+        let fault = format!("RPUSH {key} x");
+        patient.is_cured("shared keys", &[&fault], "failure", &format!("{key} holds a list"));
+    }
+    patient.send("SET user-activity/al 1");
+    patient.send("SADD sessions:doc:a:count:users u");
+    patient.is_well("own keys");
+    for key in
+        ["user-activity/it's", "online-users/7", "viewed:*t", "session:s", "sessions:doc:d:users"]
+    {
+        let fault = format!("HSET {key} a b");
+        patient.is_cured("own keys", &[&fault], "warning", &format!("{key} holds a hash"));
+    }
+    let many: Vec<String> = (0..9).map(|n| format!("RPUSH session:{n} x")).collect();
+    many.iter().for_each(|command| drop(patient.send(command)));
+    patient.suffers("own keys", "warning", "and 4 more").run_remedy();
+    patient.suffers("own keys", "warning", "session:").run_remedy();
+    patient.is_well("own keys");
+}
+
+#[test]
+fn what_is_near_its_cap_is_found() {
+    let mut patient = Patient::with_args(&[]);
+    patient.examined_with(&["--dead-cap", "10", "--recent-cap", "10"]);
+    let letter = "XADD rollcall:dead * entry_id 1-0";
+    patient.is_cured("caps", &[letter; 9], "warning", "9 of 10 dead letters");
+    patient.send("ZADD recent: 1 a 1 b 1 c 1 d 1 e 1 f 1 g 1 h 1 i");
+    patient.suffers("caps", "warning", "9 of 10 tokens");
+}
+
+#[test]
+fn ids_ahead_of_the_clock_are_found_and_set_back() {
+    let patient = Patient::with_args(&[]);
+    patient.send("XGROUP CREATE rollcall:events rollcall 0 MKSTREAM");
+    patient.is_well("ids");
+    let heartbeat = "type heartbeat user a";
+    patient.send(&format!("XADD rollcall:events * {heartbeat}"));
+    let soon = now_ms(&patient) + 30_000;
+    patient.send(&format!("XADD rollcall:events {soon}-0 {heartbeat}"));
+    patient.suffers("ids", "warning", "ahead of the server's clock");
+    let last = u64::MAX;
+    patient.send(&format!("XDEL rollcall:events {soon}-0"));
+    patient.send(&format!("XADD rollcall:events {last}-{last} {heartbeat}"));
+    patient.send("XREADGROUP GROUP rollcall c STREAMS rollcall:events >");
+    patient.is_cured("ids", &[], "failure", "ahead of the server's clock");
+    // New entries come, and the group gets them.
+    patient.send(&format!("XADD rollcall:events * {heartbeat}"));
+    let got = patient.send("XREADGROUP GROUP rollcall c STREAMS rollcall:events >");
+    assert!(matches!(&got, redis::Value::Array(streams) if streams.len() == 1), "{got:?}");
+}
+
+#[test]
+fn entries_that_no_worker_can_read_are_found() {
+    let patient = Patient::with_args(&[]);
+    patient.send("XADD rollcall:events * type heartbeat user a");
+    patient.is_well("entries");
+    patient.send("XADD rollcall:events * type nonsense user a");
+    patient.send("XADD rollcall:events * foreign field");
+    let finding = patient.suffers("entries", "warning", "of the newest 3 entries");
+    assert!(finding.found().contains("1 unknown_type"), "{}", finding.found());
+}
+
+#[test]
+fn who_is_gone_and_what_waits_for_whom_is_found() {
+    let (mut patient, mut run) = at_work();
+    assert_eq!(run.terminate(), 0);
+    let heartbeat = "XADD rollcall:events * type heartbeat user a";
+    patient.suffers("workers", "warning", "no worker");
+    patient.send(heartbeat);
+    patient.suffers("workers", "failure", "no worker");
+    patient.send("XREADGROUP GROUP rollcall gone STREAMS rollcall:events >");
+    patient.send(&format!("ZADD rollcall:consumers {} alive", now_ms(&patient)));
+    patient.send("XGROUP CREATECONSUMER rollcall:events rollcall alive");
+    patient
+        .suffers("workers", "warning", "1 entries are pending for consumers that are gone (gone)")
+        .run_remedy();
+    patient.is_well("pending");
+    let claim = |options: &str| {
+        let entries = patient.send("XRANGE rollcall:events - +");
+        let id = rollcall::redis::reply::delivered(entries).unwrap().entries.pop().unwrap().id;
+        patient.send(&format!("XCLAIM rollcall:events rollcall gone 0 {id} {options}"));
+    };
+    claim("IDLE 100000 RETRYCOUNT 1");
+    patient.suffers("pending", "warning", "more than twice --claim-idle");
+    claim("IDLE 0 RETRYCOUNT 12");
+    patient.suffers("pending", "warning", "(12 times)").run_remedy();
+    claim("IDLE 0 RETRYCOUNT 1");
+    patient.is_well("pending");
+    patient.send("HSET rollcall:suspects 1-0 gone");
+    patient.suffers("pending", "warning", "1 entries are tried alone").run_remedy();
+    // The remedy of it all: a worker.
+    patient.send("DEL rollcall:suspects");
+    let _worker = Worker::start(&patient.server.url(), &["--claim-idle", "1s"], &[]);
+    wait_until(SOON, "it claims", || {
+        patient.finding("pending").found() == "nothing is pending"
+            && patient.finding("workers").found().ends_with("at work")
+    });
+    patient.examined_with(&["--group", "another"]);
+    patient.suffers("group", "warning", "has no group another");
+}
+
+#[test]
+fn a_group_that_keeps_the_stream_from_being_trimmed_is_found() {
+    let mut patient = Patient::with_args(&[]);
+    patient.send("XGROUP CREATE rollcall:events rollcall 0 MKSTREAM");
+    patient.send("XADD rollcall:events 1000-1 type heartbeat user a");
+    patient.send("XADD rollcall:events * type heartbeat user a");
+    patient.suffers("trimming", "warning", "group rollcall has not finished");
+    patient.send("XREADGROUP GROUP rollcall c STREAMS rollcall:events >");
+    patient.suffers("trimming", "warning", "group rollcall has not finished");
+    patient.send("XACK rollcall:events rollcall 1000-1");
+    patient.is_well("trimming");
+    patient.send("XGROUP CREATE rollcall:events audit 0");
+    patient.is_cured("trimming", &[], "warning", "group audit has not finished");
+    patient.examined_with(&["--keep", "0s"]);
+    patient.suffers("trimming", "warning", "group rollcall");
+}
