@@ -18,7 +18,6 @@ use std::time::Duration;
 use rollcall::config::{Config, LogConfig, LogFormat, Millis};
 use rollcall::error::Error;
 use rollcall::redis::private_server::{Options, PrivateServer, ServerError};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch as channel;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
 
@@ -149,13 +148,13 @@ impl Show {
             None => interval_at(Instant::now() + LINE, LINE),
         };
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut resizes = signal(SignalKind::window_change()).ok();
+        let mut resizes = signals::resizes();
         loop {
             tokio::select! {
                 _ = &mut signalled => return Ok(()),
                 () = &mut ended => return Ok(()),
                 error = self.fleet.failed() => return Err(error.into()),
-                () = resized(&mut resizes) => self.screen.iter_mut().for_each(Screen::resized),
+                () = signals::received(&mut resizes) => self.screen.iter_mut().for_each(Screen::resized),
                 _ = ticks.tick() => self.look().await?,
             }
             if self.show().is_err() {
@@ -209,15 +208,6 @@ impl Show {
 async fn sleep_until(end: Option<Instant>) {
     match end {
         Some(end) => tokio::time::sleep_until(end).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn resized(resizes: &mut Option<tokio::signal::unix::Signal>) {
-    match resizes {
-        Some(resizes) => {
-            resizes.recv().await;
-        }
         None => std::future::pending().await,
     }
 }

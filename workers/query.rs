@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::dead::DeadCommand;
 use crate::schema::Schema;
-use crate::status::Status;
+use crate::status::{self, Status};
 use crate::table::{self, Page};
 
 /// The commands that only read.
@@ -70,7 +70,7 @@ pub(crate) fn run(command: &QueryCommand) -> Result<(), QueryError> {
         QueryCommand::Recent(query) => play(query),
         QueryCommand::Viewed(query) => play(query),
         QueryCommand::Document(query) => play(query),
-        QueryCommand::Status(query) => play(query),
+        QueryCommand::Status(query) => status::run(query),
         QueryCommand::Dead(DeadCommand::List(query)) => play(query),
         QueryCommand::Dead(DeadCommand::Show(query)) => play(query),
         QueryCommand::Schema(schema) => schema.run(),
@@ -119,25 +119,31 @@ impl Limit {
     }
 }
 
+/// Asks once, and prints the answer.
 #[tokio::main(flavor = "current_thread")]
-async fn play<Q: Query>(query: &Q) -> Result<(), QueryError> {
+pub(crate) async fn play<Q: Query>(query: &Q) -> Result<(), QueryError> {
     let config = query.config()?;
     // The filter was read once already, when the settings were checked.
     let _checked = log::install(&config.log);
     let answer = async { query.ask(&mut State::open(&config).await?).await };
-    let failed = |source| QueryError::Server {
-        url: config.redis.url().to_string(),
-        source: Box::new(source),
-    };
-    show(&answer.await.map_err(failed)?, query.output())
+    let answer = answer.await.map_err(|source| failed(&config, source))?;
+    show(&answer, query.output())
+}
+
+/// The server cannot be asked.
+pub(crate) fn failed(config: &Config, source: AskError) -> QueryError {
+    QueryError::Server { url: config.redis.url().to_string(), source: Box::new(source) }
+}
+
+/// An answer as programs read it, on a line.
+pub(crate) fn json(answer: &impl Answer) -> Result<String, QueryError> {
+    Ok(serde_json::to_string(answer)? + "\n")
 }
 
 /// Prints an answer.
 pub(crate) fn show(answer: &impl Answer, output: &Output) -> Result<(), QueryError> {
     let text = if output.json {
-        let mut text = serde_json::to_string(answer)?;
-        text.push('\n');
-        text
+        json(answer)?
     } else {
         let mut page = Page::new();
         answer.show(&mut page);

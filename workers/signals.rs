@@ -18,8 +18,13 @@ pub(crate) fn stop() -> impl Future<Output = &'static str> {
     }
 }
 
+/// Says from now on when the terminal gets another size.
+pub(crate) fn resizes() -> Option<Signal> {
+    signal(SignalKind::window_change()).ok()
+}
+
 /// Waits for ever where the signal cannot be listened for.
-async fn received(signal: &mut Option<Signal>) {
+pub(crate) async fn received(signal: &mut Option<Signal>) {
     match signal {
         Some(signal) => {
             signal.recv().await;

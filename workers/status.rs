@@ -1,28 +1,49 @@
-//! `status`: the server, the consumer group and the sizes of the state, at one look.
+//! `status`: the server, the fleet, the backlog and the sizes of the state, at one look or again and again.
 
-use rollcall::redis::query::status::{self, Backlog, Consumer, Server, Size, Work};
+mod show;
+mod watch;
+
+use rollcall::config::Millis;
+use rollcall::redis::query::status::{self, Server, Size, Work};
 use rollcall::redis::query::{AskError, State};
 use serde::Serialize;
 
-use crate::query::{Answer, Output, Query, StreamFlags, settings};
-use crate::table::{Page, Table, age, escape, length, plural};
-
-/// Consumers that the page shows; JSON has all.
-const SHOWN_CONSUMERS: usize = 20;
+use crate::query::{Output, Query, QueryError, StreamFlags, play, settings};
 
 /// How the server, the consumer group and the state are.
 ///
 /// Each figure costs the server the same however much there is. Undelivered entries are marked
-/// "about" where the server's count may be wrong, after entries were deleted from the stream.
+/// "about" where the server's count may be wrong, after entries were deleted from the stream. What is wrong,
+/// and what to do about it, says `rollcall doctor`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Status {
+    /// Look again and again, every 2s unless given otherwise, until Ctrl-C; with --json an object a line
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "2s", value_parser = interval)]
+    watch: Option<Millis>,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
     flags: StreamFlags,
 }
 
-#[derive(Serialize)]
+fn interval(text: &str) -> Result<Millis, String> {
+    let interval: Millis = text.parse().map_err(|error| format!("{error}"))?;
+    if interval.ms() < 100 {
+        return Err("too short for a server that others use, too; give at least 100ms".to_owned());
+    }
+    Ok(interval)
+}
+
+/// Runs the command.
+pub(crate) fn run(status: &Status) -> Result<(), QueryError> {
+    match status.watch {
+        Some(every) => watch::run(status, every.into()),
+        None => play(status),
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct StatusAnswer {
     now_ms: u64,
     /// Whether a worker or janitor ever started here.
@@ -34,14 +55,18 @@ pub(crate) struct StatusAnswer {
     stream: String,
     group: String,
     total: Total,
+    /// `null` for the first look.
+    rates: Option<Rates>,
     sizes: Vec<Size>,
     partitions: Vec<Work>,
 }
 
 /// The partitions' figures together.
-#[derive(Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 struct Total {
     entries: u64,
+    /// Since the stream began.
+    entries_added: u64,
     pending: u64,
     oldest_pending_age_s: Option<f64>,
     /// `null` if the server of any partition does not know.
@@ -63,6 +88,7 @@ impl Total {
             total.janitor_last_run_ms = total.janitor_last_run_ms.max(work.janitor_last_run_ms);
             let Some(stream) = &work.stream else { continue };
             total.entries += stream.entries;
+            total.entries_added += stream.entries_added;
             let Some(group) = &stream.group else {
                 // What a group that does not exist yet will read.
                 total.undelivered = total.undelivered.map(|sum| sum + stream.entries);
@@ -78,6 +104,33 @@ impl Total {
                 oldest(total.oldest_undelivered_age_s, group.oldest_undelivered_age_s);
         }
         total
+    }
+}
+
+/// How fast things go, from one look to the next.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Rates {
+    added_per_s: f64,
+    /// Applied and acknowledged; `null` where the server does not know how many are undelivered.
+    finished_per_s: Option<f64>,
+    changes_per_s: f64,
+}
+
+impl Rates {
+    fn between(earlier: &StatusAnswer, later: &StatusAnswer) -> Option<Self> {
+        let seconds =
+            later.now_ms.checked_sub(earlier.now_ms).filter(|ms| *ms > 0)? as f64 / 1000.0;
+        // What began anew counts from nothing.
+        let rate = |from: u64, to: u64| to.saturating_sub(from) as f64 / seconds;
+        let finished = |answer: &StatusAnswer| {
+            let Total { entries_added, pending, undelivered, .. } = answer.total;
+            Some(entries_added.saturating_sub(pending + undelivered?))
+        };
+        Some(Self {
+            added_per_s: rate(earlier.total.entries_added, later.total.entries_added),
+            finished_per_s: finished(earlier).zip(finished(later)).map(|(a, b)| rate(a, b)),
+            changes_per_s: rate(earlier.total.changes_seq, later.total.changes_seq),
+        })
     }
 }
 
@@ -103,200 +156,17 @@ impl Query for Status {
             stream: state.deployment.stream.clone(),
             group: state.deployment.group.clone(),
             total: Total::of(&partitions),
+            rates: None,
             sizes,
             partitions,
         })
     }
 }
 
-impl Answer for StatusAnswer {
-    fn show(&self, page: &mut Page) {
-        let mut about = Table::new(&["", ""]);
-        if let Some(server) = &self.server {
-            let Server { software, version, role, uptime_s, .. } = server;
-            let up = length(uptime_s.saturating_mul(1000));
-            about.row(["server", &format!("{software} {version}, {role}, up {up}")]);
-            about.row(["memory", &memory(server)]);
-        }
-        if self.is_empty() {
-            page.table(&about);
-            let Self { address, .. } = self;
-            return page.line(format!(
-                "Nothing here yet: start a worker with `rollcall run --redis-url {address}`."
-            ));
-        }
-        about.row([
-            "stream",
-            &format!("{}, {}", self.stream, plural(self.total.entries, "entry", "entries")),
-        ]);
-        about.row(["group", &self.group_line()]);
-        let janitor = self.total.janitor_last_run_ms;
-        let janitor =
-            janitor.map_or("never ran".to_owned(), |ms| format!("ran {}", age(ms, self.now_ms)));
-        about.row(["janitor", &janitor]);
-        about.row(["changes", &format!("{} recorded", self.total.changes_seq)]);
-        page.table(&about);
-        self.warn(page);
-        self.show_partitions(page);
-        self.show_consumers(page);
-        self.show_sizes(page);
-    }
-}
-
-impl StatusAnswer {
-    fn is_empty(&self) -> bool {
-        let no_stream = self.partitions.iter().all(|work| work.stream.is_none());
-        !self.found && no_stream && self.sizes.iter().all(|size| size.size == 0)
-    }
-
-    fn group_line(&self) -> String {
-        let groups = self.partitions.iter().filter_map(|work| work.stream.as_ref()?.group.as_ref());
-        if groups.count() == 0 {
-            return format!("{}, not there yet: no worker has started", self.group);
-        }
-        let total = &self.total;
-        let pending = with_oldest("pending", total.oldest_pending_age_s);
-        let undelivered = with_oldest("undelivered", total.oldest_undelivered_age_s);
-        let count = counted(total.undelivered, total.undelivered_is_exact);
-        format!("{}, {} {pending}, {count} {undelivered}", self.group, total.pending)
-    }
-
-    /// What an operator must not overlook.
-    fn warn(&self, page: &mut Page) {
-        let Some(server) = &self.server else { return };
-        let policy = server.maxmemory_policy.as_str();
-        if !matches!(policy, "" | "noeviction") {
-            let policy = escape(policy);
-            page.line(format!(
-                "WARNING: maxmemory-policy {policy} lets the server drop state and events; set noeviction"
-            ));
-        }
-        if server.role == "slave" {
-            page.line("WARNING: this is a replica; what it says may be out of date");
-        }
-    }
-
-    fn show_partitions(&self, page: &mut Page) {
-        if self.partitions.len() < 2 {
-            return;
-        }
-        page.line("");
-        let headings = [
-            ">PARTITION",
-            ">ENTRIES",
-            ">PENDING",
-            ">UNDELIVERED",
-            ">CONSUMERS",
-            "JANITOR",
-            ">CHANGES",
-        ];
-        let mut table = Table::new(&headings);
-        for work in &self.partitions {
-            let group = work.stream.as_ref().and_then(|stream| stream.group.as_ref());
-            let number = |n: Option<u64>| n.map_or(String::new(), |n| n.to_string());
-            let janitor = work.janitor_last_run_ms.map_or(String::new(), |ms| age(ms, self.now_ms));
-            table.row([
-                &work.partition.to_string(),
-                &number(work.stream.as_ref().map(|stream| stream.entries)),
-                &number(group.map(|group| group.pending)),
-                &group.map_or(String::new(), undelivered),
-                &number(group.map(|group| group.consumers.len() as u64)),
-                &janitor,
-                &work.changes_seq.to_string(),
-            ]);
-        }
-        page.table(&table);
-    }
-
-    fn show_consumers(&self, page: &mut Page) {
-        let mut table = Table::new(&["CONSUMER…", ">PARTITION", ">PENDING", ">IDLE", "HEARTBEAT"]);
-        let mut shown = 0;
-        for work in &self.partitions {
-            let group = work.stream.as_ref().and_then(|stream| stream.group.as_ref());
-            for consumer in group.iter().flat_map(|group| &group.consumers) {
-                if shown < SHOWN_CONSUMERS {
-                    let Consumer { name, pending, idle_ms, heartbeat_ms } = consumer;
-                    let heartbeat =
-                        heartbeat_ms.map_or("none".to_owned(), |ms| age(ms, self.now_ms));
-                    let (partition, pending) = (work.partition.to_string(), pending.to_string());
-                    table.row([name, &partition, &pending, &length(*idle_ms), &heartbeat]);
-                    shown += 1;
-                }
-            }
-        }
-        if shown > 0 {
-            page.line("");
-            page.table(&table);
-            let more = self.total.consumers - shown;
-            if more > 0 {
-                page.line(format!("… and {more} more (--json has all)"));
-            }
-        }
-    }
-
-    fn show_sizes(&self, page: &mut Page) {
-        page.line("");
-        let mut table = Table::new(&["STATE", ">SIZE", ">CAP", ">FULL"]);
-        for Size { name, size, cap } in &self.sizes {
-            let full = |cap: u64| format!("{} %", size.saturating_mul(100) / cap.max(1));
-            let (cap, full) = (cap.map(|cap| cap.to_string()), cap.map(full));
-            let name = name.replace('_', " ");
-            table.row([
-                &name,
-                &size.to_string(),
-                &cap.unwrap_or_default(),
-                &full.unwrap_or_default(),
-            ]);
-        }
-        page.table(&table);
-    }
-}
-
-/// A number that the server may not know, or not exactly.
-fn counted(count: Option<u64>, is_exact: bool) -> String {
-    match count {
-        Some(count) if is_exact => count.to_string(),
-        Some(count) => format!("about {count}"),
-        None => "unknown".to_owned(),
-    }
-}
-
-fn with_oldest(what: &str, oldest_age_s: Option<f64>) -> String {
-    match oldest_age_s {
-        Some(seconds) => format!("{what} (oldest {})", length((seconds * 1000.0) as u64)),
-        None => what.to_owned(),
-    }
-}
-
-fn undelivered(group: &Backlog) -> String {
-    counted(group.undelivered, group.undelivered_is_exact)
-}
-
-fn memory(server: &Server) -> String {
-    let used = bytes(server.used_memory_bytes);
-    let limit = match server.maxmemory_bytes {
-        0 => "no limit".to_owned(),
-        limit => format!("of {}", bytes(limit)),
-    };
-    format!("{used} used, {limit}, {}", server.maxmemory_policy)
-}
-
-/// Bytes in the largest unit that leaves a whole number before the point.
-fn bytes(count: u64) -> String {
-    let mut value = count as f64;
-    for unit in ["B", "KiB", "MiB", "GiB"] {
-        if value < 1024.0 {
-            return if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") };
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.1} TiB")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rollcall::redis::query::status::Stream;
+    use rollcall::redis::query::status::{Backlog, Stream};
 
     fn work(undelivered: Option<u64>, exact: bool, age: Option<f64>) -> Work {
         let group = Backlog {
@@ -310,6 +180,7 @@ mod tests {
         let stream = Stream {
             key: "s".to_owned(),
             entries: 10,
+            entries_added: 12,
             first_entry_age_s: None,
             last_id: "1-0".to_owned(),
             held: None,
@@ -333,15 +204,5 @@ mod tests {
         assert_eq!((unknown.undelivered, unknown.oldest_pending_age_s), (None, None));
         let waiting = Work { stream: None, ..work(None, true, None) };
         assert_eq!(Total::of(&[waiting]).undelivered, Some(0));
-    }
-
-    #[test]
-    fn figures_are_for_people() {
-        assert_eq!(bytes(512), "512 B");
-        assert_eq!(bytes(1_536), "1.5 KiB");
-        assert_eq!(bytes(3 << 40), "3.0 TiB");
-        assert_eq!(counted(Some(4), false), "about 4");
-        assert_eq!(counted(None, false), "unknown");
-        assert_eq!(with_oldest("pending", Some(12.3)), "pending (oldest 12 s)");
     }
 }

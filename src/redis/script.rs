@@ -82,31 +82,34 @@ impl Scripts {
 
 /// The keys in the order `common.lua` unpacks them.
 fn declared_keys(stream: &str, keys: &Keys) -> Vec<String> {
+    let beginnings = [keys.activity(), keys.session_data(), keys.document()];
+    shared_keys(stream, keys).into_iter().map(|(key, _)| key).chain(beginnings).collect()
+}
+
+/// The structures that many entries share, and the type of each, as `TYPE` says it.
+pub(super) fn shared_keys(stream: &str, keys: &Keys) -> Vec<(String, &'static str)> {
     vec![
-        keys.named(stream),
-        keys.dead(),
-        keys.changes(),
-        keys.changes_seq(),
-        keys.meta(),
-        keys.janitor(),
-        keys.suspects(),
-        keys.consumers(),
-        keys.login(),
-        keys.recent(),
-        keys.viewed(),
-        keys.tokens_ended(),
-        keys.presence(),
-        keys.presence_ended(),
-        keys.sessions(),
-        keys.sessions_ended(),
-        keys.session_data_versions(),
-        keys.docs_joined(),
-        keys.docs_left(),
-        keys.docs_connections(),
-        keys.docs_levels(),
-        keys.activity(),
-        keys.session_data(),
-        keys.document(),
+        (keys.named(stream), "stream"),
+        (keys.dead(), "stream"),
+        (keys.changes(), "stream"),
+        (keys.changes_seq(), "string"),
+        (keys.meta(), "hash"),
+        (keys.janitor(), "hash"),
+        (keys.suspects(), "hash"),
+        (keys.consumers(), "zset"),
+        (keys.login(), "hash"),
+        (keys.recent(), "zset"),
+        (keys.viewed(), "zset"),
+        (keys.tokens_ended(), "zset"),
+        (keys.presence(), "hash"),
+        (keys.presence_ended(), "zset"),
+        (keys.sessions(), "hash"),
+        (keys.sessions_ended(), "zset"),
+        (keys.session_data_versions(), "hash"),
+        (keys.docs_joined(), "zset"),
+        (keys.docs_left(), "zset"),
+        (keys.docs_connections(), "hash"),
+        (keys.docs_levels(), "hash"),
     ]
 }
 

@@ -3,6 +3,7 @@
 
 pub mod ground;
 mod stream;
+mod watch;
 
 use redis::Commands as _;
 use rollcall::key::Keys;

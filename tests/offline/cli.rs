@@ -74,6 +74,7 @@ fn flags<G: Args>() -> Vec<(String, String)> {
 fn help_of_every_command_names_every_flag_and_its_variable() {
     let expected: BTreeMap<&str, Vec<(String, String)>> = [
         ("run", flags::<Settings>()),
+        ("doctor", flags::<Settings>()),
         ("config check", flags::<Settings>()),
         ("config print", flags::<Settings>()),
         ("worker", flags::<WorkerFlags>()),

@@ -8,8 +8,8 @@ use crate::redis::query::status::{Backlog, Consumer, Stream, Work};
 use crate::redis::query::{Partition, ask, number};
 use crate::redis::reply;
 
-/// A worker says that it lives at least every other second; a busy machine makes that more.
-const SILENT_MS: u64 = 30_000;
+/// A worker says that it lives two or three times in its --claim-idle; a busy machine makes that less.
+const LEAST_PATIENCE_MS: u64 = 30_000;
 /// Pending entries that are looked at, from the oldest on.
 const LOOKED_AT: usize = 1000;
 /// Entries or consumers that a finding names.
@@ -29,8 +29,13 @@ impl Place<'_> {
     }
 
     fn is_alive(&self, consumer: &Consumer) -> bool {
-        let silent = |ms| self.now_ms.saturating_sub(ms) > SILENT_MS;
-        consumer.heartbeat_ms.is_some_and(|ms| !silent(ms))
+        let silent_ms = |ms| self.now_ms.saturating_sub(ms);
+        consumer.heartbeat_ms.is_some_and(|ms| silent_ms(ms) <= self.patience_ms())
+    }
+
+    /// Silence after which a worker counts as gone.
+    fn patience_ms(&self) -> u64 {
+        (self.config.worker.claim_idle.as_millis() as u64).max(LEAST_PATIENCE_MS)
     }
 
     fn start(&self, role: &str) -> String {
@@ -75,7 +80,8 @@ pub(super) fn workers(place: &Place<'_>) -> Diagnosis {
         group.consumers.iter().partition(|consumer| place.is_alive(consumer));
     let waits = group.pending > 0 || group.undelivered != Some(0);
     if alive.is_empty() {
-        let found = "no worker has said within 30 s that it lives";
+        let patience_s = place.patience_ms() / 1000;
+        let found = format!("no worker has said within {patience_s} s that it lives");
         let diagnosis = if waits {
             Diagnosis::failure(found, "entries wait, and the state stands still")
         } else {

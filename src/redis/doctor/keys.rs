@@ -2,12 +2,13 @@
 
 use redis::Value;
 
-use super::finding::{Answer, Cli, Diagnosis};
+use super::finding::{Answer, Cli, Diagnosis, Unseen};
 use crate::config::Deployment;
 use crate::key::Keys;
 use crate::redis::query::status::partition_sizes;
 use crate::redis::query::{Partition, ask, literal};
 use crate::redis::reply;
+use crate::redis::script::shared_keys;
 
 /// Keys that are looked at, of those that `SCAN` comes upon in so many calls.
 const SAMPLE: usize = 500;
@@ -17,17 +18,11 @@ const NAMED: usize = 5;
 
 /// The structures that every event may need.
 pub(super) async fn shared(partition: &mut Partition, stream: &str, cli: &Cli) -> Answer {
-    let wanted = shared_types(&partition.keys, stream);
-    let mut wrong = Vec::new();
-    for (key, kind) in &wanted {
-        let found = reply::text(ask(&mut partition.connection, &["TYPE", key]).await?);
-        let found = found.unwrap_or_default();
-        if found != *kind && found != "none" {
-            wrong.push((key.clone(), found, *kind));
-        }
-    }
+    let wanted = shared_keys(stream, &partition.keys);
+    let count = wanted.len();
+    let wrong = of_another_type(partition, wanted).await?;
     if wrong.is_empty() {
-        return Ok(Diagnosis::ok(format!("all {} have their type", wanted.len())));
+        return Ok(Diagnosis::ok(format!("all {count} have their type")));
     }
     let means = "workers and janitors stand still until this key is free";
     Ok(out_of_the_way(Diagnosis::failure(listed(&wrong), means), &wrong, cli))
@@ -35,8 +30,19 @@ pub(super) async fn shared(partition: &mut Partition, stream: &str, cli: &Cli) -
 
 /// A bounded sample of the keys with an identifier in their name.
 pub(super) async fn sample(partition: &mut Partition, cli: &Cli) -> Answer {
-    let keys = partition.keys.clone();
-    let pattern = format!("{}*", literal(keys.base()));
+    let names = sampled(partition).await?;
+    let count = names.len();
+    let wrong = of_another_type(partition, names).await?;
+    if wrong.is_empty() {
+        return Ok(Diagnosis::ok(format!("{count} looked at, all have their type")));
+    }
+    let means = "an entry that needs such a key becomes a dead letter (wrong_type)";
+    Ok(out_of_the_way(Diagnosis::warning(listed(&wrong), means), &wrong, cli))
+}
+
+async fn sampled(partition: &mut Partition) -> Result<Vec<(String, &'static str)>, Unseen> {
+    let is_own = own_key(&partition.keys);
+    let pattern = format!("{}*", literal(partition.keys.base()));
     let (mut cursor, mut names) = ("0".to_owned(), Vec::new());
     for _ in 0..CALLS {
         let words = ["SCAN", &cursor, "COUNT", "1000", "MATCH", &pattern];
@@ -44,30 +50,32 @@ pub(super) async fn sample(partition: &mut Partition, cli: &Cli) -> Answer {
         let mut page = page.unwrap_or_default().into_iter();
         cursor = page.next().and_then(reply::text).unwrap_or_default();
         let found = page.next().and_then(reply::array).unwrap_or_default();
-        names.extend(found.into_iter().filter_map(own_key(&keys)));
+        names.extend(found.into_iter().filter_map(&is_own));
         if cursor == "0" || cursor.is_empty() || names.len() >= SAMPLE {
             break;
         }
     }
     names.truncate(SAMPLE);
+    Ok(names)
+}
+
+/// Those of the keys that hold something else.
+async fn of_another_type(
+    partition: &mut Partition,
+    wanted: Vec<(String, &'static str)>,
+) -> Result<Vec<Wrong>, Unseen> {
     let mut wrong = Vec::new();
-    for (key, kind) in &names {
-        let found = reply::text(ask(&mut partition.connection, &["TYPE", key]).await?);
-        let found = found.unwrap_or_default();
-        // It may have expired meanwhile.
-        if found != *kind && found != "none" {
-            wrong.push((key.clone(), found, *kind));
-        }
+    for (key, kind) in wanted {
+        let found = reply::text(ask(&mut partition.connection, &["TYPE", &key]).await?);
+        // None: it is not there, or expired meanwhile.
+        let found = found.filter(|found| found != kind && found != "none");
+        wrong.extend(found.map(|found| (key, found, kind)));
     }
-    if wrong.is_empty() {
-        return Ok(Diagnosis::ok(format!("{} looked at, all have their type", names.len())));
-    }
-    let means = "an entry that needs such a key becomes a dead letter (wrong_type)";
-    Ok(out_of_the_way(Diagnosis::warning(listed(&wrong), means), &wrong, cli))
+    Ok(wrong)
 }
 
 /// The key and the type that belongs there, if it is one with an identifier in its name.
-fn own_key(keys: &Keys) -> impl Fn(Value) -> Option<(String, &'static str)> {
+fn own_key(keys: &Keys) -> impl Fn(Value) -> Option<(String, &'static str)> + use<> {
     let kinds = [
         (keys.online(), "", "set"),
         (keys.activity(), "", "string"),
@@ -84,32 +92,6 @@ fn own_key(keys: &Keys) -> impl Fn(Value) -> Option<(String, &'static str)> {
         let kind = kinds.iter().find(fits)?.2;
         Some((name, kind))
     }
-}
-
-fn shared_types(keys: &Keys, stream: &str) -> Vec<(String, &'static str)> {
-    vec![
-        (keys.named(stream), "stream"),
-        (keys.dead(), "stream"),
-        (keys.changes(), "stream"),
-        (keys.changes_seq(), "string"),
-        (keys.meta(), "hash"),
-        (keys.janitor(), "hash"),
-        (keys.suspects(), "hash"),
-        (keys.login(), "hash"),
-        (keys.presence(), "hash"),
-        (keys.sessions(), "hash"),
-        (keys.session_data_versions(), "hash"),
-        (keys.docs_connections(), "hash"),
-        (keys.docs_levels(), "hash"),
-        (keys.consumers(), "zset"),
-        (keys.recent(), "zset"),
-        (keys.viewed(), "zset"),
-        (keys.tokens_ended(), "zset"),
-        (keys.presence_ended(), "zset"),
-        (keys.sessions_ended(), "zset"),
-        (keys.docs_joined(), "zset"),
-        (keys.docs_left(), "zset"),
-    ]
 }
 
 /// A key, what it holds, and what belongs there.

@@ -47,6 +47,18 @@ impl Ground {
         let _: () = self.conn.hset("presence:users", field, value).unwrap();
     }
 
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+
+    pub fn stop_server(&mut self) {
+        self.server.kill();
+    }
+
+    pub fn restart_server(&mut self) {
+        self.server.restart().unwrap();
+    }
+
     /// The page for people: safe to print, and nothing else is said.
     pub fn page(&self, words: &[&str]) -> String {
         let (code, out, error) = ask_at(&self.server.url(), words);
@@ -92,7 +104,7 @@ impl Ground {
     }
 }
 
-fn command(url: &str, words: &[&str]) -> Command {
+pub fn command(url: &str, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("ROLLCALL_") {

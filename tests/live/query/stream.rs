@@ -21,7 +21,7 @@ impl Ground {
         add.query(&mut self.conn).unwrap()
     }
 
-    fn run(&mut self, words: &str) {
+    pub fn run(&mut self, words: &str) {
         let mut command = redis::Cmd::new();
         for word in words.split(' ') {
             command.arg(word);

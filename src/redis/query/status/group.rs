@@ -22,7 +22,9 @@ pub struct Stream {
     pub key: String,
     /// Entries in it, finished ones included.
     pub entries: u64,
-    /// Age of the first of them, in seconds.
+    /// Entries ever added, removed ones included.
+    pub entries_added: u64,
+    /// Age of the first one that is there, in seconds.
     pub first_entry_age_s: Option<f64>,
     /// The id that the server gave last.
     pub last_id: String,
@@ -129,7 +131,8 @@ pub(super) async fn stream(
         stream.get("first-entry").and_then(entry_id).map(|id| age_s(id, now_ms));
     let last_id = stream.get("last-generated-id").cloned().and_then(reply::text);
     let last_id = last_id.unwrap_or_default();
-    Ok(Some(Stream { key, entries, first_entry_age_s, last_id, held, group }))
+    let entries_added = stream.number("entries-added").unwrap_or(entries);
+    Ok(Some(Stream { key, entries, entries_added, first_entry_age_s, last_id, held, group }))
 }
 
 /// The oldest of the groups' first unfinished entries: pending, or not delivered yet.

@@ -1,0 +1,133 @@
+//! `status --watch`: the same page again and again. On a terminal in place; elsewhere one after the other.
+
+use std::io::{self, ErrorKind, Write as _};
+use std::pin::pin;
+use std::time::Duration;
+
+use rollcall::config::Config;
+use rollcall::error::chain;
+use rollcall::redis::query::State;
+use rollcall::telemetry::log;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::{Rates, Status, StatusAnswer};
+use crate::line::{Line, Look, Style};
+use crate::query::{Answer as _, Query as _, QueryError, failed, json};
+use crate::screen::{Screen, can_draw};
+use crate::signals;
+use crate::table::{Page, escape};
+
+/// Consumers that are shown however small the screen is.
+const FEWEST_CONSUMERS: usize = 2;
+
+/// Looks every so often until a signal comes, or nobody reads any more. What fails after the first look
+/// is told, and tried again: a server may come back.
+#[tokio::main(flavor = "current_thread")]
+pub(super) async fn run(status: &Status, every: Duration) -> Result<(), QueryError> {
+    let config = status.config()?;
+    // The filter was read once already, when the settings were checked.
+    let _checked = log::install(&config.log);
+    let mut stop = pin!(signals::stop());
+    let mut resizes = signals::resizes();
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut view = View::new(status, every)?;
+    loop {
+        tokio::select! {
+            _ = &mut stop => return Ok(()),
+            () = signals::received(&mut resizes) => view.screen.iter_mut().for_each(Screen::resized),
+            look = look(status, &config, &mut ticks) => view.take(look)?,
+        }
+        match view.show() {
+            // Nobody reads any more: `rollcall status --watch | head`, or a terminal that is gone.
+            Err(QueryError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {
+                return Ok(());
+            }
+            shown => shown?,
+        }
+    }
+}
+
+/// The next look; it connects anew, so that it finds a server that was away, and its settings.
+async fn look(
+    status: &Status,
+    config: &Config,
+    ticks: &mut Interval,
+) -> Result<StatusAnswer, QueryError> {
+    ticks.tick().await;
+    let answer = async { status.ask(&mut State::open(config).await?).await };
+    answer.await.map_err(|source| failed(config, source))
+}
+
+/// What is shown, and where.
+struct View {
+    screen: Option<Screen>,
+    json: bool,
+    every: Duration,
+    latest: Option<StatusAnswer>,
+    /// Why the last look failed.
+    trouble: Option<String>,
+}
+
+impl View {
+    fn new(status: &Status, every: Duration) -> Result<Self, QueryError> {
+        let draws = !status.output.json && can_draw();
+        let screen = draws.then(|| Screen::enter(Look::of_environment())).transpose()?;
+        Ok(Self { screen, json: status.output.json, every, latest: None, trouble: None })
+    }
+
+    fn take(&mut self, look: Result<StatusAnswer, QueryError>) -> Result<(), QueryError> {
+        match look {
+            Ok(mut answer) => {
+                let earlier = self.latest.as_ref();
+                answer.rates = earlier.and_then(|earlier| Rates::between(earlier, &answer));
+                self.latest = Some(answer);
+                self.trouble = None;
+            }
+            Err(error) if self.latest.is_none() => return Err(error),
+            Err(error) => self.trouble = Some(chain(&error)),
+        }
+        Ok(())
+    }
+
+    fn show(&self) -> Result<(), QueryError> {
+        let Some(latest) = &self.latest else { return Ok(()) };
+        if let Some(screen) = &self.screen {
+            return Ok(screen.draw(&self.frame(latest, screen.size().height))?);
+        }
+        if let Some(trouble) = &self.trouble {
+            return Ok(writeln!(io::stderr(), "rollcall: {trouble}")?);
+        }
+        let text = if self.json { json(latest)? } else { text(latest, None) + "\n" };
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        Ok(out.flush()?)
+    }
+
+    /// One screen: consumers give way where it is small.
+    fn frame(&self, latest: &StatusAnswer, height: usize) -> Vec<Line> {
+        let every = self.every.as_secs_f64();
+        let title = format!("rollcall status, every {every} s; Ctrl-C ends it");
+        let mut lines = vec![Line::default().with(Style::Bold, title)];
+        if let Some(trouble) = &self.trouble {
+            lines.push(Line::default().with(Style::Red, escape(trouble)));
+        }
+        let rest = lines.len() + text(latest, Some(0)).lines().count();
+        // An empty line, the headings, and how many are not shown.
+        let consumers = height.saturating_sub(rest + 3).max(FEWEST_CONSUMERS);
+        lines.extend(text(latest, Some(consumers)).lines().map(|line| {
+            let style = if line.starts_with("WARNING") { Style::Yellow } else { Style::Plain };
+            Line::default().with(style, line)
+        }));
+        lines
+    }
+}
+
+fn text(answer: &StatusAnswer, consumers: Option<usize>) -> String {
+    let mut page = Page::new();
+    match consumers {
+        Some(most) => answer.show_within(&mut page, most),
+        None => answer.show(&mut page),
+    }
+    page.into_text()
+}
