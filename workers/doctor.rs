@@ -130,16 +130,16 @@ fn show(finding: &Finding, width: usize, lines: &mut Vec<Line>) {
                     lines.push(begun().with(Style::Plain, text));
                 }
             }
-            // What is to be copied stays in one piece, and as a shell reads it.
-            Step::Run(command) => {
-                lines.push(begun().with(Style::Cyan, format!("  {}", escape_json(command))));
-            }
-            Step::Configure(line) => {
-                let line = escape_json(line);
-                lines.push(begun().with(Style::Plain, "  redis.conf: ").with(Style::Cyan, line));
-            }
+            // What is to be copied stays in one piece, and as a shell reads it: it gets the most room.
+            Step::Run(command) => lines.push(to_copy("", command)),
+            Step::Configure(line) => lines.push(to_copy("redis.conf: ", line)),
         }
     }
+}
+
+fn to_copy(whither: &str, text: &str) -> Line {
+    let line = Line::default().with(Style::Plain, format!("{:LEVEL$}{whither}", ""));
+    line.with(Style::Cyan, escape_json(text))
 }
 
 /// The text in lines of so many columns, broken between words.

@@ -21,7 +21,11 @@ pub(crate) struct Page {
 impl Page {
     /// An empty page. Wide cells are cut only on a terminal: what is piped on stays whole.
     pub(crate) fn new() -> Self {
-        let width = io::stdout().is_terminal().then(|| screen::size().width);
+        Self::within(io::stdout().is_terminal().then(|| screen::size().width))
+    }
+
+    /// An empty page that is so many columns wide.
+    pub(crate) fn within(width: Option<usize>) -> Self {
         Self { text: String::new(), width }
     }
 

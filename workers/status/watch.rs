@@ -13,7 +13,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::{Rates, Status, StatusAnswer};
 use crate::line::{Line, Look, Style};
 use crate::query::{Answer as _, Query as _, QueryError, failed, json};
-use crate::screen::{Screen, can_draw};
+use crate::screen::{Screen, Size, can_draw};
 use crate::signals;
 use crate::table::{Page, escape};
 
@@ -93,29 +93,35 @@ impl View {
     fn show(&self) -> Result<(), QueryError> {
         let Some(latest) = &self.latest else { return Ok(()) };
         if let Some(screen) = &self.screen {
-            return Ok(screen.draw(&self.frame(latest, screen.size().height))?);
+            return Ok(screen.draw(&self.frame(latest, screen.size()))?);
         }
         if let Some(trouble) = &self.trouble {
             return Ok(writeln!(io::stderr(), "rollcall: {trouble}")?);
         }
-        let text = if self.json { json(latest)? } else { text(latest, None) + "\n" };
+        let text = if self.json {
+            json(latest)?
+        } else {
+            let mut page = Page::new();
+            latest.show(&mut page);
+            page.into_text() + "\n"
+        };
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes())?;
         Ok(out.flush()?)
     }
 
     /// One screen: consumers give way where it is small.
-    fn frame(&self, latest: &StatusAnswer, height: usize) -> Vec<Line> {
+    fn frame(&self, latest: &StatusAnswer, size: Size) -> Vec<Line> {
         let every = self.every.as_secs_f64();
         let title = format!("rollcall status, every {every} s; Ctrl-C ends it");
         let mut lines = vec![Line::default().with(Style::Bold, title)];
         if let Some(trouble) = &self.trouble {
             lines.push(Line::default().with(Style::Red, escape(trouble)));
         }
-        let rest = lines.len() + text(latest, Some(0)).lines().count();
+        let rest = lines.len() + text(latest, size.width, 0).lines().count();
         // An empty line, the headings, and how many are not shown.
-        let consumers = height.saturating_sub(rest + 3).max(FEWEST_CONSUMERS);
-        lines.extend(text(latest, Some(consumers)).lines().map(|line| {
+        let consumers = size.height.saturating_sub(rest + 3).max(FEWEST_CONSUMERS);
+        lines.extend(text(latest, size.width, consumers).lines().map(|line| {
             let style = if line.starts_with("WARNING") { Style::Yellow } else { Style::Plain };
             Line::default().with(style, line)
         }));
@@ -123,11 +129,8 @@ impl View {
     }
 }
 
-fn text(answer: &StatusAnswer, consumers: Option<usize>) -> String {
-    let mut page = Page::new();
-    match consumers {
-        Some(most) => answer.show_within(&mut page, most),
-        None => answer.show(&mut page),
-    }
+fn text(answer: &StatusAnswer, width: usize, consumers: usize) -> String {
+    let mut page = Page::within(Some(width));
+    answer.show_within(&mut page, consumers);
     page.into_text()
 }
