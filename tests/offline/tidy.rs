@@ -83,7 +83,7 @@ fn sources(folders: &[&str], endings: &[&str]) -> Vec<Source> {
 }
 
 fn code_and_tests() -> Vec<Source> {
-    sources(&["src", "workers", "tests"], &["rs", "lua"])
+    sources(&["src", "workers", "tests", "benches"], &["rs", "lua"])
 }
 
 fn library() -> Vec<Source> {
@@ -106,7 +106,7 @@ fn every_file_fits_one_s_head() {
 
 #[test]
 fn every_file_says_what_it_is() {
-    let silent = sources(&["src", "workers", "tests"], &["rs"]).into_iter().filter(|file| {
+    let silent = sources(&["src", "workers", "tests", "benches"], &["rs"]).into_iter().filter(|file| {
         let first = file.text.lines().next().unwrap_or_default();
         first.strip_prefix("//! ").is_none_or(|text| text.len() < 10)
     });

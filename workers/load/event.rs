@@ -23,7 +23,7 @@ pub(super) struct Event {
 
 /// An entry ready for `XADD`.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// Which partition's stream it belongs in.
     pub partition: u16,
     /// How many events it holds.

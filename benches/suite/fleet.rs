@@ -1,0 +1,86 @@
+//! Rollcall at work in this process: each worker and the janitor in a thread with a runtime of its
+//! own, as they would be processes of their own.
+
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rollcall::config::Config;
+use rollcall::janitor::Janitor;
+use rollcall::projector::Projector;
+use rollcall::telemetry::health::Health;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Which roles are played.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Roles {
+    pub(crate) workers: usize,
+    pub(crate) janitor: bool,
+}
+
+/// Ends at once when dropped: whatever a worker has in hand stays pending.
+pub(crate) struct Fleet {
+    threads: Vec<JoinHandle<()>>,
+    halt: watch::Sender<bool>,
+}
+
+#[derive(Clone, Debug)]
+enum Role {
+    Worker(String),
+    Janitor,
+}
+
+impl Fleet {
+    pub(crate) fn start(config: &Config, roles: Roles) -> Self {
+        let (halt, halted) = watch::channel(false);
+        let workers = (0..roles.workers).map(|number| Role::Worker(format!("bench-{number}")));
+        let janitor = roles.janitor.then_some(Role::Janitor);
+        let threads = workers.chain(janitor).map(|role| {
+            let (config, halted) = (config.clone(), halted.clone());
+            std::thread::spawn(move || play(&config, &role, halted))
+        });
+        Self { threads: threads.collect(), halt }
+    }
+
+    /// Fails if a loop has ended: its thread has said why.
+    pub(crate) fn check(&self) {
+        let ended = self.threads.iter().any(JoinHandle::is_finished);
+        assert!(!ended, "a loop of Rollcall ended by itself");
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.halt.send_replace(true);
+        for thread in self.threads.drain(..) {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking(), "a loop of Rollcall failed");
+        }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn play(config: &Config, role: &Role, mut halted: watch::Receiver<bool>) {
+    let (_stop, stopped) = watch::channel(false);
+    let health = Health::new(Duration::from_secs(60));
+    let mut loops = JoinSet::new();
+    for partition in 0..config.deployment.partitions {
+        let pulse = health.add(partition.to_string());
+        match role {
+            Role::Worker(name) => {
+                let projector =
+                    Projector::new(config, partition, name.clone(), pulse, stopped.clone());
+                loops.spawn(projector.run());
+            }
+            Role::Janitor => {
+                let name = "bench-janitor".to_owned();
+                let janitor = Janitor::new(config, partition, name, pulse, stopped.clone());
+                loops.spawn(janitor.run());
+            }
+        }
+    }
+    tokio::select! {
+        ended = loops.join_next() => panic!("{role:?} ended: {ended:?}"),
+        _ = halted.wait_for(|halt| *halt) => {}
+    }
+}

@@ -1,0 +1,160 @@
+//! The ground a measurement stands on: a private server of its own, and what can be asked of it.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use redis::{Cmd, Connection, FromRedisValue, Pipeline, Value};
+use rollcall::config::{Config, Gathered};
+use rollcall::key::Keys;
+use rollcall::redis::private_server::{Options, PrivateServer};
+
+use crate::fleet::Fleet;
+use crate::machine::pin_server;
+use crate::traffic::event::Entry;
+
+pub(crate) const STREAM: &str = "rollcall:events";
+pub(crate) const GROUP: &str = "rollcall";
+
+/// However slow the machine: longer than this no backlog here takes.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Entries a producer sends in one go.
+const SENT_TOGETHER: usize = 200;
+
+pub(crate) struct Ground {
+    server: PrivateServer,
+    conn: Connection,
+    pub(crate) partitions: u16,
+}
+
+impl Ground {
+    pub(crate) fn start(partitions: u16) -> Self {
+        let server = PrivateServer::start(Options::default()).unwrap();
+        pin_server(server.pid().unwrap());
+        let conn = connect(&server.url());
+        Self { server, conn, partitions }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.server.url()
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.server.port()
+    }
+
+    /// A connection of its own.
+    pub(crate) fn connection(&self) -> Connection {
+        connect(&self.url())
+    }
+
+    /// The settings of a deployment on this server.
+    pub(crate) fn config(&self, flags: &[(&'static str, String)]) -> Config {
+        let own = [("redis-url", self.url()), ("partitions", self.partitions.to_string())];
+        let all = own.into_iter().chain(flags.iter().cloned());
+        Config::resolve(&Gathered::from_flags(all).unwrap()).unwrap()
+    }
+
+    pub(crate) fn keys(&self) -> Vec<Keys> {
+        (0..self.partitions).map(|index| Keys::new("", self.partitions, index)).collect()
+    }
+
+    pub(crate) fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> T {
+        command.query(&mut self.conn).unwrap()
+    }
+
+    /// Asks the same of every partition's key and adds up the answers.
+    pub(crate) fn sum(&mut self, command: &str, key: impl Fn(&Keys) -> String) -> u64 {
+        let keys = self.keys();
+        let ask = |keys: &Keys| redis::cmd(command).arg(key(keys)).to_owned();
+        keys.iter().map(|keys| self.ask::<u64>(&ask(keys))).sum()
+    }
+
+    pub(crate) fn all<T: FromRedisValue>(&mut self, pipeline: &Pipeline) -> T {
+        pipeline.query(&mut self.conn).unwrap()
+    }
+
+    /// Adds entries as a producer would that sends some at a time and waits for the ids.
+    pub(crate) fn add(&mut self, entries: &[Entry]) {
+        let streams: Vec<String> = self.keys().iter().map(|keys| keys.named(STREAM)).collect();
+        for together in entries.chunks(SENT_TOGETHER) {
+            let mut pipeline = redis::pipe();
+            for entry in together {
+                pipeline.cmd("XADD").arg(&streams[usize::from(entry.partition)]).arg("*");
+                for (name, value) in &entry.fields {
+                    pipeline.arg(*name).arg(value);
+                }
+                pipeline.ignore();
+            }
+            self.all::<()>(&pipeline);
+        }
+    }
+
+    /// A line of `INFO everything`.
+    pub(crate) fn info(&mut self, name: &str) -> Option<String> {
+        let text: String = self.ask(redis::cmd("INFO").arg("everything"));
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::to_owned))
+    }
+
+    pub(crate) fn number(&mut self, name: &str) -> f64 {
+        self.info(name).unwrap().parse().unwrap()
+    }
+
+    /// Seconds of processor time that the server has used, by its own account.
+    pub(crate) fn server_cpu_s(&mut self) -> f64 {
+        self.number("used_cpu_user") + self.number("used_cpu_sys")
+    }
+
+    /// The server's clock, in milliseconds.
+    pub(crate) fn now_ms(&mut self) -> u64 {
+        let (seconds, micros): (u64, u64) = self.ask(&redis::cmd("TIME"));
+        seconds * 1000 + micros / 1000
+    }
+
+    /// Entries that are not acknowledged yet, over all partitions; `None` while a group is missing.
+    pub(crate) fn backlog(&mut self) -> Option<u64> {
+        let streams: Vec<String> = self.keys().iter().map(|keys| keys.named(STREAM)).collect();
+        let mut sum = 0;
+        for stream in streams {
+            let ask = redis::cmd("XINFO").arg("GROUPS").arg(stream).to_owned();
+            let groups: Vec<HashMap<String, Value>> = ask.query(&mut self.conn).ok()?;
+            let count = |name: &str| match groups.first()?.get(name)? {
+                Value::Int(count) => u64::try_from(*count).ok(),
+                _ => None,
+            };
+            sum += count("lag")? + count("pending")?;
+        }
+        Some(sum)
+    }
+
+    /// Waits until everything is acknowledged. Asks seldom, as every question costs the server as
+    /// much as some events: after half of the time that seems to be left.
+    pub(crate) fn wait_until_drained(&mut self, fleet: &Fleet) {
+        let (started, mut first) = (Instant::now(), None);
+        loop {
+            fleet.check();
+            assert!(started.elapsed() < PATIENCE, "still a backlog of {:?}", self.backlog());
+            let left = self.backlog();
+            if left == Some(0) {
+                return;
+            }
+            let left = left.unwrap_or(u64::MAX);
+            let (since, before) = *first.get_or_insert((Instant::now(), left));
+            let done = before.saturating_sub(left).max(1);
+            let remaining = since.elapsed().mul_f64(left as f64 / done as f64 / 2.0);
+            std::thread::sleep(
+                remaining.clamp(Duration::from_millis(1), Duration::from_millis(50)),
+            );
+        }
+    }
+
+    /// Takes all entries out of the streams.
+    pub(crate) fn trim(&mut self) {
+        for keys in self.keys() {
+            self.ask::<()>(redis::cmd("XTRIM").arg(keys.named(STREAM)).arg("MAXLEN").arg(0));
+        }
+    }
+}
+
+fn connect(url: &str) -> Connection {
+    redis::Client::open(url).unwrap().get_connection().unwrap()
+}

@@ -1,0 +1,264 @@
+//! The janitor at work on large structures, and what its work means to everybody else on the server;
+//! against the loops of the original recipes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use redis::{Commands as _, Connection};
+use rollcall::key::Keys;
+
+use crate::Options;
+use crate::fleet::{Fleet, Roles};
+use crate::ground::Ground;
+use crate::meter::Took;
+use crate::report::{Row, Table};
+use crate::traffic::{Mix, Traffic};
+use crate::way::Way;
+
+/// However slow the machine: within this everything is swept.
+const PATIENCE: Duration = Duration::from_secs(900);
+/// Members that a call of the loading script makes.
+const LOADED_TOGETHER: u64 = 5_000;
+/// Between two pings: short against a pause that anyone would notice.
+const PING_EVERY: Duration = Duration::from_millis(1);
+
+pub(crate) fn run(options: &Options) -> Vec<Table> {
+    let members = options.size(2_000_000, 40_000);
+    let rollcall = |load: Load| measure(options, load, members, sweep);
+    let rows = vec![
+        ("presence, half of it stale", rollcall(Load::Presence)),
+        (
+            "presence, the recipe: HGETALL, HDEL",
+            measure(options, Load::Presence, members, naive_presence),
+        ),
+        ("tokens, half of them over the cap", rollcall(Load::Tokens)),
+        (
+            "tokens, the recipe: ZRANGE 1000, DEL, HDEL, ZREM",
+            measure(options, Load::Tokens, members, naive_tokens),
+        ),
+        ("sessions and versions of their data, half stale", rollcall(Load::Sessions)),
+        ("document connections, half stale", rollcall(Load::Documents)),
+        ("tombstones of tokens, half past the horizon", rollcall(Load::Tombstones)),
+    ];
+    let note = format!(
+        "{members} members, half of them to be taken. The longest silence is that of a client that pings every \
+         millisecond; the pings' own cost is taken off. Rollcall's walks over hashes are spread over a minute by \
+         design. The recipes' `HDEL`s go in pipelines of 1000, which is kind to them."
+    );
+    let row = |(name, cells): (&str, Vec<_>)| Row { name: name.to_owned(), cells };
+    vec![Table {
+        title: "What the janitor takes".to_owned(),
+        note,
+        columns: vec![
+            "taken",
+            "seconds",
+            "server µs per taken",
+            "client µs per taken",
+            "longest silence, ms",
+        ],
+        rows: rows.into_iter().map(row).collect(),
+    }]
+}
+
+/// What is filled with members of which half have to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    Presence,
+    Tokens,
+    Sessions,
+    Documents,
+    Tombstones,
+}
+
+impl Load {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Presence => "presence",
+            Self::Tokens => "tokens",
+            Self::Sessions => "sessions",
+            Self::Documents => "documents",
+            Self::Tombstones => "tombstones",
+        }
+    }
+
+    /// Longer than anything of that kind is kept.
+    fn stale_age_ms(self) -> u64 {
+        let minutes = match self {
+            Self::Presence | Self::Tokens => 60,
+            Self::Sessions | Self::Documents => 120,
+            Self::Tombstones => 25 * 60,
+        };
+        minutes * 60_000
+    }
+
+    /// Fills it with `members`, of which every `fresh_every`th is fresh (0: none).
+    pub(crate) fn fill(self, ground: &mut Ground, members: u64, fresh_every: u64) {
+        let script = redis::Script::new(include_str!("load.lua"));
+        let (now_ms, mut conn) = (ground.now_ms(), ground.connection());
+        for first in (0..members).step_by(LOADED_TOGETHER as usize) {
+            let last = (first + LOADED_TOGETHER).min(members) - 1;
+            let mut call = script.prepare_invoke();
+            call.arg(self.name()).arg(first).arg(last).arg(now_ms);
+            call.arg(self.stale_age_ms()).arg(fresh_every).invoke::<()>(&mut conn).unwrap();
+        }
+    }
+
+    /// How many members there are now.
+    fn size(self, ground: &mut Ground) -> u64 {
+        let mut count = |command, key: fn(&Keys) -> String| ground.sum(command, key);
+        match self {
+            Self::Presence => count("HLEN", Keys::presence),
+            Self::Tokens => count("ZCARD", Keys::recent),
+            // Each session has the version of its data, which goes as well.
+            Self::Sessions => {
+                count("HLEN", Keys::sessions) + count("HLEN", Keys::session_data_versions)
+            }
+            Self::Documents => count("ZCARD", Keys::docs_joined),
+            Self::Tombstones => count("ZCARD", Keys::tokens_ended),
+        }
+    }
+}
+
+type Sweep = fn(&mut Ground, Load, u64, &[(&'static str, String)]) -> Took;
+
+/// Fills, sweeps, and looks whether exactly what had to go has gone: the cells of a row.
+fn measure(options: &Options, load: Load, members: u64, sweep: Sweep) -> Vec<crate::report::Cell> {
+    let interval = options.size("1s", "100ms").to_owned();
+    let flags = [("recent-cap", (members / 2).to_string()), ("janitor-interval", interval)];
+    let mut ground = Ground::start(1);
+    // A deployment that has been at work: the group is there, and no endings are older than its entries.
+    ground.add(&Traffic::new(Mix::Heartbeats, 1, 1, 1).batch(1).entries);
+    Way::Rollcall { workers: 1, flags: flags.to_vec() }.drain(&mut ground, 1);
+    ground.ask::<()>(redis::cmd("DEL").arg("presence:users"));
+    load.fill(&mut ground, members, 2);
+    let before = load.size(&mut ground);
+
+    let pinger = Pinger::start(&ground);
+    let us_per_ping = pinger.price_us(&mut ground);
+    let (server_before_s, pings_before) = (ground.server_cpu_s(), pinger.count());
+    let took = sweep(&mut ground, load, before / 2, &flags);
+    let server_s = ground.server_cpu_s() - server_before_s;
+    let (pings, longest) = pinger.end();
+
+    let left = load.size(&mut ground);
+    assert_eq!(left, before / 2, "{load:?}: what is left of {before}");
+    let taken = before - left;
+    let server_us = server_s * 1e6 - (pings - pings_before) as f64 * us_per_ping;
+    vec![
+        taken.into(),
+        took.wall_s.into(),
+        (server_us / taken as f64).into(),
+        (took.client_s * 1e6 / taken as f64).into(),
+        (longest.as_secs_f64() * 1e3).into(),
+    ]
+}
+
+/// Rollcall's janitor, at its own pace.
+fn sweep(ground: &mut Ground, load: Load, left: u64, flags: &[(&'static str, String)]) -> Took {
+    let config = ground.config(flags);
+    crate::meter::watch(|| {
+        let (fleet, started) =
+            (Fleet::start(&config, Roles { workers: 0, janitor: true }), Instant::now());
+        while load.size(ground) > left {
+            fleet.check();
+            assert!(started.elapsed() < PATIENCE, "{load:?}: still {}", load.size(ground));
+            thread::sleep(Duration::from_millis(50));
+        }
+    })
+}
+
+/// Reads all of the hash, and deletes what is stale by its own clock.
+fn naive_presence(ground: &mut Ground, _: Load, _: u64, _: &[(&'static str, String)]) -> Took {
+    let stale_before_ms = ground.now_ms() - 300_000;
+    let mut conn = ground.connection();
+    crate::meter::watch(move || {
+        let all: Vec<(String, String)> = conn.hgetall("presence:users").unwrap();
+        let stale = all.into_iter().filter(|(_, value)| {
+            let value: serde_json::Value = serde_json::from_str(value).unwrap();
+            value["lastSeen"].as_u64().unwrap() < stale_before_ms
+        });
+        let fields: Vec<String> = stale.map(|(field, _)| field).collect();
+        for together in fields.chunks(1000) {
+            let mut pipeline = redis::pipe();
+            for field in together {
+                pipeline.hdel("presence:users", field).ignore();
+            }
+            pipeline.exec(&mut conn).unwrap();
+        }
+    })
+}
+
+/// Takes the oldest thousand until there are few enough.
+fn naive_tokens(ground: &mut Ground, _: Load, limit: u64, _: &[(&'static str, String)]) -> Took {
+    let mut conn = ground.connection();
+    crate::meter::watch(move || {
+        loop {
+            let size: u64 = conn.zcard("recent:").unwrap();
+            if size <= limit {
+                return;
+            }
+            let last = (size - limit).min(1000) as isize - 1;
+            let tokens: Vec<String> = conn.zrange("recent:", 0, last).unwrap();
+            let viewed: Vec<String> =
+                tokens.iter().map(|token| format!("viewed:{token}")).collect();
+            conn.del::<_, ()>(viewed).unwrap();
+            conn.hdel::<_, _, ()>("login:", &tokens).unwrap();
+            conn.zrem::<_, _, ()>("recent:", &tokens).unwrap();
+        }
+    })
+}
+
+/// A client that wants to know all the time whether the server answers.
+struct Pinger {
+    state: Arc<State>,
+    thread: JoinHandle<Duration>,
+}
+
+#[derive(Default)]
+struct State {
+    count: std::sync::atomic::AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Pinger {
+    fn start(ground: &Ground) -> Self {
+        let (state, conn) = (Arc::<State>::default(), ground.connection());
+        let thread = thread::spawn({
+            let state = Arc::clone(&state);
+            move || ping(conn, &state)
+        });
+        Self { state, thread }
+    }
+
+    fn count(&self) -> u64 {
+        self.state.count.load(Ordering::Relaxed)
+    }
+
+    /// What a ping costs the server, in µs, while nothing else happens.
+    fn price_us(&self, ground: &mut Ground) -> f64 {
+        let (server_s, count) = (ground.server_cpu_s(), self.count());
+        thread::sleep(Duration::from_millis(500));
+        (ground.server_cpu_s() - server_s) * 1e6 / (self.count() - count) as f64
+    }
+
+    /// How many pings there were, and the longest wait for an answer.
+    fn end(self) -> (u64, Duration) {
+        self.state.stop.store(true, Ordering::Relaxed);
+        let longest = self.thread.join().unwrap();
+        (self.state.count.load(Ordering::Relaxed), longest)
+    }
+}
+
+fn ping(mut conn: Connection, state: &State) -> Duration {
+    let mut longest = Duration::ZERO;
+    while !state.stop.load(Ordering::Relaxed) {
+        let asked = Instant::now();
+        redis::cmd("PING").exec(&mut conn).unwrap();
+        longest = longest.max(asked.elapsed());
+        state.count.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(PING_EVERY);
+    }
+    longest
+}

@@ -1,0 +1,170 @@
+//! From `XADD` to applied, while events come at a steady rate.
+//!
+//! A probe is a view of a token that nobody has used before. The call that applies it makes the key
+//! `viewed:<token>`, and a client that waits in `BZPOPMIN` for that key has its answer the moment the
+//! call ends, acknowledgement included. Nothing is polled, Rollcall does not know, and at 500 probes a
+//! second the server has hardly more to do. The time runs from before the `XADD` is sent until that
+//! answer is read: both network hops, the worker's read and the call are in it.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use redis::Connection;
+
+use crate::Options;
+use crate::fleet::{Fleet, Roles};
+use crate::ground::{Ground, STREAM};
+use crate::janitor::Load;
+use crate::report::{Row, Table};
+use crate::subject::Subject;
+use crate::traffic::event::Entry;
+use crate::traffic::{Mix, Traffic};
+use crate::way::Way;
+
+const TICK: Duration = Duration::from_millis(1);
+const TICKS_PER_S: u64 = 1_000;
+/// Every second tick has a probe.
+const TICKS_PER_PROBE: u64 = 2;
+/// However slow the machine, no event waits that long.
+const PATIENCE_S: u64 = 60;
+
+pub(crate) fn run(options: &Options) -> Vec<Table> {
+    let mut rows = Vec::new();
+    for janitor in [false, true] {
+        for workers in [1, 3] {
+            for rate in [10_000, 50_000] {
+                rows.push(Case { rate, roles: Roles { workers, janitor } }.measure(options));
+            }
+        }
+    }
+    vec![Table {
+        title: "Latency from XADD to applied".to_owned(),
+        note: "Milliseconds, seen by a client that waits in BZPOPMIN for the key that applying a probe makes \
+               (500 probes a second). The janitor, where it is at work, takes stale presence entries and \
+               tokens over the cap all the time."
+            .to_owned(),
+        columns: vec!["events/s reached", "p50", "p99", "p99.9", "max", "probes", "taken/s by the janitor"],
+        rows,
+    }]
+}
+
+#[derive(Clone, Copy)]
+struct Case {
+    rate: u64,
+    roles: Roles,
+}
+
+impl Case {
+    fn measure(self, options: &Options) -> Row {
+        let seconds = options.size(8, 1);
+        let flags = vec![("batch", options.batch.to_string()), ("recent-cap", "1000".to_owned())];
+        let way = Way::Rollcall { workers: 1, flags: flags.clone() };
+        let traffic = Traffic::new(Mix::Standard, options.users(), 1, 1);
+        let mut ground = Subject::prepare("latency", way, traffic, 0).ground;
+        if self.roles.janitor {
+            let many = options.size(1_000_000, 100_000);
+            Load::Presence.fill(&mut ground, many, 0);
+            Load::Tokens.fill(&mut ground, many, 0);
+        }
+        let before = left_to_take(&mut ground);
+        let fleet = Fleet::start(&ground.config(&flags), self.roles);
+        let (sent, took_s) = self.send_and_wait(&ground, options.users(), seconds);
+        ground.wait_until_drained(&fleet);
+        drop(fleet);
+        let taken = before.saturating_sub(left_to_take(&mut ground));
+        assert!(taken > 0 || !self.roles.janitor, "the janitor took nothing");
+        self.row(sent, took_s, taken)
+    }
+
+    /// Sends for so many seconds: the probes' latencies, and how long sending took.
+    fn send_and_wait(self, ground: &Ground, users: u32, seconds: u64) -> (Vec<Duration>, f64) {
+        let ticks = seconds * TICKS_PER_S;
+        let (probes, waiting) = (ticks / TICKS_PER_PROBE, ground.connection());
+        let receiver = thread::spawn(move || wait_for_probes(waiting, probes));
+        let events =
+            Traffic::new(Mix::Standard, users, 1, 1).batch(ticks * self.rate / TICKS_PER_S);
+        let (mut conn, mut sent) = (ground.connection(), Vec::new());
+        let started = Instant::now();
+        for (tick, entries) in (0..).zip(events.entries.chunks((self.rate / TICKS_PER_S) as usize))
+        {
+            let due = started + TICK * tick;
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            let probe = u64::from(tick).is_multiple_of(TICKS_PER_PROBE).then_some(sent.len());
+            let pipeline = written(entries, probe);
+            let now = Instant::now();
+            pipeline.exec(&mut conn).unwrap();
+            sent.extend(probe.map(|_| now));
+        }
+        let took_s = started.elapsed().as_secs_f64();
+        let applied = receiver.join().unwrap();
+        assert_eq!(applied.len(), sent.len());
+        let latencies = applied.iter().zip(&sent).map(|(applied, sent)| *applied - *sent);
+        (latencies.collect(), took_s)
+    }
+
+    fn row(self, mut latencies: Vec<Duration>, took_s: f64, taken: u64) -> Row {
+        latencies.sort();
+        let last = latencies.len() - 1;
+        let ms = |share: f64| latencies[(last as f64 * share).round() as usize].as_secs_f64() * 1e3;
+        let sent = latencies.len() as u64 * TICKS_PER_PROBE * self.rate / TICKS_PER_S;
+        let Roles { workers, janitor } = self.roles;
+        let at_work = if janitor { ", janitor at work" } else { "" };
+        let workers =
+            if workers == 1 { "1 worker".to_owned() } else { format!("{workers} workers") };
+        let taken = if janitor { (taken as f64 / took_s).into() } else { "".into() };
+        Row {
+            name: format!("{} events/s, {workers}{at_work}", self.rate),
+            cells: vec![
+                (sent as f64 / took_s).into(),
+                ms(0.5).into(),
+                ms(0.99).into(),
+                ms(0.999).into(),
+                ms(1.0).into(),
+                (latencies.len() as u64).into(),
+                taken,
+            ],
+        }
+    }
+}
+
+/// Stale members that a janitor would take.
+fn left_to_take(ground: &mut Ground) -> u64 {
+    ground.sum("HLEN", |keys| keys.presence()) + ground.sum("ZCARD", |keys| keys.recent())
+}
+
+/// The moment each probe turned out to be applied.
+fn wait_for_probes(mut conn: Connection, probes: u64) -> Vec<Instant> {
+    let mut applied = Vec::new();
+    for probe in 0..probes {
+        let mut wait = redis::cmd("BZPOPMIN");
+        wait.arg(format!("viewed:probe-{probe}")).arg(PATIENCE_S);
+        let popped: Option<(String, String, f64)> = wait.query(&mut conn).unwrap();
+        assert!(popped.is_some(), "probe {probe} was not applied within {PATIENCE_S} s");
+        applied.push(Instant::now());
+    }
+    applied
+}
+
+/// The entries of a tick, the probe in their middle.
+fn written(entries: &[Entry], probe: Option<usize>) -> redis::Pipeline {
+    let mut pipeline = redis::pipe();
+    for (position, entry) in entries.iter().enumerate() {
+        pipeline.cmd("XADD").arg(STREAM).arg("*");
+        for (name, value) in &entry.fields {
+            pipeline.arg(*name).arg(value);
+        }
+        pipeline.ignore();
+        if let Some(number) = probe.filter(|_| position == entries.len() / 2) {
+            pipeline
+                .cmd("XADD")
+                .arg(STREAM)
+                .arg("*")
+                .arg("type")
+                .arg("view")
+                .arg("user")
+                .arg("probe");
+            pipeline.arg("token").arg(format!("probe-{number}")).arg("item").arg("probe").ignore();
+        }
+    }
+    pipeline
+}

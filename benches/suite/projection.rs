@@ -1,0 +1,79 @@
+//! Rollcall against what it cannot undercut, and against what one would write without it.
+
+use crate::Options;
+use crate::python::Python;
+use crate::report::{Row, Table};
+use crate::subject::{COLUMNS, Subject, interleave};
+use crate::traffic::{Mix, Traffic};
+use crate::way::Way;
+
+const NOTE: &str = "Same run, in turn round by round, each on a server of its own whose state is full. \
+    Rollcall and the plain writers keep the whole state; the plain ones promise nothing. `× floor` compares \
+    server time within each round; the producer's columns are what `XADD` cost, in pipelines of 200.";
+
+pub(crate) fn run(options: &Options) -> Vec<Table> {
+    let python = Python::find();
+    let mut tables = vec![standard(options, &python)];
+    let mixes = [
+        ("Zipf: few users send most", Mix::Zipf, 1),
+        ("Heartbeats alone", Mix::Heartbeats, 1),
+        ("10 events packed in an entry", Mix::Standard, 10),
+        ("50 events packed in an entry", Mix::Standard, 50),
+    ];
+    tables.extend(mixes.map(|(title, mix, pack)| {
+        let mut subjects = candidates(options, mix, pack);
+        table(title, &mut subjects, options, Vec::new())
+    }));
+    tables
+}
+
+fn standard(options: &Options, python: &Result<Python, String>) -> Table {
+    let batch = options.batch;
+    let traffic = || traffic(options, Mix::Standard, 1);
+    let mut subjects = candidates(options, Mix::Standard, 1);
+    let way = Way::Plain { batch: 1 };
+    let events = options.size(4_000, 500);
+    subjects.push(Subject::prepare("redis-rs, a pipeline per event", way, traffic(), events));
+    let mut missing = Vec::new();
+    for (name, batch, events) in [
+        ("redis-py, pipelines of 100", batch.min(100), options.size(15_000, 1_500)),
+        ("redis-py, a pipeline per event", 1, options.size(2_000, 200)),
+    ] {
+        match python {
+            Ok(python) => {
+                let way = Way::Python { python: python.clone(), batch };
+                subjects.push(Subject::prepare(name, way, traffic(), events));
+            }
+            Err(why) => missing.push(Row::not_run(name, why, COLUMNS.len())),
+        }
+    }
+    let mut table = table("Standard mix", &mut subjects, options, missing);
+    if let Ok(python) = python {
+        table.note = format!("{} {}.", table.note, python.version);
+    }
+    table
+}
+
+fn candidates(options: &Options, mix: Mix, pack: usize) -> Vec<Subject> {
+    let batch = options.batch;
+    let events = options.size(60_000, 10_000);
+    let ways = [
+        ("floor: read and acknowledge", Way::Floor { batch }),
+        ("**Rollcall**", Way::rollcall(batch)),
+        ("redis-rs, a pipeline per batch", Way::Plain { batch }),
+    ];
+    let prepare = |(name, way)| Subject::prepare(name, way, traffic(options, mix, pack), events);
+    ways.map(prepare).into()
+}
+
+fn traffic(options: &Options, mix: Mix, pack: usize) -> Traffic {
+    Traffic::new(mix, options.users(), 1, pack)
+}
+
+fn table(title: &str, subjects: &mut [Subject], options: &Options, missing: Vec<Row>) -> Table {
+    interleave(subjects, options.rounds());
+    let (floor, _) = subjects.split_first().unwrap();
+    let mut rows: Vec<Row> = subjects.iter().map(|subject| subject.row(floor)).collect();
+    rows.extend(missing);
+    Table { title: title.to_owned(), note: NOTE.to_owned(), columns: COLUMNS.into(), rows }
+}

@@ -1,0 +1,83 @@
+//! The ways to bring a backlog into state that are compared.
+
+use rollcall::config::{Projection, Projections};
+
+use crate::fleet::{Fleet, Roles};
+use crate::ground::Ground;
+use crate::meter::{Cost, Took, watch};
+use crate::plain::Consumer;
+use crate::python::Python;
+
+#[derive(Clone, Debug)]
+pub(crate) enum Way {
+    /// Reading and acknowledging, nothing else: no way that uses a consumer group costs less.
+    Floor { batch: u32 },
+    /// So many workers of Rollcall, under these settings.
+    Rollcall { workers: usize, flags: Vec<(&'static str, String)> },
+    /// Plain commands from Rust.
+    Plain { batch: u32 },
+    /// Plain commands from Python.
+    Python { python: Python, batch: u32 },
+}
+
+impl Way {
+    /// One worker that keeps everything.
+    pub(crate) fn rollcall(batch: u32) -> Self {
+        Self::Rollcall { workers: 1, flags: vec![("batch", batch.to_string())] }
+    }
+
+    /// One worker that keeps these projections.
+    pub(crate) fn rollcall_with(batch: u32, projections: Projections) -> Self {
+        let names: Vec<&str> = projections.iter().map(Projection::name).collect();
+        let flags = vec![("batch", batch.to_string()), ("projections", names.join(","))];
+        Self::Rollcall { workers: 1, flags }
+    }
+
+    /// The same state by the quickest way to it; nothing for the floor, which keeps none.
+    pub(crate) fn warming(&self) -> Option<Self> {
+        match self {
+            Self::Floor { .. } => None,
+            Self::Rollcall { .. } => Some(self.clone()),
+            Self::Plain { .. } | Self::Python { .. } => Some(Self::Plain { batch: 100 }),
+        }
+    }
+
+    /// Whether it keeps that state.
+    pub(crate) fn keeps(&self, projection: Projection) -> bool {
+        match self {
+            Self::Floor { .. } => false,
+            Self::Plain { .. } | Self::Python { .. } => true,
+            Self::Rollcall { flags, .. } => {
+                let named = flags.iter().find(|(name, _)| *name == "projections");
+                named
+                    .is_none_or(|(_, names)| names.split(',').any(|name| name == projection.name()))
+            }
+        }
+    }
+
+    /// Brings everything in the streams into the state: what it cost.
+    pub(crate) fn drain(&self, ground: &mut Ground, events: u64) -> Cost {
+        let server_before_s = ground.server_cpu_s();
+        let took = self.run(ground);
+        Cost { events, took, server_s: ground.server_cpu_s() - server_before_s }
+    }
+
+    fn run(&self, ground: &mut Ground) -> Took {
+        match self {
+            Self::Floor { batch } => {
+                watch(|| Consumer::new(ground.connection(), *batch).acknowledge_all())
+            }
+            Self::Plain { batch } => {
+                watch(|| Consumer::new(ground.connection(), *batch).write_all())
+            }
+            Self::Python { python, batch } => python.write_all(ground.port(), *batch),
+            Self::Rollcall { workers, flags } => {
+                let config = ground.config(flags);
+                watch(|| {
+                    let fleet = Fleet::start(&config, Roles { workers: *workers, janitor: false });
+                    ground.wait_until_drained(&fleet);
+                })
+            }
+        }
+    }
+}
