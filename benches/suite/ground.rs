@@ -8,7 +8,6 @@ use rollcall::config::{Config, Gathered};
 use rollcall::key::Keys;
 use rollcall::redis::private_server::{Options, PrivateServer};
 
-use crate::fleet::Fleet;
 use crate::machine::pin_server;
 use crate::traffic::event::Entry;
 
@@ -126,12 +125,13 @@ impl Ground {
         Some(sum)
     }
 
-    /// Waits until everything is acknowledged. Asks seldom, as every question costs the server as
-    /// much as some events: after half of the time that seems to be left.
-    pub(crate) fn wait_until_drained(&mut self, fleet: &Fleet) {
+    /// Waits until everything is acknowledged; `check` fails if those at work have given up. Asks
+    /// seldom, as every question costs the server as much as some events: after half of the time that
+    /// seems to be left.
+    pub(crate) fn wait_until_drained(&mut self, mut check: impl FnMut()) {
         let (started, mut first) = (Instant::now(), None);
         loop {
-            fleet.check();
+            check();
             assert!(started.elapsed() < PATIENCE, "still a backlog of {:?}", self.backlog());
             let left = self.backlog();
             if left == Some(0) {

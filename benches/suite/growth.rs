@@ -46,7 +46,7 @@ fn with_backlog(options: &Options) -> Table {
 
 fn with_workers(options: &Options) -> Table {
     let prepare = |partitions: u16, workers: usize| {
-        let traffic = Traffic::new(Mix::Standard, options.users(), partitions, 1);
+        let traffic = Traffic::new(Mix::Standard, options.users() / 4, partitions, 1);
         let flags = vec![("batch", options.batch.to_string())];
         let way = Way::Rollcall { workers, flags };
         let plural =
@@ -61,7 +61,7 @@ fn with_workers(options: &Options) -> Table {
     let mut subjects: Vec<Subject> =
         [1, 4, 16].into_iter().flat_map(|p| [1, 2, 4].map(|w| prepare(p, w))).collect();
     interleave(&mut subjects, options.rounds());
-    let note = "One server. Each worker is a thread with a runtime of its own; all share the clients' core.";
+    let note = "One server. Each worker is a thread with a runtime of its own; all share the clients' core. A quarter of the users.";
     table("With workers and partitions", note, &subjects)
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn run(options: &Options) -> Vec<Table> {
         title: "Latency from XADD to applied".to_owned(),
         note: "Milliseconds, seen by a client that waits in BZPOPMIN for the key that applying a probe makes \
                (500 probes a second). The janitor, where it is at work, takes stale presence entries and \
-               tokens over the cap all the time."
+               tokens over the cap all the time. A quarter of the users."
             .to_owned(),
         columns: vec!["events/s reached", "p50", "p99", "p99.9", "max", "probes", "taken/s by the janitor"],
         rows,
@@ -59,19 +59,20 @@ impl Case {
         let seconds = options.size(8, 1);
         let flags = vec![("batch", options.batch.to_string()), ("recent-cap", "1000".to_owned())];
         let way = Way::Rollcall { workers: 1, flags: flags.clone() };
-        let traffic = Traffic::new(Mix::Standard, options.users(), 1, 1);
+        let users = options.users() / 4;
+        let traffic = Traffic::new(Mix::Standard, users, 1, 1);
         let mut ground = Subject::prepare("latency", way, traffic, 0).ground;
         if self.roles.janitor {
             let many = options.size(1_000_000, 100_000);
             Load::Presence.fill(&mut ground, many, 0);
             Load::Tokens.fill(&mut ground, many, 0);
         }
-        let before = left_to_take(&mut ground);
+        let before = members(&mut ground);
         let fleet = Fleet::start(&ground.config(&flags), self.roles);
-        let (sent, took_s) = self.send_and_wait(&ground, options.users(), seconds);
-        ground.wait_until_drained(&fleet);
+        let (sent, took_s) = self.send_and_wait(&ground, users, seconds);
+        ground.wait_until_drained(|| fleet.check());
         drop(fleet);
-        let taken = before.saturating_sub(left_to_take(&mut ground));
+        let taken = before.saturating_sub(members(&mut ground));
         assert!(taken > 0 || !self.roles.janitor, "the janitor took nothing");
         self.row(sent, took_s, taken)
     }
@@ -111,11 +112,14 @@ impl Case {
         let at_work = if janitor { ", janitor at work" } else { "" };
         let workers =
             if workers == 1 { "1 worker".to_owned() } else { format!("{workers} workers") };
+        let reached = sent as f64 / took_s;
+        // Latency at another rate is another figure: the row must say so itself.
+        let missed = if reached < 0.95 * self.rate as f64 { " (**not reached**)" } else { "" };
         let taken = if janitor { (taken as f64 / took_s).into() } else { "".into() };
         Row {
-            name: format!("{} events/s, {workers}{at_work}", self.rate),
+            name: format!("{} events/s{missed}, {workers}{at_work}", self.rate),
             cells: vec![
-                (sent as f64 / took_s).into(),
+                reached.into(),
                 ms(0.5).into(),
                 ms(0.99).into(),
                 ms(0.999).into(),
@@ -127,8 +131,8 @@ impl Case {
     }
 }
 
-/// Stale members that a janitor would take.
-fn left_to_take(ground: &mut Ground) -> u64 {
+/// Members of the structures that were filled for the janitor.
+fn members(ground: &mut Ground) -> u64 {
     ground.sum("HLEN", |keys| keys.presence()) + ground.sum("ZCARD", |keys| keys.recent())
 }
 

@@ -4,7 +4,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use crate::Options;
-use crate::fleet::{Fleet, Roles};
 use crate::ground::Ground;
 use crate::machine::lines_of;
 use crate::report::{Row, Table};
@@ -59,9 +58,8 @@ fn of_a_worker(options: &Options) -> Table {
         ground.add(&source.batch(50_000).entries);
     }
     let started = Instant::now();
-    let worker = Worker::start(ground, options.batch);
-    let idle = Fleet::start(&ground.config(&[]), Roles { workers: 0, janitor: false });
-    ground.wait_until_drained(&idle);
+    let mut worker = Worker::start(ground, options.batch);
+    ground.wait_until_drained(|| worker.check());
     let took_s = started.elapsed().as_secs_f64();
     let (now, peak) = (worker.status_mib("VmRSS"), worker.status_mib("VmHWM"));
     worker.end();
@@ -87,6 +85,11 @@ impl Worker {
         command.args(["worker", "--redis-url", &ground.url(), "--http", "off"]);
         command.args(["--batch", &batch.to_string(), "--log", "error"]);
         Self(command.stdin(Stdio::null()).spawn().unwrap())
+    }
+
+    fn check(&mut self) {
+        let ended = self.0.try_wait().unwrap();
+        assert!(ended.is_none(), "the worker ended by itself: {ended:?}");
     }
 
     fn status_mib(&self, name: &str) -> Option<f64> {

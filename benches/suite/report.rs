@@ -71,7 +71,8 @@ impl Spread {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         let (first, last) = (values.first().unwrap(), values.last().unwrap());
-        Self { median: values[values.len() / 2], min: *first, max: *last }
+        let middle = [values[(values.len() - 1) / 2], values[values.len() / 2]];
+        Self { median: f64::midpoint(middle[0], middle[1]), min: *first, max: *last }
     }
 }
 

@@ -4,7 +4,11 @@
 #[allow(dead_code, reason = "the program writes in more forms than are measured here")]
 #[path = "../../workers/load/event.rs"]
 pub(crate) mod event;
-#[allow(dead_code, unused_imports, reason = "the program names more, and its tests are no tests here")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the program names more, and its tests are no tests here"
+)]
 #[path = "../../workers/load/names.rs"]
 mod names;
 #[allow(dead_code, reason = "producers of the program share the users out; here is one")]

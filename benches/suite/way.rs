@@ -75,7 +75,7 @@ impl Way {
                 let config = ground.config(flags);
                 watch(|| {
                     let fleet = Fleet::start(&config, Roles { workers: *workers, janitor: false });
-                    ground.wait_until_drained(&fleet);
+                    ground.wait_until_drained(|| fleet.check());
                 })
             }
         }

@@ -106,10 +106,11 @@ fn every_file_fits_one_s_head() {
 
 #[test]
 fn every_file_says_what_it_is() {
-    let silent = sources(&["src", "workers", "tests", "benches"], &["rs"]).into_iter().filter(|file| {
-        let first = file.text.lines().next().unwrap_or_default();
-        first.strip_prefix("//! ").is_none_or(|text| text.len() < 10)
-    });
+    let silent =
+        sources(&["src", "workers", "tests", "benches"], &["rs"]).into_iter().filter(|file| {
+            let first = file.text.lines().next().unwrap_or_default();
+            first.strip_prefix("//! ").is_none_or(|text| text.len() < 10)
+        });
     let silent: Vec<_> = silent.map(|file| file.path).collect();
     expect_none("begin with `//!` and say what the file is", &silent);
     let mute = sources(&["src"], &["lua"]).into_iter().filter(|file| {
