@@ -1,5 +1,7 @@
 //! The scripts and how they are called: by digest, loaded again whenever the server has lost them.
 
+use std::sync::LazyLock;
+
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult, Value};
 
@@ -18,7 +20,6 @@ const GIANT: &str = include_str!("lua/giant.lua");
 pub struct Scripts {
     keys: Vec<String>,
     settings: Vec<String>,
-    digests: [String; 4],
 }
 
 /// Which script.
@@ -50,25 +51,24 @@ impl Script {
     }
 
     /// The SHA-1 under which a server knows the script.
-    fn digest(self) -> String {
-        redis::Script::new(&self.source()).get_hash().to_owned()
+    fn digest(self) -> &'static str {
+        static DIGESTS: LazyLock<[String; 4]> = LazyLock::new(|| {
+            Script::ALL.map(|script| redis::Script::new(&script.source()).get_hash().to_owned())
+        });
+        &DIGESTS[self as usize]
     }
 }
 
 impl Scripts {
     /// The scripts for one partition of a deployment.
     pub fn new(deployment: &Deployment, keys: &Keys) -> Self {
-        Self {
-            keys: declared_keys(&deployment.stream, keys),
-            settings: settings(deployment),
-            digests: Script::ALL.map(Script::digest),
-        }
+        Self { keys: declared_keys(&deployment.stream, keys), settings: settings(deployment) }
     }
 
     /// A call of a script up to its settings: what it does itself comes after.
     pub fn call(&self, script: Script, epoch: &str) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
-        command.arg(self.digests[script as usize].as_str()).arg(self.keys.len());
+        command.arg(script.digest()).arg(self.keys.len());
         for key in &self.keys {
             command.arg(key);
         }

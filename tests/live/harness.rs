@@ -20,13 +20,15 @@ use rollcall::redis::stream::StreamReader;
 use rollcall::redis::sweep::Sweeper;
 
 use crate::support::dump;
-use crate::support::model::{Model, Settings};
+use crate::support::model::{Model, Settings, State};
 
 pub const CONSUMER: &str = "test";
 
 pub struct Deployment {
     pub server: PrivateServer,
     pub config: Config,
+    /// When the server was there; nothing was applied before.
+    started_ms: u64,
 }
 
 impl Deployment {
@@ -40,7 +42,8 @@ impl Deployment {
         let url = server.url();
         let all = flags.iter().copied().chain([("redis-url", url.as_str())]);
         let config = Config::resolve(&Gathered::from_flags(all).unwrap()).unwrap();
-        Self { server, config }
+        let started_ms = dump::server_now(&mut dump::connect(&url));
+        Self { server, config, started_ms }
     }
 
     pub fn connection(&self) -> Connection {
@@ -59,7 +62,7 @@ impl Deployment {
         self.keys(partition).named(&self.config.deployment.stream)
     }
 
-    fn rules(&self) -> Rules {
+    pub fn rules(&self) -> Rules {
         let deployment = &self.config.deployment;
         Rules {
             limits: deployment.limits.clone(),
@@ -108,20 +111,15 @@ impl Deployment {
     /// changes with the state they lead to.
     pub async fn verify(&self, what: &str) {
         for partition in 0..self.partitions() {
-            self.sweep(partition).await;
             let mut conn = self.connection();
             let keys = self.keys(partition);
-            let entries = read_stream(&mut conn, &self.stream(partition));
-            let now = dump::server_now(&mut conn);
             let mut model = self.model(partition);
-            entries.iter().for_each(|entry| model.apply_entry(entry, now));
-            let found = dump::dump(&mut conn, &keys);
-            let differences = dump::diff(&model.state(now), &found);
-            assert!(
-                differences.is_empty(),
-                "{what}, partition {partition}:\n{}",
-                differences.join("\n")
-            );
+            let entries = read_stream(&mut conn, &self.stream(partition));
+            entries.iter().for_each(|entry| model.apply_entry(entry, self.started_ms));
+            let mut connection = self.async_connection(partition).await;
+            let found = settle(&mut connection, &mut conn, &self.sweeper(partition), &model)
+                .await
+                .unwrap_or_else(|fault| panic!("{what}, partition {partition}:\n{fault}"));
             let letters = dump::dead_letters(&mut conn, &keys);
             assert_eq!(dump::dead(&letters), model.dead(), "{what}: dead letters");
             dump::check_changes(&dump::changes(&mut conn, &keys), &found, &keys)
@@ -129,17 +127,9 @@ impl Deployment {
         }
     }
 
-    /// Sweeps everything until nothing is left to take.
-    pub async fn sweep(&self, partition: u16) {
+    fn sweeper(&self, partition: u16) -> Sweeper {
         let keys = self.keys(partition);
-        let sweeper = Sweeper::new(&self.config.deployment, &keys, &self.config.janitor, 600_000);
-        let mut conn = self.async_connection(partition).await;
-        for sweep in sweeps() {
-            let rounds = if sweep.kind == SweepKind::Walk { 50 } else { 1 };
-            for _ in 0..rounds {
-                while sweeper.sweep(&mut conn, sweep.name, 100).await.unwrap().more {}
-            }
-        }
+        Sweeper::new(&self.config.deployment, &keys, &self.config.janitor, 600_000)
     }
 
     pub async fn async_connection(&self, partition: u16) -> MultiplexedConnection {
@@ -169,6 +159,44 @@ impl Deployment {
         let fold =
             FoldSettings { rules: self.rules(), projections: deployment.projections, partition };
         Script { applier: Applier::new(&deployment, &keys, epoch), connection, fold }
+    }
+}
+
+/// Sweeps everything until nothing is left to take.
+async fn sweep_all(connection: &mut MultiplexedConnection, sweeper: &Sweeper) {
+    for sweep in sweeps() {
+        // A walk may have stopped anywhere: to its end, then once around.
+        let rounds = if sweep.kind == SweepKind::Walk { 2 } else { 1 };
+        for _ in 0..rounds {
+            while sweeper.sweep(connection, sweep.name, 1000).await.unwrap().more {}
+        }
+    }
+}
+
+/// Sweeps a partition and compares it with its model at one instant: again, until nothing that the model
+/// knows expired between the first sweep and the look. Returns what was found.
+///
+/// # Errors
+/// How it differs.
+pub async fn settle(
+    connection: &mut MultiplexedConnection,
+    conn: &mut Connection,
+    sweeper: &Sweeper,
+    model: &Model,
+) -> Result<State, String> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        // The server keeps a key through the millisecond at which it expires.
+        let before = dump::server_now(conn) - 1;
+        sweep_all(connection, sweeper).await;
+        let found = dump::dump(conn, &model.keys());
+        let after = dump::server_now(conn);
+        let (expected, open) = (model.state(after), model.open(after));
+        if model.state(before) == expected && model.open(before) == open {
+            let differences = dump::diff(&expected, &open, &found);
+            return if differences.is_empty() { Ok(found) } else { Err(differences.join("\n")) };
+        }
+        assert!(Instant::now() < deadline, "something expires all the time");
     }
 }
 

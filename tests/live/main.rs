@@ -9,6 +9,7 @@ mod harness;
 mod hostile;
 mod janitor;
 mod process;
+mod property;
 mod query;
 mod readers;
 mod roles;

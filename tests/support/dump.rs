@@ -6,14 +6,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(dead_code, missing_docs, unreachable_pub, unused_imports)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use redis::{Cmd, Connection, FromRedisValue};
 use rollcall::entry::{EntryId, Field};
 use rollcall::key::Keys;
 
 use super::model::{Bytes, Dead, State, Value, score_text};
-pub use super::model::{Change, check_changes, diff};
+pub use super::model::{Change, check_changes, check_transitions, diff};
 
 /// One dead letter, whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,47 +60,43 @@ pub fn dump(conn: &mut Connection, keys: &Keys) -> State {
         keys.dead(),
         keys.named("rollcall:events"),
     ];
-    let mut names = names(conn, keys.base().as_bytes());
-    names.retain(|name| others.iter().all(|other| other.as_bytes() != name.as_slice()));
-    let with_content = |name: Bytes| content(conn, &name).map(|content| (name, content));
-    names.into_iter().filter_map(with_content).collect()
+    let mut found: Vec<(Bytes, String, Vec<Bytes>, i64)> =
+        ask(conn, &[b"EVAL", DUMP.as_bytes(), b"0", keys.base().as_bytes()]);
+    found.retain(|(name, ..)| others.iter().all(|other| other.as_bytes() != name.as_slice()));
+    let content =
+        |(name, kind, words, expiry)| (name, (value(kind, words), u64::try_from(expiry).ok()));
+    found.into_iter().map(content).collect()
 }
 
-/// All names that begin so; compared here, because a pattern would read `[` and `*` its own way.
-fn names(conn: &mut Connection, beginning: &[u8]) -> BTreeSet<Bytes> {
-    let mut found = BTreeSet::new();
-    let mut cursor = String::from("0");
-    loop {
-        let (next, page): (String, Vec<Bytes>) = ask(conn, &["SCAN", &cursor, "COUNT", "1000"]);
-        found.extend(page.into_iter().filter(|name| name.starts_with(beginning)));
-        if next == "0" {
-            return found;
-        }
-        cursor = next;
+/// All keys whose names begin so, at one instant: name, type, what is in it, expiry. The beginning is
+/// compared here, because a pattern would read `[` and `*` its own way.
+const DUMP: &str = r"
+local read = {
+  string = function(name) return { redis.call('GET', name) } end,
+  hash = function(name) return redis.call('HGETALL', name) end,
+  set = function(name) return redis.call('SMEMBERS', name) end,
+  zset = function(name) return redis.call('ZRANGE', name, 0, -1, 'WITHSCORES') end,
+}
+local found = {}
+for _, name in ipairs(redis.call('KEYS', '*')) do
+  local kind = redis.call('TYPE', name).ok
+  if string.sub(name, 1, #ARGV[1]) == ARGV[1] then
+    local words = read[kind] and read[kind](name) or {}
+    found[#found + 1] = { name, kind, words, redis.call('PEXPIRETIME', name) }
+  end
+end
+return found";
+
+fn value(kind: String, words: Vec<Bytes>) -> Value {
+    let pairs = || words.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone()));
+    let score = |text: Bytes| score_text(String::from_utf8(text).unwrap().parse().unwrap());
+    match kind.as_str() {
+        "string" => Value::Str(words.concat()),
+        "hash" => Value::Hash(pairs().collect()),
+        "set" => Value::Set(words.into_iter().collect()),
+        "zset" => Value::Zset(pairs().map(|(member, text)| (member, score(text))).collect()),
+        _ => Value::Other(kind),
     }
-}
-
-/// A key's value and expiry; `None` if it expired meanwhile.
-fn content(conn: &mut Connection, name: &[u8]) -> Option<(Value, Option<u64>)> {
-    let kind: String = ask(conn, &[b"TYPE", name]);
-    let value = match kind.as_str() {
-        "none" => return None,
-        "string" => Value::Str(ask::<Option<Bytes>>(conn, &[b"GET", name])?),
-        "hash" => Value::Hash(ask(conn, &[b"HGETALL", name])),
-        "set" => Value::Set(ask(conn, &[b"SMEMBERS", name])),
-        "zset" => Value::Zset(sorted_set(conn, name)),
-        other => Value::Other(other.to_owned()),
-    };
-    match ask::<i64>(conn, &[b"PEXPIRETIME", name]) {
-        -2 => None,
-        expiry => Some((value, u64::try_from(expiry).ok())),
-    }
-}
-
-fn sorted_set(conn: &mut Connection, name: &[u8]) -> BTreeMap<Bytes, String> {
-    let words: [&[u8]; 5] = [b"ZRANGE", name, b"0", b"-1", b"WITHSCORES"];
-    let members: Vec<(Bytes, f64)> = ask(conn, &words);
-    members.into_iter().map(|(member, score)| (member, score_text(score))).collect()
 }
 
 /// All changes that are there, in order.

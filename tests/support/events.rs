@@ -6,12 +6,12 @@ use rollcall::entry::Field;
 use rollcall::key::partition_of;
 use serde_json::{Map, Value, json};
 
-const USERS: [&str; 7] = ["alice", "bob", "a|b", "a%7Cb", "x/{y}", "new\nline", "nul\0"];
-const IPS: [&str; 4] = ["", "10.0.0.7", "10.0.0.8", "b|c"];
-const TOKENS: [&str; 6] = ["t1", "t2", "t3", "t|4", "t{5}", "%"];
-const SIDS: [&str; 5] = ["s1", "s2", "s|3", "s{4}", "s 5"];
-const DOCS: [&str; 4] = ["d1", "d:2", "d|3", "a:users"];
-const CONNECTIONS: [&str; 3] = ["", "c1", "c|2"];
+pub const USERS: [&str; 7] = ["alice", "bob", "a|b", "a%7Cb", "x/{y}", "new\nline", "nul\0"];
+pub const IPS: [&str; 4] = ["", "10.0.0.7", "10.0.0.8", "b|c"];
+pub const TOKENS: [&str; 6] = ["t1", "t2", "t3", "t|4", "t{5}", "%"];
+pub const SIDS: [&str; 5] = ["s1", "s2", "s|3", "s{4}", "s 5"];
+pub const DOCS: [&str; 4] = ["d1", "d:2", "d|3", "a:users"];
+pub const CONNECTIONS: [&str; 3] = ["", "c1", "c|2"];
 const TYPES: [&str; 6] = ["heartbeat", "login", "logout", "view", "session", "document"];
 
 /// Random events around one instant.

@@ -8,16 +8,13 @@ use rollcall::redis::private_server::Options;
 use super::command;
 use crate::process::Worker;
 use crate::scene::{SOON, Scene, Traffic, in_parallel};
+use crate::support::{rounds, seed};
 
 /// Everything that leaves the guarantee whole, in random order. For a longer hunt
 /// `ROLLCALL_TEST_SEED` and `ROLLCALL_TEST_ROUNDS` say which and how many.
 #[test]
 fn random_trouble_leaves_the_guarantee_whole() {
-    let variable = |name: &str, default: u64| {
-        std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
-    };
-    let first = variable("ROLLCALL_TEST_SEED", 1);
-    let seeds: Vec<u64> = (first..).take(variable("ROLLCALL_TEST_ROUNDS", 2) as usize).collect();
+    let seeds: Vec<u64> = (seed()..).take(rounds(2) as usize).collect();
     for two in seeds.chunks(2) {
         in_parallel(two, |seed| round(*seed));
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rollcall::key::{Keys, unescape};
 
 use super::diff::shown;
-use super::{Bytes, EITHER, State, Value};
+use super::{Bytes, State, Value};
 
 /// One change: its fields.
 pub type Change = BTreeMap<String, Bytes>;
@@ -92,54 +92,76 @@ fn check_counts(changes: &[Change], state: &State, keys: &Keys) -> Result<(), St
 /// The last change of each subject says what the state says.
 fn check_last(
     last: &BTreeMap<Subject, bool>,
-    present: &BTreeMap<Subject, Option<bool>>,
+    present: &BTreeSet<Subject>,
     is_complete: bool,
 ) -> Result<(), String> {
-    for subject in last.keys().chain(present.keys()) {
-        let (said, is) = (last.get(subject), present.get(subject).copied().unwrap_or(Some(false)));
-        let agrees = match (said, is) {
-            (_, None) => true,
-            (Some(said), Some(is)) => *said == is,
-            (None, Some(is)) => !is || !is_complete,
-        };
-        if !agrees {
-            let (kind, names) = subject;
-            let names: Vec<_> = names.iter().map(|name| shown(name)).collect();
-            let names = names.join(", ");
+    for subject in last.keys().chain(present) {
+        let (said, is) = (last.get(subject), present.contains(subject));
+        if said.map_or(is && is_complete, |said| *said != is) {
+            let subject = named(subject);
             return Err(format!(
-                "the last change of {kind} {names} begins it: {said:?}; in the state: {is:?}"
+                "the last change of {subject} begins it: {said:?}; in the state: {is}"
             ));
         }
     }
     Ok(())
 }
 
-/// What the state says is there; `None` where both are right.
-fn present(state: &State, keys: &Keys) -> BTreeMap<Subject, Option<bool>> {
-    let mut present = BTreeMap::new();
+/// Checks that the changes of one call are what differs between the state before and after it.
+///
+/// # Errors
+/// The first change that is none, or a difference without its change.
+pub fn check_transitions(
+    before: &State,
+    after: &State,
+    changes: &[Change],
+    keys: &Keys,
+) -> Result<(), String> {
+    let (before, after) = (present(before, keys), present(after, keys));
+    let mut silent: BTreeSet<_> = before.symmetric_difference(&after).cloned().collect();
+    for change in changes {
+        let (subject, begins) = subject(change)?;
+        if !silent.remove(&subject) || after.contains(&subject) != begins {
+            return Err(format!("no transition: {}", described(change)));
+        }
+    }
+    match silent.first() {
+        Some(subject) => Err(format!("a transition without its change: {}", named(subject))),
+        None => Ok(()),
+    }
+}
+
+fn named((kind, names): &Subject) -> String {
+    let names: Vec<_> = names.iter().map(|name| shown(name)).collect();
+    format!("{kind} {}", names.join(", "))
+}
+
+/// What the state says is there.
+fn present(state: &State, keys: &Keys) -> BTreeSet<Subject> {
+    let mut present = BTreeSet::new();
     let fields = |key: String| match state.get(key.as_bytes()) {
         Some((Value::Hash(fields), _)) => fields.clone(),
         _ => BTreeMap::new(),
     };
     for field in fields(keys.presence()).into_keys() {
-        present.insert(("online", split(&field)), Some(true));
+        present.insert(("online", split(&field)));
     }
     for token in fields(keys.login()).into_keys() {
-        present.insert(("login", vec![token]), Some(true));
+        present.insert(("login", vec![token]));
     }
     for sid in fields(keys.sessions()).into_keys() {
-        present.insert(("session_started", vec![sid]), Some(true));
+        present.insert(("session_started", vec![sid]));
     }
     for (doc, users) in documents(state, keys) {
         for user in users {
-            present.insert(("document_joined", vec![doc.clone(), user]), Some(true));
+            present.insert(("document_joined", vec![doc.clone(), user]));
         }
     }
-    for (field, level) in fields(keys.docs_levels()) {
+    for field in fields(keys.docs_levels()).into_keys() {
         let field = String::from_utf8(field).unwrap();
         let [up, _, doc]: [&str; 3] = field.splitn(3, ':').collect::<Vec<_>>().try_into().unwrap();
         let names = vec![unescape(doc).as_bytes().to_vec(), up.as_bytes().to_vec()];
-        present.insert(("threshold_reached", names), (level != EITHER).then_some(true));
+        present.insert(("threshold_reached", names));
     }
     present
 }

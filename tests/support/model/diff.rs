@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Bytes, EITHER, State, Value};
+use super::open::{Open, field_of, member_of, score_of, string_of};
+use super::{Bytes, State, Value};
 
 /// Lines a difference has at most.
 const MAX_LINES: usize = 20;
 /// Characters of a value that are shown.
 const MAX_SHOWN: usize = 160;
 
-/// How `found` differs from `expected`; empty if it does not. A level of [`EITHER`] may be there or
-/// not.
-pub fn diff(expected: &State, found: &State) -> Vec<String> {
+/// How `found` differs from `expected` and from all else that is right; empty if it does not.
+pub fn diff(expected: &State, open: &Open, found: &State) -> Vec<String> {
     let mut lines = Vec::new();
     for name in union(expected, found) {
         let key = shown(name);
@@ -21,13 +21,13 @@ pub fn diff(expected: &State, found: &State) -> Vec<String> {
                     let [expected, found] = [expected.1, found.1].map(instant);
                     lines.push(format!("{key}: expected {expected}, found {found}"));
                 }
-                (parts(&expected.0), parts(&found.0))
+                (parts(name, &expected.0), parts(name, &found.0))
             }
-            (Some(expected), None) => (parts(&expected.0), BTreeMap::new()),
-            (None, Some(found)) => (BTreeMap::new(), parts(&found.0)),
+            (Some(expected), None) => (parts(name, &expected.0), BTreeMap::new()),
+            (None, Some(found)) => (BTreeMap::new(), parts(name, &found.0)),
             (None, None) => continue,
         };
-        lines.extend(diff_parts(&values.0, &values.1).map(|line| format!("{key}{line}")));
+        lines.extend(diff_parts(&values.0, open, &values.1));
     }
     if lines.len() > MAX_LINES {
         let more = lines.len() - (MAX_LINES - 1);
@@ -38,31 +38,31 @@ pub fn diff(expected: &State, found: &State) -> Vec<String> {
 }
 
 /// A value as its parts by name, so that any two values can be compared.
-fn parts(value: &Value) -> BTreeMap<String, Bytes> {
-    let field = |name: &Bytes| format!("[{}]", shown(name));
+fn parts(key: &Bytes, value: &Value) -> BTreeMap<String, Bytes> {
     match value {
-        Value::Str(text) => BTreeMap::from([(" string".to_owned(), text.clone())]),
-        Value::Hash(fields) => fields.iter().map(|(n, v)| (field(n), v.clone())).collect(),
+        Value::Str(text) => BTreeMap::from([(string_of(key), text.clone())]),
+        Value::Hash(fields) => fields.iter().map(|(n, v)| (field_of(key, n), v.clone())).collect(),
         Value::Set(members) => {
-            members.iter().map(|m| (format!(" member {}", shown(m)), b"there".to_vec())).collect()
+            members.iter().map(|m| (member_of(key, m), b"there".to_vec())).collect()
         }
         Value::Zset(members) => {
-            let score =
-                |(m, s): (&Bytes, &String)| (format!(" score of {}", shown(m)), s.clone().into());
-            members.iter().map(score).collect()
+            members.iter().map(|(m, s)| (score_of(key, m), s.clone().into())).collect()
         }
-        Value::Other(kind) => BTreeMap::from([(" type".to_owned(), kind.clone().into())]),
+        Value::Other(kind) => {
+            BTreeMap::from([(format!("{} type", shown(key)), kind.clone().into())])
+        }
     }
 }
 
 fn diff_parts<'a>(
     expected: &'a BTreeMap<String, Bytes>,
+    open: &'a Open,
     found: &'a BTreeMap<String, Bytes>,
 ) -> impl Iterator<Item = String> + 'a {
-    let differ = |name: &&String| match (expected.get(*name), found.get(*name)) {
-        (Some(expected), None) => expected != EITHER,
-        (Some(expected), Some(found)) if expected == EITHER => found != b"1" && found != EITHER,
-        (expected, found) => expected != found,
+    let differ = |name: &&String| {
+        let found = found.get(*name);
+        expected.get(*name) != found
+            && !open.get(*name).is_some_and(|allowed| found.is_none_or(|f| allowed.contains(f)))
     };
     let describe = |value: Option<&Bytes>| value.map_or("nothing".to_owned(), |value| shown(value));
     union(expected, found).into_iter().filter(differ).map(move |name| {

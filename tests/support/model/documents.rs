@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use rollcall::key::{escape, join};
 
 use super::facts::{Connection, What};
+use super::open::{Open, allow, field_of};
 use super::state::{put, put_field, put_member, put_score, whole};
-use super::{EITHER, Fold, State};
+use super::{Fold, State};
 
 /// The last word of each connection, joined or left, until it is too old.
 pub(super) fn connections(fold: &Fold<'_>, state: &mut State) {
@@ -30,17 +31,31 @@ pub(super) fn users(fold: &Fold<'_>, state: &mut State) {
     }
 }
 
-/// A threshold is reached at `up` users or more, not at `down` or fewer; in between it depends on
-/// how the count came there.
+/// A threshold is reached at `up` users or more, not at `down` or fewer.
 pub(super) fn levels(fold: &Fold<'_>, state: &mut State) {
     for (doc, users) in active_users(fold) {
         let count = users.len() as u64;
-        for (up, down) in fold.settings.thresholds.iter().filter(|(_, down)| count > *down) {
-            let level = if count >= *up { b"1" } else { EITHER };
-            let field = format!("{up}:{down}:{}", escape(doc));
-            put_field(state, fold.keys.docs_levels(), &field, level);
+        for (up, down) in fold.settings.thresholds.iter().filter(|(up, _)| count >= *up) {
+            put_field(state, fold.keys.docs_levels(), &level(*up, *down, doc), "1");
         }
     }
+}
+
+/// Strictly between `down` and `up` a level depends on how the count came there.
+pub(super) fn open_levels(fold: &Fold<'_>, open: &mut Open) {
+    for (doc, users) in active_users(fold) {
+        let count = users.len() as u64;
+        for (up, down) in &fold.settings.thresholds {
+            if count > *down && count < *up {
+                let field = level(*up, *down, doc);
+                allow(open, field_of(&fold.keys.docs_levels(), &field), ["1"]);
+            }
+        }
+    }
+}
+
+fn level(up: u64, down: u64, doc: &str) -> String {
+    format!("{up}:{down}:{}", escape(doc))
 }
 
 /// Each document's active users with their joined connections.

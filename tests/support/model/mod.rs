@@ -6,8 +6,9 @@
 //! decoder, the event types and the key names. Simple before fast.
 //!
 //! It assumes that every entry is finished when `state` is asked for, and it is the state *after a
-//! full sweep*. What depends on the schedule by its nature it answers with the ideal: counts of the ranking
-//! and viewed items as if nothing had ever been evicted, session data as if no touch came too late.
+//! full sweep*. What depends on the schedule by its nature it answers with the ideal (counts of the ranking
+//! and viewed items as if nothing had ever been evicted, session data as if no touch came too late), and
+//! `open` says what else is right there.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(dead_code, missing_docs, unreachable_pub, unused_imports)]
 
@@ -15,6 +16,7 @@ mod changes;
 mod diff;
 mod documents;
 mod facts;
+mod open;
 mod sessions;
 mod settings;
 mod state;
@@ -32,11 +34,12 @@ use rollcall::decode::decode;
 use rollcall::entry::{Entry, EntryId};
 use rollcall::key::Keys;
 
-pub use changes::{Change, check_changes};
+pub use changes::{Change, check_changes, check_transitions};
 pub use diff::diff;
 use facts::{Fact, What};
+pub use open::Open;
 pub use settings::{PROJECTIONS, Settings};
-pub use state::{Bytes, EITHER, State, Value, score_text};
+pub use state::{Bytes, State, Value, score_text};
 
 /// A dead letter: the entry, the reason's name, the place of a packed element.
 pub type Dead = (EntryId, String, Option<usize>);
@@ -59,7 +62,7 @@ impl Model {
         Self { settings, partition, applied, facts, dead }
     }
 
-    /// Applies an entry when the server's clock shows `now_ms`; an entry applied before has no effect.
+    /// Applies an entry when the server's clock shows `now_ms` or later; an entry applied before has no effect.
     pub fn apply_entry(&mut self, entry: &Entry, now_ms: u64) {
         if !self.applied.insert(entry.id) {
             return;
@@ -77,8 +80,7 @@ impl Model {
 
     /// The whole state after a full sweep at `now_ms`.
     pub fn state(&self, now_ms: u64) -> State {
-        let (settings, facts) = (&self.settings, &self.facts);
-        let fold = Fold { settings, facts, keys: self.keys(), now: now_ms };
+        let fold = self.fold(now_ms);
         let mut state = State::new();
         users::online_minutes(&fold, &mut state);
         users::activity(&fold, &mut state);
@@ -93,6 +95,23 @@ impl Model {
         documents::users(&fold, &mut state);
         documents::levels(&fold, &mut state);
         state
+    }
+
+    /// What may stand there instead, where the state depends on the schedule.
+    pub fn open(&self, now_ms: u64) -> Open {
+        let fold = self.fold(now_ms);
+        let mut open = Open::new();
+        tokens::open_tokens(&fold, &mut open);
+        tokens::open_ranking(&fold, &mut open);
+        sessions::open(&fold, &mut open);
+        documents::open_levels(&fold, &mut open);
+        open
+    }
+
+    fn fold(&self, now: u64) -> Fold<'_> {
+        let (settings, facts, keys) = (&self.settings, &self.facts, self.keys());
+        let last_entry_ms = self.applied.last().map_or(0, |id| id.ms);
+        Fold { settings, facts, keys, now, last_entry_ms }
     }
 
     /// The dead letters, in order.
@@ -114,6 +133,8 @@ struct Fold<'a> {
     facts: &'a [Fact],
     keys: Keys,
     now: u64,
+    /// Milliseconds of the greatest id of an entry.
+    last_entry_ms: u64,
 }
 
 impl<'a> Fold<'a> {
@@ -144,7 +165,7 @@ impl<'a> Fold<'a> {
 
     /// Whether the tombstone of an ending in an entry of `entry_ms` is kept.
     fn is_remembered(&self, entry_ms: u64) -> bool {
-        entry_ms >= self.now.saturating_sub(self.settings.horizon_ms)
+        entry_ms >= self.now.min(self.last_entry_ms).saturating_sub(self.settings.horizon_ms)
     }
 }
 

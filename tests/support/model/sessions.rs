@@ -3,16 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::facts::What;
+use super::open::{Open, allow, field_of, string_of};
 use super::state::{put, put_field, put_score, whole};
 use super::{Fold, State};
 
 /// Tombstones: sid → the greatest entry-id milliseconds of an ending, while remembered.
 pub(super) fn ended(fold: &Fold<'_>, state: &mut State) {
-    let endings = fold.greatest(|fact, what| match what {
-        What::SessionEnded { sid } => Some((sid, fact.entry_ms)),
-        _ => None,
-    });
-    for (sid, entry_ms) in endings {
+    for (sid, entry_ms) in endings(fold) {
         if fold.is_remembered(entry_ms) {
             put_score(state, fold.keys.sessions_ended(), sid, whole(entry_ms));
         }
@@ -30,11 +27,7 @@ pub(super) fn active(fold: &Fold<'_>, state: &mut State) {
 /// longer than its own time says.
 pub(super) fn data(fold: &Fold<'_>, state: &mut State) {
     let alive = alive(fold);
-    let latest = fold.greatest(|fact, what| match what {
-        What::Data { sid, data } => Some((sid.as_str(), (fact.t, data))),
-        _ => None,
-    });
-    for (sid, (t, data)) in latest {
+    for (sid, (t, data)) in latest_data(fold) {
         let Some((last_activity, _)) = alive.get(sid) else { continue };
         let expiry = last_activity + fold.settings.session_ttl_ms;
         put(state, format!("{}{sid}", fold.keys.session_data()), data, Some(expiry));
@@ -48,14 +41,51 @@ fn alive<'a>(fold: &Fold<'a>) -> BTreeMap<&'a str, (u64, &'a str)> {
         What::Touched { sid, value } => Some((sid.as_str(), (fact.t, value.as_str()))),
         _ => None,
     });
-    let ended: BTreeSet<&str> = fold
-        .each(|_, what| match what {
-            What::SessionEnded { sid } => Some(sid.as_str()),
-            _ => None,
-        })
-        .collect();
+    let ended = endings(fold);
     latest.retain(|sid, (t, _)| {
-        !ended.contains(sid) && !fold.is_gone(*t + fold.settings.session_ttl_ms)
+        !ended.contains_key(sid) && !fold.is_gone(*t + fold.settings.session_ttl_ms)
     });
     latest
+}
+
+/// The greatest entry-id milliseconds of each session's endings.
+fn endings<'a>(fold: &Fold<'a>) -> BTreeMap<&'a str, u64> {
+    fold.greatest(|fact, what| match what {
+        What::SessionEnded { sid } => Some((sid.as_str(), fact.entry_ms)),
+        _ => None,
+    })
+}
+
+fn latest_data<'a>(fold: &Fold<'a>) -> BTreeMap<&'a str, (u64, &'a str)> {
+    fold.greatest(|fact, what| match what {
+        What::Data { sid, data } => Some((sid.as_str(), (fact.t, data.as_str()))),
+        _ => None,
+    })
+}
+
+/// Data whose own time is over may have gone before a touch came that would have kept it, or may have
+/// come too late itself; and a session whose ending is forgotten may have begun again.
+pub(super) fn open(fold: &Fold<'_>, open: &mut Open) {
+    let ttl_ms = fold.settings.session_ttl_ms;
+    let mut open_data: BTreeSet<_> = latest_data(fold)
+        .into_iter()
+        .filter_map(|(sid, (t, _))| fold.is_gone(t + ttl_ms).then_some(sid))
+        .collect();
+    let mut forgotten = endings(fold);
+    forgotten.retain(|_, entry_ms| !fold.is_remembered(*entry_ms));
+    open_data.extend(forgotten.keys());
+    for (fact, what) in fold.each(|fact, what| Some((fact, what))) {
+        match what {
+            What::Touched { sid, value } if forgotten.contains_key(sid.as_str()) => {
+                allow(open, field_of(fold.keys.sessions(), sid), [value.as_str()]);
+            }
+            What::Data { sid, data } if open_data.contains(sid.as_str()) => {
+                let key = format!("{}{sid}", fold.keys.session_data());
+                allow(open, string_of(key), [data.as_str()]);
+                let version = field_of(fold.keys.session_data_versions(), sid);
+                allow(open, version, [fact.t.to_string()]);
+            }
+            _ => {}
+        }
+    }
 }

@@ -8,9 +8,6 @@ pub type Bytes = Vec<u8>;
 /// Every key → its value and when it expires by itself (epoch milliseconds).
 pub type State = BTreeMap<Bytes, (Value, Option<u64>)>;
 
-/// Stands for the level of a threshold strictly between down and up: `1` and absent are both right.
-pub const EITHER: &[u8] = b"either";
-
 /// The content of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {

@@ -1,18 +1,15 @@
 //! Login tokens, what each viewed, and the ranking of items.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::facts::What;
-use super::state::{put_field, put_score, seconds, whole};
+use super::open::{Open, allow, field_of, score_of};
+use super::state::{put_field, put_score, score_text, seconds, whole};
 use super::{Fold, State, newest};
 
 /// Tombstones: token → the greatest entry-id milliseconds of an ending, while remembered.
 pub(super) fn ended(fold: &Fold<'_>, state: &mut State) {
-    let endings = fold.greatest(|fact, what| match what {
-        What::TokenEnded { token } => Some((token, fact.entry_ms)),
-        _ => None,
-    });
-    for (token, entry_ms) in endings {
+    for (token, entry_ms) in endings(fold) {
         if fold.is_remembered(entry_ms) {
             put_score(state, fold.keys.tokens_ended(), token, whole(entry_ms));
         }
@@ -42,17 +39,17 @@ fn last_users<'a>(fold: &Fold<'a>) -> BTreeMap<&'a str, (u64, &'a str)> {
         What::TokenUsed { token, user } => Some((token.as_str(), (fact.t, user.as_str()))),
         _ => None,
     });
-    let ended = ended_tokens(fold);
-    users.retain(|token, _| !ended.contains(token));
+    let ended = endings(fold);
+    users.retain(|token, _| !ended.contains_key(token));
     users
 }
 
-fn ended_tokens<'a>(fold: &Fold<'a>) -> BTreeSet<&'a str> {
-    fold.each(|_, what| match what {
-        What::TokenEnded { token } => Some(token.as_str()),
+/// The greatest entry-id milliseconds of each token's endings.
+fn endings<'a>(fold: &Fold<'a>) -> BTreeMap<&'a str, u64> {
+    fold.greatest(|fact, what| match what {
+        What::TokenEnded { token } => Some((token.as_str(), fact.entry_ms)),
         _ => None,
     })
-    .collect()
 }
 
 /// The items viewed with each token, each with its last time.
@@ -70,14 +67,63 @@ fn viewed<'a>(fold: &Fold<'a>) -> BTreeMap<&'a str, BTreeMap<&'a str, u64>> {
 
 /// How many view events each item had, whatever became of the token; the highest counts stay.
 pub(super) fn ranking(fold: &Fold<'_>, state: &mut State) {
+    for (item, count) in newest(counts(fold), fold.settings.ranking_cap) {
+        put_score(state, fold.keys.viewed(), item, whole(count));
+    }
+}
+
+fn counts<'a>(fold: &Fold<'a>) -> BTreeMap<&'a str, u64> {
     let mut counts = BTreeMap::new();
     for item in fold.each(|_, what| match what {
-        What::ViewCounted { item } => Some(item),
+        What::ViewCounted { item } => Some(item.as_str()),
         _ => None,
     }) {
         *counts.entry(item).or_insert(0) += 1;
     }
-    for (item, count) in newest(counts, fold.settings.ranking_cap) {
-        put_score(state, fold.keys.viewed(), item, whole(count));
+    counts
+}
+
+/// With more items than the cap, each may have been evicted after any of its views.
+pub(super) fn open_ranking(fold: &Fold<'_>, open: &mut Open) {
+    let counts = counts(fold);
+    if counts.len() > fold.settings.ranking_cap {
+        for (item, count) in counts {
+            let values = (1..=count).map(|n| score_text(whole(n)));
+            allow(open, score_of(fold.keys.viewed(), item), values);
+        }
+    }
+}
+
+/// What a token's use left behind is open if the token can have been evicted after it, or if the token
+/// ended so long ago that the ending may have been forgotten before the use came.
+pub(super) fn open_tokens(fold: &Fold<'_>, open: &mut Open) {
+    let ended = endings(fold);
+    let last = fold.greatest(|fact, what| match what {
+        What::TokenUsed { token, .. } => Some((token.as_str(), fact.t)),
+        _ => None,
+    });
+    // Others that can have been there when it was, ended or not, and rank above it.
+    let is_kept = |token: &str, t: u64| {
+        let above =
+            last.iter().filter(|(other, last)| **other != token && (**last, **other) > (t, token));
+        above.count() < fold.settings.recent_cap
+    };
+    let is_open = |token: &str, t: u64| match ended.get(token) {
+        Some(entry_ms) => !fold.is_remembered(*entry_ms),
+        None => !is_kept(token, t),
+    };
+    for (fact, what) in fold.each(|fact, what| Some((fact, what))) {
+        let score = score_text(seconds(fact.t));
+        match what {
+            What::TokenUsed { token, user } if is_open(token, last[token.as_str()]) => {
+                allow(open, field_of(fold.keys.login(), token), [user.as_str()]);
+                allow(open, score_of(fold.keys.recent(), token), [score]);
+            }
+            What::Viewed { token, item } if is_open(token, fact.t) => {
+                let key = format!("{}{token}", fold.keys.viewed());
+                allow(open, score_of(key, item), [score]);
+            }
+            _ => {}
+        }
     }
 }

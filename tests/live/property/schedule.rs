@@ -1,0 +1,95 @@
+//! Schedules: in which order and by whom entries are added, read, claimed, applied, and swept in between.
+
+use std::fmt;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::event::{Draft, draft};
+use super::settings::{Drawn, drawn};
+
+/// A case: a deployment, entries, and what happens to them.
+#[derive(Clone)]
+pub struct Case {
+    pub drawn: Drawn,
+    /// In any order; ids put them into theirs.
+    pub drafts: Vec<Draft>,
+    pub steps: Vec<Step>,
+    /// What is still pending after the steps is applied so many at a time.
+    pub rest: usize,
+}
+
+/// One step, in one partition (modulo how many there are).
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub partition: u16,
+    pub act: Act,
+}
+
+/// What is done in a step.
+#[derive(Clone, Debug)]
+pub enum Act {
+    /// So many more entries are added.
+    Add { count: usize },
+    /// A worker reads so many new entries.
+    Read { worker: usize, count: usize },
+    /// A worker claims so many of what is pending for any.
+    Claim { worker: usize, count: usize },
+    /// A worker applies some of all it was ever given (each modulo how many), finished or not.
+    Apply { worker: usize, picks: Vec<u8>, how: How },
+    /// A janitor's call (the sweep's number, modulo how many there are).
+    Sweep { sweep: usize, limit: u64 },
+    /// Milliseconds pass.
+    Pass(u64),
+    /// Time passes up to the next full second.
+    PassSecond,
+}
+
+/// How a batch becomes plans.
+#[derive(Clone, Copy, Debug)]
+pub enum How {
+    OnePlan,
+    /// A plan for each entry.
+    EntryByEntry,
+    /// A plan for each event, then one that acknowledges.
+    EventByEvent,
+    /// One plan, applied twice.
+    Twice,
+}
+
+pub const WORKERS: usize = 3;
+
+/// A case with up to so many entries and steps.
+pub fn case(entries: usize, steps: usize) -> impl Strategy<Value = Case> {
+    (drawn(), vec(draft(), 1..entries), vec(step(), 0..steps), 1..30_usize)
+        .prop_map(|(drawn, drafts, steps, rest)| Case { drawn, drafts, steps, rest })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    const HOW: [How; 5] =
+        [How::OnePlan, How::OnePlan, How::EntryByEntry, How::EventByEvent, How::Twice];
+    let (worker, count) = (|| 0..WORKERS, || 1..20_usize);
+    let apply = (worker(), vec(any::<u8>(), 1..12), select(&HOW[..]));
+    let sweep = (0..100_usize, select(&[1, 2, 3, 1000][..]));
+    let act = prop_oneof![
+        60 => count().prop_map(|count| Act::Add { count }),
+        60 => (worker(), count()).prop_map(|(worker, count)| Act::Read { worker, count }),
+        20 => (worker(), count()).prop_map(|(worker, count)| Act::Claim { worker, count }),
+        120 => apply.prop_map(|(worker, picks, how)| Act::Apply { worker, picks, how }),
+        80 => sweep.prop_map(|(sweep, limit)| Act::Sweep { sweep, limit }),
+        30 => (1..20_u64).prop_map(Act::Pass),
+        1 => Just(Act::PassSecond),
+    ];
+    (0..3_u16, act).prop_map(|(partition, act)| Step { partition, act })
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { drawn, drafts, steps, rest } = self;
+        writeln!(f, "{drawn:?}\nentries:")?;
+        drafts.iter().try_for_each(|draft| writeln!(f, "  {draft:?},"))?;
+        writeln!(f, "steps, then the rest by {rest}:")?;
+        steps.iter().try_for_each(|step| writeln!(f, "  {step:?},"))
+    }
+}

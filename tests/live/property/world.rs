@@ -1,0 +1,357 @@
+//! A server that runs one case after another, and what must hold after each step and at the end.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use redis::Connection;
+use redis::aio::MultiplexedConnection;
+use rollcall::config::Deployment as ConfigDeployment;
+use rollcall::decode::decode;
+use rollcall::entry::Entry;
+use rollcall::fold::{Avoided, FoldSettings, Folder};
+use rollcall::key::Keys;
+use rollcall::op::{CONSUMERS, Plan, STREAM};
+use rollcall::projection::sweeps;
+use rollcall::redis::apply::{Applied, Applier, Outcome};
+use rollcall::redis::group::Membership;
+use rollcall::redis::private_server::Options;
+use rollcall::redis::stream::StreamReader;
+use rollcall::redis::sweep::Sweeper;
+
+use super::schedule::{Act, Case, How, Step, WORKERS};
+use crate::harness::{Deployment, settle};
+use crate::support::dump;
+use crate::support::model::{Model, State, Value};
+
+/// A server and connections to it.
+pub struct World {
+    deployment: Deployment,
+    connection: MultiplexedConnection,
+    conn: Connection,
+}
+
+/// One partition while a case runs.
+struct Lane {
+    partition: u16,
+    model: Model,
+    fold: FoldSettings,
+    applier: Applier,
+    sweeper: Sweeper,
+    readers: Vec<StreamReader>,
+    /// What each worker was ever given, as places in `entries`.
+    held: [Vec<usize>; WORKERS],
+    entries: Vec<Entry>,
+    added: usize,
+    read: usize,
+    acknowledged: u64,
+    /// After the last step.
+    state: State,
+    changes: u64,
+}
+
+impl World {
+    pub async fn start() -> Self {
+        // Small nodes, so that short streams are trimmed, too.
+        let extra_args = ["--stream-node-max-entries", "2"].map(str::to_owned).to_vec();
+        let deployment = Deployment::start_with(&[], Options { extra_args, ..Options::default() });
+        let connection = deployment.async_connection(0).await;
+        let conn = deployment.connection();
+        Self { deployment, connection, conn }
+    }
+
+    /// Runs a case on the emptied server.
+    ///
+    /// # Errors
+    /// What did not hold.
+    pub async fn run(&mut self, case: &Case) -> Result<(), String> {
+        let mut lanes = self.prepare(case).await;
+        for (n, step) in case.steps.iter().enumerate() {
+            self.step(&mut lanes, step)
+                .await
+                .map_err(|fault| format!("step {n}, {step:?}: {fault}"))?;
+        }
+        for lane in &mut lanes {
+            self.finish(lane, case.rest)
+                .await
+                .map_err(|fault| format!("partition {}, at the end: {fault}", lane.partition))?;
+        }
+        Ok(())
+    }
+
+    async fn prepare(&mut self, case: &Case) -> Vec<Lane> {
+        redis::cmd("FLUSHALL").exec(&mut self.conn).unwrap();
+        let base = dump::server_now(&mut self.conn);
+        case.drawn.configure(&mut self.deployment.config, base);
+        let mut lanes = Vec::new();
+        for partition in 0..case.drawn.partitions {
+            let drafts = case.drafts.iter();
+            let mut entries: Vec<_> = drafts
+                .filter(|draft| draft.partition(case.drawn.partitions) == partition)
+                .map(|draft| Entry {
+                    id: draft.id.at(base),
+                    fields: draft.fields(&case.drawn, base),
+                })
+                .collect();
+            entries.sort_by_key(|entry| entry.id);
+            entries.dedup_by_key(|entry| entry.id);
+            lanes.push(self.lane(partition, entries, base).await);
+        }
+        lanes
+    }
+
+    async fn lane(&mut self, partition: u16, entries: Vec<Entry>, base: u64) -> Lane {
+        let (config, keys) = (&self.deployment.config, self.deployment.keys(partition));
+        let deployment = &config.deployment;
+        let name = |worker: usize| format!("w{worker}");
+        let membership = Membership::new(deployment, &keys, name(0));
+        let epoch = membership.join(&mut self.connection).await.unwrap().epoch;
+        let reader = |worker| StreamReader {
+            stream: self.deployment.stream(partition),
+            group: deployment.group.clone(),
+            consumer: name(worker),
+        };
+        let mut model = self.deployment.model(partition);
+        entries.iter().for_each(|entry| model.apply_entry(entry, base));
+        let (rules, projections) = (self.deployment.rules(), deployment.projections);
+        Lane {
+            partition,
+            model,
+            fold: FoldSettings { rules, projections, partition },
+            applier: Applier::new(deployment, &keys, epoch),
+            // A consumer that has nothing pending counts as gone at once.
+            sweeper: Sweeper::new(deployment, &keys, &config.janitor, 0),
+            readers: (0..WORKERS).map(reader).collect(),
+            held: Default::default(),
+            entries,
+            added: 0,
+            read: 0,
+            acknowledged: 0,
+            state: State::new(),
+            changes: 0,
+        }
+    }
+
+    async fn step(&mut self, lanes: &mut [Lane], step: &Step) -> Result<(), String> {
+        let count = lanes.len();
+        let lane = &mut lanes[usize::from(step.partition) % count];
+        match &step.act {
+            Act::Add { count } => self.add(lane, *count),
+            Act::Read { worker, count } => self.read(lane, *worker, *count).await,
+            Act::Claim { worker, count } => drop(self.claim(lane, *worker, *count).await),
+            Act::Apply { worker, picks, how } => {
+                let held = &lane.held[*worker];
+                if !held.is_empty() {
+                    let picked = picks.iter().map(|n| held[usize::from(*n) % held.len()]).collect();
+                    self.apply(lane, picked, *how).await?;
+                }
+            }
+            Act::Sweep { sweep, limit } => self.sweep(lane, *sweep, *limit).await?,
+            Act::Pass(ms) => std::thread::sleep(Duration::from_millis(*ms)),
+            Act::PassSecond => {
+                let past = dump::server_now(&mut self.conn) % 1000;
+                std::thread::sleep(Duration::from_millis(1000 - past));
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, lane: &mut Lane, count: usize) {
+        let end = (lane.added + count).min(lane.entries.len());
+        self.deployment.add(lane.partition, &lane.entries[lane.added..end]);
+        lane.added = end;
+    }
+
+    async fn read(&mut self, lane: &mut Lane, worker: usize, count: usize) {
+        if lane.read < lane.added {
+            let block = Duration::from_secs(10);
+            let delivered = lane.readers[worker].read_new(&mut self.connection, count, block).await;
+            let entries = delivered.unwrap().entries;
+            lane.read += entries.len();
+            lane.hold(worker, &entries);
+        }
+    }
+
+    async fn claim(&mut self, lane: &mut Lane, worker: usize, count: usize) -> usize {
+        let claimed =
+            lane.readers[worker].claim(&mut self.connection, Duration::ZERO, "0-0", count).await;
+        let delivered = claimed.unwrap().delivered;
+        assert!(delivered.lost.is_empty(), "trimmed though pending: {:?}", delivered.lost);
+        lane.hold(worker, &delivered.entries);
+        delivered.entries.len()
+    }
+
+    async fn apply(&mut self, lane: &mut Lane, picked: Vec<usize>, how: How) -> Result<(), String> {
+        match how {
+            How::OnePlan => self.apply_batch(lane, &picked).await,
+            How::EntryByEntry => {
+                for one in picked {
+                    self.apply_batch(lane, &[one]).await?;
+                }
+                Ok(())
+            }
+            How::EventByEvent => {
+                for one in picked {
+                    self.apply_events(lane, one).await?;
+                }
+                Ok(())
+            }
+            How::Twice => {
+                self.apply_batch(lane, &picked).await?;
+                self.apply_again(lane, &picked).await
+            }
+        }
+    }
+
+    /// A batch as a worker applies it.
+    async fn apply_batch(&mut self, lane: &mut Lane, picked: &[usize]) -> Result<(), String> {
+        let mut folder = Folder::new(&lane.fold);
+        picked.iter().for_each(|n| folder.add(&lane.entries[*n], &Avoided::default()));
+        let plan = folder.finish(&Avoided::default());
+        let applied = self.send(&lane.applier, &plan).await;
+        lane.acknowledged += applied.acknowledged;
+        self.look(lane, applied.changes)
+    }
+
+    /// The events of an entry one by one, then its acknowledgement.
+    async fn apply_events(&mut self, lane: &mut Lane, one: usize) -> Result<(), String> {
+        let entry = lane.entries[one].clone();
+        let mut changes = 0;
+        for event in &decode(&entry, lane.partition, &lane.fold.rules).events {
+            let mut plan = Plan::default();
+            lane.fold.projections.fold(event, entry.id.ms, &mut plan);
+            changes += self.send(&lane.applier, &plan).await.changes;
+            self.look(lane, changes)?;
+            changes = 0;
+        }
+        let mut folder = Folder::new(&lane.fold);
+        folder.add(&entry, &Avoided::default());
+        let Plan { acks, letters, .. } = folder.finish(&Avoided::default());
+        let applied = self.send(&lane.applier, &Plan { acks, letters, ..Plan::default() }).await;
+        lane.acknowledged += applied.acknowledged;
+        self.look(lane, applied.changes)
+    }
+
+    /// Merging twice changes nothing.
+    async fn apply_again(&mut self, lane: &mut Lane, picked: &[usize]) -> Result<(), String> {
+        let (mut before, acknowledged, changes) =
+            (lane.state.clone(), lane.acknowledged, lane.changes);
+        self.apply_batch(lane, picked).await?;
+        let now = dump::server_now(&mut self.conn);
+        let mut after = lane.state.clone();
+        for state in [&mut before, &mut after] {
+            state.retain(|_, (_, expiry)| expiry.is_none_or(|expiry| expiry > now));
+        }
+        let differences = dump::diff(&before, &Default::default(), &after);
+        if (lane.acknowledged, lane.changes) != (acknowledged, changes) || !differences.is_empty() {
+            return Err(format!("merging twice is not merging once:\n{}", differences.join("\n")));
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, applier: &Applier, plan: &Plan<'_>) -> Applied {
+        match applier.apply(&mut self.connection, plan, None).await.unwrap() {
+            Outcome::Applied(applied) => applied,
+            Outcome::WrongType(keys) => panic!("keys of another type: {keys:?}"),
+        }
+    }
+
+    async fn sweep(&mut self, lane: &mut Lane, sweep: usize, limit: u64) -> Result<(), String> {
+        let all: Vec<_> = sweeps().chain([CONSUMERS, STREAM]).collect();
+        let name = all[sweep % all.len()].name;
+        let swept = lane.sweeper.sweep(&mut self.connection, name, limit).await.unwrap();
+        self.look(lane, swept.changes)
+    }
+
+    /// The changes of a call are what differs between before and after it, no more and no less.
+    fn look(&mut self, lane: &mut Lane, told: u64) -> Result<(), String> {
+        let keys = lane.model.keys();
+        let after = dump::dump(&mut self.conn, &keys);
+        let mut changes = dump::changes(&mut self.conn, &keys);
+        changes.retain(|change| seq(change) > lane.changes);
+        let before = std::mem::replace(&mut lane.state, after);
+        lane.changes += told;
+        if changes.last().is_some_and(|last| seq(last) != lane.changes) {
+            return Err(format!("told of {told} changes, but the last is {:?}", changes.last()));
+        }
+        // Otherwise the cap has dropped some of them at once.
+        if changes.len() as u64 == told {
+            dump::check_transitions(&before, &lane.state, &changes, &keys)?;
+        }
+        Ok(())
+    }
+
+    /// Everything is read and applied; state, changes and dead letters are what the entries say.
+    async fn finish(&mut self, lane: &mut Lane, batch: usize) -> Result<(), String> {
+        self.add(lane, usize::MAX / 2);
+        self.read(lane, 0, lane.entries.len().max(1)).await;
+        lane.held[0].clear();
+        while self.claim(lane, 0, batch).await > 0 {
+            let pending = std::mem::take(&mut lane.held[0]);
+            self.apply(lane, pending, How::OnePlan).await?;
+        }
+        if lane.acknowledged != lane.entries.len() as u64 {
+            let (acknowledged, entries) = (lane.acknowledged, lane.entries.len());
+            return Err(format!("{acknowledged} acknowledgements of {entries} entries"));
+        }
+        let keys = lane.model.keys();
+        let state =
+            settle(&mut self.connection, &mut self.conn, &lane.sweeper, &lane.model).await?;
+        dump::check_changes(&dump::changes(&mut self.conn, &keys), &state, &keys)?;
+        self.check_letters(lane, &keys)?;
+        check_caps(&state, &keys, &self.deployment.config.deployment)
+    }
+
+    fn check_letters(&mut self, lane: &Lane, keys: &Keys) -> Result<(), String> {
+        let cap = self.deployment.config.deployment.dead_cap as usize;
+        let found = dump::dead(&dump::dead_letters(&mut self.conn, keys));
+        let expected = lane.model.dead();
+        let fits = if expected.len() <= cap {
+            found == expected
+        } else {
+            found.len() == cap && found.iter().all(|letter| expected.contains(letter))
+        };
+        if fits { Ok(()) } else { Err(format!("dead letters: {expected:?}, found {found:?}")) }
+    }
+}
+
+impl Lane {
+    fn hold(&mut self, worker: usize, entries: &[Entry]) {
+        for entry in entries {
+            let place = self.entries.binary_search_by_key(&entry.id, |entry| entry.id);
+            self.held[worker].push(place.expect("an entry of the case"));
+        }
+    }
+}
+
+fn seq(change: &dump::Change) -> u64 {
+    std::str::from_utf8(&change["seq"]).unwrap().parse().unwrap()
+}
+
+/// What holds even where the schedule decides which members stay: the caps, and that a token's three
+/// structures are there together.
+fn check_caps(state: &State, keys: &Keys, deployment: &ConfigDeployment) -> Result<(), String> {
+    let members = |key: &str| match state.get(key.as_bytes()) {
+        Some((Value::Hash(fields), _)) => fields.keys().cloned().collect(),
+        Some((Value::Zset(members), _)) => members.keys().cloned().collect(),
+        _ => BTreeSet::new(),
+    };
+    let (login, recent) = (members(&keys.login()), members(&keys.recent()));
+    if login != recent || recent.len() as u64 > deployment.recent_cap {
+        return Err(format!("login: has {login:?}, recent: {recent:?}"));
+    }
+    if members(&keys.viewed()).len() as u64 > deployment.ranking_cap {
+        return Err("the ranking is over its cap".to_owned());
+    }
+    for key in state.keys() {
+        let viewed = keys.viewed();
+        let Some(token) = key.strip_prefix(viewed.as_bytes()).filter(|token| !token.is_empty())
+        else {
+            continue;
+        };
+        let items = members(std::str::from_utf8(key).unwrap());
+        if !recent.contains(token) || items.len() as u64 > deployment.viewed_cap {
+            return Err(format!("{key:?} has {items:?}, recent: {recent:?}"));
+        }
+    }
+    Ok(())
+}
