@@ -185,3 +185,64 @@ pub enum SweepKind {
     /// It takes from the low end of a sorted set or of the stream until nothing is left to take.
     Drain,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Any order, any grouping, any repetition.
+    fn check<T: Clone + PartialEq + Debug>(
+        merge: impl Fn(T, T) -> T,
+        [a, b, c]: [T; 3],
+    ) -> Result<(), TestCaseError> {
+        let both = |x: &T, y: &T| merge(x.clone(), y.clone());
+        prop_assert_eq!(both(&a, &b), both(&b, &a));
+        prop_assert_eq!(both(&both(&a, &b), &c), both(&a, &both(&b, &c)));
+        prop_assert_eq!(both(&a, &a), a);
+        Ok(())
+    }
+
+    fn time() -> impl Strategy<Value = EventTime> {
+        (0..3_u64).prop_map(|ms| EventTime::from_millis(EventTime::MIN.millis() + ms))
+    }
+
+    fn register() -> impl Strategy<Value = Register> {
+        let value = (time(), "[ab]{0,2}").prop_map(|(time, value)| Register::Value(time, value));
+        prop_oneof![value, time().prop_map(Register::Ended)]
+    }
+
+    fn ending() -> impl Strategy<Value = Option<Ending>> {
+        let ending = (0..3_u64, time()).prop_map(|(entry_ms, time)| Ending { entry_ms, time });
+        proptest::option::of(ending)
+    }
+
+    proptest! {
+        #[test]
+        fn registers_merge_as_a_set(registers in [register(), register(), register()]) {
+            check(|mut a, b| { a.merge(b); a }, registers)?;
+        }
+
+        #[test]
+        fn endings_merge_as_a_set(endings in [ending(), ending(), ending()]) {
+            let merge = |mut a, b: Option<Ending>| {
+                if let Some(b) = b { Ending::merge(&mut a, b); }
+                a
+            };
+            check(merge, endings)?;
+        }
+
+        #[test]
+        fn the_latest_writes_merge_as_a_set(
+            writes in proptest::array::uniform3(proptest::option::of((time(), "[ab]{0,2}"))),
+        ) {
+            let merge = |mut a, b: Latest<String>| {
+                if let Some((time, value)) = b { keep_latest(&mut a, time, value); }
+                a
+            };
+            check(merge, writes)?;
+        }
+    }
+}

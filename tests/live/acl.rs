@@ -14,8 +14,7 @@ use rollcall::key::Keys;
 use rollcall::redis::private_server::{Options, PrivateServer};
 use tempfile::TempDir;
 
-use crate::convergence::is_finished;
-use crate::harness::wait_until;
+use crate::harness::{is_finished, wait_until};
 use crate::process::Worker;
 use crate::readers::query;
 use crate::roles::Pages;

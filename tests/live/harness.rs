@@ -1,6 +1,7 @@
 //! A deployment on a server of its own: the configuration, the model that goes with it, and ways to
 //! put entries in and get the state out.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use redis::Connection;
@@ -245,6 +246,27 @@ impl XaddArgs for redis::Cmd {
 pub fn read_stream(conn: &mut Connection, stream: &str) -> Vec<Entry> {
     let value = redis::cmd("XRANGE").arg(stream).arg("-").arg("+").query(conn).unwrap();
     rollcall::redis::reply::delivered(value).unwrap().entries
+}
+
+/// Whether the group has read and acknowledged everything.
+pub fn is_finished(conn: &mut redis::Connection, stream: &str) -> bool {
+    let info: redis::RedisResult<Vec<HashMap<String, redis::Value>>> =
+        redis::cmd("XINFO").arg("GROUPS").arg(stream).query(conn);
+    let last: Vec<(String, redis::Value)> = redis::cmd("XREVRANGE")
+        .arg(stream)
+        .arg("+")
+        .arg("-")
+        .arg("COUNT")
+        .arg(1)
+        .query(conn)
+        .unwrap();
+    let Some((last, _)) = last.first() else { return true };
+    info.is_ok_and(|groups| {
+        groups.iter().any(|group| {
+            let text = |name: &str| redis::from_redis_value::<String>(group[name].clone()).unwrap();
+            text("pending") == "0" && text("last-delivered-id") == *last
+        })
+    })
 }
 
 /// Ids for entries added at about `ms`.

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 mod acl;
-mod convergence;
 mod crash;
 mod doctor;
 mod harness;

@@ -11,8 +11,7 @@ use redis::{Connection, FromRedisValue};
 use serde_json::{Value, json};
 
 use crate::acl::{Guarded, commands};
-use crate::convergence::is_finished;
-use crate::harness::wait_until;
+use crate::harness::{is_finished, wait_until};
 use crate::process::Worker;
 use crate::support::dump;
 

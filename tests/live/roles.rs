@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use rollcall::redis::private_server::{Options, PrivateServer};
 
-use crate::convergence::is_finished;
-use crate::harness::{Deployment, id, wait_until};
+use crate::harness::{Deployment, id, is_finished, wait_until};
 use crate::process::Worker;
 use crate::support::dump;
 use crate::support::events::Events;

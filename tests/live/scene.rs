@@ -11,8 +11,7 @@ use redis::{Connection, Value};
 use rollcall::entry::{Entry, EntryId, Field};
 use rollcall::redis::private_server::Options;
 
-use crate::convergence::is_finished;
-use crate::harness::{Deployment, id, wait_until, xadd};
+use crate::harness::{Deployment, id, is_finished, wait_until, xadd};
 use crate::process::Worker;
 use crate::support::dump::{self, DeadLetter};
 use crate::support::events::{Events, field};

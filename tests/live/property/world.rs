@@ -18,7 +18,9 @@ use rollcall::redis::private_server::Options;
 use rollcall::redis::stream::StreamReader;
 use rollcall::redis::sweep::Sweeper;
 
+use super::event::Draft;
 use super::schedule::{Act, Case, How, Step, WORKERS};
+use super::settings::Drawn;
 use crate::harness::{Deployment, settle};
 use crate::support::dump;
 use crate::support::model::{Model, State, Value};
@@ -64,37 +66,72 @@ impl World {
     /// # Errors
     /// What did not hold.
     pub async fn run(&mut self, case: &Case) -> Result<(), String> {
-        let mut lanes = self.prepare(case).await;
+        let base = self.begin();
+        let mut lanes = self.lanes(&case.drawn, &case.drafts, base).await;
         for (n, step) in case.steps.iter().enumerate() {
             self.step(&mut lanes, step)
                 .await
                 .map_err(|fault| format!("step {n}, {step:?}: {fault}"))?;
         }
         for lane in &mut lanes {
-            self.finish(lane, case.rest)
+            self.finish(lane, case.rest, How::OnePlan)
                 .await
                 .map_err(|fault| format!("partition {}, at the end: {fault}", lane.partition))?;
         }
         Ok(())
     }
 
-    async fn prepare(&mut self, case: &Case) -> Vec<Lane> {
+    /// One plan for all does what a plan for each event does.
+    ///
+    /// # Errors
+    /// What did not hold, or how the two differ.
+    pub async fn run_twins(&mut self, case: &Case) -> Result<(), String> {
+        let base = self.begin();
+        let mut twins = Vec::new();
+        for (prefix, batch, how) in
+            [("a:", case.drafts.len(), How::OnePlan), ("b:", 1, How::EventByEvent)]
+        {
+            let drawn = Drawn { prefix, ..case.drawn.clone() };
+            let mut lanes = self.lanes(&drawn, &case.drafts, base).await;
+            for lane in &mut lanes {
+                self.finish(lane, batch, how).await?;
+            }
+            twins.push(lanes);
+        }
+        for (one, each) in twins[0].iter().zip(&twins[1]) {
+            self.compare(one, each).await?;
+        }
+        Ok(())
+    }
+
+    /// Compares what two lanes hold under prefixes of equal length, at one instant.
+    async fn compare(&mut self, one: &Lane, other: &Lane) -> Result<(), String> {
+        loop {
+            let first = self.settle(one).await?;
+            let second = self.settle(other).await?;
+            if self.settle(one).await? == first {
+                let open = one.model.open(dump::server_now(&mut self.conn));
+                let base = other.model.keys().base().len();
+                let renamed = second.into_iter().map(|(key, value)| {
+                    ([one.model.keys().base().as_bytes(), &key[base..]].concat(), value)
+                });
+                let differences = dump::diff(&first, &open, &renamed.collect());
+                return if differences.is_empty() { Ok(()) } else { Err(differences.join("\n")) };
+            }
+        }
+    }
+
+    fn begin(&mut self) -> u64 {
         redis::cmd("FLUSHALL").exec(&mut self.conn).unwrap();
-        let base = dump::server_now(&mut self.conn);
-        case.drawn.configure(&mut self.deployment.config, base);
+        dump::server_now(&mut self.conn)
+    }
+
+    async fn lanes(&mut self, drawn: &Drawn, drafts: &[Draft], base: u64) -> Vec<Lane> {
+        drawn.configure(&mut self.deployment.config, base);
         let mut lanes = Vec::new();
-        for partition in 0..case.drawn.partitions {
-            let drafts = case.drafts.iter();
-            let mut entries: Vec<_> = drafts
-                .filter(|draft| draft.partition(case.drawn.partitions) == partition)
-                .map(|draft| Entry {
-                    id: draft.id.at(base),
-                    fields: draft.fields(&case.drawn, base),
-                })
-                .collect();
-            entries.sort_by_key(|entry| entry.id);
-            entries.dedup_by_key(|entry| entry.id);
-            lanes.push(self.lane(partition, entries, base).await);
+        for partition in 0..drawn.partitions {
+            let here = drafts.iter().filter(|draft| draft.partition(drawn.partitions) == partition);
+            lanes.push(self.lane(partition, entries(here, drawn, base), base).await);
         }
         lanes
     }
@@ -281,24 +318,27 @@ impl World {
     }
 
     /// Everything is read and applied; state, changes and dead letters are what the entries say.
-    async fn finish(&mut self, lane: &mut Lane, batch: usize) -> Result<(), String> {
+    async fn finish(&mut self, lane: &mut Lane, batch: usize, how: How) -> Result<(), String> {
         self.add(lane, usize::MAX / 2);
         self.read(lane, 0, lane.entries.len().max(1)).await;
         lane.held[0].clear();
         while self.claim(lane, 0, batch).await > 0 {
             let pending = std::mem::take(&mut lane.held[0]);
-            self.apply(lane, pending, How::OnePlan).await?;
+            self.apply(lane, pending, how).await?;
         }
         if lane.acknowledged != lane.entries.len() as u64 {
             let (acknowledged, entries) = (lane.acknowledged, lane.entries.len());
             return Err(format!("{acknowledged} acknowledgements of {entries} entries"));
         }
         let keys = lane.model.keys();
-        let state =
-            settle(&mut self.connection, &mut self.conn, &lane.sweeper, &lane.model).await?;
+        let state = self.settle(lane).await?;
         dump::check_changes(&dump::changes(&mut self.conn, &keys), &state, &keys)?;
         self.check_letters(lane, &keys)?;
         check_caps(&state, &keys, &self.deployment.config.deployment)
+    }
+
+    async fn settle(&mut self, lane: &Lane) -> Result<State, String> {
+        settle(&mut self.connection, &mut self.conn, &lane.sweeper, &lane.model).await
     }
 
     fn check_letters(&mut self, lane: &Lane, keys: &Keys) -> Result<(), String> {
@@ -321,6 +361,19 @@ impl Lane {
             self.held[worker].push(place.expect("an entry of the case"));
         }
     }
+}
+
+/// What drafts become, in the order of their ids.
+pub fn entries<'d>(
+    drafts: impl Iterator<Item = &'d Draft>,
+    drawn: &Drawn,
+    base: u64,
+) -> Vec<Entry> {
+    let entry = |draft: &Draft| Entry { id: draft.id.at(base), fields: draft.fields(drawn, base) };
+    let mut entries: Vec<_> = drafts.map(entry).collect();
+    entries.sort_by_key(|entry| entry.id);
+    entries.dedup_by_key(|entry| entry.id);
+    entries
 }
 
 fn seq(change: &dump::Change) -> u64 {
