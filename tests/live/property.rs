@@ -16,27 +16,19 @@ use std::time::Instant;
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 
-use self::schedule::case;
+use self::schedule::{Case, case};
 use self::world::World;
 use crate::scene::{SOON, Scene};
 use crate::support::{rounds, seed};
 
 #[test]
 fn any_schedule_gives_the_state_that_the_entries_say() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let world = RefCell::new(runtime.block_on(World::start()));
-    check(&case(60, 40), |case| {
-        runtime.block_on(world.borrow_mut().run(&case)).map_err(TestCaseError::fail)
-    });
+    check_world(64, case(60, 40), async |world, case| world.run(case).await);
 }
 
 #[test]
 fn one_plan_does_what_a_plan_for_each_event_does() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let world = RefCell::new(runtime.block_on(World::start()));
-    check(&case(60, 1), |case| {
-        runtime.block_on(world.borrow_mut().run_twins(&case)).map_err(TestCaseError::fail)
-    });
+    check_world(16, case(60, 1), async |world, case| world.run_twins(case).await);
 }
 
 #[test]
@@ -53,9 +45,27 @@ fn one_and_three_workers_give_the_same_state() {
     }
 }
 
+/// Runs a property over random cases on one server.
+fn check_world(
+    usual_rounds: u64,
+    cases: impl Strategy<Value = Case>,
+    property: impl AsyncFn(&mut World, &Case) -> Result<(), String>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let world = RefCell::new(runtime.block_on(World::start()));
+    check(usual_rounds, &cases, |case| {
+        let held = runtime.block_on(property(&mut world.borrow_mut(), &case));
+        held.map_err(TestCaseError::fail)
+    });
+}
+
 /// Runs a property over random cases; fails with the seed and the smallest case that breaks it.
-fn check<S: Strategy>(cases: &S, property: impl Fn(S::Value) -> Result<(), TestCaseError>) {
-    let (seed, rounds) = (seed(), rounds(64));
+fn check<S: Strategy>(
+    usual_rounds: u64,
+    cases: &S,
+    property: impl Fn(S::Value) -> Result<(), TestCaseError>,
+) {
+    let (seed, rounds) = (seed(), rounds(usual_rounds));
     let config = ProptestConfig {
         cases: u32::try_from(rounds).unwrap(),
         rng_seed: RngSeed::Fixed(seed),

@@ -47,7 +47,7 @@ fn order_and_repetition_of_entries_do_not_change_the_plan() {
         let twice = [entries.clone(), entries.clone()].concat();
         (Just(settings), Just(entries), Just(twice).prop_shuffle())
     });
-    check(&shuffled, |(settings, entries, twice)| {
+    check(64, &shuffled, |(settings, entries, twice)| {
         prop_assert_eq!(plan(&settings, &twice), plan(&settings, &entries));
         Ok(())
     });
@@ -56,7 +56,7 @@ fn order_and_repetition_of_entries_do_not_change_the_plan() {
 /// Below the entries: merging into a plan is commutative and idempotent, event by event.
 #[test]
 fn order_and_repetition_of_events_do_not_change_the_plan() {
-    check(&(batch(), vec(any::<u8>(), 1..50)), |((settings, entries), keys)| {
+    check(64, &(batch(), vec(any::<u8>(), 1..50)), |((settings, entries), keys)| {
         let mut events = Vec::new();
         for entry in &entries {
             let decoded = decode(entry, 0, &settings.rules);
