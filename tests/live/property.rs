@@ -4,6 +4,7 @@
 //!
 //! `ROLLCALL_TEST_SEED` and `ROLLCALL_TEST_ROUNDS` say which cases and how many.
 
+mod caps;
 mod event;
 mod fold;
 mod schedule;

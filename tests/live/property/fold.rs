@@ -11,9 +11,8 @@ use rollcall::op::Plan;
 use rollcall::projection::Projections;
 
 use super::check;
-use super::event::draft;
+use super::event::{draft, entries};
 use super::settings::{Drawn, drawn};
-use super::world::entries;
 
 const BASE: u64 = 1_790_000_000_000;
 

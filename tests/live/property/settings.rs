@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use rollcall::config::{Config, Projection, Threshold};
 
-use super::event::Lifetime;
+use super::event::{Lifetime, after};
 
 /// Lives shorter than any flag allows, so that they end while a schedule runs.
 #[derive(Clone, Debug)]
@@ -137,11 +137,11 @@ impl Drawn {
     /// The time of an event whose effect expires `ms` after `base`, or for those that expire at full
     /// seconds, at one near it.
     pub fn expiring(&self, of: Lifetime, base: u64, ms: i64) -> u64 {
-        let full = next_second(base).strict_add_signed(ms % 3 * 1000);
+        let full = after(next_second(base), ms % 3 * 1000);
         match of {
-            Lifetime::Presence => base.strict_add_signed(ms) - self.presence_ttl_ms,
-            Lifetime::Session => base.strict_add_signed(ms) - self.session_ttl_ms,
-            Lifetime::Document => base.strict_add_signed(ms) - self.document_ttl_ms,
+            Lifetime::Presence => after(base, ms) - self.presence_ttl_ms,
+            Lifetime::Session => after(base, ms) - self.session_ttl_ms,
+            Lifetime::Document => after(base, ms) - self.document_ttl_ms,
             Lifetime::Activity => full - self.window_ms(base) - 10_000,
             Lifetime::Minute => full - self.window_ms(base) - 70_000,
         }

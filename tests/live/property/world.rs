@@ -1,11 +1,9 @@
 //! A server that runs one case after another, and what must hold after each step and at the end.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use redis::Connection;
 use redis::aio::MultiplexedConnection;
-use rollcall::config::Deployment as ConfigDeployment;
 use rollcall::decode::decode;
 use rollcall::entry::Entry;
 use rollcall::fold::{Avoided, FoldSettings, Folder};
@@ -18,12 +16,13 @@ use rollcall::redis::private_server::Options;
 use rollcall::redis::stream::StreamReader;
 use rollcall::redis::sweep::Sweeper;
 
-use super::event::Draft;
+use super::caps::check_caps;
+use super::event::{Draft, entries};
 use super::schedule::{Act, Case, How, Step, WORKERS};
 use super::settings::Drawn;
 use crate::harness::{Deployment, settle};
 use crate::support::dump;
-use crate::support::model::{Model, State, Value};
+use crate::support::model::{Model, State};
 
 /// A server and connections to it.
 pub struct World {
@@ -363,48 +362,6 @@ impl Lane {
     }
 }
 
-/// What drafts become, in the order of their ids.
-pub fn entries<'d>(
-    drafts: impl Iterator<Item = &'d Draft>,
-    drawn: &Drawn,
-    base: u64,
-) -> Vec<Entry> {
-    let entry = |draft: &Draft| Entry { id: draft.id.at(base), fields: draft.fields(drawn, base) };
-    let mut entries: Vec<_> = drafts.map(entry).collect();
-    entries.sort_by_key(|entry| entry.id);
-    entries.dedup_by_key(|entry| entry.id);
-    entries
-}
-
 fn seq(change: &dump::Change) -> u64 {
     std::str::from_utf8(&change["seq"]).unwrap().parse().unwrap()
-}
-
-/// What holds even where the schedule decides which members stay: the caps, and that a token's three
-/// structures are there together.
-fn check_caps(state: &State, keys: &Keys, deployment: &ConfigDeployment) -> Result<(), String> {
-    let members = |key: &str| match state.get(key.as_bytes()) {
-        Some((Value::Hash(fields), _)) => fields.keys().cloned().collect(),
-        Some((Value::Zset(members), _)) => members.keys().cloned().collect(),
-        _ => BTreeSet::new(),
-    };
-    let (login, recent) = (members(&keys.login()), members(&keys.recent()));
-    if login != recent || recent.len() as u64 > deployment.recent_cap {
-        return Err(format!("login: has {login:?}, recent: {recent:?}"));
-    }
-    if members(&keys.viewed()).len() as u64 > deployment.ranking_cap {
-        return Err("the ranking is over its cap".to_owned());
-    }
-    for key in state.keys() {
-        let viewed = keys.viewed();
-        let Some(token) = key.strip_prefix(viewed.as_bytes()).filter(|token| !token.is_empty())
-        else {
-            continue;
-        };
-        let items = members(std::str::from_utf8(key).unwrap());
-        if !recent.contains(token) || items.len() as u64 > deployment.viewed_cap {
-            return Err(format!("{key:?} has {items:?}, recent: {recent:?}"));
-        }
-    }
-    Ok(())
 }

@@ -48,7 +48,7 @@ pub(super) fn open_levels(fold: &Fold<'_>, open: &mut Open) {
         for (up, down) in &fold.settings.thresholds {
             if count > *down && count < *up {
                 let field = level(*up, *down, doc);
-                allow(open, field_of(&fold.keys.docs_levels(), &field), ["1"]);
+                allow(open, field_of(fold.keys.docs_levels(), &field), ["1"]);
             }
         }
     }
