@@ -4,9 +4,9 @@
 //!
 //! `ROLLCALL_TEST_SEED` and `ROLLCALL_TEST_ROUNDS` say which cases and how many.
 
-mod caps;
 mod event;
 mod fold;
+mod limits;
 mod schedule;
 mod settings;
 mod world;

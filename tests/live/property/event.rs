@@ -172,7 +172,7 @@ fn form() -> impl Strategy<Value = Form> {
 }
 
 fn said() -> impl Strategy<Value = Said> {
-    const KINDS: [(&str, &[&str], &[&str]); 7] = [
+    const KINDS: [(&str, &[&str], &[&str]); 9] = [
         ("heartbeat", &["user"], &["ip", "ua", "page", "token", "sid", "doc", "connection"]),
         ("login", &["user", "token"], &["ip", "ua", "sid"]),
         ("logout", &["user"], &["ip", "token", "sid"]),
@@ -180,6 +180,8 @@ fn said() -> impl Strategy<Value = Said> {
         ("view", &["user", "token", "item"], &[]),
         ("session", &["sid"], &["user", "ip", "ua", "data", "data", "end"]),
         ("document", &["doc", "user", "act"], &["connection"]),
+        ("document", &["doc", "user", "act"], &["connection"]),
+        ("document", &["doc", "user", "act", "connection"], &[]),
     ];
     select(&KINDS[..]).prop_flat_map(|(kind, required, optional)| {
         let members = required.iter().map(|name| member(name).prop_map(Some).boxed());

@@ -16,8 +16,8 @@ use rollcall::redis::private_server::Options;
 use rollcall::redis::stream::StreamReader;
 use rollcall::redis::sweep::Sweeper;
 
-use super::caps::check_caps;
 use super::event::{Draft, entries};
+use super::limits::{check_caps, check_change};
 use super::schedule::{Act, Case, How, Step, WORKERS};
 use super::settings::Drawn;
 use crate::harness::{Deployment, settle};
@@ -42,6 +42,8 @@ struct Lane {
     /// What each worker was ever given, as places in `entries`.
     held: [Vec<usize>; WORKERS],
     entries: Vec<Entry>,
+    /// When the case began.
+    base: u64,
     added: usize,
     read: usize,
     acknowledged: u64,
@@ -159,6 +161,7 @@ impl World {
             readers: (0..WORKERS).map(reader).collect(),
             held: Default::default(),
             entries,
+            base,
             added: 0,
             read: 0,
             acknowledged: 0,
@@ -309,6 +312,8 @@ impl World {
         if changes.last().is_some_and(|last| seq(last) != lane.changes) {
             return Err(format!("told of {told} changes, but the last is {:?}", changes.last()));
         }
+        let deployment = &self.deployment.config.deployment;
+        changes.iter().try_for_each(|change| check_change(change, deployment, lane.base))?;
         // Otherwise the cap has dropped some of them at once.
         if changes.len() as u64 == told {
             dump::check_transitions(&before, &lane.state, &changes, &keys)?;

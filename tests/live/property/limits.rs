@@ -1,11 +1,11 @@
-//! What holds even where the schedule decides which members stay.
+//! What holds even where the schedule decides which members stay, and how many changes there are.
 
 use std::collections::BTreeSet;
 
 use rollcall::config::Deployment;
 use rollcall::key::Keys;
 
-use crate::support::model::{State, Value};
+use crate::support::model::{Change, State, Value};
 
 /// The caps, and that a token's three structures are there together.
 ///
@@ -36,4 +36,25 @@ pub fn check_caps(state: &State, keys: &Keys, deployment: &Deployment) -> Result
         }
     }
     Ok(())
+}
+
+/// Nothing begins that was late when the case began at `base` ms, and a threshold is left at its lower end.
+///
+/// # Errors
+/// The change that must not be.
+pub fn check_change(change: &Change, deployment: &Deployment, base: u64) -> Result<(), String> {
+    let text = |name: &str| std::str::from_utf8(&change[name]).unwrap();
+    let number = |name: &str| text(name).parse::<u64>().unwrap();
+    let is_alive = |ttl_ms: u64| number("time") + ttl_ms > base;
+    let is_right = match text("kind") {
+        "online" => is_alive(deployment.presence_ttl_ms),
+        "session_started" => is_alive(deployment.session_ttl_ms),
+        "document_joined" => is_alive(deployment.document_ttl_ms),
+        "threshold_left" => {
+            let (up, count) = (number("threshold"), number("count"));
+            deployment.thresholds.iter().any(|level| level.up == up && count <= level.down)
+        }
+        _ => true,
+    };
+    if is_right { Ok(()) } else { Err(format!("a change that must not be: {change:?}")) }
 }
