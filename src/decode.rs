@@ -221,20 +221,13 @@ fn envelope<'m, 'a>(members: &'m Members<'a>) -> Option<&'m Member<'a>> {
     (!(is_session && members.get(Name::Sid).is_some())).then_some(data)
 }
 
-/// The format that `datacontenttype` names; parameters do not matter.
+/// The format that `datacontenttype` names.
 fn content_format(members: &Members<'_>) -> Result<Format, Rejection> {
     let Some(member) = members.get(Name::ContentType) else { return Ok(Format::Json) };
-    let full = String::from_utf8_lossy(&member.value);
-    let media_type = full.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match media_type.as_str() {
-        "application/json" | "text/json" => Ok(Format::Json),
-        "application/msgpack" | "application/x-msgpack" | "application/vnd.msgpack" => {
-            Ok(Format::MessagePack)
-        }
-        other if other.ends_with("+json") => Ok(Format::Json),
-        _ => Err(Rejection::new(
+    Format::of_content_type(&member.value).ok_or_else(|| {
+        Rejection::new(
             Reason::UnsupportedContentType,
             "datacontenttype is neither application/json nor application/msgpack; send data as one of these",
-        )),
-    }
+        )
+    })
 }

@@ -20,6 +20,7 @@ use crate::redis::sweep::{Sweeper, Swept};
 use crate::telemetry::health::Pulse;
 use crate::telemetry::log::{Throttle, failure_line_due};
 use crate::telemetry::metrics;
+use crate::telemetry::trace::{self, Span};
 
 /// Hash fields a call looks at: keeps it within a few milliseconds.
 const WALK: u64 = 200;
@@ -57,6 +58,8 @@ pub struct Janitor {
     pulse: Pulse,
     blocked: Throttle,
     horizon: Throttle,
+    /// The trace of the round under way, for the line that says why it failed.
+    under_way: Span,
     stop: watch::Receiver<bool>,
 }
 
@@ -83,6 +86,7 @@ impl Janitor {
             pulse,
             blocked: Throttle::new(REMINDER),
             horizon: Throttle::new(REMINDER),
+            under_way: Span::default(),
             stop,
         }
     }
@@ -99,7 +103,7 @@ impl Janitor {
                 Err(error) => {
                     metrics::redis_error(error.kind());
                     self.pulse.unready(chain(&error));
-                    self.report(&error);
+                    std::mem::take(&mut self.under_way).within(|| self.report(&error));
                     self.wait(self.settings.interval.max(Duration::from_secs(1))).await;
                 }
             }
@@ -130,7 +134,10 @@ impl Janitor {
             let lease_ms = self.settings.interval.as_millis() as u64 * 7 / 10;
             if self.sweeper.take_lease(&mut connection, &self.name, lease_ms.max(1)).await? {
                 self.pulse.busy();
-                self.round(&mut connection).await?;
+                let span = trace::round(self.partition);
+                self.under_way = span.clone();
+                span.around(self.round(&mut connection)).await?;
+                self.under_way = Span::default();
                 metrics::sweep_succeeded();
             }
         }
@@ -140,14 +147,16 @@ impl Janitor {
     /// One round over everything.
     async fn round(&mut self, connection: &mut MultiplexedConnection) -> Result<(), Error> {
         for sweep in sweeps().chain([CONSUMERS]) {
+            let span = trace::sweep(sweep.name);
             match sweep.kind {
-                SweepKind::Walk => self.walk(connection, sweep.name).await?,
+                SweepKind::Walk => span.around(self.walk(connection, sweep.name)).await?,
                 SweepKind::Drain => {
-                    self.drain(connection, sweep.name, DRAIN).await?;
+                    span.around(self.drain(connection, sweep.name, DRAIN)).await?;
                 }
             }
         }
-        let last = self.drain(connection, STREAM.name, TRIM).await?;
+        let trimmed = self.drain(connection, STREAM.name, TRIM);
+        let last = trace::sweep(STREAM.name).around(trimmed).await?;
         self.report_position(&last);
         let backlog = self.sweeper.backlog(connection).await?;
         metrics::backlog(self.partition, backlog.pending, backlog.undelivered);

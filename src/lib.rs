@@ -12,6 +12,7 @@ pub mod format;
 pub mod janitor;
 pub mod key;
 pub mod op;
+pub mod origin;
 pub mod projection;
 pub mod projector;
 pub mod redis;

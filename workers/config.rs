@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use rollcall::config::settings::Settings;
 use rollcall::config::{
-    Config, ConfigError, Definition, Flags, Gathered, Kind, Millis, Origin, definitions,
+    Config, ConfigError, Definition, Flags, Gathered, Kind, Millis, Origin, TraceConfig, definitions,
 };
 
 /// What to do with the settings.
@@ -34,6 +34,7 @@ impl ConfigCommand {
         let (Self::Check(flags) | Self::Print(flags)) = self;
         let gathered = flags.gather()?;
         let config = Config::resolve(&gathered)?;
+        TraceConfig::from_variables(|name| std::env::var_os(name))?;
         match self {
             Self::Check(_) => check(&gathered, out)?,
             Self::Print(_) => print(&gathered, &config, out)?,

@@ -87,7 +87,7 @@ pub(crate) enum DemoError {
 /// If server, worker or janitor cannot be started, or fail.
 pub(crate) async fn run(options: &DemoOptions) -> Result<(), DemoError> {
     // In a task of its own from the beginning: no signal shall find us unprepared.
-    let signalled = tokio::spawn(signals::stop());
+    let signalled = tokio::spawn(signals::stop_or_hangup());
     let mut show = Show::prepare(options).await?;
     let shown = if signalled.is_finished() { Ok(()) } else { show.until(signalled).await };
     let farewell = show.end().await;

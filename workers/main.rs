@@ -20,11 +20,12 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing::{info, warn};
 
 use rollcall::config::settings::{JanitorFlags, Settings, StreamFlags, WorkerFlags};
-use rollcall::config::{Config, ConfigError, Flags};
+use rollcall::config::{Config, ConfigError, Flags, TraceConfig};
 use rollcall::error::chain;
-use rollcall::telemetry::{log, metrics};
+use rollcall::telemetry::{log, metrics, trace};
 
 use run::Roles;
 
@@ -84,6 +85,10 @@ enum Failure {
     Output(#[from] std::io::Error),
     #[error("cannot start the metrics recorder")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    #[error("cannot read the log filter")]
+    Log(#[from] tracing_subscriber::filter::ParseError),
+    #[error(transparent)]
+    Traces(#[from] trace::TraceError),
 }
 
 impl Failure {
@@ -140,17 +145,42 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Doctor(doctor) => doctor::run(&doctor),
         Command::Demo(options) => demonstrate(&options),
         Command::Load { flags, options } => make_traffic(&flags.load()?, &options),
-        Command::Run(flags) => play(&flags.load()?, Roles { worker: true, janitor: true }),
-        Command::Worker(flags) => play(&flags.load()?, Roles { worker: true, janitor: false }),
-        Command::Janitor(flags) => play(&flags.load()?, Roles { worker: false, janitor: true }),
+        Command::Run(flags) => play(&flags, Roles { worker: true, janitor: true }),
+        Command::Worker(flags) => play(&flags, Roles { worker: true, janitor: false }),
+        Command::Janitor(flags) => play(&flags, Roles { worker: false, janitor: true }),
         Command::Config(command) => Ok(command.run(&mut std::io::stdout().lock())?),
     }
 }
 
 #[tokio::main]
-async fn play(config: &Config, roles: Roles) -> Result<(), Failure> {
-    start_logging(config)?;
-    Ok(run::run(config, roles, metrics::install()?).await?)
+async fn play<G>(flags: &Flags<G>, roles: Roles) -> Result<(), Failure> {
+    let config = flags.load()?;
+    let traces = TraceConfig::from_variables(|name| std::env::var_os(name))?;
+    let filter = log::install(&config.log)?;
+    let instance = format!("{}-{}", config.name, std::process::id());
+    let traces = traces.map(|traces| trace::install(&traces, instance)).transpose()?;
+    let hangups = signals::at_hangup(|| reload_filter(flags, &filter));
+    let played = tokio::select! {
+        played = run::run(&config, roles, metrics::install()?) => played,
+        never = hangups => match never {},
+    };
+    if let Some(traces) = traces {
+        traces.flush().await;
+    }
+    Ok(played?)
+}
+
+/// Reads the settings again for the log filter; all others take effect at the next start.
+fn reload_filter<G>(flags: &Flags<G>, filter: &log::Filter) {
+    let set = || -> Result<String, Box<dyn std::error::Error>> {
+        let text = flags.load()?.log.filter;
+        filter.set(&text)?;
+        Ok(text)
+    };
+    match set() {
+        Ok(filter) => info!(filter, "read the log filter again"),
+        Err(error) => warn!("the log filter stays as it was: {}", chain(error.as_ref())),
+    }
 }
 
 #[tokio::main]
@@ -160,7 +190,7 @@ async fn demonstrate(options: &demo::DemoOptions) -> Result<(), Failure> {
 
 #[tokio::main]
 async fn make_traffic(config: &Config, options: &load::LoadOptions) -> Result<(), Failure> {
-    start_logging(config)?;
+    log::install(&config.log)?;
     let deployment = &config.deployment;
     let target = load::Target {
         server: config.redis.connection_info(),
@@ -169,19 +199,11 @@ async fn make_traffic(config: &Config, options: &load::LoadOptions) -> Result<()
         stream: deployment.stream.clone(),
     };
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let signal = signals::stop();
+    let signal = signals::stop_or_hangup();
     tokio::spawn(async move {
         signal.await;
         stop.send_replace(true);
     });
     load::run(options, &target, &stopped).await?;
-    Ok(())
-}
-
-fn start_logging(config: &Config) -> Result<(), Failure> {
-    // The filter was read once already, when the settings were checked.
-    if let Err(error) = log::install(&config.log) {
-        writeln!(std::io::stderr(), "rollcall: log filter: {error}")?;
-    }
     Ok(())
 }

@@ -115,7 +115,7 @@ impl Fleet {
     }
 }
 
-/// Plays the roles until SIGTERM, SIGINT or SIGHUP.
+/// Plays the roles until SIGTERM or SIGINT.
 pub(crate) async fn run(
     config: &Config,
     roles: Roles,

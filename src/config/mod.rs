@@ -16,6 +16,7 @@ mod server;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod values;
 
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub use error::{ConfigError, Origin};
 pub use flags::Flags;
 pub use gather::{Definition, Gathered, Kind, definitions};
 pub use server::{RedisConfig, RedisUrl, Secret, ServerError};
+pub use traces::{Sampling, TraceConfig};
 pub use values::{Http, LogFormat, Threshold, Thresholds, ValueError};
 
 pub use crate::projection::{Projection, Projections};

@@ -126,6 +126,20 @@ impl<'a> Member<'a> {
 }
 
 impl Format {
+    /// The format of a media type; its parameters do not matter.
+    pub fn of_content_type(media_type: &[u8]) -> Option<Self> {
+        let full = String::from_utf8_lossy(media_type);
+        let essence = full.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match essence.as_str() {
+            "application/json" | "text/json" => Some(Self::Json),
+            "application/msgpack" | "application/x-msgpack" | "application/vnd.msgpack" => {
+                Some(Self::MessagePack)
+            }
+            other if other.ends_with("+json") => Some(Self::Json),
+            _ => None,
+        }
+    }
+
     /// What kind of value stands at the beginning of `raw`; nothing is validated.
     pub fn shape(self, raw: &[u8]) -> Option<Shape> {
         match self {

@@ -26,6 +26,7 @@ use crate::redis::group::{Membership, check_layout};
 use crate::telemetry::health::Pulse;
 use crate::telemetry::log::failure_line_due;
 use crate::telemetry::metrics;
+use crate::telemetry::trace;
 
 use project::Projecting;
 use reader::Reader;
@@ -45,6 +46,9 @@ pub struct Projector {
     /// Entries being tried alone: a trial that the server's troubles ended is none.
     tried: HashSet<EntryId>,
     pulse: Pulse,
+    batches: trace::Batches,
+    /// The trace of the batch in hand, for the line that says why it failed.
+    in_hand: trace::Span,
     stop: watch::Receiver<bool>,
 }
 
@@ -64,8 +68,11 @@ impl Projector {
             max_skew_ms: deployment.max_skew_ms,
             partitions: deployment.partitions,
         };
+        let server = config.redis.connection_info();
         Self {
-            server: config.redis.connection_info(),
+            batches: trace::Batches::new(&deployment, partition, &consumer, &server),
+            in_hand: trace::Span::default(),
+            server,
             fold: FoldSettings { rules, projections: deployment.projections, partition },
             membership: Membership::new(&deployment, &keys, consumer),
             worker: config.worker.clone(),
@@ -158,6 +165,11 @@ impl Projector {
             .min(longest)
             .mul_f64(0.5 + fastrand::f64() / 2.0);
         *failures += 1;
+        std::mem::take(&mut self.in_hand).within(|| self.report(error, pause));
+        // Both ends of the wait are good: the pause is over, or the stop has come.
+        let _either = tokio::time::timeout(pause, self.stop.wait_for(|stop| *stop)).await;
+    }
+    fn report(&self, error: &Error, pause: Duration) {
         if let Some(times) = failure_line_due() {
             warn!(
                 partition = self.fold.partition,
@@ -168,7 +180,5 @@ impl Projector {
                 chain(error)
             );
         }
-        // Both ends of the wait are good: the pause is over, or the stop has come.
-        let _either = tokio::time::timeout(pause, self.stop.wait_for(|stop| *stop)).await;
     }
 }

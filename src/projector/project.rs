@@ -18,6 +18,7 @@ use crate::redis::apply::{Applied, Applier, Outcome};
 use crate::redis::dead_letter::{count_trial, is_giant, write_giant};
 use crate::telemetry::log::Throttle;
 use crate::telemetry::metrics;
+use crate::telemetry::trace::Span;
 
 /// Bytes of entries applied in one call, unless one entry alone has more: about a thousand events, so
 /// that no call keeps the server from answering others for long.
@@ -42,10 +43,19 @@ impl<'p> Projecting<'p> {
         Self { projector, applier, connection, letters: Throttle::new(Duration::from_secs(1)) }
     }
 
-    /// Applies a batch; those entries by themselves that were delivered too often, or are too large.
+    /// Applies a batch, as a trace of its own.
     pub(super) async fn project(&mut self, batch: Batch) -> Result<(), Error> {
         Failpoint::AfterRead.pass();
-        let Batch { entries, suspects, since } = batch;
+        let span = self.projector.batches.begin(batch.read, &batch.entries);
+        self.projector.in_hand = span.clone();
+        span.around(self.apply_batch(batch)).await?;
+        self.projector.in_hand = Span::default();
+        Ok(())
+    }
+
+    /// Applies a batch; those entries by themselves that were delivered too often, or are too large.
+    async fn apply_batch(&mut self, batch: Batch) -> Result<(), Error> {
+        let Batch { entries, suspects, since, .. } = batch;
         let single = |entry: &Entry| suspects.contains(&entry.id) || is_giant(entry);
         for part in entries.split(single) {
             self.apply_all(part, since).await?;
@@ -130,12 +140,14 @@ impl<'p> Projecting<'p> {
     async fn apply_part(&mut self, entries: &[Entry], alone: Option<EntryId>) -> Result<(), Error> {
         let mut avoided = Avoided::default();
         loop {
+            let fold = self.projector.batches.fold();
             let mut folder = Folder::new(&self.projector.fold);
             for entry in entries {
                 folder.add(entry, &avoided);
             }
             let counts = folder.counts().clone();
             let plan = folder.finish(&avoided);
+            drop(fold);
             let Some(more) = self.apply_plan(&plan, entries, alone).await? else {
                 counts
                     .into_iter()
@@ -160,7 +172,7 @@ impl<'p> Projecting<'p> {
             let _reply = tokio::time::timeout(Duration::from_millis(1), call).await;
             std::process::abort();
         }
-        let outcome = call.await?;
+        let outcome = self.projector.batches.apply().around(call).await?;
         Failpoint::AfterReply.pass();
         match outcome {
             Outcome::WrongType(keys) => Ok(Some(keys)),

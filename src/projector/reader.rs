@@ -18,6 +18,7 @@ use crate::redis::group::Membership;
 use crate::redis::reply::Delivered;
 use crate::redis::stream::StreamReader;
 use crate::telemetry::metrics::{self, Source};
+use crate::telemetry::trace::Read;
 
 /// How long a read waits for new entries; a stop waits as long.
 const BLOCK: Duration = Duration::from_secs(1);
@@ -31,6 +32,8 @@ pub(super) struct Batch {
     pub(super) entries: Vec<Entry>,
     /// Those delivered so often that they are to be tried alone.
     pub(super) suspects: HashSet<EntryId>,
+    /// The read that brought them.
+    pub(super) read: Read,
     /// When they were delivered.
     pub(super) since: Instant,
 }
@@ -113,8 +116,9 @@ impl Reading {
                 self.claim(sender).await?;
                 next_claim = Instant::now() + self.claim_idle.div_f64(2.0 + fastrand::f64());
             }
+            let read = Read::begin(Source::New);
             let delivered = self.stream.read_new(&mut self.connection, self.count, BLOCK).await?;
-            self.hand_out(sender, delivered, Source::New).await?;
+            self.hand_out(sender, delivered, read.end()).await?;
         }
         Ok(())
     }
@@ -135,6 +139,7 @@ impl Reading {
     async fn replay(&mut self, sender: &Sender) -> Result<(), Option<Error>> {
         let mut after = "0-0".to_owned();
         loop {
+            let read = Read::begin(Source::Pending);
             let delivered =
                 self.stream.read_pending(&mut self.connection, self.count, &after).await?;
             let ids = delivered
@@ -144,7 +149,7 @@ impl Reading {
                 .chain(delivered.lost.iter().copied());
             let Some(last) = ids.max() else { return Ok(()) };
             after = last.to_string();
-            self.hand_out(sender, delivered, Source::Pending).await?;
+            self.hand_out(sender, delivered, read.end()).await?;
         }
     }
 
@@ -152,11 +157,12 @@ impl Reading {
     async fn claim(&mut self, sender: &Sender) -> Result<(), Option<Error>> {
         let mut start = "0-0".to_owned();
         loop {
+            let read = Read::begin(Source::Claimed);
             let claimed = self
                 .stream
                 .claim(&mut self.connection, self.claim_idle, &start, self.count)
                 .await?;
-            self.hand_out(sender, claimed.delivered, Source::Claimed).await?;
+            self.hand_out(sender, claimed.delivered, read.end()).await?;
             match claimed.next {
                 Some(next) if !*self.stop.borrow() => start = next,
                 _ => return Ok(()),
@@ -168,9 +174,10 @@ impl Reading {
         &mut self,
         sender: &Sender,
         delivered: Delivered,
-        source: Source,
+        read: Read,
     ) -> Result<(), Option<Error>> {
         let Delivered { entries, lost } = delivered;
+        let source = read.source;
         metrics::entries_read(source, entries.len());
         if source == Source::Claimed && !entries.is_empty() {
             info!(entries = entries.len(), "claimed entries that another consumer left pending");
@@ -182,7 +189,7 @@ impl Reading {
         }
         let suspects =
             if source == Source::New { HashSet::new() } else { self.suspects(&entries).await? };
-        let batch = Batch { entries, suspects, since: Instant::now() };
+        let batch = Batch { entries, suspects, read, since: Instant::now() };
         sender.send(Ok(batch)).await.map_err(|_| SessionOver.into())
     }
 

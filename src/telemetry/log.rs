@@ -1,28 +1,97 @@
-//! Logs: structured lines on standard error, and a limit for those that could flood.
+//! Logs: structured lines on standard error that name the trace they belong to, a filter that can be changed
+//! while the process runs, and a limit for lines that could flood.
 
+use std::fmt;
+use std::io::{IsTerminal as _, stderr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tracing_subscriber::EnvFilter;
+use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::format::{JsonFields, Writer, format};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, layer};
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Registry, registry, reload};
 
+use super::trace;
 use crate::config::{LogConfig, LogFormat};
 
 /// Starts logging to standard error.
 ///
 /// # Errors
 /// If the filter cannot be read.
-pub fn install(config: &LogConfig) -> Result<(), ParseError> {
+pub fn install(config: &LogConfig) -> Result<Filter, ParseError> {
     let filter = EnvFilter::builder().parse(&config.filter)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second call in the same process keeps the first one's settings.
-    let _already = match config.format {
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = layer().with_writer(stderr);
+    let lines = match config.format {
         LogFormat::Text => {
-            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
+            let format = format().with_ansi(stderr().is_terminal());
+            lines.event_format(Traced { format, add: to_text }).boxed()
         }
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Json => {
+            let format = format().json().flatten_event(true);
+            lines.fmt_fields(JsonFields::new()).event_format(Traced { format, add: to_json }).boxed()
+        }
     };
-    Ok(())
+    // A second call in the same process keeps the first one's settings.
+    let _already = registry().with(filter).with(lines).try_init();
+    Ok(Filter(handle))
+}
+
+/// What is logged, to be changed while the process runs.
+#[derive(Debug)]
+pub struct Filter(reload::Handle<EnvFilter, Registry>);
+
+impl Filter {
+    /// From now on this is logged.
+    ///
+    /// # Errors
+    /// If the filter cannot be read; then everything stays as it was.
+    pub fn set(&self, filter: &str) -> Result<(), ParseError> {
+        let filter = EnvFilter::builder().parse(filter)?;
+        // It fails only where nothing logs any more.
+        let _gone = self.0.reload(filter);
+        Ok(())
+    }
+}
+
+/// Lines that name the trace and span they belong to, if there is one.
+struct Traced<F> {
+    format: F,
+    add: fn(&str, trace::Ids) -> String,
+}
+
+impl<S, N, F> FormatEvent<S, N> for Traced<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let Some(ids) = trace::current() else {
+            return self.format.format_event(context, writer, event);
+        };
+        let mut line = String::new();
+        self.format.format_event(context, Writer::new(&mut line), event)?;
+        writer.write_str(&(self.add)(&line, ids))
+    }
+}
+
+fn to_text(line: &str, trace::Ids { trace_id, span_id }: trace::Ids) -> String {
+    format!("{} trace_id={trace_id} span_id={span_id}\n", line.trim_end_matches('\n'))
+}
+
+/// The names are those of OpenTelemetry for logs in other formats.
+fn to_json(line: &str, trace::Ids { trace_id, span_id }: trace::Ids) -> String {
+    let members = line.strip_prefix('{').unwrap_or(line);
+    format!(r#"{{"trace_id":"{trace_id}","span_id":"{span_id}",{members}"#)
 }
 
 /// Lets one line through per interval, and counts what it holds back.

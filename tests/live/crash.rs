@@ -181,7 +181,7 @@ fn a_worker_that_stood_still_beyond_the_claim_time_repeats_nothing() {
 
 #[test]
 fn a_stop_under_traffic_leaves_nothing_behind() {
-    in_parallel(["TERM", "INT", "HUP"], |signal| {
+    in_parallel(["TERM", "INT"], |signal| {
         let scene = Scene::start(&SETTINGS);
         scene.add_random(3, 1_500);
         let mut worker = in_the_middle(&scene);

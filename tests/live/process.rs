@@ -101,7 +101,7 @@ impl Drop for Worker {
 }
 
 fn is_ours(name: &OsStr) -> bool {
-    name.to_str().is_some_and(|name| name.starts_with("ROLLCALL_"))
+    name.to_str().is_some_and(|name| name.starts_with("ROLLCALL_") || name.starts_with("OTEL_"))
 }
 
 fn log_path(folder: &Path) -> std::path::PathBuf {

@@ -13,7 +13,7 @@ const MOST_LINES: usize = 450;
 /// The modules of the library from the ground up: each may name those of lower rows only.
 const LAYERS: &[&[&str]] = &[
     &["key", "time", "entry", "format", "schema", "failpoint"],
-    &["event"],
+    &["event", "origin"],
     &["op"],
     &["decode", "projection"],
     &["fold"],
@@ -26,7 +26,7 @@ const LAYERS: &[&[&str]] = &[
 
 /// The modules that turn entries into plans: values in, values out.
 const PURE: &[&str] =
-    &["key", "time", "entry", "format", "event", "op", "decode", "projection", "fold"];
+    &["key", "time", "entry", "format", "event", "origin", "op", "decode", "projection", "fold"];
 
 /// What a pure module has no use for.
 const IMPURE: &[&str] = &[
@@ -34,6 +34,7 @@ const IMPURE: &[&str] = &[
     "redis::",
     "metrics",
     "tracing",
+    "opentelemetry",
     "fastrand",
     "SystemTime",
     "Instant",

@@ -1,0 +1,158 @@
+//! Where events come from: the trace contexts that their producers sent along (W3C Trace Context). Pure.
+//!
+//! Apart from decoding, because only batches that are traced are asked: for all others it costs nothing.
+
+use std::borrow::Cow;
+
+use crate::entry::Entry;
+use crate::format::{Format, Shape};
+
+/// The largest number of packed events that is looked through; entries with more are never applied.
+const MAX_EVENTS: usize = 10_000;
+
+/// The span in which a producer made an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The trace, not 0.
+    pub trace_id: u128,
+    /// The span, not 0.
+    pub span_id: u64,
+    /// Whether the producer recorded it.
+    pub sampled: bool,
+    /// What vendors added, unread.
+    pub state: String,
+}
+
+/// The origins an entry names: that of the entry, or of the event in its `data`; for a packed entry its
+/// own and then those of its events. What is malformed counts as absent.
+pub fn origins(entry: &Entry) -> Vec<Origin> {
+    let own = || read(entry.get(b"traceparent"), entry.get(b"tracestate"));
+    let Some((format, data)) = envelope(entry) else { return own().into_iter().collect() };
+    if format.shape(data) == Some(Shape::Array) {
+        let elements = format.elements(data, MAX_EVENTS).ok().flatten().unwrap_or_default();
+        let packed = elements.into_iter().filter_map(|element| inside(format, element));
+        return own().into_iter().chain(packed).collect();
+    }
+    inside(format, data).or_else(own).into_iter().collect()
+}
+
+/// `data`, unless it is a session's own or cannot be read.
+fn envelope(entry: &Entry) -> Option<(Format, &[u8])> {
+    let is_session = entry.get(b"type") == Some(b"session") && entry.get(b"sid").is_some();
+    let data = entry.get(b"data").filter(|_| !is_session)?;
+    let format = entry
+        .get(b"datacontenttype")
+        .map_or(Some(Format::Json), Format::of_content_type)?;
+    format.check(data).ok()?;
+    Some((format, data))
+}
+
+/// The origin that an object names.
+fn inside(format: Format, object: &[u8]) -> Option<Origin> {
+    let (mut parent, mut state): (Option<Cow<'_, [u8]>>, _) = (None, None);
+    for (name, value) in format.members(object).ok()? {
+        let slot = match name.as_ref() {
+            b"traceparent" => &mut parent,
+            b"tracestate" => &mut state,
+            _ => continue,
+        };
+        *slot = format.member(value).ok().filter(|m| m.shape == Shape::Text).map(|m| m.value);
+    }
+
+    read(parent.as_deref(), state.as_deref())
+}
+
+/// Reads a `traceparent` as section 3.2 of the recommendation has it, also of versions to come.
+fn read(parent: Option<&[u8]>, state: Option<&[u8]>) -> Option<Origin> {
+    let parent = std::str::from_utf8(parent?).ok()?;
+    let (known, rest) = parent.split_at_checked("00-".len() + 32 + 1 + 16 + "-00".len())?;
+    let mut parts = known.split('-');
+    let mut hex = |digits: usize| {
+        let part = parts.next().filter(|part| part.len() == digits)?;
+        let is_lower = part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        is_lower.then(|| u128::from_str_radix(part, 16).ok()).flatten()
+    };
+    let (version, trace_id, span_id, flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
+    let is_whole = if version == 0 { rest.is_empty() } else { rest.is_empty() || rest.starts_with('-') };
+    if version == 0xff || !is_whole || trace_id == 0 || span_id == 0 {
+        return None;
+    }
+    let state = state.map(String::from_utf8_lossy).unwrap_or_default().into_owned();
+    Some(Origin { trace_id, span_id: span_id as u64, sampled: flags & 1 == 1, state })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::EntryId;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    const OTHER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+
+    fn of(fields: &[(&str, &[u8])]) -> Vec<Origin> {
+        let field = |(name, value): &(&str, &[u8])| (name.as_bytes().to_vec(), value.to_vec());
+        let fields = fields.iter().map(field).collect();
+        origins(&Entry { id: EntryId { ms: 1, seq: 0 }, fields })
+    }
+
+    fn spans(fields: &[(&str, &[u8])]) -> Vec<u64> {
+        of(fields).into_iter().map(|origin| origin.span_id).collect()
+    }
+
+    #[test]
+    fn a_traceparent_is_read_whole() {
+        let found = of(&[("traceparent", PARENT.as_bytes()), ("tracestate", b"a=1,b=2")]);
+        let expected = Origin {
+            trace_id: 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736,
+            span_id: 0x00f0_67aa_0ba9_02b7,
+            sampled: true,
+            state: "a=1,b=2".to_owned(),
+        };
+        assert_eq!(found, [expected]);
+        let later = format!("01{}-more", &PARENT[2..]);
+        assert_eq!(of(&[("traceparent", later.as_bytes())]).len(), 1);
+    }
+
+    #[test]
+    fn what_is_malformed_counts_as_absent() {
+        let zero = |from: usize, to: usize| {
+            format!("{}{}{}", &PARENT[..from], "0".repeat(to - from), &PARENT[to..])
+        };
+        for bad in [
+            String::new(),
+            PARENT[..54].to_owned(),
+            format!("{PARENT}-"),
+            format!("{PARENT}0"),
+            format!("01{}0", &PARENT[2..]),
+            format!("ff{}", &PARENT[2..]),
+            PARENT.to_uppercase(),
+            PARENT.replace('-', "_"),
+            format!("+0{}", &PARENT[2..]),
+            zero(3, 35),
+            zero(36, 52),
+            "00-1-2-01".to_owned(),
+        ] {
+            assert_eq!(of(&[("traceparent", bad.as_bytes())]), [], "{bad}");
+        }
+        assert_eq!(of(&[("traceparent", &[0xff; 55])]), []);
+    }
+
+    #[test]
+    fn every_way_to_write_an_event_can_name_its_origin() {
+        let object = format!(r#"{{"type":"login","traceparent":"{OTHER}"}}"#);
+        let (own, inner) = (0x00f0_67aa_0ba9_02b7, 0xb7ad_6b71_6920_3331);
+        let parent = ("traceparent", PARENT.as_bytes());
+        assert_eq!(spans(&[("data", object.as_bytes())]), [inner]);
+        assert_eq!(spans(&[parent, ("data", object.as_bytes())]), [inner], "inside wins");
+        assert_eq!(spans(&[parent, ("data", b"{}")]), [own]);
+        assert_eq!(spans(&[parent, ("data", b"{broken")]), [own]);
+        let packed = format!(r#"[{object},{{}},7,{{"traceparent":7}},{object}]"#);
+        assert_eq!(spans(&[parent, ("data", packed.as_bytes())]), [own, inner, inner]);
+        let mut msgpack = b"\x81\xabtraceparent\xd9\x37".to_vec();
+        msgpack.extend(OTHER.as_bytes());
+        let content = ("datacontenttype", &b"application/msgpack"[..]);
+        assert_eq!(spans(&[content, ("data", &msgpack)]), [inner]);
+        let session = [("type", &b"session"[..]), ("sid", b"s"), ("data", object.as_bytes())];
+        assert_eq!(of(&session), [], "a session's data is its own");
+    }
+}

@@ -1,0 +1,144 @@
+//! The spans of a batch: `process <stream>` with its stages `read` or `claim`, `fold` and `apply`.
+
+use std::time::SystemTime;
+
+use opentelemetry::trace::{
+    SpanBuilder, SpanContext, SpanId, SpanKind, TraceContextExt as _, TraceFlags, TraceId, TraceState,
+};
+use opentelemetry::KeyValue;
+use redis::{ConnectionAddr, ConnectionInfo};
+
+use super::Span;
+use crate::config::Deployment;
+use crate::entry::Entry;
+use crate::origin::{Origin, origins};
+use crate::telemetry::metrics::Source;
+
+/// Links of a batch to its producers' spans: as many as a span has by OpenTelemetry's default.
+const MAX_LINKS: usize = 128;
+
+/// A read that brought entries: whose they were, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Read {
+    /// Where the entries come from.
+    pub source: Source,
+    started: SystemTime,
+    ended: SystemTime,
+}
+
+impl Read {
+    /// A read that begins now.
+    pub fn begin(source: Source) -> Self {
+        let now = SystemTime::now();
+        Self { source, started: now, ended: now }
+    }
+
+    /// It ends now.
+    pub fn end(mut self) -> Self {
+        self.ended = SystemTime::now();
+        self
+    }
+}
+
+/// Begins the spans of one worker's batches.
+#[derive(Debug)]
+pub struct Batches {
+    /// The stream with its prefix; the partition is an attribute.
+    destination: String,
+    /// What all its spans share.
+    attributes: Vec<KeyValue>,
+}
+
+impl Batches {
+    /// The batches that `consumer` reads from a partition's stream.
+    pub fn new(
+        deployment: &Deployment,
+        partition: u16,
+        consumer: &str,
+        server: &ConnectionInfo,
+    ) -> Self {
+        let destination = format!("{}{}", deployment.prefix, deployment.stream);
+        let mut attributes = vec![
+            KeyValue::new("messaging.system", "redis"),
+            KeyValue::new("messaging.destination.name", destination.clone()),
+            KeyValue::new("messaging.consumer.group.name", deployment.group.clone()),
+            KeyValue::new("messaging.client.id", consumer.to_owned()),
+        ];
+        if deployment.partitions > 1 {
+            attributes.push(KeyValue::new("messaging.destination.partition.id", partition.to_string()));
+        }
+        match server.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                attributes.push(KeyValue::new("server.address", host.clone()));
+                attributes.push(KeyValue::new("server.port", i64::from(*port)));
+            }
+            other => attributes.push(KeyValue::new("server.address", other.to_string())),
+        }
+        Self { destination, attributes }
+    }
+
+    /// The span of a batch, from the beginning of the read that brought it, with that read's own.
+    pub fn begin(&self, read: Read, entries: &[Entry]) -> Span {
+        let span = Span::first(|| {
+            self.operation("process", "process", SpanKind::Consumer).with_start_time(read.started)
+        });
+        let Some(context) = &span.0 else { return span };
+        let count = KeyValue::new("messaging.batch.message_count", entries.len() as i64);
+        context.span().set_attribute(count);
+        for producer in producers(entries) {
+            context.span().add_link(producer, Vec::new());
+        }
+        span.within(|| self.read(read));
+        span
+    }
+
+    /// The stage that is over before a batch is known.
+    fn read(&self, read: Read) {
+        let name = if read.source == Source::Claimed { "claim" } else { "read" };
+        let stage = Span::stage(|| {
+            self.operation(name, "receive", SpanKind::Client).with_start_time(read.started)
+        });
+        if let Some(context) = &stage.0 {
+            context.span().end_with_timestamp(read.ended);
+        }
+    }
+
+    /// The stage that folds a part of the current batch.
+    pub fn fold(&self) -> Span {
+        Span::stage(|| SpanBuilder::from_name("fold").with_kind(SpanKind::Internal))
+    }
+
+    /// The stage that applies and acknowledges a part of the current batch.
+    pub fn apply(&self) -> Span {
+        Span::stage(|| self.operation("apply", "settle", SpanKind::Client))
+    }
+
+    fn operation(&self, name: &'static str, operation: &'static str, kind: SpanKind) -> SpanBuilder {
+        let own = [
+            KeyValue::new("messaging.operation.name", name),
+            KeyValue::new("messaging.operation.type", operation),
+        ];
+        SpanBuilder::from_name(format!("{name} {}", self.destination))
+            .with_kind(kind)
+            .with_attributes(self.attributes.iter().cloned().chain(own))
+    }
+}
+
+/// The spans that made the entries; those that were recorded first, if there are too many.
+fn producers(entries: &[Entry]) -> impl Iterator<Item = SpanContext> {
+    let mut origins: Vec<Origin> = entries.iter().flat_map(origins).collect();
+    origins.sort_by_key(|origin| !origin.sampled);
+    origins.truncate(MAX_LINKS);
+    origins.into_iter().map(span_context)
+}
+
+fn span_context(origin: Origin) -> SpanContext {
+    let flags = if origin.sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED };
+    SpanContext::new(
+        TraceId::from(origin.trace_id),
+        SpanId::from(origin.span_id),
+        flags,
+        true,
+        origin.state.parse::<TraceState>().unwrap_or_default(),
+    )
+}
