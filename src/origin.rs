@@ -40,9 +40,8 @@ pub fn origins(entry: &Entry) -> Vec<Origin> {
 fn envelope(entry: &Entry) -> Option<(Format, &[u8])> {
     let is_session = entry.get(b"type") == Some(b"session") && entry.get(b"sid").is_some();
     let data = entry.get(b"data").filter(|_| !is_session)?;
-    let format = entry
-        .get(b"datacontenttype")
-        .map_or(Some(Format::Json), Format::of_content_type)?;
+    let format =
+        entry.get(b"datacontenttype").map_or(Some(Format::Json), Format::of_content_type)?;
     format.check(data).ok()?;
     Some((format, data))
 }
@@ -73,7 +72,8 @@ fn read(parent: Option<&[u8]>, state: Option<&[u8]>) -> Option<Origin> {
         is_lower.then(|| u128::from_str_radix(part, 16).ok()).flatten()
     };
     let (version, trace_id, span_id, flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
-    let is_whole = if version == 0 { rest.is_empty() } else { rest.is_empty() || rest.starts_with('-') };
+    let is_whole =
+        if version == 0 { rest.is_empty() } else { rest.is_empty() || rest.starts_with('-') };
     if version == 0xff || !is_whole || trace_id == 0 || span_id == 0 {
         return None;
     }

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 
 use rollcall::config::settings::Settings;
 use rollcall::config::{
-    Config, ConfigError, Definition, Flags, Gathered, Kind, Millis, Origin, TraceConfig, definitions,
+    Config, ConfigError, Definition, Flags, Gathered, Kind, Millis, Origin, TraceConfig,
+    definitions,
 };
 
 /// What to do with the settings.

@@ -157,11 +157,12 @@ async fn play<G>(flags: &Flags<G>, roles: Roles) -> Result<(), Failure> {
     let config = flags.load()?;
     let traces = TraceConfig::from_variables(|name| std::env::var_os(name))?;
     let filter = log::install(&config.log)?;
+    let metrics = metrics::install()?;
     let instance = format!("{}-{}", config.name, std::process::id());
     let traces = traces.map(|traces| trace::install(&traces, instance)).transpose()?;
     let hangups = signals::at_hangup(|| reload_filter(flags, &filter));
     let played = tokio::select! {
-        played = run::run(&config, roles, metrics::install()?) => played,
+        played = run::run(&config, roles, metrics) => played,
         never = hangups => match never {},
     };
     if let Some(traces) = traces {

@@ -131,7 +131,9 @@ impl<'p> Projecting<'p> {
     async fn write_off_giant(&mut self, entry: &Entry) -> Result<(), Error> {
         if write_giant(self.connection, &self.applier, entry).await? {
             metrics::rejected(Reason::TooManyFields, 1);
-            warn!(id = %entry.id, fields = entry.fields.len(), "an entry with very many fields became a dead letter");
+            if let Some(count) = self.letters.add(1) {
+                warn!(count, last_id = %entry.id, fields = entry.fields.len(), "entries with very many fields became dead letters");
+            }
         }
         Ok(())
     }

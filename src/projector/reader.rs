@@ -17,11 +17,14 @@ use crate::error::Error;
 use crate::redis::group::Membership;
 use crate::redis::reply::Delivered;
 use crate::redis::stream::StreamReader;
+use crate::telemetry::log::Throttle;
 use crate::telemetry::metrics::{self, Source};
 use crate::telemetry::trace::Read;
 
 /// How long a read waits for new entries; a stop waits as long.
 const BLOCK: Duration = Duration::from_secs(1);
+/// The least time between two log lines about the same thing.
+const LINES: Duration = Duration::from_secs(1);
 /// Bytes of entries a read should bring; fewer entries are asked for if they are large.
 const READ_BYTES: usize = 4 << 20;
 
@@ -61,6 +64,8 @@ impl Reader {
             max_deliveries: projector.worker.max_deliveries,
             max_count: projector.worker.batch,
             count: projector.worker.batch.min(64),
+            claimed: Throttle::new(LINES),
+            lost: Throttle::new(LINES),
             stop: projector.stop.clone(),
         };
         let (sender, batches) = mpsc::channel(1);
@@ -96,6 +101,8 @@ struct Reading {
     max_deliveries: u64,
     max_count: usize,
     count: usize,
+    claimed: Throttle,
+    lost: Throttle,
     stop: watch::Receiver<bool>,
 }
 
@@ -179,8 +186,10 @@ impl Reading {
         let Delivered { entries, lost } = delivered;
         let source = read.source;
         metrics::entries_read(source, entries.len());
-        if source == Source::Claimed && !entries.is_empty() {
-            info!(entries = entries.len(), "claimed entries that another consumer left pending");
+        if source == Source::Claimed
+            && let Some(entries) = self.claimed.add(entries.len() as u64)
+        {
+            info!(entries, "claimed entries that another consumer left pending");
         }
         self.forget(&lost).await?;
         self.adapt_count(&entries);
@@ -199,7 +208,9 @@ impl Reading {
             return Ok(());
         }
         metrics::entries_lost(lost.len());
-        warn!(entries = lost.len(), first = %lost[0], "entries were trimmed from the stream before they were applied");
+        if let Some(entries) = self.lost.add(lost.len() as u64) {
+            warn!(entries, last_id = %lost[lost.len() - 1], "entries were trimmed from the stream before they were applied");
+        }
         let mut ack = redis::cmd("XACK");
         ack.arg(&self.stream.stream).arg(&self.stream.group);
         for id in lost {

@@ -32,7 +32,10 @@ pub fn install(config: &LogConfig) -> Result<Filter, ParseError> {
         }
         LogFormat::Json => {
             let format = format().json().flatten_event(true);
-            lines.fmt_fields(JsonFields::new()).event_format(Traced { format, add: to_json }).boxed()
+            lines
+                .fmt_fields(JsonFields::new())
+                .event_format(Traced { format, add: to_json })
+                .boxed()
         }
     };
     // A second call in the same process keeps the first one's settings.

@@ -7,6 +7,7 @@ mod doctor;
 mod harness;
 mod hostile;
 mod janitor;
+mod logs;
 mod process;
 mod property;
 mod query;
@@ -15,4 +16,5 @@ mod roles;
 mod scene;
 #[path = "../support/mod.rs"]
 mod support;
+mod traces;
 mod trouble;

@@ -14,7 +14,7 @@ const USAGE: i32 = 64;
 /// The binary with nothing of the developer's own environment.
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
-    let ours = |name: &str| name.starts_with("ROLLCALL_");
+    let ours = |name: &str| name.starts_with("ROLLCALL_") || name.starts_with("OTEL_");
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(ours)) {
         command.env_remove(name);
     }
@@ -200,6 +200,22 @@ fn the_environment_is_checked_like_flags() {
     }
     let empty = command(&["config", "check"]).env("ROLLCALL_BATCH", "").output().unwrap();
     assert_eq!(empty.status.code(), Some(0), "an empty variable counts as absent");
+}
+
+#[test]
+fn what_opentelemetry_s_variables_ask_for_is_checked() {
+    for (name, value, words) in [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", &["must be http/protobuf"][..]),
+        ("OTEL_TRACES_SAMPLER", "xray", &["must be always_on, always_off or traceidratio"]),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "hunter2", &["must be name=value pairs"]),
+    ] {
+        for args in [&["run"][..], &["worker"], &["janitor"], &["config", "check"]] {
+            let mut command = command(args);
+            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
+            refused(command.env(name, value), words);
+            refused(&mut command, &[&format!("{name} = \""), &format!("(env {name})")]);
+        }
+    }
 }
 
 #[test]

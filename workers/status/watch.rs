@@ -27,7 +27,7 @@ pub(super) async fn run(status: &Status, every: Duration) -> Result<(), QueryErr
     let config = status.config()?;
     // The filter was read once already, when the settings were checked.
     let _checked = log::install(&config.log);
-    let mut stop = pin!(signals::stop());
+    let mut stop = pin!(signals::stop_or_hangup());
     let mut resizes = signals::resizes();
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

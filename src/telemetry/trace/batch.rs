@@ -2,10 +2,11 @@
 
 use std::time::SystemTime;
 
-use opentelemetry::trace::{
-    SpanBuilder, SpanContext, SpanId, SpanKind, TraceContextExt as _, TraceFlags, TraceId, TraceState,
-};
 use opentelemetry::KeyValue;
+use opentelemetry::trace::{
+    SpanBuilder, SpanContext, SpanId, SpanKind, TraceContextExt as _, TraceFlags, TraceId,
+    TraceState,
+};
 use redis::{ConnectionAddr, ConnectionInfo};
 
 use super::Span;
@@ -65,7 +66,8 @@ impl Batches {
             KeyValue::new("messaging.client.id", consumer.to_owned()),
         ];
         if deployment.partitions > 1 {
-            attributes.push(KeyValue::new("messaging.destination.partition.id", partition.to_string()));
+            attributes
+                .push(KeyValue::new("messaging.destination.partition.id", partition.to_string()));
         }
         match server.addr() {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
@@ -113,7 +115,12 @@ impl Batches {
         Span::stage(|| self.operation("apply", "settle", SpanKind::Client))
     }
 
-    fn operation(&self, name: &'static str, operation: &'static str, kind: SpanKind) -> SpanBuilder {
+    fn operation(
+        &self,
+        name: &'static str,
+        operation: &'static str,
+        kind: SpanKind,
+    ) -> SpanBuilder {
         let own = [
             KeyValue::new("messaging.operation.name", name),
             KeyValue::new("messaging.operation.type", operation),

@@ -3,8 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use opentelemetry::trace::TracerProvider as _;
 use opentelemetry::KeyValue;
+use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _};
 use opentelemetry_otlp::{Protocol, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
@@ -23,7 +23,9 @@ const FLUSH: Duration = Duration::from_secs(3);
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
     /// The machine's certificate authorities cannot be read.
-    #[error("no certificate authorities for the endpoint of traces: install ca-certificates, or name a file in SSL_CERT_FILE")]
+    #[error(
+        "no certificate authorities for the endpoint of traces: install ca-certificates, or name a file in SSL_CERT_FILE"
+    )]
     Authorities(#[from] io::Error),
     /// The exporter refuses its settings.
     #[error("the exporter of traces cannot start")]

@@ -12,7 +12,8 @@ mod transport;
 use std::sync::OnceLock;
 
 use opentelemetry::trace::{
-    FutureExt as _, Span as _, SpanBuilder, SpanId, Status, TraceContextExt as _, TraceId, Tracer as _,
+    FutureExt as _, Span as _, SpanBuilder, SpanId, Status, TraceContextExt as _, TraceId,
+    Tracer as _,
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::SdkTracer;
@@ -34,7 +35,10 @@ impl Span {
     ///
     /// # Errors
     /// Those of the future.
-    pub async fn around<T>(&self, future: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    pub async fn around<T>(
+        &self,
+        future: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         let Some(context) = &self.0 else { return future.await };
         let result = future.with_context(context.clone()).await;
         if let Err(error) = &result {

@@ -64,14 +64,15 @@ impl Transport {
 #[async_trait]
 impl HttpClient for Transport {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let (client, request) = (self.client.clone(), request.map(Full::new));
+        let (client, request, timeout) =
+            (self.client.clone(), request.map(Full::new), self.timeout);
         let exchange = async move {
             let (head, body) = client.request(request).await?.into_parts();
             let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await?.to_bytes();
             Ok::<_, HttpError>(Response::from_parts(head, body))
         };
-        let exchange = self.runtime.spawn(tokio::time::timeout(self.timeout, exchange));
-        let result = match exchange.await {
+        let within_time = async move { tokio::time::timeout(timeout, exchange).await };
+        let result = match self.runtime.spawn(within_time).await {
             Ok(Ok(result)) => result,
             Ok(Err(elapsed)) => Err(elapsed.into()),
             Err(ended) => Err(ended.into()),

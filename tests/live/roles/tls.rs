@@ -54,7 +54,7 @@ fn free_port() -> u16 {
 }
 
 /// An authority of one's own and a certificate for 127.0.0.1 under it.
-fn certify(folder: &Path) {
+pub fn certify(folder: &Path) {
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
     std::fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1\n").unwrap();
     for arguments in [
