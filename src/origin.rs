@@ -10,6 +10,9 @@ use crate::format::{Format, Shape};
 /// The largest number of packed events that is looked through; entries with more are never applied.
 const MAX_EVENTS: usize = 10_000;
 
+/// The longest `tracestate` that is kept, in bytes: what the recommendation asks for at least.
+const MAX_STATE: usize = 512;
+
 /// The span in which a producer made an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
@@ -19,7 +22,7 @@ pub struct Origin {
     pub span_id: u64,
     /// Whether the producer recorded it.
     pub sampled: bool,
-    /// What vendors added, unread.
+    /// What vendors added, unread; nothing if it is very long.
     pub state: String,
 }
 
@@ -57,7 +60,6 @@ fn inside(format: Format, object: &[u8]) -> Option<Origin> {
         };
         *slot = format.member(value).ok().filter(|m| m.shape == Shape::Text).map(|m| m.value);
     }
-
     read(parent.as_deref(), state.as_deref())
 }
 
@@ -77,6 +79,7 @@ fn read(parent: Option<&[u8]>, state: Option<&[u8]>) -> Option<Origin> {
     if version == 0xff || !is_whole || trace_id == 0 || span_id == 0 {
         return None;
     }
+    let state = state.filter(|state| state.len() <= MAX_STATE);
     let state = state.map(String::from_utf8_lossy).unwrap_or_default().into_owned();
     Some(Origin { trace_id, span_id: span_id as u64, sampled: flags & 1 == 1, state })
 }
@@ -109,6 +112,9 @@ mod tests {
             state: "a=1,b=2".to_owned(),
         };
         assert_eq!(found, [expected]);
+        let long = "a=".to_owned() + &"b".repeat(MAX_STATE);
+        let without = of(&[("traceparent", PARENT.as_bytes()), ("tracestate", long.as_bytes())]);
+        assert_eq!(without[0].state, "");
         let later = format!("01{}-more", &PARENT[2..]);
         assert_eq!(of(&[("traceparent", later.as_bytes())]).len(), 1);
     }

@@ -198,7 +198,7 @@ pub struct ProcessArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Log")]
 pub struct LogArgs {
-    /// Level (error, warn, info, debug, trace, off) or target=level, separated by commas
+    /// Level (error, warn, info, debug, trace, off) or target=level, separated by commas; read again at SIGHUP
     #[arg(long, env = "ROLLCALL_LOG", value_name = "FILTER")]
     #[arg(default_value = "info", value_parser = log_filter)]
     pub log: String,

@@ -203,7 +203,8 @@ fn a_failed_batch_is_marked_and_the_log_line_names_its_trace() {
         let (scene, receiver) = (Scene::start(&[]), Receiver::start());
         let flags = ["--log-format", format];
         let worker = start(&scene, "worker", &flags, &exporting(receiver.addr));
-        wait_until(SOON, "it has joined", || !scene.consumers().is_empty());
+        scene.add_heartbeat("alice");
+        scene.wait_finished(SOON, "it reads new entries now");
         let _: String = scene.command(&["SET", "presence:users", "something else"]);
         scene.add_heartbeat("alice");
         let failed = receiver.wait_for(BATCH, is_failed);

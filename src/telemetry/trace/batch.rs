@@ -79,7 +79,7 @@ impl Batches {
         Self { destination, attributes }
     }
 
-    /// The span of a batch, from the beginning of the read that brought it, with that read's own.
+    /// The span of a batch, from the beginning of the read that brought it, the wait for entries included.
     pub fn begin(&self, read: Read, entries: &[Entry]) -> Span {
         let span = Span::first(|| {
             self.operation("process", "process", SpanKind::Consumer).with_start_time(read.started)

@@ -1,8 +1,8 @@
 //! Traces: one for each batch that a worker has in hand, linked to the spans of its producers, and one for
 //! each round of a janitor, with a span per stage.
 //!
-//! Names and attributes follow OpenTelemetry's conventions for messaging. While traces are off, or a trace
-//! is not sampled, its spans are nothing: no allocation, and no entry is searched for its origin.
+//! Names and attributes follow OpenTelemetry's conventions for messaging. While traces are off, spans are
+//! nothing, and cost no allocation. Entries are searched for their origins only where a trace is sampled.
 
 mod batch;
 mod export;
