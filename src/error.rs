@@ -79,6 +79,29 @@ pub enum Error {
         /// This version's format.
         own: &'static str,
     },
+    /// None of the sentinels leads to a server that is the master.
+    #[error(
+        "redis-url: no sentinel leads to a master {master}; check the name (SENTINEL MASTERS), that sentinels and \
+         master are up, and both logins: {}",
+        tried.iter().map(|(sentinel, why)| format!("{sentinel}: {}", chain(why))).collect::<Vec<_>>().join("; ")
+    )]
+    NoMaster {
+        /// The master's name.
+        master: String,
+        /// The sentinels that were asked, and what came of it.
+        tried: Vec<(String, Error)>,
+    },
+    /// A sentinel has no master of that name.
+    #[error("the sentinel knows no master of that name")]
+    UnknownMaster,
+    /// A sentinel named a server as the master that is none.
+    #[error("the sentinel names {address}, which is a {role}")]
+    Role {
+        /// The server.
+        address: String,
+        /// What it says it is.
+        role: String,
+    },
     /// A batch stayed in hand too long; another consumer may have it by now.
     #[error("a batch was not applied within its deadline of {deadline_ms} ms; it is read again")]
     Deadline {
@@ -107,15 +130,23 @@ impl Error {
             | Self::Format { .. }
             | Self::CrossSlot(_) => Verdict::Fatal,
             Self::Redis { source, .. } if is_script_failure(source) => Verdict::Poison,
-            Self::Redis { .. } | Self::Reply { .. } | Self::Deadline { .. } | Self::ReaderGone => {
-                Verdict::Reconnect
-            }
+            Self::Redis { .. }
+            | Self::Reply { .. }
+            | Self::NoMaster { .. }
+            | Self::UnknownMaster
+            | Self::Role { .. }
+            | Self::Deadline { .. }
+            | Self::ReaderGone => Verdict::Reconnect,
         }
     }
 
     /// The server's error code, or what kind of trouble it is: the label of the metric.
     pub fn kind(&self) -> &'static str {
-        let Self::Redis { source, .. } = self else { return OTHER };
+        let source = match self {
+            Self::Redis { source, .. } => source,
+            Self::NoMaster { .. } => return NO_MASTER,
+            _ => return OTHER,
+        };
         if source.is_timeout() {
             return TIMEOUT;
         }
@@ -161,13 +192,14 @@ const AUTH: &str = "auth";
 const PERMISSION: &str = "permission";
 const TIMEOUT: &str = "timeout";
 const CONNECTION: &str = "connection";
+const NO_MASTER: &str = "no_master";
 const OTHER: &str = "other";
 /// The script failed on what it was given.
 pub const SCRIPT: &str = "script";
 
 /// All kinds of trouble, as [`Error::kind`] names them.
 pub fn kinds() -> impl Iterator<Item = &'static str> {
-    CODES.iter().map(|(_, kind)| *kind).chain([TIMEOUT, CONNECTION, OTHER, SCRIPT])
+    CODES.iter().map(|(_, kind)| *kind).chain([TIMEOUT, CONNECTION, NO_MASTER, OTHER, SCRIPT])
 }
 
 /// Whether the script ran and failed, as opposed to everything that is not the batch's fault.

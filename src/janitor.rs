@@ -9,7 +9,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use crate::config::{Config, Deployment, JanitorConfig};
+use crate::config::{Config, Deployment, JanitorConfig, Server};
 use crate::error::{Error, Verdict, chain};
 use crate::key::Keys;
 use crate::op::{CONSUMERS, STREAM, SweepKind};
@@ -47,7 +47,7 @@ const REMINDER: Duration = Duration::from_secs(60);
 /// The janitor of one partition.
 #[derive(Debug)]
 pub struct Janitor {
-    server: redis::ConnectionInfo,
+    server: Server,
     deployment: Deployment,
     partition: u16,
     keys: Keys,
@@ -75,7 +75,7 @@ impl Janitor {
         let deployment = &config.deployment;
         let keys = Keys::new(&deployment.prefix, deployment.partitions, partition);
         Self {
-            server: config.redis.connection_info(),
+            server: config.redis.server(),
             deployment: deployment.clone(),
             partition,
             sweeper: Sweeper::new(deployment, &keys, &config.janitor, CONSUMER_PATIENCE_MS),

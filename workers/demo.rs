@@ -125,8 +125,7 @@ impl Show {
         let fleet = fleet::start(&config).await?;
         let (stop_load, stop) = channel::channel(false);
         let load = Load::start(&load_options(options), &target(&config), &stop);
-        let info = config.redis.connection_info();
-        let mut watch = Watch::over(info, &config.deployment);
+        let mut watch = Watch::over(config.redis.server(), &config.deployment);
         watch.look().await?;
         let about = about(options, &server, &fleet, &config);
         let look = Look::of_environment();
@@ -227,7 +226,7 @@ fn load_options(options: &DemoOptions) -> LoadOptions {
 
 fn target(config: &Config) -> Target {
     Target {
-        server: config.redis.connection_info(),
+        server: config.redis.server(),
         prefix: config.deployment.prefix.clone(),
         partitions: config.deployment.partitions,
         stream: config.deployment.stream.clone(),

@@ -194,7 +194,7 @@ async fn make_traffic(config: &Config, options: &load::LoadOptions) -> Result<()
     log::install(&config.log)?;
     let deployment = &config.deployment;
     let target = load::Target {
-        server: config.redis.connection_info(),
+        server: config.redis.server(),
         prefix: deployment.prefix.clone(),
         partitions: deployment.partitions,
         stream: deployment.stream.clone(),

@@ -12,6 +12,7 @@ mod error;
 mod flags;
 mod gather;
 mod resolve;
+mod sentinel;
 mod server;
 pub mod settings;
 #[cfg(test)]
@@ -25,7 +26,8 @@ pub use duration::{DurationError, Millis};
 pub use error::{ConfigError, Origin};
 pub use flags::Flags;
 pub use gather::{Definition, Gathered, Kind, definitions};
-pub use server::{RedisConfig, RedisUrl, Secret, ServerError};
+pub use sentinel::Sentinels;
+pub use server::{RedisConfig, RedisUrl, Secret, Server, ServerError};
 pub use traces::{Sampling, TraceConfig};
 pub use values::{Http, LogFormat, Threshold, Thresholds, ValueError};
 

@@ -1,8 +1,11 @@
 //! Where Redis is and who we are there; nothing here ever shows a password.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use redis::IntoConnectionInfo as _;
+use redis::{ConnectionInfo, IntoConnectionInfo as _};
+
+use super::sentinel::{SentinelUrl, Sentinels};
 
 /// A text that is never shown: `Debug` gives `***`, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -48,6 +51,9 @@ impl fmt::Debug for RedisUrl {
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0.expose();
+        if let Some(url) = SentinelUrl::cut(text).filter(|url| url.login().is_some()) {
+            return url.fmt(f);
+        }
         let valid = text.into_connection_info().is_ok();
         let Some(mut url) = redis::parse_redis_url(text).filter(|_| valid) else {
             let scheme = text.split(':').next().filter(|scheme| SCHEMES.contains(scheme));
@@ -56,22 +62,36 @@ impl fmt::Display for RedisUrl {
         if url.password().is_some() && url.set_password(Some("***")).is_err() {
             return f.write_str("…");
         }
-        let query: Vec<String> = url
-            .query_pairs()
-            .map(|(key, value)| match &*key {
-                "db" | "protocol" | "user" => format!("{key}={value}"),
-                "pass" => "pass=***".to_owned(),
-                _ => "***".to_owned(),
-            })
-            .collect();
-        url.set_query((!query.is_empty()).then(|| query.join("&")).as_deref());
+        let options = shown_options(url.query_pairs());
+        url.set_query((!options.is_empty()).then_some(options.as_str()));
         url.set_fragment(None);
         f.write_str(url.as_str())
     }
 }
 
-const SCHEMES: [&str; 7] =
-    ["redis", "rediss", "unix", "redis+unix", "valkey", "valkeys", "valkey+unix"];
+/// The options of a URL, without what may be secret.
+pub(super) fn shown_options<'u>(
+    options: impl Iterator<Item = (Cow<'u, str>, Cow<'u, str>)>,
+) -> String {
+    let shown = |(key, value): (Cow<'u, str>, Cow<'u, str>)| match &*key {
+        "db" | "protocol" | "user" | "sentinel_username" => format!("{key}={value}"),
+        "pass" | "sentinel_password" => format!("{key}=***"),
+        _ => "***".to_owned(),
+    };
+    options.map(shown).collect::<Vec<_>>().join("&")
+}
+
+const SCHEMES: [&str; 9] = [
+    "redis",
+    "rediss",
+    "unix",
+    "redis+unix",
+    "valkey",
+    "valkeys",
+    "valkey+unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+];
 
 /// Why a server cannot be reached this way.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,9 +100,17 @@ pub enum ServerError {
     /// Not a URL that the Redis client takes.
     #[error(
         "not a Redis URL; write redis://[user:password@]host[:port][/db], rediss://… for TLS or \
-         unix:/path[?db=0&user=…&pass=…], with %, / and @ in a password percent-encoded"
+         unix:/path[?db=0&user=…&pass=…], with %, / and @ in a password percent-encoded; \
+         redis+sentinel://… to follow a master"
     )]
     Url,
+    /// Not a URL of sentinels, though it begins like one.
+    #[error(
+        "not a URL of sentinels; write redis+sentinel://[user:password@]sentinel[:26379][,sentinel…]/master[/db], \
+         rediss+sentinel://… for TLS, with %, / and @ in a password percent-encoded, and behind it \
+         ?sentinel_password=… or ?sentinel_username=…&sentinel_password=… if sentinels want a login"
+    )]
+    SentinelUrl,
     /// TLS without verification, which this build does not have.
     #[error("certificates are always verified; remove #insecure and trust the server's authority")]
     Insecure,
@@ -100,11 +128,35 @@ pub enum ServerError {
     NoPassword,
 }
 
+/// Where the data is: at an address, or wherever the master is that sentinels know.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// How to connect, credentials included; with sentinels the address changes with the master.
+    pub info: ConnectionInfo,
+    /// Who knows where the master is.
+    pub sentinels: Option<Sentinels>,
+}
+
+impl Server {
+    fn read(url: &RedisUrl) -> Result<Self, ServerError> {
+        // The client's own error may quote parts of the URL: it stops here.
+        let text = url.0.expose();
+        if SentinelUrl::is_one(text) {
+            let server = SentinelUrl::cut(text).and_then(|url| {
+                Some(Self { info: url.login()?, sentinels: Some(url.sentinels()?) })
+            });
+            return server.ok_or(ServerError::SentinelUrl);
+        }
+        let info = text.into_connection_info().map_err(|_| ServerError::Url)?;
+        Ok(Self { info, sentinels: None })
+    }
+}
+
 /// A server and the credentials for it, checked.
 #[derive(Clone, Debug)]
 pub struct RedisConfig {
     url: RedisUrl,
-    info: redis::ConnectionInfo,
+    server: Server,
 }
 
 impl RedisConfig {
@@ -117,8 +169,7 @@ impl RedisConfig {
         username: Option<&str>,
         password: Option<&Secret>,
     ) -> Result<Self, ServerError> {
-        // The client's own error may quote parts of the URL: it stops here.
-        let info = url.0.expose().into_connection_info().map_err(|_| ServerError::Url)?;
+        let Server { info, sentinels } = Server::read(&url)?;
         if matches!(info.addr(), redis::ConnectionAddr::TcpTls { insecure: true, .. }) {
             return Err(ServerError::Insecure);
         }
@@ -138,12 +189,13 @@ impl RedisConfig {
         if login.username().is_some() && login.password().is_none() {
             return Err(ServerError::NoPassword);
         }
-        Ok(Self { url, info: info.set_redis_settings(login) })
+        let server = Server { info: info.set_redis_settings(login), sentinels };
+        Ok(Self { url, server })
     }
 
-    /// What the Redis client needs to connect; credentials included.
-    pub fn connection_info(&self) -> redis::ConnectionInfo {
-        self.info.clone()
+    /// What it takes to connect; credentials included.
+    pub fn server(&self) -> Server {
+        self.server.clone()
     }
 
     /// The URL without its password, to show.
@@ -177,6 +229,16 @@ mod tests {
             ("redis://host/hunter2", "redis:…"),
             ("hunter2", "…"),
             ("http://hunter2", "…"),
+            ("redis+sentinel://h/m", "redis+sentinel://h/m"),
+            (
+                "rediss+sentinel://al:hunter2@[::1],h:1/m.y/2?sentinel_username=s&sentinel_password=hunter2",
+                "rediss+sentinel://al:***@[::1],h:1/m.y/2?sentinel_username=s&sentinel_password=***",
+            ),
+            ("redis+sentinel://:hunter2@h/m/0#hunter2", "redis+sentinel://:***@h/m/0"),
+            ("redis+sentinel://:hun/ter2@h/m", "redis+sentinel:…"),
+            ("redis+sentinel://h:hunter2/m", "redis+sentinel:…"),
+            ("redis+sentinel://h/hunter2 /0", "redis+sentinel:…"),
+            ("redis+sentinel://h/m?hunter2=1", "redis+sentinel:…"),
         ] {
             assert_eq!(url(text).to_string(), shown);
             let debug = format!("{:?} {:?}", url(text), RedisConfig::new(url(text), None, None));
@@ -185,15 +247,57 @@ mod tests {
     }
 
     #[test]
+    fn a_master_can_be_named_through_its_sentinels() {
+        let text = "redis+sentinel://al:p%40ss@s1,[::1]:7000/my-master/3?sentinel_username=sen&sentinel_password=t%26nel";
+        let Server { info, sentinels } = RedisConfig::new(url(text), None, None).unwrap().server();
+        let login = info.redis_settings();
+        assert_eq!((login.username(), login.password()), (Some("al"), Some("p@ss")));
+        assert_eq!(login.db(), 3);
+        let Sentinels { master, nodes } = sentinels.unwrap();
+        assert_eq!(master, "my-master");
+        let addresses: Vec<_> = nodes.iter().map(|node| node.addr().to_string()).collect();
+        assert_eq!(addresses, ["s1:26379", "::1:7000"]);
+        for node in &nodes {
+            let login = node.redis_settings();
+            assert_eq!((login.username(), login.password()), (Some("sen"), Some("t&nel")));
+            assert_eq!(login.db(), 0);
+        }
+        let tls = "rediss+sentinel://s1/m";
+        let Server { info, sentinels } = RedisConfig::new(url(tls), None, None).unwrap().server();
+        let is_tls = |info: &ConnectionInfo| {
+            matches!(info.addr(), redis::ConnectionAddr::TcpTls { insecure: false, .. })
+        };
+        assert!(is_tls(&info) && sentinels.unwrap().nodes.iter().all(is_tls));
+        for bad in [
+            "redis+sentinel://s1",
+            "redis+sentinel://s1/",
+            "redis+sentinel:///m",
+            "redis+sentinel://s1,/m",
+            "redis+sentinel://s1:x/m",
+            "redis+sentinel://s1,al:pw@s2:1:2/m",
+            "redis+sentinel://s1/m/x",
+            "redis+sentinel://s1/m/0/1",
+            "redis+sentinel://s1/my master",
+            "redis+sentinel://s1/m?sentinel_username=alone",
+            "redis+sentinel://s1/m?sentinel_pasword=x",
+        ] {
+            let error = RedisConfig::new(url(bad), None, None).unwrap_err();
+            assert_eq!(error, ServerError::SentinelUrl, "{bad}");
+        }
+        let insecure = RedisConfig::new(url("rediss+sentinel://s1/m/0#insecure"), None, None);
+        assert_eq!(insecure.unwrap_err(), ServerError::Insecure);
+    }
+
+    #[test]
     fn credentials_come_from_the_url_or_from_beside_it_but_not_from_both() {
         let secret = Secret("hunter2".to_owned());
         let with = |text, user, password| RedisConfig::new(url(text), user, password);
         let config = with("redis://host", Some("alice"), Some(&secret)).unwrap();
-        assert_eq!(config.connection_info().redis_settings().username(), Some("alice"));
-        assert_eq!(config.connection_info().redis_settings().password(), Some("hunter2"));
+        assert_eq!(config.server().info.redis_settings().username(), Some("alice"));
+        assert_eq!(config.server().info.redis_settings().password(), Some("hunter2"));
         assert!(!format!("{config:?}").contains("hunter2"));
         let config = with("redis://alice:p%40ss@host", None, None).unwrap();
-        assert_eq!(config.connection_info().redis_settings().password(), Some("p@ss"));
+        assert_eq!(config.server().info.redis_settings().password(), Some("p@ss"));
         for (text, user, password, error) in [
             ("redis://a:b@host", Some("alice"), None, ServerError::TwoUsernames),
             ("redis://a:b@host", None, Some(&secret), ServerError::TwoPasswords),

@@ -19,7 +19,8 @@ use crate::projection::Projections;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Redis")]
 pub struct ConnectionArgs {
-    /// Server: redis://host:port/db, rediss:// for TLS, or unix:/path
+    /// Server: redis://host:port/db, rediss:// for TLS, unix:/path, or a master by its sentinels:
+    /// redis+sentinel://host:26379,host:26379/master/db
     #[arg(long, env = "ROLLCALL_REDIS_URL", value_name = "URL")]
     #[arg(default_value = "redis://127.0.0.1:6379")]
     pub redis_url: RedisUrl,

@@ -239,7 +239,7 @@ fn a_password_can_stand_in_a_file() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "hunter2 \r\n").unwrap();
     let path = format!("--redis-password-file={}", file.path().display());
-    let server = config(&[&path, "--redis-username=alice"], &[], "").redis.connection_info();
+    let server = config(&[&path, "--redis-username=alice"], &[], "").redis.server().info;
     assert_eq!(server.redis_settings().password(), Some("hunter2 "));
     assert_eq!(server.redis_settings().username(), Some("alice"));
     refused(&[&path, "--redis-password=x"], &["redis-password-file", "keep one"]);
@@ -252,7 +252,7 @@ fn a_password_never_shows() {
     let flags = ["--redis-password", "hunter2"];
     let gathered = gather::<Settings>(&flags, &[], None).unwrap();
     let config = Config::resolve(&gathered).unwrap();
-    assert_eq!(config.redis.connection_info().redis_settings().password(), Some("hunter2"));
+    assert_eq!(config.redis.server().info.redis_settings().password(), Some("hunter2"));
     assert!(!format!("{gathered:?}{config:?}").contains("hunter2"));
     let settings = Settings::parse_from(["rollcall", "--redis-password", "hunter2"]);
     assert!(!format!("{settings:?}").contains("hunter2"));

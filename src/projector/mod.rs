@@ -13,7 +13,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::config::{Config, Deployment, WorkerConfig};
+use crate::config::{Config, Deployment, Server, WorkerConfig};
 use crate::decode::Rules;
 use crate::entry::EntryId;
 use crate::error::{Error, Verdict, chain};
@@ -37,7 +37,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// The worker of one partition.
 #[derive(Debug)]
 pub struct Projector {
-    server: redis::ConnectionInfo,
+    server: Server,
     deployment: Deployment,
     worker: WorkerConfig,
     keys: Keys,
@@ -68,9 +68,9 @@ impl Projector {
             max_skew_ms: deployment.max_skew_ms,
             partitions: deployment.partitions,
         };
-        let server = config.redis.connection_info();
+        let server = config.redis.server();
         Self {
-            batches: trace::Batches::new(&deployment, partition, &consumer, &server),
+            batches: trace::Batches::new(&deployment, partition, &consumer, &server.info),
             in_hand: trace::Span::default(),
             server,
             fold: FoldSettings { rules, projections: deployment.projections, partition },

@@ -2,18 +2,24 @@
 //!
 //! Each loop has its own, because a blocking read holds its connection. A partition lives in one
 //! slot, so on a Redis Cluster a plain connection to that slot's node is all it takes: the redirect
-//! that the first node answers with is followed once, when connecting.
+//! that the first node answers with is followed once, when connecting. Where sentinels say who the
+//! master is, they are asked each time: a master that was demoted refuses to write, or drops its
+//! clients, and whoever connects anew comes to its successor.
 
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo};
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, Value};
 
+use super::reply;
+use crate::config::{Sentinels, Server};
 use crate::error::Error;
 
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a sentinel has to be reached, and then to answer, before the next one is asked.
+const SENTINEL_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long sent data may stay unacknowledged before the connection counts as dead.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 /// Redirects to follow before giving up.
@@ -31,9 +37,9 @@ pub struct Node {
 /// Opens a connection to the node that holds `key`. Replies may take `response_timeout`.
 ///
 /// # Errors
-/// If the server cannot be reached or refuses the credentials.
+/// If the server cannot be reached or refuses the credentials, or no sentinel leads to a master.
 pub async fn connect(
-    server: &ConnectionInfo,
+    server: &Server,
     key: &str,
     response_timeout: Duration,
 ) -> Result<MultiplexedConnection, Error> {
@@ -43,15 +49,96 @@ pub async fn connect(
 /// As [`connect`], and says which node it is.
 ///
 /// # Errors
-/// If the server cannot be reached or refuses the credentials.
+/// If the server cannot be reached or refuses the credentials, or no sentinel leads to a master.
 pub async fn locate(
-    server: &ConnectionInfo,
+    server: &Server,
     key: &str,
     response_timeout: Duration,
 ) -> Result<Node, Error> {
-    let mut info = with_tcp_settings(server);
+    match &server.sentinels {
+        None => connect_to(&server.info, key, response_timeout).await,
+        Some(sentinels) => follow(sentinels, &server.info, key, response_timeout).await,
+    }
+}
+
+/// Asks one sentinel after the other until one names a server that is indeed a master.
+async fn follow(
+    sentinels: &Sentinels,
+    info: &ConnectionInfo,
+    key: &str,
+    response_timeout: Duration,
+) -> Result<Node, Error> {
+    let mut tried = Vec::new();
+    let mut failed = Vec::new();
+    for sentinel in &sentinels.nodes {
+        let outcome = match ask_for_master(sentinel, &sentinels.master).await {
+            Ok(master) if failed.contains(&master) => continue,
+            Ok(master) => {
+                let at_master = redirected(info, &master);
+                failed.push(master);
+                connect_to_master(&at_master, key, response_timeout).await
+            }
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(node) => return Ok(node),
+            Err(error) => tried.push((sentinel.addr().to_string(), error)),
+        }
+    }
+    Err(Error::NoMaster { master: sentinels.master.clone(), tried })
+}
+
+/// Where a sentinel says that the master is, as `host:port` (`SENTINEL GET-MASTER-ADDR-BY-NAME`).
+async fn ask_for_master(sentinel: &ConnectionInfo, name: &str) -> Result<String, Error> {
+    const STEP: &str = "asking for the master";
+    let mut connection = open(sentinel, SENTINEL_TIMEOUT, SENTINEL_TIMEOUT).await?;
+    let mut ask = redis::cmd("SENTINEL");
+    ask.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
+    let value: Value = ask.query_async(&mut connection).await.map_err(Error::at(STEP))?;
+    if value == Value::Nil {
+        return Err(Error::UnknownMaster);
+    }
+    let unexpected = reply::unexpected(STEP, &value);
+    let parts: Option<Vec<String>> =
+        reply::array(value).and_then(|parts| parts.into_iter().map(reply::text).collect());
+    match parts.as_deref() {
+        Some([host, port]) => Ok(format!("{host}:{port}")),
+        _ => Err(unexpected),
+    }
+}
+
+/// Connects, and makes sure that it is a master: a sentinel may be behind. `HELLO` says what `ROLE`
+/// does, and everyone has the right to it.
+async fn connect_to_master(
+    info: &ConnectionInfo,
+    key: &str,
+    response_timeout: Duration,
+) -> Result<Node, Error> {
+    const STEP: &str = "asking the server for its role";
+    let mut node = connect_to(info, key, response_timeout).await?;
+    let value: Value =
+        redis::cmd("HELLO").query_async(&mut node.connection).await.map_err(Error::at(STEP))?;
+    let unexpected = reply::unexpected(STEP, &value);
+    let mut about = reply::pairs(value).unwrap_or_default().into_iter();
+    let role = about.find_map(|(name, value)| {
+        reply::text(name).filter(|name| name == "role").and_then(|_| reply::text(value))
+    });
+    match role.as_deref() {
+        Some("master") => Ok(node),
+        Some(role) => Err(Error::Role { address: info.addr().to_string(), role: role.to_owned() }),
+        None => Err(unexpected),
+    }
+}
+
+/// Connects to the node that holds `key`, beginning at one address.
+async fn connect_to(
+    info: &ConnectionInfo,
+    key: &str,
+    response_timeout: Duration,
+) -> Result<Node, Error> {
+    let mut info = info.clone();
     for _ in 0..MAX_REDIRECTS {
-        let mut connection = open(&info, response_timeout).await?;
+        let mut connection = open(&info, CONNECT_TIMEOUT, response_timeout).await?;
         let probe = redis::cmd("EXISTS").arg(key).query_async::<i64>(&mut connection).await;
         match probe {
             Err(error) if error.redirect_node().is_some() => {
@@ -68,13 +155,14 @@ pub async fn locate(
 
 async fn open(
     info: &ConnectionInfo,
+    connect_timeout: Duration,
     response_timeout: Duration,
 ) -> Result<MultiplexedConnection, Error> {
     let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_connection_timeout(Some(connect_timeout))
         .set_response_timeout(Some(response_timeout));
-    let client =
-        Client::open(info.clone()).map_err(Error::at("reading the address of the server"))?;
+    let client = Client::open(with_tcp_settings(info))
+        .map_err(Error::at("reading the address of the server"))?;
     client
         .get_multiplexed_async_connection_with_config(&config)
         .await

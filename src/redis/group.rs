@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 use super::connect::connect;
 use super::reply;
 use super::script::{Script, Scripts, send};
-use crate::config::Deployment;
+use crate::config::{Deployment, Server};
 use crate::error::Error;
 use crate::key::Keys;
 
@@ -33,7 +33,7 @@ pub struct Membership {
 /// # Errors
 /// If there is such state.
 pub async fn check_layout(
-    server: &redis::ConnectionInfo,
+    server: &Server,
     connection: &mut MultiplexedConnection,
     deployment: &Deployment,
 ) -> Result<(), Error> {

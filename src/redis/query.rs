@@ -18,7 +18,7 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{ConnectionInfo, Value};
+use redis::Value;
 use serde::Serialize;
 
 pub use self::ask::AskError;
@@ -26,7 +26,7 @@ pub(super) use self::ask::{ask, literal, number};
 use super::connect::{Node, locate};
 use super::group::STATE_FORMAT;
 use super::reply;
-use crate::config::{Config, Deployment, Millis, Threshold};
+use crate::config::{Config, Deployment, Millis, Server, Threshold};
 use crate::error::Error;
 use crate::key::{Keys, partition_of};
 
@@ -111,7 +111,7 @@ impl State {
     /// If the server cannot be reached or refuses, or has state of another format or partitioning.
     pub async fn open(config: &Config) -> Result<Self, AskError> {
         let mut deployment = config.deployment.clone();
-        let server = config.redis.connection_info();
+        let server = config.redis.server();
         let Reached { partitions, .. } = reach(&server, &deployment).await?;
         let Some(mut first) = partitions.first().cloned() else {
             return Err(reply::unexpected("reaching the partitions", &Value::Nil).into());
@@ -141,7 +141,7 @@ pub(super) struct Reached {
 
 /// Connects to the nodes of all partitions: without a Cluster there is one.
 pub(super) async fn reach(
-    server: &ConnectionInfo,
+    server: &Server,
     deployment: &Deployment,
 ) -> Result<Reached, Error> {
     let mut reached = Reached { nodes: Vec::new(), partitions: Vec::new(), node_of: Vec::new() };

@@ -135,7 +135,7 @@ impl Deployment {
 
     pub async fn async_connection(&self, partition: u16) -> MultiplexedConnection {
         let key = self.keys(partition).meta();
-        connect(&self.config.redis.connection_info(), &key, Duration::from_secs(10)).await.unwrap()
+        connect(&self.config.redis.server(), &key, Duration::from_secs(10)).await.unwrap()
     }
 
     /// Makes the group and puts all entries of the stream in the test consumer's pending list.

@@ -333,7 +333,7 @@ mod tests {
 
     fn watch() -> Watch {
         let config = fleet::settings("redis://127.0.0.1:1", 100).unwrap();
-        let mut watch = Watch::over(config.redis.connection_info(), &config.deployment);
+        let mut watch = Watch::over(config.redis.server(), &config.deployment);
         let many = (0..70).map(|n| format!("user-{n:02}"));
         watch.latest = Snapshot {
             now_ms: NOW,

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use redis::aio::MultiplexedConnection;
-use redis::{ConnectionInfo, Pipeline, RedisResult, Value};
-use rollcall::config::Deployment;
+use redis::{Pipeline, RedisResult, Value};
+use rollcall::config::{Deployment, Server};
 use rollcall::entry::{Entry, EntryId};
 use rollcall::error::Error;
 use rollcall::key::Keys;
@@ -94,7 +94,7 @@ impl Change {
 
 /// A reader of the state that remembers what it saw.
 pub(super) struct Watch {
-    server: ConnectionInfo,
+    server: Server,
     connection: Option<MultiplexedConnection>,
     deployment: Deployment,
     keys: Keys,
@@ -114,7 +114,7 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Watches a deployment of one partition.
-    pub(super) fn over(server: ConnectionInfo, deployment: &Deployment) -> Self {
+    pub(super) fn over(server: Server, deployment: &Deployment) -> Self {
         Self {
             server,
             connection: None,

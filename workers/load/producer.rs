@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::aio::MultiplexedConnection;
-use redis::{ConnectionInfo, ErrorKind, RedisError};
+use redis::{ErrorKind, RedisError};
+use rollcall::config::Server;
 use rollcall::error::{Error, chain};
 use rollcall::key::Keys;
 use rollcall::redis::connect::connect;
@@ -33,7 +34,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     /// The server, with credentials.
-    pub server: ConnectionInfo,
+    pub server: Server,
     /// What every key begins with.
     pub prefix: String,
     /// How many partitions there are.
@@ -97,7 +98,7 @@ struct Link {
 
 /// One producer.
 pub(super) struct Producer {
-    server: ConnectionInfo,
+    server: Server,
     links: Vec<Link>,
     traffic: Traffic,
     pace: Pace,

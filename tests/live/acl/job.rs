@@ -135,7 +135,7 @@ async fn take_back(guarded: &Guarded) {
     let flags = flags.iter().filter(|(_, value)| !value.is_empty()).copied();
     let config = Config::resolve(&Gathered::from_flags(flags).unwrap()).unwrap();
     let keys = Keys::new(&config.deployment.prefix, 1, 0);
-    let server = config.redis.connection_info();
+    let server = config.redis.server();
     let mut conn = connect(&server, &keys.meta(), SOON).await.unwrap();
     let epoch =
         redis::cmd("HGET").arg(keys.meta()).arg("epoch").query_async(&mut conn).await.unwrap();
