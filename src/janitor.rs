@@ -3,6 +3,8 @@
 //! Any number may run: a short lease lets one at a time do a round, and every sweep checks again inside
 //! its script, so that two at once would only do the same work twice.
 
+mod losses;
+
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
@@ -21,6 +23,8 @@ use crate::telemetry::health::Pulse;
 use crate::telemetry::log::{Throttle, failure_line_due};
 use crate::telemetry::metrics;
 use crate::telemetry::trace::{self, Span};
+
+use losses::Watch;
 
 /// Hash fields a call looks at: keeps it within a few milliseconds.
 const WALK: u64 = 200;
@@ -55,6 +59,7 @@ pub struct Janitor {
     settings: JanitorConfig,
     sweeper: Sweeper,
     membership: Membership,
+    watch: Watch,
     pulse: Pulse,
     blocked: Throttle,
     horizon: Throttle,
@@ -80,6 +85,7 @@ impl Janitor {
             partition,
             sweeper: Sweeper::new(deployment, &keys, &config.janitor, CONSUMER_PATIENCE_MS),
             membership: Membership::new(deployment, &keys, name.clone()),
+            watch: Watch::new(deployment, &keys, partition),
             settings: config.janitor.clone(),
             keys,
             name,
@@ -158,6 +164,7 @@ impl Janitor {
         let trimmed = self.drain(connection, STREAM.name, TRIM);
         let last = trace::sweep(STREAM.name).around(trimmed).await?;
         self.report_position(&last);
+        self.watch.look(connection).await?;
         let backlog = self.sweeper.backlog(connection).await?;
         metrics::backlog(self.partition, backlog.pending, backlog.undelivered);
         Ok(())

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use tracing::{debug, info};
 
 use super::Projector;
 use crate::entry::{Entry, EntryId};
@@ -65,7 +65,6 @@ impl Reader {
             max_count: projector.worker.batch,
             count: projector.worker.batch.min(64),
             claimed: Throttle::new(LINES),
-            lost: Throttle::new(LINES),
             stop: projector.stop.clone(),
         };
         let (sender, batches) = mpsc::channel(1);
@@ -102,7 +101,6 @@ struct Reading {
     max_count: usize,
     count: usize,
     claimed: Throttle,
-    lost: Throttle,
     stop: watch::Receiver<bool>,
 }
 
@@ -202,15 +200,12 @@ impl Reading {
         sender.send(Ok(batch)).await.map_err(|_| SessionOver.into())
     }
 
-    /// Acknowledges ids whose entries were trimmed while they were pending: a loss that is told.
+    /// Acknowledges ids whose entries were trimmed while they were pending: a loss, which the janitor tells.
     async fn forget(&mut self, lost: &[EntryId]) -> Result<(), Error> {
         if lost.is_empty() {
             return Ok(());
         }
-        metrics::entries_lost(lost.len());
-        if let Some(entries) = self.lost.add(lost.len() as u64) {
-            warn!(entries, last_id = %lost[lost.len() - 1], "entries were trimmed from the stream before they were applied");
-        }
+        debug!(entries = lost.len(), first = %lost[0], "pending entries are gone from the stream");
         let mut ack = redis::cmd("XACK");
         ack.arg(&self.stream.stream).arg(&self.stream.group);
         for id in lost {

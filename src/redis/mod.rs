@@ -5,6 +5,7 @@ pub mod connect;
 pub mod dead_letter;
 pub mod doctor;
 pub mod group;
+pub mod losses;
 pub mod private_server;
 pub mod query;
 pub mod reply;

@@ -11,8 +11,10 @@ use crate::key::Keys;
 const COMMON: &str = include_str!("lua/common.lua");
 const MERGE: &str = include_str!("lua/merge.lua");
 const APPLY: &str = include_str!("lua/apply.lua");
+const GROUPS: &str = include_str!("lua/groups.lua");
 const SWEEP: &str = include_str!("lua/sweep.lua");
 const CONSUMER: &str = include_str!("lua/consumer.lua");
+const LOSSES: &str = include_str!("lua/losses.lua");
 const GIANT: &str = include_str!("lua/giant.lua");
 
 /// What the scripts are called with besides a batch: the keys and settings of one partition.
@@ -33,26 +35,30 @@ pub enum Script {
     Consumer,
     /// Settles a dead letter that was too large for the apply script.
     Giant,
+    /// Looks for entries that were lost.
+    Losses,
 }
 
 impl Script {
-    /// All that a worker or janitor runs.
-    pub(super) const ALL: [Self; 4] = [Self::Apply, Self::Sweep, Self::Consumer, Self::Giant];
+    /// All that a worker or janitor runs, in the order of their digests.
+    pub(super) const ALL: [Self; 5] =
+        [Self::Apply, Self::Sweep, Self::Consumer, Self::Giant, Self::Losses];
     /// The doctor's own: which commands this user may send.
     pub(super) const RIGHTS: &str = include_str!("lua/rights.lua");
 
     fn source(self) -> String {
         match self {
             Self::Apply => [COMMON, MERGE, APPLY].join("\n"),
-            Self::Sweep => [COMMON, SWEEP].join("\n"),
-            Self::Consumer => [COMMON, CONSUMER].join("\n"),
+            Self::Sweep => [COMMON, GROUPS, SWEEP].join("\n"),
+            Self::Consumer => [COMMON, GROUPS, CONSUMER].join("\n"),
             Self::Giant => [COMMON, GIANT].join("\n"),
+            Self::Losses => [COMMON, GROUPS, LOSSES].join("\n"),
         }
     }
 
     /// The SHA-1 under which a server knows the script.
     fn digest(self) -> &'static str {
-        static DIGESTS: LazyLock<[String; 4]> = LazyLock::new(|| {
+        static DIGESTS: LazyLock<[String; 5]> = LazyLock::new(|| {
             Script::ALL.map(|script| redis::Script::new(&script.source()).get_hash().to_owned())
         });
         &DIGESTS[self as usize]

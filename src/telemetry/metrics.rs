@@ -46,7 +46,8 @@ inventory! {
     ACKNOWLEDGED = "rollcall_entries_acknowledged_total", Counter, Count,
         "Entries that this process applied or wrote off, and acknowledged";
     LOST = "rollcall_entries_lost_total", Counter, Count,
-        "Pending entries that were trimmed or deleted from the stream before they were applied";
+        "Entries that will never be applied, or whose effects are gone, by cause: deleted (from the stream before they \
+         were applied), dropped (from what was pending), rewound (the server went back in time; at least so many)";
     EVENTS = "rollcall_events_applied_total", Counter, Count, "Events applied, by type";
     REJECTED = "rollcall_events_rejected_total", Counter, Count,
         "Entries and elements of packed entries that became dead letters, by reason";
@@ -97,6 +98,40 @@ impl Source {
     }
 }
 
+/// How entries were lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossCause {
+    /// Trimmed or deleted from the stream.
+    Deleted,
+    /// Taken from what is pending, or passed over, while they are in the stream.
+    Dropped,
+    /// The server went back in time.
+    Rewound,
+}
+
+impl LossCause {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Deleted, Self::Dropped, Self::Rewound];
+
+    /// The value of the label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::Dropped => "dropped",
+            Self::Rewound => "rewound",
+        }
+    }
+
+    /// What happened, for people.
+    pub fn story(self) -> &'static str {
+        match self {
+            Self::Deleted => "trimmed or deleted from the stream before they were applied",
+            Self::Dropped => "pending no more, or passed over, though nobody applied them",
+            Self::Rewound => "the server came back, or was replaced, without the last it had",
+        }
+    }
+}
+
 const SECONDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
     60.0, 300.0, 3600.0,
@@ -141,12 +176,15 @@ fn describe() {
 
 fn start_at_zero() {
     for name in
-        [ACKNOWLEDGED, LOST, LETTERS_DROPPED, LATE, CHANGES, CHANGES_DROPPED, TRIED_ALONE, CONNECTS]
+        [ACKNOWLEDGED, LETTERS_DROPPED, LATE, CHANGES, CHANGES_DROPPED, TRIED_ALONE, CONNECTS]
     {
         counter!(name).absolute(0);
     }
     for source in [Source::New, Source::Pending, Source::Claimed] {
         entries_read(source, 0);
+    }
+    for cause in LossCause::ALL {
+        entries_lost(cause, 0);
     }
     for event_type in TYPES {
         events_applied(event_type, 0);
@@ -167,9 +205,9 @@ pub fn entries_read(source: Source, count: usize) {
     counter!(READ, "source" => source.label()).increment(count as u64);
 }
 
-/// Pending entries had gone from the stream.
-pub fn entries_lost(count: usize) {
-    counter!(LOST).increment(count as u64);
+/// Entries were lost.
+pub fn entries_lost(cause: LossCause, count: u64) {
+    counter!(LOST, "cause" => cause.label()).increment(count);
 }
 
 /// Events of one type took effect.

@@ -259,7 +259,7 @@ fn nobody_may_do_what_is_not_theirs() {
 /// waits. 7.0 reports what a script may not do without a code, as it reports a failing script.
 #[test]
 fn a_missing_right_costs_no_entry() {
-    for right in ["set", "hset", "zadd", "xadd", "zincrby"] {
+    for right in ["set", "hset", "zadd", "xadd", "zincrby", "hincrby"] {
         let guarded = Guarded::start("");
         let mut admin = guarded.admin();
         let mut allow = |rule: String| {

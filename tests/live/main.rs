@@ -8,6 +8,7 @@ mod harness;
 mod hostile;
 mod janitor;
 mod logs;
+mod losses;
 mod process;
 mod property;
 mod query;

@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use rollcall::redis::private_server::{Options, PrivateServer};
+use rollcall::telemetry::metrics::LossCause;
 
 use crate::harness::{Deployment, id, is_finished, wait_until};
 use crate::process::Worker;
@@ -132,11 +133,12 @@ fn counters_stand_at_zero_before_anything_happens() {
         "source",
         &["new", "pending", "claimed"],
     ));
+    let causes = LossCause::ALL.map(LossCause::label);
+    series.extend(labelled("rollcall_entries_lost_total", "cause", &causes));
     series.extend(labelled("rollcall_events_rejected_total", "reason", &reasons));
     series.extend(labelled("rollcall_sweep_removed_total", "structure", &structures));
     for name in [
         "entries_acknowledged",
-        "entries_lost",
         "dead_letters_dropped",
         "operations_late",
         "changes",

@@ -48,7 +48,7 @@ local function read_letters()
   return letters
 end
 
--- ---- acknowledging: nothing after it can fail, and only the ranking follows it
+-- ---- acknowledging: nothing after it can fail, and only counts follow it: the ranking, what is settled
 
 local function acknowledge_ids()
   local count, acknowledged = section(), 0
@@ -95,11 +95,13 @@ end
 if call('HGET', meta, 'epoch') ~= ARGV[1] then
   return redis.error_reply('STALEEPOCH the group was created anew since this batch was read')
 end
--- Two rights are asked for beforehand: what needs them comes when the state is written already, or the
+-- Three rights are asked for beforehand: what needs them comes when the state is written already, or the
 -- entries are acknowledged.
 local function missing_right()
-  if not redis.acl_check_cmd('XADD', changes, '*', 'kind', '') or not redis.acl_check_cmd('ZINCRBY', viewed, 1, '') then
-    return redis.error_reply('NOPERM XADD to ' .. changes .. ' and ZINCRBY of ' .. viewed .. ' are needed')
+  local may = redis.acl_check_cmd
+  if not (may('XADD', changes, '*', 'kind', '') and may('ZINCRBY', viewed, 1, '') and may('HINCRBY', janitor, '', 1)) then
+    return redis.error_reply('NOPERM XADD to ' .. changes .. ', ZINCRBY of ' .. viewed .. ' and HINCRBY of '
+      .. janitor .. ' are needed')
   end
 end
 
@@ -132,5 +134,5 @@ end
 if #wrong > 0 then return { 'WRONGTYPE', unpack(wrong, 1, math.min(#wrong, CHUNK)) } end
 local written, letters_dropped = write_letters(letters)
 if ARGV[11] ~= '' then call('HDEL', suspects, ARGV[11]) end
-local acknowledged = acknowledge_ids() + acknowledge_items() + acknowledge_packed()
+local acknowledged = settle(acknowledge_ids() + acknowledge_items() + acknowledge_packed())
 return { acknowledged, late, changed, changes_dropped, written, letters_dropped }

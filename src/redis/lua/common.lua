@@ -44,6 +44,16 @@ local function wrong_shared_key()
       end
     end
   end
+  local settled = call('HGET', janitor, 'settled')
+  if settled and (find(settled, '%D') or #settled > 15) then
+    return redis.error_reply('WRONGKEY ' .. janitor .. ' holds no number under settled; delete that field')
+  end
+end
+
+-- Counts entries that this group is done with: without it they would count as lost.
+local function settle(acknowledged)
+  if acknowledged > 0 then call('HINCRBY', janitor, 'settled', acknowledged) end
+  return acknowledged
 end
 
 -- ---- names: two parts are joined with | after % and | in each were escaped

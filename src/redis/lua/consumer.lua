@@ -9,16 +9,6 @@
 
 local consumer = ARGV[12]
 
-local function group_exists()
-  if call('EXISTS', stream) == 0 then return false end
-  for _, row in ipairs(call('XINFO', 'GROUPS', stream)) do
-    for i = 1, #row, 2 do
-      if row[i] == 'name' and row[i + 1] == group then return true end
-    end
-  end
-  return false
-end
-
 -- Writes what no one wrote yet. A deployment that gets a new setting gets a new epoch, so that those who
 -- still hold to the old ones are refused.
 local function agree_on_settings()
@@ -41,11 +31,8 @@ end
 local function beginning()
   local finished = call('HGET', janitor, 'finished:' .. group)
   if not finished or call('EXISTS', stream) == 0 then return '0-0' end
-  local info = call('XINFO', 'STREAM', stream)
-  for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' and id_less(info[i + 1], finished) then return '0-0' end
-  end
-  return finished
+  local last = members(call('XINFO', 'STREAM', stream))['last-generated-id']
+  return id_less(last, finished) and '0-0' or finished
 end
 
 local function check()
@@ -59,7 +46,7 @@ local function join()
   local differs, renewed = agree_on_settings()
   if differs then return differs end
   local from = ''
-  if not group_exists() then
+  if not own_group() then
     from = beginning()
     call('XGROUP', 'CREATE', stream, group, from, 'MKSTREAM')
     renewed = true

@@ -26,4 +26,4 @@ if #call('XPENDING', stream, group, id, id, 1) == 0 then return take_back(0) end
 if not letter() then return redis.error_reply('WRONGKEY ' .. dead .. ' takes no more entries') end
 call('XTRIM', dead, 'MAXLEN', dead_cap)
 call('HDEL', suspects, id)
-return call('XACK', stream, group, id)
+return settle(call('XACK', stream, group, id))

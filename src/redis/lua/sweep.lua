@@ -29,37 +29,12 @@ local function remove_from(key)
   return function(member) call('ZREM', key, member) end
 end
 
-local GREATEST_ID = '18446744073709551615-18446744073709551615'
-
-local function groups()
-  if call('EXISTS', stream) == 0 then return {} end
-  local list = {}
-  for i, row in ipairs(call('XINFO', 'GROUPS', stream)) do
-    local info = {}
-    for j = 1, #row, 2 do info[row[j]] = row[j + 1] end
-    list[i] = info
-  end
-  return list
-end
-
--- The oldest entry a group has not finished: its first pending, else its first undelivered one.
-local function oldest_unfinished(info)
-  if info.pending > 0 then return call('XPENDING', stream, info.name)[2] end
-  if info['last-delivered-id'] == GREATEST_ID then return nil end
-  local next_entry = call('XRANGE', stream, '(' .. info['last-delivered-id'], '+', 'COUNT', 1)[1]
-  return next_entry and next_entry[1]
-end
-
 -- What every entry to come is younger than: the oldest unfinished one, or what was last added. Nothing is
 -- known while there is no group.
 local function oldest_to_come()
-  for _, info in ipairs(groups()) do
-    if info.name == group then
-      local oldest = oldest_unfinished(info) or info['last-delivered-id']
-      return tonumber((halves(oldest)))
-    end
-  end
-  return 0
+  local own = own_group()
+  if not own then return 0 end
+  return tonumber((halves(oldest_unfinished(own) or own['last-delivered-id'])))
 end
 
 local sweeps = {}

@@ -1,0 +1,75 @@
+//! What the server lost is counted and told, never silent.
+//!
+//! The sums stand in the server, so that janitors that take turns, or are restarted, count nothing twice. Only
+//! what a server had before it went back in time has to be kept outside of it: here.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use tracing::warn;
+
+use crate::config::Deployment;
+use crate::error::Error;
+use crate::key::Keys;
+use crate::redis::losses::{Losses, Position};
+use crate::telemetry::log::Throttle;
+use crate::telemetry::metrics::{self, LossCause};
+
+/// How often each cause is told at most; the count is that of all since the last line.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Watches one partition's stream for losses.
+#[derive(Debug)]
+pub(super) struct Watch {
+    losses: Losses,
+    partition: u16,
+    seen: Option<Position>,
+    lines: [Line; LossCause::ALL.len()],
+}
+
+/// What the next line about one cause will say.
+#[derive(Debug)]
+struct Line {
+    throttle: Throttle,
+    since: Option<String>,
+}
+
+impl Watch {
+    pub(super) fn new(deployment: &Deployment, keys: &Keys, partition: u16) -> Self {
+        let lines = LossCause::ALL.map(|_| Line { throttle: Throttle::new(INTERVAL), since: None });
+        Self { losses: Losses::new(deployment, keys), partition, seen: None, lines }
+    }
+
+    /// Looks, counts and tells.
+    pub(super) async fn look(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<(), Error> {
+        let look = self.losses.look(connection, self.seen.as_ref()).await?;
+        for cause in [LossCause::Deleted, LossCause::Dropped] {
+            let lost = if look.deleted == (cause == LossCause::Deleted) { look.lost } else { 0 };
+            self.report(cause, lost, look.since.clone(), &look.position);
+        }
+        if let Some(seen) = self.seen.clone() {
+            let rewind = self.losses.rewound(connection, &seen, &look).await?;
+            let after = rewind.and_then(|rewind| rewind.after);
+            let since = after.map(|id| id.to_string()).unwrap_or_default();
+            self.report(LossCause::Rewound, rewind.map_or(0, |rewind| rewind.lost), since, &seen);
+        }
+        self.seen = Some(look.position);
+        Ok(())
+    }
+
+    fn report(&mut self, cause: LossCause, lost: u64, since: String, until: &Position) {
+        metrics::entries_lost(cause, lost);
+        let line = &mut self.lines[cause as usize];
+        if lost > 0 {
+            line.since.get_or_insert(since);
+        }
+        if let Some(count) = line.throttle.add(lost) {
+            let since = line.since.take().unwrap_or_default();
+            let (partition, until, name) = (self.partition, until.last, cause.label());
+            warn!(partition, cause = name, count, since, %until, "entries were lost: {}", cause.story());
+        }
+    }
+}

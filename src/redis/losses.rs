@@ -1,0 +1,188 @@
+//! Entries that the server lost: what has gone since the last look, and what a server that went back in
+//! time no longer has.
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, Value};
+
+use super::reply;
+use super::script::{Script, Scripts, send};
+use crate::config::Deployment;
+use crate::entry::{Entry, EntryId};
+use crate::error::Error;
+use crate::key::Keys;
+
+/// Entries of a page, when they have to be counted one by one: as large as one may be, a page stays small.
+const PAGE: usize = 50;
+/// Entries that are counted at most: beyond, fewer lost ones are told than there were.
+const MOST_COUNTED: u64 = 100_000;
+
+/// Where the stream stood at one look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Rewinds that were told, and streams that took the place of another.
+    pub rewinds: u64,
+    /// Entries that were ever added.
+    pub added: u64,
+    /// The id of the last of them.
+    pub last: EntryId,
+}
+
+/// What a look found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Where the stream stands.
+    pub position: Position,
+    /// Entries that were lost since the last look of any janitor.
+    pub lost: u64,
+    /// Whether they were deleted from the stream, as opposed to dropped from what was pending.
+    pub deleted: bool,
+    /// The oldest entry that was unfinished at that last look; lost ones are not older.
+    pub since: String,
+    first: Option<EntryId>,
+    entries: u64,
+    has_seen: bool,
+}
+
+/// Entries that a server lost by going back in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewind {
+    /// How many: at least.
+    pub lost: u64,
+    /// The last entry before them that the server still has, if it has any.
+    pub after: Option<EntryId>,
+}
+
+/// Looks for losses in one partition.
+#[derive(Clone, Debug)]
+pub struct Losses {
+    scripts: Scripts,
+    stream: String,
+}
+
+impl Losses {
+    /// Over one partition of a deployment.
+    pub fn new(deployment: &Deployment, keys: &Keys) -> Self {
+        Self { scripts: Scripts::new(deployment, keys), stream: keys.named(&deployment.stream) }
+    }
+
+    /// Looks; `seen` is the position that this process saw last.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came.
+    pub async fn look(
+        &self,
+        connection: &mut MultiplexedConnection,
+        seen: Option<&Position>,
+    ) -> Result<Look, Error> {
+        const STEP: &str = "looking for lost entries";
+        let mut call = self.scripts.call(Script::Losses, "");
+        call.arg("look").arg(seen.map_or(EntryId { ms: 0, seq: 0 }, |seen| seen.last).to_string());
+        let value = send(connection, Script::Losses, &call).await.map_err(Error::at(STEP))?;
+        let unexpected = reply::unexpected(STEP, &value);
+        read_look(value).ok_or(unexpected)
+    }
+
+    /// How many of the entries that were `seen` the server does not have any more, because it went back
+    /// in time, and after which one: at least so many, and nothing for all who ask after the first.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came.
+    pub async fn rewound(
+        &self,
+        connection: &mut MultiplexedConnection,
+        seen: &Position,
+        now: &Look,
+    ) -> Result<Option<Rewind>, Error> {
+        let position = &now.position;
+        let is_told = position.rewinds > seen.rewinds;
+        if is_told || position.rewinds == seen.rewinds && now.has_seen {
+            return Ok(None);
+        }
+        let newer = if now.first.is_none_or(|first| first > seen.last) {
+            now.entries
+        } else {
+            self.count(connection, seen.last, position.last).await?
+        };
+        let kept = position.added.saturating_sub(newer);
+        let lost = seen.added.saturating_sub(kept);
+        if lost == 0 || !self.claim(connection, seen.rewinds.max(position.rewinds) + 1).await? {
+            return Ok(None);
+        }
+        let after = self.last_before(connection, seen.last).await?;
+        Ok(Some(Rewind { lost, after }))
+    }
+
+    /// The last entry that is there up to an id; nothing if there is none.
+    async fn last_before(
+        &self,
+        connection: &mut MultiplexedConnection,
+        id: EntryId,
+    ) -> Result<Option<EntryId>, Error> {
+        let mut ask = redis::cmd("XREVRANGE");
+        ask.arg(&self.stream).arg(id.to_string()).arg("-").arg("COUNT").arg(1);
+        let entries = self.entries(connection, &ask, "looking for the last entry").await?;
+        Ok(entries.first().map(|entry| entry.id))
+    }
+
+    async fn entries(
+        &self,
+        connection: &mut MultiplexedConnection,
+        ask: &Cmd,
+        step: &'static str,
+    ) -> Result<Vec<Entry>, Error> {
+        let value: Value = ask.query_async(connection).await.map_err(Error::at(step))?;
+        let unexpected = reply::unexpected(step, &value);
+        Ok(reply::delivered(value).ok_or(unexpected)?.entries)
+    }
+
+    /// Entries after one id and up to another.
+    async fn count(
+        &self,
+        connection: &mut MultiplexedConnection,
+        after: EntryId,
+        last: EntryId,
+    ) -> Result<u64, Error> {
+        let (mut after, mut count) = (after, 0);
+        while after < last && count < MOST_COUNTED {
+            let mut ask = redis::cmd("XRANGE");
+            ask.arg(&self.stream).arg(format!("({after}")).arg(last.to_string());
+            ask.arg("COUNT").arg(PAGE);
+            let page = self.entries(connection, &ask, "counting entries").await?;
+            count += page.len() as u64;
+            let Some(entry) = page.last() else { break };
+            after = entry.id;
+        }
+        Ok(count)
+    }
+
+    async fn claim(
+        &self,
+        connection: &mut MultiplexedConnection,
+        number: u64,
+    ) -> Result<bool, Error> {
+        const STEP: &str = "telling a rewind";
+        let mut call = self.scripts.call(Script::Losses, "");
+        call.arg("claim").arg(number);
+        let value = send(connection, Script::Losses, &call).await.map_err(Error::at(STEP))?;
+        reply::integer(&value).map(|mine| mine == 1).ok_or_else(|| reply::unexpected(STEP, &value))
+    }
+}
+
+fn read_look(value: Value) -> Option<Look> {
+    let values: [Value; 9] = reply::array(value)?.try_into().ok()?;
+    let [rewinds, added, last, first, entries, has_seen, lost, deleted, since] = values;
+    let number = |value: &Value| reply::integer(value).and_then(|n| u64::try_from(n).ok());
+    Some(Look {
+        position: Position {
+            rewinds: number(&rewinds)?,
+            added: number(&added)?,
+            last: reply::entry_id(last)?,
+        },
+        lost: number(&lost)?,
+        deleted: number(&deleted)? == 1,
+        since: reply::text(since)?,
+        first: reply::entry_id(first),
+        entries: number(&entries)?,
+        has_seen: number(&has_seen)? == 1,
+    })
+}

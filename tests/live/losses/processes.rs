@@ -1,0 +1,162 @@
+//! The same with workers and janitors: their metric and their log say it.
+
+use std::time::Duration;
+
+use rollcall::redis::private_server::Options;
+
+use crate::harness::wait_until;
+use crate::process::Worker;
+use crate::roles::Pages;
+use crate::scene::{SOON, Scene, Traffic};
+
+const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
+
+/// Several janitors of one deployment, and what they counted together.
+struct Janitors(Vec<Worker>);
+
+impl Janitors {
+    fn start(scene: &Scene, count: usize) -> Self {
+        Self((0..count).map(|_| scene.janitor(&HTTP)).collect())
+    }
+
+    fn lost(&self, cause: &str) -> u64 {
+        let series = format!("rollcall_entries_lost_total{{cause=\"{cause}\"}}");
+        let of = |janitor| Pages::of(janitor).metric(&series).unwrap() as u64;
+        self.0.iter().map(of).sum()
+    }
+
+    fn all_lost(&self) -> [u64; 3] {
+        ["deleted", "dropped", "rewound"].map(|cause| self.lost(cause))
+    }
+
+    fn wait_lost(&self, what: &str, lost: [u64; 3]) {
+        wait_until(SOON, &format!("{what}: {lost:?} are lost"), || self.all_lost() == lost);
+    }
+
+    fn logs(&self) -> String {
+        self.0.iter().map(Worker::log).collect()
+    }
+
+    /// Every janitor has seen the stream as it is now, with everything delivered.
+    fn wait_seen(&self, scene: &Scene) {
+        let rounds = |janitor: &Worker| {
+            let metrics = Pages::of(janitor).get("/metrics").1;
+            let line = metrics.lines().find(|l| l.starts_with("rollcall_sweep_last_success"));
+            line.map(str::to_owned)
+        };
+        for janitor in &self.0 {
+            for _ in 0..2 {
+                let before = rounds(janitor);
+                wait_until(SOON, "a round is done", || rounds(janitor) != before);
+            }
+        }
+        let janitor = scene.deployment.keys(0).janitor();
+        let open: Option<String> = scene.command(&["HGET", &janitor, "lost"]);
+        assert!(open.is_some(), "the stream was looked at");
+    }
+}
+
+fn command(scene: &Scene, words: &str) {
+    let words: Vec<_> = words.split(' ').collect();
+    scene.command::<redis::Value>(&words);
+}
+
+fn ghost_takes(scene: &Scene, count: u64) {
+    let stream = scene.deployment.stream(0);
+    command(scene, &format!("XREADGROUP GROUP rollcall ghost COUNT {count} STREAMS {stream} >"));
+}
+
+#[test]
+fn each_loss_is_counted_once_by_its_cause_and_logged() {
+    let scene = Scene::start(&[]);
+    let stream = scene.deployment.stream(0);
+    let worker = scene.worker(&[]);
+    let janitors = Janitors::start(&scene, 2);
+    scene.add_random(1, 50);
+    scene.wait_finished(SOON, "finishes");
+    scene.drain(worker);
+    janitors.wait_seen(&scene);
+    janitors.wait_lost("nothing yet", [0, 0, 0]);
+
+    scene.add_random_later(2, 20);
+    command(&scene, &format!("XTRIM {stream} MAXLEN 15"));
+    janitors.wait_lost("trimmed, undelivered", [5, 0, 0]);
+    ghost_takes(&scene, 100);
+    janitors.wait_seen(&scene);
+    command(&scene, &format!("XTRIM {stream} MAXLEN 12"));
+    let worker = scene.worker(&[]);
+    scene.wait_finished(SOON, "the worker claims what the ghost has");
+    janitors.wait_lost("trimmed, pending", [8, 0, 0]);
+    scene.drain(worker);
+
+    scene.add_random_later(3, 9);
+    ghost_takes(&scene, 4);
+    ghost_takes(&scene, 100);
+    janitors.wait_seen(&scene);
+    command(&scene, &format!("XGROUP DELCONSUMER {stream} rollcall ghost"));
+    janitors.wait_lost("a consumer was deleted", [8, 9, 0]);
+    let _worker = scene.worker(&[]);
+    scene.add_random_later(4, 50);
+    scene.wait_finished(SOON, "finishes");
+    janitors.wait_seen(&scene);
+    janitors.wait_lost("the rest is fine", [8, 9, 0]);
+    let logs = janitors.logs();
+    for line in ["cause=\"deleted\" count=5 ", "cause=\"dropped\" count=9 "] {
+        let lines: Vec<_> = logs.lines().filter(|l| l.contains(line)).collect();
+        assert_eq!(lines.len(), 1, "{line}:\n{logs}");
+        for part in ["WARN", "entries were lost", "partition=0", "since=\"", "until="] {
+            assert!(lines[0].contains(part), "{part}: {}", lines[0]);
+        }
+    }
+}
+
+#[test]
+fn a_rewind_is_counted_once_by_janitors_that_saw_more() {
+    let mut scene = Scene::start_with(&[], Options::default());
+    let _worker = scene.worker(&[]);
+    let janitors = Janitors::start(&scene, 2);
+    scene.add_random(1, 50);
+    scene.wait_finished(SOON, "finishes");
+    janitors.wait_seen(&scene);
+    command(&scene, "SAVE");
+    scene.add_random_later(2, 30);
+    scene.wait_finished(SOON, "finishes");
+    janitors.wait_seen(&scene);
+    scene.deployment.server.restart().unwrap();
+    scene.add_random_later(3, 100);
+    scene.wait_finished(SOON, "finishes");
+    janitors.wait_lost("rewound", [0, 0, 30]);
+    janitors.wait_seen(&scene);
+    janitors.wait_lost("once", [0, 0, 30]);
+    assert!(janitors.logs().contains("cause=\"rewound\" count=30 "), "{}", janitors.logs());
+    scene.verify("a rewind");
+}
+
+/// Traffic, workers and janitors that come and go, another group that lags, trimming at once: no loss.
+#[test]
+fn nothing_is_lost_where_all_goes_well() {
+    let scene = Scene::start(&[]);
+    let mut workers = vec![scene.worker(&[]), scene.worker(&[])];
+    let mut janitors =
+        Janitors((0..2).map(|_| scene.janitor(&["--keep", "0s", HTTP[0], HTTP[1]])).collect());
+    let traffic = Traffic::start(&scene, 7, 300);
+    for round in 0..6 {
+        std::thread::sleep(Duration::from_millis(300));
+        if round % 2 == 0 {
+            workers[0].kill();
+            workers[0] = scene.worker(&[]);
+            assert_eq!(janitors.all_lost(), [0, 0, 0]);
+            janitors.0[0].kill();
+            janitors.0[0] = scene.janitor(&["--keep", "0s", HTTP[0], HTTP[1]]);
+        } else {
+            let stream = scene.deployment.stream(0);
+            command(&scene, &format!("XGROUP CREATE {stream} other{round} 0"));
+        }
+    }
+    let added = traffic.stop();
+    assert!(added > 0);
+    scene.wait_finished(SOON, "finishes");
+    janitors.wait_seen(&scene);
+    assert_eq!(janitors.all_lost(), [0, 0, 0], "{}", janitors.logs());
+    assert!(!janitors.logs().contains("were lost"), "{}", janitors.logs());
+}
