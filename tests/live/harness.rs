@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use redis::Connection;
 use redis::aio::MultiplexedConnection;
-use rollcall::config::{Config, Gathered};
+use rollcall::config::{Config, Gathered, RedisConfig};
 use rollcall::decode::Rules;
 use rollcall::entry::{Entry, EntryId, Field};
 use rollcall::fold::{Avoided, FoldSettings, Folder};
@@ -49,6 +49,12 @@ impl Deployment {
 
     pub fn connection(&self) -> Connection {
         dump::connect(&self.server.url())
+    }
+
+    /// Goes on with another server; returns the one it had.
+    pub fn move_to(&mut self, server: PrivateServer) -> PrivateServer {
+        self.config.redis = RedisConfig::new(server.url().into(), None, None).unwrap();
+        std::mem::replace(&mut self.server, server)
     }
 
     pub fn partitions(&self) -> u16 {

@@ -4,6 +4,7 @@
 mod acl;
 mod crash;
 mod doctor;
+mod failover;
 mod harness;
 mod hostile;
 mod janitor;

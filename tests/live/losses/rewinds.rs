@@ -1,8 +1,10 @@
 //! A server that went back in time: what it had before is known outside of it only.
 
+use rollcall::entry::{Entry, EntryId};
 use rollcall::redis::losses::{Position, Rewind};
 
 use super::Bench;
+use crate::support::events::field;
 
 /// What one process keeps between its looks.
 #[derive(Default)]
@@ -109,8 +111,11 @@ async fn what_only_looks_like_a_rewind_is_none() {
         assert_eq!(other.lost(&mut bench).await, 0, "{command}, and more was added");
         assert_eq!(one.lost(&mut bench).await, 0, "{command}, and more was added");
     }
-    bench.command("XADD rollcall:events 18446744073709551615-18446744073709551615 type x");
+    let greatest = EntryId { ms: u64::MAX, seq: u64::MAX };
+    let entry = Entry { id: greatest, fields: vec![field("type", "x")] };
+    bench.deployment.add(0, std::slice::from_ref(&entry));
+    bench.apply(&[entry]).await;
     assert_eq!((one.lost(&mut bench).await, other.lost(&mut bench).await), (0, 0));
-    bench.command("XDEL rollcall:events 18446744073709551615-18446744073709551615");
+    bench.command(&format!("XDEL rollcall:events {greatest}"));
     assert_eq!((one.lost(&mut bench).await, other.lost(&mut bench).await), (0, 0));
 }
