@@ -65,7 +65,7 @@ fixed_keys! {
     docs_connections = "rollcall:docs:connections";
     /// Hash: `up:down:doc` → 1 while that threshold is reached.
     docs_levels = "rollcall:docs:levels";
-    /// Hash: sweep cursors, the finished id, what the janitor did last.
+    /// Hash: sweep cursors, the finished id, what the janitor did last, the sums by which losses are found.
     janitor = "rollcall:janitor";
     /// String with a TTL: which janitor sweeps now.
     janitor_lease = "rollcall:janitor:lease";
