@@ -31,34 +31,42 @@ local function were_deleted(info, first, since, was_idle)
   return id_less(since, deleted) or trimmed and info.length < info['entries-added'] - number('counted')
 end
 
+-- Another stream took the place of the one that was looked at last, while the state stayed: the sum goes on.
+local function follow(added)
+  local before = number('added')
+  if added < before then
+    if call('HEXISTS', janitor, 'lost') == 1 then call('HSET', janitor, 'lost', digits(number('lost') - before)) end
+    call('HINCRBY', janitor, 'rewinds', 1)
+  end
+  call('HSET', janitor, 'added', digits(added))
+end
+
+-- Draws up the sum where it can be; returns how many entries are missing since the last time, and whether they
+-- were deleted. A sum that shrinks is no loss: a group that began anew is given entries a second time.
+local function draw_up(info, own, first, open)
+  local rest = info['entries-added'] - number('settled') - own.pending - open
+  local lost, since = tonumber(call('HGET', janitor, 'lost')), call('HGET', janitor, 'unfinished')
+  local missing = lost and math.max(rest - lost, 0) or 0
+  local deleted = missing > 0 and were_deleted(info, first, since, call('HGET', janitor, 'idle') == '1')
+  local oldest = oldest_unfinished(own)
+  call('HSET', janitor, 'lost', digits(rest), 'counted', digits(info['entries-added']), 'idle', oldest and 0 or 1,
+    'unfinished', oldest or info['last-generated-id'])
+  return missing, deleted
+end
+
 local function look()
   local info = { ['entries-added'] = 0, length = 0, ['last-generated-id'] = '0-0' }
   if call('EXISTS', stream) == 1 then info = members(call('XINFO', 'STREAM', stream)) end
-  local added, first = info['entries-added'], info['first-entry'] and info['first-entry'][1]
-  local lost, since = tonumber(call('HGET', janitor, 'lost')), call('HGET', janitor, 'unfinished')
-  local missing, deleted = 0, false
-  if added < number('added') then -- another stream took its place, while the state stayed
-    lost = lost and lost - number('added')
-    call('HINCRBY', janitor, 'rewinds', 1)
-    if lost then call('HSET', janitor, 'lost', digits(lost)) end
-  end
-  call('HSET', janitor, 'added', digits(added))
-  local own = own_group()
-  local open = own and undelivered(own, first, info['last-entry'] and info['last-entry'][1], info.length)
-  if open then
-    local rest = added - number('settled') - own.pending - open
-    -- A rest that shrinks is no loss: entries were delivered a second time, to a group that was created anew.
-    if lost and rest > lost then
-      missing = rest - lost
-      deleted = were_deleted(info, first, since, call('HGET', janitor, 'idle') == '1')
-    end
-    local oldest = oldest_unfinished(own)
-    call('HSET', janitor, 'lost', digits(rest), 'counted', digits(added), 'idle', oldest and 0 or 1,
-      'unfinished', oldest or info['last-generated-id'])
-  end
+  local first = info['first-entry'] and info['first-entry'][1]
+  local last = info['last-entry'] and info['last-entry'][1]
+  local since = call('HGET', janitor, 'unfinished') or ''
+  follow(info['entries-added'])
+  local own, missing, deleted = own_group(), 0, false
+  local open = own and undelivered(own, first, last, info.length)
+  if open then missing, deleted = draw_up(info, own, first, open) end
   local is_there = #call('XRANGE', stream, ARGV[12], ARGV[12]) > 0
-  return { number('rewinds'), digits(added), info['last-generated-id'], first or '', info.length,
-    is_there and 1 or 0, digits(missing), deleted and 1 or 0, since or '' }
+  return { number('rewinds'), digits(info['entries-added']), info['last-generated-id'], first or '', info.length,
+    is_there and 1 or 0, digits(missing), deleted and 1 or 0, since }
 end
 
 local function claim()
