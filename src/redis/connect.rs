@@ -50,11 +50,7 @@ pub async fn connect(
 ///
 /// # Errors
 /// If the server cannot be reached or refuses the credentials, or no sentinel leads to a master.
-pub async fn locate(
-    server: &Server,
-    key: &str,
-    response_timeout: Duration,
-) -> Result<Node, Error> {
+pub async fn locate(server: &Server, key: &str, response_timeout: Duration) -> Result<Node, Error> {
     match &server.sentinels {
         None => connect_to(&server.info, key, response_timeout).await,
         Some(sentinels) => follow(sentinels, &server.info, key, response_timeout).await,

@@ -31,7 +31,8 @@ pub use self::finding::{Diagnosis, Finding, Level, Step};
 pub async fn examine(config: &Config, role: Role) -> Vec<Finding> {
     let server = config.redis.server();
     let user = server.info.redis_settings().username().unwrap_or("default").to_owned();
-    let mut report = Report { findings: Vec::new(), cli: Cli::of(&server.info), user, partition: 0 };
+    let mut report =
+        Report { findings: Vec::new(), cli: Cli::of(&server.info), user, partition: 0 };
     let Reached { mut nodes, mut partitions, node_of } =
         match reach(&server, &config.deployment).await {
             Ok(reached) => reached,

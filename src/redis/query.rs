@@ -17,8 +17,8 @@ pub mod users;
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use redis::Value;
+use redis::aio::MultiplexedConnection;
 use serde::Serialize;
 
 pub use self::ask::AskError;
@@ -140,10 +140,7 @@ pub(super) struct Reached {
 }
 
 /// Connects to the nodes of all partitions: without a Cluster there is one.
-pub(super) async fn reach(
-    server: &Server,
-    deployment: &Deployment,
-) -> Result<Reached, Error> {
+pub(super) async fn reach(server: &Server, deployment: &Deployment) -> Result<Reached, Error> {
     let mut reached = Reached { nodes: Vec::new(), partitions: Vec::new(), node_of: Vec::new() };
     for index in 0..deployment.partitions {
         let keys = Keys::new(&deployment.prefix, deployment.partitions, index);

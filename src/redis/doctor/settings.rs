@@ -1,7 +1,7 @@
 //! Settings: whether this process would be let in, and whether the state is cut the same way.
 
 use super::finding::{Answer, Cli, Diagnosis};
-use crate::config::Deployment;
+use crate::config::{Deployment, Server};
 use crate::error::Error;
 use crate::redis::connect::Node;
 use crate::redis::group::{STATE_FORMAT, check_layout};
@@ -53,7 +53,8 @@ pub(super) async fn settings(
 
 /// Whether there is state with one partition where several are configured, or the other way round.
 pub(super) async fn layout(node: &mut Node, deployment: &Deployment) -> Answer {
-    match check_layout(&node.info, &mut node.connection, deployment).await {
+    let at = Server { info: node.info.clone(), sentinels: None };
+    match check_layout(&at, &mut node.connection, deployment).await {
         Err(Error::Partitions { key, stored, own }) => {
             let found = format!("{key} says partitions = {stored}, here it is {own}");
             let means = "both have keys of their own: what one writes, the other does not see";
