@@ -4,32 +4,45 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-/// The points, in the order a batch passes them.
+/// The points: first those of a worker, in the order a batch passes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failpoint {
     /// Entries were delivered, nothing was done yet.
     AfterRead,
-    /// The plan is made, nothing was sent.
+    /// A try of an entry by itself was counted, it was not applied yet.
+    AfterTrial,
+    /// The plan is made, nothing more.
     AfterFold,
+    /// The plan is about to be sent.
+    BeforeSend,
     /// The call was sent; whether it arrived is unknown.
     AfterSend,
     /// The reply came, nothing was done with it yet.
     AfterReply,
+    /// The transaction of an entry with very many fields was sent; whether it arrived is unknown.
+    InGiant,
+    /// A janitor's sweep call was answered, the round goes on.
+    MidSweep,
 }
 
 impl Failpoint {
     fn name(self) -> &'static str {
         match self {
             Self::AfterRead => "after-read",
+            Self::AfterTrial => "after-trial",
             Self::AfterFold => "after-fold",
+            Self::BeforeSend => "before-send",
             Self::AfterSend => "after-send",
             Self::AfterReply => "after-reply",
+            Self::InGiant => "in-giant",
+            Self::MidSweep => "mid-sweep",
         }
     }
 
     /// Whether this pass is the one to die at.
-    pub fn is_due(self) -> bool {
+    fn is_due(self) -> bool {
         static ARMED: OnceLock<Option<(String, u64)>> = OnceLock::new();
         static PASSES: AtomicU64 = AtomicU64::new(0);
         if !cfg!(debug_assertions) {
@@ -53,5 +66,15 @@ impl Failpoint {
         if self.is_due() {
             std::process::abort();
         }
+    }
+
+    /// Makes a call to the server; dies, if it is due, once that is sent and before its reply.
+    pub async fn send<T>(self, call: impl Future<Output = T>) -> T {
+        if self.is_due() {
+            // Long enough to send, with luck too short for the reply.
+            let _reply = tokio::time::timeout(Duration::from_millis(1), call).await;
+            std::process::abort();
+        }
+        call.await
     }
 }

@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 
 use crate::config::{Config, Deployment, JanitorConfig, Server};
 use crate::error::{Error, Verdict, chain};
+use crate::failpoint::Failpoint;
 use crate::key::Keys;
 use crate::op::{CONSUMERS, STREAM, SweepKind};
 use crate::projection::sweeps;
@@ -216,6 +217,7 @@ impl Janitor {
     ) -> Result<Swept, Error> {
         let started = Instant::now();
         let swept = self.sweeper.sweep(connection, structure, limit).await?;
+        Failpoint::MidSweep.pass();
         metrics::sweep_took(started.elapsed());
         metrics::swept(structure, swept.removed);
         metrics::changes(swept.changes, swept.changes_dropped);

@@ -1,7 +1,7 @@
 //! Projecting a batch: fold, apply and acknowledge, in parts that keep the server's calls short; and
 //! finding the one entry that a failing batch fails on.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use redis::aio::MultiplexedConnection;
 use tracing::warn;
@@ -16,7 +16,7 @@ use crate::fold::{Avoided, Folder};
 use crate::op::Plan;
 use crate::redis::apply::{Applied, Applier, Outcome};
 use crate::redis::dead_letter::{count_trial, is_giant, write_giant};
-use crate::telemetry::log::Throttle;
+use crate::telemetry::log::letters_line_due;
 use crate::telemetry::metrics;
 use crate::telemetry::trace::Span;
 
@@ -31,7 +31,6 @@ pub(super) struct Projecting<'p> {
     projector: &'p mut Projector,
     applier: Applier,
     connection: &'p mut MultiplexedConnection,
-    letters: Throttle,
 }
 
 impl<'p> Projecting<'p> {
@@ -40,7 +39,7 @@ impl<'p> Projecting<'p> {
         applier: Applier,
         connection: &'p mut MultiplexedConnection,
     ) -> Self {
-        Self { projector, applier, connection, letters: Throttle::new(Duration::from_secs(1)) }
+        Self { projector, applier, connection }
     }
 
     /// Applies a batch, as a trace of its own.
@@ -98,6 +97,7 @@ impl<'p> Projecting<'p> {
         metrics::tried_alone();
         if self.projector.tried.insert(entry.id) {
             let trials = count_trial(self.connection, &self.projector.keys, entry.id).await?;
+            Failpoint::AfterTrial.pass();
             if trials > MAX_TRIALS {
                 let detail = format!("{MAX_TRIALS} workers did not survive applying it alone");
                 return self.write_off(entry, Reason::Poison, &detail).await;
@@ -131,9 +131,8 @@ impl<'p> Projecting<'p> {
     async fn write_off_giant(&mut self, entry: &Entry) -> Result<(), Error> {
         if write_giant(self.connection, &self.applier, entry).await? {
             metrics::rejected(Reason::TooManyFields, 1);
-            if let Some(count) = self.letters.add(1) {
-                warn!(count, last_id = %entry.id, fields = entry.fields.len(), "entries with very many fields became dead letters");
-            }
+            let detail = format!("{} fields", entry.fields.len());
+            report_letters(1, entry.id, Reason::TooManyFields, &detail);
         }
         Ok(())
     }
@@ -150,6 +149,7 @@ impl<'p> Projecting<'p> {
             let counts = folder.counts().clone();
             let plan = folder.finish(&avoided);
             drop(fold);
+            Failpoint::AfterFold.pass();
             let Some(more) = self.apply_plan(&plan, entries, alone).await? else {
                 counts
                     .into_iter()
@@ -166,15 +166,11 @@ impl<'p> Projecting<'p> {
         entries: &[Entry],
         alone: Option<EntryId>,
     ) -> Result<Option<Avoided>, Error> {
-        Failpoint::AfterFold.pass();
+        Failpoint::BeforeSend.pass();
         let started = Instant::now();
         let call = self.applier.apply(self.connection, plan, alone);
-        if Failpoint::AfterSend.is_due() {
-            // Long enough to send, with luck too short for the reply.
-            let _reply = tokio::time::timeout(Duration::from_millis(1), call).await;
-            std::process::abort();
-        }
-        let outcome = self.projector.batches.apply().around(call).await?;
+        let call = self.projector.batches.apply().around(call);
+        let outcome = Failpoint::AfterSend.send(call).await?;
         Failpoint::AfterReply.pass();
         match outcome {
             Outcome::WrongType(keys) => Ok(Some(keys)),
@@ -184,24 +180,9 @@ impl<'p> Projecting<'p> {
                     started.elapsed(),
                     entries.iter().map(|entry| entry.id.ms),
                 );
-                self.report_letters(plan, &applied);
+                tell_of_letters(plan, &applied);
                 Ok(None)
             }
-        }
-    }
-
-    fn report_letters(&mut self, plan: &Plan<'_>, applied: &Applied) {
-        if applied.letters == 0 {
-            return;
-        }
-        for letter in &plan.letters {
-            metrics::rejected(letter.rejection.reason, 1);
-        }
-        if let Some(count) = self.letters.add(applied.letters)
-            && let Some(letter) = plan.letters.last()
-        {
-            let (reason, detail) = (letter.rejection.reason.name(), &letter.rejection.detail);
-            warn!(count, last_id = %letter.id, reason, detail, "entries became dead letters; see: rollcall dead list");
         }
     }
 
@@ -211,6 +192,27 @@ impl<'p> Projecting<'p> {
             return Ok(());
         }
         Err(Error::Deadline { deadline_ms: deadline.as_millis() })
+    }
+}
+
+/// Counts the letters of a plan, if they were written, and logs them.
+fn tell_of_letters(plan: &Plan<'_>, applied: &Applied) {
+    if applied.letters == 0 {
+        return;
+    }
+    for letter in &plan.letters {
+        metrics::rejected(letter.rejection.reason, 1);
+    }
+    if let Some(letter) = plan.letters.last() {
+        let rejection = &letter.rejection;
+        report_letters(applied.letters, letter.id, rejection.reason, &rejection.detail);
+    }
+}
+
+fn report_letters(count: u64, last: EntryId, reason: Reason, detail: &str) {
+    if let Some(count) = letters_line_due(count) {
+        let reason = reason.name();
+        warn!(count, last_id = %last, reason, detail, "entries became dead letters; see: rollcall dead list");
     }
 }
 

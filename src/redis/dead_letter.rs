@@ -11,6 +11,7 @@ use super::script::Script;
 use crate::entry::{Entry, EntryId, Field};
 use crate::error::Error;
 use crate::event::Reason;
+use crate::failpoint::Failpoint;
 use crate::key::Keys;
 
 /// The pairs that stand before the original ones, in order.
@@ -60,7 +61,8 @@ pub async fn write_giant(
     settle.arg(&id);
     transaction.add_command(settle);
     super::script::ensure_loaded(connection, Script::Giant).await.map_err(Error::at(STEP))?;
-    let value: Value = transaction.query_async(connection).await.map_err(Error::at(STEP))?;
+    let call = transaction.query_async(connection);
+    let value: Value = Failpoint::InGiant.send(call).await.map_err(Error::at(STEP))?;
     let unexpected = reply::unexpected(STEP, &value);
     let kept = reply::array(value).and_then(|values| reply::integer(values.get(1)?));
     kept.map(|kept| kept == 1).ok_or(unexpected)

@@ -126,8 +126,27 @@ impl Throttle {
 /// Whether a line about a failed step may be written now, and how many failures it stands for: at most
 /// four lines a second from the whole process, whatever number of loops it has.
 pub fn failure_line_due() -> Option<u64> {
-    static FAILURES: Mutex<Throttle> = Mutex::new(Throttle::new(Duration::from_millis(250)));
-    FAILURES.lock().unwrap_or_else(PoisonError::into_inner).add(1)
+    static FAILURES: Shared = Shared::new(Duration::from_millis(250));
+    FAILURES.add(1)
+}
+
+/// The same for entries that became dead letters: one line a second.
+pub fn letters_line_due(count: u64) -> Option<u64> {
+    static LETTERS: Shared = Shared::new(Duration::from_secs(1));
+    LETTERS.add(count)
+}
+
+/// A throttle that all loops of the process share, and that outlives their sessions.
+struct Shared(Mutex<Throttle>);
+
+impl Shared {
+    const fn new(interval: Duration) -> Self {
+        Self(Mutex::new(Throttle::new(interval)))
+    }
+
+    fn add(&self, count: u64) -> Option<u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).add(count)
+    }
 }
 
 #[cfg(test)]

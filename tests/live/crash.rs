@@ -92,7 +92,7 @@ fn killed_at_random_moments_under_traffic() {
             workers[worker] = scene.worker(&[]);
             kills += 1;
         }
-        let added = traffic.stop();
+        let added = traffic.stop().len();
         scene.wait_finished(SOON, "the last workers finish");
         scene.verify(&format!(
             "{partitions} partitions, {kills} kills, {added} entries, seed {seed}"
@@ -130,7 +130,7 @@ fn killed_while_janitors_sweep() {
                 workers[which] = scene.worker(&[]);
             }
         }
-        let added = traffic.stop();
+        let added = traffic.stop().len();
         scene.wait_finished(SOON, "the last workers finish");
         drop(janitors);
         // The events' times are 2,501 ms apart: not in the moment in which the next ones expire.

@@ -45,10 +45,10 @@ impl Worker {
         String::from_utf8_lossy(&std::fs::read(log_path(self.folder.path())).unwrap()).into_owned()
     }
 
-    /// SIGKILL; returns once it is gone.
-    pub fn kill(&mut self) {
+    /// SIGKILL, if it still runs; returns once it is gone, and how it ended.
+    pub fn kill(&mut self) -> ExitStatus {
         let _already_gone = self.child.kill();
-        self.child.wait().unwrap();
+        self.child.wait().unwrap()
     }
 
     /// Sends a signal by its name, such as `STOP`.
@@ -85,6 +85,15 @@ impl Worker {
         }
     }
 
+    /// Processor time it has used until now, its own and the system's for it, by `/proc` (100 ticks a second).
+    pub fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // The name before it may hold spaces; `utime` and `stime` are the 12th and 13th field after it.
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        let ticks: u64 = fields[11..=12].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
     /// Whether it still runs.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
@@ -98,6 +107,11 @@ impl Drop for Worker {
             eprintln!("---- log of {} ----\n{}", self.pid(), self.log());
         }
     }
+}
+
+/// Whether a line of a log tells of a fault.
+pub fn is_fault(line: &str) -> bool {
+    line.contains(" WARN ") || line.contains(" ERROR ")
 }
 
 fn is_ours(name: &OsStr) -> bool {

@@ -2,8 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -42,20 +42,29 @@ impl Scene {
     }
 
     pub fn worker_with(&self, extra: &[&str], env: &[(&str, &str)]) -> Worker {
+        self.worker_at(&self.url(), extra, env)
+    }
+
+    /// The same by way of another address.
+    pub fn worker_at(&self, url: &str, extra: &[&str], env: &[(&str, &str)]) -> Worker {
         let mut arguments = extra.to_vec();
         for (name, value) in [("--batch", "7"), ("--claim-idle", "1s")] {
             if !extra.contains(&name) {
                 arguments.extend([name, value]);
             }
         }
-        Worker::start(&self.url(), &self.with_settings(&arguments), env)
+        Worker::start(url, &self.with_settings(&arguments), env)
     }
 
     /// A janitor that sweeps ten times a second.
     pub fn janitor(&self, extra: &[&str]) -> Worker {
+        self.janitor_with(extra, &[])
+    }
+
+    pub fn janitor_with(&self, extra: &[&str], env: &[(&str, &str)]) -> Worker {
         let mut arguments = vec!["--janitor-interval", "100ms"];
         arguments.extend(extra);
-        Worker::start_as("janitor", &self.url(), &self.with_settings(&arguments), &[])
+        Worker::start_as("janitor", &self.url(), &self.with_settings(&arguments), env)
     }
 
     fn with_settings<'a>(&'a self, extra: &[&'a str]) -> Vec<&'a str> {
@@ -101,7 +110,7 @@ impl Scene {
         }
     }
 
-    fn events(&self, seed: u64, around: u64) -> Events {
+    pub fn events(&self, seed: u64, around: u64) -> Events {
         let mut events = Events::new(seed, around);
         events.partitions = self.deployment.partitions();
         events
@@ -193,6 +202,13 @@ pub fn heartbeat(user: &str) -> Vec<Field> {
     vec![field("type", "heartbeat"), field("user", user)]
 }
 
+/// An entry with more fields than a script can pass on.
+pub fn giant() -> Vec<Field> {
+    let mut giant = heartbeat("giant");
+    giant.extend((0..4_000).map(|n| field(&n.to_string(), "")));
+    giant
+}
+
 pub fn add(conn: &mut Connection, stream: &str, fields: &[Field]) -> EntryId {
     let mut command = redis::cmd("XADD");
     command.arg(stream).arg("*");
@@ -205,8 +221,15 @@ pub struct Traffic {
     /// The instant its events are about.
     pub around: u64,
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<u64>,
+    added: Arc<Mutex<Vec<Added>>>,
+    thread: JoinHandle<()>,
 }
+
+/// The partition and id of an entry that the server said it took.
+pub type Added = (u16, EntryId);
+
+/// What makes the next entry: its partition and its fields.
+type Source = Box<dyn FnMut() -> (u16, Vec<Field>) + Send>;
 
 impl Traffic {
     /// About so many entries a second, until stopped.
@@ -221,37 +244,50 @@ impl Traffic {
         per_second: u64,
         set: impl Fn(&mut Events),
     ) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
         let around = dump::server_now(&mut scene.connection());
         let mut events = scene.events(seed, around);
         set(&mut events);
+        Self::start_from(scene, around, per_second, Box::new(move || events.entry()))
+    }
+
+    /// The same with entries of any other origin.
+    pub fn start_from(scene: &Scene, around: u64, per_second: u64, source: Source) -> Self {
+        let (stop, added) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let producer = Producer {
             client: redis::Client::open(scene.url()).unwrap(),
             streams: scene.streams(),
-            events,
-            stop: stop.clone(),
+            source,
+            stop: Arc::clone(&stop),
+            added: Arc::clone(&added),
         };
-        Self { around, stop, thread: std::thread::spawn(move || producer.run(per_second)) }
+        let thread = std::thread::spawn(move || producer.run(per_second));
+        Self { around, stop, added, thread }
     }
 
-    /// How many entries were added for sure.
-    pub fn stop(self) -> u64 {
+    /// What was added for sure until now.
+    pub fn added(&self) -> Vec<Added> {
+        self.added.lock().unwrap().clone()
+    }
+
+    /// What was added for sure, all in all.
+    pub fn stop(self) -> Vec<Added> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
+        self.thread.join().unwrap();
+        std::mem::take(&mut *self.added.lock().unwrap())
     }
 }
 
 struct Producer {
     client: redis::Client,
     streams: Vec<String>,
-    events: Events,
+    source: Source,
     stop: Arc<AtomicBool>,
+    added: Arc<Mutex<Vec<Added>>>,
 }
 
 impl Producer {
-    fn run(mut self, per_second: u64) -> u64 {
+    fn run(mut self, per_second: u64) {
         const AT_ONCE: u64 = 3;
-        let mut added = 0;
         let mut connection = None;
         while !self.stop.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(1000 * AT_ONCE / per_second));
@@ -260,12 +296,12 @@ impl Producer {
                 continue;
             };
             for _ in 0..AT_ONCE {
-                let (partition, fields) = self.events.entry();
+                let (partition, fields) = (self.source)();
                 let mut command = redis::cmd("XADD");
                 command.arg(&self.streams[usize::from(partition)]).arg("*");
                 xadd(&mut command, &fields);
                 match command.query::<String>(conn) {
-                    Ok(_) => added += 1,
+                    Ok(id) => self.added.lock().unwrap().push((partition, id.parse().unwrap())),
                     // The server refuses; the connection is fine.
                     Err(error) if error.code().is_some() => {}
                     Err(_) => {
@@ -275,7 +311,6 @@ impl Producer {
                 }
             }
         }
-        added
     }
 }
 

@@ -3,7 +3,6 @@
 
 mod blame;
 mod forgotten;
-mod random;
 mod server;
 mod settings;
 mod taken;
@@ -44,7 +43,32 @@ fn survives(what: &str, scene: &mut Scene, times: u32, mut blow: impl FnMut(&mut
     drop(workers);
 }
 
-fn command(scene: &Scene, words: &[&str]) {
+/// Makes the server slow to answer anybody: a script that runs until it is killed.
+pub fn begin_slow_script(scene: &Scene) {
+    command(scene, &["CONFIG", "SET", "busy-reply-threshold", "10"]);
+    let mut conn = scene.connection();
+    std::thread::spawn(move || {
+        try_command::<redis::Value>(&mut conn, &["EVAL", "while true do end", "0"])
+    });
+    let client = redis::Client::open(scene.url()).unwrap();
+    wait_until(SOON, "the server is busy", || {
+        let conn = client.get_connection();
+        conn.is_err() || try_command::<String>(&mut conn.unwrap(), &["PING"]).is_err()
+    });
+}
+
+/// Ends what [`begin_slow_script`] began.
+pub fn end_slow_script(scene: &Scene) {
+    let client = redis::Client::open(scene.url()).unwrap();
+    wait_until(SOON, "the script is killed", || {
+        client.get_connection().is_ok_and(|mut conn| {
+            let _told = try_command::<String>(&mut conn, &["SCRIPT", "KILL"]);
+            try_command::<String>(&mut conn, &["PING"]).is_ok()
+        })
+    });
+}
+
+pub fn command(scene: &Scene, words: &[&str]) {
     try_command::<redis::Value>(&mut scene.connection(), words).unwrap();
 }
 

@@ -136,7 +136,7 @@ impl Events {
     }
 
     /// Several events of one partition; a bad one among them now and then.
-    fn packed(&mut self, partition: u16, first: Map<String, Value>) -> Vec<Value> {
+    pub fn packed(&mut self, partition: u16, first: Map<String, Value>) -> Vec<Value> {
         let mut events = vec![Value::from(first)];
         while events.len() < self.rng.usize(1..6) {
             let (other, event) = self.event();

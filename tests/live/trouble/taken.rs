@@ -7,9 +7,8 @@ use rollcall::entry::Field;
 
 use super::{HTTP, command, deliver_to_ghost, pairs, wait_until_recorded};
 use crate::harness::{wait_until, xadd};
-use crate::scene::{SOON, Scene, heartbeat, in_parallel, metric, page, wait_for_page};
+use crate::scene::{SOON, Scene, giant, heartbeat, in_parallel, metric, page, wait_for_page};
 use crate::support::dump;
-use crate::support::events::field;
 
 #[test]
 fn an_entry_whose_key_is_taken_becomes_a_dead_letter_and_the_key_stays() {
@@ -160,9 +159,7 @@ fn a_giant_entry_is_written_off_once_even_if_a_shared_key_is_taken() {
     let worker = scene.worker(&[]);
     wait_until(SOON, "the worker joins", || scene.consumers().len() == 1);
     command(&scene, &["SET", "presence:users", "theirs"]);
-    let mut giant = heartbeat("giant");
-    giant.extend((0..4_000).map(|n| field(&n.to_string(), "")));
-    let id = scene.add(&giant);
+    let id = scene.add(&giant());
     wait_until(SOON, "the worker stops", || worker.log().matches("not projecting").count() >= 2);
     command(&scene, &["DEL", "presence:users"]);
     scene.wait_finished(SOON, "goes on once the key is free");

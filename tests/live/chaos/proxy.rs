@@ -1,0 +1,155 @@
+//! A network that fails: a TCP proxy between workers and their server that cuts, delays, crumbles, swallows
+//! and refuses.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// What is done to bytes and connections from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They pass.
+    Pass,
+    /// They pass after a while.
+    Delay(Duration),
+    /// They pass a few at a time.
+    Crumble,
+    /// A connection over which something comes now, or that is opened now, never carries anything again;
+    /// neither end is told.
+    Silent,
+    /// New connections are closed at once.
+    Refuse,
+}
+
+/// The proxy; its connections end with it.
+pub struct Proxy {
+    port: u16,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    server: u16,
+    mode: Mutex<Mode>,
+    /// Bytes that may pass until everything is cut; below zero: no cut is due.
+    until_cut: AtomicI64,
+    over: AtomicBool,
+    open: Mutex<Vec<TcpStream>>,
+}
+
+impl Proxy {
+    /// Listens on a free port, in front of the server on `server`.
+    pub fn start(server: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let shared = Arc::new(Shared {
+            server,
+            mode: Mutex::new(Mode::Pass),
+            until_cut: AtomicI64::new(-1),
+            over: AtomicBool::new(false),
+            open: Mutex::default(),
+        });
+        let accepting = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                if accepting.over.load(Ordering::Relaxed) {
+                    return;
+                }
+                accepting.connect(client.unwrap());
+            }
+        });
+        Self { port, shared }
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn set(&self, mode: Mode) {
+        *self.shared.mode.lock().unwrap() = mode;
+    }
+
+    /// Cuts all connections once so many more bytes have passed, of whatever they are the middle.
+    pub fn cut_after(&self, bytes: u32) {
+        self.shared.until_cut.store(bytes.into(), Ordering::Relaxed);
+    }
+
+    /// Cuts all connections now.
+    pub fn cut(&self) {
+        self.shared.cut();
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::Relaxed);
+        self.shared.cut();
+        // Wakes the one who accepts; if that fails it has ended already.
+        let _woken = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+    }
+}
+
+impl Shared {
+    fn mode(&self) -> Mode {
+        *self.mode.lock().unwrap()
+    }
+
+    /// Connects a client through. Whatever fails closes its connection, as networks do.
+    fn connect(self: &Arc<Self>, client: TcpStream) {
+        match self.mode() {
+            Mode::Refuse => return,
+            Mode::Silent => return self.open.lock().unwrap().push(client),
+            Mode::Pass | Mode::Delay(_) | Mode::Crumble => {}
+        }
+        let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.server)) else { return };
+        let silent = Arc::new(AtomicBool::new(false));
+        for (from, to) in [(&client, &server), (&server, &client)] {
+            to.set_nodelay(true).unwrap();
+            let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+            let (shared, silent) = (Arc::clone(self), Arc::clone(&silent));
+            std::thread::spawn(move || shared.pump(from, to, &silent));
+        }
+        self.open.lock().unwrap().extend([client, server]);
+    }
+
+    fn pump(&self, mut from: TcpStream, mut to: TcpStream, silent: &AtomicBool) {
+        let mut buffer = [0; 16 << 10];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            if self.mode() == Mode::Silent {
+                silent.store(true, Ordering::Relaxed);
+            }
+            if !silent.load(Ordering::Relaxed) && self.pass(&mut to, &buffer[..count]).is_err() {
+                break;
+            }
+        }
+        // A silent connection does not tell either end that the other one has gone.
+        if !silent.load(Ordering::Relaxed) {
+            let _gone = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+        }
+    }
+
+    fn pass(&self, to: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+        let before = self.until_cut.fetch_sub(bytes.len() as i64, Ordering::Relaxed);
+        if (0..bytes.len() as i64).contains(&before) {
+            to.write_all(&bytes[..before as usize])?;
+            self.cut();
+            return Err(std::io::ErrorKind::BrokenPipe.into());
+        }
+        match self.mode() {
+            Mode::Crumble => bytes.chunks(3).try_for_each(|crumb| to.write_all(crumb)),
+            Mode::Delay(time) => {
+                std::thread::sleep(time);
+                to.write_all(bytes)
+            }
+            Mode::Pass | Mode::Silent | Mode::Refuse => to.write_all(bytes),
+        }
+    }
+
+    fn cut(&self) {
+        for stream in self.open.lock().unwrap().drain(..) {
+            // It may be closed already.
+            let _gone = stream.shutdown(Shutdown::Both);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Random entries that leave a trace: each joins a document with a connection of its own, beside whatever
+//! else it says, so that the state tells of every single entry whether it was applied.
+
+use std::collections::BTreeSet;
+
+use rollcall::entry::{Entry, Field};
+use rollcall::key::partition_of;
+use serde_json::{Value, json};
+
+use crate::support::events::{Events, field, flat};
+use crate::support::model::Bytes;
+
+/// How the names begin by which entries are known in the state.
+const TRACE: &str = "trace-";
+/// The same of users whose activity is kept in a key that another program may take.
+const TAKEN: &str = "taken-";
+
+/// Random entries over all partitions, forms and types; now and then one that is good for nothing.
+pub struct Traced {
+    events: Events,
+    count: u64,
+}
+
+impl Traced {
+    pub fn new(events: Events) -> Self {
+        Self { events, count: 0 }
+    }
+
+    /// The next entry's partition and fields.
+    pub fn entry(&mut self) -> (u16, Vec<Field>) {
+        self.count += 1;
+        let (partition, first) = self.events.event();
+        let connection = format!("{TRACE}{}", self.count);
+        // With several partitions a heartbeat's document has no effect.
+        let forms = if self.events.partitions == 1 { 8 } else { 7 };
+        let fields = match self.events.rng.u8(..forms) {
+            0 if self.events.rng.u8(..3) == 0 => vec![field("type", "nonsense")],
+            7 => {
+                let mut event =
+                    json!({"type": "heartbeat", "doc": "trace0", "connection": connection});
+                event["user"] = first["user"].clone();
+                flat(event.as_object().unwrap())
+            }
+            form => {
+                let mut events = self.events.packed(partition, first);
+                events.push(json!({
+                    "type": "document", "action": "join", "user": "tracer",
+                    "doc": self.document(partition), "connection": connection,
+                }));
+                packed(&events, form)
+            }
+        };
+        (partition, fields)
+    }
+
+    /// The name of a document that belongs to a partition.
+    fn document(&self, partition: u16) -> String {
+        let mut names = (0..).map(|n| format!("trace{n}"));
+        names.find(|name| partition_of(name, self.events.partitions) == partition).unwrap()
+    }
+}
+
+fn packed(events: &[Value], form: u8) -> Vec<Field> {
+    if form == 1 {
+        let data = (b"data".to_vec(), rmp_serde::to_vec(events).unwrap());
+        return vec![field("datacontenttype", "application/msgpack"), data];
+    }
+    vec![field("data", &Value::from(events).to_string())]
+}
+
+/// A heartbeat of a user of whom nothing else tells, known by the presence entry.
+pub fn taken(user: &str) -> Vec<Field> {
+    vec![field("type", "heartbeat"), field("user", user)]
+}
+
+/// The names of such users, different ones for each `what`.
+pub fn taken_users(what: u64) -> impl Iterator<Item = String> {
+    (0..4).map(move |n| format!("{TAKEN}{what}-{n}"))
+}
+
+/// The user of whom an entry tells, if it is one of those.
+pub fn taken_user(entry: &Entry) -> Option<String> {
+    let user = String::from_utf8(entry.get(b"user")?.to_vec()).ok()?;
+    user.starts_with(TAKEN).then_some(user)
+}
+
+/// By what an entry is known in the state; `None` if it changes nothing there.
+pub fn of_entry(entry: &Entry) -> Option<Bytes> {
+    if let Some(user) = taken_user(entry) {
+        return Some(user.into_bytes());
+    }
+    entry.fields.iter().find_map(|(_, value)| {
+        let at = value.windows(TRACE.len()).position(|part| part == TRACE.as_bytes())?;
+        let digits = value[at + TRACE.len()..].iter().take_while(|byte| byte.is_ascii_digit());
+        Some(value[at..at + TRACE.len() + digits.count()].to_vec())
+    })
+}
+
+/// All such names in the state: members of `docs_joined`, fields of presence.
+pub fn in_state(joined: &[Bytes], present: &[Bytes]) -> BTreeSet<Bytes> {
+    let last = |member: &Bytes| member.rsplit(|byte| *byte == b'|').next().map(<[u8]>::to_vec);
+    let first = |field: &Bytes| field.split(|byte| *byte == b'|').next().map(<[u8]>::to_vec);
+    let connections =
+        joined.iter().filter_map(last).filter(|name| name.starts_with(TRACE.as_bytes()));
+    let users = present.iter().filter_map(first).filter(|name| name.starts_with(TAKEN.as_bytes()));
+    connections.chain(users).collect()
+}
