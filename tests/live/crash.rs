@@ -8,7 +8,7 @@ use fastrand::Rng;
 
 use crate::harness::{read_stream, wait_until};
 use crate::process::Worker;
-use crate::scene::{SOON, Scene, Traffic, heartbeat, in_parallel};
+use crate::scene::{SOON, Scene, Traffic, giant, heartbeat, in_parallel};
 
 const SETTINGS: [(&str, &str); 2] = [("thresholds", "3:1,2:0"), ("viewed-cap", "5")];
 const ABORTED: i32 = 6;
@@ -47,6 +47,11 @@ fn killed_after_folding() {
 }
 
 #[test]
+fn killed_before_sending() {
+    dies_at("before-send");
+}
+
+#[test]
 fn killed_after_sending() {
     dies_at("after-send");
 }
@@ -54,6 +59,20 @@ fn killed_after_sending() {
 #[test]
 fn killed_after_the_reply() {
     dies_at("after-reply");
+}
+
+/// The letter is written by one command of a transaction and settled by another: it is there once.
+#[test]
+fn killed_within_the_transaction_of_an_entry_with_very_many_fields() {
+    let scene = Scene::start(&SETTINGS);
+    for round in 0..3 {
+        scene.add_heartbeat(&format!("beside{round}"));
+        scene.add(&giant());
+        die(&mut doomed(&scene, "in-giant", 1));
+    }
+    let _other = scene.worker(&[]);
+    scene.wait_finished(SOON, "what the dead left");
+    scene.verify("three giants");
 }
 
 #[test]
@@ -64,8 +83,9 @@ fn one_worker_after_another_dies_with_a_batch_in_hand() {
         let mut rng = Rng::with_seed(17);
         scene.add_random(17, 300);
         for _ in 0..9 {
-            let point =
-                rng.choice(["after-read", "after-fold", "after-send", "after-reply"]).unwrap();
+            let point = rng
+                .choice(["after-read", "after-fold", "before-send", "after-send", "after-reply"])
+                .unwrap();
             die(&mut doomed(&scene, point, rng.u64(1..4)));
         }
         let _last = [scene.worker(&[]), scene.worker(&[])];

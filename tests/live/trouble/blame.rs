@@ -129,6 +129,24 @@ fn poison_is_written_off_and_what_was_only_beside_it_is_applied_alone() {
     assert_eq!(scene.command::<u64>(&["HLEN", &suspects]), 0, "no mark is left");
 }
 
+/// The first worker died for another reason, between counting that it tries the entry and applying it.
+#[test]
+fn a_worker_that_dies_with_a_trial_counted_condemns_no_entry() {
+    let scene = Scene::start(&[]);
+    let id = scene.add_heartbeat("tried").to_string();
+    deliver_to_ghost(&scene);
+    let claim = ["XCLAIM", "rollcall:events", "rollcall", "ghost", "0", &id];
+    command(&scene, &[&claim[..], &["IDLE", "5000", "RETRYCOUNT", "20"]].concat());
+    let suspects = scene.deployment.keys(0).suspects();
+    scene.worker_with(&[], &[("ROLLCALL_TEST_FAILPOINT", "after-trial:1")]).wait(SOON);
+    assert_eq!(scene.command::<u64>(&["HGET", &suspects, &id]), 1, "the trial is counted");
+    let _worker = scene.worker(&[]);
+    scene.wait_finished(SOON, "the next one applies it");
+    scene.verify("a trial that was none");
+    assert!(scene.is_present("tried|"));
+    assert_eq!(scene.command::<u64>(&["HLEN", &suspects]), 0, "no mark is left");
+}
+
 /// Workers really die on an entry: it is tried alone by two more, and then written off.
 #[test]
 fn an_entry_that_kills_its_workers_ends_as_poison() {

@@ -1,12 +1,13 @@
 //! Keys that hold what another program put there, and entries that are gone.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rollcall::entry::Field;
 
 use super::{HTTP, command, deliver_to_ghost, pairs, wait_until_recorded};
 use crate::harness::{wait_until, xadd};
+use crate::process::is_fault;
 use crate::scene::{SOON, Scene, giant, heartbeat, in_parallel, metric, page, wait_for_page};
 use crate::support::dump;
 
@@ -207,4 +208,40 @@ fn entries_trimmed_while_pending_are_counted_and_do_not_stick() {
     wait_until(SOON, "the loss is counted", || lost() == 6.0);
     assert_eq!(scene.pending(None), 0);
     assert!(scene.is_present("w3|"));
+}
+
+/// Thousands of entries are trimmed while pending, and hundreds have too many fields: each is counted, but the log
+/// has a few lines.
+#[test]
+fn entries_lost_or_written_off_by_the_thousand_do_not_flood_the_log() {
+    in_parallel([true, false], |are_trimmed| {
+        let scene = Scene::start(&[]);
+        let stream = scene.deployment.stream(0);
+        let (count, metric_name) = if are_trimmed {
+            (2_000, "rollcall_entries_lost_total")
+        } else {
+            (100, "rollcall_events_rejected_total")
+        };
+        for _ in 0..count {
+            scene.add(&if are_trimmed { heartbeat("lost") } else { giant() });
+        }
+        if are_trimmed {
+            deliver_to_ghost(&scene);
+            deliver_to_ghost(&scene);
+            command(&scene, &["XTRIM", &stream, "MAXLEN", "0"]);
+        }
+        let start = Instant::now();
+        let worker = scene.worker(&HTTP);
+        wait_until(SOON * 2, "all are counted", || {
+            metric(&worker, metric_name) == f64::from(count)
+        });
+        let seconds = start.elapsed().as_secs() as usize + 1;
+        let faults = worker.log().lines().filter(|line| is_fault(line)).count();
+        // One line a second for each kind, and one for what may go wrong besides.
+        assert!(
+            (1..=2 * seconds).contains(&faults),
+            "{faults} lines in {seconds} s:\n{}",
+            worker.log()
+        );
+    });
 }
