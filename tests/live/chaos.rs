@@ -26,7 +26,7 @@ use schedule::Plan;
 use crate::scene::in_parallel;
 
 /// Schedules that run side by side: most of their time they wait.
-const AT_ONCE: u64 = 3;
+const AT_ONCE: u64 = 4;
 
 #[test]
 fn random_faults_leave_the_guarantee_whole() {
@@ -34,7 +34,7 @@ fn random_faults_leave_the_guarantee_whole() {
         std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
     };
     let first = variable("ROLLCALL_TEST_SEED", 1);
-    let last = first + variable("ROLLCALL_TEST_ROUNDS", AT_ONCE);
+    let last = first + variable("ROLLCALL_TEST_ROUNDS", 3);
     let (next, report, diverged) =
         (AtomicU64::new(first), Report::default(), Mutex::new(Vec::new()));
     in_parallel(0..AT_ONCE, |_| {

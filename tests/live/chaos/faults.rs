@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::ledger::blow;
+use super::ledger::{Account, blow};
 use super::proxy::Mode;
 use super::schedule::{Chaos, Strike};
-use super::traced::{taken, taken_users};
+use super::traced::{self, taken, taken_users};
 use crate::harness::wait_until;
 use crate::scene::{SOON, add, giant};
 use crate::support::dump::server_now;
@@ -113,13 +113,17 @@ pub const KINDS: &[Kind] = &[
         let key = c.scene.deployment.keys(c.partition(s)).meta();
         command(&c.scene, &["DEL", &key]);
     }),
-    counting("XGROUP DESTROY", "acknowledged entries read again", |c, s| c.blow("destroy", 0, s)),
-    counting("XGROUP DELCONSUMER", "pending entries dropped", |c, s| c.blow("forget", 0, s)),
+    counting("XGROUP DESTROY", "acknowledged entries read again", |c, s| {
+        c.blow("destroy", 0, s);
+    }),
+    counting("XGROUP DELCONSUMER", "pending entries dropped", |c, s| {
+        c.blow_that_meets("forget", 0, s)
+    }),
     counting("XTRIM under the group", "entries taken", |c, s| {
-        c.blow("trim", s.between(100, 1_000), s)
+        c.blow_that_meets("trim", s.between(100, 1_000), s)
     }),
     counting("XDEL of new entries", "entries taken", |c, s| {
-        c.blow("delete", s.between(20, 200), s)
+        c.blow_that_meets("delete", s.between(20, 200), s)
     }),
     kind("maxmemory reached (OOM)", |c, s| c.setting("maxmemory", "1", "0", s)),
     kind("too few replicas (NOREPLICAS)", |c, s| c.setting("min-replicas-to-write", "1", "0", s)),
@@ -136,7 +140,7 @@ pub const KINDS: &[Kind] = &[
     kind("CLIENT PAUSE WRITE", |c, s| c.pause("WRITE", s)),
     kind("CLIENT PAUSE ALL", |c, s| c.pause("ALL", s)),
     kind("CLIENT KILL", |c, _| command(&c.scene, &["CLIENT", "KILL", "TYPE", "normal"])),
-    kind("WRONGTYPE of keys of one user", |c, s| c.take_user_keys(s)),
+    counting("WRONGTYPE of keys of one user", "dead letters for it", |c, s| c.take_user_keys(s)),
     kind("WRONGTYPE of a shared key", |c, s| c.take_shared_key(s)),
     kind("network: cut at a random byte", |c, s| c.proxy.cut_after(s.between(0, 5_000) as u32)),
     kind("network: delays", |c, s| {
@@ -223,15 +227,25 @@ impl Chaos {
         (strike.dice % u64::from(self.scene.deployment.partitions())) as u16
     }
 
-    /// A blow against stream or group, as soon as there is a group; again if it hits nothing, for a moment.
-    fn blow(&mut self, what: &str, argument: u64, strike: &Strike) {
-        let (mut hit, mut tries) = (None, 0);
+    /// A blow against stream or group, as soon as there is a group.
+    fn blow(&mut self, what: &str, argument: u64, strike: &Strike) -> u64 {
+        let mut hit = None;
         wait_until(SOON, "there is a group", || {
             hit = blow(&self.scene, self.partition(strike), what, argument);
-            tries += u32::from(hit.is_some());
-            hit > Some(0) || tries > 20
+            hit.is_some()
         });
-        self.counted += hit.unwrap_or(0);
+        self.counted += hit.unwrap();
+        hit.unwrap()
+    }
+
+    /// One that is worth nothing unless it meets entries: some tries until it does.
+    fn blow_that_meets(&mut self, what: &str, argument: u64, strike: &Strike) {
+        for _ in 0..20 {
+            if self.blow(what, argument, strike) > 0 {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Another program uses the names of some users' keys while they send heartbeats.
@@ -256,6 +270,15 @@ impl Chaos {
             }
         };
         self.lasting(strike, begin, end);
+        let of_ours = |account: &Account| {
+            traced::taken_user(&account.entry).is_some_and(|user| users.contains(&user))
+        };
+        for partition in 0..self.scene.deployment.partitions() {
+            let accounts = self.ledger(partition).accounts;
+            let letters =
+                accounts.values().filter(|account| of_ours(account)).map(|a| a.letters.len());
+            self.counted += letters.sum::<usize>() as u64;
+        }
     }
 
     /// Another program uses a name that the whole deployment needs.

@@ -158,7 +158,7 @@ impl Chaos {
     }
 
     /// All entries of a partition at one instant, at which there is a group.
-    fn ledger(&self, partition: u16) -> Ledger {
+    pub fn ledger(&self, partition: u16) -> Ledger {
         let mut ledger = None;
         wait_until(SOON, "there is a group to look at", || {
             ledger = Ledger::read(&self.scene, partition).ok();
