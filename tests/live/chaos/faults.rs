@@ -147,7 +147,10 @@ pub const KINDS: &[Kind] = &[
         c.network(Mode::Delay(Duration::from_millis(s.between(5, 100))), s)
     }),
     kind("network: a few bytes at a time", |c, s| c.network(Mode::Crumble, s)),
-    kind("network: half-open", |c, s| c.network(Mode::Silent, s)),
+    kind("network: half-open", |c, s| {
+        c.proxy.silence();
+        c.network(Mode::Silent, s);
+    }),
     kind("network: refuses", |c, s| {
         c.proxy.cut();
         c.network(Mode::Refuse, s);

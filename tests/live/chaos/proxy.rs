@@ -16,8 +16,7 @@ pub enum Mode {
     Delay(Duration),
     /// They pass a few at a time.
     Crumble,
-    /// A connection over which something comes now, or that is opened now, never carries anything again;
-    /// neither end is told.
+    /// New connections are accepted and never answered.
     Silent,
     /// New connections are closed at once.
     Refuse,
@@ -35,7 +34,14 @@ struct Shared {
     /// Bytes that may pass until everything is cut; below zero: no cut is due.
     until_cut: AtomicI64,
     over: AtomicBool,
-    open: Mutex<Vec<TcpStream>>,
+    open: Mutex<Vec<Connection>>,
+}
+
+struct Connection {
+    /// The client's end, and the server's, if it was asked at all.
+    ends: Vec<TcpStream>,
+    /// Whether nothing passes any more, without either end being told.
+    silent: Arc<AtomicBool>,
 }
 
 impl Proxy {
@@ -75,6 +81,13 @@ impl Proxy {
         self.shared.until_cut.store(bytes.into(), Ordering::Relaxed);
     }
 
+    /// Lets nothing pass any more over the connections there are; neither end is told.
+    pub fn silence(&self) {
+        for connection in &*self.shared.open.lock().unwrap() {
+            connection.silent.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Cuts all connections now.
     pub fn cut(&self) {
         self.shared.cut();
@@ -97,28 +110,29 @@ impl Shared {
 
     /// Connects a client through. Whatever fails closes its connection, as networks do.
     fn connect(self: &Arc<Self>, client: TcpStream) {
+        let silent = Arc::new(AtomicBool::new(false));
         match self.mode() {
             Mode::Refuse => return,
-            Mode::Silent => return self.open.lock().unwrap().push(client),
+            Mode::Silent => return self.keep(vec![client], silent),
             Mode::Pass | Mode::Delay(_) | Mode::Crumble => {}
         }
         let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.server)) else { return };
-        let silent = Arc::new(AtomicBool::new(false));
         for (from, to) in [(&client, &server), (&server, &client)] {
             to.set_nodelay(true).unwrap();
             let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
             let (shared, silent) = (Arc::clone(self), Arc::clone(&silent));
             std::thread::spawn(move || shared.pump(from, to, &silent));
         }
-        self.open.lock().unwrap().extend([client, server]);
+        self.keep(vec![client, server], silent);
+    }
+
+    fn keep(&self, ends: Vec<TcpStream>, silent: Arc<AtomicBool>) {
+        self.open.lock().unwrap().push(Connection { ends, silent });
     }
 
     fn pump(&self, mut from: TcpStream, mut to: TcpStream, silent: &AtomicBool) {
         let mut buffer = [0; 16 << 10];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            if self.mode() == Mode::Silent {
-                silent.store(true, Ordering::Relaxed);
-            }
             if !silent.load(Ordering::Relaxed) && self.pass(&mut to, &buffer[..count]).is_err() {
                 break;
             }
@@ -147,9 +161,9 @@ impl Shared {
     }
 
     fn cut(&self) {
-        for stream in self.open.lock().unwrap().drain(..) {
+        for end in self.open.lock().unwrap().drain(..).flat_map(|connection| connection.ends) {
             // It may be closed already.
-            let _gone = stream.shutdown(Shutdown::Both);
+            let _gone = end.shutdown(Shutdown::Both);
         }
     }
 }
