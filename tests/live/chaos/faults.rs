@@ -185,7 +185,7 @@ impl Chaos {
     fn lasting(&mut self, strike: &Strike, begin: impl Fn(&mut Self), end: impl Fn(&mut Self)) {
         begin(self);
         std::thread::sleep(strike.hold / 2);
-        if strike.dice % 3 == 0 {
+        if strike.dice.is_multiple_of(3) {
             self.fleet.replace_worker(&self.scene, &self.proxy, strike.dice, None);
         }
         std::thread::sleep(strike.hold / 2);

@@ -44,7 +44,7 @@ impl Fleet {
             most_fault_lines: 0,
         };
         for n in 0..WORKERS.0 {
-            fleet.workers.push(worker(scene, proxy, n % 2 == 0, None));
+            fleet.workers.push(worker(scene, proxy, n == 1, None));
         }
         fleet
     }
@@ -58,7 +58,7 @@ impl Fleet {
         doom: Option<(&'static str, u64)>,
     ) {
         let which = dice as usize % self.workers.len();
-        let next = worker(scene, proxy, dice % 2 == 0, doom);
+        let next = worker(scene, proxy, dice.is_multiple_of(2), doom);
         let old = std::mem::replace(&mut self.workers[which], next);
         self.bury(old);
     }
@@ -79,7 +79,7 @@ impl Fleet {
     /// One more worker, until there are enough.
     pub fn join(&mut self, scene: &Scene, proxy: &Proxy, dice: u64) {
         if self.workers.len() < WORKERS.1 {
-            self.workers.push(worker(scene, proxy, dice % 2 == 0, None));
+            self.workers.push(worker(scene, proxy, dice.is_multiple_of(2), None));
         } else {
             self.replace_worker(scene, proxy, dice, None);
         }
@@ -100,7 +100,7 @@ impl Fleet {
     }
 
     fn take(&mut self, scene: &Scene, proxy: &Proxy, dice: u64) -> Member {
-        let next = worker(scene, proxy, dice % 2 == 0, None);
+        let next = worker(scene, proxy, dice.is_multiple_of(2), None);
         let which = dice as usize % self.workers.len();
         std::mem::replace(&mut self.workers[which], next)
     }

@@ -41,8 +41,8 @@ impl Report {
         counts.entries += entries;
         counts.most_fault_lines = counts.most_fault_lines.max(fleet.most_fault_lines);
         for (point, deaths) in &fleet.deaths {
-            let names = KINDS.iter().map(|kind| kind.name);
-            let name = names.filter(|name| name.ends_with(&format!(" {point}"))).next().unwrap();
+            let mut names = KINDS.iter().map(|kind| kind.name);
+            let name = names.find(|name| name.ends_with(&format!(" {point}"))).unwrap();
             counts.kinds.entry(name).or_default().1 += deaths;
         }
     }
