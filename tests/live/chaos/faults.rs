@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::ledger::{Account, blow};
 use super::proxy::Mode;
 use super::schedule::{Chaos, Strike};
-use super::traced::{self, taken, taken_users};
+use super::traced::{self, taken_users};
 use crate::harness::wait_until;
-use crate::scene::{SOON, add, giant};
+use crate::scene::{SOON, add, giant, heartbeat};
 use crate::support::dump::server_now;
 use crate::trouble::{begin_slow_script, command, end_slow_script};
 
@@ -93,15 +93,13 @@ pub const KINDS: &[Kind] = &[
     dying("janitor dies mid-sweep", |c, s| {
         c.fleet.replace_janitor(&c.scene, s.dice, Some(("mid-sweep", s.between(1, 30))));
     }),
-    restart("Redis SIGKILL, AOF always", Persistence::Always, |c, s| c.restart(s, |now| now..=now)),
-    restart("Redis SIGKILL, AOF everysec", Persistence::EverySecond, |c, s| {
-        c.restart(s, |now| now - 3_000..=now);
-    }),
-    restart("Redis SIGKILL, no persistence", Persistence::Nothing, |c, s| c.restart(s, |_| 0..=0)),
+    restart("Redis SIGKILL, AOF always", Persistence::Always, |c, s| c.restart(s, 0)),
+    restart("Redis SIGKILL, AOF everysec", Persistence::EverySecond, |c, s| c.restart(s, 3_000)),
+    restart("Redis SIGKILL, no persistence", Persistence::Nothing, |c, s| c.restart(s, u64::MAX)),
     restart("Redis SIGKILL, back with an old snapshot", Persistence::Nothing, |c, s| {
         command(&c.scene, &["SAVE"]);
         std::thread::sleep(s.hold);
-        c.restart(s, |_| 0..=0);
+        c.restart(s, u64::MAX);
     }),
     kind("SCRIPT FLUSH", |c, _| command(&c.scene, &["SCRIPT", "FLUSH"])),
     kind("FUNCTION FLUSH", |c, _| command(&c.scene, &["FUNCTION", "FLUSH"])),
@@ -207,16 +205,15 @@ impl Chaos {
         self.lasting(strike, |chaos| chaos.proxy.set(mode), |chaos| chaos.proxy.set(SLOW));
     }
 
-    /// Kills the server, and starts it again after a while. `losing` says which entries may be lost, by
-    /// the instant of its death.
-    fn restart(&mut self, strike: &Strike, losing: fn(u64) -> std::ops::RangeInclusive<u64>) {
+    /// Kills the server, and starts it again after a while. What was added so many milliseconds before its
+    /// death, or later, may be lost.
+    fn restart(&mut self, strike: &Strike, losing_ms: u64) {
         let now = server_now(&mut self.scene.connection());
         self.scene.deployment.server.kill();
         std::thread::sleep(strike.hold / 4);
         self.scene.deployment.server.restart().unwrap();
-        let lost = losing(now);
-        if lost.start() < lost.end() || *lost.end() == 0 {
-            self.lose(*lost.start());
+        if losing_ms > 0 {
+            self.lose(now.saturating_sub(losing_ms));
         }
     }
 
@@ -264,7 +261,7 @@ impl Chaos {
             let mut conn = chaos.scene.connection();
             for (user, (stream, key)) in users.iter().zip(&keys) {
                 command(&chaos.scene, &["RPUSH", key, "theirs"]);
-                add(&mut conn, stream, &taken(user));
+                add(&mut conn, stream, &heartbeat(user));
             }
         };
         let end = |chaos: &mut Self| {

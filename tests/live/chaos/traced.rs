@@ -68,17 +68,12 @@ fn packed(events: &[Value], form: u8) -> Vec<Field> {
     vec![field("data", &Value::from(events).to_string())]
 }
 
-/// A heartbeat of a user of whom nothing else tells, known by the presence entry.
-pub fn taken(user: &str) -> Vec<Field> {
-    vec![field("type", "heartbeat"), field("user", user)]
-}
-
-/// The names of such users, different ones for each `what`.
+/// Users of each of whom one heartbeat tells, known by its presence entry; others for each `what`.
 pub fn taken_users(what: u64) -> impl Iterator<Item = String> {
     (0..4).map(move |n| format!("{TAKEN}{what}-{n}"))
 }
 
-/// The user of whom an entry tells, if it is one of those.
+/// The user of whom an entry tells, if it is one of [`taken_users`].
 pub fn taken_user(entry: &Entry) -> Option<String> {
     let user = String::from_utf8(entry.get(b"user")?.to_vec()).ok()?;
     user.starts_with(TAKEN).then_some(user)
