@@ -169,8 +169,8 @@ impl<'p> Projecting<'p> {
         Failpoint::BeforeSend.pass();
         let started = Instant::now();
         let call = self.applier.apply(self.connection, plan, alone);
-        let call = self.projector.batches.apply().around(call);
-        let outcome = Failpoint::AfterSend.send(call).await?;
+        let span = self.projector.batches.apply();
+        let outcome = Failpoint::AfterSend.send(span.around(call)).await?;
         Failpoint::AfterReply.pass();
         match outcome {
             Outcome::WrongType(keys) => Ok(Some(keys)),

@@ -139,6 +139,12 @@ impl Deployment {
         Sweeper::new(&self.config.deployment, &keys, &self.config.janitor, 600_000)
     }
 
+    /// Sweeps everything until nothing is left to take.
+    pub async fn sweep(&self, partition: u16) {
+        let mut connection = self.async_connection(partition).await;
+        sweep_all(&mut connection, &self.sweeper(partition)).await;
+    }
+
     pub async fn async_connection(&self, partition: u16) -> MultiplexedConnection {
         let key = self.keys(partition).meta();
         connect(&self.config.redis.server(), &key, Duration::from_secs(10)).await.unwrap()

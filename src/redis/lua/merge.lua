@@ -92,11 +92,24 @@ local function write_present(field, value)
   if call('HSET', presence, field, value) == 1 then appeared(field, value) end
 end
 
--- Presence entries that have to be compared with what is stored: fields and values.
-local doubtful, doubtful_values = {}, {}
-local function doubt(field, value)
+-- Presence entries that have to be compared with what is stored: fields, values, and whether their user had
+-- no activity.
+local doubtful, doubtful_values, without_activity = {}, {}, {}
+local function doubt(field, value, is_absent)
   local n = #doubtful + 1
-  doubtful[n], doubtful_values[n] = field, value
+  doubtful[n], doubtful_values[n], without_activity[n] = field, value, is_absent
+end
+
+-- Whether an older activity proves that a presence entry is the newest. Where an activity was seen that is
+-- not what Rollcall made it, none does until the presence entries of that time have expired.
+local distrusted_until = tonumber(call('HGET', meta, 'activity_distrusted_until') or 0)
+local is_proof = distrusted_until <= now
+
+local function distrust_activity(t)
+  local last = t + presence_ttl
+  if last <= distrusted_until then return end
+  distrusted_until = last
+  call('HSET', meta, 'activity_distrusted_until', string.format('%.0f', last))
 end
 
 -- Users last seen in the same second; the first of them with a presence entry of that second each. Nothing
@@ -107,23 +120,26 @@ local function merge_activity(seconds, user_at, users, entry_at, entries)
   local kept = not is_late(expiry * 1000, users)
   local in_time = seconds * 1000 + presence_ttl > now
   for i = 0, users - 1 do
-    local newer = false
+    local newer, is_absent = false, false
     if kept then
       local key = activity_of .. ARGV[user_at + i]
       local old = try('SET', key, seconds, 'EXAT', expiry, 'GET')
-      if old and old ~= seconds then
+      if not old then
+        is_absent = true
+      elseif old ~= seconds then
         if is_wrong(old) then
           mark_wrong(key)
+          distrust_activity(seconds * 1000 + 999)
         elseif #old == 10 and old > seconds and not find(old, '%D') then
           call('SET', key, old, 'EXAT', old + ttl) -- it was newer: put it back
         else
-          newer = in_time and #old == 10
+          newer = is_proof and in_time and #old == 10
         end
       end
     end
     if i < entries then
       local field, value = ARGV[entry_at + 2 * i], ARGV[entry_at + 2 * i + 1]
-      if newer then write_present(field, value) else doubt(field, value) end
+      if newer then write_present(field, value) else doubt(field, value, is_absent) end
     end
   end
 end
@@ -144,16 +160,19 @@ local function merge_seen()
 end
 
 local function merge_present()
-  for _ = 1, section() do doubt(take(2)) end
+  for _ = 1, section() do
+    local field, value = take(2)
+    doubt(field, value, false)
+  end
   local stored, gone = lookup('HMGET', presence, doubtful, 1, #doubtful), late_until(presence_ttl)
   for i, field in ipairs(doubtful) do
     local value, old = doubtful_values[i], stored[i]
-    local t = version(value, LAST_SEEN)
+    local t, old_t = version(value, LAST_SEEN), old and version(old, LAST_SEEN)
+    if without_activity[i] and old and old_t > t then distrust_activity(old_t) end
     if t <= gone then
       late = late + 1
-    else
-      local old_t = old and version(old, LAST_SEEN)
-      if not old or t > old_t or (t == old_t and greater_bytes(value, old)) then write_present(field, value) end
+    elseif not old or t > old_t or (t == old_t and greater_bytes(value, old)) then
+      write_present(field, value)
     end
   end
 end

@@ -9,7 +9,7 @@ use super::ledger::{Account, Fate, Ledger, NOTES};
 use super::traced;
 use crate::scene::{Added, Scene, block_on};
 use crate::support::dump;
-use crate::support::model::{Dead, Model, State, Value, diff};
+use crate::support::model::{Dead, Model, Open, State, Value, diff};
 
 /// Entries that a server which came back with less, or nothing, may have lost: those added between two
 /// instants, in milliseconds.
@@ -106,6 +106,8 @@ pub fn check_end(scene: &Scene, partition: u16, ledger: &Ledger, what: &str) {
 struct Expected {
     least: State,
     most: State,
+    /// What else is right where the schedule decides.
+    open: Open,
     letters: [Vec<Dead>; 2],
     /// Keys of which nothing can be said.
     unknown: BTreeSet<Vec<u8>>,
@@ -137,11 +139,18 @@ impl Expected {
             most.apply_counting(&account.entry, now, to);
         }
         let letters = [least.dead(), most.dead()];
+        let open = least.open(now);
         let without = |mut state: State| {
             state.retain(|key, _| !written_off.contains(key) && !unknown.contains(key));
             state
         };
-        Self { least: without(least.state(now)), most: without(most.state(now)), letters, unknown }
+        Self {
+            least: without(least.state(now)),
+            most: without(most.state(now)),
+            open,
+            letters,
+            unknown,
+        }
     }
 
     /// The whole state is equal, but for counts of views that lie between two numbers.
@@ -164,7 +173,7 @@ impl Expected {
         for state in [&mut self.least, &mut found] {
             state.remove(ranking);
         }
-        let differences = diff(&self.least, &found);
+        let differences = diff(&self.least, &self.open, &found);
         assert!(differences.is_empty(), "{what}:\n{}", differences.join("\n"));
     }
 

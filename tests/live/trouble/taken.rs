@@ -210,38 +210,60 @@ fn entries_trimmed_while_pending_are_counted_and_do_not_stick() {
     assert!(scene.is_present("w3|"));
 }
 
-/// Thousands of entries are trimmed while pending, and hundreds have too many fields: each is counted, but the log
-/// has a few lines.
+/// Each entry with too many fields is counted, but the log has a few lines.
 #[test]
-fn entries_lost_or_written_off_by_the_thousand_do_not_flood_the_log() {
-    in_parallel([true, false], |are_trimmed| {
-        let scene = Scene::start(&[]);
-        let stream = scene.deployment.stream(0);
-        let (count, metric_name) = if are_trimmed {
-            (2_000, "rollcall_entries_lost_total")
-        } else {
-            (100, "rollcall_events_rejected_total")
-        };
-        for _ in 0..count {
-            scene.add(&if are_trimmed { heartbeat("lost") } else { giant() });
-        }
-        if are_trimmed {
-            deliver_to_ghost(&scene);
-            deliver_to_ghost(&scene);
-            command(&scene, &["XTRIM", &stream, "MAXLEN", "0"]);
-        }
-        let start = Instant::now();
-        let worker = scene.worker(&HTTP);
-        wait_until(SOON * 2, "all are counted", || {
-            metric(&worker, metric_name) == f64::from(count)
-        });
-        let seconds = start.elapsed().as_secs() as usize + 1;
-        let faults = worker.log().lines().filter(|line| is_fault(line)).count();
-        // One line a second for each kind, and one for what may go wrong besides.
-        assert!(
-            (1..=2 * seconds).contains(&faults),
-            "{faults} lines in {seconds} s:\n{}",
-            worker.log()
-        );
+fn entries_written_off_by_the_hundred_do_not_flood_the_log() {
+    let scene = Scene::start(&[]);
+    for _ in 0..100 {
+        scene.add(&giant());
+    }
+    let start = Instant::now();
+    let worker = scene.worker(&HTTP);
+    wait_until(SOON * 2, "all are counted", || {
+        metric(&worker, "rollcall_events_rejected_total") == 100.0
     });
+    let seconds = start.elapsed().as_secs() as usize + 1;
+    let faults = worker.log().lines().filter(|line| is_fault(line)).count();
+    // One line a second, and one for what may go wrong besides.
+    assert!((1..=2 * seconds).contains(&faults), "{faults} in {seconds} s:\n{}", worker.log());
+}
+
+/// What stood while a user's activity was another's key is not undone by what is older.
+#[test]
+fn presence_of_a_user_whose_key_was_taken_stays_the_newest() {
+    let scene = Scene::start(&[]);
+    let _worker = scene.worker(&[]);
+    let now = dump::server_now(&mut scene.connection());
+    let at = |ago_s: u64| heartbeat_at(&scene, now - ago_s * 1000);
+    command(&scene, &["RPUSH", "user-activity/u", "theirs"]);
+    at(5);
+    command(&scene, &["DEL", "user-activity/u"]);
+    at(20);
+    at(10);
+    assert_eq!(last_seen(&scene), now - 5_000);
+}
+
+fn heartbeat_at(scene: &Scene, time: u64) {
+    let time = time.to_string();
+    scene.add(&pairs(&[("type", "heartbeat"), ("user", "u"), ("time", &time)]));
+    scene.wait_finished(SOON, "applied");
+}
+
+fn last_seen(scene: &Scene) -> u64 {
+    let present: String = scene.command(&["HGET", "presence:users", "u|"]);
+    serde_json::from_str::<serde_json::Value>(&present).unwrap()["lastSeen"].as_u64().unwrap()
+}
+
+/// Nor where another client took the key away.
+#[test]
+fn presence_of_a_user_whose_activity_was_deleted_stays_the_newest() {
+    let scene = Scene::start(&[]);
+    let _worker = scene.worker(&[]);
+    let now = dump::server_now(&mut scene.connection());
+    let at = |ago_s: u64| heartbeat_at(&scene, now - ago_s * 1000);
+    at(5);
+    command(&scene, &["DEL", "user-activity/u"]);
+    at(20);
+    at(10);
+    assert_eq!(last_seen(&scene), now - 5_000);
 }
