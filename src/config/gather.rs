@@ -168,8 +168,16 @@ impl Gathered {
             let path = path.to_owned();
             ConfigError::Unreadable { setting: "config", origin, path, source }
         })?;
+        self.add_toml(&text, path)
+    }
+
+    /// Adds what `text`, which stands in the file at `path`, sets.
+    ///
+    /// # Errors
+    /// If it is not TOML, has an unknown key or a value of an impossible shape.
+    pub fn add_toml(&mut self, text: &str, path: &Path) -> Result<(), ConfigError> {
         let line = |at: usize| text.bytes().take(at).filter(|b| *b == b'\n').count() + 1;
-        let table = DeTable::parse(&text).map_err(|error| ConfigError::Syntax {
+        let table = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
             path: path.to_owned(),
             line: error.span().map_or(1, |span| line(span.start)),
             message: error.message().to_owned(),

@@ -88,12 +88,18 @@ impl Applier {
         plan: &Plan<'_>,
         alone: Option<EntryId>,
     ) -> Result<Outcome, Error> {
-        let mut call = self.script_call(Script::Apply);
-        call.arg(alone.map(|id| id.to_string()).unwrap_or_default());
-        Arguments { call: &mut call, keys: &self.keys, deployment: &self.deployment }.add(plan);
+        let call = self.call(plan, alone);
         let value =
             send(connection, Script::Apply, &call).await.map_err(Error::at("applying a batch"))?;
         self.outcome(value)
+    }
+
+    /// The call that merges a plan. `alone` names the entry when it is tried by itself.
+    pub fn call(&self, plan: &Plan<'_>, alone: Option<EntryId>) -> Cmd {
+        let mut call = self.script_call(Script::Apply);
+        call.arg(alone.map(|id| id.to_string()).unwrap_or_default());
+        Arguments { call: &mut call, keys: &self.keys, deployment: &self.deployment }.add(plan);
+        call
     }
 
     fn outcome(&self, value: Value) -> Result<Outcome, Error> {

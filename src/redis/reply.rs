@@ -1,15 +1,35 @@
 //! Raw replies → plain values. The client's own stream types lose field order and duplicates, and
 //! fail a whole batch on one field that is not UTF-8.
 
+use std::fmt::{self, Write as _};
+
 use redis::Value;
 
 use crate::entry::{Entry, EntryId, Field};
 use crate::error::Error;
 
-/// What was not as the command gives it, for the error.
+/// What was not as the command gives it, for the error: its beginning.
 pub fn unexpected(step: &'static str, value: &Value) -> Error {
-    let found = format!("{value:?}").chars().take(200).collect();
-    Error::Reply { step, found }
+    let mut beginning = Beginning { text: String::new(), room: 200 };
+    // The error that ends it keeps a reply of megabytes from being written out.
+    let _full = write!(beginning, "{value:?}");
+    Error::Reply { step, found: beginning.text }
+}
+
+/// The first characters of what is written.
+struct Beginning {
+    text: String,
+    room: usize,
+}
+
+impl fmt::Write for Beginning {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        for character in more.chars() {
+            self.room = self.room.checked_sub(1).ok_or(fmt::Error)?;
+            self.text.push(character);
+        }
+        Ok(())
+    }
 }
 
 /// The bytes of a string reply.
@@ -49,15 +69,15 @@ pub fn array(value: Value) -> Option<Vec<Value>> {
     }
 }
 
-/// A reply of names and values in turn.
+/// A reply of names and values in turn; `None` too if the last name has no value.
 pub fn pairs(value: Value) -> Option<Vec<(Value, Value)>> {
     match value {
         Value::Map(pairs) => Some(pairs),
         Value::Array(values) => {
-            let mut values = values.into_iter();
             let mut pairs = Vec::with_capacity(values.len() / 2);
-            while let (Some(name), Some(value)) = (values.next(), values.next()) {
-                pairs.push((name, value));
+            let mut values = values.into_iter();
+            while let Some(name) = values.next() {
+                pairs.push((name, values.next()?));
             }
             Some(pairs)
         }
@@ -71,7 +91,7 @@ pub fn entry_id(value: Value) -> Option<EntryId> {
 }
 
 /// What a read or a claim delivered: entries, and ids whose entries are gone from the stream.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Delivered {
     /// Entries in order.
     pub entries: Vec<Entry>,
@@ -95,4 +115,32 @@ pub fn delivered(value: Value) -> Option<Delivered> {
 
 fn entry_fields(value: Value) -> Option<Vec<Field>> {
     pairs(value)?.into_iter().map(|(name, value)| Some((bytes(name)?, bytes(value)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn no_field_is_dropped_in_silence() {
+        let row = |fields: &[&str]| {
+            let fields = fields.iter().map(|field| text(field)).collect();
+            Value::Array(vec![Value::Array(vec![text("1-0"), Value::Array(fields)])])
+        };
+        let entries = delivered(row(&["a", "b", "a", "c"])).unwrap().entries;
+        assert_eq!(entries[0].fields.len(), 2);
+        assert_eq!(delivered(row(&["a", "b", "c"])), None);
+    }
+
+    #[test]
+    fn an_error_shows_the_beginning_of_a_long_reply() {
+        let reply = Value::Array(vec![text("é"); 1_000]);
+        let Error::Reply { found, .. } = unexpected("reading", &reply) else { panic!() };
+        let whole = format!("{reply:?}");
+        assert_eq!(found, whole.chars().take(200).collect::<String>());
+    }
 }

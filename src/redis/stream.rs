@@ -76,21 +76,8 @@ impl StreamReader {
         step: &'static str,
     ) -> Result<Delivered, Error> {
         let value: Value = read.query_async(connection).await.map_err(Error::at(step))?;
-        if value == Value::Nil {
-            return Ok(Delivered::default());
-        }
-        let unexpected = reply::unexpected(step, &Value::Nil);
-        // [[stream, entries]], or in RESP3 {stream: entries}.
-        let entries = match value {
-            Value::Map(streams) => streams.into_iter().next().map(|(_, entries)| entries),
-            Value::Array(streams) => streams
-                .into_iter()
-                .next()
-                .and_then(reply::array)
-                .and_then(|row| row.into_iter().nth(1)),
-            _ => None,
-        };
-        entries.and_then(reply::delivered).ok_or(unexpected)
+        let unexpected = reply::unexpected(step, &value);
+        delivered(value).ok_or(unexpected)
     }
 
     /// Takes over up to `count` entries that any consumer left pending for `idle` (`XAUTOCLAIM`), from
@@ -144,7 +131,20 @@ fn delivery_count(row: Value) -> Option<(EntryId, u64)> {
     Some((id, u64::try_from(count).ok()?))
 }
 
-fn claimed(value: Value) -> Option<Claimed> {
+/// Reads the reply of `XREADGROUP` from one stream: `[[stream, entries]]`, in RESP3 `{stream: entries}`,
+/// or nothing.
+pub fn delivered(value: Value) -> Option<Delivered> {
+    let entries = match value {
+        Value::Nil => return Some(Delivered::default()),
+        Value::Map(streams) => streams.into_iter().next()?.1,
+        Value::Array(streams) => reply::array(streams.into_iter().next()?)?.into_iter().nth(1)?,
+        _ => return None,
+    };
+    reply::delivered(entries)
+}
+
+/// Reads the reply of `XAUTOCLAIM`: `[next, entries, ids of entries that are gone]`.
+pub fn claimed(value: Value) -> Option<Claimed> {
     let mut parts = reply::array(value)?.into_iter();
     let next = reply::text(parts.next()?)?;
     let mut delivered = reply::delivered(parts.next()?)?;

@@ -1,7 +1,8 @@
-//! Tests that need no server: the schemas against the decoder.
+//! Tests that need no server: the schemas against the decoder, the fuzzed properties, the command line.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 mod cli;
+mod fuzz;
 mod schemas;
 mod tidy;
 

@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Where code stands.
+const CODE: &[&str] = &["src", "workers", "tests", "benches", "fuzz/properties", "fuzz/targets"];
+
 /// Lines a file may have.
 const MOST_LINES: usize = 450;
 
@@ -84,7 +87,7 @@ fn sources(folders: &[&str], endings: &[&str]) -> Vec<Source> {
 }
 
 fn code_and_tests() -> Vec<Source> {
-    sources(&["src", "workers", "tests", "benches"], &["rs", "lua"])
+    sources(CODE, &["rs", "lua"])
 }
 
 fn library() -> Vec<Source> {
@@ -107,11 +110,10 @@ fn every_file_fits_one_s_head() {
 
 #[test]
 fn every_file_says_what_it_is() {
-    let silent =
-        sources(&["src", "workers", "tests", "benches"], &["rs"]).into_iter().filter(|file| {
-            let first = file.text.lines().next().unwrap_or_default();
-            first.strip_prefix("//! ").is_none_or(|text| text.len() < 10)
-        });
+    let silent = sources(CODE, &["rs"]).into_iter().filter(|file| {
+        let first = file.text.lines().next().unwrap_or_default();
+        first.strip_prefix("//! ").is_none_or(|text| text.len() < 10)
+    });
     let silent: Vec<_> = silent.map(|file| file.path).collect();
     expect_none("begin with `//!` and say what the file is", &silent);
     let mute = sources(&["src"], &["lua"]).into_iter().filter(|file| {

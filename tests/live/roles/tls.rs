@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
-use rollcall::redis::private_server::{Options, PrivateServer};
+use rollcall::redis::private_server::{Options, PrivateServer, ServerError, find_server};
 use tempfile::TempDir;
 
 use super::{Pages, SOON, add_heartbeats, presence};
@@ -35,7 +35,8 @@ impl TlsServer {
         let extra_args =
             args.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
         let server = PrivateServer::start(Options { extra_args, ..Options::default() });
-        Self { server: server.expect("a server built with TLS, as Debian's is"), folder, port }
+        let server = server.unwrap_or_else(|error| panic!("{}", why_no_tls(&error)));
+        Self { server, folder, port }
     }
 
     fn url(&self) -> String {
@@ -45,6 +46,35 @@ impl TlsServer {
     fn authority(&self) -> String {
         self.folder.path().join("ca.pem").display().to_string()
     }
+}
+
+/// Why a server with a port for TLS does not start: it may have been built without.
+fn why_no_tls(error: &ServerError) -> String {
+    let said = error.to_string();
+    // Since 7.2 (and in Valkey); before, the setting was not there.
+    let without =
+        ["Failed finding TLS support", "'tls-port"].iter().any(|words| said.contains(words));
+    if !without {
+        return said;
+    }
+    let binary = find_server(None).unwrap_or_default();
+    format!(
+        "{} was built without TLS: test with another server (Debian's has it), or leave these tests out \
+         with `tests/run --test live -- --skip tls`",
+        binary.display()
+    )
+}
+
+#[test]
+fn a_server_without_tls_is_told_from_one_that_fails() {
+    let refused = |flag: &str| {
+        let extra_args = vec![flag.to_owned(), "1".to_owned()];
+        PrivateServer::start(Options { extra_args, ..Options::default() }).unwrap_err()
+    };
+    assert!(!why_no_tls(&refused("--no-such-setting")).contains("TLS"));
+    let log = "Missing implement of connection type tls\n# Failed finding TLS support.".to_owned();
+    let status = std::process::ExitStatus::default();
+    assert!(why_no_tls(&ServerError::Ended { status, log }).contains("without TLS"));
 }
 
 /// Where connections do not come from, so that no outgoing one takes it first.
