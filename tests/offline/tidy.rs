@@ -283,3 +283,26 @@ fn the_rules_find_what_they_look_for() {
     }
     assert_eq!(misnamed("rollcall_a_seconds", "Histogram", "Seconds"), None);
 }
+
+/// `tests/mutate` breaks the program at these places.
+#[test]
+fn every_breakage_of_the_mutation_list_has_exactly_one_place() {
+    #[derive(serde::Deserialize)]
+    struct List {
+        mutation: Vec<Mutation>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Mutation {
+        name: String,
+        file: String,
+        old: String,
+        new: String,
+    }
+    let list: List = toml::from_str(&fs::read_to_string("tests/mutations.toml").unwrap()).unwrap();
+    assert!(list.mutation.len() >= 10);
+    for Mutation { name, file, old, new } in list.mutation {
+        let places = fs::read_to_string(&file).unwrap().matches(&old).count();
+        assert_eq!(places, 1, "{name}: places in {file} where this stands: {old}");
+        assert_ne!(old, new, "{name}");
+    }
+}
