@@ -21,9 +21,53 @@ pub struct Rules {
     pub partitions: u16,
 }
 
+/// The ways to write an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// Plain fields.
+    Flat,
+    /// A JSON object in `data`.
+    Json,
+    /// A MessagePack map in `data`.
+    MessagePack,
+    /// A CloudEvent, binary or structured.
+    CloudEvents,
+    /// An array of events in `data`.
+    Packed,
+}
+
+impl Form {
+    /// All of them.
+    pub const ALL: &[Self] =
+        &[Self::Flat, Self::Json, Self::MessagePack, Self::CloudEvents, Self::Packed];
+
+    /// Its name, the label of the metric.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Flat => "flat",
+            Self::Json => "json",
+            Self::MessagePack => "msgpack",
+            Self::CloudEvents => "cloudevents",
+            Self::Packed => "packed",
+        }
+    }
+
+    /// The form of a single event whose members stand in `format`.
+    fn of_event(format: Format, members: &Members<'_>) -> Self {
+        match format {
+            _ if members.is_cloud_event() => Self::CloudEvents,
+            Format::Flat => Self::Flat,
+            Format::Json => Self::Json,
+            Format::MessagePack => Self::MessagePack,
+        }
+    }
+}
+
 /// What an entry holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decoded<'a> {
+    /// How it is written; `None` if it was rejected whole.
+    pub form: Option<Form>,
     /// Its events, in order.
     pub events: Vec<Event<'a>>,
     /// What cannot be applied: the entry whole, or elements of a packed one.
@@ -43,8 +87,8 @@ pub struct Rejected<'a> {
 pub fn decode<'a>(entry: &'a Entry, partition: u16, rules: &Rules) -> Decoded<'a> {
     let decoder = Decoder { entry_ms: entry.id.ms, partition, rules };
     decoder.entry(entry).unwrap_or_else(|rejection| Decoded {
-        events: Vec::new(),
         rejected: vec![Rejected { rejection, element: None }],
+        ..Decoded::default()
     })
 }
 
@@ -57,19 +101,22 @@ struct Decoder<'r> {
 impl Decoder<'_> {
     fn entry<'a>(&self, entry: &'a Entry) -> Result<Decoded<'a>, Rejection> {
         let fields = self.fields(entry)?;
-        if let Some(data) = envelope(&fields) {
-            let format = content_format(&fields)?;
-            let raw = data.raw;
-            format.check(raw).map_err(malformed)?;
-            if format.shape(raw) == Some(Shape::Array) {
-                let decoded = self.packed(&fields, format, raw)?;
-                self.check_letters(entry, raw.len(), decoded.rejected.len())?;
-                return Ok(decoded);
-            }
-            let members = self.object(format, raw, fields.without(Name::Data))?;
-            return Ok(Decoded { events: vec![self.event(&members)?], rejected: Vec::new() });
+        let Some(data) = envelope(&fields) else { return self.single(Format::Flat, &fields) };
+        let format = content_format(&fields)?;
+        let raw = data.raw;
+        format.check(raw).map_err(malformed)?;
+        if format.shape(raw) == Some(Shape::Array) {
+            let decoded = self.packed(&fields, format, raw)?;
+            self.check_letters(entry, raw.len(), decoded.rejected.len())?;
+            return Ok(decoded);
         }
-        Ok(Decoded { events: vec![self.event(&fields)?], rejected: Vec::new() })
+        self.single(format, &self.object(format, raw, fields.without(Name::Data))?)
+    }
+
+    /// An entry that is one event.
+    fn single<'a>(&self, format: Format, members: &Members<'a>) -> Result<Decoded<'a>, Rejection> {
+        let form = Some(Form::of_event(format, members));
+        Ok(Decoded { form, events: vec![self.event(members)?], rejected: Vec::new() })
     }
 
     /// The outermost level: the fields of the entry.
@@ -99,8 +146,9 @@ impl Decoder<'_> {
                     limit,
                 ));
             }
-            if let Some(name) = known {
-                members.set(name, Some(Member::flat(value)));
+            match known {
+                Some(name) => members.set(name, Some(Member::flat(value))),
+                None => members.note(name),
             }
         }
         Ok(members)
@@ -125,7 +173,7 @@ impl Decoder<'_> {
                 format!("data packs more than {limit} events; send fewer an entry"),
             )
         })?;
-        let mut decoded = Decoded::default();
+        let mut decoded = Decoded { form: Some(Form::Packed), ..Decoded::default() };
         for (index, element) in elements.into_iter().enumerate() {
             let members = self.object(format, element, Members::default());
             match members.and_then(|members| self.event(&members)) {
@@ -178,12 +226,15 @@ impl Decoder<'_> {
 
     fn event<'a>(&self, members: &Members<'a>) -> Result<Event<'a>, Rejection> {
         let kind = Kind::read(&members.event_type()?, members, &self.rules.limits)?;
-        let time = EventTime::of_event(members.time()?, self.entry_ms, self.rules.max_skew_ms);
+        let claimed_ms = members.time()?;
+        let time = EventTime::of_event(claimed_ms, self.entry_ms, self.rules.max_skew_ms);
+        let latest_ms = self.entry_ms.saturating_add(self.rules.max_skew_ms);
+        let from_future = claimed_ms.is_some_and(|ms| ms > latest_ms);
         if self.rules.partitions == 1 {
-            return Ok(Event { time, kind });
+            return Ok(Event { time, from_future, kind });
         }
         self.check_partition(&kind)?;
-        Ok(Event { time, kind: kind.without_foreign_parts() })
+        Ok(Event { time, from_future, kind: kind.without_foreign_parts() })
     }
 
     fn check_partition(&self, kind: &Kind<'_>) -> Result<(), Rejection> {
@@ -206,8 +257,9 @@ fn malformed(problem: Malformed) -> Rejection {
 fn read_object(format: Format, raw: &[u8]) -> Result<Members<'_>, Rejection> {
     let mut members = Members::default();
     for (name, value) in format.members(raw).map_err(malformed)? {
-        if let Some(name) = Name::from_name(&name) {
-            members.set(name, Some(format.member(value).map_err(malformed)?));
+        match Name::from_name(&name) {
+            Some(name) => members.set(name, Some(format.member(value).map_err(malformed)?)),
+            None => members.note(&name),
         }
     }
     Ok(members)

@@ -1,5 +1,7 @@
 //! What can go wrong between a process and its server, and what to do about it.
 
+use std::collections::BTreeSet;
+
 use redis::RedisError;
 
 /// What a failed step calls for.
@@ -163,6 +165,14 @@ impl Error {
         CODES.iter().find(|(known, _)| *known == code).map_or(OTHER, |(_, kind)| kind)
     }
 
+    /// What went wrong with all its causes, and what to do about it: the words of `/readyz`.
+    pub fn hindrance(&self) -> String {
+        let kind = self.kind();
+        let remedy = REMEDIES.iter().find(|(known, _)| *known == kind).map(|(_, remedy)| *remedy);
+        let remedy = remedy.unwrap_or("it is tried again; see the log");
+        format!("{}; {remedy}", chain(self))
+    }
+
     /// Whether the server says that the group, or the stream, does not exist.
     pub fn is_missing_group(&self) -> bool {
         self.kind() == "nogroup"
@@ -188,6 +198,34 @@ const CODES: &[(&str, &str)] = &[
     ("WRONGPASS", AUTH),
     ("NOPERM", PERMISSION),
 ];
+/// What to do about each kind of trouble; everything is tried again meanwhile.
+const REMEDIES: &[(&str, &str)] = &[
+    (
+        NO_MASTER,
+        "see what the sentinels say of it: SENTINEL GET-MASTER-ADDR-BY-NAME, SENTINEL MASTERS",
+    ),
+    (CONNECTION, "check --redis-url, and that the server runs and can be reached"),
+    (
+        TIMEOUT,
+        "the server is too slow or stands still: look for slow commands (SLOWLOG GET) and its load",
+    ),
+    (AUTH, "check --redis-username and the password"),
+    (PERMISSION, "give the user the rights that stand in deploy/acl"),
+    ("oom", "raise maxmemory or free some; keep maxmemory-policy noeviction"),
+    ("loading", "wait until the server has loaded its data"),
+    ("readonly", "this is a replica: point --redis-url at the primary"),
+    (
+        "misconf",
+        "the server cannot write to its disk: free some of it, then look at the server's log",
+    ),
+    ("noreplicas", "bring the replicas back, or lower min-replicas-to-write"),
+    ("masterdown", "bring the primary back, or promote a replica"),
+    ("clusterdown", "bring the Cluster's missing nodes back"),
+    ("busy", "a script of somebody else blocks the server: SCRIPT KILL"),
+    ("nogroup", "the group is made anew; find out who destroyed it, or the stream"),
+    ("stale_epoch", "the group is new, its entries are read again: nothing to do"),
+    ("wrong_key", "rename or delete that key"),
+];
 const AUTH: &str = "auth";
 const PERMISSION: &str = "permission";
 const TIMEOUT: &str = "timeout";
@@ -198,8 +236,12 @@ const OTHER: &str = "other";
 pub const SCRIPT: &str = "script";
 
 /// All kinds of trouble, as [`Error::kind`] names them.
-pub fn kinds() -> impl Iterator<Item = &'static str> {
-    CODES.iter().map(|(_, kind)| *kind).chain([TIMEOUT, CONNECTION, NO_MASTER, OTHER, SCRIPT])
+pub fn kinds() -> BTreeSet<&'static str> {
+    CODES
+        .iter()
+        .map(|(_, kind)| *kind)
+        .chain([TIMEOUT, CONNECTION, NO_MASTER, OTHER, SCRIPT])
+        .collect()
 }
 
 /// Whether the script ran and failed, as opposed to everything that is not the batch's fault.
@@ -230,4 +272,25 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_trouble_has_a_remedy_or_is_in_the_log() {
+        let known: BTreeSet<_> = REMEDIES.iter().map(|(kind, _)| *kind).collect();
+        let without: Vec<_> = kinds().difference(&known).copied().collect();
+        assert_eq!(without, [OTHER, SCRIPT]);
+        assert!(known.is_subset(&kinds()) && known.len() == REMEDIES.len());
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let error = Error::Redis { step: "connecting", source: refused.into() };
+        let words = error.hindrance();
+        assert!(
+            words.starts_with("connecting failed: ") && words.contains("--redis-url"),
+            "{words}"
+        );
+        assert!(Error::ReaderGone.hindrance().ends_with("; it is tried again; see the log"));
+    }
 }

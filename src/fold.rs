@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use indexmap::IndexMap;
 
-use crate::decode::{Decoded, Rejected, Rules, decode};
+use crate::decode::{Decoded, Form, Rejected, Rules, decode};
 use crate::entry::{Entry, EntryId};
 use crate::event::{Event, Reason, Rejection, Text};
 use crate::op::{Letter, Plan};
@@ -34,19 +34,30 @@ pub struct Avoided {
     pub documents: HashSet<String>,
 }
 
+/// What the entries of a batch held.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Entries with events, by form.
+    pub forms: IndexMap<Form, u64>,
+    /// Events by type.
+    pub types: IndexMap<&'static str, u64>,
+    /// Events that claimed a later time than is allowed.
+    pub from_future: u64,
+}
+
 /// Builds the plan of a batch.
 #[derive(Debug)]
 pub struct Folder<'s, 'a> {
     settings: &'s FoldSettings,
     plan: Plan<'a>,
-    counts: IndexMap<&'static str, u64>,
+    counts: Counts,
     added: HashSet<EntryId>,
 }
 
 impl<'s, 'a> Folder<'s, 'a> {
     /// An empty plan.
     pub fn new(settings: &'s FoldSettings) -> Self {
-        Self { settings, plan: Plan::default(), counts: IndexMap::new(), added: HashSet::new() }
+        Self { settings, plan: Plan::default(), counts: Counts::default(), added: HashSet::new() }
     }
 
     /// Adds an entry, unless it was added already. `avoided` names keys that it must not write.
@@ -54,14 +65,18 @@ impl<'s, 'a> Folder<'s, 'a> {
         if !self.added.insert(entry.id) {
             return;
         }
-        let Decoded { events, rejected } =
+        let Decoded { form, events, rejected } =
             decode(entry, self.settings.partition, &self.settings.rules);
+        if let Some(form) = form {
+            *self.counts.forms.entry(form).or_default() += 1;
+        }
         let before = self.plan.letters.len();
         for rejected in rejected {
             self.plan.letters.push(letter(entry, rejected));
         }
         for event in &events {
-            *self.counts.entry(event.kind.name()).or_default() += 1;
+            *self.counts.types.entry(event.kind.name()).or_default() += 1;
+            self.counts.from_future += u64::from(event.from_future);
             self.settings.projections.fold(event, entry.id.ms, &mut self.plan);
         }
         match avoided.hit_by(&events, self.settings.projections) {
@@ -84,8 +99,8 @@ impl<'s, 'a> Folder<'s, 'a> {
         self.plan.acks.plain.push(id);
     }
 
-    /// Events added, by type.
-    pub fn counts(&self) -> &IndexMap<&'static str, u64> {
+    /// What was added held.
+    pub fn counts(&self) -> &Counts {
         &self.counts
     }
 

@@ -19,10 +19,11 @@ use crate::op::{CONSUMERS, STREAM, SweepKind};
 use crate::projection::sweeps;
 use crate::redis::connect::connect;
 use crate::redis::group::{Membership, check_layout};
+use crate::redis::query::status::survey::survey;
 use crate::redis::sweep::{Sweeper, Swept};
 use crate::telemetry::health::Pulse;
 use crate::telemetry::log::{Throttle, failure_line_due};
-use crate::telemetry::metrics;
+use crate::telemetry::metrics::{self, JanitorMetrics, Round};
 use crate::telemetry::trace::{self, Span};
 
 use losses::Watch;
@@ -46,6 +47,9 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence after which a consumer without pending entries is removed.
 const CONSUMER_PATIENCE_MS: u64 = 600_000;
 
+/// How often the one that sweeps asks the server how things are.
+const SURVEY: Duration = Duration::from_secs(5);
+
 /// How often a lasting fault is logged.
 const REMINDER: Duration = Duration::from_secs(60);
 
@@ -61,6 +65,10 @@ pub struct Janitor {
     sweeper: Sweeper,
     membership: Membership,
     watch: Watch,
+    /// Silence of a consumer after which it counts as dead: it speaks twice in that time at least.
+    consumer_silence: Duration,
+    surveyed: Option<Instant>,
+    metrics: JanitorMetrics,
     pulse: Pulse,
     blocked: Throttle,
     horizon: Throttle,
@@ -90,12 +98,20 @@ impl Janitor {
             settings: config.janitor.clone(),
             keys,
             name,
+            consumer_silence: config.worker.claim_idle * 2,
+            surveyed: None,
+            metrics: JanitorMetrics::new(partition),
             pulse,
             blocked: Throttle::new(REMINDER),
             horizon: Throttle::new(REMINDER),
             under_way: Span::default(),
             stop,
         }
+    }
+
+    /// How long its pulse may be silent: for a pause, a call, and as long as it takes to connect.
+    pub fn patience(config: &Config) -> Duration {
+        config.janitor.interval * 2 + RESPONSE_TIMEOUT * 3 + Duration::from_secs(30)
     }
 
     /// Sweeps until told to stop.
@@ -109,7 +125,8 @@ impl Janitor {
                 Err(error) if error.verdict() == Verdict::Fatal => return Err(error),
                 Err(error) => {
                     metrics::redis_error(error.kind());
-                    self.pulse.unready(chain(&error));
+                    self.metrics.stands_back();
+                    self.pulse.unready(error.hindrance());
                     std::mem::take(&mut self.under_way).within(|| self.report(&error));
                     self.wait(self.settings.interval.max(Duration::from_secs(1))).await;
                 }
@@ -134,62 +151,88 @@ impl Janitor {
         let mut connection = connect(&self.server, &self.keys.meta(), RESPONSE_TIMEOUT).await?;
         check_layout(&self.server, &mut connection, &self.deployment).await?;
         self.membership.check_settings(&mut connection).await?;
+        self.metrics.connected();
+        self.surveyed = None;
         while !*self.stop.borrow() {
-            self.pulse.waiting();
-            self.wait(self.settings.interval.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
-            // Shorter than the shortest wait, so that the one who had it can have it again.
-            let lease_ms = self.settings.interval.as_millis() as u64 * 7 / 10;
+            // Longer than the longest wait, so that the one who has it keeps it while it gets on.
+            let lease_ms = self.settings.interval.as_millis() as u64 * 3;
             if self.sweeper.take_lease(&mut connection, &self.name, lease_ms.max(1)).await? {
-                self.pulse.busy();
                 let span = trace::round(self.partition);
                 self.under_way = span.clone();
                 span.around(self.round(&mut connection)).await?;
                 self.under_way = Span::default();
-                metrics::sweep_succeeded();
+                self.survey(&mut connection).await?;
+            } else {
+                self.metrics.stands_back();
             }
+            self.pulse.waiting();
+            self.wait(self.settings.interval.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
         }
         Ok(())
     }
 
     /// One round over everything.
     async fn round(&mut self, connection: &mut MultiplexedConnection) -> Result<(), Error> {
+        let started = Instant::now();
+        let mut unfinished = Vec::new();
         for sweep in sweeps().chain([CONSUMERS]) {
             let span = trace::sweep(sweep.name);
-            match sweep.kind {
+            let more = match sweep.kind {
                 SweepKind::Walk => span.around(self.walk(connection, sweep.name)).await?,
                 SweepKind::Drain => {
-                    span.around(self.drain(connection, sweep.name, DRAIN)).await?;
+                    span.around(self.drain(connection, sweep.name, DRAIN)).await?.more
                 }
-            }
+            };
+            unfinished.push((sweep.name, more));
         }
         let trimmed = self.drain(connection, STREAM.name, TRIM);
         let last = trace::sweep(STREAM.name).around(trimmed).await?;
+        unfinished.push((STREAM.name, last.more));
         self.report_position(&last);
         self.watch.look(connection).await?;
-        let backlog = self.sweeper.backlog(connection).await?;
-        metrics::backlog(self.partition, backlog.pending, backlog.undelivered);
+        let round = Round {
+            unfinished,
+            blocked_by_own: last.blocked_by == self.deployment.group,
+            blocked_by_other: !last.blocked_by.is_empty()
+                && last.blocked_by != self.deployment.group,
+            horizon_used: last.unfinished_age_ms as f64 / self.settings.horizon_ms as f64,
+        };
+        self.metrics.round_ended(&round, started.elapsed());
         Ok(())
     }
 
-    /// Looks at that part of a hash that brings a whole pass in [`PASS`].
+    /// Asks the server how things are, if that is due.
+    async fn survey(&mut self, connection: &mut MultiplexedConnection) -> Result<(), Error> {
+        if self.surveyed.is_some_and(|at| at.elapsed() < SURVEY) {
+            return Ok(());
+        }
+        let silence = self.consumer_silence;
+        self.metrics.surveyed(&survey(connection, &self.deployment, &self.keys, silence).await?);
+        self.surveyed = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Looks at that part of a hash that brings a whole pass in [`PASS`]; whether much more of it was stale.
     async fn walk(
         &self,
         connection: &mut MultiplexedConnection,
         structure: &'static str,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let size = self.sweeper.size(connection, structure).await?;
         let share = self.settings.interval.as_secs_f64() / PASS.as_secs_f64();
         let calls = ((size as f64 * share / WALK as f64).ceil() as u64).max(WALK_CALLS);
-        let mut looked_at = 0;
+        let (mut looked_at, mut removed) = (0, 0);
         for _ in 0..calls {
             let swept = self.sweep(connection, structure, WALK).await?;
             looked_at += swept.looked_at;
+            removed += swept.removed;
             if looked_at >= size || *self.stop.borrow() {
-                break;
+                return Ok(false);
             }
             tokio::time::sleep(PAUSE).await;
         }
-        Ok(())
+        // Of a part like this one, the rest is likely to have as much.
+        Ok(removed * 2 > looked_at)
     }
 
     /// Takes away until nothing is left to take, or patience is over.
@@ -215,12 +258,11 @@ impl Janitor {
         structure: &'static str,
         limit: u64,
     ) -> Result<Swept, Error> {
+        self.pulse.busy();
         let started = Instant::now();
         let swept = self.sweeper.sweep(connection, structure, limit).await?;
         Failpoint::MidSweep.pass();
-        metrics::sweep_took(started.elapsed());
-        metrics::swept(structure, swept.removed);
-        metrics::changes(swept.changes, swept.changes_dropped);
+        self.metrics.swept(structure, &swept, started.elapsed());
         if swept.removed > 0 {
             debug!(partition = self.partition, structure, removed = swept.removed, "swept");
         }
@@ -230,7 +272,6 @@ impl Janitor {
     /// Says which group keeps the stream from being trimmed, and when endings may be forgotten too soon.
     fn report_position(&mut self, swept: &Swept) {
         let blocked = !swept.blocked_by.is_empty();
-        metrics::stream_position(self.partition, swept.unfinished_age_ms, blocked);
         let age_s = swept.unfinished_age_ms / 1000;
         if blocked && self.blocked.add(1).is_some() {
             warn!(

@@ -8,6 +8,7 @@ mod demo;
 mod doctor;
 mod line;
 mod load;
+mod metrics;
 mod query;
 mod run;
 mod schema;
@@ -25,7 +26,7 @@ use tracing::{info, warn};
 use rollcall::config::settings::{JanitorFlags, Settings, StreamFlags, WorkerFlags};
 use rollcall::config::{Config, ConfigError, Flags, TraceConfig};
 use rollcall::error::chain;
-use rollcall::telemetry::{log, metrics, trace};
+use rollcall::telemetry::{log, trace};
 
 use run::Roles;
 
@@ -157,7 +158,7 @@ async fn play<G>(flags: &Flags<G>, roles: Roles) -> Result<(), Failure> {
     let config = flags.load()?;
     let traces = TraceConfig::from_variables(|name| std::env::var_os(name))?;
     let filter = log::install(&config.log)?;
-    let metrics = metrics::install()?;
+    let metrics = rollcall::telemetry::metrics::install()?;
     let instance = format!("{}-{}", config.name, std::process::id());
     let traces = traces.map(|traces| trace::install(&traces, instance)).transpose()?;
     let hangups = signals::at_hangup(|| reload_filter(flags, &filter));

@@ -15,6 +15,7 @@ use rollcall::telemetry::log;
 use serde::Serialize;
 
 use crate::dead::DeadCommand;
+use crate::metrics::Metrics;
 use crate::schema::Schema;
 use crate::status::{self, Status};
 use crate::table::{self, Page};
@@ -34,6 +35,7 @@ pub(crate) enum QueryCommand {
     #[command(subcommand)]
     Dead(DeadCommand),
     Schema(Schema),
+    Metrics(Metrics),
 }
 
 /// Why a command that only reads has no answer.
@@ -74,6 +76,7 @@ pub(crate) fn run(command: &QueryCommand) -> Result<(), QueryError> {
         QueryCommand::Dead(DeadCommand::List(query)) => play(query),
         QueryCommand::Dead(DeadCommand::Show(query)) => play(query),
         QueryCommand::Schema(schema) => schema.run(),
+        QueryCommand::Metrics(metrics) => metrics.run(),
     }
 }
 

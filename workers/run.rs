@@ -1,7 +1,8 @@
 //! `worker`, `janitor` and `run`: the long-running roles, one loop per role and partition.
 
+use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
@@ -14,6 +15,7 @@ use rollcall::janitor::Janitor;
 use rollcall::projector::Projector;
 use rollcall::telemetry::health::Health;
 use rollcall::telemetry::http::{self, HttpError};
+use rollcall::telemetry::systemd::Supervisor;
 
 /// Which roles a process plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,9 @@ pub(crate) enum RunError {
     /// No address for `/metrics`.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// The supervisor cannot be told anything.
+    #[error("$NOTIFY_SOCKET names no socket that can be used; unset it, or use Type=simple")]
+    Supervisor(#[source] io::Error),
     /// A loop met what no waiting helps against.
     #[error(transparent)]
     Loop(#[from] Error),
@@ -40,6 +45,7 @@ pub(crate) enum RunError {
 pub(crate) struct Fleet {
     loops: JoinSet<Result<(), Error>>,
     stop: watch::Sender<bool>,
+    health: Health,
     http: Option<SocketAddr>,
 }
 
@@ -51,20 +57,21 @@ impl Fleet {
         metrics: PrometheusHandle,
     ) -> Result<Self, RunError> {
         let (stop, stopped) = watch::channel(false);
-        // A call may take a deadline, and another one for the reply that does not come.
-        let health = Health::new(config.worker.batch_deadline * 3 + Duration::from_secs(30));
+        let health = Health::default();
         let listener = http::bind(&config.http).await?;
-        let mut fleet = Self { loops: JoinSet::new(), stop, http: None };
+        let mut fleet = Self { loops: JoinSet::new(), stop, health: health.clone(), http: None };
         let consumer = unique_name(&config.name);
         for partition in 0..config.deployment.partitions {
             if roles.worker {
-                let pulse = health.add(format!("worker of partition {partition}"));
+                let name = format!("worker of partition {partition}");
+                let pulse = health.add(name, Projector::patience(config));
                 let projector =
                     Projector::new(config, partition, consumer.clone(), pulse, stopped.clone());
                 fleet.loops.spawn(projector.run());
             }
             if roles.janitor {
-                let pulse = health.add(format!("janitor of partition {partition}"));
+                let name = format!("janitor of partition {partition}");
+                let pulse = health.add(name, Janitor::patience(config));
                 let janitor =
                     Janitor::new(config, partition, consumer.clone(), pulse, stopped.clone());
                 fleet.loops.spawn(janitor.run());
@@ -122,15 +129,21 @@ pub(crate) async fn run(
     metrics: PrometheusHandle,
 ) -> Result<(), RunError> {
     let stop = crate::signals::stop();
+    let supervisor = Arc::new(Supervisor::from_env().map_err(RunError::Supervisor)?);
     let mut fleet = Fleet::start(config, roles, metrics).await?;
+    supervisor.started();
+    let (watching, health) = (supervisor.clone(), fleet.health.clone());
+    tokio::spawn(async move { watching.watch(&health).await });
     tokio::select! {
         error = fleet.failed() => {
+            supervisor.stopping();
             // The first failure is the one to tell; the other loops still finish what they have.
             let _others = fleet.stop().await;
             Err(error)
         }
         signal = stop => {
             info!(signal, "stopping: finishing what is in hand");
+            supervisor.stopping();
             fleet.stop().await
         }
     }

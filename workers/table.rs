@@ -74,7 +74,7 @@ pub(crate) struct Table {
 #[derive(Debug)]
 struct Row {
     cells: Vec<String>,
-    note: Option<String>,
+    notes: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -100,13 +100,13 @@ impl Table {
     pub(crate) fn row<const N: usize>(&mut self, cells: [&str; N]) {
         let shown =
             |cell: &&str| if cell.is_empty() { "-".into() } else { escape(cell).into_owned() };
-        self.rows.push(Row { cells: cells.iter().map(shown).collect(), note: None });
+        self.rows.push(Row { cells: cells.iter().map(shown).collect(), notes: Vec::new() });
     }
 
-    /// Puts a line below the last row.
+    /// Puts a line below the last row and its other lines.
     pub(crate) fn note(&mut self, text: &str) {
         if let Some(row) = self.rows.last_mut() {
-            row.note = Some(format!("    {}", escape(text)));
+            row.notes.push(format!("    {}", escape(text)));
         }
     }
 
@@ -116,10 +116,10 @@ impl Table {
         if headings.iter().any(|heading| !heading.is_empty()) {
             self.write_row(out, &headings, &widths);
         }
-        for Row { cells, note } in &self.rows {
+        for Row { cells, notes } in &self.rows {
             let cells: Vec<&str> = cells.iter().map(String::as_str).collect();
             self.write_row(out, &cells, &widths);
-            if let Some(note) = note {
+            for note in notes {
                 out.push_str(&cut(note, width.unwrap_or(usize::MAX)));
                 out.push('\n');
             }

@@ -62,10 +62,10 @@ impl Drop for Fleet {
 #[tokio::main(flavor = "current_thread")]
 async fn play(config: &Config, role: &Role, mut halted: watch::Receiver<bool>) {
     let (_stop, stopped) = watch::channel(false);
-    let health = Health::new(Duration::from_secs(60));
+    let health = Health::default();
     let mut loops = JoinSet::new();
     for partition in 0..config.deployment.partitions {
-        let pulse = health.add(partition.to_string());
+        let pulse = health.add(partition.to_string(), Duration::from_secs(60));
         match role {
             Role::Worker(name) => {
                 let projector =

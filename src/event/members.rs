@@ -200,12 +200,26 @@ fn excerpt(bytes: &[u8]) -> String {
 #[derive(Clone, Debug, Default)]
 pub struct Members<'a> {
     slots: [Option<Member<'a>>; Name::ALL.len()],
+    is_cloud_event: bool,
 }
+
+/// The member that makes a CloudEvent of whatever has it; its value has no effect.
+const CLOUD_EVENT: &[u8] = b"specversion";
 
 impl<'a> Members<'a> {
     /// Sets a member; a later one of the same name replaces it, an empty one removes it.
     pub fn set(&mut self, name: Name, member: Option<Member<'a>>) {
         self.slots[name as usize] = member.filter(|member| !member.is_absent());
+    }
+
+    /// Notes a member that has no effect: one of them tells a CloudEvent.
+    pub fn note(&mut self, name: &[u8]) {
+        self.is_cloud_event |= name == CLOUD_EVENT;
+    }
+
+    /// Whether they, or those around them, are a CloudEvent's.
+    pub fn is_cloud_event(&self) -> bool {
+        self.is_cloud_event
     }
 
     /// A member, if it is there.
@@ -220,6 +234,7 @@ impl<'a> Members<'a> {
                 slot.clone_from(outer);
             }
         }
+        self.is_cloud_event |= outer.is_cloud_event;
         self
     }
 

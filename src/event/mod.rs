@@ -73,6 +73,8 @@ event_types! {
 pub struct Event<'a> {
     /// Event time, already bounded by the time of its entry.
     pub time: EventTime,
+    /// Whether the event claimed a later time than that bound allows.
+    pub from_future: bool,
     /// What happened.
     pub kind: Kind<'a>,
 }

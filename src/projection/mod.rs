@@ -8,6 +8,8 @@ mod ranking;
 mod sessions;
 mod tokens;
 
+use indexmap::IndexSet;
+
 use crate::event::Event;
 use crate::op::{Plan, Sweep, SweepKind};
 
@@ -72,6 +74,20 @@ projections! {
 }
 
 impl Projection {
+    /// How many merge operations of a plan are this projection's.
+    pub fn operations(self, plan: &Plan<'_>) -> u64 {
+        let count = match self {
+            Self::Online => plan.minutes.values().map(IndexSet::len).sum(),
+            Self::Activity => plan.activity.len(),
+            Self::Presence => plan.presence.len(),
+            Self::Tokens => plan.tokens.values().map(|token| 1 + token.items.len()).sum(),
+            Self::Ranking => plan.acks.items.len() + plan.acks.packed.len(),
+            Self::Sessions => plan.sessions.len(),
+            Self::Documents => plan.connections.len(),
+        };
+        count as u64
+    }
+
     /// The projection of that name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|projection| projection.name() == name)

@@ -25,7 +25,7 @@ use crate::redis::dead_letter::take_back_trials;
 use crate::redis::group::{Membership, check_layout};
 use crate::telemetry::health::Pulse;
 use crate::telemetry::log::failure_line_due;
-use crate::telemetry::metrics;
+use crate::telemetry::metrics::{self, WorkerMetrics};
 use crate::telemetry::trace;
 
 use project::Projecting;
@@ -45,6 +45,7 @@ pub struct Projector {
     membership: Membership,
     /// Entries being tried alone: a trial that the server's troubles ended is none.
     tried: HashSet<EntryId>,
+    metrics: WorkerMetrics,
     pulse: Pulse,
     batches: trace::Batches,
     /// The trace of the batch in hand, for the line that says why it failed.
@@ -79,9 +80,16 @@ impl Projector {
             deployment,
             keys,
             tried: HashSet::new(),
+            metrics: WorkerMetrics::registered(),
             pulse,
             stop,
         }
+    }
+
+    /// How long its pulse may be silent: a call may take a deadline, and another one for the reply that does
+    /// not come, and to connect takes a while.
+    pub fn patience(config: &Config) -> Duration {
+        config.worker.batch_deadline * 3 + Duration::from_secs(30)
     }
 
     /// Works until told to stop.
@@ -109,7 +117,7 @@ impl Projector {
         if let Some(from) = &joined.created_from {
             info!(group = self.deployment.group, from, "created the consumer group");
         }
-        metrics::session_opened();
+        self.metrics.connected();
         let applier = Applier::new(&self.deployment, &self.keys, joined.epoch.clone());
         let mut reader = Reader::start(self, joined.epoch).await?;
         let worked = self.work(&mut reader, applier, &mut connection, failures).await;
@@ -129,12 +137,12 @@ impl Projector {
         let (pulse, stop) = (self.pulse.clone(), self.stop.clone());
         let mut projecting = Projecting::new(self, applier, connection);
         loop {
-            pulse.waiting();
             let Some(batch) = reader.next().await else {
                 return if *stop.borrow() { Ok(()) } else { Err(Error::ReaderGone) };
             };
             pulse.busy();
             projecting.project(batch?).await?;
+            pulse.waiting();
             *failures = 0;
         }
     }
@@ -159,7 +167,7 @@ impl Projector {
     /// Waits before the next try, longer each time, but not once told to stop.
     async fn pause(&mut self, error: &Error, failures: &mut u32) {
         metrics::redis_error(error.kind());
-        self.pulse.unready(chain(error));
+        self.pulse.unready(error.hindrance());
         let (first, longest) = BACKOFF;
         let pause = (first * 2_u32.pow((*failures).min(8)))
             .min(longest)

@@ -94,7 +94,7 @@ impl<'p> Projecting<'p> {
 
     /// An entry that was delivered too often: it, or the worker, may fail on it, but only on it.
     async fn apply_alone(&mut self, entry: &Entry) -> Result<(), Error> {
-        metrics::tried_alone();
+        self.projector.metrics.tried_alone();
         if self.projector.tried.insert(entry.id) {
             let trials = count_trial(self.connection, &self.projector.keys, entry.id).await?;
             Failpoint::AfterTrial.pass();
@@ -130,7 +130,7 @@ impl<'p> Projecting<'p> {
     /// An entry with more fields than a script can pass on.
     async fn write_off_giant(&mut self, entry: &Entry) -> Result<(), Error> {
         if write_giant(self.connection, &self.applier, entry).await? {
-            metrics::rejected(Reason::TooManyFields, 1);
+            self.projector.metrics.rejected(Reason::TooManyFields);
             let detail = format!("{} fields", entry.fields.len());
             report_letters(1, entry.id, Reason::TooManyFields, &detail);
         }
@@ -141,6 +141,7 @@ impl<'p> Projecting<'p> {
     async fn apply_part(&mut self, entries: &[Entry], alone: Option<EntryId>) -> Result<(), Error> {
         let mut avoided = Avoided::default();
         loop {
+            let started = Instant::now();
             let fold = self.projector.batches.fold();
             let mut folder = Folder::new(&self.projector.fold);
             for entry in entries {
@@ -149,11 +150,10 @@ impl<'p> Projecting<'p> {
             let counts = folder.counts().clone();
             let plan = folder.finish(&avoided);
             drop(fold);
+            self.projector.metrics.folded(&counts, started.elapsed());
             Failpoint::AfterFold.pass();
             let Some(more) = self.apply_plan(&plan, entries, alone).await? else {
-                counts
-                    .into_iter()
-                    .for_each(|(event_type, count)| metrics::events_applied(event_type, count));
+                self.projector.metrics.events_applied(&counts);
                 return Ok(());
             };
             avoided.add(more);
@@ -175,11 +175,7 @@ impl<'p> Projecting<'p> {
         match outcome {
             Outcome::WrongType(keys) => Ok(Some(keys)),
             Outcome::Applied(applied) => {
-                metrics::applied(
-                    &applied,
-                    started.elapsed(),
-                    entries.iter().map(|entry| entry.id.ms),
-                );
+                self.projector.metrics.applied(plan, entries, &applied, started.elapsed());
                 tell_of_letters(plan, &applied);
                 Ok(None)
             }
@@ -195,13 +191,10 @@ impl<'p> Projecting<'p> {
     }
 }
 
-/// Counts the letters of a plan, if they were written, and logs them.
+/// Logs the letters of a plan, if they were written.
 fn tell_of_letters(plan: &Plan<'_>, applied: &Applied) {
     if applied.letters == 0 {
         return;
-    }
-    for letter in &plan.letters {
-        metrics::rejected(letter.rejection.reason, 1);
     }
     if let Some(letter) = plan.letters.last() {
         let rejection = &letter.rejection;

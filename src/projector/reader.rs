@@ -17,8 +17,9 @@ use crate::error::Error;
 use crate::redis::group::Membership;
 use crate::redis::reply::Delivered;
 use crate::redis::stream::StreamReader;
+use crate::telemetry::health::Pulse;
 use crate::telemetry::log::Throttle;
-use crate::telemetry::metrics::{self, Source};
+use crate::telemetry::metrics::{Delivery, WorkerMetrics};
 use crate::telemetry::trace::Read;
 
 /// How long a read waits for new entries; a stop waits as long.
@@ -64,6 +65,8 @@ impl Reader {
             max_deliveries: projector.worker.max_deliveries,
             max_count: projector.worker.batch,
             count: projector.worker.batch.min(64),
+            metrics: projector.metrics.clone(),
+            pulse: projector.pulse.clone(),
             claimed: Throttle::new(LINES),
             stop: projector.stop.clone(),
         };
@@ -100,6 +103,8 @@ struct Reading {
     max_deliveries: u64,
     max_count: usize,
     count: usize,
+    metrics: WorkerMetrics,
+    pulse: Pulse,
     claimed: Throttle,
     stop: watch::Receiver<bool>,
 }
@@ -121,8 +126,12 @@ impl Reading {
                 self.claim(sender).await?;
                 next_claim = Instant::now() + self.claim_idle.div_f64(2.0 + fastrand::f64());
             }
-            let read = Read::begin(Source::New);
+            let (started, read) = (Instant::now(), Read::begin(Delivery::New));
             let delivered = self.stream.read_new(&mut self.connection, self.count, BLOCK).await?;
+            self.metrics.read_took(started.elapsed());
+            if delivered.entries.is_empty() {
+                self.pulse.idle();
+            }
             self.hand_out(sender, delivered, read.end()).await?;
         }
         Ok(())
@@ -144,7 +153,7 @@ impl Reading {
     async fn replay(&mut self, sender: &Sender) -> Result<(), Option<Error>> {
         let mut after = "0-0".to_owned();
         loop {
-            let read = Read::begin(Source::Pending);
+            let read = Read::begin(Delivery::Pending);
             let delivered =
                 self.stream.read_pending(&mut self.connection, self.count, &after).await?;
             let ids = delivered
@@ -162,7 +171,7 @@ impl Reading {
     async fn claim(&mut self, sender: &Sender) -> Result<(), Option<Error>> {
         let mut start = "0-0".to_owned();
         loop {
-            let read = Read::begin(Source::Claimed);
+            let read = Read::begin(Delivery::Claimed);
             let claimed = self
                 .stream
                 .claim(&mut self.connection, self.claim_idle, &start, self.count)
@@ -182,9 +191,9 @@ impl Reading {
         read: Read,
     ) -> Result<(), Option<Error>> {
         let Delivered { entries, lost } = delivered;
-        let source = read.source;
-        metrics::entries_read(source, entries.len());
-        if source == Source::Claimed
+        let delivery = read.delivery;
+        self.metrics.delivered(delivery, &entries);
+        if delivery == Delivery::Claimed
             && let Some(entries) = self.claimed.add(entries.len() as u64)
         {
             info!(entries, "claimed entries that another consumer left pending");
@@ -194,8 +203,11 @@ impl Reading {
         if entries.is_empty() {
             return Ok(());
         }
-        let suspects =
-            if source == Source::New { HashSet::new() } else { self.suspects(&entries).await? };
+        let suspects = if delivery == Delivery::New {
+            HashSet::new()
+        } else {
+            self.suspects(&entries).await?
+        };
         let batch = Batch { entries, suspects, read, since: Instant::now() };
         sender.send(Ok(batch)).await.map_err(|_| SessionOver.into())
     }

@@ -7,6 +7,7 @@ use redis::{Cmd, Value};
 
 use arguments::Arguments;
 
+use super::changes::Changes;
 use super::reply;
 use super::script::{Script, Scripts, send};
 use crate::config::Deployment;
@@ -24,9 +25,7 @@ pub struct Applied {
     /// Operations that had already expired.
     pub late: u64,
     /// Changes recorded.
-    pub changes: u64,
-    /// Old changes dropped by the cap.
-    pub changes_dropped: u64,
+    pub changes: Changes,
     /// Dead letters written.
     pub letters: u64,
     /// Old dead letters dropped by the cap.
@@ -111,21 +110,7 @@ impl Applier {
             let keys = values.into_iter().skip(1).filter_map(reply::text);
             return Ok(Outcome::WrongType(self.avoided(keys)));
         }
-        let counts: Option<Vec<u64>> =
-            values.iter().map(|n| reply::integer(n).and_then(|n| u64::try_from(n).ok())).collect();
-        match counts.as_deref() {
-            Some(&[acknowledged, late, changes, changes_dropped, letters, letters_dropped]) => {
-                Ok(Outcome::Applied(Applied {
-                    acknowledged,
-                    late,
-                    changes,
-                    changes_dropped,
-                    letters,
-                    letters_dropped,
-                }))
-            }
-            _ => Err(unexpected),
-        }
+        applied(values).map(Outcome::Applied).ok_or(unexpected)
     }
 
     /// Keys of one id, sorted by what they are for.
@@ -145,4 +130,13 @@ impl Applier {
         }
         avoided
     }
+}
+
+fn applied(values: Vec<Value>) -> Option<Applied> {
+    let mut values = values.into_iter();
+    let mut number = || values.next().and_then(|n| reply::number(&n));
+    let (acknowledged, late, changes_dropped) = (number()?, number()?, number()?);
+    let (letters, letters_dropped) = (number()?, number()?);
+    let changes = Changes::read(values.next()?, changes_dropped)?;
+    Some(Applied { acknowledged, late, changes, letters, letters_dropped })
 }

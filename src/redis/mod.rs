@@ -1,6 +1,7 @@
 //! Everything that speaks to the server: connections, the stream, the scripts, the queries.
 
 pub mod apply;
+pub mod changes;
 pub mod connect;
 pub mod dead_letter;
 pub mod doctor;

@@ -61,6 +61,11 @@ pub fn integer(value: &Value) -> Option<i64> {
     }
 }
 
+/// An integer reply that counts something.
+pub fn number(value: &Value) -> Option<u64> {
+    integer(value).and_then(|n| u64::try_from(n).ok())
+}
+
 /// The elements of an array reply.
 pub fn array(value: Value) -> Option<Vec<Value>> {
     match value {

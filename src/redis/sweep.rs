@@ -1,8 +1,9 @@
-//! Sweeps: calls of the script that takes stale members away, and how far the group is behind.
+//! Sweeps: calls of the script that takes stale members away, and the lease on making them.
 
+use redis::Value;
 use redis::aio::MultiplexedConnection;
-use redis::{RedisResult, Value};
 
+use super::changes::Changes;
 use super::reply;
 use super::script::{Script, Scripts, send};
 use crate::config::{Deployment, JanitorConfig};
@@ -17,9 +18,7 @@ pub struct Swept {
     /// Members it removed.
     pub removed: u64,
     /// Changes recorded.
-    pub changes: u64,
-    /// Old changes dropped by the cap.
-    pub changes_dropped: u64,
+    pub changes: Changes,
     /// Whether there is more to do now.
     pub more: bool,
     /// For the stream: the group that keeps it from being trimmed, or nothing.
@@ -33,8 +32,6 @@ pub struct Swept {
 pub struct Sweeper {
     scripts: Scripts,
     keys: Keys,
-    stream: String,
-    group: String,
     recent_cap: u64,
     ranking_cap: u64,
     janitor: JanitorConfig,
@@ -52,8 +49,6 @@ impl Sweeper {
         Self {
             scripts: Scripts::new(deployment, keys),
             keys: keys.clone(),
-            stream: keys.named(&deployment.stream),
-            group: deployment.group.clone(),
             recent_cap: deployment.recent_cap,
             ranking_cap: deployment.ranking_cap,
             janitor: janitor.clone(),
@@ -110,7 +105,7 @@ impl Sweeper {
             .map_err(Error::at("asking for a size"))
     }
 
-    /// Takes the lease on sweeping for `ttl_ms`; `false` if another janitor has it.
+    /// Takes the lease on sweeping for `ttl_ms`, or keeps it; `false` if another janitor has it.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
@@ -120,79 +115,35 @@ impl Sweeper {
         owner: &str,
         ttl_ms: u64,
     ) -> Result<bool, Error> {
+        const STEP: &str = "taking the janitor's lease";
         let mut set = redis::cmd("SET");
-        set.arg(self.keys.janitor_lease()).arg(owner).arg("NX").arg("PX").arg(ttl_ms);
-        let reply: Value =
-            set.query_async(connection).await.map_err(Error::at("taking the janitor's lease"))?;
-        Ok(reply != Value::Nil)
-    }
-
-    /// How many entries are pending, and how many undelivered where the server knows (`XINFO GROUPS`).
-    ///
-    /// # Errors
-    /// If the server refuses for another reason than that there is no stream yet.
-    pub async fn backlog(&self, connection: &mut MultiplexedConnection) -> Result<Backlog, Error> {
-        let reply: RedisResult<Value> =
-            redis::cmd("XINFO").arg("GROUPS").arg(&self.stream).query_async(connection).await;
-        match reply {
-            Err(error) if error.code() == Some("ERR") => Ok(Backlog::default()),
-            Err(error) => Err(Error::at("asking for the backlog")(error)),
-            Ok(groups) => Ok(backlog(groups, &self.group).unwrap_or_default()),
+        set.arg(self.keys.janitor_lease()).arg(owner).arg("PX").arg(ttl_ms);
+        let holder: Option<String> = set
+            .clone()
+            .arg("NX")
+            .arg("GET")
+            .query_async(connection)
+            .await
+            .map_err(Error::at(STEP))?;
+        match holder {
+            None => Ok(true),
+            // Should it end between the two commands and another take it, both sweep once: no harm.
+            Some(holder) if holder == owner => {
+                set.arg("XX").exec_async(connection).await.map_err(Error::at(STEP))?;
+                Ok(true)
+            }
+            Some(_) => Ok(false),
         }
-    }
-}
-
-/// How far a group is behind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Backlog {
-    /// Entries delivered but not acknowledged.
-    pub pending: Option<i64>,
-    /// Entries not delivered; unknown after trimming and deleting at odd places.
-    pub undelivered: Option<i64>,
-    /// Consumers of the group.
-    pub consumers: Option<i64>,
-}
-
-fn backlog(groups: Value, group: &str) -> Option<Backlog> {
-    for info in reply::array(groups)? {
-        let info = reply::pairs(info)?;
-        let get = |wanted: &str| {
-            info.iter().find(|(name, _)| is_text(name, wanted)).map(|(_, value)| value)
-        };
-        if get("name").is_some_and(|name| is_text(name, group)) {
-            return Some(Backlog {
-                pending: get("pending").and_then(reply::integer),
-                undelivered: get("lag").and_then(reply::integer),
-                consumers: get("consumers").and_then(reply::integer),
-            });
-        }
-    }
-    None
-}
-
-fn is_text(value: &Value, wanted: &str) -> bool {
-    match value {
-        Value::BulkString(bytes) => bytes == wanted.as_bytes(),
-        Value::SimpleString(text) => text == wanted,
-        _ => false,
     }
 }
 
 fn swept(value: Value) -> Option<Swept> {
     let mut values = reply::array(value)?.into_iter();
-    let mut number =
-        || values.next().and_then(|n| reply::integer(&n)).and_then(|n| u64::try_from(n).ok());
-    let (looked_at, removed, changes, changes_dropped, more) =
-        (number()?, number()?, number()?, number()?, number()? == 1);
+    let mut number = || values.next().and_then(|n| reply::number(&n));
+    let (looked_at, removed, changes_dropped, more) =
+        (number()?, number()?, number()?, number()? == 1);
+    let changes = Changes::read(values.next()?, changes_dropped)?;
     let blocked_by = reply::text(values.next()?)?;
-    let unfinished_age_ms = u64::try_from(reply::integer(&values.next()?)?).ok()?;
-    Some(Swept {
-        looked_at,
-        removed,
-        changes,
-        changes_dropped,
-        more,
-        blocked_by,
-        unfinished_age_ms,
-    })
+    let unfinished_age_ms = reply::number(&values.next()?)?;
+    Some(Swept { looked_at, removed, changes, more, blocked_by, unfinished_age_ms })
 }

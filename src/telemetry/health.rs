@@ -1,100 +1,121 @@
-//! Health that means progress: live while every loop either waits or gets on, ready while every loop is
-//! connected and has joined.
+//! Health that means progress: live while every loop gets on, ready while every loop can do its work.
+//!
+//! Whatever a loop does, it says so again within its patience: it waits for a second at a time, has a batch
+//! in hand up to a deadline, or tries again to connect. One that says nothing for longer is stuck, though
+//! the process runs and its connections stand. That Redis is away is no such case: the loop tries again.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What one loop does now.
+/// What is known of one loop.
 #[derive(Clone, Debug)]
-enum State {
-    /// It is connected, and waits for work.
+struct State {
+    /// What it does.
+    doing: Doing,
+    /// When it last said so.
+    since: Instant,
+    /// What kept it from its work the last time it tried.
+    hindrance: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doing {
+    /// It waits for work.
     Waiting,
-    /// It has had a batch in hand since then.
-    Busy(Instant),
-    /// It cannot work: why.
-    Unready(String),
+    /// It has work in hand.
+    Busy,
+    /// It tries to get to work.
+    Trying,
+}
+
+impl Doing {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Waiting => "has waited without asking for work",
+            Self::Busy => "has had the same work in hand",
+            Self::Trying => "has been trying to connect",
+        }
+    }
 }
 
 /// One loop's place in the health of the process.
 #[derive(Clone, Debug)]
 pub struct Pulse {
     name: String,
+    patience: Duration,
     state: Arc<Mutex<State>>,
 }
 
 impl Pulse {
-    /// The loop is connected, and waits for work.
+    /// The loop did its work, and waits for more.
     pub fn waiting(&self) {
-        self.set(State::Waiting);
+        *self.state() = State { doing: Doing::Waiting, since: Instant::now(), hindrance: None };
     }
 
-    /// The loop has a batch in hand from now on.
+    /// The loop asked for work and there was none; says nothing about work in hand.
+    pub fn idle(&self) {
+        if self.state().doing != Doing::Busy {
+            self.waiting();
+        }
+    }
+
+    /// The loop has this piece of work in hand from now on.
     pub fn busy(&self) {
-        self.set(State::Busy(Instant::now()));
+        let mut state = self.state();
+        (state.doing, state.since) = (Doing::Busy, Instant::now());
     }
 
-    /// The loop cannot work.
+    /// The loop cannot work, and will try again.
     pub fn unready(&self, why: String) {
-        self.set(State::Unready(why));
+        let hindrance = Some(why);
+        *self.state() = State { doing: Doing::Trying, since: Instant::now(), hindrance };
     }
 
-    fn set(&self, state: State) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn get(&self) -> State {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn stuck(&self) -> Option<String> {
+        let State { doing, since, .. } = *self.state();
+        let silent = since.elapsed();
+        let stuck = silent > self.patience;
+        stuck.then(|| format!("{} {} for {} s", self.name, doing.words(), silent.as_secs()))
+    }
+
+    fn hindrance(&self) -> Option<String> {
+        self.state().hindrance.as_ref().map(|why| format!("{}: {why}", self.name))
     }
 }
 
 /// The health of a process: that of all its loops.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Health {
     pulses: Arc<Mutex<Vec<Pulse>>>,
-    patience: Duration,
 }
 
 impl Health {
-    /// A process whose loops may keep a batch in hand for `patience`.
-    pub fn new(patience: Duration) -> Self {
-        Self { pulses: Arc::default(), patience }
-    }
-
-    /// Adds a loop; it is not ready until it says so.
-    pub fn add(&self, name: String) -> Pulse {
-        let state = Arc::new(Mutex::new(State::Unready("starting".to_owned())));
-        let pulse = Pulse { name, state };
+    /// Adds a loop that says something at least every `patience`; it is not ready until it says so.
+    pub fn add(&self, name: String, patience: Duration) -> Pulse {
+        let hindrance = Some("starting".to_owned());
+        let state = State { doing: Doing::Trying, since: Instant::now(), hindrance };
+        let pulse = Pulse { name, patience, state: Arc::new(Mutex::new(state)) };
         self.pulses.lock().unwrap_or_else(PoisonError::into_inner).push(pulse.clone());
         pulse
     }
 
     /// What keeps the process from being live; empty if it is.
     pub fn stuck(&self) -> Vec<String> {
-        self.each(|pulse| match pulse.get() {
-            State::Busy(since) if since.elapsed() > self.patience => Some(format!(
-                "{} has had a batch in hand for {} s",
-                pulse.name,
-                since.elapsed().as_secs()
-            )),
-            _ => None,
-        })
+        self.each(Pulse::stuck)
     }
 
     /// What keeps the process from being ready; empty if it is.
     pub fn unready(&self) -> Vec<String> {
-        self.each(|pulse| match pulse.get() {
-            State::Unready(why) => Some(format!("{}: {why}", pulse.name)),
-            _ => None,
-        })
+        self.each(Pulse::hindrance)
     }
 
     fn each(&self, fault: impl Fn(&Pulse) -> Option<String>) -> Vec<String> {
-        self.pulses
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .filter_map(fault)
-            .collect()
+        let pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
+        pulses.iter().filter_map(fault).collect()
     }
 }
 
@@ -102,17 +123,62 @@ impl Health {
 mod tests {
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn pulse(health: &Health, name: &str, patience: Duration) -> Pulse {
+        health.add(name.to_owned(), patience)
+    }
+
     #[test]
-    fn ready_means_every_loop_is_and_live_means_none_is_stuck() {
-        let health = Health::new(Duration::ZERO);
-        let (a, b) = (health.add("a".to_owned()), health.add("b".to_owned()));
+    fn ready_means_that_every_loop_has_done_its_work_or_found_none() {
+        let health = Health::default();
+        let (a, b) = (pulse(&health, "a", LONG), pulse(&health, "b", LONG));
         a.waiting();
         assert_eq!(health.unready(), ["b: starting"]);
         b.busy();
-        assert!(health.unready().is_empty());
-        std::thread::sleep(Duration::from_millis(2));
-        assert_eq!(health.stuck().len(), 1);
+        assert_eq!(health.unready(), ["b: starting"], "work in hand is not yet work done");
         b.waiting();
-        assert!(health.stuck().is_empty());
+        assert!(health.unready().is_empty());
+        b.busy();
+        assert!(health.unready().is_empty());
+        b.unready("no server".to_owned());
+        b.busy();
+        assert_eq!(health.unready(), ["b: no server"]);
+    }
+
+    #[test]
+    fn a_loop_that_says_nothing_is_stuck_whatever_it_does() {
+        let health = Health::default();
+        let hasty = pulse(&health, "hasty", Duration::ZERO);
+        let patient = pulse(&health, "patient", LONG);
+        let stuck = || {
+            // Even the coarsest clock gets on.
+            std::thread::sleep(Duration::from_millis(2));
+            health.stuck()
+        };
+        assert_eq!(stuck(), ["hasty has been trying to connect for 0 s"]);
+        hasty.waiting();
+        assert_eq!(stuck(), ["hasty has waited without asking for work for 0 s"]);
+        hasty.busy();
+        patient.busy();
+        assert_eq!(stuck(), ["hasty has had the same work in hand for 0 s"]);
+    }
+
+    #[test]
+    fn a_reader_that_finds_nothing_does_not_excuse_work_in_hand() {
+        let health = Health::default();
+        let patience = Duration::from_millis(200);
+        let pulse = pulse(&health, "a", patience);
+        let begun = Instant::now();
+        while begun.elapsed() < patience * 2 {
+            pulse.idle();
+        }
+        assert!(health.stuck().is_empty(), "as long as it asks for work");
+        pulse.busy();
+        let begun = Instant::now();
+        while begun.elapsed() < patience * 2 {
+            pulse.idle();
+        }
+        assert_eq!(health.stuck().len(), 1);
     }
 }

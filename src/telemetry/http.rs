@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::health::Health;
+use super::metrics::page;
 use crate::config::Http;
 
 /// No address to serve on.
@@ -70,7 +71,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let (live, ready) = (health.clone(), health);
     let router = Router::new()
-        .route("/metrics", get(|| async move { text(metrics.render()) }))
+        .route("/metrics", get(|| async move { text(page(&metrics)) }))
         .route("/livez", get(|| async move { verdict(&live.stuck()) }))
         .route("/readyz", get(|| async move { verdict(&ready.unready()) }));
     let stopped = async move {

@@ -1,7 +1,8 @@
-//! What operators see: metrics, health, logs, traces.
+//! What operators see: metrics, health, logs, traces; and what their supervisor hears.
 
 pub mod health;
 pub mod http;
 pub mod log;
 pub mod metrics;
+pub mod systemd;
 pub mod trace;

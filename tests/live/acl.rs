@@ -138,7 +138,7 @@ fn run_may_do_what_worker_and_janitor_may() {
         pages.metric("rollcall_entries_acknowledged_total") == Some(20.0)
     });
     wait_until(SOON, "swept", || {
-        pages.metric("rollcall_sweep_last_success_timestamp_seconds").is_some()
+        pages.metric(r#"rollcall_sweep_last_success_timestamp_seconds{partition="0"}"#).is_some()
     });
     assert_eq!(process.terminate(), 0, "{}", process.log());
     guarded.nothing_was_refused(&[process.log()]);

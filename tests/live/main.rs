@@ -11,6 +11,7 @@ mod hostile;
 mod janitor;
 mod logs;
 mod losses;
+mod metrics;
 mod process;
 mod property;
 mod query;

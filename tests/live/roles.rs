@@ -8,7 +8,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use rollcall::redis::private_server::{Options, PrivateServer};
-use rollcall::telemetry::metrics::LossCause;
 
 use crate::harness::{Deployment, id, is_finished, wait_until};
 use crate::process::Worker;
@@ -17,7 +16,7 @@ use crate::support::events::Events;
 
 const SOON: Duration = Duration::from_secs(15);
 /// An address where nobody listens.
-const NOWHERE: &str = "redis://127.0.0.1:1";
+pub const NOWHERE: &str = "redis://127.0.0.1:1";
 const PASSWORD: &str = "s3cr3t-hunter2";
 
 /// A process's pages over HTTP.
@@ -58,11 +57,11 @@ impl Pages {
     }
 }
 
-fn server() -> PrivateServer {
+pub fn server() -> PrivateServer {
     PrivateServer::start(Options::default()).unwrap()
 }
 
-fn add_heartbeats(url: &str, count: usize) {
+pub fn add_heartbeats(url: &str, count: usize) {
     let mut conn = dump::connect(url);
     for n in 0..count {
         let mut add = redis::cmd("XADD");
@@ -113,92 +112,6 @@ fn pages_are_off_or_anywhere() {
     if TcpListener::bind("[::1]:0").is_ok() {
         assert!(Pages::of(&worker).address.is_ipv6());
     }
-}
-
-#[test]
-fn counters_stand_at_zero_before_anything_happens() {
-    let mut process = Worker::start_as("run", NOWHERE, &["--http", "127.0.0.1:0"], &[]);
-    let pages = Pages::of(&process);
-    let (status, text) = pages.get("/metrics");
-    assert_eq!(status, 200);
-    let labelled = |name: &str, label: &str, values: &[&str]| -> Vec<String> {
-        values.iter().map(|value| format!("{name}{{{label}=\"{value}\"}}")).collect()
-    };
-    let reasons: Vec<_> = rollcall::event::Reason::ALL.iter().map(|reason| reason.name()).collect();
-    let structures: Vec<_> = rollcall::projection::sweeps().map(|sweep| sweep.name).collect();
-    let structures: Vec<_> = structures.into_iter().chain(["stream", "consumers"]).collect();
-    let mut series = labelled("rollcall_events_applied_total", "type", rollcall::event::TYPES);
-    series.extend(labelled(
-        "rollcall_entries_read_total",
-        "source",
-        &["new", "pending", "claimed"],
-    ));
-    let causes = LossCause::ALL.map(LossCause::label);
-    series.extend(labelled("rollcall_entries_lost_total", "cause", &causes));
-    series.extend(labelled("rollcall_events_rejected_total", "reason", &reasons));
-    series.extend(labelled("rollcall_sweep_removed_total", "structure", &structures));
-    for name in [
-        "entries_acknowledged",
-        "dead_letters_dropped",
-        "operations_late",
-        "changes",
-        "changes_dropped",
-        "entries_tried_alone",
-        "sessions_opened",
-    ] {
-        series.push(format!("rollcall_{name}_total"));
-    }
-    let zero = |series: &String| text.lines().any(|line| line == format!("{series} 0"));
-    let missing: Vec<_> = series.iter().filter(|series| !zero(series)).collect();
-    assert_eq!(process.terminate(), 0);
-    assert!(missing.is_empty(), "not at zero from the start: {missing:?}");
-}
-
-/// An alert on a rate needs the zero before the first error, of every kind that can come.
-#[test]
-fn errors_of_every_kind_stand_at_zero_before_the_first() {
-    let server = server();
-    let worker = Worker::start(&server.url(), &["--http", "127.0.0.1:0"], &[]);
-    let pages = Pages::of(&worker);
-    let kinds =
-        ["connection", "timeout", "oom", "readonly", "nogroup", "auth", "permission", "other"];
-    let series = |kind: &&str| format!("rollcall_redis_errors_total{{kind=\"{kind}\"}}");
-    let missing: Vec<_> =
-        kinds.iter().filter(|kind| pages.metric(&series(kind)).is_none()).collect();
-    assert!(missing.is_empty(), "kinds of errors without a series: {missing:?}");
-}
-
-#[test]
-fn what_happens_is_counted_and_timed() {
-    let server = server();
-    add_heartbeats(&server.url(), 50);
-    let mut conn = dump::connect(&server.url());
-    redis::cmd("XADD").arg(&["rollcall:events", "*", "type", "nonsense"]).exec(&mut conn).unwrap();
-    let args = ["--http", "127.0.0.1:0", "--janitor-interval", "100ms"];
-    let process = Worker::start_as("run", &server.url(), &args, &[]);
-    let pages = Pages::of(&process);
-    let metric = |series: &str| pages.metric(series).unwrap_or(-1.0);
-    wait_until(SOON, "all is counted", || metric("rollcall_entries_acknowledged_total") == 51.0);
-    assert_eq!(metric(r#"rollcall_entries_read_total{source="new"}"#), 51.0);
-    assert_eq!(metric(r#"rollcall_events_applied_total{type="heartbeat"}"#), 50.0);
-    assert_eq!(metric(r#"rollcall_events_rejected_total{reason="unknown_type"}"#), 1.0);
-    assert_eq!(metric("rollcall_changes_total"), 50.0);
-    assert_eq!(metric("rollcall_sessions_opened_total"), 1.0);
-    assert_eq!(metric("rollcall_event_age_seconds_count"), 51.0);
-    assert_eq!(metric("rollcall_batch_entries_sum"), 51.0);
-    assert!(metric("rollcall_apply_duration_seconds_sum") > 0.0);
-    let pending = r#"rollcall_pending_entries{partition="0"}"#;
-    wait_until(SOON, "the janitor measures", || metric(pending) == 0.0);
-    wait_until(SOON, "it ends a round", || {
-        metric("rollcall_sweep_last_success_timestamp_seconds") > 1.7e9
-    });
-    assert_eq!(metric(r#"rollcall_undelivered_entries{partition="0"}"#), 0.0);
-    assert_eq!(metric(r#"rollcall_oldest_unfinished_seconds{partition="0"}"#), 0.0);
-    assert!(metric("rollcall_sweep_duration_seconds_count") > 10.0);
-    let (_, text) = pages.get("/metrics");
-    let bad = |line: &&str| !line.starts_with('#') && !line.starts_with("rollcall_");
-    assert_eq!(text.lines().filter(|line| !line.is_empty()).find(bad), None);
-    assert_eq!(pages.get("/nowhere").0, 404);
 }
 
 #[test]

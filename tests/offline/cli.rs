@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use clap::Args;
 use rollcall::config::settings::{JanitorFlags, QueryFlags, Settings, StreamFlags, WorkerFlags};
+use rollcall::telemetry::metrics::INVENTORY;
 
 /// Bad usage or configuration.
 const USAGE: i32 = 64;
@@ -301,4 +302,30 @@ fn an_answer_that_cannot_be_written_is_a_failure_not_a_misuse() {
     let output = command(&["config", "print"]).stdout(full).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(stderr(&output).contains("cannot write the answer"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_inventory_of_metrics_is_printed_for_people_and_for_programs() {
+    let json = rollcall(&["metrics", "--json"]);
+    assert_eq!(json.status.code(), Some(0), "{}", stderr(&json));
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&stdout(&json)).unwrap();
+    let names: Vec<_> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    let expected: Vec<_> = INVENTORY.iter().map(|metric| metric.name).collect();
+    assert_eq!(names, expected);
+    let row = |name: &str| rows.iter().find(|row| row["name"] == name).unwrap();
+    let lost = row("rollcall_entries_lost_total");
+    assert_eq!((&lost["kind"], &lost["unit"]), (&"counter".into(), &"count".into()));
+    assert_eq!(lost["labels"][0]["name"], "cause");
+    assert!(lost["labels"][0]["values"].as_array().unwrap().contains(&"rewound".into()));
+    let by_partition = &row("rollcall_pending_entries")["labels"][0];
+    assert_eq!(
+        (by_partition["name"].as_str(), by_partition["values"].as_array().map(Vec::len)),
+        (Some("partition"), Some(0))
+    );
+    assert!(by_partition["bounded_by"].as_str().unwrap().contains("partitions"));
+    let page = stdout(&rollcall(&["metrics"]));
+    for metric in INVENTORY {
+        assert!(page.contains(metric.name) && page.contains(metric.help), "no {}", metric.name);
+    }
+    assert!(page.contains("    source: new pending claimed\n"), "{page}");
 }

@@ -1,7 +1,9 @@
-//! Tests that need no server: the schemas against the decoder, the fuzzed properties, the command line.
+//! Tests that need no server: the command line, the schemas against the decoder, the fuzzed properties, what
+//! `deploy/` has, the repository's own rules.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 mod cli;
+mod deploy;
 mod fuzz;
 mod schemas;
 mod tidy;

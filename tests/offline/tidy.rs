@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rollcall::telemetry::metrics::{INVENTORY, Kind, Metric, Unit};
+
 /// Where code stands.
 const CODE: &[&str] = &["src", "workers", "tests", "benches", "fuzz/properties", "fuzz/targets"];
 
@@ -208,46 +210,44 @@ fn scripts_read_the_time_in_one_place_and_keep_no_globals() {
 
 #[test]
 fn metrics_are_named_as_prometheus_wants_them() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/telemetry/metrics.rs");
-    let text = fs::read_to_string(path).unwrap();
-    let metrics: Vec<[&str; 3]> = text.lines().filter_map(inventory_line).collect();
-    assert!(metrics.len() >= 20, "the inventory is written otherwise now: {metrics:?}");
+    assert!(INVENTORY.len() >= 50, "the inventory is elsewhere now: tell this test where");
     let mut faults = Vec::new();
-    for [name, kind, unit] in &metrics {
-        faults.extend(misnamed(name, kind, unit).map(|why| format!("{name} {why}")));
-        if metrics.iter().filter(|[other, ..]| other == name).count() > 1 {
+    for Metric { name, kind, unit, labels, help, .. } in INVENTORY {
+        faults.extend(misnamed(name, *kind, *unit).map(|why| format!("{name} {why}")));
+        if INVENTORY.iter().filter(|other| other.name == *name).count() > 1 {
             faults.push(format!("{name} stands there twice"));
         }
+        if help.is_empty() || help.ends_with('.') || help.contains(['\n', '\\']) {
+            faults.push(format!("{name} is explained by {help:?}: one line, no full stop"));
+        }
+        let plain =
+            |name: &str| name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+        let values = labels.iter().flat_map(|label| label.names().unwrap_or_default());
+        let odd = labels.iter().map(|label| label.name).chain(values).find(|word| !plain(word));
+        faults.extend(odd.map(|word| format!("{name} has the label or value {word:?}")));
     }
     expect_none("metrics", &faults);
 }
 
-/// `READ = "rollcall_entries_read_total", Counter, Count,` as name, kind and unit.
-fn inventory_line(line: &str) -> Option<[&str; 3]> {
-    let (_, rest) = line.split_once(" = \"rollcall_")?;
-    let mut parts = rest.split(", ");
-    let name = parts.next()?.strip_suffix('"')?;
-    let name = &line[line.find("rollcall_")?..][..name.len() + "rollcall_".len()];
-    Some([name, parts.next()?, parts.next()?.trim_end_matches(',')])
-}
-
 /// What is wrong with a metric's name, by the naming rules of Prometheus: base units at the end,
 /// `_total` for counters alone, nothing that an exposition would add itself.
-fn misnamed(name: &str, kind: &str, unit: &str) -> Option<&'static str> {
+fn misnamed(name: &str, kind: Kind, unit: Unit) -> Option<&'static str> {
     let base = name.strip_suffix("_total").unwrap_or(name);
     let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
     let one_word_gaps = !name.contains("__") && !name.ends_with('_');
     let scaled = ["_ms", "_millis", "_milliseconds", "_micros", "_minutes", "_kb", "_percent"];
-    let added = ["_count", "_sum", "_bucket", "_created", "_info"];
+    let added = ["_count", "_sum", "_bucket", "_created"];
     if !plain || !one_word_gaps {
-        Some("must be rollcall_[a-z_]+, single underscores between words")
-    } else if (kind == "Counter") != name.ends_with("_total") {
+        Some("must be [a-z_]+, single underscores between words")
+    } else if !name.starts_with("rollcall_") && !name.starts_with("process_") {
+        Some("must begin with rollcall_, or be one of Prometheus's own process_")
+    } else if (kind == Kind::Counter) != name.ends_with("_total") {
         Some("must end in _total exactly if it is a counter")
-    } else if unit == "Seconds" && !base.ends_with("_seconds") {
+    } else if unit == Unit::Seconds && !base.ends_with("_seconds") {
         Some("is in seconds and must say so at its end")
-    } else if unit == "Bytes" && !base.ends_with("_bytes") {
+    } else if unit == Unit::Bytes && !base.ends_with("_bytes") {
         Some("is in bytes and must say so at its end")
-    } else if unit != "Seconds" && base.ends_with("_seconds") {
+    } else if unit != Unit::Seconds && base.ends_with("_seconds") {
         Some("ends in _seconds but has another unit")
     } else if scaled.iter().any(|end| base.ends_with(end)) {
         Some("must be in base units")
@@ -266,22 +266,19 @@ fn the_rules_find_what_they_look_for() {
     assert_eq!(names("use crate::{key, op::Plan};"), ["key", "op"]);
     assert_eq!(names("    x(crate::time::now(), crate::key)"), ["time", "key"]);
     assert_eq!(names("use super::time;"), [""; 0]);
-    assert_eq!(
-        inventory_line(r#"    A = "rollcall_a_total", Counter, Count,"#),
-        Some(["rollcall_a_total", "Counter", "Count"])
-    );
     for (name, kind, unit) in [
-        ("rollcall_a", "Counter", "Count"),
-        ("rollcall_a_total", "Gauge", "Count"),
-        ("rollcall_a_duration", "Histogram", "Seconds"),
-        ("rollcall_a_ms", "Gauge", "Count"),
-        ("rollcall_A_total", "Counter", "Count"),
-        ("rollcall_a__b", "Gauge", "Count"),
-        ("rollcall_a_count", "Gauge", "Count"),
+        ("rollcall_a", Kind::Counter, Unit::Count),
+        ("rollcall_a_total", Kind::Gauge, Unit::Count),
+        ("rollcall_a_duration", Kind::Histogram, Unit::Seconds),
+        ("rollcall_a_ms", Kind::Gauge, Unit::Count),
+        ("rollcall_A_total", Kind::Counter, Unit::Count),
+        ("rollcall_a__b", Kind::Gauge, Unit::Count),
+        ("rollcall_a_count", Kind::Gauge, Unit::Count),
+        ("a_total", Kind::Counter, Unit::Count),
     ] {
         assert!(misnamed(name, kind, unit).is_some(), "{name}");
     }
-    assert_eq!(misnamed("rollcall_a_seconds", "Histogram", "Seconds"), None);
+    assert_eq!(misnamed("rollcall_a_seconds", Kind::Histogram, Unit::Seconds), None);
 }
 
 /// `tests/mutate` breaks the program at these places.

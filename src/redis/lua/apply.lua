@@ -10,7 +10,7 @@
 --   touched   sids; values | data: sids; rows of t, data | ended: sid, entry ms, t
 --   joined    doc, user, connection, t | left: the same
 --   ids       acknowledged | items: item, n, n ids | packed: id, n, n × (item, count)
--- Returns  { acknowledged, late, changes, changes dropped, letters, letters dropped }
+-- Returns  { acknowledged, late, changes dropped, letters, letters dropped, { kind of change, count, … } }
 --   or     { 'WRONGTYPE', key … }: all other keys are merged, nothing is acknowledged.
 
 -- ---- letters are read first: whether an entry is still pending is asked before anything is written
@@ -125,7 +125,7 @@ local merged, fault = pcall(function()
   merge_left()
 end)
 count_documents()
-local changed, changes_dropped = write_changes()
+local changes_dropped, kinds = write_changes()
 if not merged then
   -- pcall() hands out the text of a command's error, which begins with its code.
   local text = type(fault) == 'table' and fault.err or tostring(fault)
@@ -135,4 +135,4 @@ if #wrong > 0 then return { 'WRONGTYPE', unpack(wrong, 1, math.min(#wrong, CHUNK
 local written, letters_dropped = write_letters(letters)
 if ARGV[11] ~= '' then call('HDEL', suspects, ARGV[11]) end
 local acknowledged = settle(acknowledge_ids() + acknowledge_items() + acknowledge_packed())
-return { acknowledged, late, changed, changes_dropped, written, letters_dropped }
+return { acknowledged, late, changes_dropped, written, letters_dropped, kinds }

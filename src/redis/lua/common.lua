@@ -120,22 +120,27 @@ end
 
 -- ---- changes: what differs between before and after the call, numbered without gaps
 
-local pending_changes = {}
+local pending_changes, change_counts = {}, {}
 
 local function change(kind, at, ...)
   local record = { 'kind', kind, 'time', at, ... }
   pending_changes[#pending_changes + 1] = record
+  change_counts[kind] = (change_counts[kind] or 0) + 1
   return record
 end
 
+-- Returns how many old changes the cap dropped, and { kind, count, … } of those written.
 local function write_changes()
-  local count = #pending_changes
-  if count == 0 then return 0, 0 end
+  local count, kinds = #pending_changes, {}
+  if count == 0 then return 0, kinds end
+  for kind, recorded in pairs(change_counts) do
+    kinds[#kinds + 1], kinds[#kinds + 2] = kind, recorded
+  end
   local seq = call('INCRBY', changes_seq, count) - count
   for i = 1, count do
     call('XADD', changes, '*', 'seq', seq + i, unpack(pending_changes[i]))
   end
-  return count, call('XTRIM', changes, 'MAXLEN', changes_cap)
+  return call('XTRIM', changes, 'MAXLEN', changes_cap), kinds
 end
 
 local function wrong_seq()

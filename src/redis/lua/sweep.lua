@@ -1,7 +1,8 @@
 -- Sweep: takes from one structure what is stale or beyond its cap, a chunk a call.
 --
 -- After the settings of common.lua: 11 what to sweep, 12 most members to look at, 13 cap, 14 horizon ms,
--- 15 keep ms. Returns { looked at, removed, changes, changes dropped, 1 if there is more to do now, … }.
+-- 15 keep ms. Returns { looked at, removed, changes dropped, 1 if there is more to do now, { kind of change,
+-- count, … }, … }.
 
 local what, limit, cap = ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13])
 local horizon, keep = tonumber(ARGV[14]), tonumber(ARGV[15])
@@ -157,6 +158,6 @@ local refused = wrong_shared_key() or wrong_seq()
 if refused then return refused end
 local looked, removed, more, extra, age = sweeps[what]()
 count_documents()
-local changed, dropped = write_changes()
+local dropped, kinds = write_changes()
 call('HSET', janitor, 'last_run', string.format('%.0f', now))
-return { looked, removed, changed, dropped, more and 1 or 0, extra or '', age or 0 }
+return { looked, removed, dropped, more and 1 or 0, kinds, extra or '', age or 0 }

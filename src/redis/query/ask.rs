@@ -9,6 +9,7 @@ use redis::{Cmd, Value};
 
 use crate::error::Error;
 use crate::redis::reply;
+pub(in crate::redis) use crate::redis::reply::number;
 
 /// Members in a page of a walk: about a millisecond of the server's time.
 const PAGE: &str = "1000";
@@ -90,11 +91,6 @@ async fn wrong_type(connection: &mut MultiplexedConnection, words: &[&str]) -> O
     let found = reply::text(found)?;
     let found = if found == "zset" { "sorted set".to_owned() } else { found };
     Some(AskError::WrongType { key: key.escape_debug().to_string(), found, wanted })
-}
-
-/// A number that is not negative.
-pub(in crate::redis) fn number(value: &Value) -> Option<u64> {
-    reply::integer(value).and_then(|n| u64::try_from(n).ok())
 }
 
 /// A number with decimals, in either version of the protocol.

@@ -3,6 +3,7 @@
 //! Every figure costs the server the same however much there is.
 
 mod group;
+pub mod survey;
 
 use redis::aio::MultiplexedConnection;
 use serde::Serialize;
@@ -11,6 +12,7 @@ pub use self::group::{Backlog, Consumer, Held, Stream};
 use super::ask::{AskError, ask, number};
 use super::{Partition, State};
 use crate::config::Deployment;
+use crate::key::Keys;
 use crate::redis::reply;
 
 /// The server that has the first partition (`INFO`).
@@ -30,14 +32,23 @@ pub struct Server {
     pub maxmemory_bytes: u64,
     /// What it does at that limit; anything but `noeviction` loses state and events.
     pub maxmemory_policy: String,
+    /// Keys it evicted since it started.
+    pub evicted_keys: u64,
+    /// Replicas connected to it.
+    pub replicas: u64,
+    /// Whether a replica is connected to its primary; `true` on a primary.
+    pub replication_link_up: bool,
 }
+
+/// The sections of `INFO` that say so.
+const INFO: &[&str] = &["server", "replication", "memory", "stats"];
 
 /// What the server says of itself; `None` if this user may not ask.
 ///
 /// # Errors
 /// If the server refuses for another reason, or no reply came.
 pub async fn server(connection: &mut MultiplexedConnection) -> Result<Option<Server>, AskError> {
-    let info = match ask(connection, &["INFO", "server", "replication", "memory"]).await {
+    let info = match ask(connection, &[&["INFO"], INFO].concat()).await {
         Err(error) if error.is_forbidden() => return Ok(None),
         reply => reply::text(reply?).unwrap_or_default(),
     };
@@ -45,9 +56,10 @@ pub async fn server(connection: &mut MultiplexedConnection) -> Result<Option<Ser
 }
 
 fn read_info(info: &str) -> Server {
-    let mut server = Server { software: "redis".to_owned(), ..Server::default() };
+    let mut server =
+        Server { software: "redis".to_owned(), replication_link_up: true, ..Server::default() };
     for (name, value) in info.lines().filter_map(|line| line.trim_end().split_once(':')) {
-        let bytes = || value.parse().unwrap_or(0);
+        let number = || value.parse().unwrap_or(0);
         match name {
             "redis_version" if server.version.is_empty() => value.clone_into(&mut server.version),
             // Valkey gives the Redis version it is compatible with, too.
@@ -56,15 +68,63 @@ fn read_info(info: &str) -> Server {
                 value.clone_into(&mut server.version);
             }
             "role" => value.clone_into(&mut server.role),
-            "uptime_in_seconds" => server.uptime_s = bytes(),
-            "used_memory" => server.used_memory_bytes = bytes(),
-            "maxmemory" => server.maxmemory_bytes = bytes(),
+            "uptime_in_seconds" => server.uptime_s = number(),
+            "used_memory" => server.used_memory_bytes = number(),
+            "maxmemory" => server.maxmemory_bytes = number(),
             "maxmemory_policy" => value.clone_into(&mut server.maxmemory_policy),
+            "evicted_keys" => server.evicted_keys = number(),
+            "connected_slaves" => server.replicas = number(),
+            "master_link_status" => server.replication_link_up = value == "up",
             _ => {}
         }
     }
     server
 }
+
+/// A part of the state whose size is worth knowing.
+pub struct Structure {
+    /// What it holds.
+    pub name: &'static str,
+    /// What tells its size, whatever that is, at once.
+    command: &'static str,
+    /// Its key, in an epoch minute.
+    key: fn(&Keys, u64) -> String,
+    /// How much may be in it.
+    cap: fn(&Deployment) -> Option<u64>,
+}
+
+/// Declares a structure: name, command, key, and its cap if it has one.
+macro_rules! structure {
+    ($name:literal, $command:literal, $key:ident $(, $cap:ident)?) => {
+        Structure {
+            name: $name,
+            command: $command,
+            key: |keys, _| keys.$key(),
+            cap: |_deployment| None$(.or(Some(_deployment.$cap)))?,
+        }
+    };
+}
+
+/// Every such structure.
+pub const STRUCTURES: &[Structure] = &[
+    Structure {
+        name: "online_this_minute",
+        command: "SCARD",
+        key: Keys::online_minute,
+        cap: |_| None,
+    },
+    structure!("presence", "HLEN", presence),
+    structure!("sessions", "HLEN", sessions),
+    structure!("session_data", "HLEN", session_data_versions),
+    structure!("logins", "HLEN", login),
+    structure!("recent_tokens", "ZCARD", recent, recent_cap),
+    structure!("ranked_items", "ZCARD", viewed, ranking_cap),
+    structure!("document_users", "HLEN", docs_connections),
+    structure!("ended_tokens", "ZCARD", tokens_ended),
+    structure!("ended_sessions", "ZCARD", sessions_ended),
+    structure!("dead_letters", "XLEN", dead, dead_cap),
+    structure!("changes", "XLEN", changes, changes_cap),
+];
 
 /// A structure, how much is in it, and how much may be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -103,25 +163,11 @@ pub(in crate::redis) async fn partition_sizes(
     deployment: &Deployment,
     minute: u64,
 ) -> Result<Vec<Size>, AskError> {
-    let keys = &partition.keys;
-    let structures = [
-        ("online_this_minute", "SCARD", keys.online_minute(minute), None),
-        ("presence", "HLEN", keys.presence(), None),
-        ("sessions", "HLEN", keys.sessions(), None),
-        ("session_data", "HLEN", keys.session_data_versions(), None),
-        ("logins", "HLEN", keys.login(), None),
-        ("recent_tokens", "ZCARD", keys.recent(), Some(deployment.recent_cap)),
-        ("ranked_items", "ZCARD", keys.viewed(), Some(deployment.ranking_cap)),
-        ("document_users", "HLEN", keys.docs_connections(), None),
-        ("ended_tokens", "ZCARD", keys.tokens_ended(), None),
-        ("ended_sessions", "ZCARD", keys.sessions_ended(), None),
-        ("dead_letters", "XLEN", keys.dead(), Some(deployment.dead_cap)),
-        ("changes", "XLEN", keys.changes(), Some(deployment.changes_cap)),
-    ];
-    let mut sizes = Vec::with_capacity(structures.len());
-    for (name, command, key, cap) in structures {
-        let size = number(&ask(&mut partition.connection, &[command, &key]).await?).unwrap_or(0);
-        sizes.push(Size { name, size, cap });
+    let mut sizes = Vec::with_capacity(STRUCTURES.len());
+    for Structure { name, command, key, cap } in STRUCTURES {
+        let key = key(&partition.keys, minute);
+        let size = number(&ask(&mut partition.connection, &[*command, &key]).await?).unwrap_or(0);
+        sizes.push(Size { name, size, cap: cap(deployment) });
     }
     Ok(sizes)
 }
@@ -176,6 +222,14 @@ mod tests {
         assert_eq!((server.software.as_str(), server.version.as_str()), ("redis", "7.0.15"));
         assert_eq!((server.uptime_s, server.used_memory_bytes), (7, 900));
         assert_eq!(server.maxmemory_policy, "noeviction");
+        assert!(server.replication_link_up, "a primary needs no link");
+        let replica =
+            "role:slave\r\nmaster_link_status:down\r\nconnected_slaves:2\r\nevicted_keys:3\r\n";
+        let server = read_info(replica);
+        assert_eq!(
+            (server.replication_link_up, server.replicas, server.evicted_keys),
+            (false, 2, 3)
+        );
         let valkey = "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.1\r\n";
         let server = read_info(valkey);
         assert_eq!((server.software.as_str(), server.version.as_str()), ("valkey", "8.1.1"));

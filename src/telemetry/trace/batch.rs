@@ -13,7 +13,7 @@ use super::Span;
 use crate::config::Deployment;
 use crate::entry::Entry;
 use crate::origin::{Origin, origins};
-use crate::telemetry::metrics::Source;
+use crate::telemetry::metrics::Delivery;
 
 /// Links of a batch to its producers' spans: as many as a span has by OpenTelemetry's default.
 const MAX_LINKS: usize = 128;
@@ -22,16 +22,16 @@ const MAX_LINKS: usize = 128;
 #[derive(Clone, Copy, Debug)]
 pub struct Read {
     /// Where the entries come from.
-    pub source: Source,
+    pub delivery: Delivery,
     started: SystemTime,
     ended: SystemTime,
 }
 
 impl Read {
     /// A read that begins now.
-    pub fn begin(source: Source) -> Self {
+    pub fn begin(delivery: Delivery) -> Self {
         let now = SystemTime::now();
-        Self { source, started: now, ended: now }
+        Self { delivery, started: now, ended: now }
     }
 
     /// It ends now.
@@ -96,7 +96,7 @@ impl Batches {
 
     /// The stage that is over before a batch is known.
     fn read(&self, read: Read) {
-        let name = if read.source == Source::Claimed { "claim" } else { "read" };
+        let name = if read.delivery == Delivery::Claimed { "claim" } else { "read" };
         let stage = Span::stage(|| {
             self.operation(name, "receive", SpanKind::Client).with_start_time(read.started)
         });

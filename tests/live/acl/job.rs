@@ -178,7 +178,7 @@ fn sweep(guarded: &Guarded) -> String {
     let mut janitor = guarded.process("janitor", &[&ttls[..], &caps, &rest].concat());
     let pages = Pages::of(&janitor);
     for what in sweeps().map(|sweep| sweep.name).chain(["stream", "consumers"]) {
-        let series = format!("rollcall_sweep_removed_total{{structure=\"{what}\"}}");
+        let series = format!("rollcall_sweep_removed_total{{sweep=\"{what}\"}}");
         wait_until(SOON, what, || pages.metric(&series) >= Some(1.0));
     }
     assert_eq!(janitor.terminate(), 0, "{}", janitor.log());

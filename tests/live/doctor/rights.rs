@@ -51,7 +51,7 @@ fn every_command_that_is_missing_is_named() {
 fn every_key_that_is_out_of_reach_is_named() {
     for (role, keys, missing) in [
         ("worker", "~rollcall:* ~login: %R~recent: ~viewed:*", 7),
-        ("janitor", "~rollcall:* %R~session:*", 8),
+        ("janitor", "~rollcall:* %R~session:*", 9),
         ("reader", "%R~rollcall:* %R~login:", 8),
         ("producer", "%W~other", 1),
     ] {
@@ -79,8 +79,9 @@ fn rights_hold_for_the_prefix_and_the_stream_that_are_used() {
 /// On a managed server nobody may ask INFO or CONFIG: that is no failure, and it says what is missing.
 #[test]
 fn what_may_not_be_looked_at_is_a_warning_with_the_right_that_is_missing() {
-    let mut patient = patient("run", "");
-    let user = ["--redis-username", "rollcall-run", "--redis-password", "pw"];
+    let mut patient = patient("worker", "");
+    let user =
+        ["--redis-username", "rollcall-worker", "--redis-password", "pw", "--role", "worker"];
     patient.examined_with(&user);
     let url = patient.server.url();
     let (code, report) = examine(&url, &user);

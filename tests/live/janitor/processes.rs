@@ -96,8 +96,8 @@ async fn a_group_that_blocks_trimming_is_a_metric_and_a_line_in_the_log() {
     bench.ask::<()>(&["XGROUP", "CREATE", "rollcall:events", "slow-reports", "0"]);
     let mut janitor = janitor(&bench.deployment, &[], &["--http", "127.0.0.1:0"]);
     let pages = Pages::of(&janitor);
-    let blocked = r#"rollcall_trim_blocked{partition="0"}"#;
-    let removed = r#"rollcall_sweep_removed_total{structure="stream"}"#;
+    let blocked = r#"rollcall_trim_blocked{partition="0",by="other_group"}"#;
+    let removed = r#"rollcall_sweep_removed_total{sweep="stream"}"#;
     wait_until(SOON, "trimming counts as blocked", || pages.metric(blocked) == Some(1.0));
     assert_eq!(pages.metric(removed), Some(0.0));
     let log = janitor.log();
@@ -122,7 +122,9 @@ async fn an_unfinished_entry_that_nears_the_horizon_is_told() {
     let args = ["--horizon", "2h", "--keep", "1h", "--http", "127.0.0.1:0"];
     let janitor = janitor(&bench.deployment, &[], &args);
     let pages = Pages::of(&janitor);
-    let age = r#"rollcall_oldest_unfinished_seconds{partition="0"}"#;
+    let used = r#"rollcall_horizon_used_ratio{partition="0"}"#;
+    wait_until(SOON, "the horizon is a metric", || pages.metric(used) >= Some(115.0 / 120.0));
+    let age = r#"rollcall_oldest_pending_seconds{partition="0"}"#;
     wait_until(SOON, "the age is a metric", || pages.metric(age) >= Some(115.0 * 60.0));
     wait_until(Duration::from_secs(3), "the log names the horizon", || {
         janitor.log().contains("nears the horizon")

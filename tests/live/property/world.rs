@@ -248,7 +248,7 @@ impl World {
         let plan = folder.finish(&Avoided::default());
         let applied = self.send(&lane.applier, &plan).await;
         lane.acknowledged += applied.acknowledged;
-        self.look(lane, applied.changes)
+        self.look(lane, applied.changes.total())
     }
 
     /// The events of an entry one by one, then its acknowledgement.
@@ -258,7 +258,7 @@ impl World {
         for event in &decode(&entry, lane.partition, &lane.fold.rules).events {
             let mut plan = Plan::default();
             lane.fold.projections.fold(event, entry.id.ms, &mut plan);
-            changes += self.send(&lane.applier, &plan).await.changes;
+            changes += self.send(&lane.applier, &plan).await.changes.total();
             self.look(lane, changes)?;
             changes = 0;
         }
@@ -267,7 +267,7 @@ impl World {
         let Plan { acks, letters, .. } = folder.finish(&Avoided::default());
         let applied = self.send(&lane.applier, &Plan { acks, letters, ..Plan::default() }).await;
         lane.acknowledged += applied.acknowledged;
-        self.look(lane, applied.changes)
+        self.look(lane, applied.changes.total())
     }
 
     /// Merging twice changes nothing.
@@ -298,7 +298,7 @@ impl World {
         let all: Vec<_> = sweeps().chain([CONSUMERS, STREAM]).collect();
         let name = all[sweep % all.len()].name;
         let swept = lane.sweeper.sweep(&mut self.connection, name, limit).await.unwrap();
-        self.look(lane, swept.changes)
+        self.look(lane, swept.changes.total())
     }
 
     /// The changes of a call are what differs between before and after it, no more and no less.

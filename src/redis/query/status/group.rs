@@ -76,11 +76,12 @@ pub struct Consumer {
     pub heartbeat_ms: Option<u64>,
 }
 
-/// A named member of an `XINFO` reply.
-struct Info(Vec<(String, Value)>);
+/// The named members of an `XINFO` reply.
+#[derive(Default)]
+pub(super) struct Info(Vec<(String, Value)>);
 
 impl Info {
-    fn read(value: Value) -> Option<Self> {
+    pub(super) fn read(value: Value) -> Option<Self> {
         let pairs = reply::pairs(value)?.into_iter();
         Some(Self(pairs.filter_map(|(name, value)| Some((reply::text(name)?, value))).collect()))
     }
@@ -89,7 +90,7 @@ impl Info {
         self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value)
     }
 
-    fn number(&self, name: &str) -> Option<u64> {
+    pub(super) fn number(&self, name: &str) -> Option<u64> {
         self.get(name).and_then(number)
     }
 
@@ -97,7 +98,7 @@ impl Info {
         self.get("name").cloned().and_then(reply::text).unwrap_or_default()
     }
 
-    fn id(&self, name: &str) -> Option<EntryId> {
+    pub(super) fn id(&self, name: &str) -> Option<EntryId> {
         self.get(name).cloned().and_then(reply::entry_id)
     }
 }
@@ -117,7 +118,7 @@ pub(super) async fn stream(
     let groups = list(ask(connection, &["XINFO", "GROUPS", &key]).await?);
     let groups: Vec<Info> = groups.into_iter().filter_map(Info::read).collect();
     let stream = Info::read(ask(connection, &["XINFO", "STREAM", &key]).await?);
-    let stream = stream.unwrap_or_else(|| Info(Vec::new()));
+    let stream = stream.unwrap_or_default();
     let held = held(connection, &key, &groups, now_ms).await?;
     let group = match groups.iter().find(|info| info.name() == deployment.group) {
         Some(group) => {
@@ -167,6 +168,43 @@ fn age_s(id: EntryId, now_ms: u64) -> f64 {
     now_ms.saturating_sub(id.ms) as f64 / 1000.0
 }
 
+/// What `XINFO GROUPS` says of one group.
+pub(super) fn read_group(groups: Value, name: &str) -> Option<Info> {
+    list(groups).into_iter().filter_map(Info::read).find(|info| info.name() == name)
+}
+
+impl Backlog {
+    /// From what `XINFO GROUPS`, `XPENDING` and `XINFO STREAM` say, and the first undelivered entry; without
+    /// consumers.
+    pub(super) fn of(
+        group: &Info,
+        pending: Value,
+        next: Option<EntryId>,
+        stream: &Info,
+        now_ms: u64,
+    ) -> Self {
+        let age = |id: EntryId| age_s(id, now_ms);
+        let position = Position {
+            delivered: group.id("last-delivered-id").unwrap_or(EntryId { ms: 0, seq: 0 }),
+            next,
+            lag: group.number("lag"),
+            entries: stream.number("length").unwrap_or(0),
+            first: stream.get("first-entry").and_then(entry_id),
+            deleted: stream.id("max-deleted-entry-id"),
+        };
+        let (undelivered, undelivered_is_exact) = position.undelivered();
+        Self {
+            pending: group.number("pending").unwrap_or(0),
+            // The summary: how many, the first, the last, and whose.
+            oldest_pending_age_s: list(pending).get(1).cloned().and_then(reply::entry_id).map(age),
+            undelivered,
+            undelivered_is_exact,
+            oldest_undelivered_age_s: next.map(age),
+            consumers: Vec::new(),
+        }
+    }
+}
+
 async fn backlog(
     connection: &mut MultiplexedConnection,
     key: &str,
@@ -175,28 +213,13 @@ async fn backlog(
     (info, stream): (&Info, &Info),
     now_ms: u64,
 ) -> Result<Backlog, AskError> {
-    let age = |id: EntryId| age_s(id, now_ms);
-    // The summary: how many, the first, the last, and whose.
-    let summary = list(ask(connection, &["XPENDING", key, group]).await?);
-    let delivered = info.id("last-delivered-id").unwrap_or(EntryId { ms: 0, seq: 0 });
-    let next = next_after(connection, key, delivered).await?;
-    let position = Position {
-        delivered,
-        next,
-        lag: info.number("lag"),
-        entries: stream.number("length").unwrap_or(0),
-        first: stream.get("first-entry").and_then(entry_id),
-        deleted: stream.id("max-deleted-entry-id"),
+    let pending = ask(connection, &["XPENDING", key, group]).await?;
+    let next = match info.id("last-delivered-id") {
+        Some(delivered) => next_after(connection, key, delivered).await?,
+        None => None,
     };
-    let (undelivered, undelivered_is_exact) = position.undelivered();
-    Ok(Backlog {
-        pending: info.number("pending").unwrap_or(0),
-        oldest_pending_age_s: summary.get(1).cloned().and_then(reply::entry_id).map(age),
-        undelivered,
-        undelivered_is_exact,
-        oldest_undelivered_age_s: next.map(age),
-        consumers: consumers(connection, key, group, heartbeats).await?,
-    })
+    let consumers = consumers(connection, key, group, heartbeats).await?;
+    Ok(Backlog { consumers, ..Backlog::of(info, pending, next, stream, now_ms) })
 }
 
 /// The id of the entry after this one.
@@ -213,7 +236,7 @@ async fn next_after(
     Ok(range.first().and_then(entry_id))
 }
 
-fn entry_id(entry: &Value) -> Option<EntryId> {
+pub(super) fn entry_id(entry: &Value) -> Option<EntryId> {
     match entry {
         Value::Array(parts) => parts.first().cloned().and_then(reply::entry_id),
         _ => None,

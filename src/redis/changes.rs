@@ -1,0 +1,51 @@
+//! Changes as the scripts report them: how many of each kind a call recorded.
+
+use redis::Value;
+
+use super::reply;
+
+/// The kinds of changes, as the field `kind` carries them.
+pub const KINDS: &[&str] = &[
+    "online",
+    "offline",
+    "login",
+    "logout",
+    "session_started",
+    "session_ended",
+    "session_expired",
+    "document_joined",
+    "document_left",
+    "threshold_reached",
+    "threshold_left",
+];
+
+/// How many changes of each kind were recorded, and how many old ones the cap dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    recorded: [u64; KINDS.len()],
+    /// Old changes dropped.
+    pub dropped: u64,
+}
+
+impl Changes {
+    /// Reads `[kind, count, …]`; `None` if it is not that.
+    pub fn read(kinds: Value, dropped: u64) -> Option<Self> {
+        let mut changes = Self { dropped, ..Self::default() };
+        for (kind, count) in reply::pairs(kinds)? {
+            let kind = reply::text(kind)?;
+            let place = KINDS.iter().position(|known| *known == kind)?;
+            changes.recorded[place] = u64::try_from(reply::integer(&count)?).ok()?;
+        }
+        Some(changes)
+    }
+
+    /// How many were recorded, by kind.
+    pub fn by_kind(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        KINDS.iter().copied().zip(self.recorded)
+    }
+
+    /// How many were recorded in all.
+    pub fn total(&self) -> u64 {
+        self.recorded.iter().sum()
+    }
+}

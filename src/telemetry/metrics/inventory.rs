@@ -1,0 +1,299 @@
+//! The inventory: every metric there is, with its kind, unit, meaning and labels. What is registered, what
+//! `/metrics` explains and what `rollcall metrics` prints all come from this table.
+//!
+//! Each label has a closed set of values, given by the program or by the number of partitions: the number
+//! of series does not grow with users, tokens or documents.
+
+use super::loss::LossCause;
+use crate::decode::Form;
+use crate::error;
+use crate::event::{Reason, TYPES};
+use crate::op::{CONSUMERS, STREAM};
+use crate::projection::{Projection, sweeps};
+use crate::redis::changes::KINDS;
+use crate::redis::query::status::STRUCTURES;
+
+/// How a metric behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows, from zero at the start of the process.
+    Counter,
+    /// What was measured last.
+    Gauge,
+    /// Counts of measurements by size.
+    Histogram,
+}
+
+impl Kind {
+    /// The word for it in an exposition.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// What a metric is measured in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// A number of things.
+    Count,
+    /// Seconds.
+    Seconds,
+    /// Bytes.
+    Bytes,
+    /// A part of a whole: 1 is all of it.
+    Ratio,
+    /// 1 if it is so, 0 if not.
+    Truth,
+}
+
+impl Unit {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Seconds => "seconds",
+            Self::Bytes => "bytes",
+            Self::Ratio => "ratio",
+            Self::Truth => "0 or 1",
+        }
+    }
+}
+
+/// Which processes have the metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Workers.
+    Worker,
+    /// Janitors, each for itself.
+    Janitor,
+    /// Of all janitors the one that sweeps the partition now.
+    Sweeping,
+    /// Every process.
+    Every,
+}
+
+impl Source {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Janitor => "janitor",
+            Self::Sweeping => "sweeping janitor",
+            Self::Every => "every process",
+        }
+    }
+}
+
+/// A label and the values it can have.
+#[derive(Clone, Copy, Debug)]
+pub struct Label {
+    /// Its name.
+    pub name: &'static str,
+    /// Its values.
+    pub values: Values,
+}
+
+/// The values of a label.
+#[derive(Clone, Copy, Debug)]
+pub enum Values {
+    /// Exactly these.
+    Names(fn() -> Vec<&'static str>),
+    /// As many as the words say.
+    Bounded(&'static str),
+}
+
+impl Label {
+    const fn new(name: &'static str, values: fn() -> Vec<&'static str>) -> Self {
+        Self { name, values: Values::Names(values) }
+    }
+
+    const fn bounded(name: &'static str, words: &'static str) -> Self {
+        Self { name, values: Values::Bounded(words) }
+    }
+
+    /// All values, where the program knows them.
+    pub fn names(&self) -> Option<Vec<&'static str>> {
+        match self.values {
+            Values::Names(names) => Some(names()),
+            Values::Bounded(_) => None,
+        }
+    }
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: Kind,
+    /// What it is measured in.
+    pub unit: Unit,
+    /// Which processes have it.
+    pub source: Source,
+    /// Its labels.
+    pub labels: &'static [Label],
+    /// What it means.
+    pub help: &'static str,
+}
+
+const PARTITION: Label = Label::bounded("partition", "0 to the number of partitions - 1");
+const VERSION: Label = Label::bounded("version", "the version of the program");
+const SOURCE: Label = Label::new("source", || vec!["new", "pending", "claimed"]);
+const FORM: Label = Label::new("form", || Form::ALL.iter().map(|form| form.name()).collect());
+const TYPE: Label = Label::new("type", || TYPES.to_vec());
+const REASON: Label =
+    Label::new("reason", || Reason::ALL.iter().map(|reason| reason.name()).collect());
+const CAUSE: Label = Label::new("cause", || LossCause::ALL.map(LossCause::label).to_vec());
+const PROJECTION: Label =
+    Label::new("projection", || Projection::ALL.iter().map(|p| p.name()).collect());
+const CHANGE: Label = Label::new("kind", || KINDS.to_vec());
+const ERROR: Label = Label::new("kind", || error::kinds().into_iter().collect());
+const ROLE: Label = Label::new("role", || vec!["worker", "janitor"]);
+const STAGE: Label = Label::new("stage", || vec!["read", "claim", "apply", "sweep", "survey"]);
+const SWEEP: Label =
+    Label::new("sweep", || sweeps().chain([STREAM, CONSUMERS]).map(|sweep| sweep.name).collect());
+const STRUCTURE: Label = Label::new("structure", || STRUCTURES.iter().map(|s| s.name).collect());
+const BLOCKER: Label = Label::new("by", || vec!["own_group", "other_group"]);
+const STATE: Label = Label::new("state", || vec!["live", "dead"]);
+
+/// Declares a constant for each metric, and the list of all.
+macro_rules! inventory {
+    ($($name:ident = $text:literal, $kind:ident, $unit:ident, $source:ident, [$($label:ident),*], $help:literal;)*) => {
+        $(pub(super) const $name: Metric = Metric {
+            name: $text,
+            kind: Kind::$kind,
+            unit: Unit::$unit,
+            source: Source::$source,
+            labels: &[$($label),*],
+            help: $help,
+        };)*
+
+        /// Every metric there is.
+        pub const INVENTORY: &[Metric] = &[$($name),*];
+    };
+}
+
+inventory! {
+    READ = "rollcall_entries_read_total", Counter, Count, Worker, [SOURCE],
+        "Entries delivered to this process: new, pending (its own again) or claimed (from others)";
+    READ_BYTES = "rollcall_read_bytes_total", Counter, Bytes, Worker, [],
+        "Bytes of the fields of the entries delivered to this process";
+    DECODED = "rollcall_entries_decoded_total", Counter, Count, Worker, [FORM],
+        "Entries that held events, by the form they were written in; an entry that is tried again counts again";
+    EVENTS_DECODED = "rollcall_events_decoded_total", Counter, Count, Worker, [TYPE],
+        "Events found in entries, by type; those of an entry that is tried again count again";
+    FROM_FUTURE = "rollcall_events_from_future_total", Counter, Count, Worker, [],
+        "Events applied whose time lay beyond the allowed skew and was cut to it: a producer's clock is ahead";
+    EVENTS_APPLIED = "rollcall_events_applied_total", Counter, Count, Worker, [TYPE],
+        "Events applied, by type";
+    REJECTED = "rollcall_events_rejected_total", Counter, Count, Worker, [REASON],
+        "Entries, and elements of packed entries, that became dead letters, by reason";
+    LETTERS_DROPPED = "rollcall_dead_letters_dropped_total", Counter, Count, Worker, [],
+        "Dead letters dropped by their cap";
+    ACKNOWLEDGED = "rollcall_entries_acknowledged_total", Counter, Count, Worker, [],
+        "Entries that this process applied or wrote off, and acknowledged";
+    LOST = "rollcall_entries_lost_total", Counter, Count, Janitor, [CAUSE],
+        "Entries that will never be applied, or whose effects are gone: deleted (from the stream before they were \
+         applied), dropped (from what was pending), rewound (the server went back in time; at least so many)";
+    TRIED_ALONE = "rollcall_entries_tried_alone_total", Counter, Count, Worker, [],
+        "Entries applied by themselves because they were delivered too often";
+    OPERATIONS = "rollcall_operations_applied_total", Counter, Count, Worker, [PROJECTION],
+        "Merge operations applied, by projection; a batch is folded to fewer than it has events";
+    LATE = "rollcall_operations_late_total", Counter, Count, Worker, [],
+        "Merge operations that had already expired when they were applied";
+    BATCH = "rollcall_batch_entries", Histogram, Count, Worker, [],
+        "Entries applied in one call";
+    READ_TIME = "rollcall_read_duration_seconds", Histogram, Seconds, Worker, [],
+        "Time of one read of new entries, the wait for the first one included";
+    FOLD_TIME = "rollcall_fold_duration_seconds", Histogram, Seconds, Worker, [],
+        "Time to decode and fold the entries of one call";
+    APPLY_TIME = "rollcall_apply_duration_seconds", Histogram, Seconds, Worker, [],
+        "Time of one apply call, round trip included";
+    AGE = "rollcall_event_age_seconds", Histogram, Seconds, Worker, [],
+        "Age of entries when they had been applied: now, by this machine's clock, minus the time of the entry's id";
+    CHANGES = "rollcall_changes_total", Counter, Count, Every, [CHANGE],
+        "Transitions recorded by events and sweeps, by kind";
+    CHANGES_DROPPED = "rollcall_changes_dropped_total", Counter, Count, Every, [],
+        "Transitions dropped by their cap";
+    CONNECTS = "rollcall_redis_connects_total", Counter, Count, Every, [ROLE],
+        "Times a loop connected and began, by role; each beyond the first is a reconnect";
+    REDIS_ERRORS = "rollcall_redis_errors_total", Counter, Count, Every, [ERROR],
+        "Failed steps against the server, by kind";
+    ROUND_TRIPS = "rollcall_redis_round_trips_total", Counter, Count, Every, [STAGE],
+        "Round trips to the server that belong to the regular work, by stage";
+    SWEPT = "rollcall_sweep_removed_total", Counter, Count, Janitor, [SWEEP],
+        "What this janitor took away, by sweep";
+    SWEEP_TIME = "rollcall_sweep_duration_seconds", Histogram, Seconds, Janitor, [],
+        "Time of one sweep call, round trip included";
+    ROUND_TIME = "rollcall_sweep_round_duration_seconds", Histogram, Seconds, Janitor, [],
+        "Time of one round of sweeps over all structures of a partition";
+    SWEEP_SUCCESS = "rollcall_sweep_last_success_timestamp_seconds", Gauge, Seconds, Janitor, [PARTITION],
+        "When this process last finished a round of sweeps; take the greatest of all janitors";
+    SWEEP_BACKLOG = "rollcall_sweep_unfinished", Gauge, Truth, Sweeping, [PARTITION, SWEEP],
+        "Whether the last round left something to take because its time was up";
+    TRIM_BLOCKED = "rollcall_trim_blocked", Gauge, Truth, Sweeping, [PARTITION, BLOCKER],
+        "Whether entries older than the time to keep cannot be trimmed, because a group has not finished them";
+    HORIZON = "rollcall_horizon_used_ratio", Gauge, Ratio, Sweeping, [PARTITION],
+        "Age of the oldest unfinished entry as a part of the horizon: at 1, an ending may be forgotten too soon";
+    PENDING = "rollcall_pending_entries", Gauge, Count, Sweeping, [PARTITION],
+        "Entries delivered but not acknowledged";
+    OLDEST_PENDING = "rollcall_oldest_pending_seconds", Gauge, Seconds, Sweeping, [PARTITION],
+        "Age of the oldest pending entry, by the server's clock; 0 if there is none";
+    UNDELIVERED = "rollcall_undelivered_entries", Gauge, Count, Sweeping, [PARTITION],
+        "Entries not yet delivered to the group, as the server counts them; absent while it does not know";
+    UNDELIVERED_TRUSTED = "rollcall_undelivered_trusted", Gauge, Truth, Sweeping, [PARTITION],
+        "Whether that count is certain; after deletions it can be wrong: go by the age";
+    OLDEST_UNDELIVERED = "rollcall_oldest_undelivered_seconds", Gauge, Seconds, Sweeping, [PARTITION],
+        "Age of the oldest undelivered entry, by the server's clock; 0 if there is none";
+    CONSUMERS_SEEN = "rollcall_consumers", Gauge, Count, Sweeping, [PARTITION, STATE],
+        "Consumers by whether they said lately that they live; a dead one stays until its entries are claimed";
+    GROUP_MISSING = "rollcall_group_missing", Gauge, Truth, Sweeping, [PARTITION],
+        "Whether the stream or its consumer group does not exist";
+    STREAM_ENTRIES = "rollcall_stream_entries", Gauge, Count, Sweeping, [PARTITION],
+        "Entries in the stream, finished ones included";
+    CLOCK_AHEAD = "rollcall_stream_clock_ahead_seconds", Gauge, Seconds, Sweeping, [PARTITION],
+        "How far the newest entry's id is ahead of the server's clock; 0 if it is not";
+    STRUCTURE_SIZE = "rollcall_structure_members", Gauge, Count, Sweeping, [PARTITION, STRUCTURE],
+        "Members of each structure";
+    STRUCTURE_LIMIT = "rollcall_structure_limit_members", Gauge, Count, Sweeping, [PARTITION, STRUCTURE],
+        "Most members a structure may have, where it has a cap";
+    USED_MEMORY = "rollcall_redis_used_memory_bytes", Gauge, Bytes, Sweeping, [PARTITION],
+        "Memory that the partition's server uses";
+    MAX_MEMORY = "rollcall_redis_maxmemory_bytes", Gauge, Bytes, Sweeping, [PARTITION],
+        "Memory that the partition's server may use; 0 if nothing is set";
+    EVICTED = "rollcall_redis_evicted_keys", Gauge, Count, Sweeping, [PARTITION],
+        "Keys that the partition's server evicted since it started: any may be the stream, the group or state";
+    POLICY_FAULT = "rollcall_redis_eviction_policy_fault", Gauge, Truth, Sweeping, [PARTITION],
+        "Whether the server's maxmemory-policy is another than noeviction";
+    PRIMARY = "rollcall_redis_primary", Gauge, Truth, Sweeping, [PARTITION],
+        "Whether the partition's server is a primary";
+    REPLICAS = "rollcall_redis_connected_replicas", Gauge, Count, Sweeping, [PARTITION],
+        "Replicas connected to the partition's server";
+    LINK_UP = "rollcall_redis_replication_link_up", Gauge, Truth, Sweeping, [PARTITION],
+        "Whether a server that is a replica is connected to its primary; 1 on a primary";
+    BUILD = "rollcall_build_info", Gauge, Count, Every, [VERSION],
+        "Always 1";
+    RUNTIME_WORKERS = "rollcall_runtime_workers", Gauge, Count, Every, [],
+        "Threads that the runtime runs tasks on";
+    RUNTIME_TASKS = "rollcall_runtime_alive_tasks", Gauge, Count, Every, [],
+        "Tasks of the runtime that have not ended";
+    RUNTIME_QUEUE = "rollcall_runtime_queued_tasks", Gauge, Count, Every, [],
+        "Tasks that wait in the runtime's global queue";
+    CPU = "process_cpu_seconds_total", Counter, Seconds, Every, [],
+        "Total user and system CPU time spent in seconds";
+    RESIDENT = "process_resident_memory_bytes", Gauge, Bytes, Every, [],
+        "Resident memory size in bytes";
+    VIRTUAL = "process_virtual_memory_bytes", Gauge, Bytes, Every, [],
+        "Virtual memory size in bytes";
+    OPEN_FDS = "process_open_fds", Gauge, Count, Every, [],
+        "Number of open file descriptors";
+    MAX_FDS = "process_max_fds", Gauge, Count, Every, [],
+        "Maximum number of open file descriptors";
+    START_TIME = "process_start_time_seconds", Gauge, Seconds, Every, [],
+        "Start time of the process since unix epoch in seconds";
+}

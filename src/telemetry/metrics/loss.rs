@@ -1,0 +1,44 @@
+//! How entries can be lost: the causes that are counted and told.
+
+use metrics::counter;
+
+use super::inventory::LOST;
+
+/// How entries were lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossCause {
+    /// Trimmed or deleted from the stream.
+    Deleted,
+    /// Taken from what is pending, or passed over, while they are in the stream.
+    Dropped,
+    /// The server went back in time.
+    Rewound,
+}
+
+impl LossCause {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Deleted, Self::Dropped, Self::Rewound];
+
+    /// The value of the label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::Dropped => "dropped",
+            Self::Rewound => "rewound",
+        }
+    }
+
+    /// What happened, for people.
+    pub fn story(self) -> &'static str {
+        match self {
+            Self::Deleted => "trimmed or deleted from the stream before they were applied",
+            Self::Dropped => "pending no more, or passed over, though nobody applied them",
+            Self::Rewound => "the server came back, or was replaced, without the last it had",
+        }
+    }
+}
+
+/// Entries were lost.
+pub fn entries_lost(cause: LossCause, count: u64) {
+    counter!(LOST.name, "cause" => cause.label()).increment(count);
+}
