@@ -20,7 +20,7 @@ use crate::projection::sweeps;
 use crate::redis::connect::connect;
 use crate::redis::group::{Membership, check_layout};
 use crate::redis::query::status::survey::survey;
-use crate::redis::sweep::{Sweeper, Swept};
+use crate::redis::sweep::{Sweeper, Swept, Turn};
 use crate::telemetry::health::Pulse;
 use crate::telemetry::log::{Throttle, failure_line_due};
 use crate::telemetry::metrics::{self, JanitorMetrics, Round};
@@ -47,7 +47,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence after which a consumer without pending entries is removed.
 const CONSUMER_PATIENCE_MS: u64 = 600_000;
 
-/// How often the one that sweeps asks the server how things are.
+/// How often one of all janitors asks the server how things are.
 const SURVEY: Duration = Duration::from_secs(5);
 
 /// How often a lasting fault is logged.
@@ -67,7 +67,6 @@ pub struct Janitor {
     watch: Watch,
     /// Silence of a consumer after which it counts as dead: it speaks twice in that time at least.
     consumer_silence: Duration,
-    surveyed: Option<Instant>,
     metrics: JanitorMetrics,
     pulse: Pulse,
     blocked: Throttle,
@@ -99,7 +98,6 @@ impl Janitor {
             keys,
             name,
             consumer_silence: config.worker.claim_idle * 2,
-            surveyed: None,
             metrics: JanitorMetrics::new(partition),
             pulse,
             blocked: Throttle::new(REMINDER),
@@ -125,7 +123,8 @@ impl Janitor {
                 Err(error) if error.verdict() == Verdict::Fatal => return Err(error),
                 Err(error) => {
                     metrics::redis_error(error.kind());
-                    self.metrics.stands_back();
+                    self.metrics.did_not_sweep();
+                    self.metrics.did_not_survey();
                     self.pulse.unready(error.hindrance());
                     std::mem::take(&mut self.under_way).within(|| self.report(&error));
                     self.wait(self.settings.interval.max(Duration::from_secs(1))).await;
@@ -152,19 +151,18 @@ impl Janitor {
         check_layout(&self.server, &mut connection, &self.deployment).await?;
         self.membership.check_settings(&mut connection).await?;
         self.metrics.connected();
-        self.surveyed = None;
         while !*self.stop.borrow() {
-            // Longer than the longest wait, so that the one who has it keeps it while it gets on.
-            let lease_ms = self.settings.interval.as_millis() as u64 * 3;
+            // Shorter than the shortest wait, so that the one who had it can have it again.
+            let lease_ms = self.settings.interval.as_millis() as u64 * 7 / 10;
             if self.sweeper.take_lease(&mut connection, &self.name, lease_ms.max(1)).await? {
                 let span = trace::round(self.partition);
                 self.under_way = span.clone();
                 span.around(self.round(&mut connection)).await?;
                 self.under_way = Span::default();
-                self.survey(&mut connection).await?;
             } else {
-                self.metrics.stands_back();
+                self.metrics.did_not_sweep();
             }
+            self.survey(&mut connection).await?;
             self.pulse.waiting();
             self.wait(self.settings.interval.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
         }
@@ -201,14 +199,18 @@ impl Janitor {
         Ok(())
     }
 
-    /// Asks the server how things are, if that is due.
+    /// Asks the server how things are, if it is this one's turn.
     async fn survey(&mut self, connection: &mut MultiplexedConnection) -> Result<(), Error> {
-        if self.surveyed.is_some_and(|at| at.elapsed() < SURVEY) {
-            return Ok(());
+        let period = SURVEY.max(self.settings.interval.mul_f64(1.5)).as_millis() as u64;
+        match self.sweeper.survey_turn(connection, &self.name, period).await? {
+            Turn::Now => {
+                let silence = self.consumer_silence;
+                let found = survey(connection, &self.deployment, &self.keys, silence).await?;
+                self.metrics.surveyed(&found);
+            }
+            Turn::Done => {}
+            Turn::Others => self.metrics.did_not_survey(),
         }
-        let silence = self.consumer_silence;
-        self.metrics.surveyed(&survey(connection, &self.deployment, &self.keys, silence).await?);
-        self.surveyed = Some(Instant::now());
         Ok(())
     }
 

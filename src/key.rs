@@ -69,6 +69,8 @@ fixed_keys! {
     janitor = "rollcall:janitor";
     /// String with a TTL: which janitor sweeps now.
     janitor_lease = "rollcall:janitor:lease";
+    /// String with a TTL: which janitor asked last how the server is, and shows it.
+    janitor_survey = "rollcall:janitor:survey";
     /// Sorted set: consumer → its last heartbeat, server ms.
     consumers = "rollcall:consumers";
     /// Hash: entry id → consumer that tries it alone.

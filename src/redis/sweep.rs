@@ -105,7 +105,7 @@ impl Sweeper {
             .map_err(Error::at("asking for a size"))
     }
 
-    /// Takes the lease on sweeping for `ttl_ms`, or keeps it; `false` if another janitor has it.
+    /// Takes the lease on sweeping for `ttl_ms`; `false` if another janitor has it.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
@@ -115,26 +115,48 @@ impl Sweeper {
         owner: &str,
         ttl_ms: u64,
     ) -> Result<bool, Error> {
-        const STEP: &str = "taking the janitor's lease";
         let mut set = redis::cmd("SET");
-        set.arg(self.keys.janitor_lease()).arg(owner).arg("PX").arg(ttl_ms);
+        set.arg(self.keys.janitor_lease()).arg(owner).arg("NX").arg("PX").arg(ttl_ms);
+        let reply: Value =
+            set.query_async(connection).await.map_err(Error::at("taking the janitor's lease"))?;
+        Ok(reply != Value::Nil)
+    }
+
+    /// Whose turn it is to ask how the server is, once in `period_ms` for all janitors.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came.
+    pub async fn survey_turn(
+        &self,
+        connection: &mut MultiplexedConnection,
+        owner: &str,
+        period_ms: u64,
+    ) -> Result<Turn, Error> {
+        let mut set = redis::cmd("SET");
+        set.arg(self.keys.janitor_survey()).arg(owner).arg("NX").arg("GET");
         let holder: Option<String> = set
-            .clone()
-            .arg("NX")
-            .arg("GET")
+            .arg("PX")
+            .arg(period_ms)
             .query_async(connection)
             .await
-            .map_err(Error::at(STEP))?;
-        match holder {
-            None => Ok(true),
-            // Should it end between the two commands and another take it, both sweep once: no harm.
-            Some(holder) if holder == owner => {
-                set.arg("XX").exec_async(connection).await.map_err(Error::at(STEP))?;
-                Ok(true)
-            }
-            Some(_) => Ok(false),
-        }
+            .map_err(Error::at("asking whose turn it is to survey"))?;
+        Ok(match holder {
+            None => Turn::Now,
+            Some(holder) if holder == owner => Turn::Done,
+            Some(_) => Turn::Others,
+        })
     }
+}
+
+/// Whether a janitor has to ask how the server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It is due, and this one's to do.
+    Now,
+    /// This one did it a while ago.
+    Done,
+    /// Another one did.
+    Others,
 }
 
 fn swept(value: Value) -> Option<Swept> {

@@ -53,6 +53,7 @@ pub fn dump(conn: &mut Connection, keys: &Keys) -> State {
         keys.meta(),
         keys.janitor(),
         keys.janitor_lease(),
+        keys.janitor_survey(),
         keys.consumers(),
         keys.suspects(),
         keys.changes(),

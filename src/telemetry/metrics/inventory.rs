@@ -70,8 +70,10 @@ pub enum Source {
     Worker,
     /// Janitors, each for itself.
     Janitor,
-    /// Of all janitors the one that sweeps the partition now.
+    /// Of all janitors the one that swept the partition last.
     Sweeping,
+    /// Of all janitors the one that surveyed the partition's server last.
+    Surveying,
     /// Every process.
     Every,
 }
@@ -82,7 +84,8 @@ impl Source {
         match self {
             Self::Worker => "worker",
             Self::Janitor => "janitor",
-            Self::Sweeping => "sweeping janitor",
+            Self::Sweeping => "janitor that swept",
+            Self::Surveying => "janitor that surveyed",
             Self::Every => "every process",
         }
     }
@@ -240,41 +243,41 @@ inventory! {
         "Whether entries older than the time to keep cannot be trimmed, because a group has not finished them";
     HORIZON = "rollcall_horizon_used_ratio", Gauge, Ratio, Sweeping, [PARTITION],
         "Age of the oldest unfinished entry as a part of the horizon: at 1, an ending may be forgotten too soon";
-    PENDING = "rollcall_pending_entries", Gauge, Count, Sweeping, [PARTITION],
+    PENDING = "rollcall_pending_entries", Gauge, Count, Surveying, [PARTITION],
         "Entries delivered but not acknowledged";
-    OLDEST_PENDING = "rollcall_oldest_pending_seconds", Gauge, Seconds, Sweeping, [PARTITION],
+    OLDEST_PENDING = "rollcall_oldest_pending_seconds", Gauge, Seconds, Surveying, [PARTITION],
         "Age of the oldest pending entry, by the server's clock; 0 if there is none";
-    UNDELIVERED = "rollcall_undelivered_entries", Gauge, Count, Sweeping, [PARTITION],
+    UNDELIVERED = "rollcall_undelivered_entries", Gauge, Count, Surveying, [PARTITION],
         "Entries not yet delivered to the group, as the server counts them; absent while it does not know";
-    UNDELIVERED_TRUSTED = "rollcall_undelivered_trusted", Gauge, Truth, Sweeping, [PARTITION],
+    UNDELIVERED_TRUSTED = "rollcall_undelivered_trusted", Gauge, Truth, Surveying, [PARTITION],
         "Whether that count is certain; after deletions it can be wrong: go by the age";
-    OLDEST_UNDELIVERED = "rollcall_oldest_undelivered_seconds", Gauge, Seconds, Sweeping, [PARTITION],
+    OLDEST_UNDELIVERED = "rollcall_oldest_undelivered_seconds", Gauge, Seconds, Surveying, [PARTITION],
         "Age of the oldest undelivered entry, by the server's clock; 0 if there is none";
-    CONSUMERS_SEEN = "rollcall_consumers", Gauge, Count, Sweeping, [PARTITION, STATE],
+    CONSUMERS_SEEN = "rollcall_consumers", Gauge, Count, Surveying, [PARTITION, STATE],
         "Consumers by whether they said lately that they live; a dead one stays until its entries are claimed";
-    GROUP_MISSING = "rollcall_group_missing", Gauge, Truth, Sweeping, [PARTITION],
+    GROUP_MISSING = "rollcall_group_missing", Gauge, Truth, Surveying, [PARTITION],
         "Whether the stream or its consumer group does not exist";
-    STREAM_ENTRIES = "rollcall_stream_entries", Gauge, Count, Sweeping, [PARTITION],
+    STREAM_ENTRIES = "rollcall_stream_entries", Gauge, Count, Surveying, [PARTITION],
         "Entries in the stream, finished ones included";
-    CLOCK_AHEAD = "rollcall_stream_clock_ahead_seconds", Gauge, Seconds, Sweeping, [PARTITION],
+    CLOCK_AHEAD = "rollcall_stream_clock_ahead_seconds", Gauge, Seconds, Surveying, [PARTITION],
         "How far the newest entry's id is ahead of the server's clock; 0 if it is not";
-    STRUCTURE_SIZE = "rollcall_structure_members", Gauge, Count, Sweeping, [PARTITION, STRUCTURE],
+    STRUCTURE_SIZE = "rollcall_structure_members", Gauge, Count, Surveying, [PARTITION, STRUCTURE],
         "Members of each structure";
-    STRUCTURE_LIMIT = "rollcall_structure_limit_members", Gauge, Count, Sweeping, [PARTITION, STRUCTURE],
+    STRUCTURE_LIMIT = "rollcall_structure_limit_members", Gauge, Count, Surveying, [PARTITION, STRUCTURE],
         "Most members a structure may have, where it has a cap";
-    USED_MEMORY = "rollcall_redis_used_memory_bytes", Gauge, Bytes, Sweeping, [PARTITION],
+    USED_MEMORY = "rollcall_redis_used_memory_bytes", Gauge, Bytes, Surveying, [PARTITION],
         "Memory that the partition's server uses";
-    MAX_MEMORY = "rollcall_redis_maxmemory_bytes", Gauge, Bytes, Sweeping, [PARTITION],
+    MAX_MEMORY = "rollcall_redis_maxmemory_bytes", Gauge, Bytes, Surveying, [PARTITION],
         "Memory that the partition's server may use; 0 if nothing is set";
-    EVICTED = "rollcall_redis_evicted_keys", Gauge, Count, Sweeping, [PARTITION],
+    EVICTED = "rollcall_redis_evicted_keys", Gauge, Count, Surveying, [PARTITION],
         "Keys that the partition's server evicted since it started: any may be the stream, the group or state";
-    POLICY_FAULT = "rollcall_redis_eviction_policy_fault", Gauge, Truth, Sweeping, [PARTITION],
+    POLICY_FAULT = "rollcall_redis_eviction_policy_fault", Gauge, Truth, Surveying, [PARTITION],
         "Whether the server's maxmemory-policy is another than noeviction";
-    PRIMARY = "rollcall_redis_primary", Gauge, Truth, Sweeping, [PARTITION],
+    PRIMARY = "rollcall_redis_primary", Gauge, Truth, Surveying, [PARTITION],
         "Whether the partition's server is a primary";
-    REPLICAS = "rollcall_redis_connected_replicas", Gauge, Count, Sweeping, [PARTITION],
+    REPLICAS = "rollcall_redis_connected_replicas", Gauge, Count, Surveying, [PARTITION],
         "Replicas connected to the partition's server";
-    LINK_UP = "rollcall_redis_replication_link_up", Gauge, Truth, Sweeping, [PARTITION],
+    LINK_UP = "rollcall_redis_replication_link_up", Gauge, Truth, Surveying, [PARTITION],
         "Whether a server that is a replica is connected to its primary; 1 on a primary";
     BUILD = "rollcall_build_info", Gauge, Count, Every, [VERSION],
         "Always 1";

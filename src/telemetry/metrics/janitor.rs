@@ -1,4 +1,4 @@
-//! What a janitor counts and times, and what it says of its partition while it is the one that sweeps.
+//! What a janitor counts and times, and what it says of its partition while it is the one that knows.
 
 use std::fmt;
 use std::time::Duration;
@@ -101,9 +101,13 @@ impl JanitorMetrics {
         board::put(Topic::Survey, self.partition, samples(self.partition, survey));
     }
 
-    /// Another janitor sweeps this partition, or nobody can.
-    pub fn stands_back(&self) {
+    /// Another janitor swept last, or nobody can.
+    pub fn did_not_sweep(&self) {
         board::take_off(Topic::Round, self.partition);
+    }
+
+    /// Another janitor surveyed last, or nobody can.
+    pub fn did_not_survey(&self) {
         board::take_off(Topic::Survey, self.partition);
     }
 }

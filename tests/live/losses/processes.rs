@@ -50,7 +50,7 @@ impl Janitors {
 
 /// When a janitor last finished a round; nothing if it never did.
 fn last_turn(janitor: &Worker) -> Option<f64> {
-    Pages::of(janitor).metric("rollcall_sweep_last_success_timestamp_seconds")
+    Pages::of(janitor).metric(r#"rollcall_sweep_last_success_timestamp_seconds{partition="0"}"#)
 }
 
 fn command(scene: &Scene, words: &str) {
