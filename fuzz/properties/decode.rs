@@ -96,9 +96,11 @@ fn read_words(words: &str) -> (EntryId, FoldSettings) {
 
 // ---- what is decoded
 
-fn check_counts(Decoded { events, rejected }: &Decoded<'_>, limits: &Limits) {
+fn check_counts(Decoded { form, events, rejected }: &Decoded<'_>, limits: &Limits) {
     assert!(events.len() + rejected.len() <= limits.max_events.max(1), "more than may be packed");
-    if rejected.iter().any(|rejected| rejected.element.is_none()) {
+    let whole = rejected.iter().any(|rejected| rejected.element.is_none());
+    assert_eq!(form.is_none(), whole, "what is not rejected whole has a form");
+    if whole {
         assert_eq!((events.len(), rejected.len()), (0, 1), "rejected whole, and not");
     }
     let positions = || rejected.iter().filter_map(|rejected| Some(rejected.element?.0));
