@@ -92,7 +92,8 @@ fn a_replica_and_replicas_that_are_missing_are_found() {
     wait_until(SOON, "the replica is in step", || {
         replica.finding("role").found().contains("link is up")
     });
-    primary.is_well("replicas");
+    // The primary hears of it a moment later.
+    wait_until(SOON, "for the primary, too", || primary.finding("replicas").level() == "ok");
     let finding = replica.suffers("role", "failure", &format!("a replica of 127.0.0.1:{port}"));
     assert!(finding.advice().contains(&format!("--redis-url redis://127.0.0.1:{port}")));
     primary.send("CONFIG SET min-replicas-to-write 1");
