@@ -167,16 +167,17 @@ mod tests {
     #[test]
     fn a_reader_that_finds_nothing_does_not_excuse_work_in_hand() {
         let health = Health::default();
-        let patience = Duration::from_millis(200);
+        // Long enough for a test that is not let run for a moment.
+        let patience = Duration::from_secs(1);
         let pulse = pulse(&health, "a", patience);
         let begun = Instant::now();
-        while begun.elapsed() < patience * 2 {
+        while begun.elapsed() < patience.mul_f64(1.1) {
             pulse.idle();
         }
         assert!(health.stuck().is_empty(), "as long as it asks for work");
         pulse.busy();
         let begun = Instant::now();
-        while begun.elapsed() < patience * 2 {
+        while begun.elapsed() < patience.mul_f64(1.1) {
             pulse.idle();
         }
         assert_eq!(health.stuck().len(), 1);

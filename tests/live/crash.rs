@@ -164,7 +164,7 @@ fn killed_while_janitors_sweep() {
 
 /// Starts a worker on a long backlog and waits until it is in the middle of it.
 fn in_the_middle(scene: &Scene) -> Worker {
-    let worker = scene.worker(&[]);
+    let worker = scene.worker(&["--batch", "10"]);
     wait_until(SOON, "the worker is in the middle", || {
         let entries = dump_len(scene, &scene.deployment.keys(0).presence());
         entries > 0 && scene.pending(None) > 0
