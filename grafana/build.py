@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""Writes the dashboards from panels.py and the runbooks: `grafana/build.py`, or `--check` to say only what differs.
+
+Here stands what all dashboards have in common: variables, links, annotations, the look of a panel.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+from panels import DASHBOARDS  # noqa: E402
+
+HERE = Path(__file__).parent
+RUNBOOKS = sorted(path.stem for path in HERE.glob("runbooks/*.md"))
+SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+COLUMNS = 24
+
+
+def variable(name, label, query):
+    """A variable that Prometheus fills; all of its values by default."""
+    return {
+        "type": "query", "name": name, "label": label, "datasource": SOURCE, "definition": query,
+        "query": {"query": query, "refId": name}, "refresh": 2, "sort": 3,
+        "includeAll": True, "multi": True, "allValue": ".+", "current": {"text": ["All"], "value": ["$__all"]},
+    }
+
+
+VARIABLES = [
+    {"type": "datasource", "name": "datasource", "label": "Data source", "query": "prometheus",
+     "current": {"text": "default", "value": "default"}},
+    variable("job", "job", "label_values(rollcall_build_info, job)"),
+    variable("instance", "instance", 'label_values(rollcall_build_info{job=~"$job"}, instance)'),
+    variable("partition", "partition", 'label_values(rollcall_stream_entries{job=~"$job"}, partition)'),
+]
+
+STARTS = {
+    "name": "Starts of processes", "datasource": SOURCE, "enable": True, "iconColor": "blue", "step": "60s",
+    "expr": 'process_start_time_seconds{job=~"$job", instance=~"$instance"} * 1000',
+    "useValueForTime": True, "titleFormat": "{{instance}} started", "tagKeys": "job",
+}
+
+LINKS = [{"type": "dashboards", "title": "Rollcall", "tags": ["rollcall"], "asDropdown": False,
+          "includeVars": True, "keepTime": True, "icon": "external link", "targetBlank": False}]
+
+
+def runbook_link(alert):
+    """From a panel to the runbook, which is a panel of the last dashboard."""
+    number = RUNBOOKS.index(alert) + 1
+    return {"title": f"Runbook {alert}", "url": f"/d/rollcall-runbooks/?viewPanel={number}"}
+
+
+def steps(thresholds):
+    """`[("green", None), ("red", 1)]`, as Grafana wants it."""
+    return {"mode": "absolute", "steps": [{"color": color, "value": at} for color, at in thresholds]}
+
+
+def draw(panel, number, place):
+    """A panel with numbers in it."""
+    queries = [
+        {"refId": chr(ord("A") + n), "datasource": SOURCE, "expr": expr, "legendFormat": legend or "__auto",
+         "range": True, "instant": False}
+        for n, (expr, legend) in enumerate(panel.queries)
+    ]
+    defaults = {"unit": panel.unit, "min": panel.least, "thresholds": steps(panel.thresholds), "custom": {}}
+    if panel.most is not None:
+        defaults["max"] = panel.most
+    if panel.kind == "stat":
+        del defaults["custom"]
+        options = {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+                   "colorMode": "value", "graphMode": "area", "textMode": "auto"}
+        defaults["color"] = {"mode": "thresholds"}
+    else:
+        options = {"legend": {"displayMode": "table", "placement": "right", "calcs": ["lastNotNull", "max"]},
+                   "tooltip": {"mode": "multi", "sort": "desc"}}
+        has_line = len(panel.thresholds) > 1
+        defaults["custom"] = {
+            "fillOpacity": 20 if panel.stacked else 0, "showPoints": "never",
+            "stacking": {"mode": "normal" if panel.stacked else "none", "group": "A"},
+            "thresholdsStyle": {"mode": "dashed" if has_line else "off"},
+        }
+    return {
+        "id": number, "type": panel.kind, "title": panel.title, "description": panel.text, "datasource": SOURCE,
+        "gridPos": place, "links": [runbook_link(alert) for alert in panel.runbooks], "targets": queries,
+        "fieldConfig": {"defaults": defaults, "overrides": []}, "options": options,
+    }
+
+
+def placed(rows):
+    """Each panel of each row with its number and place: a row's panels share its width."""
+    number, top = 0, 0
+    for row in rows:
+        height = 4 if row[0].kind == "stat" else 8
+        width = COLUMNS // len(row)
+        for column, panel in enumerate(row):
+            number += 1
+            yield draw(panel, number, {"x": column * width, "y": top, "w": width, "h": height})
+        top += height
+
+
+def runbook_panels():
+    """Each runbook as text, so that it is at hand where the alert is seen."""
+    for n, name in enumerate(RUNBOOKS):
+        text = (HERE / "runbooks" / f"{name}.md").read_text()
+        for other, alert in enumerate(RUNBOOKS):
+            text = text.replace(f"]({alert}.md)", f"](/d/rollcall-runbooks/?viewPanel={other + 1})")
+        body = text.split("\n", 2)[2]
+        yield {
+            "id": n + 1, "type": "text", "title": name, "description": f"What to do about the alert {name}.",
+            "gridPos": {"x": n % 2 * 12, "y": n // 2 * 12, "w": 12, "h": 12},
+            "options": {"mode": "markdown", "content": body},
+        }
+
+
+def dashboard(uid, title, text, panels, variables):
+    """A whole dashboard."""
+    return {
+        "uid": f"rollcall-{uid}", "title": f"Rollcall / {title}", "description": text, "tags": ["rollcall"],
+        "schemaVersion": 39, "editable": False, "graphTooltip": 1, "timezone": "browser", "refresh": "30s",
+        "time": {"from": "now-3h", "to": "now"}, "links": LINKS,
+        "templating": {"list": variables}, "annotations": {"list": [STARTS]}, "panels": panels,
+    }
+
+
+def dashboards():
+    """Every file and what belongs in it."""
+    built = [dashboard(uid, title, text, list(placed(rows)), VARIABLES) for uid, title, text, rows in DASHBOARDS]
+    built.append(dashboard("runbooks", "Runbooks", "What each alert means, and what to do.",
+                           list(runbook_panels()), VARIABLES))
+    for one in built:
+        yield HERE / "dashboards" / f"{one['uid']}.json", json.dumps(one, indent=1, ensure_ascii=False) + "\n"
+
+
+def main():
+    wanted = dict(dashboards())
+    unknown = set(HERE.glob("dashboards/*.json")) - set(wanted)
+    differing = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    if sys.argv[1:] == ["--check"]:
+        names = ", ".join(path.name for path in [*unknown, *differing])
+        sys.exit(f"run grafana/build.py and commit: {names} differ from what it writes" if names else 0)
+    for path in unknown:
+        path.unlink()
+    for path in differing:
+        path.write_text(wanted[path])
+
+
+if __name__ == "__main__":
+    main()

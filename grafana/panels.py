@@ -1,0 +1,349 @@
+"""What the dashboards show: each a list of rows of panels. How a panel looks stands in build.py.
+
+A gauge about a partition comes from the one janitor that sweeps it, for a moment from two: the greatest counts, and
+what can be added is added over partitions. Counters and histograms are added over processes.
+"""
+
+from dataclasses import dataclass, field
+
+OURS = 'job=~"$job", instance=~"$instance"'
+GREEN = [("green", None)]
+
+
+@dataclass
+class Panel:
+    """Numbers over time, or the newest of them."""
+
+    title: str
+    unit: str
+    text: str
+    queries: list
+    runbooks: list = field(default_factory=list)
+    thresholds: list = field(default_factory=lambda: GREEN)
+    kind: str = "timeseries"
+    stacked: bool = False
+    least: float = 0
+    most: float | None = None
+
+
+def graph(*args, **more):
+    return Panel(*args, **more)
+
+
+def stat(*args, **more):
+    return Panel(*args, kind="stat", **more)
+
+
+def red_from(at):
+    """Green below, red from there on."""
+    return [("green", None), ("red", at)]
+
+
+def grows_worse(yellow, red):
+    """Green, yellow from the first on, red from the second on."""
+    return [("green", None), ("yellow", yellow), ("red", red)]
+
+
+def sum_by(labels):
+    """`sum`, by these labels if there are any."""
+    return f"sum by ({labels}) " if labels else "sum"
+
+
+def rate(metric, by=""):
+    """A counter's growth per second, added over processes."""
+    return f"{sum_by(by)}(rate({metric}{{{OURS}}}[$__rate_interval]))"
+
+
+def increase(metric, by=""):
+    """A counter's growth over the time shown."""
+    return f"{sum_by(by)}(increase({metric}{{{OURS}}}[$__range]))"
+
+
+def quantile(part, metric, by=""):
+    """The value that this part of the measurements stays below."""
+    labels = ", ".join(label for label in ("le", by) if label)
+    return f"histogram_quantile({part}, sum by ({labels}) (rate({metric}_bucket{{{OURS}}}[$__rate_interval])))"
+
+
+def quantiles(metric):
+    """Three of them."""
+    return [(quantile(part, metric), name) for part, name in ((0.5, "half"), (0.99, "99 %"), (0.999, "99.9 %"))]
+
+
+def worst(metric, by="job, partition", more=""):
+    """A gauge of the sweeping janitor, by partition."""
+    return f'max by ({by}) ({metric}{{{OURS}, partition=~"$partition"{more}}})'
+
+
+def total(metric, by="", more=""):
+    """A gauge of the sweeping janitor, added over partitions."""
+    inner = ", ".join(label for label in ("job", "partition", by) if label)
+    return f"{sum_by(by)}({worst(metric, inner, more)})"
+
+
+def each(metric):
+    """A gauge of each process."""
+    return f"max by (instance) ({metric}{{{OURS}}})"
+
+
+def in_time(window):
+    """The part of the entries that was applied within a second; Prometheus 3 writes the bucket as 1.0."""
+    bucket = f'rollcall_event_age_seconds_bucket{{{OURS}, le=~"1|1\\\\.0"}}'
+    count = f"rollcall_event_age_seconds_count{{{OURS}}}"
+    return f"sum(rate({bucket}[{window}])) / sum(rate({count}[{window}]))"
+
+
+MEMBERS, LIMIT = "rollcall_structure_members", "rollcall_structure_limit_members"
+WAITING = [(f'max({worst("rollcall_oldest_undelivered_seconds")})', "undelivered"),
+           (f'max({worst("rollcall_oldest_pending_seconds")})', "pending")]
+
+OVERVIEW = [
+    [
+        stat("Present", "short", "Presence entries: a user at an address, seen within the presence time.",
+             [(total(MEMBERS, more=', structure="presence"'), "")]),
+        stat("Applied within a second", "percentunit", "Of the entries in the time shown. The objective is 99.9 %.",
+             [(in_time("$__range"), "")], ["RollcallEventsLateFast", "RollcallEventsLateSlow"],
+             [("red", None), ("yellow", 0.999), ("green", 0.9995)], most=1),
+        stat("Longest wait", "s", "Age of the oldest entry that no worker was given, and that a worker has not finished. Nothing "
+             "shown: no janitor measures it.",
+             WAITING, ["RollcallNoProgress", "RollcallBacklogGrows", "RollcallPendingOld"], grows_worse(10, 30)),
+        stat("Live workers", "short", "Consumers that said lately that they live, over all partitions.",
+             [(total("rollcall_consumers", more=', state="live"'), "")], ["RollcallProcessDown"],
+             [("red", None), ("green", 1)]),
+        stat("Dead letters", "short", "Events that became dead letters in the time shown.",
+             [(increase("rollcall_events_rejected_total"), "")], ["RollcallDeadLetters", "RollcallPoison"],
+             grows_worse(1, 1000)),
+        stat("Entries lost", "short", "Entries that were gone before they were applied, in the time shown.",
+             [(increase("rollcall_entries_lost_total"), "")], ["RollcallEntriesLost"], red_from(1)),
+    ],
+    [
+        graph("Event age", "s", "How long after they were added entries had been applied. The line is the objective's second.",
+              quantiles("rollcall_event_age_seconds"), ["RollcallEventsLateFast"], red_from(1)),
+        graph("Burn rate", "short", "Late entries as a multiple of what the objective allows (0.1 %). At 1 the allowance lasts "
+              "exactly its month; the alerts come at 6 and 14.4.",
+              [(f"(1 - {in_time('1h')}) / 0.001", "over an hour"),
+               (f"(1 - {in_time('$__rate_interval')}) / 0.001", "now")],
+              ["RollcallEventsLateFast", "RollcallEventsLateSlow"], grows_worse(6, 14.4)),
+    ],
+    [
+        graph("Events applied", "cps", "Events that took effect, by type.",
+              [(rate("rollcall_events_applied_total", "type"), "{{type}}")], stacked=True),
+        graph("Not applied", "cps", "Events that became dead letters, by reason; entries lost, by cause; operations that "
+              "had expired before they were applied.",
+              [(rate("rollcall_events_rejected_total", "reason"), "{{reason}}"),
+               (rate("rollcall_entries_lost_total", "cause"), "lost: {{cause}}"),
+               (rate("rollcall_operations_late_total"), "late")],
+              ["RollcallDeadLetters", "RollcallEntriesLost"]),
+    ],
+    [
+        graph("Backlog", "short", "Entries that no worker was given yet, and entries given but not finished.",
+              [(total("rollcall_undelivered_entries"), "undelivered"), (total("rollcall_pending_entries"), "pending")],
+              ["RollcallBacklogGrows"], stacked=True),
+        graph("Errors against Redis", "cps", "Failed steps, by kind. Each is tried again.",
+              [(rate("rollcall_redis_errors_total", "kind"), "{{kind}}")], ["RollcallRedisErrors"]),
+    ],
+    [
+        graph("Who and what is there", "short", "Members of the structures of live state. online_this_minute begins anew each minute.",
+              [(total(MEMBERS, "structure", ', structure!~"ended_.+|dead_letters|changes"'), "{{structure}}")]),
+        graph("Changes", "cps", "Transitions recorded by events and sweeps, by kind.",
+              [(rate("rollcall_changes_total", "kind"), "{{kind}}")]),
+    ],
+]
+
+WORKERS = [
+    [
+        graph("Processes", "short", "Processes that answer, by version. More than one version: a rollout is under way.",
+              [(f"count by (version) (rollcall_build_info{{{OURS}}})", "{{version}}")], ["RollcallProcessDown"]),
+        graph("Up for", "s", "Time since each process started. A saw: it starts again and again.",
+              [(f"time() - {each('process_start_time_seconds')}", "{{instance}}")], ["RollcallRestarts"]),
+    ],
+    [
+        graph("Entries acknowledged", "cps", "Entries that each worker applied or wrote off. Workers share them evenly only when busy.",
+              [(rate("rollcall_entries_acknowledged_total", "instance"), "{{instance}}")], ["RollcallNoProgress"]),
+        graph("Entries read", "cps", "Entries given to workers: new, pending (a worker's own again, after an error or a start) or "
+              "claimed (from a worker that is gone); and those tried alone because they were delivered too often.",
+              [(rate("rollcall_entries_read_total", "source"), "{{source}}"),
+               (rate("rollcall_entries_tried_alone_total"), "tried alone")], ["RollcallPendingOld", "RollcallPoison"]),
+        graph("Bytes read", "Bps", "Bytes of the fields of the entries each worker was given.",
+              [(rate("rollcall_read_bytes_total", "instance"), "{{instance}}")]),
+    ],
+    [
+        graph("Apply call", "s", "Time of one apply call with its round trip, of 99 % of the calls of each worker.",
+              [(quantile(0.99, "rollcall_apply_duration_seconds", "instance"), "{{instance}}")],
+              ["RollcallEventsLateFast"], red_from(1)),
+        graph("Decode and fold", "s", "Time to decode and fold the entries of one call, of 99 % of the calls of each worker.",
+              [(quantile(0.99, "rollcall_fold_duration_seconds", "instance"), "{{instance}}")]),
+        graph("Read of new entries", "s", "Time of one read, the wait for the first entry included: long where there is little to do.",
+              [(quantile(0.99, "rollcall_read_duration_seconds", "instance"), "{{instance}}")]),
+    ],
+    [
+        graph("Entries in a call", "short", "Entries applied in one call. Near --batch: the worker is behind.",
+              quantiles("rollcall_batch_entries")),
+        graph("Entries by form", "cps", "How producers write their entries. A packed one holds many events.",
+              [(rate("rollcall_entries_decoded_total", "form"), "{{form}}")], stacked=True),
+        graph("Events decoded", "cps", "Events found in entries, by type; more than were applied where entries are tried again.",
+              [(rate("rollcall_events_decoded_total", "type"), "{{type}}")], stacked=True),
+    ],
+    [
+        graph("Merge operations", "cps", "Operations applied, by projection. A batch is folded to fewer than it has events.",
+              [(rate("rollcall_operations_applied_total", "projection"), "{{projection}}")], stacked=True),
+        graph("Processor", "percentunit", "Of one core, by process.",
+              [(rate("process_cpu_seconds_total", "instance"), "{{instance}}")]),
+        graph("Memory", "bytes", "Resident memory of each process.",
+              [(each("process_resident_memory_bytes"), "{{instance}}")]),
+    ],
+    [
+        graph("Open files", "percentunit", "Open file descriptors as a part of how many the process may have.",
+              [(f"{each('process_open_fds')} / {each('process_max_fds')}", "{{instance}}")], thresholds=red_from(0.8)),
+        graph("Threads and tasks", "short", "Threads of the runtime, and its tasks that have not ended: both stay level.",
+              [(each("rollcall_runtime_workers"), "{{instance}} threads"),
+               (each("rollcall_runtime_alive_tasks"), "{{instance}} tasks")]),
+        graph("Queued tasks", "short", "Tasks that wait for a thread. Above 0 for long: the process has too few processors.",
+              [(each("rollcall_runtime_queued_tasks"), "{{instance}}")]),
+    ],
+]
+
+STREAMS = [
+    [
+        stat("Group missing", "short", "Partitions whose stream or consumer group does not exist.",
+             [(total("rollcall_group_missing"), "")], ["RollcallGroupMissing"], red_from(1)),
+        stat("Count trusted", "bool_yes_no", "Whether the number of undelivered entries is certain everywhere; after "
+             "deletions it can be wrong. Then go by the age.",
+             [(f'min({worst("rollcall_undelivered_trusted")})', "")], thresholds=[("yellow", None), ("green", 1)]),
+        stat("Clock ahead", "s", "How far the newest entry's id is ahead of the server's clock, at worst.",
+             [(f'max({worst("rollcall_stream_clock_ahead_seconds")})', "")], ["RollcallStreamClockAhead"],
+             grows_worse(1, 10)),
+        stat("Dead consumers", "short", "Consumers that are silent; each stays until its entries are claimed.",
+             [(total("rollcall_consumers", more=', state="dead"'), "")], ["RollcallPendingOld"], grows_worse(1, 100)),
+    ],
+    [
+        graph("Age of the oldest undelivered entry", "s", "It grows: workers fall behind. Measured by the server's clock.",
+              [(worst("rollcall_oldest_undelivered_seconds"), "{{job}} partition {{partition}}")],
+              ["RollcallBacklogGrows", "RollcallNoProgress"], grows_worse(10, 30)),
+        graph("Age of the oldest pending entry", "s", "Given to a worker and not finished. After 30 s another one claims it.",
+              [(worst("rollcall_oldest_pending_seconds"), "{{job}} partition {{partition}}")], ["RollcallPendingOld"],
+              grows_worse(30, 120)),
+    ],
+    [
+        graph("Undelivered entries", "short", "Entries that no worker was given yet, as the server counts them; missing while "
+              "it does not know.",
+              [(worst("rollcall_undelivered_entries"), "{{job}} partition {{partition}}")], ["RollcallBacklogGrows"]),
+        graph("Pending entries", "short", "Entries given to a worker and not finished.",
+              [(worst("rollcall_pending_entries"), "{{job}} partition {{partition}}")], ["RollcallPendingOld"]),
+        graph("Entries in the stream", "short", "Finished ones included, which stay for --keep.",
+              [(worst("rollcall_stream_entries"), "{{job}} partition {{partition}}")], ["RollcallTrimBlocked"]),
+    ],
+    [
+        graph("Read and acknowledged", "cps", "New entries given to workers, and entries finished. Level with each other, or the backlog grows.",
+              [(rate("rollcall_entries_read_total", "source"), "read: {{source}}"),
+               (rate("rollcall_entries_acknowledged_total"), "acknowledged")], ["RollcallNoProgress"]),
+        graph("Consumers", "short", "Live and dead consumers of each partition.",
+              [(worst("rollcall_consumers", "job, partition, state"), "{{job}} partition {{partition}} {{state}}")],
+              ["RollcallProcessDown"]),
+    ],
+    [
+        graph("Dead letters", "cps", "By reason.", [(rate("rollcall_events_rejected_total", "reason"), "{{reason}}")],
+              ["RollcallDeadLetters", "RollcallPoison"], stacked=True),
+        graph("Dropped by their caps", "cps", "Dead letters and changes that were dropped for newer ones. Of changes that is normal.",
+              [(rate("rollcall_dead_letters_dropped_total"), "dead letters"),
+               (rate("rollcall_changes_dropped_total"), "changes")], ["RollcallLimitReached"]),
+        graph("Times that do not fit", "cps", "Events whose own time was cut to the allowed skew (a producer's clock is ahead), and "
+              "operations that had expired when they were applied.",
+              [(rate("rollcall_events_from_future_total"), "from the future"),
+               (rate("rollcall_operations_late_total"), "late")], ["RollcallStreamClockAhead"]),
+    ],
+]
+
+JANITOR = [
+    [
+        stat("Last round", "s", "Time since a janitor last finished a round of sweeps, at worst over partitions.",
+             [(f'max(time() - {worst("rollcall_sweep_last_success_timestamp_seconds")})', "")],
+             ["RollcallJanitorNotRunning"], grows_worse(30, 120)),
+        stat("Trimming blocked", "short", "Partitions and kinds of groups that keep the stream from being trimmed.",
+             [(f'sum({worst("rollcall_trim_blocked", "job, partition, by")})', "")], ["RollcallTrimBlocked"],
+             grows_worse(1, 2)),
+        stat("Horizon used", "percentunit", "Age of the oldest unfinished entry as a part of the horizon, at worst. At 100 % an "
+             "ended session or token may come back.",
+             [(f'max({worst("rollcall_horizon_used_ratio")})', "")], ["RollcallHorizonNear"], grows_worse(0.25, 0.5)),
+        stat("Unfinished sweeps", "short", "Sweeps whose last round left something to take because its time was up.",
+             [(f'sum({worst("rollcall_sweep_unfinished", "job, partition, sweep")})', "")], thresholds=grows_worse(1, 4)),
+    ],
+    [
+        graph("Used of the caps", "percentunit", "Members of each structure as a part of its cap. The changes stay at 100 %.",
+              [(f'{worst(MEMBERS, "job, partition, structure")} / {worst(LIMIT, "job, partition, structure")}',
+                "{{structure}} of {{job}} partition {{partition}}")], ["RollcallLimitReached"], grows_worse(0.9, 1)),
+        graph("Members", "short", "Members of each structure, over all partitions.",
+              [(total(MEMBERS, "structure"), "{{structure}}")]),
+    ],
+    [
+        graph("Taken away", "cps", "What janitors took away, by sweep.",
+              [(rate("rollcall_sweep_removed_total", "sweep"), "{{sweep}}")], stacked=True),
+        graph("Left over", "short", "Sweeps that left something because their time was up. For long: the janitor does not keep up.",
+              [(worst("rollcall_sweep_unfinished", "job, partition, sweep"), "{{sweep}} of {{job}} partition {{partition}}")],
+              stacked=True),
+    ],
+    [
+        graph("Round", "s", "Time of a round of sweeps over all structures of a partition.",
+              quantiles("rollcall_sweep_round_duration_seconds"), ["RollcallJanitorNotRunning"], red_from(60)),
+        graph("Sweep call", "s", "Time of one sweep call with its round trip. Redis serves nobody else meanwhile.",
+              quantiles("rollcall_sweep_duration_seconds"), thresholds=red_from(0.1)),
+        graph("Horizon", "percentunit", "Age of the oldest unfinished entry as a part of the horizon.",
+              [(worst("rollcall_horizon_used_ratio"), "{{job}} partition {{partition}}")], ["RollcallHorizonNear"],
+              grows_worse(0.25, 0.5)),
+    ],
+    [
+        graph("Time since the last round", "s", "By partition, of the janitor that finished one last.",
+              [(f'time() - {worst("rollcall_sweep_last_success_timestamp_seconds")}', "{{job}} partition {{partition}}")],
+              ["RollcallJanitorNotRunning"], grows_worse(30, 120)),
+        graph("Trimming blocked", "bool_yes_no", "Which groups keep entries older than --keep from being trimmed.",
+              [(worst("rollcall_trim_blocked", "job, partition, by"), "{{by}} in {{job}} partition {{partition}}")],
+              ["RollcallTrimBlocked"]),
+    ],
+]
+
+REDIS = [
+    [
+        stat("Eviction policy wrong", "short", "Partitions whose server may evict the stream and the state.",
+             [(total("rollcall_redis_eviction_policy_fault"), "")], ["RollcallEvictionPolicyWrong"], red_from(1)),
+        stat("Keys evicted", "short", "Since the servers started. Each may be the stream, the group, or state.",
+             [(total("rollcall_redis_evicted_keys"), "")], ["RollcallEvictionPolicyWrong"], red_from(1)),
+        stat("Memory used", "percentunit", "Of maxmemory, at worst. Nothing shown: no maxmemory is set.",
+             [(f'max({worst("rollcall_redis_used_memory_bytes")} / ({worst("rollcall_redis_maxmemory_bytes")} > 0))', "")],
+             ["RollcallRedisMemoryFull"], grows_worse(0.75, 0.9)),
+        stat("Writes go to a primary", "bool_yes_no", "Whether every partition's server is a primary.",
+             [(f'min({worst("rollcall_redis_primary")})', "")], ["RollcallRedisErrors"],
+             [("red", None), ("green", 1)]),
+    ],
+    [
+        graph("Memory", "bytes", "Used, and the most that may be used (0: nothing is set).",
+              [(worst("rollcall_redis_used_memory_bytes"), "used, {{job}} partition {{partition}}"),
+               (worst("rollcall_redis_maxmemory_bytes"), "maxmemory, {{job}} partition {{partition}}")],
+              ["RollcallRedisMemoryFull"]),
+        graph("Replication", "short", "Replicas connected to each partition's server, and whether a server that is a replica is "
+              "connected to its primary (1 on a primary).",
+              [(worst("rollcall_redis_connected_replicas"), "replicas, {{job}} partition {{partition}}"),
+               (worst("rollcall_redis_replication_link_up"), "link up, {{job}} partition {{partition}}")],
+              ["RollcallRedisErrors"]),
+    ],
+    [
+        graph("Round trips", "cps", "Calls that belong to the regular work, by stage.",
+              [(rate("rollcall_redis_round_trips_total", "stage"), "{{stage}}")], stacked=True),
+        graph("Calls", "s", "Time of apply and sweep calls with their round trip: 99 % stay below.",
+              [(quantile(0.99, "rollcall_apply_duration_seconds"), "apply"),
+               (quantile(0.99, "rollcall_sweep_duration_seconds"), "sweep")], thresholds=red_from(1)),
+    ],
+    [
+        graph("Errors", "cps", "Failed steps against the server, by kind.",
+              [(rate("rollcall_redis_errors_total", "kind"), "{{kind}}")], ["RollcallRedisErrors"], stacked=True),
+        graph("Connections", "cps", "Times a loop connected and began, by role; each beyond the first is a reconnect.",
+              [(rate("rollcall_redis_connects_total", "role"), "{{role}}")], ["RollcallRedisErrors"]),
+    ],
+]
+
+DASHBOARDS = [
+    ("overview", "Overview", "Is Rollcall working, and is it in time?", OVERVIEW),
+    ("workers", "Workers", "What does each process do, and what does it cost?", WORKERS),
+    ("streams", "Streams and backlog", "What waits, for how long, and what was not applied?", STREAMS),
+    ("janitor", "Janitor and limits", "Is what is stale taken away, and how full is everything?", JANITOR),
+    ("redis", "Redis for Rollcall", "Is the server fit, and how does Rollcall use it?", REDIS),
+]
