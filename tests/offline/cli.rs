@@ -36,7 +36,7 @@ fn stderr(output: &Output) -> String {
 }
 
 /// Every command, as the words that lead to it; found by reading the help.
-fn commands() -> Vec<Vec<String>> {
+pub(crate) fn commands() -> Vec<Vec<String>> {
     let mut waiting = vec![Vec::new()];
     let mut found = Vec::new();
     while let Some(path) = waiting.pop() {
@@ -53,7 +53,7 @@ fn commands() -> Vec<Vec<String>> {
     found
 }
 
-fn help(path: &[String]) -> String {
+pub(crate) fn help(path: &[String]) -> String {
     let args: Vec<&str> = path.iter().map(String::as_str).chain(["--help"]).collect();
     let output = rollcall(&args);
     assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));

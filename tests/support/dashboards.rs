@@ -1,0 +1,61 @@
+//! The dashboards in `grafana/`, as far as tests ask for them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+/// A dashboard and the name of its file without the ending.
+pub struct Dashboard {
+    pub name: String,
+    pub json: Value,
+}
+
+/// A file or folder in `grafana/`.
+pub fn path(below: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("grafana").join(below)
+}
+
+/// The text of a file in `grafana/`.
+pub fn text(below: &str) -> String {
+    fs::read_to_string(path(below)).unwrap()
+}
+
+/// The names of a folder's files that end so, without the ending.
+pub fn names(folder: &str, ending: &str) -> Vec<String> {
+    let files = fs::read_dir(path(folder)).unwrap().map(|file| file.unwrap().file_name());
+    let name = |file: std::ffi::OsString| Some(file.to_str()?.strip_suffix(ending)?.to_owned());
+    let mut names: Vec<_> = files.filter_map(name).collect();
+    names.sort();
+    names
+}
+
+/// All dashboards.
+pub fn all() -> Vec<Dashboard> {
+    let read = |name: String| {
+        let json = serde_json::from_str(&text(&format!("dashboards/{name}.json"))).unwrap();
+        Dashboard { name, json }
+    };
+    names("dashboards", ".json").into_iter().map(read).collect()
+}
+
+impl Dashboard {
+    pub fn panels(&self) -> &[Value] {
+        self.json["panels"].as_array().unwrap()
+    }
+
+    /// The expressions of its panels, each with the panel's title.
+    pub fn expressions(&self) -> Vec<(&str, &str)> {
+        self.panels().iter().flat_map(expressions).collect()
+    }
+}
+
+fn expressions(panel: &Value) -> impl Iterator<Item = (&str, &str)> {
+    let targets = panel["targets"].as_array().map_or(&[][..], Vec::as_slice);
+    targets.iter().map(|target| (text_of(panel, "title"), text_of(target, "expr")))
+}
+
+/// A member that is text.
+pub fn text_of<'a>(value: &'a Value, member: &str) -> &'a str {
+    value[member].as_str().unwrap_or_else(|| panic!("no {member} in {value}"))
+}
