@@ -4,8 +4,11 @@
 mod acl;
 mod chaos;
 mod crash;
+#[path = "../support/dashboards.rs"]
+mod dashboards;
 mod doctor;
 mod failover;
+mod grafana;
 mod harness;
 mod hostile;
 mod janitor;

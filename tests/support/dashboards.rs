@@ -55,7 +55,25 @@ fn expressions(panel: &Value) -> impl Iterator<Item = (&str, &str)> {
     targets.iter().map(|target| (text_of(panel, "title"), text_of(target, "expr")))
 }
 
-/// A member that is text.
-pub fn text_of<'a>(value: &'a Value, member: &str) -> &'a str {
-    value[member].as_str().unwrap_or_else(|| panic!("no {member} in {value}"))
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == ':'
+}
+
+/// The metrics that an expression names, with what they are selected by; and what stands before each.
+pub fn selectors(expression: &str) -> Vec<(&str, &str)> {
+    let starts = expression.match_indices(|c: char| c.is_ascii_lowercase()).map(|(start, _)| start);
+    let selector = |start| {
+        let (before, rest) = expression.split_at(start);
+        let name = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+        let ours = rest.starts_with("rollcall_") || rest.starts_with("process_");
+        let braces = rest[name..].starts_with('{').then(|| rest.find('}')).flatten();
+        let end = braces.map_or(name, |brace| brace + 1);
+        (ours && !before.ends_with(is_word)).then(|| (before, &rest[..end]))
+    };
+    starts.filter_map(selector).collect()
+}
+
+/// A member, or an element, that is text.
+pub fn text_of<I: serde_json::value::Index>(value: &Value, member: I) -> &str {
+    value[member].as_str().unwrap_or_else(|| panic!("no such text in {value}"))
 }

@@ -1,5 +1,6 @@
 //! As much of PromQL as it takes to know which metrics and labels an expression names.
 
+use crate::dashboards::selectors;
 use rollcall::telemetry::metrics::{INVENTORY, Kind, Metric};
 
 /// Labels that the scrape adds, or the kind of a metric.
@@ -14,26 +15,15 @@ pub(super) struct Use<'a> {
     pub(super) matchers: Vec<Matcher<'a>>,
 }
 
-fn is_word(c: char) -> bool {
-    c.is_ascii_alphanumeric() || c == '_' || c == ':'
-}
-
 /// The metrics that an expression names; an error names one that does not exist.
 pub(super) fn uses(expression: &str) -> Result<Vec<Use<'_>>, String> {
-    let mut found = Vec::new();
-    for (start, _) in expression.match_indices(|c: char| c.is_ascii_lowercase()) {
-        let (before, rest) = expression.split_at(start);
-        let (name, after) = rest.split_at(rest.find(|c| !is_word(c)).unwrap_or(rest.len()));
-        let ours = name.starts_with("rollcall_") || name.starts_with("process_");
-        if before.ends_with(is_word) || !ours {
-            continue;
-        }
-        let metric = known(name).ok_or_else(|| format!("there is no metric {name}"))?;
-        let inside = after.strip_prefix('{').and_then(|rest| rest.split_once('}'));
-        let matchers = inside.map_or(Ok(Vec::new()), |(inside, _)| matchers(inside))?;
-        found.push(Use { metric, before, matchers });
-    }
-    Ok(found)
+    selectors(expression).into_iter().map(|(before, named)| use_of(before, named)).collect()
+}
+
+fn use_of<'a>(before: &'a str, selector: &'a str) -> Result<Use<'a>, String> {
+    let (name, inside) = selector.split_once('{').unwrap_or((selector, "}"));
+    let metric = known(name).ok_or_else(|| format!("there is no metric {name}"))?;
+    Ok(Use { metric, before, matchers: matchers(inside.trim_end_matches('}'))? })
 }
 
 /// A metric by its name, or by that of one of a histogram's series.
@@ -51,7 +41,7 @@ type Matcher<'a> = (&'a str, &'a str, &'a str);
 
 fn matchers(inside: &str) -> Result<Vec<Matcher<'_>>, String> {
     let read = |text| matcher(text).ok_or_else(|| format!("not understood: {text}"));
-    inside.split(',').map(str::trim).map(read).collect()
+    inside.split(',').map(str::trim).filter(|text| !text.is_empty()).map(read).collect()
 }
 
 fn matcher(text: &str) -> Option<Matcher<'_>> {
