@@ -90,7 +90,7 @@ def in_time(window):
     """The part of the entries that was applied within a second; Prometheus 3 writes the bucket as 1.0."""
     bucket = f'rollcall_event_age_seconds_bucket{{{OURS}, le=~"1|1\\\\.0"}}'
     count = f"rollcall_event_age_seconds_count{{{OURS}}}"
-    return f"sum(rate({bucket}[{window}])) / sum(rate({count}[{window}]))"
+    return f"sum(increase({bucket}[{window}])) / sum(increase({count}[{window}]))"
 
 
 MEMBERS, LIMIT = "rollcall_structure_members", "rollcall_structure_limit_members"

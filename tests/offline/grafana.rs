@@ -138,7 +138,12 @@ fn target_faults(expression: &str, legend: &str) -> Vec<String> {
         faults.extend(missing.map(|label| format!("{} ignores ${label}", one.metric.name)));
     }
     let windows = expression.split('[').skip(1).filter_map(|rest| rest.split(']').next());
-    let odd = windows.filter(|window| !["$__rate_interval", "$__range", "1h"].contains(window));
+    let is_rate = expression.contains("rate(");
+    let usual = |window: &&str| match *window {
+        "$__rate_interval" => true,
+        window => !is_rate && ["$__range", "1h"].contains(&window),
+    };
+    let odd = windows.filter(|window| !usual(window));
     faults.extend(odd.map(|window| format!("looks back over {window}")));
     let labels = grouped_by(expression);
     let named = legend.split("{{").skip(1).filter_map(|rest| rest.split("}}").next());

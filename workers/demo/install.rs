@@ -10,6 +10,7 @@ use tokio::process::Command;
 
 const SCRIPT: &str = include_str!("install.sh");
 const POLICY: &str = "/usr/sbin/policy-rc.d";
+const PACKAGE: &str = "redis-server";
 
 /// The server binary to use. Where nobody named one and none is found, the package is installed if
 /// this is a Debian and we are root or have `sudo`; what happens is said on standard error.
@@ -52,7 +53,7 @@ fn installer() -> Option<Command> {
         sudo.arg("sh");
         sudo
     };
-    command.args(["-c", SCRIPT, "rollcall-install", POLICY]);
+    command.args(["-c", SCRIPT, "rollcall-install", POLICY, PACKAGE]);
     Some(command)
 }
 
@@ -77,7 +78,7 @@ mod tests {
         fs::set_permissions(folder.join("apt-get"), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(folder.join("update-rc.d"), "#!/bin/sh\n").unwrap();
         let mut shell = std::process::Command::new("sh");
-        shell.args(["-c", SCRIPT, "x"]).arg(folder.join("policy"));
+        shell.args(["-c", SCRIPT, "x"]).arg(folder.join("policy")).arg(PACKAGE);
         shell.env("PATH", format!("{}:/usr/bin:/bin", folder.display())).output().unwrap()
     }
 

@@ -1,9 +1,11 @@
-# Installs Debian's redis-server without letting its service start, now or at boot.
+# Installs one of Debian's packages without letting its service start, now or at boot.
 # $1 is the policy file that maintainer scripts ask (RUNLEVEL=1 no longer keeps a service from
 # starting). One that is there already stays as it is, and must forbid the start by itself.
+# $2 is the package; its service has the same name.
 set -eu
 exec 1>&2
 policy=$1
+package=$2
 mark='made by rollcall demo, which removes it'
 if [ ! -e "$policy" ] && [ ! -L "$policy" ] || grep -qs "$mark" "$policy"; then
     trap 'rm -f -- "$policy"' EXIT
@@ -12,16 +14,16 @@ if [ ! -e "$policy" ] && [ ! -L "$policy" ] || grep -qs "$mark" "$policy"; then
     chmod 755 "$policy"
 elif [ -x "$policy" ]; then
     answer=0
-    "$policy" redis-server.service start > /dev/null 2>&1 || answer=$?
+    "$policy" "$package.service" start > /dev/null 2>&1 || answer=$?
     if [ "$answer" -ne 101 ]; then
-        echo "$policy would let the packaged service start; install redis-server yourself"
+        echo "$policy would let the packaged service start; install $package yourself"
         exit 1
     fi
 else
-    echo "$policy is in the way and not executable; install redis-server yourself"
+    echo "$policy is in the way and not executable; install $package yourself"
     exit 1
 fi
 export DEBIAN_FRONTEND=noninteractive
-install() { apt-get install -y -qq --no-install-recommends redis-server; }
+install() { apt-get install -y -qq --no-install-recommends "$package"; }
 install || { apt-get update -qq && install; }
-update-rc.d redis-server disable > /dev/null 2>&1 || true
+update-rc.d "$package" disable > /dev/null 2>&1 || true

@@ -1,0 +1,340 @@
+#!/usr/bin/env python3
+"""Makes every alert fire once by the fault it is for, against real servers, workers and a real Prometheus:
+
+    cargo build && grafana/rules/tests/fire.py [ALERT …]
+
+Prints a table: how long after the fault each alert fired. Each `for:` is cut to two seconds and Prometheus looks every
+second; all other times are those of the rules, so that the whole takes some minutes. It needs redis-server, redis-cli
+and prometheus in PATH, and leaves nothing behind. Exits with 1 if an alert did not fire.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+ROLLCALL = os.environ.get("ROLLCALL", str(ROOT / "target/debug/rollcall"))
+AT_ONCE = 4
+GIVE_UP = 300
+STREAM, GROUP = "rollcall:events", "rollcall"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Bed:
+    """A server, a Prometheus, and processes of Rollcall that can be started, stopped and killed."""
+
+    def __init__(self):
+        self.folder = tempfile.mkdtemp(prefix="rollcall-fire-")
+        self.running = []
+        self.redis_port, self.port = free_port(), free_port()
+        self.ports = {"worker": free_port(), "janitor": free_port()}
+        self.redis = self.spawn("redis-server", "--port", str(self.redis_port), "--save", "", "--dir", self.folder)
+        self.wait("Redis answers", lambda: self.cli("PING") == "PONG")
+        rules = (ROOT / "grafana/rules/rollcall.yml").read_text()
+        self.write("rules.yml", re.sub(r"for: \w+", "for: 2s", rules))
+        targets = [f"127.0.0.1:{port}" for port in self.ports.values()]
+        self.write("prometheus.yml", json.dumps({
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": [f"{self.folder}/rules.yml"],
+            "scrape_configs": [{"job_name": "rollcall", "static_configs": [{"targets": targets}]}],
+        }))
+        self.spawn("prometheus", "--config.file", f"{self.folder}/prometheus.yml", "--storage.tsdb.path",
+                   f"{self.folder}/data", "--web.listen-address", f"127.0.0.1:{self.port}")
+
+    def write(self, name, text):
+        Path(self.folder, name).write_text(text)
+
+    def spawn(self, *command, **env):
+        log = open(f"{self.folder}/{len(self.running)}.log", "wb")
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **env})
+        self.running.append(process)
+        return process
+
+    def role(self, role, *flags, **env):
+        """A worker or janitor that is scraped, always at the same address."""
+        url, http = f"redis://127.0.0.1:{self.redis_port}", f"127.0.0.1:{self.ports[role]}"
+        process = self.spawn(ROLLCALL, role, "--redis-url", url, "--http", http, *flags, **env)
+        if not env:
+            self.wait(f"the {role} is scraped", lambda: self.up(role))
+        if role == "janitor":
+            self.wait("it surveys", lambda: self.ask("rollcall_stream_entries"))
+        return process
+
+    def both(self, *janitor_flags):
+        self.role("janitor", *janitor_flags)
+        return self.role("worker")
+
+    def load(self):
+        url = f"redis://127.0.0.1:{self.redis_port}"
+        return self.spawn(ROLLCALL, "load", "--redis-url", url, "--rate", "100", "--seed", "7")
+
+    def cli(self, *words):
+        command = ["redis-cli", "-p", str(self.redis_port), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    def add(self, *fields, at="*"):
+        return self.cli("XADD", STREAM, at, *(fields or ("type", "heartbeat", "user", "u")))
+
+    def deliver_to_a_ghost(self):
+        """A consumer that took entries and is gone."""
+        self.cli("XGROUP", "CREATE", STREAM, GROUP, "0", "MKSTREAM")
+        self.cli("XREADGROUP", "GROUP", GROUP, "ghost", "COUNT", "10", "STREAMS", STREAM, ">")
+
+    def ask(self, query):
+        url = f"http://127.0.0.1:{self.port}/api/v1/query?query={urllib.request.quote(query)}"
+        try:
+            with urllib.request.urlopen(url, timeout=10) as reply:
+                return json.load(reply)["data"]["result"]
+        except OSError:
+            return []
+
+    def up(self, role):
+        return bool(self.ask(f'up{{instance="127.0.0.1:{self.ports[role]}"}} == 1'))
+
+    def fires(self, alert):
+        return bool(self.ask(f'ALERTS{{alertname="{alert}",alertstate="firing"}}'))
+
+    def is_calm(self, alerts):
+        """Whether none of these alerts fires, or is about to."""
+        return not self.ask(f'ALERTS{{alertname=~"{"|".join(alerts)}"}}')
+
+    def wait(self, what, done, patience=60):
+        start = time.monotonic()
+        while not done():
+            if time.monotonic() - start > patience:
+                raise TimeoutError(f"not within {patience} s: {what}")
+            time.sleep(0.2)
+
+    def close(self):
+        for process in self.running:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+            process.wait()
+        shutil.rmtree(self.folder)
+
+
+def kill(process):
+    process.kill()
+    process.wait()
+
+
+# ---- The faults. Each says what it is for; what stands before the `yield` is there in health. ----
+
+
+def worker_stands_still(bed):
+    """a worker stands still for 5 s under 100 events a second"""
+    worker = bed.both()
+    bed.load()
+    time.sleep(5)
+    yield
+    worker.send_signal(signal.SIGSTOP)
+    time.sleep(5)
+    worker.send_signal(signal.SIGCONT)
+
+
+def worker_is_killed(bed):
+    """the only worker is killed under 100 events a second"""
+    worker = bed.both()
+    bed.load()
+    time.sleep(5)
+    yield
+    kill(worker)
+
+
+def nobody_claims(bed):
+    """a consumer took entries and is gone, and no worker runs"""
+    bed.role("janitor")
+    yield
+    bed.add()
+    bed.deliver_to_a_ghost()
+
+
+def server_is_flushed(bed):
+    """FLUSHALL while no worker runs"""
+    worker = bed.both()
+    yield
+    kill(worker)
+    bed.cli("FLUSHALL")
+
+
+def somebody_trims(bed):
+    """XTRIM MAXLEN 0 while entries are pending"""
+    worker = bed.role("worker", "--claim-idle", "1s")
+    yield
+    worker.send_signal(signal.SIGSTOP)
+    for _ in range(5):
+        bed.add()
+    bed.deliver_to_a_ghost()
+    bed.cli("XTRIM", STREAM, "MAXLEN", "0")
+    worker.send_signal(signal.SIGCONT)
+
+
+def id_from_the_future(bed):
+    """XADD with an id an hour ahead"""
+    bed.both()
+    yield
+    bed.add(at=f"{int(time.time() + 3600) * 1000}-0")
+
+
+def producer_sends_nonsense(bed):
+    """XADD of an event of unknown type"""
+    bed.both()
+    yield
+    bed.add("type", "nonsense")
+
+
+def entry_kills_workers(bed):
+    """four workers in a row die on one entry (a failpoint of debug builds)"""
+    bed.role("janitor")
+    kill(bed.role("worker"))
+    yield
+    bed.add()
+    flags = ("--max-deliveries", "2", "--claim-idle", "1s")
+    for _ in range(4):
+        bed.role("worker", *flags, ROLLCALL_TEST_FAILPOINT="after-fold:1").wait()
+    bed.role("worker", *flags)
+
+
+def worker_is_killed_again_and_again(bed):
+    """a worker is killed and started three times"""
+    worker = bed.both()
+    yield
+    for _ in range(3):
+        kill(worker)
+        bed.wait("it is missed", lambda: not bed.up("worker"))
+        worker = bed.role("worker")
+
+
+def server_is_away(bed):
+    """the server is stopped"""
+    bed.both()
+    yield
+    bed.redis.terminate()
+
+
+def janitor_is_killed(bed):
+    """the only janitor is killed"""
+    bed.role("worker")
+    janitor = bed.role("janitor")
+    bed.wait("it sweeps", lambda: bed.ask("rollcall_sweep_last_success_timestamp_seconds"))
+    yield
+    kill(janitor)
+
+
+def group_is_abandoned(bed):
+    """a consumer group that nobody reads, with --keep 1s"""
+    bed.both("--keep", "1s")
+    yield
+    bed.cli("XGROUP", "CREATE", STREAM, "abandoned", "0", "MKSTREAM")
+    bed.add()
+
+
+def horizon_is_short(bed):
+    """an entry that nobody finishes, with --horizon 20s"""
+    bed.role("janitor", "--keep", "1s", "--horizon", "20s")
+    yield
+    bed.add()
+    bed.deliver_to_a_ghost()
+
+
+def letters_reach_their_cap(bed):
+    """ten bad events, with --dead-cap 5"""
+    bed.role("janitor", "--dead-cap", "5")
+    bed.role("worker", "--dead-cap", "5")
+    yield
+    for _ in range(10):
+        bed.add("type", "nonsense")
+
+
+def memory_is_short(bed):
+    """maxmemory is set 5 % above what is used"""
+    bed.both()
+    yield
+    used = int(re.search(r"used_memory:(\d+)", bed.cli("INFO", "memory"))[1])
+    bed.cli("CONFIG", "SET", "maxmemory", str(int(used * 1.05)))
+
+
+def policy_is_changed(bed):
+    """CONFIG SET maxmemory-policy allkeys-lru"""
+    bed.both()
+    yield
+    bed.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+
+
+FAULTS = {
+    worker_stands_still: ["RollcallEventsLateFast", "RollcallEventsLateSlow"],
+    worker_is_killed: ["RollcallProcessDown", "RollcallBacklogGrows", "RollcallNoProgress"],
+    nobody_claims: ["RollcallPendingOld"],
+    janitor_is_killed: ["RollcallJanitorNotRunning"],
+    server_is_flushed: ["RollcallGroupMissing"],
+    somebody_trims: ["RollcallEntriesLost"],
+    id_from_the_future: ["RollcallStreamClockAhead"],
+    producer_sends_nonsense: ["RollcallDeadLetters"],
+    entry_kills_workers: ["RollcallPoison"],
+    worker_is_killed_again_and_again: ["RollcallRestarts"],
+    server_is_away: ["RollcallRedisErrors"],
+    group_is_abandoned: ["RollcallTrimBlocked"],
+    horizon_is_short: ["RollcallHorizonNear"],
+    letters_reach_their_cap: ["RollcallLimitReached"],
+    memory_is_short: ["RollcallRedisMemoryFull"],
+    policy_is_changed: ["RollcallEvictionPolicyWrong"],
+}
+
+
+def try_fault(fault, alerts):
+    """How long each alert took, in seconds; None for one that did not fire."""
+    bed = Bed()
+    try:
+        steps = fault(bed)
+        next(steps)
+        # Long enough for what is scraped now to be judged.
+        time.sleep(3)
+        bed.wait(f"no alert before the fault: {fault.__doc__}", lambda: bed.is_calm(alerts))
+        start, fired = time.monotonic(), dict.fromkeys(alerts)
+        making = threading.Thread(target=lambda: next(steps, None))
+        making.start()
+        while None in fired.values() and time.monotonic() - start < GIVE_UP:
+            for alert in [alert for alert, took in fired.items() if took is None]:
+                if bed.fires(alert):
+                    fired[alert] = time.monotonic() - start
+            time.sleep(0.5)
+        making.join()
+        return fired
+    finally:
+        bed.close()
+
+
+def main():
+    wanted = set(sys.argv[1:])
+    chosen = {fault: alerts for fault, alerts in FAULTS.items() if not wanted or wanted & set(alerts)}
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        tries = {fault: pool.submit(try_fault, fault, alerts) for fault, alerts in chosen.items()}
+    print("| alert | made to fire by | after |\n|---|---|---|")
+    silent = 0
+    for fault, result in tries.items():
+        for alert, took in result.result().items():
+            silent += took is None
+            print(f"| {alert} | {fault.__doc__} | {'never' if took is None else f'{took:.0f} s'} |")
+    sys.exit(1 if silent else 0)
+
+
+if __name__ == "__main__":
+    main()
