@@ -55,33 +55,42 @@ def steps(thresholds):
     return {"mode": "absolute", "steps": [{"color": color, "value": at} for color, at in thresholds]}
 
 
+def target(n, expr, legend):
+    """A query of a panel. What sums up the whole time shown is asked once, everything else for each point."""
+    once = "$__range" in expr
+    return {"refId": "ABCDEFGH"[n], "datasource": SOURCE, "expr": expr, "legendFormat": legend or "__auto",
+            "range": not once, "instant": once}
+
+
+def look_of_stat():
+    """The newest number, coloured by its thresholds."""
+    options = {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+               "colorMode": "value", "graphMode": "area", "textMode": "auto"}
+    return options, {"color": {"mode": "thresholds"}}
+
+
+def look_of_graph(panel):
+    """Lines, or areas on each other; thresholds dashed."""
+    options = {"legend": {"displayMode": "table", "placement": "right", "calcs": ["lastNotNull", "max"]},
+               "tooltip": {"mode": "multi", "sort": "desc"}}
+    has_threshold = len(panel.thresholds) > 1
+    return options, {"custom": {
+        "fillOpacity": 20 if panel.stacked else 0, "showPoints": "never",
+        "stacking": {"mode": "normal" if panel.stacked else "none", "group": "A"},
+        "thresholdsStyle": {"mode": "dashed" if has_threshold else "off"},
+    }}
+
+
 def draw(panel, number, place):
     """A panel with numbers in it."""
-    queries = [
-        {"refId": chr(ord("A") + n), "datasource": SOURCE, "expr": expr, "legendFormat": legend or "__auto",
-         "range": True, "instant": False}
-        for n, (expr, legend) in enumerate(panel.queries)
-    ]
-    defaults = {"unit": panel.unit, "min": panel.least, "thresholds": steps(panel.thresholds), "custom": {}}
+    options, look = look_of_stat() if panel.kind == "stat" else look_of_graph(panel)
+    defaults = {"unit": panel.unit, "min": 0, "thresholds": steps(panel.thresholds), **look}
     if panel.most is not None:
         defaults["max"] = panel.most
-    if panel.kind == "stat":
-        del defaults["custom"]
-        options = {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
-                   "colorMode": "value", "graphMode": "area", "textMode": "auto"}
-        defaults["color"] = {"mode": "thresholds"}
-    else:
-        options = {"legend": {"displayMode": "table", "placement": "right", "calcs": ["lastNotNull", "max"]},
-                   "tooltip": {"mode": "multi", "sort": "desc"}}
-        has_line = len(panel.thresholds) > 1
-        defaults["custom"] = {
-            "fillOpacity": 20 if panel.stacked else 0, "showPoints": "never",
-            "stacking": {"mode": "normal" if panel.stacked else "none", "group": "A"},
-            "thresholdsStyle": {"mode": "dashed" if has_line else "off"},
-        }
     return {
         "id": number, "type": panel.kind, "title": panel.title, "description": panel.text, "datasource": SOURCE,
-        "gridPos": place, "links": [runbook_link(alert) for alert in panel.runbooks], "targets": queries,
+        "gridPos": place, "links": [runbook_link(alert) for alert in panel.runbooks],
+        "targets": [target(n, *query) for n, query in enumerate(panel.queries)],
         "fieldConfig": {"defaults": defaults, "overrides": []}, "options": options,
     }
 

@@ -5,6 +5,7 @@ what can be added is added over partitions. Counters and histograms are added ov
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 OURS = 'job=~"$job", instance=~"$instance"'
 GREEN = [("green", None)]
@@ -22,16 +23,11 @@ class Panel:
     thresholds: list = field(default_factory=lambda: GREEN)
     kind: str = "timeseries"
     stacked: bool = False
-    least: float = 0
     most: float | None = None
 
 
-def graph(*args, **more):
-    return Panel(*args, **more)
-
-
-def stat(*args, **more):
-    return Panel(*args, kind="stat", **more)
+graph = Panel
+stat = partial(Panel, kind="stat")
 
 
 def red_from(at):
@@ -99,7 +95,7 @@ WAITING = [(f'max({worst("rollcall_oldest_undelivered_seconds")})', "undelivered
 
 OVERVIEW = [
     [
-        stat("Present", "short", "Presence entries: a user at an address, seen within the presence time.",
+        stat("Online", "short", "Presence entries: users, each at an address, seen within the presence time.",
              [(total(MEMBERS, more=', structure="presence"'), "")]),
         stat("Applied within a second", "percentunit", "Of the entries in the time shown. The objective is 99.9 %.",
              [(in_time("$__range"), "")], ["RollcallEventsLateFast", "RollcallEventsLateSlow"],
