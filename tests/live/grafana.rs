@@ -40,7 +40,9 @@ fn promtool(args: &[&str], stdin: Stdio) -> String {
 #[test]
 fn the_rules_are_valid_and_fire_when_they_should_and_only_then() {
     promtool(&["check", "config", "prometheus.yml"], Stdio::null());
-    promtool(&["test", "rules", "rules/tests/rollcall.yml"], Stdio::null());
+    for tests in dashboards::names("rules/tests", ".yml") {
+        promtool(&["test", "rules", &format!("rules/tests/{tests}.yml")], Stdio::null());
+    }
 }
 
 /// A Prometheus of one's own; killed when dropped.

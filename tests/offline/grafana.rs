@@ -182,7 +182,9 @@ fn every_alert_has_its_runbook_its_test_and_a_panel_that_shows_why() {
     let mut sorted = alerts.clone();
     sorted.sort();
     assert_eq!(sorted, dashboards::names("runbooks", ".md"), "one runbook for each alert");
-    let tests = dashboards::text("rules/tests/rollcall.yml");
+    let tests = dashboards::names("rules/tests", ".yml").into_iter();
+    let tests: String =
+        tests.map(|name| dashboards::text(&format!("rules/tests/{name}.yml"))).collect();
     let linked = linked_runbooks();
     for rule in rules() {
         let Some(alert) = member(&rule, "alert") else { continue };
