@@ -1,7 +1,8 @@
 """What the dashboards show: each a list of rows of panels. How a panel looks stands in build.py.
 
-A gauge about a partition comes from the one janitor that sweeps it, for a moment from two: the greatest counts, and
-what can be added is added over partitions. Counters and histograms are added over processes.
+A gauge about a partition comes from the janitor whose turn it was, and two that take turns may both be scraped between
+theirs: the last value of each counts, of these the greatest; what can be added is added over partitions. Counters and
+histograms are added over processes.
 """
 
 from dataclasses import dataclass, field
@@ -67,12 +68,12 @@ def quantiles(metric):
 
 
 def worst(metric, by="job, partition", more=""):
-    """A gauge of the sweeping janitor, by partition."""
-    return f'max by ({by}) ({metric}{{{OURS}, partition=~"$partition"{more}}})'
+    """A gauge of the janitors, by partition."""
+    return f'max by ({by}) (last_over_time({metric}{{{OURS}, partition=~"$partition"{more}}}[$__rate_interval]))'
 
 
 def total(metric, by="", more=""):
-    """A gauge of the sweeping janitor, added over partitions."""
+    """A gauge of the janitors, added over partitions."""
     inner = ", ".join(label for label in ("job", "partition", by) if label)
     return f"{sum_by(by)}({worst(metric, inner, more)})"
 

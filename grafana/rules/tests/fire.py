@@ -177,6 +177,7 @@ def server_is_flushed(bed):
 
 def somebody_trims(bed):
     """XTRIM MAXLEN 0 while entries are pending"""
+    bed.role("janitor")
     worker = bed.role("worker", "--claim-idle", "1s")
     yield
     worker.send_signal(signal.SIGSTOP)
