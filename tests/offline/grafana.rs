@@ -209,7 +209,11 @@ fn linked_runbooks() -> BTreeSet<String> {
         for link in dashboard.panels().iter().flat_map(|panel| panel["links"].as_array().unwrap()) {
             let alert = text_of(link, "title").strip_prefix("Runbook ").unwrap().to_owned();
             let id = text_of(link, "url").strip_prefix("/d/rollcall-runbooks/?viewPanel=").unwrap();
-            let book = books.panels().iter().find(|panel| panel["id"].to_string() == id).unwrap();
+            let book = books
+                .panels()
+                .iter()
+                .find(|panel| panel["id"].as_u64() == id.parse().ok())
+                .unwrap();
             assert_eq!(text_of(book, "title"), alert);
             linked.insert(alert);
         }

@@ -1,5 +1,5 @@
-//! Tests that need no server: the schemas against the decoder, the fuzzed properties, the command line, the
-//! dashboards and rules against the metrics, the repository's own rules.
+//! Tests that need no server: the command line, the schemas against the decoder, the fuzzed properties, what
+//! `deploy/` has, the dashboards and rules against the metrics, the repository's own rules.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 mod cli;
