@@ -4,10 +4,12 @@
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use ::metrics::with_local_recorder;
 use rollcall::config::Config;
 use rollcall::janitor::Janitor;
 use rollcall::projector::Projector;
 use rollcall::telemetry::health::Health;
+use rollcall::telemetry::metrics;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -16,6 +18,8 @@ use tokio::task::JoinSet;
 pub(crate) struct Roles {
     pub(crate) workers: usize,
     pub(crate) janitor: bool,
+    /// Whether workers count and time what they do.
+    pub(crate) metrics: bool,
 }
 
 /// Ends at once when dropped: whatever a worker has in hand stays pending.
@@ -37,7 +41,7 @@ impl Fleet {
         let janitor = roles.janitor.then_some(Role::Janitor);
         let threads = workers.chain(janitor).map(|role| {
             let (config, halted) = (config.clone(), halted.clone());
-            std::thread::spawn(move || play(&config, &role, halted))
+            std::thread::spawn(move || play(&config, &role, roles.metrics, halted))
         });
         Self { threads: threads.collect(), halt }
     }
@@ -60,16 +64,23 @@ impl Drop for Fleet {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn play(config: &Config, role: &Role, mut halted: watch::Receiver<bool>) {
+async fn play(config: &Config, role: &Role, with_metrics: bool, mut halted: watch::Receiver<bool>) {
     let (_stop, stopped) = watch::channel(false);
     let health = Health::default();
     let mut loops = JoinSet::new();
+    // A loop keeps the handles of the recorder that it is made under.
+    let recorder = metrics::recorder().unwrap();
+    if with_metrics {
+        tokio::spawn(metrics::keep_up(recorder.handle()));
+    }
     for partition in 0..config.deployment.partitions {
         let pulse = health.add(partition.to_string(), Duration::from_secs(60));
         match role {
             Role::Worker(name) => {
+                let make =
+                    || Projector::new(config, partition, name.clone(), pulse, stopped.clone());
                 let projector =
-                    Projector::new(config, partition, name.clone(), pulse, stopped.clone());
+                    if with_metrics { with_local_recorder(&recorder, make) } else { make() };
                 loops.spawn(projector.run());
             }
             Role::Janitor => {

@@ -48,7 +48,7 @@ fn with_workers(options: &Options) -> Table {
     let prepare = |partitions: u16, workers: usize| {
         let traffic = Traffic::new(Mix::Standard, options.users() / 4, partitions, 1);
         let flags = vec![("batch", options.batch.to_string())];
-        let way = Way::Rollcall { workers, flags };
+        let way = Way::Rollcall { workers, metrics: true, flags };
         let plural =
             |many: usize, noun: &str| format!("{many} {noun}{}", if many == 1 { "" } else { "s" });
         let name = format!(

@@ -130,7 +130,7 @@ fn measure(options: &Options, load: Load, members: u64, sweep: Sweep) -> Vec<cra
     let mut ground = Ground::start(1);
     // A deployment that has been at work: the group is there, and no endings are older than its entries.
     ground.add(&Traffic::new(Mix::Heartbeats, 1, 1, 1).batch(1).entries);
-    Way::Rollcall { workers: 1, flags: flags.to_vec() }.drain(&mut ground, 1);
+    Way::Rollcall { workers: 1, metrics: true, flags: flags.to_vec() }.drain(&mut ground, 1);
     ground.ask::<()>(redis::cmd("DEL").arg("presence:users"));
     load.fill(&mut ground, members, 2);
     let before = load.size(&mut ground);
@@ -159,8 +159,10 @@ fn measure(options: &Options, load: Load, members: u64, sweep: Sweep) -> Vec<cra
 fn sweep(ground: &mut Ground, load: Load, left: u64, flags: &[(&'static str, String)]) -> Took {
     let config = ground.config(flags);
     crate::meter::watch(|| {
-        let (fleet, started) =
-            (Fleet::start(&config, Roles { workers: 0, janitor: true }), Instant::now());
+        let (fleet, started) = (
+            Fleet::start(&config, Roles { workers: 0, janitor: true, metrics: true }),
+            Instant::now(),
+        );
         while load.size(ground) > left {
             fleet.check();
             assert!(started.elapsed() < PATIENCE, "{load:?}: still {}", load.size(ground));

@@ -33,7 +33,10 @@ pub(crate) fn run(options: &Options) -> Vec<Table> {
     for janitor in [false, true] {
         for workers in [1, 3] {
             for rate in [10_000, 50_000] {
-                rows.push(Case { rate, roles: Roles { workers, janitor } }.measure(options));
+                rows.push(
+                    Case { rate, roles: Roles { workers, janitor, metrics: true } }
+                        .measure(options),
+                );
             }
         }
     }
@@ -58,7 +61,7 @@ impl Case {
     fn measure(self, options: &Options) -> Row {
         let seconds = options.size(8, 1);
         let flags = vec![("batch", options.batch.to_string()), ("recent-cap", "1000".to_owned())];
-        let way = Way::Rollcall { workers: 1, flags: flags.clone() };
+        let way = Way::Rollcall { workers: 1, metrics: true, flags: flags.clone() };
         let users = options.users() / 4;
         let traffic = Traffic::new(Mix::Standard, users, 1, 1);
         let mut ground = Subject::prepare("latency", way, traffic, 0).ground;
@@ -108,7 +111,7 @@ impl Case {
         let last = latencies.len() - 1;
         let ms = |share: f64| latencies[(last as f64 * share).round() as usize].as_secs_f64() * 1e3;
         let sent = latencies.len() as u64 * TICKS_PER_PROBE * self.rate / TICKS_PER_S;
-        let Roles { workers, janitor } = self.roles;
+        let Roles { workers, janitor, .. } = self.roles;
         let at_work = if janitor { ", janitor at work" } else { "" };
         let workers =
             if workers == 1 { "1 worker".to_owned() } else { format!("{workers} workers") };

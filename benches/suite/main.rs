@@ -19,6 +19,7 @@ mod projection;
 mod python;
 mod report;
 mod subject;
+mod telemetry;
 mod traffic;
 mod way;
 
@@ -86,6 +87,8 @@ enum Name {
     Memory,
     /// With users, backlog, workers and partitions
     Growth,
+    /// What metrics cost
+    Telemetry,
 }
 
 impl Name {
@@ -97,6 +100,7 @@ impl Name {
             Self::Janitor => janitor::run(options),
             Self::Memory => memory::run(options),
             Self::Growth => growth::run(options),
+            Self::Telemetry => telemetry::run(options),
         }
     }
 }

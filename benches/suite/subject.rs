@@ -71,6 +71,10 @@ impl Subject {
         Spread::of(self.costs.iter().map(of))
     }
 
+    pub(crate) fn client_us(&self) -> Spread {
+        self.spread(Cost::client_us)
+    }
+
     pub(crate) fn server_us(&self) -> Spread {
         self.spread(Cost::server_us)
     }
@@ -86,7 +90,7 @@ impl Subject {
         let cells: Vec<Cell> = vec![
             self.spread(Cost::events_per_s).into(),
             self.server_us().into(),
-            self.spread(Cost::client_us).into(),
+            self.client_us().into(),
             self.times(floor).into(),
             producing(Cost::server_us).into(),
             producing(Cost::client_us).into(),

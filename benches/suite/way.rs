@@ -13,7 +13,7 @@ pub(crate) enum Way {
     /// Reading and acknowledging, nothing else: no way that uses a consumer group costs less.
     Floor { batch: u32 },
     /// So many workers of Rollcall, under these settings.
-    Rollcall { workers: usize, flags: Vec<(&'static str, String)> },
+    Rollcall { workers: usize, metrics: bool, flags: Vec<(&'static str, String)> },
     /// Plain commands from Rust.
     Plain { batch: u32 },
     /// Plain commands from Python.
@@ -23,14 +23,23 @@ pub(crate) enum Way {
 impl Way {
     /// One worker that keeps everything.
     pub(crate) fn rollcall(batch: u32) -> Self {
-        Self::Rollcall { workers: 1, flags: vec![("batch", batch.to_string())] }
+        Self::rollcall_under(vec![("batch", batch.to_string())])
+    }
+
+    /// The same without metrics.
+    pub(crate) fn rollcall_unmeasured(batch: u32) -> Self {
+        Self::Rollcall { workers: 1, metrics: false, flags: vec![("batch", batch.to_string())] }
+    }
+
+    fn rollcall_under(flags: Vec<(&'static str, String)>) -> Self {
+        Self::Rollcall { workers: 1, metrics: true, flags }
     }
 
     /// One worker that keeps these projections.
     pub(crate) fn rollcall_with(batch: u32, projections: Projections) -> Self {
         let names: Vec<&str> = projections.iter().map(Projection::name).collect();
         let flags = vec![("batch", batch.to_string()), ("projections", names.join(","))];
-        Self::Rollcall { workers: 1, flags }
+        Self::rollcall_under(flags)
     }
 
     /// The same state by the quickest way to it; nothing for the floor, which keeps none.
@@ -71,10 +80,13 @@ impl Way {
                 watch(|| Consumer::new(ground.connection(), *batch).write_all())
             }
             Self::Python { python, batch } => python.write_all(ground.port(), *batch),
-            Self::Rollcall { workers, flags } => {
+            Self::Rollcall { workers, metrics, flags } => {
                 let config = ground.config(flags);
                 watch(|| {
-                    let fleet = Fleet::start(&config, Roles { workers: *workers, janitor: false });
+                    let fleet = Fleet::start(
+                        &config,
+                        Roles { workers: *workers, janitor: false, metrics: *metrics },
+                    );
                     ground.wait_until_drained(|| fleet.check());
                 })
             }

@@ -15,7 +15,9 @@ mod worker;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Histogram, counter, histogram};
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 
 pub use inventory::{INVENTORY, Kind, Label, Metric, Source, Unit, Values};
 pub use janitor::{JanitorMetrics, Round};
@@ -39,14 +41,24 @@ const UPKEEP: Duration = Duration::from_secs(1);
 /// # Errors
 /// If a recorder is installed already.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let recorder = recorder()?;
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder)?;
+    INVENTORY.iter().filter(|metric| !process::is_own(metric)).for_each(start);
+    Ok(handle)
+}
+
+/// A recorder with the inventory's buckets, not installed.
+///
+/// # Errors
+/// None as long as there are buckets.
+pub fn recorder() -> Result<PrometheusRecorder, BuildError> {
     let mut builder = PrometheusBuilder::new();
     for metric in INVENTORY.iter().filter(|metric| metric.kind == Kind::Histogram) {
         let buckets = if metric.unit == Unit::Seconds { SECONDS } else { COUNTS };
         builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)?;
     }
-    let handle = builder.install_recorder()?;
-    INVENTORY.iter().filter(|metric| !process::is_own(metric)).for_each(start);
-    Ok(handle)
+    Ok(builder.build_recorder())
 }
 
 /// Folds the samples of histograms for ever: until then each keeps its memory, scraped or not.
