@@ -9,6 +9,8 @@ mod fold;
 mod limits;
 mod schedule;
 mod settings;
+mod thresholds;
+mod ties;
 mod world;
 
 use std::cell::RefCell;

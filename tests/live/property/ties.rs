@@ -1,0 +1,53 @@
+//! What happens at the same instant is decided by the entries, not by which came first: every pair in both
+//! orders, a call each.
+
+use rollcall::entry::Entry;
+
+use crate::harness::{Deployment, id};
+use crate::support::dump;
+use crate::support::events::field;
+
+/// Pairs of events of one instant that disagree.
+const PAIRS: &[[&[(&str, &str)]; 2]] = &[
+    [
+        &[("type", "heartbeat"), ("user", "u"), ("page", "/a")],
+        &[("type", "heartbeat"), ("user", "u"), ("page", "/b")],
+    ],
+    [&[("type", "heartbeat"), ("user", "u")], &[("type", "logout"), ("user", "u")]],
+    [
+        &[("type", "login"), ("user", "u"), ("token", "t")],
+        &[("type", "login"), ("user", "v"), ("token", "t")],
+    ],
+    [
+        &[("type", "session"), ("sid", "s"), ("ua", "a"), ("data", "1")],
+        &[("type", "session"), ("sid", "s"), ("ua", "b"), ("data", "2")],
+    ],
+    [
+        &[("type", "document"), ("doc", "d"), ("user", "u"), ("action", "join")],
+        &[("type", "document"), ("doc", "d"), ("user", "u"), ("action", "leave")],
+    ],
+];
+
+#[tokio::test]
+async fn at_the_same_instant_the_order_of_arrival_decides_nothing() {
+    let deployment = Deployment::start(&[]);
+    for pair in PAIRS {
+        for order in [[0, 1], [1, 0]] {
+            redis::cmd("FLUSHALL").exec(&mut deployment.connection()).unwrap();
+            let now = dump::server_now(&mut deployment.connection());
+            let time = (now - 1_000).to_string();
+            let entry = |seq: usize| {
+                let fields = pair[seq].iter().map(|(name, value)| field(name, value));
+                let fields = fields.chain([field("time", &time)]).collect();
+                Entry { id: id(now, seq as u64), fields }
+            };
+            let entries = [entry(0), entry(1)];
+            deployment.add(0, &entries);
+            let mut script = deployment.deliver_all(0).await;
+            for which in order {
+                script.apply(&entries[which..=which]).await;
+            }
+            deployment.verify(&format!("{pair:?} in the order {order:?}")).await;
+        }
+    }
+}
