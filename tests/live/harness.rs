@@ -9,6 +9,7 @@ use redis::aio::MultiplexedConnection;
 use rollcall::config::{Config, Gathered, RedisConfig};
 use rollcall::decode::Rules;
 use rollcall::entry::{Entry, EntryId, Field};
+use rollcall::error::Error;
 use rollcall::fold::{Avoided, FoldSettings, Folder};
 use rollcall::key::Keys;
 use rollcall::op::SweepKind;
@@ -223,13 +224,18 @@ pub struct Script {
 impl Script {
     /// Applies a batch as a worker would.
     pub async fn apply(&mut self, entries: &[Entry]) -> Applied {
-        let mut folder = Folder::new(&self.fold);
-        entries.iter().for_each(|entry| folder.add(entry, &Avoided::default()));
-        let plan = folder.finish(&Avoided::default());
-        match self.applier.apply(&mut self.connection, &plan, None).await.unwrap() {
+        match self.try_apply(entries).await.unwrap() {
             Outcome::Applied(applied) => applied,
             Outcome::WrongType(keys) => panic!("keys of another type: {keys:?}"),
         }
+    }
+
+    /// The same, where the server may refuse.
+    pub async fn try_apply(&mut self, entries: &[Entry]) -> Result<Outcome, Error> {
+        let mut folder = Folder::new(&self.fold);
+        entries.iter().for_each(|entry| folder.add(entry, &Avoided::default()));
+        let plan = folder.finish(&Avoided::default());
+        self.applier.apply(&mut self.connection, &plan, None).await
     }
 }
 

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use fastrand::Rng;
+use rollcall::entry::Entry;
 
 use super::{command, survives, wait_until_recorded};
-use crate::harness::wait_until;
-use crate::scene::{SOON, Scene, Traffic, in_parallel};
+use crate::harness::{Deployment, id, wait_until};
+use crate::scene::{SOON, Scene, Traffic, heartbeat, in_parallel};
 use crate::support::dump;
 
 #[test]
@@ -21,6 +22,24 @@ fn a_flushed_server_is_begun_anew() {
     let mut scene = Scene::start(&[("thresholds", "2:1")]);
     let _janitor = scene.janitor(&[]);
     survives("FLUSHALL", &mut scene, 8, |scene, _| command(scene, &["FLUSHALL"]));
+}
+
+/// A worker that still has a batch in hand when the server comes back with a new group.
+#[tokio::test]
+async fn a_batch_from_before_the_group_was_made_anew_is_refused() {
+    let deployment = Deployment::start(&[]);
+    let now = dump::server_now(&mut deployment.connection());
+    let entries = [Entry { id: id(now, 0), fields: heartbeat("u") }];
+    deployment.add(0, &entries);
+    let mut before = deployment.deliver_all(0).await;
+    redis::cmd("FLUSHALL").exec(&mut deployment.connection()).unwrap();
+    deployment.add(0, &entries);
+    let mut after = deployment.deliver_all(0).await;
+    let refused = before.try_apply(&entries).await.unwrap_err();
+    assert_eq!(refused.kind(), "stale_epoch");
+    assert!(dump::dump(&mut deployment.connection(), &deployment.keys(0)).is_empty());
+    assert_eq!(after.apply(&entries).await.acknowledged, 1);
+    deployment.verify("who read it under the new group applies it").await;
 }
 
 #[test]
