@@ -303,3 +303,30 @@ fn every_breakage_of_the_mutation_list_has_exactly_one_place() {
         assert_ne!(old, new, "{name}");
     }
 }
+
+/// `module::test`, or `module::beginning_*`, in the documents.
+#[test]
+fn every_test_that_a_document_names_exists() {
+    let code: String =
+        sources(&["src", "workers", "tests"], &["rs"]).into_iter().map(|file| file.text).collect();
+    let is_name = |text: &str| {
+        text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
+    let mut named = 0;
+    for document in ["ARCHITECTURE.md", "GUARANTEES.md"] {
+        let text = fs::read_to_string(document).unwrap();
+        for quoted in text.split('`').skip(1).step_by(2).filter(|quoted| quoted.contains("::")) {
+            let mut parts: Vec<&str> = quoted.split("::").collect();
+            let test = parts.pop().unwrap_or_default().trim_end_matches('*');
+            if !is_name(test) || !parts.iter().all(|part| is_name(part)) {
+                continue;
+            }
+            named += 1;
+            assert!(code.contains(&format!("fn {test}")), "{document}: {quoted}");
+            for module in parts {
+                assert!(code.contains(&format!("mod {module}")), "{document}: {quoted}");
+            }
+        }
+    }
+    assert!(named > 50, "only {named} names were found");
+}
