@@ -112,34 +112,44 @@ local function distrust_activity(t)
   call('HSET', meta, 'activity_distrusted_until', string.format('%.0f', last))
 end
 
+-- Whether an activity that was stored proves, with its age, that what comes with a later one is the newest.
+-- A newer one is put back; other's keys are noted.
+local function is_outdone(old, key, seconds, is_in_time)
+  if is_wrong(old) then
+    mark_wrong(key)
+    distrust_activity(seconds * 1000 + 999)
+    return false
+  end
+  if #old == 10 and old > seconds and not find(old, '%D') then
+    call('SET', key, old, 'EXAT', old + ARGV[6])
+    return false
+  end
+  return is_proof and is_in_time and #old == 10
+end
+
 -- Users last seen in the same second; the first of them with a presence entry of that second each. Nothing
 -- stored for a user is newer than its activity: where that was older, so is the presence entry, unread.
 local function merge_activity(seconds, user_at, users, entry_at, entries)
-  local ttl = tonumber(ARGV[6])
-  local expiry = string.format('%.0f', seconds + ttl)
-  local kept = not is_late(expiry * 1000, users)
-  local in_time = seconds * 1000 + presence_ttl > now
+  local expiry = string.format('%.0f', seconds + ARGV[6])
+  local is_kept = not is_late(expiry * 1000, users)
+  local is_in_time = seconds * 1000 + presence_ttl > now
+  local outdone = {} -- many were last seen in the same few seconds: what was found of one holds for all
   for i = 0, users - 1 do
-    local newer, is_absent = false, false
-    if kept then
+    local old, is_newer = nil, false
+    if is_kept then
       local key = activity_of .. ARGV[user_at + i]
-      local old = try('SET', key, seconds, 'EXAT', expiry, 'GET')
-      if not old then
-        is_absent = true
-      elseif old ~= seconds then
-        if is_wrong(old) then
-          mark_wrong(key)
-          distrust_activity(seconds * 1000 + 999)
-        elseif #old == 10 and old > seconds and not find(old, '%D') then
-          call('SET', key, old, 'EXAT', old + ttl) -- it was newer: put it back
-        else
-          newer = is_proof and in_time and #old == 10
+      old = try('SET', key, seconds, 'EXAT', expiry, 'GET')
+      if old then
+        is_newer = outdone[old]
+        if not is_newer and old ~= seconds then
+          is_newer = is_outdone(old, key, seconds, is_in_time)
+          outdone[old] = is_newer
         end
       end
     end
     if i < entries then
       local field, value = ARGV[entry_at + 2 * i], ARGV[entry_at + 2 * i + 1]
-      if newer then write_present(field, value) else doubt(field, value, is_absent) end
+      if is_newer then write_present(field, value) else doubt(field, value, is_kept and not old) end
     end
   end
 end
@@ -209,25 +219,34 @@ local function merge_items(token, count)
 end
 
 -- The token is whose it was used by last; at the same time the greater bytes win.
-local function is_holder(token, user, score)
-  local old = call('HGET', login, token)
-  return not old or (greater_bytes(user, old) and tonumber(call('ZSCORE', recent, token)) == tonumber(score))
+local function use_token(token, user, score, holder)
+  local is_newest = call('ZADD', recent, 'GT', 'CH', score, token) == 1
+  local is_holder = is_newest or not holder
+    or (greater_bytes(user, holder) and tonumber(call('ZSCORE', recent, token)) == tonumber(score))
+  if is_holder and call('HSET', login, token, user) == 1 then
+    change('login', sub(score, 1, 10) .. sub(score, 12), 'user', user, 'token', token)
+  end
 end
 
 local function merge_tokens()
   local count, tokens = column()
   local ended = lookup('ZMSCORE', tokens_ended, ARGV, tokens, count)
+  local holders = lookup('HMGET', login, ARGV, tokens, count)
+  local kept = {} -- score and token where the holder stays the same, whichever use is the latest
   for i = 1, count do
     local token, user, score, items = ARGV[tokens + i - 1], take(3)
     if not ended[i] then
-      local is_newest = call('ZADD', recent, 'GT', 'CH', score, token) == 1
-      if (is_newest or is_holder(token, user, score)) and call('HSET', login, token, user) == 1 then
-        change('login', sub(score, 1, 10) .. sub(score, 12), 'user', user, 'token', token)
+      if holders[i] == user then
+        local n = #kept
+        kept[n + 1], kept[n + 2] = score, token
+      else
+        use_token(token, user, score, holders[i])
       end
       if items ~= '0' then merge_items(token, tonumber(items)) end
     end
     at = at + items
   end
+  chunks(#kept, function(first, last) call('ZADD', recent, 'GT', unpack(kept, first, last)) end)
 end
 
 local function end_tokens()
@@ -237,6 +256,8 @@ local function end_tokens()
     drop_token(token, t)
   end
 end
+
+local last_activity = {} -- of the sessions touched in this call, unless they have ended
 
 local function merge_touched()
   local count, sids = column()
@@ -253,7 +274,9 @@ local function merge_touched()
       late = late + 1
     else
       local old_t = old and version(old, LAST_ACTIVITY)
+      last_activity[sid] = old_t
       if not old or t > old_t or (t == old_t and greater_bytes(value, old)) then
+        last_activity[sid] = t
         call('HSET', sessions, sid, value)
         -- Only data that Rollcall wrote: another's key of that name is not ours to expire.
         local key = session_data_of .. sid
@@ -275,8 +298,6 @@ local function merge_data()
   local count, sids = column()
   local ended = lookup('ZMSCORE', sessions_ended, ARGV, sids, count)
   local versions = lookup('HMGET', session_versions, ARGV, sids, count)
-  -- What has data was touched just above, so the session is there unless both are late.
-  local active = lookup('HMGET', sessions, ARGV, sids, count)
   local gone, writes = late_until(session_ttl), {}
   for i = 1, count do
     local sid, t, data = ARGV[sids + i - 1], take(2)
@@ -288,7 +309,8 @@ local function merge_data()
     elseif not is_type(key, 'string') then
       mark_wrong(key)
     elseif wins_data(key, t, data, versions[i]) then
-      call('SET', key, data, 'PXAT', version(active[i], LAST_ACTIVITY) + session_ttl)
+      -- What has data was touched just above.
+      call('SET', key, data, 'PXAT', last_activity[sid] + session_ttl)
       local n = #writes
       writes[n + 1], writes[n + 2] = sid, t
     end
