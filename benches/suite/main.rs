@@ -4,6 +4,7 @@
 //! not do its work ends the run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod bare;
 mod conditions;
 mod fleet;
 mod ground;

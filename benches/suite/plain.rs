@@ -13,8 +13,8 @@ use serde_json::json;
 
 use crate::ground::{GROUP, STREAM};
 
-const WINDOW_S: u64 = 300;
-const SESSION_TTL_S: u64 = 1800;
+pub(crate) const WINDOW_S: u64 = 300;
+pub(crate) const SESSION_TTL_S: u64 = 1800;
 const RECENT_CAP: i64 = 1_000_000;
 
 /// One consumer of the group, on a connection of its own.
@@ -38,13 +38,13 @@ impl Consumer {
         while let Some(entries) = self.read() {
             let mut acknowledge = redis::pipe();
             add_acknowledgement(&mut acknowledge, &entries);
-            acknowledge.exec(&mut self.conn).unwrap();
+            self.send(&acknowledge);
         }
     }
 
     /// Writes what the events say, a pipeline for each batch.
     pub(crate) fn write_all(&mut self) {
-        let rules = Rules { limits: Limits::default(), max_skew_ms: 60_000, partitions: 1 };
+        let rules = rules();
         while let Some(entries) = self.read() {
             let mut pipeline = redis::pipe();
             let mut documents = Vec::new();
@@ -59,12 +59,16 @@ impl Consumer {
                 }
             }
             if !documents.is_empty() {
-                pipeline.exec(&mut self.conn).unwrap();
+                self.send(&pipeline);
                 pipeline = self.counted(&documents);
             }
             add_acknowledgement(&mut pipeline, &entries);
-            pipeline.exec(&mut self.conn).unwrap();
+            self.send(&pipeline);
         }
+    }
+
+    pub(crate) fn send(&mut self, pipeline: &Pipeline) {
+        pipeline.exec(&mut self.conn).unwrap();
     }
 
     /// The commands that store how many users each document has; asks how many these are.
@@ -81,7 +85,7 @@ impl Consumer {
         store
     }
 
-    fn read(&mut self) -> Option<Vec<Entry>> {
+    pub(crate) fn read(&mut self) -> Option<Vec<Entry>> {
         let mut read = redis::cmd("XREADGROUP");
         read.arg("GROUP").arg(GROUP).arg("bench").arg("COUNT").arg(self.batch);
         read.arg("STREAMS").arg(STREAM).arg(">");
@@ -95,6 +99,11 @@ impl Consumer {
             other => panic!("XREADGROUP answered {other:?}"),
         }
     }
+}
+
+/// How entries are decoded.
+pub(crate) fn rules() -> Rules {
+    Rules { limits: Limits::default(), max_skew_ms: 60_000, partitions: 1 }
 }
 
 fn array(value: Value) -> Vec<Value> {
@@ -122,7 +131,7 @@ fn entry(value: Value) -> Entry {
     Entry { id: id.parse().unwrap(), fields }
 }
 
-fn add_acknowledgement(pipeline: &mut Pipeline, entries: &[Entry]) {
+pub(crate) fn add_acknowledgement(pipeline: &mut Pipeline, entries: &[Entry]) {
     pipeline.cmd("XACK").arg(STREAM).arg(GROUP);
     for entry in entries {
         pipeline.arg(entry.id.to_string());

@@ -8,7 +8,7 @@ use crate::traffic::{Mix, Traffic};
 use crate::way::Way;
 
 const NOTE: &str = "Same run, in turn round by round, each on a server of its own whose state is full. \
-    Rollcall and the plain writers keep the whole state; the plain ones promise nothing. `× floor` compares \
+    All but the floor keep the whole state; only Rollcall promises anything. `× floor` compares \
     server time within each round; the producer's columns are what `XADD` cost, in pipelines of 200.";
 
 pub(crate) fn run(options: &Options) -> Vec<Table> {
@@ -60,6 +60,7 @@ fn candidates(options: &Options, mix: Mix, pack: usize) -> Vec<Subject> {
     let ways = [
         ("floor: read and acknowledge", Way::Floor { batch }),
         ("**Rollcall**", Way::rollcall(batch)),
+        ("the commands alone, coalesced", Way::Bare { batch }),
         ("redis-rs, a pipeline per batch", Way::Plain { batch }),
     ];
     let prepare = |(name, way)| Subject::prepare(name, way, traffic(options, mix, pack), events);

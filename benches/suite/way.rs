@@ -2,6 +2,7 @@
 
 use rollcall::config::{Projection, Projections};
 
+use crate::bare;
 use crate::fleet::{Fleet, Roles};
 use crate::ground::Ground;
 use crate::meter::{Cost, Took, watch};
@@ -16,6 +17,8 @@ pub(crate) enum Way {
     Rollcall { workers: usize, metrics: bool, flags: Vec<(&'static str, String)> },
     /// Plain commands from Rust.
     Plain { batch: u32 },
+    /// The same commands coalesced as Rollcall does, and nothing else.
+    Bare { batch: u32 },
     /// Plain commands from Python.
     Python { python: Python, batch: u32 },
 }
@@ -47,7 +50,9 @@ impl Way {
         match self {
             Self::Floor { .. } => None,
             Self::Rollcall { .. } => Some(self.clone()),
-            Self::Plain { .. } | Self::Python { .. } => Some(Self::Plain { batch: 100 }),
+            Self::Bare { .. } | Self::Plain { .. } | Self::Python { .. } => {
+                Some(Self::Plain { batch: 100 })
+            }
         }
     }
 
@@ -55,7 +60,7 @@ impl Way {
     pub(crate) fn keeps(&self, projection: Projection) -> bool {
         match self {
             Self::Floor { .. } => false,
-            Self::Plain { .. } | Self::Python { .. } => true,
+            Self::Bare { .. } | Self::Plain { .. } | Self::Python { .. } => true,
             Self::Rollcall { flags, .. } => {
                 let named = flags.iter().find(|(name, _)| *name == "projections");
                 named
@@ -78,6 +83,9 @@ impl Way {
             }
             Self::Plain { batch } => {
                 watch(|| Consumer::new(ground.connection(), *batch).write_all())
+            }
+            Self::Bare { batch } => {
+                watch(|| bare::write_all(&mut Consumer::new(ground.connection(), *batch)))
             }
             Self::Python { python, batch } => python.write_all(ground.port(), *batch),
             Self::Rollcall { workers, metrics, flags } => {
