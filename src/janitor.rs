@@ -28,10 +28,10 @@ use crate::telemetry::trace::{self, Span};
 
 use losses::Watch;
 
-/// Hash fields a call looks at: keeps it within a few milliseconds.
-const WALK: u64 = 200;
-/// Members a call takes from a sorted set.
-const DRAIN: u64 = 500;
+/// Hash fields a call looks at: should all be stale, it takes about 2 ms.
+const WALK: u64 = 100;
+/// Members a call takes from a sorted set: about as long.
+const DRAIN: u64 = 100;
 /// Entries a call trims at most.
 const TRIM: u64 = 10_000;
 /// How long a walk over a whole large hash may take.

@@ -13,7 +13,7 @@ use crate::Options;
 use crate::fleet::{Fleet, Roles};
 use crate::ground::Ground;
 use crate::meter::Took;
-use crate::report::{Row, Table};
+use crate::report::{Cell, Row, Table};
 use crate::traffic::{Mix, Traffic};
 use crate::way::Way;
 
@@ -28,6 +28,7 @@ pub(crate) fn run(options: &Options) -> Vec<Table> {
     let members = options.size(2_000_000, 40_000);
     let rollcall = |load: Load| measure(options, load, members, sweep);
     let rows = vec![
+        ("nothing: nobody at work", idle(Duration::from_millis(options.size(20_000, 500)))),
         ("presence, half of it stale", rollcall(Load::Presence)),
         (
             "presence, the recipe: HGETALL, HDEL",
@@ -43,8 +44,8 @@ pub(crate) fn run(options: &Options) -> Vec<Table> {
         ("tombstones of tokens, half past the horizon", rollcall(Load::Tombstones)),
     ];
     let note = format!(
-        "{members} members, half of them to be taken. The longest silence is that of a client that pings every \
-         millisecond; the pings' own cost is taken off. Rollcall's walks over hashes are spread over a minute by \
+        "{members} members, half of them to be taken. Silence is what a client meets that pings every millisecond; \
+         the pings' own cost is taken off. Rollcall's walks over hashes are spread over a minute by \
          design. The recipes' `HDEL`s go in pipelines of 1000, which is kind to them."
     );
     let row = |(name, cells): (&str, Vec<_>)| Row { name: name.to_owned(), cells };
@@ -56,7 +57,8 @@ pub(crate) fn run(options: &Options) -> Vec<Table> {
             "seconds",
             "server µs per taken",
             "client µs per taken",
-            "longest silence, ms",
+            "silence p99.9, ms",
+            "longest, ms",
         ],
         rows: rows.into_iter().map(row).collect(),
     }]
@@ -121,10 +123,21 @@ impl Load {
     }
 }
 
+/// How long a ping waits while nobody is at work: the row that all others are to be compared with.
+fn idle(time: Duration) -> Vec<Cell> {
+    let ground = Ground::start(1);
+    let pinger = Pinger::start(&ground);
+    thread::sleep(time);
+    let silences = pinger.end();
+    let mut cells: Vec<Cell> = vec![0_u64.into(), time.as_secs_f64().into(), "".into(), "".into()];
+    cells.extend(silences.cells());
+    cells
+}
+
 type Sweep = fn(&mut Ground, Load, u64, &[(&'static str, String)]) -> Took;
 
 /// Fills, sweeps, and looks whether exactly what had to go has gone: the cells of a row.
-fn measure(options: &Options, load: Load, members: u64, sweep: Sweep) -> Vec<crate::report::Cell> {
+fn measure(options: &Options, load: Load, members: u64, sweep: Sweep) -> Vec<Cell> {
     let interval = options.size("1s", "100ms").to_owned();
     let flags = [("recent-cap", (members / 2).to_string()), ("janitor-interval", interval)];
     let mut ground = Ground::start(1);
@@ -140,19 +153,21 @@ fn measure(options: &Options, load: Load, members: u64, sweep: Sweep) -> Vec<cra
     let (server_before_s, pings_before) = (ground.server_cpu_s(), pinger.count());
     let took = sweep(&mut ground, load, before / 2, &flags);
     let server_s = ground.server_cpu_s() - server_before_s;
-    let (pings, longest) = pinger.end();
+    let silences = pinger.end();
 
     let left = load.size(&mut ground);
     assert_eq!(left, before / 2, "{load:?}: what is left of {before}");
     let taken = before - left;
-    let server_us = server_s * 1e6 - (pings - pings_before) as f64 * us_per_ping;
-    vec![
+    let pings = silences.0.len() as u64 - pings_before;
+    let server_us = server_s * 1e6 - pings as f64 * us_per_ping;
+    let mut cells: Vec<Cell> = vec![
         taken.into(),
         took.wall_s.into(),
         (server_us / taken as f64).into(),
         (took.client_s * 1e6 / taken as f64).into(),
-        (longest.as_secs_f64() * 1e3).into(),
-    ]
+    ];
+    cells.extend(silences.cells());
+    cells
 }
 
 /// Rollcall's janitor, at its own pace.
@@ -215,7 +230,7 @@ fn naive_tokens(ground: &mut Ground, _: Load, limit: u64, _: &[(&'static str, St
 /// A client that wants to know all the time whether the server answers.
 struct Pinger {
     state: Arc<State>,
-    thread: JoinHandle<Duration>,
+    thread: JoinHandle<Silences>,
 }
 
 #[derive(Default)]
@@ -245,22 +260,34 @@ impl Pinger {
         (ground.server_cpu_s() - server_s) * 1e6 / (self.count() - count) as f64
     }
 
-    /// How many pings there were, and the longest wait for an answer.
-    fn end(self) -> (u64, Duration) {
+    /// How long each ping waited for its answer.
+    fn end(self) -> Silences {
         self.state.stop.store(true, Ordering::Relaxed);
-        let longest = self.thread.join().unwrap();
-        (self.state.count.load(Ordering::Relaxed), longest)
+        self.thread.join().unwrap()
     }
 }
 
-fn ping(mut conn: Connection, state: &State) -> Duration {
-    let mut longest = Duration::ZERO;
+/// How long the server let pings wait, each of them.
+#[derive(Default)]
+struct Silences(Vec<Duration>);
+
+impl Silences {
+    /// What all but a thousandth waited at most, and the longest, in milliseconds.
+    fn cells(mut self) -> [Cell; 2] {
+        self.0.sort();
+        let last = self.0.len() - 1;
+        [last - self.0.len() / 1000, last].map(|place| (self.0[place].as_secs_f64() * 1e3).into())
+    }
+}
+
+fn ping(mut conn: Connection, state: &State) -> Silences {
+    let mut silences = Silences::default();
     while !state.stop.load(Ordering::Relaxed) {
         let asked = Instant::now();
         redis::cmd("PING").exec(&mut conn).unwrap();
-        longest = longest.max(asked.elapsed());
+        silences.0.push(asked.elapsed());
         state.count.fetch_add(1, Ordering::Relaxed);
         thread::sleep(PING_EVERY);
     }
-    longest
+    silences
 }
