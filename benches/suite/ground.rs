@@ -19,6 +19,17 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Entries a producer sends in one go.
 const SENT_TOGETHER: usize = 200;
 
+/// By the name of a command, in lower case.
+pub(crate) type Commands = HashMap<String, Calls>;
+
+/// How often a command was called, and what it took. What a script calls counts by itself and in the
+/// script's own time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Calls {
+    pub(crate) count: u64,
+    pub(crate) took_us: u64,
+}
+
 pub(crate) struct Ground {
     server: PrivateServer,
     conn: Connection,
@@ -101,6 +112,21 @@ impl Ground {
     /// Seconds of processor time that the server has used, by its own account.
     pub(crate) fn server_cpu_s(&mut self) -> f64 {
         self.number("used_cpu_user") + self.number("used_cpu_sys")
+    }
+
+    /// What each command has been called and has taken since the server began, by its own account.
+    pub(crate) fn commands(&mut self) -> Commands {
+        let text: String = self.ask(redis::cmd("INFO").arg("commandstats"));
+        let read = |line: &str| {
+            let (name, figures) = line.strip_prefix("cmdstat_")?.split_once(':')?;
+            let figure = |name: &str| {
+                figures
+                    .split(',')
+                    .find_map(|f| f.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+            };
+            Some((name.to_owned(), Calls { count: figure("calls")?, took_us: figure("usec")? }))
+        };
+        text.lines().filter_map(read).collect()
     }
 
     /// The server's clock, in milliseconds.

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod bare;
+mod breakdown;
 mod conditions;
 mod fleet;
 mod ground;
@@ -78,6 +79,8 @@ impl Options {
 enum Name {
     /// Rollcall against the floor and against plain writers
     Projection,
+    /// Where the server's time goes, command by command
+    Breakdown,
     /// What each projection costs
     Prices,
     /// From XADD to applied, at a steady rate
@@ -96,6 +99,7 @@ impl Name {
     fn run(self, options: &Options) -> Vec<Table> {
         match self {
             Self::Projection => projection::run(options),
+            Self::Breakdown => breakdown::run(options),
             Self::Prices => prices::run(options),
             Self::Latency => latency::run(options),
             Self::Janitor => janitor::run(options),

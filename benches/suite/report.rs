@@ -74,6 +74,10 @@ impl Spread {
         let middle = [values[(values.len() - 1) / 2], values[values.len() / 2]];
         Self { median: f64::midpoint(middle[0], middle[1]), min: *first, max: *last }
     }
+
+    pub(crate) fn median(self) -> f64 {
+        self.median
+    }
 }
 
 impl From<Spread> for Cell {

@@ -3,7 +3,7 @@
 
 use rollcall::config::Projection;
 
-use crate::ground::{GROUP, Ground, STREAM};
+use crate::ground::{Commands, GROUP, Ground, STREAM};
 use crate::meter::{Cost, watch};
 use crate::report::{Cell, Row, Spread};
 use crate::traffic::{Batch, Traffic};
@@ -21,6 +21,8 @@ pub(crate) struct Subject {
     views: u64,
     pub(crate) costs: Vec<Cost>,
     producing: Vec<Cost>,
+    /// What the server did in each round, before and after.
+    pub(crate) commands: Vec<[Commands; 2]>,
 }
 
 impl Subject {
@@ -34,8 +36,17 @@ impl Subject {
     ) -> Self {
         let ground = Ground::start(traffic.partitions);
         let name = name.into();
-        let (costs, producing) = (Vec::new(), Vec::new());
-        let mut subject = Self { name, way, traffic, events, ground, views: 0, costs, producing };
+        let mut subject = Self {
+            name,
+            way,
+            traffic,
+            events,
+            ground,
+            views: 0,
+            costs: Vec::new(),
+            producing: Vec::new(),
+            commands: Vec::new(),
+        };
         let Some(way) = subject.way.warming() else { return subject };
         for first in (0..subject.traffic.users).step_by(WARMED_TOGETHER as usize) {
             let last = (first + WARMED_TOGETHER).min(subject.traffic.users);
@@ -49,22 +60,25 @@ impl Subject {
     pub(crate) fn round(&mut self) {
         let batch = self.traffic.batch(self.events);
         let way = self.way.clone();
-        let (producing, cost) = self.project(&way, batch);
+        let (producing, cost, commands) = self.project(&way, batch);
         self.producing.push(producing);
         self.costs.push(cost);
+        self.commands.push(commands);
     }
 
-    /// What adding the batch cost, and what bringing it into the state.
-    fn project(&mut self, way: &Way, batch: Batch) -> (Cost, Cost) {
+    /// What adding the batch cost, and what bringing it into the state; and the commands of the latter.
+    fn project(&mut self, way: &Way, batch: Batch) -> (Cost, Cost, [Commands; 2]) {
         let started_ms = self.ground.now_ms();
         let server_before_s = self.ground.server_cpu_s();
         let took = watch(|| self.ground.add(&batch.entries));
         let server_s = self.ground.server_cpu_s() - server_before_s;
+        let before = self.ground.commands();
         let cost = way.drain(&mut self.ground, batch.events);
+        let commands = [before, self.ground.commands()];
         self.views += batch.views;
         self.check(way, &batch, started_ms);
         self.ground.trim();
-        (Cost { events: batch.events, took, server_s }, cost)
+        (Cost { events: batch.events, took, server_s }, cost, commands)
     }
 
     fn spread(&self, of: impl Fn(&Cost) -> f64) -> Spread {
