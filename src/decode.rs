@@ -122,16 +122,16 @@ impl Decoder<'_> {
     /// The outermost level: the fields of the entry.
     fn fields<'a>(&self, entry: &'a Entry) -> Result<Members<'a>, Rejection> {
         let limits = &self.rules.limits;
-        if entry.fields.len() > limits.max_fields {
+        if entry.fields().len() > limits.max_fields {
             let detail = format!(
                 "the entry has {} fields; the limit is {}",
-                entry.fields.len(),
+                entry.fields().len(),
                 limits.max_fields
             );
             return Err(Rejection::new(Reason::TooManyFields, detail));
         }
         let mut members = Members::default();
-        for (name, value) in &entry.fields {
+        for (name, value) in entry.fields() {
             let known = Name::from_name(name);
             let limit = if known == Some(Name::Data) {
                 limits.max_data_bytes

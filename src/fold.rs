@@ -194,8 +194,7 @@ fn wrong_type_detail(key: &str) -> String {
 }
 
 fn letter<'a>(entry: &'a Entry, Rejected { rejection, element }: Rejected<'a>) -> Letter<'a> {
-    let mut fields: Vec<_> =
-        entry.fields.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).collect();
+    let mut fields: Vec<_> = entry.fields().collect();
     if let Some((_, bytes)) = element
         && let Some(data) = fields.iter_mut().rfind(|(name, _)| *name == b"data")
     {

@@ -93,9 +93,8 @@ mod tests {
     const OTHER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 
     fn of(fields: &[(&str, &[u8])]) -> Vec<Origin> {
-        let field = |(name, value): &(&str, &[u8])| (name.as_bytes().to_vec(), value.to_vec());
-        let fields = fields.iter().map(field).collect();
-        origins(&Entry { id: EntryId { ms: 1, seq: 0 }, fields })
+        let fields = fields.iter().map(|(name, value)| (name.as_bytes(), *value));
+        origins(&Entry::new(EntryId { ms: 1, seq: 0 }, fields))
     }
 
     fn spans(fields: &[(&str, &[u8])]) -> Vec<u64> {

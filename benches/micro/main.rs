@@ -54,9 +54,9 @@ fn count(name: &str, work: impl Fn()) {
 
 fn entries(mix: Mix, pack: usize) -> Vec<Entry> {
     let batch = Traffic::new(mix, 100_000, 1, pack).batch(EVENTS);
-    let entry = |(seq, entry): (u64, traffic::event::Entry)| Entry {
-        id: EntryId { ms: 1_790_000_000_000, seq },
-        fields: entry.fields.into_iter().map(|(name, value)| (name.into(), value)).collect(),
+    let entry = |(seq, entry): (u64, traffic::event::Entry)| {
+        let fields = entry.fields.iter().map(|(name, value)| (name.as_bytes(), value.as_slice()));
+        Entry::new(EntryId { ms: 1_790_000_000_000, seq }, fields)
     };
     (0..).zip(batch.entries).map(entry).collect()
 }

@@ -128,7 +128,7 @@ fn entry(value: Value) -> Entry {
     while let (Some(name), Some(value)) = (values.next(), values.next()) {
         fields.push((name, value));
     }
-    Entry { id: id.parse().unwrap(), fields }
+    Entry::new(id.parse().unwrap(), fields)
 }
 
 pub(crate) fn add_acknowledgement(pipeline: &mut Pipeline, entries: &[Entry]) {

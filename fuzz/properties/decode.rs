@@ -61,7 +61,7 @@ fn read(input: &[u8]) -> (Entry, FoldSettings) {
     let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let mut fields: Vec<_> = lines.map(field).collect();
     fields.extend(data.map(|data| (b"data".to_vec(), data.to_vec())));
-    (Entry { id, fields }, settings)
+    (Entry::new(id, fields), settings)
 }
 
 fn cut<'i>(input: &'i [u8], at: &[u8]) -> (&'i [u8], &'i [u8]) {
@@ -230,16 +230,17 @@ fn check_merges<'a>(events: &[Event<'a>], plan: &Plan<'a>, entry: &Entry, settin
 /// Dead letters carry the original pairs, and do not multiply large ones.
 fn check_letters(letters: &[Letter<'_>], decoded: &Decoded<'_>, entry: &Entry, limits: &Limits) {
     assert_eq!(letters.len(), decoded.rejected.len());
+    let owned = |(name, value): (&[u8], &[u8])| (name.to_vec(), value.to_vec());
     for (letter, rejected) in letters.iter().zip(&decoded.rejected) {
-        let mut fields = entry.fields.clone();
+        let mut fields: Vec<_> = entry.fields().map(owned).collect();
         if let Some((_, bytes)) = rejected.element {
             let data = fields.iter_mut().rfind(|(name, _)| name == b"data");
             data.expect("an element stands in data").1 = bytes.to_vec();
         }
         let header = HEADER.iter().map(|name| (name.as_bytes().to_vec(), Vec::new()));
-        let owned = letter.fields.iter().map(|(name, value)| (name.to_vec(), value.to_vec()));
-        let written = Entry { id: letter.id, fields: header.chain(owned).collect() };
-        let read = DeadLetter::read(written).expect("it begins as a dead letter");
+        let original = letter.fields.iter().copied().map(owned);
+        let written = Entry::new(letter.id, header.chain(original));
+        let read = DeadLetter::read(&written).expect("it begins as a dead letter");
         assert_eq!((read.id, read.fields), (entry.id, fields), "the original pairs");
     }
     let size = |letter: &Letter<'_>| -> usize {
@@ -254,7 +255,7 @@ fn check_letters(letters: &[Letter<'_>], decoded: &Decoded<'_>, entry: &Entry, l
 fn check_call(plan: &Plan<'_>, decoded: &Decoded<'_>, entry: &Entry) {
     let empty = APPLIER.call(&Plan::default(), None).get_packed_command().len();
     let bytes = APPLIER.call(plan, None).get_packed_command().len() - empty;
-    let rows = decoded.events.len() + decoded.rejected.len() * (entry.fields.len() + 1);
+    let rows = decoded.events.len() + decoded.rejected.len() * (entry.fields().len() + 1);
     let bound = entry.size() * 24 + rows * 1024;
     assert!(bytes <= bound, "{bytes} bytes from an entry of {}: {plan:?}", entry.size());
 }

@@ -20,7 +20,7 @@ use crate::error::{Error, Verdict, chain};
 use crate::fold::FoldSettings;
 use crate::key::Keys;
 use crate::redis::apply::Applier;
-use crate::redis::connect::connect;
+use crate::redis::connect::locate;
 use crate::redis::dead_letter::take_back_trials;
 use crate::redis::group::{Membership, check_layout};
 use crate::telemetry::health::Pulse;
@@ -110,21 +110,22 @@ impl Projector {
 
     /// From connecting to a failure, or to the end of a drained stop.
     async fn session(&mut self, failures: &mut u32) -> Result<(), Error> {
-        let mut connection = self.connect(self.worker.batch_deadline).await?;
-        check_layout(&self.server, &mut connection, &self.deployment).await?;
-        take_back_trials(&mut connection, &self.keys, &mut self.tried).await?;
-        let joined = self.membership.join(&mut connection).await?;
+        let (key, deadline) = (self.keys.meta(), self.worker.batch_deadline);
+        let mut node = locate(&self.server, &key, deadline).await?;
+        check_layout(&self.server, &mut node.connection, &self.deployment).await?;
+        take_back_trials(&mut node.connection, &self.keys, &mut self.tried).await?;
+        let joined = self.membership.join(&mut node.connection).await?;
         if let Some(from) = &joined.created_from {
             info!(group = self.deployment.group, from, "created the consumer group");
         }
         self.metrics.connected();
         let applier = Applier::new(&self.deployment, &self.keys, joined.epoch.clone());
-        let mut reader = Reader::start(self, joined.epoch).await?;
-        let worked = self.work(&mut reader, applier, &mut connection, failures).await;
+        let mut reader = Reader::start(self, joined.epoch, &node).await?;
+        let worked = self.work(&mut reader, applier, &mut node.connection, failures).await;
         // What it may still be given must be pending before the next session looks for what is pending.
         reader.end().await;
         worked?;
-        self.leave(&mut connection).await
+        self.leave(&mut node.connection).await
     }
 
     async fn work(
@@ -145,10 +146,6 @@ impl Projector {
             pulse.waiting();
             *failures = 0;
         }
-    }
-
-    async fn connect(&self, response_timeout: Duration) -> Result<MultiplexedConnection, Error> {
-        connect(&self.server, &self.keys.meta(), response_timeout).await
     }
 
     async fn leave(&self, connection: &mut MultiplexedConnection) -> Result<(), Error> {

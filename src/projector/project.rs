@@ -131,7 +131,7 @@ impl<'p> Projecting<'p> {
     async fn write_off_giant(&mut self, entry: &Entry) -> Result<(), Error> {
         if write_giant(self.connection, &self.applier, entry).await? {
             self.projector.metrics.rejected(Reason::TooManyFields);
-            let detail = format!("{} fields", entry.fields.len());
+            let detail = format!("{} fields", entry.fields().len());
             report_letters(1, entry.id, Reason::TooManyFields, &detail);
         }
         Ok(())
@@ -226,10 +226,7 @@ mod tests {
 
     #[test]
     fn parts_are_bounded_by_bytes_and_lose_nothing() {
-        let entry = |ms: u64, bytes: usize| Entry {
-            id: EntryId { ms, seq: 0 },
-            fields: vec![(vec![], vec![0; bytes])],
-        };
+        let entry = |ms, bytes| Entry::new(EntryId { ms, seq: 0 }, [(Vec::new(), vec![0; bytes])]);
         let sizes = [PART_BYTES / 2, PART_BYTES / 2, 1, PART_BYTES * 3, 5, 5];
         let entries: Vec<Entry> =
             sizes.iter().zip(0..).map(|(bytes, ms)| entry(ms, *bytes)).collect();

@@ -1,4 +1,5 @@
-//! The reader: a connection of its own that stays one batch ahead of what is being applied.
+//! The reader: stays one batch ahead of what is being applied. New entries come over a connection of its own;
+//! what is asked for once in a while goes over the one that applies.
 //!
 //! In this order: what is pending for this consumer, what dead consumers left, and then new entries,
 //! with a look at what dead consumers left every now and then.
@@ -14,6 +15,8 @@ use tracing::{debug, info};
 use super::Projector;
 use crate::entry::{Entry, EntryId};
 use crate::error::Error;
+use crate::redis::connect::Node;
+use crate::redis::feed::Feed;
 use crate::redis::group::Membership;
 use crate::redis::reply::Delivered;
 use crate::redis::stream::StreamReader;
@@ -50,10 +53,16 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Connects and begins to read. Batches belong to `epoch`.
-    pub(super) async fn start(projector: &Projector, epoch: String) -> Result<Self, Error> {
+    /// Connects to that node, too, and begins to read. Batches belong to `epoch`.
+    pub(super) async fn start(
+        projector: &Projector,
+        epoch: String,
+        node: &Node,
+    ) -> Result<Self, Error> {
+        let response_timeout = BLOCK + projector.worker.batch_deadline;
         let reading = Reading {
-            connection: projector.connect(BLOCK + projector.worker.batch_deadline).await?,
+            feed: Feed::open(&node.info, response_timeout).await?,
+            connection: node.connection.clone(),
             stream: StreamReader {
                 stream: projector.keys.named(&projector.deployment.stream),
                 group: projector.deployment.group.clone(),
@@ -95,6 +104,7 @@ type Sender = mpsc::Sender<Result<Batch, Error>>;
 struct SessionOver;
 
 struct Reading {
+    feed: Feed,
     connection: MultiplexedConnection,
     stream: StreamReader,
     membership: Membership,
@@ -127,7 +137,7 @@ impl Reading {
                 next_claim = Instant::now() + self.claim_idle.div_f64(2.0 + fastrand::f64());
             }
             let (started, read) = (Instant::now(), Read::begin(Delivery::New));
-            let delivered = self.stream.read_new(&mut self.connection, self.count, BLOCK).await?;
+            let delivered = self.stream.read_new(&mut self.feed, self.count, BLOCK).await?;
             self.metrics.read_took(started.elapsed());
             if delivered.entries.is_empty() {
                 self.pulse.idle();

@@ -17,7 +17,7 @@ use crate::config::{Sentinels, Server};
 use crate::error::Error;
 
 /// How long opening a connection may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a sentinel has to be reached, and then to answer, before the next one is asked.
 const SENTINEL_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long sent data may stay unacknowledged before the connection counts as dead.
@@ -149,7 +149,7 @@ async fn connect_to(
     Err(Error::Reply { step: "connecting", found: "one redirect after another".to_owned() })
 }
 
-async fn open(
+pub(super) async fn open(
     info: &ConnectionInfo,
     connect_timeout: Duration,
     response_timeout: Duration,
@@ -165,7 +165,7 @@ async fn open(
         .map_err(Error::at("connecting"))
 }
 
-fn with_tcp_settings(info: &ConnectionInfo) -> ConnectionInfo {
+pub(super) fn with_tcp_settings(info: &ConnectionInfo) -> ConnectionInfo {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(10))
         .with_interval(Duration::from_secs(5));

@@ -22,7 +22,7 @@ const GIANT_FIELDS: usize = 3_900;
 
 /// Whether the entry has too many fields for the apply script; it is a dead letter in any case.
 pub fn is_giant(entry: &Entry) -> bool {
-    entry.fields.len() > GIANT_FIELDS
+    entry.fields().len() > GIANT_FIELDS
 }
 
 /// Writes a giant entry's dead letter and acknowledges it, in one transaction; `false` if it was no
@@ -36,7 +36,7 @@ pub async fn write_giant(
     entry: &Entry,
 ) -> Result<bool, Error> {
     const STEP: &str = "writing off an entry with very many fields";
-    let (id, fields) = (entry.id.to_string(), entry.fields.len());
+    let (id, fields) = (entry.id.to_string(), entry.fields().len());
     let deliveries = deliveries(connection, applier, &id).await.map_err(Error::at(STEP))?;
     let detail = format!("the entry has {fields} fields; send fewer");
     let header = [
@@ -54,7 +54,7 @@ pub async fn write_giant(
     for (name, value) in HEADER.iter().zip(header) {
         add.arg(*name).arg(value);
     }
-    for (name, value) in &entry.fields {
+    for (name, value) in entry.fields() {
         add.arg(name).arg(value);
     }
     let mut settle = applier.script_call(Script::Giant);
@@ -130,17 +130,14 @@ pub struct DeadLetter {
 
 impl DeadLetter {
     /// Reads an entry of the stream of dead letters; `None` if it is not one.
-    pub fn read(entry: Entry) -> Option<Self> {
-        let mut fields = entry.fields;
-        if fields.len() < HEADER.len()
-            || !HEADER.iter().zip(&fields).all(|(name, field)| name.as_bytes() == field.0)
-        {
-            return None;
+    pub fn read(entry: &Entry) -> Option<Self> {
+        let mut fields = entry.fields();
+        let mut header: [String; 6] = Default::default();
+        for (name, text) in HEADER.iter().zip(&mut header) {
+            let (_, value) = fields.next().filter(|field| field.0 == name.as_bytes())?;
+            *text = String::from_utf8_lossy(value).into_owned();
         }
-        let original = fields.split_off(HEADER.len());
-        let mut values =
-            fields.into_iter().map(|(_, value)| String::from_utf8_lossy(&value).into_owned());
-        let header = std::array::from_fn(|_| values.next().unwrap_or_default());
-        Some(Self { id: entry.id, header, fields: original })
+        let fields = fields.map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        Some(Self { id: entry.id, header, fields })
     }
 }

@@ -5,6 +5,7 @@ pub mod changes;
 pub mod connect;
 pub mod dead_letter;
 pub mod doctor;
+pub mod feed;
 pub mod group;
 pub mod losses;
 pub mod private_server;

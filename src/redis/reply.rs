@@ -10,10 +10,20 @@ use crate::error::Error;
 
 /// What was not as the command gives it, for the error: its beginning.
 pub fn unexpected(step: &'static str, value: &Value) -> Error {
-    let mut beginning = Beginning { text: String::new(), room: 200 };
+    Error::Reply { step, found: beginning(format_args!("{value:?}")) }
+}
+
+/// The same of bytes that were not taken apart yet.
+pub fn unexpected_bytes(step: &'static str, bytes: &[u8]) -> Error {
+    Error::Reply { step, found: beginning(format_args!("{}", bytes.escape_ascii())) }
+}
+
+/// The first 200 characters of a text.
+pub fn beginning(text: fmt::Arguments<'_>) -> String {
+    let mut shown = Beginning { text: String::new(), room: 200 };
     // The error that ends it keeps a reply of megabytes from being written out.
-    let _full = write!(beginning, "{value:?}");
-    Error::Reply { step, found: beginning.text }
+    let _full = shown.write_fmt(text);
+    shown.text
 }
 
 /// The first characters of what is written.
@@ -112,7 +122,7 @@ pub fn delivered(value: Value) -> Option<Delivered> {
         let (id, fields) = (entry_id(row.next()?)?, row.next()?);
         match fields {
             Value::Nil => delivered.lost.push(id),
-            fields => delivered.entries.push(Entry { id, fields: entry_fields(fields)? }),
+            fields => delivered.entries.push(Entry::new(id, entry_fields(fields)?)),
         }
     }
     Some(delivered)
@@ -137,7 +147,7 @@ mod tests {
             Value::Array(vec![Value::Array(vec![text("1-0"), Value::Array(fields)])])
         };
         let entries = delivered(row(&["a", "b", "a", "c"])).unwrap().entries;
-        assert_eq!(entries[0].fields.len(), 2);
+        assert_eq!(entries[0].fields().len(), 2);
         assert_eq!(delivered(row(&["a", "b", "c"])), None);
     }
 

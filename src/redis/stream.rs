@@ -6,6 +6,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Value};
 
+use super::feed::Feed;
 use super::reply::{self, Delivered};
 use crate::entry::EntryId;
 use crate::error::Error;
@@ -37,7 +38,7 @@ impl StreamReader {
     /// If the server refuses, or no reply came.
     pub async fn read_new(
         &self,
-        connection: &mut MultiplexedConnection,
+        feed: &mut Feed,
         count: usize,
         block: Duration,
     ) -> Result<Delivered, Error> {
@@ -45,7 +46,7 @@ impl StreamReader {
         // BLOCK 0 would wait for ever.
         read.arg("BLOCK").arg(block.as_millis().max(1) as u64);
         read.arg("STREAMS").arg(&self.stream).arg(">");
-        self.query(connection, &read, "reading new entries").await
+        feed.read(&read).await
     }
 
     /// Up to `count` of this consumer's own pending entries after `after`. Counts as a delivery of each.
@@ -58,26 +59,18 @@ impl StreamReader {
         count: usize,
         after: &str,
     ) -> Result<Delivered, Error> {
+        const STEP: &str = "reading pending entries";
         let mut read = self.read(count);
         read.arg("STREAMS").arg(&self.stream).arg(after);
-        self.query(connection, &read, "reading pending entries").await
+        let value: Value = read.query_async(connection).await.map_err(Error::at(STEP))?;
+        let unexpected = reply::unexpected(STEP, &value);
+        delivered(value).ok_or(unexpected)
     }
 
     fn read(&self, count: usize) -> Cmd {
         let mut read = redis::cmd("XREADGROUP");
         read.arg("GROUP").arg(&self.group).arg(&self.consumer).arg("COUNT").arg(count);
         read
-    }
-
-    async fn query(
-        &self,
-        connection: &mut MultiplexedConnection,
-        read: &Cmd,
-        step: &'static str,
-    ) -> Result<Delivered, Error> {
-        let value: Value = read.query_async(connection).await.map_err(Error::at(step))?;
-        let unexpected = reply::unexpected(step, &value);
-        delivered(value).ok_or(unexpected)
     }
 
     /// Takes over up to `count` entries that any consumer left pending for `idle` (`XAUTOCLAIM`), from

@@ -10,7 +10,7 @@ mod faults;
 mod fleet;
 mod half_open;
 mod ledger;
-mod proxy;
+pub mod proxy;
 mod report;
 mod schedule;
 mod traced;

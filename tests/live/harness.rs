@@ -16,6 +16,7 @@ use rollcall::op::SweepKind;
 use rollcall::projection::sweeps;
 use rollcall::redis::apply::{Applied, Applier, Outcome};
 use rollcall::redis::connect::connect;
+use rollcall::redis::feed::Feed;
 use rollcall::redis::group::Membership;
 use rollcall::redis::private_server::{Options, PrivateServer};
 use rollcall::redis::stream::StreamReader;
@@ -106,10 +107,8 @@ impl Deployment {
         for chunk in entries.chunks(500) {
             let mut pipe = redis::pipe();
             for entry in chunk {
-                xadd(
-                    pipe.cmd("XADD").arg(self.stream(partition)).arg(entry.id.to_string()),
-                    &entry.fields,
-                );
+                let add = pipe.cmd("XADD").arg(self.stream(partition)).arg(entry.id.to_string());
+                entry.fields().for_each(|(name, value)| add.add(name, value));
             }
             pipe.query::<Vec<String>>(&mut conn).unwrap();
         }
@@ -151,6 +150,10 @@ impl Deployment {
         connect(&self.config.redis.server(), &key, Duration::from_secs(10)).await.unwrap()
     }
 
+    pub async fn feed(&self) -> Feed {
+        Feed::open(&self.config.redis.server().info, Duration::from_secs(20)).await.unwrap()
+    }
+
     /// Makes the group and puts all entries of the stream in the test consumer's pending list.
     pub async fn deliver_all(&self, partition: u16) -> Script {
         let keys = self.keys(partition);
@@ -163,9 +166,10 @@ impl Deployment {
             group: deployment.group.clone(),
             consumer: CONSUMER.to_owned(),
         };
+        let mut feed = self.feed().await;
         loop {
             let delivered =
-                reader.read_new(&mut connection, 1000, Duration::from_millis(1)).await.unwrap();
+                reader.read_new(&mut feed, 1000, Duration::from_millis(1)).await.unwrap();
             if delivered.entries.is_empty() {
                 break;
             }

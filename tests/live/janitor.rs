@@ -16,7 +16,6 @@ use rollcall::redis::sweep::{Sweeper, Swept};
 
 use crate::harness::{Deployment, id};
 use crate::support::dump;
-use crate::support::events::field;
 
 /// One partition, one connection to look at it, one to sweep it.
 struct Bench {
@@ -43,8 +42,7 @@ impl Bench {
     /// An entry with these fields, added `age_ms` before the test began.
     fn entry(&mut self, age_ms: u64, fields: &[(&str, &str)]) -> Entry {
         self.seq += 1;
-        let fields = fields.iter().map(|(name, value)| field(name, value)).collect();
-        Entry { id: id(self.now - age_ms, self.seq), fields }
+        Entry::new(id(self.now - age_ms, self.seq), fields.iter().copied())
     }
 
     /// Merges entries that are in no stream.

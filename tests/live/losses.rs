@@ -51,7 +51,7 @@ impl Bench {
         let first = self.added;
         self.added += count;
         let ids = (first..self.added).map(|n| id(self.start_ms + n, 1));
-        let entries: Vec<_> = ids.map(|id| Entry { id, fields: fields() }).collect();
+        let entries: Vec<_> = ids.map(|id| Entry::new(id, fields())).collect();
         self.deployment.add(0, &entries);
         entries
     }

@@ -8,6 +8,7 @@ mod crash;
 mod dashboards;
 mod doctor;
 mod failover;
+mod feed;
 mod grafana;
 mod harness;
 mod hostile;

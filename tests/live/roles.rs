@@ -266,7 +266,7 @@ async fn four_partitions_with_a_prefix_end_to_end() {
     for n in 0..400 {
         let (partition, fields) = events.entry();
         let id = id(now - 5_000 + n, n);
-        partitions[usize::from(partition)].push(rollcall::entry::Entry { id, fields });
+        partitions[usize::from(partition)].push(rollcall::entry::Entry::new(id, fields));
     }
     let args = ["--partitions", "4", "--prefix", "acme:", "--thresholds", "3:1"];
     let mut workers: Vec<_> =

@@ -93,7 +93,7 @@ impl Scene {
         for n in 0..count {
             let (partition, fields) = events.entry();
             partitions[usize::from(partition)]
-                .push(Entry { id: id(now - 5_000 + n / 3, n % 3), fields });
+                .push(Entry::new(id(now - 5_000 + n / 3, n % 3), fields));
         }
         (0..)
             .zip(&partitions)

@@ -324,11 +324,9 @@ mod tests {
     const HOSTILE: &str = "\x1b[2Jann\n\u{202e}";
 
     fn entry(seq: u64, kind: &str, user: &str) -> Entry {
-        let field = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
         let time = NOW.to_string();
         let fields = [("kind", kind), ("user", user), ("doc", HOSTILE), ("time", time.as_str())];
-        let fields = fields.into_iter().map(|(name, value)| field(name, value)).collect();
-        Entry { id: EntryId { ms: NOW, seq }, fields }
+        Entry::new(EntryId { ms: NOW, seq }, fields)
     }
 
     fn watch() -> Watch {

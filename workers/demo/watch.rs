@@ -85,7 +85,7 @@ impl Change {
 
     fn of(entry: Entry) -> Self {
         let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let fields = entry.fields.iter().map(|(name, value)| (lossy(name), lossy(value)));
+        let fields = entry.fields().map(|(name, value)| (lossy(name), lossy(value)));
         let mut fields: BTreeMap<_, _> = fields.collect();
         let time_ms = fields.get("time").and_then(|time| time.parse().ok()).unwrap_or(entry.id.ms);
         Self { time_ms, kind: fields.remove("kind").unwrap_or_default(), fields }

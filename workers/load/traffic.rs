@@ -172,9 +172,8 @@ mod tests {
     /// Decodes as a worker would; every event must be one, in its right partition.
     fn check(entry: &Entry, partitions: u16) -> Vec<String> {
         let rules = Rules { limits: Limits::default(), max_skew_ms: 0, partitions };
-        let fields =
-            entry.fields.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.clone()));
-        let stored = StreamEntry { id: EntryId { ms: NOW, seq: 0 }, fields: fields.collect() };
+        let fields = entry.fields.iter().map(|(name, value)| (name.as_bytes(), value.as_slice()));
+        let stored = StreamEntry::new(EntryId { ms: NOW, seq: 0 }, fields);
         let decoded = decode(&stored, entry.partition, &rules);
         assert_eq!(decoded.rejected, []);
         assert_eq!(decoded.events.len() as u64, entry.events);

@@ -37,7 +37,7 @@ pub async fn list(
     while items.len() < limit
         && let Some(page) = pages.next(connection).await?
     {
-        let letters = page.into_iter().filter_map(DeadLetter::read);
+        let letters = page.iter().filter_map(DeadLetter::read);
         let letters =
             letters.filter(|letter| reason.is_none_or(|reason| reason == letter.header[1]));
         items.extend(letters.map(|letter| DeadLetter { fields: Vec::new(), ..letter }));
@@ -57,7 +57,7 @@ pub async fn show(
 ) -> Result<Vec<DeadLetter>, AskError> {
     let (key, text) = (keys.dead(), id.to_string());
     let own = range(connection, &["XRANGE", &key, &text, &text]).await?;
-    if let Some(letter) = own.into_iter().find_map(DeadLetter::read) {
+    if let Some(letter) = own.iter().find_map(DeadLetter::read) {
         return Ok(vec![letter]);
     }
     // A dead letter is younger than its entry, unless a producer chose the entry's id.
@@ -76,7 +76,7 @@ async fn of_entry(
 ) -> Result<Vec<DeadLetter>, AskError> {
     let mut found = Vec::new();
     while let Some(page) = pages.next(connection).await? {
-        let letters = page.into_iter().filter_map(DeadLetter::read);
+        let letters = page.iter().filter_map(DeadLetter::read);
         found.extend(letters.filter(|letter| letter.header[0] == entry_id));
     }
     found.reverse();

@@ -16,7 +16,6 @@ use crate::harness::{id, wait_until};
 use crate::process::Worker;
 use crate::roles::Pages;
 use crate::support::dump;
-use crate::support::events::field;
 
 /// Ids and fields of the entries of one stream.
 type Delivered = Vec<(String, Vec<String>)>;
@@ -140,7 +139,7 @@ async fn take_back(guarded: &Guarded) {
     let epoch =
         redis::cmd("HGET").arg(keys.meta()).arg("epoch").query_async(&mut conn).await.unwrap();
     let applier = Applier::new(&config.deployment, &keys, epoch);
-    let entry = Entry { id: id(1, 1), fields: vec![field("a", "b"); 4_000] };
+    let entry = Entry::new(id(1, 1), [("a", "b"); 4_000]);
     assert!(!write_giant(&mut conn, &applier, &entry).await.unwrap(), "it was not pending");
 }
 

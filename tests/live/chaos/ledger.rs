@@ -135,7 +135,7 @@ impl Ledger {
         }
         for (id, note) in &gone {
             let (fate, before, fields) = note_of(note);
-            let entry = Entry { id: id.parse().unwrap(), fields };
+            let entry = Entry::new(id.parse().unwrap(), fields);
             accounts.extend([account(entry, fate, before, true)]);
         }
         let strangers = letters.into_values().flatten().collect();
@@ -175,7 +175,7 @@ fn number(digits: &[u8]) -> Option<u32> {
 fn letters(dead: Value) -> BTreeMap<EntryId, Vec<Dead>> {
     let mut letters: BTreeMap<EntryId, Vec<Dead>> = BTreeMap::new();
     for letter in reply::delivered(dead).unwrap().entries {
-        let [id, reason, _, _, index, _] = DeadLetter::read(letter).unwrap().header;
+        let [id, reason, _, _, index, _] = DeadLetter::read(&letter).unwrap().header;
         let id = id.parse().unwrap();
         letters.entry(id).or_default().push((id, reason, index.parse().ok()));
     }

@@ -84,7 +84,7 @@ pub fn of_entry(entry: &Entry) -> Option<Bytes> {
     if let Some(user) = taken_user(entry) {
         return Some(user.into_bytes());
     }
-    entry.fields.iter().find_map(|(_, value)| {
+    entry.fields().find_map(|(_, value)| {
         let at = value.windows(TRACE.len()).position(|part| part == TRACE.as_bytes())?;
         let digits = value[at + TRACE.len()..].iter().take_while(|byte| byte.is_ascii_digit());
         Some(value[at..at + TRACE.len() + digits.count()].to_vec())

@@ -4,7 +4,6 @@ use rollcall::entry::{Entry, EntryId};
 use rollcall::redis::losses::{Position, Rewind};
 
 use super::Bench;
-use crate::support::events::field;
 
 /// What one process keeps between its looks.
 #[derive(Default)]
@@ -112,7 +111,7 @@ async fn what_only_looks_like_a_rewind_is_none() {
         assert_eq!(one.lost(&mut bench).await, 0, "{command}, and more was added");
     }
     let greatest = EntryId { ms: u64::MAX, seq: u64::MAX };
-    let entry = Entry { id: greatest, fields: vec![field("type", "x")] };
+    let entry = Entry::new(greatest, [("type", "x")]);
     bench.deployment.add(0, std::slice::from_ref(&entry));
     bench.apply(&[entry]).await;
     assert_eq!((one.lost(&mut bench).await, other.lost(&mut bench).await), (0, 0));

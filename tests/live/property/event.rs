@@ -138,7 +138,7 @@ pub fn entries<'d>(
     drawn: &Drawn,
     base: u64,
 ) -> Vec<Entry> {
-    let entry = |draft: &Draft| Entry { id: draft.id.at(base), fields: draft.fields(drawn, base) };
+    let entry = |draft: &Draft| Entry::new(draft.id.at(base), draft.fields(drawn, base));
     let mut entries: Vec<_> = drafts.map(entry).collect();
     entries.sort_by_key(|entry| entry.id);
     entries.dedup_by_key(|entry| entry.id);

@@ -4,7 +4,6 @@ use rollcall::entry::Entry;
 
 use crate::harness::{Deployment, id};
 use crate::support::dump;
-use crate::support::events::field;
 
 #[tokio::test]
 async fn a_threshold_that_was_reached_is_left_at_its_lower_bound_only() {
@@ -13,11 +12,9 @@ async fn a_threshold_that_was_reached_is_left_at_its_lower_bound_only() {
     let steps = [("a", "join"), ("b", "join"), ("c", "join"), ("c", "leave"), ("b", "leave")];
     let entries: Vec<Entry> = (0..)
         .zip(steps)
-        .map(|(n, (user, action))| Entry {
-            id: id(now + n, 0),
-            fields: [("type", "document"), ("doc", "d"), ("user", user), ("action", action)]
-                .map(|(name, value)| field(name, value))
-                .to_vec(),
+        .map(|(n, (user, action))| {
+            let fields = [("type", "document"), ("doc", "d"), ("user", user), ("action", action)];
+            Entry::new(id(now + n, 0), fields)
         })
         .collect();
     deployment.add(0, &entries);

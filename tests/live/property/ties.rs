@@ -5,7 +5,6 @@ use rollcall::entry::Entry;
 
 use crate::harness::{Deployment, id};
 use crate::support::dump;
-use crate::support::events::field;
 
 /// Pairs of events of one instant that disagree.
 const PAIRS: &[[&[(&str, &str)]; 2]] = &[
@@ -37,9 +36,8 @@ async fn at_the_same_instant_the_order_of_arrival_decides_nothing() {
             let now = dump::server_now(&mut deployment.connection());
             let time = (now - 1_000).to_string();
             let entry = |seq: usize| {
-                let fields = pair[seq].iter().map(|(name, value)| field(name, value));
-                let fields = fields.chain([field("time", &time)]).collect();
-                Entry { id: id(now, seq as u64), fields }
+                let fields = pair[seq].iter().copied().chain([("time", &*time)]);
+                Entry::new(id(now, seq as u64), fields)
             };
             let entries = [entry(0), entry(1)];
             deployment.add(0, &entries);

@@ -11,6 +11,7 @@ use rollcall::key::Keys;
 use rollcall::op::{CONSUMERS, Plan, STREAM};
 use rollcall::projection::sweeps;
 use rollcall::redis::apply::{Applied, Applier, Outcome};
+use rollcall::redis::feed::Feed;
 use rollcall::redis::group::Membership;
 use rollcall::redis::private_server::Options;
 use rollcall::redis::stream::StreamReader;
@@ -28,6 +29,7 @@ use crate::support::model::{Model, State};
 pub struct World {
     deployment: Deployment,
     connection: MultiplexedConnection,
+    feed: Feed,
     conn: Connection,
 }
 
@@ -58,8 +60,8 @@ impl World {
         let extra_args = ["--stream-node-max-entries", "2"].map(str::to_owned).to_vec();
         let deployment = Deployment::start_with(&[], Options { extra_args, ..Options::default() });
         let connection = deployment.async_connection(0).await;
-        let conn = deployment.connection();
-        Self { deployment, connection, conn }
+        let (feed, conn) = (deployment.feed().await, deployment.connection());
+        Self { deployment, connection, feed, conn }
     }
 
     /// Runs a case on the emptied server.
@@ -203,7 +205,7 @@ impl World {
     async fn read(&mut self, lane: &mut Lane, worker: usize, count: usize) {
         if lane.read < lane.added {
             let block = Duration::from_secs(10);
-            let delivered = lane.readers[worker].read_new(&mut self.connection, count, block).await;
+            let delivered = lane.readers[worker].read_new(&mut self.feed, count, block).await;
             let entries = delivered.unwrap().entries;
             lane.read += entries.len();
             lane.hold(worker, &entries);

@@ -29,7 +29,7 @@ fn a_flushed_server_is_begun_anew() {
 async fn a_batch_from_before_the_group_was_made_anew_is_refused() {
     let deployment = Deployment::start(&[]);
     let now = dump::server_now(&mut deployment.connection());
-    let entries = [Entry { id: id(now, 0), fields: heartbeat("u") }];
+    let entries = [Entry::new(id(now, 0), heartbeat("u"))];
     deployment.add(0, &entries);
     let mut before = deployment.deliver_all(0).await;
     redis::cmd("FLUSHALL").exec(&mut deployment.connection()).unwrap();

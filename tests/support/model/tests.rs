@@ -8,9 +8,8 @@ pub(super) const NOW: u64 = 1_790_000_000_000;
 
 /// An entry of flat fields, written `type heartbeat user alice`.
 pub(super) fn entry(ms: u64, seq: u64, words: &str) -> Entry {
-    let words: Vec<_> = words.split(' ').map(|word| word.as_bytes().to_vec()).collect();
-    let fields = words.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
-    Entry { id: EntryId { ms, seq }, fields }
+    let words: Vec<_> = words.split(' ').collect();
+    Entry::new(EntryId { ms, seq }, words.chunks(2).map(|pair| (pair[0], pair[1])))
 }
 
 /// A model to which those entries were applied: milliseconds relative to now, and fields.
@@ -137,7 +136,7 @@ fn a_token_belongs_to_its_last_user_then_to_the_one_of_greater_bytes() {
 fn every_view_counts_once_whatever_the_entry_packs_and_however_often_it_comes() {
     let view = r#"{"type":"view","user":"u","token":"k","item":"i"}"#;
     let data = format!("[{view},{view},7]");
-    let packed = Entry { id: EntryId { ms: NOW, seq: 0 }, fields: vec![field("data", &data)] };
+    let packed = Entry::new(EntryId { ms: NOW, seq: 0 }, [("data", &*data)]);
     let mut model = Model::new(Settings::default(), 0);
     model.apply_entry(&packed, NOW);
     model.apply_entry(&packed, NOW + 5);

@@ -1,0 +1,160 @@
+//! The feed: the connection over which new entries come. A blocking read holds it, so nothing else uses it.
+//!
+//! Over TCP and unix sockets it is a plain socket whose replies [`parse`] takes apart: the client library, which
+//! serves all other commands, spends four microseconds of processor time on what it reads of an event, more
+//! than all the rest of a worker. Under TLS, whose cipher is the greater part anyway, the library reads.
+
+pub mod parse;
+
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+
+use redis::aio::{AsyncStream, MultiplexedConnection};
+use redis::io::tcp::{TcpSettings, socket2::SockRef};
+use redis::{Cmd, ConnectionAddr, ConnectionInfo, RedisResult, Value};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use self::parse::{Parser, STEP, line};
+use super::connect::{CONNECT_TIMEOUT, open, with_tcp_settings};
+use super::reply::{self, Delivered};
+use super::stream::delivered;
+use crate::error::Error;
+
+/// Room for each piece that is received: what the server sends at once.
+const PIECE_BYTES: usize = 64 << 10;
+/// Room that is kept between replies.
+const KEPT_BYTES: usize = 4 * PIECE_BYTES;
+
+/// Where new entries come from.
+pub struct Feed {
+    connection: Connection,
+    response_timeout: Duration,
+}
+
+enum Connection {
+    Plain(Plain),
+    Tls(MultiplexedConnection),
+}
+
+impl Feed {
+    /// Connects to the very node that [`locate`](super::connect::locate) found. Replies may take
+    /// `response_timeout`.
+    ///
+    /// # Errors
+    /// If the server cannot be reached or refuses the credentials.
+    pub async fn open(info: &ConnectionInfo, response_timeout: Duration) -> Result<Self, Error> {
+        let plain = within(CONNECT_TIMEOUT, Plain::open(&with_tcp_settings(info))).await;
+        let connection = match plain.map_err(Error::at("connecting"))? {
+            Some(plain) => Connection::Plain(plain),
+            None => Connection::Tls(open(info, CONNECT_TIMEOUT, response_timeout).await?),
+        };
+        Ok(Self { connection, response_timeout })
+    }
+
+    /// What the server delivers to an `XREADGROUP` of new entries from one stream.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came. What was delivered is pending then, and this connection must
+    /// not be read from again.
+    pub async fn read(&mut self, read: &Cmd) -> Result<Delivered, Error> {
+        match &mut self.connection {
+            Connection::Plain(plain) => {
+                let delivered = within(self.response_timeout, async { Ok(plain.read(read).await) });
+                delivered.await.map_err(Error::at(STEP))?
+            }
+            Connection::Tls(connection) => {
+                let value: Value = read.query_async(connection).await.map_err(Error::at(STEP))?;
+                let unexpected = reply::unexpected(STEP, &value);
+                delivered(value).ok_or(unexpected)
+            }
+        }
+    }
+}
+
+/// Gives up after a while, as the client library does.
+async fn within<T>(time: Duration, call: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+    timeout(time, call).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+type Socket = Pin<Box<dyn AsyncStream + Send + Sync>>;
+
+/// A socket, and what has come over it.
+struct Plain {
+    socket: Socket,
+    buffer: Vec<u8>,
+}
+
+impl Plain {
+    /// Connects and logs in; `None` where that takes TLS.
+    async fn open(info: &ConnectionInfo) -> RedisResult<Option<Self>> {
+        let Some(socket) = dial(info).await? else { return Ok(None) };
+        let mut plain = Self { socket, buffer: Vec::new() };
+        let login = info.redis_settings();
+        if let Some(password) = login.password() {
+            plain.ask(redis::cmd("AUTH").arg(login.username()).arg(password)).await?;
+        }
+        if login.db() != 0 {
+            plain.ask(redis::cmd("SELECT").arg(login.db())).await?;
+        }
+        Ok(Some(plain))
+    }
+
+    /// Sends a command that is answered with `OK`.
+    async fn ask(&mut self, command: &Cmd) -> RedisResult<()> {
+        self.send(command).await?;
+        while line(&mut self.buffer)?.is_none() {
+            self.receive().await?;
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, read: &Cmd) -> Result<Delivered, Error> {
+        self.send(read).await.map_err(Error::at(STEP))?;
+        let mut parser = Parser::default();
+        loop {
+            self.receive().await.map_err(Error::at(STEP))?;
+            if let Some(delivered) = parser.read(&mut self.buffer)? {
+                self.buffer.shrink_to(KEPT_BYTES);
+                return Ok(delivered);
+            }
+        }
+    }
+
+    async fn send(&mut self, command: &Cmd) -> RedisResult<()> {
+        Ok(self.socket.write_all(&command.get_packed_command()).await?)
+    }
+
+    async fn receive(&mut self) -> RedisResult<()> {
+        self.buffer.reserve(PIECE_BYTES);
+        match self.socket.read_buf(&mut self.buffer).await? {
+            0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn dial(info: &ConnectionInfo) -> io::Result<Option<Socket>> {
+    Ok(match info.addr() {
+        ConnectionAddr::Tcp(host, port) => {
+            let socket = TcpStream::connect((host.as_str(), *port)).await?;
+            set(&socket, info.tcp_settings())?;
+            Some(Box::pin(socket))
+        }
+        ConnectionAddr::Unix(path) => Some(Box::pin(UnixStream::connect(path).await?)),
+        _ => None,
+    })
+}
+
+fn set(socket: &TcpStream, settings: &TcpSettings) -> io::Result<()> {
+    socket.set_nodelay(settings.nodelay())?;
+    let socket = SockRef::from(socket);
+    if let Some(keepalive) = settings.keepalive() {
+        socket.set_tcp_keepalive(keepalive)?;
+    }
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    socket.set_tcp_user_timeout(settings.user_timeout())?;
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! The feed of new entries: against real servers, by every way to them, and against what is none.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::time::Duration;
+
+use redis::{Connection, IntoConnectionInfo as _};
+use rollcall::config::{RedisConfig, Server};
+use rollcall::entry::{Entry, Field};
+use rollcall::error::{Error, Verdict, chain};
+use rollcall::redis::connect::connect;
+use rollcall::redis::feed::Feed;
+use rollcall::redis::private_server::{Options, PrivateServer};
+use rollcall::redis::stream::StreamReader;
+
+use crate::chaos::proxy::{Mode, Proxy};
+use crate::harness::read_stream;
+use crate::scene::{SOON, add, giant, try_command};
+use crate::support::dump;
+use crate::support::events::{Events, field};
+
+const STREAM: &str = "s";
+
+fn server(url: &str) -> Server {
+    RedisConfig::new(url.to_owned().into(), None, None).unwrap().server()
+}
+
+async fn open(url: &str) -> Result<Feed, Error> {
+    Feed::open(&server(url).info, SOON).await
+}
+
+/// Up to `count` entries that are new to the group.
+async fn read(feed: &mut Feed, count: usize) -> Result<Vec<Entry>, Error> {
+    let [stream, group, consumer] = [STREAM, "g", "c"].map(str::to_owned);
+    let reader = StreamReader { stream, group, consumer };
+    let delivered = reader.read_new(feed, count, Duration::from_millis(1)).await?;
+    assert_eq!(delivered.lost, []);
+    Ok(delivered.entries)
+}
+
+/// Everything that a group finds that begins anew.
+async fn read_all(conn: &mut Connection, url: &str, count: usize) -> Vec<Entry> {
+    redis::cmd("XGROUP").arg(&["DESTROY", STREAM, "g"]).exec(conn).unwrap();
+    redis::cmd("XGROUP").arg(&["CREATE", STREAM, "g", "0"]).exec(conn).unwrap();
+    let mut feed = open(url).await.unwrap();
+    let mut all = Vec::new();
+    loop {
+        let entries = read(&mut feed, count).await.unwrap();
+        if entries.is_empty() {
+            return all;
+        }
+        all.extend(entries);
+    }
+}
+
+/// Random events, and entries of odd forms; all of them small.
+fn small() -> impl Iterator<Item = Vec<Field>> {
+    let mut events = Events::new(1, 1_790_000_000_000);
+    let odd: [(&[u8], &[u8]); 5] =
+        [(b"b", b"\r\n$-1\r\n"), (b"a", b""), (b"b", b"\r"), (b"", b"\n"), (b"\xff\0", b"*1")];
+    let odd = odd.map(|(name, value)| (name.to_vec(), value.to_vec())).to_vec();
+    (0..100).map(move |_| events.entry().1).chain([odd, giant()])
+}
+
+#[tokio::test]
+async fn entries_arrive_unchanged_however_they_come() {
+    let options = Options { unix_socket: true, ..Options::default() };
+    let server = PrivateServer::start(options).unwrap();
+    let proxy = Proxy::start(server.port());
+    let mut conn = dump::connect(&server.url());
+    for fields in small() {
+        add(&mut conn, STREAM, &fields);
+    }
+    proxy.set(Mode::Crumble);
+    let crumbled = read_all(&mut conn, &proxy.url(), 64).await;
+    assert_eq!(crumbled, read_stream(&mut conn, STREAM));
+    for bytes in [1 << 20, 24 << 20, 100 << 10] {
+        add(&mut conn, STREAM, &[field("data", &"x".repeat(bytes)), field("a", "b")]);
+    }
+    for fields in small() {
+        add(&mut conn, STREAM, &fields);
+    }
+    let expected = read_stream(&mut conn, STREAM);
+    for url in [server.url(), server.unix_url().unwrap()] {
+        for count in [1, 7, 1_000] {
+            let entries = read_all(&mut conn, &url, count).await;
+            assert!(entries == expected, "{url}, {count} at a time");
+        }
+    }
+}
+
+#[tokio::test]
+async fn user_and_database_are_those_of_the_url_and_refusals_those_of_the_library() {
+    let guarded = PrivateServer::start(Options::default()).unwrap();
+    let mut conn = dump::connect(&guarded.url());
+    for user in ["al on >p@ss ~* +@all", "eve on >p@ss ~* -@all +exists +select"] {
+        let words: Vec<&str> = user.split(' ').collect();
+        redis::cmd("ACL").arg("SETUSER").arg(&words).exec(&mut conn).unwrap();
+    }
+    redis::cmd("SELECT").arg(3).exec(&mut conn).unwrap();
+    add(&mut conn, STREAM, &[field("a", "b")]);
+    let address = format!("127.0.0.1:{}", guarded.port());
+    let right = format!("redis://al:p%40ss@{address}/3");
+    assert_eq!(read_all(&mut conn, &right, 10).await, read_stream(&mut conn, STREAM));
+    try_command::<()>(&mut conn, &["CONFIG", "SET", "requirepass", "p@ss"]).unwrap();
+    assert_eq!(read_all(&mut conn, &format!("redis://:p%40ss@{address}/3"), 10).await.len(), 1);
+
+    for (login, path, kind, words) in [
+        ("al:wrong@", "/3", "auth", "WRONGPASS"),
+        ("al:p%40ss@", "/99", "other", "DB index is out of range"),
+        ("eve:p%40ss@", "/3", "permission", "NOPERM"),
+        ("al:p%40ss@", "", "nogroup", "NOGROUP"),
+    ] {
+        let url = format!("redis://{login}{address}{path}");
+        let error = match open(&url).await {
+            Ok(mut feed) => read(&mut feed, 10).await.unwrap_err(),
+            Err(error) => error,
+        };
+        assert_eq!(error.kind(), kind, "{url}: {error:?}");
+        assert!(chain(&error).contains(words), "{url}: {}", chain(&error));
+        if let Err(by_library) = connect(&server(&url), STREAM, SOON).await {
+            assert_eq!(error.kind(), by_library.kind(), "{url}: {by_library:?}");
+        }
+    }
+}
+
+/// Answers every connection with the same bytes, and hangs up if it is told to.
+fn impostor(answer: &'static [u8], hangs_up: bool) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut command = [0; 1_024];
+        client.read(&mut command).unwrap();
+        client.write_all(answer).unwrap();
+        // Until the client hangs up.
+        while !hangs_up && matches!(client.read(&mut command), Ok(1..)) {}
+    });
+    format!("127.0.0.1:{port}")
+}
+
+#[tokio::test]
+async fn what_is_no_redis_is_refused_and_what_says_no_more_is_given_up() {
+    const PATIENCE: Duration = Duration::from_millis(300);
+    for (answer, hangs_up, kind, words) in [
+        (
+            &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
+            false,
+            "other",
+            r"form: HTTP/1.1 400 Bad Request\r\n",
+        ),
+        (b"*1\r\n*2\r\n$1\r\ns\r\n*1\r\n:7\r\n", false, "other", r"form: :7\r\n"),
+        (b"*1\r\n*2\r\n$2147483648\r\n", false, "other", r"form: $2147483648\r\n"),
+        (b"*1\r\n*2\r\n$1073741824\r\nabc", false, "timeout", "timed out"),
+        (b"*1\r\n*2\r\n$1\r\ns\r\n*1000000000\r\n", false, "timeout", "timed out"),
+        (b"", false, "timeout", "timed out"),
+        (b"*1\r\n*2\r\n", true, "connection", "end of file"),
+        (b"", true, "connection", "end of file"),
+    ] {
+        let url = format!("redis://{}", impostor(answer, hangs_up));
+        let mut feed = Feed::open(&url.into_connection_info().unwrap(), PATIENCE).await.unwrap();
+        let error = read(&mut feed, 10).await.unwrap_err();
+        let said = chain(&error);
+        assert_eq!((error.kind(), error.verdict()), (kind, Verdict::Reconnect), "{said}");
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    let greets = format!("redis://:password@{}", impostor(b"220 mail.example ESMTP\r\n", false));
+    let said = chain(&open(&greets).await.err().unwrap());
+    assert!(said.starts_with("connecting failed: ") && !said.contains("password"), "{said}");
+}
