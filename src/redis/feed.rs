@@ -14,7 +14,8 @@ use redis::aio::{AsyncStream, MultiplexedConnection};
 use redis::io::tcp::{TcpSettings, socket2::SockRef};
 use redis::{Cmd, ConnectionAddr, ConnectionInfo, RedisResult, Value};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use self::parse::{Parser, STEP, line};
@@ -139,13 +140,26 @@ impl Plain {
 async fn dial(info: &ConnectionInfo) -> io::Result<Option<Socket>> {
     Ok(match info.addr() {
         ConnectionAddr::Tcp(host, port) => {
-            let socket = TcpStream::connect((host.as_str(), *port)).await?;
+            let socket = dial_any(host, *port).await?;
             set(&socket, info.tcp_settings())?;
             Some(Box::pin(socket))
         }
         ConnectionAddr::Unix(path) => Some(Box::pin(UnixStream::connect(path).await?)),
         _ => None,
     })
+}
+
+/// Whichever address of a host answers first: one of them may lead nowhere.
+async fn dial_any(host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut dials: JoinSet<_> = lookup_host((host, port)).await?.map(TcpStream::connect).collect();
+    let mut failure = io::Error::from(io::ErrorKind::NotFound);
+    while let Some(dialed) = dials.join_next().await {
+        match dialed? {
+            Ok(socket) => return Ok(socket),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 fn set(socket: &TcpStream, settings: &TcpSettings) -> io::Result<()> {

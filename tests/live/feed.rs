@@ -108,7 +108,7 @@ async fn user_and_database_are_those_of_the_url_and_refusals_those_of_the_librar
     for (login, path, kind, words) in [
         ("al:wrong@", "/3", "auth", "WRONGPASS"),
         ("al:p%40ss@", "/99", "other", "DB index is out of range"),
-        ("eve:p%40ss@", "/3", "permission", "NOPERM"),
+        ("eve:p%40ss@", "/3", "permission", "no permissions"),
         ("al:p%40ss@", "", "nogroup", "NOGROUP"),
     ] {
         let url = format!("redis://{login}{address}{path}");
