@@ -106,11 +106,6 @@ impl Texts {
         self.ends.push(self.bytes.len());
     }
 
-    /// Bytes of all that was added.
-    pub fn size(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// The entry that they make, names and values in turn. None are left, but the room for more is.
     pub fn take_entry(&mut self, id: EntryId) -> Entry {
         let entry =

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use redis::aio::{AsyncStream, MultiplexedConnection};
 use redis::io::tcp::{TcpSettings, socket2::SockRef};
-use redis::{Cmd, ConnectionAddr, ConnectionInfo, RedisResult, Value};
+use redis::{Cmd, ConnectionAddr, ConnectionInfo, RedisResult};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::task::JoinSet;
@@ -20,8 +20,8 @@ use tokio::time::timeout;
 
 use self::parse::{Parser, STEP, line};
 use super::connect::{CONNECT_TIMEOUT, open, with_tcp_settings};
-use super::reply::{self, Delivered};
-use super::stream::delivered;
+use super::reply::Delivered;
+use super::stream::query;
 use crate::error::Error;
 
 /// Room for each piece that is received: what the server sends at once.
@@ -66,11 +66,7 @@ impl Feed {
                 let delivered = within(self.response_timeout, async { Ok(plain.read(read).await) });
                 delivered.await.map_err(Error::at(STEP))?
             }
-            Connection::Tls(connection) => {
-                let value: Value = read.query_async(connection).await.map_err(Error::at(STEP))?;
-                let unexpected = reply::unexpected(STEP, &value);
-                delivered(value).ok_or(unexpected)
-            }
+            Connection::Tls(connection) => query(connection, read, STEP).await,
         }
     }
 }

@@ -15,14 +15,14 @@ pub fn unexpected(step: &'static str, value: &Value) -> Error {
 
 /// The same of bytes that were not taken apart yet.
 pub fn unexpected_bytes(step: &'static str, bytes: &[u8]) -> Error {
-    Error::Reply { step, found: beginning(format_args!("{}", bytes.escape_ascii())) }
+    Error::Reply { step, found: beginning(bytes.escape_ascii()) }
 }
 
 /// The first 200 characters of a text.
-pub fn beginning(text: fmt::Arguments<'_>) -> String {
+pub fn beginning(text: impl fmt::Display) -> String {
     let mut shown = Beginning { text: String::new(), room: 200 };
     // The error that ends it keeps a reply of megabytes from being written out.
-    let _full = shown.write_fmt(text);
+    let _full = write!(shown, "{text}");
     shown.text
 }
 

@@ -59,12 +59,9 @@ impl StreamReader {
         count: usize,
         after: &str,
     ) -> Result<Delivered, Error> {
-        const STEP: &str = "reading pending entries";
         let mut read = self.read(count);
         read.arg("STREAMS").arg(&self.stream).arg(after);
-        let value: Value = read.query_async(connection).await.map_err(Error::at(STEP))?;
-        let unexpected = reply::unexpected(STEP, &value);
-        delivered(value).ok_or(unexpected)
+        query(connection, &read, "reading pending entries").await
     }
 
     fn read(&self, count: usize) -> Cmd {
@@ -115,6 +112,17 @@ impl StreamReader {
             reply::array(value).and_then(|rows| rows.into_iter().map(delivery_count).collect());
         rows.ok_or(unexpected)
     }
+}
+
+/// What an `XREADGROUP` of one stream delivers.
+pub(super) async fn query(
+    connection: &mut MultiplexedConnection,
+    read: &Cmd,
+    step: &'static str,
+) -> Result<Delivered, Error> {
+    let value: Value = read.query_async(connection).await.map_err(Error::at(step))?;
+    let unexpected = reply::unexpected(step, &value);
+    delivered(value).ok_or(unexpected)
 }
 
 fn delivery_count(row: Value) -> Option<(EntryId, u64)> {

@@ -56,6 +56,11 @@ enum Element<'b> {
     Text(&'b [u8]),
 }
 
+enum Kind {
+    Array,
+    Text,
+}
+
 /// The bytes are no RESP2, or not what comes here.
 #[derive(Debug, PartialEq, Eq)]
 struct Malformed;
@@ -170,11 +175,6 @@ fn element(bytes: &[u8]) -> Result<Option<(Element<'_>, usize)>, Malformed> {
     Ok(Some((element, start)))
 }
 
-enum Kind {
-    Array,
-    Text,
-}
-
 /// The head of an element: its kind, its length (`None` if there is nothing) and where the head ends.
 fn head(bytes: &[u8]) -> Result<Option<(Kind, Option<usize>, usize)>, Malformed> {
     let Some((kind, rest)) = bytes.split_first() else { return Ok(None) };
@@ -183,24 +183,19 @@ fn head(bytes: &[u8]) -> Result<Option<(Kind, Option<usize>, usize)>, Malformed>
         b'$' => Kind::Text,
         _ => return Err(Malformed),
     };
-    let mut length = 0_u64;
-    for (at, byte) in rest.iter().take(MOST_DIGITS + 1).enumerate() {
-        let end = match byte {
-            b'0'..=b'9' if at < MOST_DIGITS => {
-                length = length * 10 + u64::from(byte - b'0');
-                continue;
-            }
-            b'-' if at == 0 => end_of_line(rest, b"-1\r\n")?.map(|end| (None, end)),
-            b'\r' if at > 0 => {
-                let length = usize::try_from(length).ok().filter(|length| *length <= MOST_BYTES);
-                let length = length.ok_or(Malformed)?;
-                end_of_line(&rest[at..], b"\r\n")?.map(|end| (Some(length), at + end))
-            }
-            _ => return Err(Malformed),
-        };
-        return Ok(end.map(|(length, end)| (kind, length, 1 + end)));
+    if rest.starts_with(b"-") {
+        return Ok(end_of_line(rest, b"-1\r\n")?.map(|end| (kind, None, 1 + end)));
     }
-    Ok(None)
+    let (mut digits, mut length) = (0, 0_u64);
+    for digit in rest.iter().take(MOST_DIGITS).take_while(|byte| byte.is_ascii_digit()) {
+        digits += 1;
+        length = length * 10 + u64::from(digit - b'0');
+    }
+    let length = usize::try_from(length).ok().filter(|length| *length <= MOST_BYTES);
+    if length.is_none() || (digits == 0 && !rest.is_empty()) {
+        return Err(Malformed);
+    }
+    Ok(end_of_line(&rest[digits..], b"\r\n")?.map(|end| (kind, length, 1 + digits + end)))
 }
 
 /// Where the line ends, of which this is the rest; `None` if it is not whole yet.
@@ -224,8 +219,8 @@ pub fn line(buffer: &mut Vec<u8>) -> RedisResult<Option<Value>> {
         if buffer.len() < LINE_BYTES {
             return Ok(None);
         }
-        let beginning = reply::beginning(format_args!("{}", buffer.escape_ascii()));
-        return Err((ErrorKind::Parse, "a line without end", beginning).into());
+        let shown = reply::beginning(buffer.escape_ascii());
+        return Err((ErrorKind::Parse, "a line without end", shown).into());
     };
     let line: Vec<u8> = buffer.drain(..end + 2).collect();
     redis::parse_redis_value(&line)?.extract_error().map(Some)
