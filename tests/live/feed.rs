@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::time::Duration;
 
-use redis::{Connection, IntoConnectionInfo as _};
+use redis::Connection;
 use rollcall::config::{RedisConfig, Server};
 use rollcall::entry::{Entry, Field};
 use rollcall::error::{Error, Verdict, chain};
@@ -124,14 +124,14 @@ async fn user_and_database_are_those_of_the_url_and_refusals_those_of_the_librar
     }
 }
 
-/// Answers every connection with the same bytes, and hangs up if it is told to.
+/// Answers one connection with these bytes, and hangs up if it is told to.
 fn impostor(answer: &'static [u8], hangs_up: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         let (mut client, _) = listener.accept().unwrap();
         let mut command = [0; 1_024];
-        client.read(&mut command).unwrap();
+        assert!(client.read(&mut command).unwrap() > 0);
         client.write_all(answer).unwrap();
         // Until the client hangs up.
         while !hangs_up && matches!(client.read(&mut command), Ok(1..)) {}
@@ -158,7 +158,7 @@ async fn what_is_no_redis_is_refused_and_what_says_no_more_is_given_up() {
         (b"", true, "connection", "end of file"),
     ] {
         let url = format!("redis://{}", impostor(answer, hangs_up));
-        let mut feed = Feed::open(&url.into_connection_info().unwrap(), PATIENCE).await.unwrap();
+        let mut feed = Feed::open(&server(&url).info, PATIENCE).await.unwrap();
         let error = read(&mut feed, 10).await.unwrap_err();
         let said = chain(&error);
         assert_eq!((error.kind(), error.verdict()), (kind, Verdict::Reconnect), "{said}");
