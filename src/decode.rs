@@ -104,7 +104,6 @@ impl Decoder<'_> {
         let Some(data) = envelope(&fields) else { return self.single(Format::Flat, &fields) };
         let format = content_format(&fields)?;
         let raw = data.raw;
-        format.check(raw).map_err(malformed)?;
         if format.shape(raw) == Some(Shape::Array) {
             let decoded = self.packed(&fields, format, raw)?;
             self.check_letters(entry, raw.len(), decoded.rejected.len())?;
@@ -147,7 +146,7 @@ impl Decoder<'_> {
                 ));
             }
             match known {
-                Some(name) => members.set(name, Some(Member::flat(value))),
+                Some(name) => members.set(name, Member::flat(value)),
                 None => members.note(name),
             }
         }
@@ -161,13 +160,14 @@ impl Decoder<'_> {
         format: Format,
         raw: &'a [u8],
     ) -> Result<Decoded<'a>, Rejection> {
+        let limit = self.rules.limits.max_events;
+        let elements = format.elements(raw, limit).map_err(malformed)?;
         if fields.get(Name::Type).is_some() {
             let detail = "data is an array though the entry has a type; leave type out to pack events, \
                           or send one object";
             return Err(Rejection::new(Reason::UnexpectedArray, detail));
         }
-        let limit = self.rules.limits.max_events;
-        let elements = format.elements(raw, limit).map_err(malformed)?.ok_or_else(|| {
+        let elements = elements.ok_or_else(|| {
             Rejection::new(
                 Reason::TooManyEvents,
                 format!("data packs more than {limit} events; send fewer an entry"),
@@ -256,27 +256,29 @@ fn malformed(problem: Malformed) -> Rejection {
 
 fn read_object(format: Format, raw: &[u8]) -> Result<Members<'_>, Rejection> {
     let mut members = Members::default();
-    for (name, value) in format.members(raw).map_err(malformed)? {
-        match Name::from_name(&name) {
-            Some(name) => members.set(name, Some(format.member(value).map_err(malformed)?)),
-            None => members.note(&name),
-        }
-    }
+    let each = |name: &[u8], member| match Name::from_name(name) {
+        Some(name) => members.set(name, member),
+        None => members.note(name),
+    };
+    format.members(raw, each).map_err(malformed)?;
     Ok(members)
 }
 
 /// `data`, unless it is a session's own: that is so beside `type session` and a `sid`.
-fn envelope<'m, 'a>(members: &'m Members<'a>) -> Option<&'m Member<'a>> {
+fn envelope<'a>(members: &Members<'a>) -> Option<Member<'a>> {
     let data = members.get(Name::Data)?;
-    let is_session =
-        members.get(Name::Type).is_some_and(|member| member.value.as_ref() == b"session");
-    (!(is_session && members.get(Name::Sid).is_some())).then_some(data)
+    let is_session = || {
+        let value = members.get(Name::Type).and_then(|member| member.value().ok());
+        value.is_some_and(|value| *value == *b"session")
+    };
+    (!(members.get(Name::Sid).is_some() && is_session())).then_some(data)
 }
 
 /// The format that `datacontenttype` names.
 fn content_format(members: &Members<'_>) -> Result<Format, Rejection> {
     let Some(member) = members.get(Name::ContentType) else { return Ok(Format::Json) };
-    Format::of_content_type(&member.value).ok_or_else(|| {
+    let media_type = member.value().map_err(malformed)?;
+    Format::of_content_type(&media_type).ok_or_else(|| {
         Rejection::new(
             Reason::UnsupportedContentType,
             "datacontenttype is neither application/json nor application/msgpack; send data as one of these",

@@ -2,12 +2,10 @@
 
 use std::collections::HashSet;
 
-use indexmap::IndexMap;
-
 use crate::decode::{Decoded, Form, Rejected, Rules, decode};
 use crate::entry::{Entry, EntryId};
 use crate::event::{Event, Reason, Rejection, Text};
-use crate::op::{Letter, Plan};
+use crate::op::{Letter, Map, Plan};
 use crate::projection::{Projection, Projections, viewed_item};
 
 /// What folding depends on besides the entries.
@@ -38,9 +36,9 @@ pub struct Avoided {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Entries with events, by form.
-    pub forms: IndexMap<Form, u64>,
+    pub forms: Map<Form, u64>,
     /// Events by type.
-    pub types: IndexMap<&'static str, u64>,
+    pub types: Map<&'static str, u64>,
     /// Events that claimed a later time than is allowed.
     pub from_future: u64,
 }
@@ -51,20 +49,20 @@ pub struct Folder<'s, 'a> {
     settings: &'s FoldSettings,
     plan: Plan<'a>,
     counts: Counts,
-    added: HashSet<EntryId>,
+    /// In order: so do entries come.
+    added: Vec<EntryId>,
 }
 
 impl<'s, 'a> Folder<'s, 'a> {
     /// An empty plan.
     pub fn new(settings: &'s FoldSettings) -> Self {
-        Self { settings, plan: Plan::default(), counts: Counts::default(), added: HashSet::new() }
+        Self { settings, plan: Plan::default(), counts: Counts::default(), added: Vec::new() }
     }
 
     /// Adds an entry, unless it was added already. `avoided` names keys that it must not write.
     pub fn add(&mut self, entry: &'a Entry, avoided: &Avoided) {
-        if !self.added.insert(entry.id) {
-            return;
-        }
+        let Err(place) = self.added.binary_search(&entry.id) else { return };
+        self.added.insert(place, entry.id);
         let Decoded { form, events, rejected } =
             decode(entry, self.settings.partition, &self.settings.rules);
         if let Some(form) = form {
@@ -136,7 +134,7 @@ impl<'s, 'a> Folder<'s, 'a> {
                 }
             }
             _ => {
-                let mut items: IndexMap<Text<'a>, u64> = IndexMap::new();
+                let mut items: Map<Text<'a>, u64> = Map::default();
                 for item in views() {
                     *items.entry(item.clone()).or_default() += 1;
                 }
@@ -157,7 +155,8 @@ impl Avoided {
 
     /// Whether there is nothing to avoid.
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        let Self { activity, viewed, session_data, documents } = self;
+        [activity, viewed, session_data, documents].iter().all(|keys| keys.is_empty())
     }
 
     /// The first avoided key one of the events would write.

@@ -3,11 +3,18 @@
 //! Each combination is commutative, associative and idempotent; so a batch may be cut anywhere and
 //! delivered again in any order. The script merges the same way into what the server holds.
 
-use indexmap::{IndexMap, IndexSet};
+use foldhash::fast::RandomState;
 
 use crate::entry::EntryId;
 use crate::event::{Rejection, Text};
 use crate::time::EventTime;
+
+/// A map of a plan, in the order in which its keys came. Outsiders choose the keys: each map hashes with a
+/// seed of its own, and has no more of them than a batch has events.
+pub type Map<K, V> = indexmap::IndexMap<K, V, RandomState>;
+
+/// A set of a plan, likewise.
+pub type Set<T> = indexmap::IndexSet<T, RandomState>;
 
 /// Last writer wins between a value and its ending; at the same time an ending beats a value, and
 /// of two values the greater bytes win.
@@ -73,7 +80,7 @@ pub struct TokenMerge<'a> {
     /// Its latest use, and by whom.
     pub used: Latest<Text<'a>>,
     /// The latest view of each item.
-    pub items: IndexMap<Text<'a>, EventTime>,
+    pub items: Map<Text<'a>, EventTime>,
     /// Its end.
     pub ended: Option<Ending>,
 }
@@ -124,9 +131,9 @@ pub struct Acks<'a> {
     /// Entries without a view to count.
     pub plain: Vec<EntryId>,
     /// Entries that are one view, by item.
-    pub items: IndexMap<Text<'a>, Vec<EntryId>>,
+    pub items: Map<Text<'a>, Vec<EntryId>>,
     /// Entries with several views, and how many of each item.
-    pub packed: Vec<(EntryId, IndexMap<Text<'a>, u64>)>,
+    pub packed: Vec<(EntryId, Map<Text<'a>, u64>)>,
 }
 
 /// A dead letter to be written.
@@ -146,17 +153,17 @@ pub struct Letter<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan<'a> {
     /// Users seen, by epoch minute.
-    pub minutes: IndexMap<u64, IndexSet<Text<'a>>>,
+    pub minutes: Map<u64, Set<Text<'a>>>,
     /// The latest activity of a user, in seconds.
-    pub activity: IndexMap<Text<'a>, u64>,
+    pub activity: Map<Text<'a>, u64>,
     /// Presence entries.
-    pub presence: IndexMap<Place<'a>, Register>,
+    pub presence: Map<Place<'a>, Register>,
     /// Tokens.
-    pub tokens: IndexMap<Text<'a>, TokenMerge<'a>>,
+    pub tokens: Map<Text<'a>, TokenMerge<'a>>,
     /// Sessions.
-    pub sessions: IndexMap<Text<'a>, SessionMerge<'a>>,
+    pub sessions: Map<Text<'a>, SessionMerge<'a>>,
     /// Connections to documents.
-    pub connections: IndexMap<Connection<'a>, Presence>,
+    pub connections: Map<Connection<'a>, Presence>,
     /// Entries to acknowledge.
     pub acks: Acks<'a>,
     /// What could not be applied.

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use crate::entry::Entry;
-use crate::format::{Format, Shape};
+use crate::format::{Format, Member, Shape};
 
 /// The largest number of packed events that is looked through; entries with more are never applied.
 const MAX_EVENTS: usize = 10_000;
@@ -45,21 +45,21 @@ fn envelope(entry: &Entry) -> Option<(Format, &[u8])> {
     let data = entry.get(b"data").filter(|_| !is_session)?;
     let format =
         entry.get(b"datacontenttype").map_or(Some(Format::Json), Format::of_content_type)?;
-    format.check(data).ok()?;
     Some((format, data))
 }
 
 /// The origin that an object names.
-fn inside(format: Format, object: &[u8]) -> Option<Origin> {
-    let (mut parent, mut state): (Option<Cow<'_, [u8]>>, _) = (None, None);
-    for (name, value) in format.members(object).ok()? {
-        let slot = match name.as_ref() {
+fn inside<'a>(format: Format, object: &'a [u8]) -> Option<Origin> {
+    let (mut parent, mut state): (Option<Cow<'a, [u8]>>, _) = (None, None);
+    let each = |name: &[u8], member: Member<'a>| {
+        let slot = match name {
             b"traceparent" => &mut parent,
             b"tracestate" => &mut state,
-            _ => continue,
+            _ => return,
         };
-        *slot = format.member(value).ok().filter(|m| m.shape == Shape::Text).map(|m| m.value);
-    }
+        *slot = Some(member).filter(|m| m.shape == Shape::Text).and_then(|m| m.value().ok());
+    };
+    format.members(object, each).ok()?;
     read(parent.as_deref(), state.as_deref())
 }
 

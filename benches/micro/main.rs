@@ -76,9 +76,10 @@ fn decode_all(entries: &[Entry], settings: &FoldSettings) {
 }
 
 fn fold_all(entries: &[Entry], settings: &FoldSettings) {
+    let avoided = Avoided::default();
     let mut folder = Folder::new(settings);
     for entry in entries {
-        folder.add(entry, &Avoided::default());
+        folder.add(entry, &avoided);
     }
-    black_box(folder.finish(&Avoided::default()));
+    black_box(folder.finish(&avoided));
 }

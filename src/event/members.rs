@@ -208,8 +208,8 @@ const CLOUD_EVENT: &[u8] = b"specversion";
 
 impl<'a> Members<'a> {
     /// Sets a member; a later one of the same name replaces it, an empty one removes it.
-    pub fn set(&mut self, name: Name, member: Option<Member<'a>>) {
-        self.slots[name as usize] = member.filter(|member| !member.is_absent());
+    pub fn set(&mut self, name: Name, member: Member<'a>) {
+        self.slots[name as usize] = Some(member).filter(|member| !member.is_absent());
     }
 
     /// Notes a member that has no effect: one of them tells a CloudEvent.
@@ -223,16 +223,14 @@ impl<'a> Members<'a> {
     }
 
     /// A member, if it is there.
-    pub fn get(&self, name: Name) -> Option<&Member<'a>> {
-        self.slots[name as usize].as_ref()
+    pub fn get(&self, name: Name) -> Option<Member<'a>> {
+        self.slots[name as usize]
     }
 
     /// These members; what they lack, `outer` gives.
     pub fn over(mut self, outer: &Self) -> Self {
         for (slot, outer) in self.slots.iter_mut().zip(&outer.slots) {
-            if slot.is_none() {
-                slot.clone_from(outer);
-            }
+            *slot = slot.or(*outer);
         }
         self.is_cloud_event |= outer.is_cloud_event;
         self
@@ -245,10 +243,10 @@ impl<'a> Members<'a> {
     }
 
     /// The text of a member, `None` where it is absent.
-    fn bytes(&self, name: Name) -> Result<Option<&Cow<'a, [u8]>>, Rejection> {
+    fn bytes(&self, name: Name) -> Result<Option<Cow<'a, [u8]>>, Rejection> {
         match self.get(name) {
             None => Ok(None),
-            Some(member) if member.shape == Shape::Text => Ok(Some(&member.value)),
+            Some(member) if member.shape == Shape::Text => value(name, member).map(Some),
             Some(member) => Err(Rejection::new(
                 Reason::InvalidValue,
                 format!("{name} is {}; send it as text", member.shape),
@@ -273,8 +271,8 @@ impl<'a> Members<'a> {
         if bytes.len() > limits.max_identifier_bytes {
             return Err(Rejection::too_long(name.name(), bytes.len(), limits.max_identifier_bytes));
         }
-        utf8(bytes).map(Some).ok_or_else(|| {
-            let detail = format!("{name} is {}, not UTF-8; identifiers are UTF-8", excerpt(bytes));
+        utf8(bytes).map(Some).map_err(|bytes| {
+            let detail = format!("{name} is {}, not UTF-8; identifiers are UTF-8", excerpt(&bytes));
             Rejection::new(Reason::InvalidUtf8, detail)
         })
     }
@@ -285,7 +283,7 @@ impl<'a> Members<'a> {
         if bytes.len() > limits.max_field_bytes {
             return Err(Rejection::too_long(name.name(), bytes.len(), limits.max_field_bytes));
         }
-        Ok(utf8(bytes).unwrap_or_else(|| String::from_utf8_lossy(bytes).into_owned().into()))
+        Ok(utf8(bytes).unwrap_or_else(|bytes| String::from_utf8_lossy(&bytes).into_owned().into()))
     }
 
     /// One of a few words.
@@ -298,7 +296,7 @@ impl<'a> Members<'a> {
         match words.iter().find(|word| word.as_bytes() == bytes.as_ref()) {
             Some(word) => Ok(Some(word)),
             None => {
-                let detail = format!("{name} is {}; send {}", excerpt(bytes), words.join(" or "));
+                let detail = format!("{name} is {}; send {}", excerpt(&bytes), words.join(" or "));
                 Err(Rejection::new(Reason::InvalidValue, detail))
             }
         }
@@ -310,20 +308,21 @@ impl<'a> Members<'a> {
             let remedy = format!("send one of {}", super::TYPES.join(", "));
             return Err(Rejection::missing(Name::Type, &remedy));
         };
-        utf8(bytes).ok_or_else(|| Rejection::unknown_type(&String::from_utf8_lossy(bytes)))
+        utf8(bytes).map_err(|bytes| Rejection::unknown_type(&String::from_utf8_lossy(&bytes)))
     }
 
     /// The claimed event time in milliseconds.
     pub(crate) fn time(&self) -> Result<Option<u64>, Rejection> {
         let Some(member) = self.get(Name::Time) else { return Ok(None) };
         let thirteen_digits = |text: &str| text.len() == 13;
-        let time = match (member.shape, std::str::from_utf8(&member.value)) {
+        let value = value(Name::Time, member)?;
+        let time = match (member.shape, std::str::from_utf8(&value)) {
             (Shape::Text, Ok(text)) => parse_time(text),
             (Shape::Integer, Ok(text)) if thirteen_digits(text) => parse_time(text),
             _ => None,
         };
         let found = match member.shape {
-            Shape::Text | Shape::Integer => excerpt(&member.value),
+            Shape::Text | Shape::Integer => excerpt(&value),
             shape => shape.to_string(),
         };
         let rejection = || {
@@ -347,10 +346,19 @@ impl<'a> Members<'a> {
     }
 }
 
-/// The bytes as text, borrowed where they were borrowed; `None` if they are not UTF-8.
-fn utf8<'a>(bytes: &Cow<'a, [u8]>) -> Option<Text<'a>> {
+fn value<'a>(name: Name, member: Member<'a>) -> Result<Cow<'a, [u8]>, Rejection> {
+    member.value().map_err(|malformed| Rejection::malformed(name, &malformed))
+}
+
+/// The bytes as text, borrowed where they were borrowed; back again if they are not UTF-8.
+fn utf8(bytes: Cow<'_, [u8]>) -> Result<Text<'_>, Cow<'_, [u8]>> {
     match bytes {
-        Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
-        Cow::Owned(bytes) => String::from_utf8(bytes.clone()).ok().map(Cow::Owned),
+        Cow::Borrowed(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(Cow::Borrowed(text)),
+            Err(_) => Err(Cow::Borrowed(bytes)),
+        },
+        Cow::Owned(bytes) => {
+            String::from_utf8(bytes).map(Cow::Owned).map_err(|e| Cow::Owned(e.into_bytes()))
+        }
     }
 }

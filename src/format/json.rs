@@ -1,14 +1,11 @@
-//! JSON, cut into raw values.
-//!
-//! serde_json finds where a value ends without asking for UTF-8 in texts it skips; that is what
-//! lets a user agent with bad bytes live beside a good user.
+//! JSON, cut into raw values; and texts written as JSON.
+
+mod scan;
 
 use std::borrow::Cow;
 
-use serde::de::IgnoredAny;
-use serde_json::Deserializer;
-
-use super::{Format, MAX_DEPTH, Malformed, Member, RawMember, Shape};
+use super::{Format, Malformed, Shape};
+use scan::Scan;
 
 fn syntax(problem: impl Into<String>) -> Malformed {
     Malformed::Syntax { format: Format::Json, problem: problem.into() }
@@ -27,9 +24,10 @@ pub(super) fn shape(raw: &[u8]) -> Option<Shape> {
     })
 }
 
-pub(super) fn check(raw: &[u8]) -> Result<(), Malformed> {
-    check_depth(raw)?;
-    serde_json::from_slice::<IgnoredAny>(raw).map(drop).map_err(|error| syntax(error.to_string()))
+fn check(raw: &[u8]) -> Result<(), Malformed> {
+    let mut scan = Scan::new(raw);
+    scan.value()?;
+    scan.end()
 }
 
 /// Flat session data: valid as it is.
@@ -39,36 +37,33 @@ pub(super) fn validated(raw: &[u8]) -> Result<&str, Malformed> {
 }
 
 pub(super) fn elements(raw: &[u8], limit: usize) -> Result<Option<Vec<&[u8]>>, Malformed> {
-    let mut scan = Scan::open(raw, b'[', "an array")?;
-    let mut elements = Vec::new();
-    while scan.next_item(b']')? {
-        if elements.len() == limit {
-            return Ok(None);
+    let (mut elements, mut count) = (Vec::new(), 0);
+    let mut scan = Scan::new(raw);
+    scan.array(|element| {
+        count += 1;
+        if count <= limit {
+            elements.push(element);
         }
-        elements.push(scan.value()?);
-    }
-    Ok(Some(elements))
+        Ok(())
+    })?;
+    scan.end()?;
+    Ok((count <= limit).then_some(elements))
 }
 
-pub(super) fn members(raw: &[u8]) -> Result<Vec<RawMember<'_>>, Malformed> {
-    let mut scan = Scan::open(raw, b'{', "an object")?;
-    let mut members = Vec::new();
-    while scan.next_item(b'}')? {
-        let name = text(scan.value()?)?;
-        scan.expect(b':')?;
-        members.push((name, scan.value()?));
-    }
-    Ok(members)
-}
-
-pub(super) fn member(raw: &[u8]) -> Result<Member<'_>, Malformed> {
-    let shape = shape(raw).ok_or_else(|| syntax("empty"))?;
-    let value = if shape == Shape::Text { text(raw)? } else { Cow::Borrowed(raw) };
-    Ok(Member { shape, value, raw, format: Format::Json })
+pub(super) fn members<'a>(
+    raw: &'a [u8],
+    mut each: impl FnMut(Cow<'a, [u8]>, &'a [u8]),
+) -> Result<(), Malformed> {
+    let mut scan = Scan::new(raw);
+    scan.object(|name, value| {
+        each(text(name)?, value);
+        Ok(())
+    })?;
+    scan.end()
 }
 
 /// The bytes a JSON string stands for. Bytes that are not UTF-8 are taken as they are.
-fn text(raw: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
+pub(super) fn text(raw: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
     let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
     if !inner.contains(&b'\\') {
         return Ok(Cow::Borrowed(inner));
@@ -109,20 +104,16 @@ pub(super) fn compact(raw: &[u8]) -> Result<String, Malformed> {
         .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
 }
 
-fn check_depth(raw: &[u8]) -> Result<(), Malformed> {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    each_byte(raw, |byte, in_text| match byte {
-        b'[' | b'{' if !in_text => {
-            depth += 1;
-            deepest = deepest.max(depth);
-        }
-        b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
-        _ => {}
-    });
-    if deepest > MAX_DEPTH {
-        return Err(syntax(format!("nested {deepest} deep; the limit is {MAX_DEPTH}")));
+/// Writes a text as JSON, in quotes.
+pub fn write_text(json: &mut String, text: &str) {
+    if scan::plain(text.as_bytes()) == text.len() {
+        json.push('"');
+        json.push_str(text);
+        json.push('"');
+    } else {
+        // A text always has a JSON form.
+        json.push_str(&serde_json::to_string(text).unwrap_or_default());
     }
-    Ok(())
 }
 
 /// Calls `visit` with each byte and whether it belongs to a text.
@@ -140,67 +131,17 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// A position in a JSON text.
-struct Scan<'a> {
-    rest: &'a [u8],
-    first: bool,
-}
-
-impl<'a> Scan<'a> {
-    fn open(raw: &'a [u8], bracket: u8, what: &str) -> Result<Self, Malformed> {
-        let mut scan = Self { rest: raw, first: true };
-        scan.expect(bracket).map_err(|_| syntax(format!("not {what}")))?;
-        Ok(scan)
-    }
-
-    fn peek(&mut self) -> Option<u8> {
-        let space = self.rest.iter().take_while(|byte| is_space(**byte)).count();
-        self.rest = &self.rest[space..];
-        self.rest.first().copied()
-    }
-
-    fn expect(&mut self, byte: u8) -> Result<(), Malformed> {
-        if self.peek() != Some(byte) {
-            return Err(syntax(format!("expected {:?}", char::from(byte))));
-        }
-        self.rest = &self.rest[1..];
-        Ok(())
-    }
-
-    /// Whether another item follows; goes past the comma before it.
-    fn next_item(&mut self, end: u8) -> Result<bool, Malformed> {
-        if self.peek() == Some(end) {
-            return Ok(false);
-        }
-        if !std::mem::take(&mut self.first) {
-            self.expect(b',')?;
-        }
-        Ok(true)
-    }
-
-    /// The next value, whole and raw.
-    fn value(&mut self) -> Result<&'a [u8], Malformed> {
-        self.peek();
-        let mut values = Deserializer::from_slice(self.rest).into_iter::<IgnoredAny>();
-        match values.next() {
-            Some(Ok(_)) => {}
-            Some(Err(error)) => return Err(syntax(error.to_string())),
-            None => return Err(syntax("it ends too early")),
-        }
-        let (value, rest) = self.rest.split_at(values.byte_offset());
-        self.rest = rest;
-        Ok(value)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::MAX_DEPTH;
     use proptest::prelude::*;
 
     fn names(text: &str) -> Vec<(String, String)> {
         let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        members(text.as_bytes()).unwrap().iter().map(|(n, v)| (lossy(n), lossy(v))).collect()
+        let mut found = Vec::new();
+        members(text.as_bytes(), |n, v| found.push((lossy(&n), lossy(v)))).unwrap();
+        found
     }
 
     #[test]
@@ -214,10 +155,9 @@ mod tests {
     #[test]
     fn bad_utf8_stays_where_it_is() {
         let raw = b"{\"ua\":\"\xff\\u00e9\",\"user\":\"alice\"}";
-        check(raw).unwrap();
-        let found = members(raw).unwrap();
-        assert_eq!(member(found[0].1).unwrap().value.as_ref(), b"\xff\xc3\xa9");
-        assert_eq!(member(found[1].1).unwrap().value.as_ref(), b"alice");
+        let mut found = Vec::new();
+        members(raw, |_, value| found.push(text(value).unwrap())).unwrap();
+        assert_eq!(found, [&b"\xff\xc3\xa9"[..], b"alice"]);
     }
 
     #[test]
@@ -244,13 +184,13 @@ mod tests {
 
         #[test]
         fn no_text_makes_it_panic(raw in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let _ = (check(&raw), members(&raw), elements(&raw, 5), member(&raw), compact(&raw));
+            let _ = (members(&raw, |_, _| {}), elements(&raw, 5), text(&raw), compact(&raw));
         }
 
         #[test]
         fn no_json_like_text_makes_it_panic(raw in r#"[\[\]{}",:\\ untrfalse0-9.]{0,40}"#) {
             let raw = raw.as_bytes();
-            let _ = (check(raw), members(raw), elements(raw, 5), member(raw), compact(raw));
+            let _ = (members(raw, |_, _| {}), elements(raw, 5), text(raw), compact(raw));
         }
     }
 }

@@ -1,14 +1,16 @@
 //! The two formats of `data`, JSON and MessagePack, taken apart without building trees.
 //!
 //! A value is cut into the raw bytes of its elements or members first, so that a bad element can be
-//! kept byte for byte and bad UTF-8 in one member does not reach another. Each scalar is then read
-//! by serde_json or rmp-serde.
+//! kept byte for byte and bad UTF-8 in one member does not reach another. A scalar is read when
+//! somebody asks for it.
 
 mod json;
 mod msgpack;
 
 use std::borrow::Cow;
 use std::fmt;
+
+pub use json::write_text as write_json_text;
 
 /// Arrays and objects may nest this deep.
 pub const MAX_DEPTH: usize = 128;
@@ -81,34 +83,44 @@ pub enum Malformed {
     },
 }
 
-/// One member: the shape of its value, and the value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One member: what kind of value it has, and the value as it stands there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member<'a> {
     /// What kind of value.
     pub shape: Shape,
-    /// The text itself, the digits of an integer; otherwise the value in its own format.
-    pub value: Cow<'a, [u8]>,
     /// The whole value as it stands in its envelope.
     pub raw: &'a [u8],
     /// How `raw` is written.
     pub format: Format,
 }
 
-/// A member's name, and its value as it stands there.
-pub type RawMember<'a> = (Cow<'a, [u8]>, &'a [u8]);
-
 impl<'a> Member<'a> {
     /// A field of a stream entry.
     pub fn flat(value: &'a [u8]) -> Self {
-        Self { shape: Shape::Text, value: Cow::Borrowed(value), raw: value, format: Format::Flat }
+        Self { shape: Shape::Text, raw: value, format: Format::Flat }
     }
 
     /// Whether it counts as absent: null, or empty text.
     pub fn is_absent(&self) -> bool {
         match self.shape {
             Shape::Null => true,
-            Shape::Text => self.value.is_empty(),
+            Shape::Text => self.format.is_empty_text(self.raw),
             _ => false,
+        }
+    }
+
+    /// The text itself, the digits of an integer; otherwise the value in its own format.
+    ///
+    /// # Errors
+    /// If a text has broken escapes, or is cut off.
+    pub fn value(&self) -> Result<Cow<'a, [u8]>, Malformed> {
+        match (self.format, self.shape) {
+            (Format::Json, Shape::Text) => json::text(self.raw),
+            (Format::MessagePack, Shape::Text) => msgpack::text(self.raw).map(Cow::Borrowed),
+            (Format::MessagePack, Shape::Integer) => {
+                msgpack::integer(self.raw).map(|digits| Cow::Owned(digits.into_bytes()))
+            }
+            _ => Ok(Cow::Borrowed(self.raw)),
         }
     }
 
@@ -148,21 +160,10 @@ impl Format {
         }
     }
 
-    /// Checks that `raw` is one well-formed value, not nested too deep, and nothing else.
+    /// The elements of an array, or `None` if it has more than `limit`.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub fn check(self, raw: &[u8]) -> Result<(), Malformed> {
-        match self {
-            Self::MessagePack => msgpack::check(raw),
-            Self::Json | Self::Flat => json::check(raw),
-        }
-    }
-
-    /// The elements of an array that passed [`Format::check`], or `None` if it has more than `limit`.
-    ///
-    /// # Errors
-    /// If it is no array.
+    /// If `raw` is no array, is broken anywhere, nests too deep, or more follows it.
     pub fn elements(self, raw: &[u8], limit: usize) -> Result<Option<Vec<&[u8]>>, Malformed> {
         match self {
             Self::MessagePack => msgpack::elements(raw, limit),
@@ -170,25 +171,30 @@ impl Format {
         }
     }
 
-    /// The members of an object that passed [`Format::check`], in order, duplicates included.
+    /// Hands out the members of an object and their names, in order, duplicates included.
     ///
     /// # Errors
-    /// If it is no object.
-    pub fn members(self, raw: &[u8]) -> Result<Vec<RawMember<'_>>, Malformed> {
+    /// If `raw` is no object, is broken anywhere, nests too deep, or more follows it.
+    pub fn members<'a>(
+        self,
+        raw: &'a [u8],
+        mut each: impl FnMut(&[u8], Member<'a>),
+    ) -> Result<(), Malformed> {
+        let each = |name: Cow<'a, [u8]>, raw| {
+            let shape = self.shape(raw).unwrap_or(Shape::Null);
+            each(&name, Member { shape, raw, format: self });
+        };
         match self {
-            Self::MessagePack => msgpack::members(raw),
-            Self::Json | Self::Flat => json::members(raw),
+            Self::MessagePack => msgpack::members(raw, each),
+            Self::Json | Self::Flat => json::members(raw, each),
         }
     }
 
-    /// Reads one value.
-    ///
-    /// # Errors
-    /// If a text has broken escapes.
-    pub fn member(self, raw: &[u8]) -> Result<Member<'_>, Malformed> {
+    fn is_empty_text(self, raw: &[u8]) -> bool {
         match self {
-            Self::MessagePack => msgpack::member(raw),
-            Self::Json | Self::Flat => json::member(raw),
+            Self::Flat => raw.is_empty(),
+            Self::Json => raw == b"\"\"",
+            Self::MessagePack => msgpack::text(raw).is_ok_and(<[u8]>::is_empty),
         }
     }
 }

@@ -7,7 +7,7 @@ use rmp::Marker;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Format, MAX_DEPTH, Malformed, Member, RawMember, Shape};
+use super::{Format, MAX_DEPTH, Malformed, Shape, json};
 
 fn syntax(problem: impl Into<String>) -> Malformed {
     Malformed::Syntax { format: Format::MessagePack, problem: problem.into() }
@@ -33,61 +33,56 @@ pub(super) fn shape(raw: &[u8]) -> Option<Shape> {
     })
 }
 
-pub(super) fn check(raw: &[u8]) -> Result<(), Malformed> {
-    let mut rest = raw;
-    take_value(&mut rest)?;
-    if rest.is_empty() {
-        return Ok(());
-    }
-    Err(syntax(format!("{} bytes follow the value", rest.len())))
-}
-
 /// Cuts the first value off `rest`. Lengths that a head claims are never allocated.
 fn take_value<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
     let mut deserializer = rmp_serde::Deserializer::new(*rest);
-    // It counts the scalar inside the innermost one, too.
-    deserializer.set_max_depth(MAX_DEPTH + 1);
+    // The array or object around the value counts, but so does, here, the scalar inside the innermost one.
+    deserializer.set_max_depth(MAX_DEPTH);
     IgnoredAny::deserialize(&mut deserializer).map_err(|error| syntax(error.to_string()))?;
     let (value, after) = rest.split_at(rest.len() - deserializer.get_ref().len());
     *rest = after;
     Ok(value)
 }
 
+fn end(rest: &[u8]) -> Result<(), Malformed> {
+    if rest.is_empty() {
+        return Ok(());
+    }
+    Err(syntax(format!("{} bytes follow the value", rest.len())))
+}
+
 pub(super) fn elements(raw: &[u8], limit: usize) -> Result<Option<Vec<&[u8]>>, Malformed> {
     let mut rest = raw;
     let count = rmp::decode::read_array_len(&mut rest).map_err(|_| syntax("not an array"))?;
-    if count as usize > limit {
-        return Ok(None);
+    let mut elements = Vec::new();
+    for _ in 0..count {
+        let element = take_value(&mut rest)?;
+        if elements.len() <= limit {
+            elements.push(element);
+        }
     }
-    (0..count).map(|_| take_value(&mut rest)).collect::<Result<_, _>>().map(Some)
+    end(rest)?;
+    Ok((elements.len() <= limit).then_some(elements))
 }
 
-pub(super) fn members(raw: &[u8]) -> Result<Vec<RawMember<'_>>, Malformed> {
+pub(super) fn members<'a>(
+    raw: &'a [u8],
+    mut each: impl FnMut(Cow<'a, [u8]>, &'a [u8]),
+) -> Result<(), Malformed> {
     let mut rest = raw;
     let count = rmp::decode::read_map_len(&mut rest).map_err(|_| syntax("not a map"))?;
-    let mut members = Vec::new();
     for _ in 0..count {
         let name = take_value(&mut rest)?;
         let value = take_value(&mut rest)?;
         // A key that is no text names no member.
         if shape(name) == Some(Shape::Text) {
-            members.push((member(name)?.value, value));
+            each(text(name)?.into(), value);
         }
     }
-    Ok(members)
+    end(rest)
 }
 
-pub(super) fn member(raw: &[u8]) -> Result<Member<'_>, Malformed> {
-    let shape = shape(raw).ok_or_else(|| syntax("empty"))?;
-    let value = match shape {
-        Shape::Text => Cow::Borrowed(text(raw)?),
-        Shape::Integer => Cow::Owned(integer(raw)?.into_bytes()),
-        _ => Cow::Borrowed(raw),
-    };
-    Ok(Member { shape, value, raw, format: Format::MessagePack })
-}
-
-fn integer(raw: &[u8]) -> Result<String, Malformed> {
+pub(super) fn integer(raw: &[u8]) -> Result<String, Malformed> {
     let unsigned = rmp_serde::from_slice::<u64>(raw).map(|n| n.to_string());
     unsigned
         .or_else(|_| rmp_serde::from_slice::<i64>(raw).map(|n| n.to_string()))
@@ -99,7 +94,7 @@ fn is_binary(raw: &[u8]) -> bool {
     matches!(marker, Some(Marker::Bin8 | Marker::Bin16 | Marker::Bin32))
 }
 
-fn text(raw: &[u8]) -> Result<&[u8], Malformed> {
+pub(super) fn text(raw: &[u8]) -> Result<&[u8], Malformed> {
     let mut rest = raw;
     let length = if is_binary(raw) {
         rmp::decode::read_bin_len(&mut rest).ok()
@@ -109,7 +104,7 @@ fn text(raw: &[u8]) -> Result<&[u8], Malformed> {
     length.and_then(|n| rest.get(..n as usize)).ok_or_else(|| syntax("a text ends too early"))
 }
 
-/// A value that passed [`check`] as compact JSON.
+/// A value that was cut out of a whole one, as compact JSON.
 pub(super) fn to_json(raw: &[u8]) -> Result<String, Malformed> {
     let mut json = String::with_capacity(raw.len());
     write_json(&mut { raw }, &mut json)?;
@@ -155,16 +150,12 @@ fn write_items(
 }
 
 fn write_scalar(raw: &[u8], json: &mut String) -> Result<(), Malformed> {
-    let member = member(raw)?;
-    match member.shape {
+    match shape(raw).unwrap_or(Shape::Null) {
         Shape::Text if is_binary(raw) => {
             return Err(not_json("binary data", "send text, such as base64"));
         }
-        Shape::Text => {
-            let text = String::from_utf8_lossy(&member.value);
-            json.push_str(&serde_json::Value::from(text.as_ref()).to_string());
-        }
-        Shape::Integer => json.push_str(&String::from_utf8_lossy(&member.value)),
+        Shape::Text => json::write_text(json, &String::from_utf8_lossy(text(raw)?)),
+        Shape::Integer => json.push_str(&integer(raw)?),
         Shape::Boolean => {
             json.push_str(if raw[0] == Marker::True.to_u8() { "true" } else { "false" })
         }
@@ -194,11 +185,12 @@ mod tests {
     #[test]
     fn members_are_raw_and_in_order() {
         let raw = packed(&serde_json::json!({"user": "alice", "time": 1_790_000_000_000_u64}));
-        check(&raw).unwrap();
-        let found = members(&raw).unwrap();
+        let mut found = Vec::new();
+        members(&raw, |name, value| found.push((name, value))).unwrap();
         assert_eq!(found[0].0.as_ref(), b"time");
-        assert_eq!(member(found[0].1).unwrap().value.as_ref(), b"1790000000000");
-        assert_eq!(member(found[1].1).unwrap().value.as_ref(), b"alice");
+        assert_eq!(integer(found[0].1).unwrap(), "1790000000000");
+        assert_eq!(found[1].0.as_ref(), b"user");
+        assert_eq!(text(found[1].1).unwrap(), b"alice");
     }
 
     #[test]
@@ -209,17 +201,17 @@ mod tests {
             b"\xdb\xff\xff\xff\xff",
             b"\xc6\xff\xff\xff\xff",
         ] {
-            assert!(check(head).is_err());
-            assert!(members(head).is_err());
-            assert!(!matches!(elements(head, 1000), Ok(Some(_))));
+            assert!(members(head, |_, _| {}).is_err());
+            assert!(elements(head, 1000).is_err());
+            assert!(take_value(&mut { head }).is_err());
         }
     }
 
     #[test]
     fn nesting_is_bounded() {
         let nest = |n: usize| [vec![0x91; n], vec![0xc0]].concat();
-        assert!(check(&nest(MAX_DEPTH)).is_ok());
-        assert!(check(&nest(MAX_DEPTH + 1)).is_err());
+        assert!(elements(&nest(MAX_DEPTH), 1).is_ok());
+        assert!(elements(&nest(MAX_DEPTH + 1), 1).is_err());
     }
 
     #[test]
@@ -240,7 +232,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic(raw in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let _ = (check(&raw), members(&raw), elements(&raw, 5), member(&raw), to_json(&raw));
+            let _ = (members(&raw, |_, _| {}), elements(&raw, 5), text(&raw), to_json(&raw));
         }
     }
 }

@@ -6,12 +6,11 @@ mod online;
 mod presence;
 mod ranking;
 mod sessions;
+mod stored;
 mod tokens;
 
-use indexmap::IndexSet;
-
 use crate::event::Event;
-use crate::op::{Plan, Sweep, SweepKind};
+use crate::op::{Plan, Set, Sweep, SweepKind};
 
 pub use presence::field as presence_field;
 pub use ranking::viewed_item;
@@ -77,7 +76,7 @@ impl Projection {
     /// How many merge operations of a plan are this projection's.
     pub fn operations(self, plan: &Plan<'_>) -> u64 {
         let count = match self {
-            Self::Online => plan.minutes.values().map(IndexSet::len).sum(),
+            Self::Online => plan.minutes.values().map(Set::len).sum(),
             Self::Activity => plan.activity.len(),
             Self::Presence => plan.presence.len(),
             Self::Tokens => plan.tokens.values().map(|token| 1 + token.items.len()).sum(),
@@ -135,10 +134,4 @@ const fn walk(name: &'static str) -> Sweep {
 
 const fn drain(name: &'static str) -> Sweep {
     Sweep { name, kind: SweepKind::Drain }
-}
-
-/// A stored value as compact JSON, members in the order they are declared.
-fn to_json(value: &impl serde::Serialize) -> String {
-    // A struct of text and integers always has a JSON form.
-    serde_json::to_string(value).unwrap_or_default()
 }

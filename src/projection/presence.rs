@@ -1,25 +1,12 @@
 //! `presence:users`: where each user is, by `user|ip`. Last writer wins; a logout is a writer too.
 
-use serde::Serialize;
-
-use super::{Context, drain, walk};
+use super::{Context, drain, stored, walk};
 use crate::event::{Event, Kind, Login, Text};
 use crate::key;
 use crate::op::{Place, Plan, Register, Sweep};
 use crate::time::EventTime;
 
 pub(super) const SWEEPS: &[Sweep] = &[walk("presence"), drain("presence_ended")];
-
-/// The stored value. `lastSeen` stands first: the script compares the beginnings.
-#[derive(Serialize)]
-struct Value<'e> {
-    #[serde(rename = "lastSeen")]
-    last_seen: u64,
-    user: &'e str,
-    ip: &'e str,
-    ua: &'e str,
-    page: &'e str,
-}
 
 pub(super) fn fold<'a>(event: &Event<'a>, context: &Context, plan: &mut Plan<'a>) {
     match &event.kind {
@@ -40,8 +27,9 @@ pub fn field(user: &str, ip: &str) -> String {
 }
 
 fn set<'a>(plan: &mut Plan<'a>, time: EventTime, [user, ip]: [&Text<'a>; 2], ua: &str, page: &str) {
-    let value = Value { last_seen: time.millis(), user, ip, ua, page };
-    merge(plan, [user, ip], Register::Value(time, super::to_json(&value)));
+    let texts = [("user", &**user), ("ip", ip), ("ua", ua), ("page", page)];
+    let value = stored::value(("lastSeen", time), texts);
+    merge(plan, [user, ip], Register::Value(time, value));
 }
 
 fn merge<'a>(plan: &mut Plan<'a>, [user, ip]: [&Text<'a>; 2], register: Register) {

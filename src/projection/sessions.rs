@@ -2,25 +2,12 @@
 //!
 //! Last writer wins, for the entry and for the data each by itself; what ended stays ended.
 
-use serde::Serialize;
-
-use super::{Context, drain, walk};
+use super::{Context, drain, stored, walk};
 use crate::event::{Event, Kind, Session, SessionAction, Text};
 use crate::op::{Ending, Plan, SessionMerge, Sweep, keep_latest};
 
 pub(super) const SWEEPS: &[Sweep] =
     &[walk("sessions"), walk("session_data"), drain("sessions_ended")];
-
-/// The stored value. `last_activity` stands first: the script compares the beginnings.
-#[derive(Serialize)]
-struct Value<'e> {
-    last_activity: u64,
-    sid: &'e str,
-    session_id: &'e str,
-    user: &'e str,
-    ip: &'e str,
-    ua: &'e str,
-}
 
 pub(super) fn fold<'a>(event: &Event<'a>, context: &Context, plan: &mut Plan<'a>) {
     let ending = Ending { entry_ms: context.entry_ms, time: event.time };
@@ -58,6 +45,7 @@ fn touch<'a>(
     [user, ip, ua]: [&str; 3],
 ) {
     let Some(sid) = sid else { return };
-    let value = Value { last_activity: event.time.millis(), sid, session_id: sid, user, ip, ua };
-    keep_latest(&mut session(plan, sid).touched, event.time, super::to_json(&value));
+    let texts = [("sid", &**sid), ("session_id", sid), ("user", user), ("ip", ip), ("ua", ua)];
+    let value = stored::value(("last_activity", event.time), texts);
+    keep_latest(&mut session(plan, sid).touched, event.time, value);
 }

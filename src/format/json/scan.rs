@@ -1,0 +1,231 @@
+//! A walk through a JSON text (RFC 8259) that finds where each value ends, and whether it is one.
+//!
+//! Written by hand for two things that a parser does not give: texts need not be UTF-8, so that a user agent
+//! with bad bytes lives beside a good user; and arrays and objects nest no deeper than [`MAX_DEPTH`].
+
+use crate::format::{MAX_DEPTH, Malformed};
+
+/// A position in a JSON text.
+pub(super) struct Scan<'a> {
+    text: &'a [u8],
+    at: usize,
+    depth: usize,
+}
+
+impl<'a> Scan<'a> {
+    pub(super) fn new(text: &'a [u8]) -> Self {
+        Self { text, at: 0, depth: 0 }
+    }
+
+    /// Goes past an array and hands out each of its elements, raw.
+    pub(super) fn array(
+        &mut self,
+        mut each: impl FnMut(&'a [u8]) -> Result<(), Malformed>,
+    ) -> Result<(), Malformed> {
+        self.open(b'[', "an array")?;
+        if self.skip(b']') {
+            return self.close();
+        }
+        loop {
+            each(self.value()?)?;
+            if !self.skip(b',') {
+                self.expect(b']', "a comma or ]")?;
+                return self.close();
+            }
+        }
+    }
+
+    /// Goes past an object and hands out its members in order: each name as it stands there, and its value.
+    pub(super) fn object(
+        &mut self,
+        mut each: impl FnMut(&'a [u8], &'a [u8]) -> Result<(), Malformed>,
+    ) -> Result<(), Malformed> {
+        self.open(b'{', "an object")?;
+        if self.skip(b'}') {
+            return self.close();
+        }
+        loop {
+            self.peek();
+            let name = self.string("a name in quotes")?;
+            self.expect(b':', "a colon")?;
+            each(name, self.value()?)?;
+            if !self.skip(b',') {
+                self.expect(b'}', "a comma or }")?;
+                return self.close();
+            }
+        }
+    }
+
+    /// Goes past a value; returns it whole and raw.
+    pub(super) fn value(&mut self) -> Result<&'a [u8], Malformed> {
+        let first = self.peek();
+        let start = self.at;
+        match first {
+            Some(b'"') => return self.string("a text"),
+            Some(b'{') => self.object(|_, _| Ok(()))?,
+            Some(b'[') => self.array(|_| Ok(()))?,
+            Some(b't') => self.word(b"true")?,
+            Some(b'f') => self.word(b"false")?,
+            Some(b'n') => self.word(b"null")?,
+            _ => self.number()?,
+        }
+        Ok(&self.text[start..self.at])
+    }
+
+    /// Checks that nothing follows.
+    pub(super) fn end(&mut self) -> Result<(), Malformed> {
+        if self.peek().is_none() { Ok(()) } else { Err(self.expected("the end")) }
+    }
+
+    fn open(&mut self, bracket: u8, what: &str) -> Result<(), Malformed> {
+        self.expect(bracket, what)?;
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            let problem = format!("nested deeper than {MAX_DEPTH} at byte {}", self.at);
+            return Err(super::syntax(problem));
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), Malformed> {
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn string(&mut self, what: &str) -> Result<&'a [u8], Malformed> {
+        let start = self.at;
+        if !self.next_is(b'"') {
+            return Err(self.expected(what));
+        }
+        loop {
+            self.at += plain(&self.text[self.at..]);
+            if self.next_is(b'"') {
+                return Ok(&self.text[start..self.at]);
+            }
+            if !self.next_is(b'\\') {
+                return Err(self.expected("a closing quote, and control characters escaped"));
+            }
+            self.escape()?;
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), Malformed> {
+        let hex = |digits: &[u8]| digits.iter().all(u8::is_ascii_hexdigit);
+        self.at += match &self.text[self.at..] {
+            [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 1,
+            [b'u', a, b, c, d, ..] if hex(&[*a, *b, *c, *d]) => 5,
+            _ => return Err(self.expected("an escape such as \\n or \\u000a")),
+        };
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<(), Malformed> {
+        self.next_is(b'-');
+        if !self.next_is(b'0') {
+            self.digits("a value")?;
+        }
+        if self.next_is(b'.') {
+            self.digits("a digit")?;
+        }
+        if self.next_is(b'e') || self.next_is(b'E') {
+            let _sign = self.next_is(b'+') || self.next_is(b'-');
+            self.digits("a digit")?;
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self, what: &str) -> Result<(), Malformed> {
+        let rest = &self.text[self.at..];
+        match rest.iter().take_while(|byte| byte.is_ascii_digit()).count() {
+            0 => Err(self.expected(what)),
+            digits => {
+                self.at += digits;
+                Ok(())
+            }
+        }
+    }
+
+    fn word(&mut self, word: &[u8]) -> Result<(), Malformed> {
+        if !self.text[self.at..].starts_with(word) {
+            return Err(self.expected("a value"));
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    /// The next byte that is no white space.
+    fn peek(&mut self) -> Option<u8> {
+        let rest = &self.text[self.at..];
+        self.at += rest.iter().take_while(|byte| super::is_space(**byte)).count();
+        self.text.get(self.at).copied()
+    }
+
+    /// Goes past `byte` and the white space before it, if it is next.
+    fn skip(&mut self, byte: u8) -> bool {
+        self.peek();
+        self.next_is(byte)
+    }
+
+    fn expect(&mut self, byte: u8, what: &str) -> Result<(), Malformed> {
+        if self.skip(byte) { Ok(()) } else { Err(self.expected(what)) }
+    }
+
+    /// Goes past `byte`, if it is the very next.
+    fn next_is(&mut self, byte: u8) -> bool {
+        let is = self.text.get(self.at) == Some(&byte);
+        self.at += usize::from(is);
+        is
+    }
+
+    fn expected(&self, what: &str) -> Malformed {
+        super::syntax(format!("expected {what} at byte {}", self.at))
+    }
+}
+
+/// How many bytes at the beginning stand in a JSON text as they are: up to a quote, a backslash or a control
+/// character.
+pub(super) fn plain(bytes: &[u8]) -> usize {
+    let special = |byte: &u8| *byte < b' ' || *byte == b'"' || *byte == b'\\';
+    // Every byte of a chunk is looked at, which takes a few instructions for all sixteen.
+    let any_special = |chunk: &&[u8; 16]| chunk.iter().fold(false, |any, byte| any | special(byte));
+    let (chunks, _) = bytes.as_chunks::<16>();
+    let whole = 16 * chunks.iter().take_while(|chunk| !any_special(chunk)).count();
+    let rest = &bytes[whole..];
+    whole + rest.iter().position(special).unwrap_or(rest.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde::de::IgnoredAny;
+
+    /// Whether serde_json takes it, where it does not nest too deep.
+    fn is_json(raw: &[u8]) -> bool {
+        serde_json::from_slice::<IgnoredAny>(raw).is_ok()
+    }
+
+    fn scans(raw: &[u8]) -> bool {
+        let mut scan = Scan::new(raw);
+        scan.value().and_then(|_| scan.end()).is_ok()
+    }
+
+    proptest! {
+        #[test]
+        fn it_takes_what_serde_json_takes(raw in r#"[\[\]{}",:\\ untrfalse0-9.eE+\-\u{1}é]{0,12}"#) {
+            prop_assert_eq!(scans(raw.as_bytes()), is_json(raw.as_bytes()), "{}", raw);
+        }
+
+        #[test]
+        fn a_text_with_one_byte_changed_is_taken_or_not_as_by_serde_json(
+            at in any::<proptest::sample::Index>(),
+            byte in prop_oneof![any::<u8>(), Just(b'"'), Just(b'\\'), Just(b'0'), Just(b'.'), Just(b',')],
+        ) {
+            let text = r#" {"a\u00e9\n" : [1.5e+7, -0 ,true,{"":null} , []], "b":"\"\\ a long text, é" } "#;
+            let mut raw = text.as_bytes().to_vec();
+            prop_assert!(scans(&raw) && is_json(&raw));
+            *at.get_mut(&mut raw) = byte;
+            prop_assert_eq!(scans(&raw), is_json(&raw), "{:?}", String::from_utf8_lossy(&raw));
+        }
+    }
+}
