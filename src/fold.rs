@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::decode::{Decoded, Form, Rejected, Rules, decode};
 use crate::entry::{Entry, EntryId};
-use crate::event::{Event, Reason, Rejection, Text};
+use crate::event::{Event, Reason, Rejection, TYPES, Text};
 use crate::op::{Letter, Map, Plan};
 use crate::projection::{Projection, Projections, viewed_item};
 
@@ -35,10 +35,10 @@ pub struct Avoided {
 /// What the entries of a batch held.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Entries with events, by form.
-    pub forms: Map<Form, u64>,
-    /// Events by type.
-    pub types: Map<&'static str, u64>,
+    /// Entries with events, by form, in the order of [`Form::ALL`].
+    pub forms: [u64; Form::ALL.len()],
+    /// Events by type, in the order of [`TYPES`].
+    pub types: [u64; TYPES.len()],
     /// Events that claimed a later time than is allowed.
     pub from_future: u64,
 }
@@ -49,31 +49,38 @@ pub struct Folder<'s, 'a> {
     settings: &'s FoldSettings,
     plan: Plan<'a>,
     counts: Counts,
-    /// In order: so do entries come.
+    /// In order, as entries come.
     added: Vec<EntryId>,
 }
 
 impl<'s, 'a> Folder<'s, 'a> {
     /// An empty plan.
     pub fn new(settings: &'s FoldSettings) -> Self {
-        Self { settings, plan: Plan::default(), counts: Counts::default(), added: Vec::new() }
+        Self::with_capacity(settings, 0)
+    }
+
+    /// An empty plan with room for so many entries.
+    pub fn with_capacity(settings: &'s FoldSettings, entries: usize) -> Self {
+        let added = Vec::with_capacity(entries);
+        Self { settings, plan: Plan::with_capacity(entries), counts: Counts::default(), added }
     }
 
     /// Adds an entry, unless it was added already. `avoided` names keys that it must not write.
     pub fn add(&mut self, entry: &'a Entry, avoided: &Avoided) {
-        let Err(place) = self.added.binary_search(&entry.id) else { return };
-        self.added.insert(place, entry.id);
+        if !self.is_new(entry.id) {
+            return;
+        }
         let Decoded { form, events, rejected } =
             decode(entry, self.settings.partition, &self.settings.rules);
         if let Some(form) = form {
-            *self.counts.forms.entry(form).or_default() += 1;
+            self.counts.forms[form as usize] += 1;
         }
         let before = self.plan.letters.len();
         for rejected in rejected {
             self.plan.letters.push(letter(entry, rejected));
         }
         for event in &events {
-            *self.counts.types.entry(event.kind.name()).or_default() += 1;
+            self.counts.types[event.kind.place()] += 1;
             self.counts.from_future += u64::from(event.from_future);
             self.settings.projections.fold(event, entry.id.ms, &mut self.plan);
         }
@@ -119,6 +126,15 @@ impl<'s, 'a> Folder<'s, 'a> {
             }
         }
         self.plan
+    }
+
+    fn is_new(&mut self, id: EntryId) -> bool {
+        if self.added.last().is_none_or(|last| *last < id) {
+            self.added.push(id);
+            return true;
+        }
+        let place = self.added.binary_search(&id);
+        place.map_err(|place| self.added.insert(place, id)).is_err()
     }
 
     fn acknowledge(&mut self, id: EntryId, events: &[Event<'a>]) {

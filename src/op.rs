@@ -170,6 +170,18 @@ pub struct Plan<'a> {
     pub letters: Vec<Letter<'a>>,
 }
 
+impl Plan<'_> {
+    /// An empty plan with room for so many events of the most frequent kind: heartbeats.
+    pub fn with_capacity(events: usize) -> Self {
+        Self {
+            activity: Map::with_capacity_and_hasher(events, RandomState::default()),
+            presence: Map::with_capacity_and_hasher(events, RandomState::default()),
+            acks: Acks { plain: Vec::with_capacity(events), ..Acks::default() },
+            ..Self::default()
+        }
+    }
+}
+
 /// What the janitor can take away, one structure each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sweep {

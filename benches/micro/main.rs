@@ -77,7 +77,7 @@ fn decode_all(entries: &[Entry], settings: &FoldSettings) {
 
 fn fold_all(entries: &[Entry], settings: &FoldSettings) {
     let avoided = Avoided::default();
-    let mut folder = Folder::new(settings);
+    let mut folder = Folder::with_capacity(settings, entries.len());
     for entry in entries {
         folder.add(entry, &avoided);
     }

@@ -159,12 +159,9 @@ impl Rejection {
         Self::new(Reason::MissingField, format!("{name} is missing or empty; {remedy}"))
     }
 
-    pub(crate) fn unknown_type(found: &str) -> Self {
-        let detail = format!(
-            "type is {}; it must be one of {}",
-            excerpt(found.as_bytes()),
-            super::TYPES.join(", ")
-        );
+    pub(crate) fn unknown_type(found: &[u8]) -> Self {
+        let detail =
+            format!("type is {}; it must be one of {}", excerpt(found), super::TYPES.join(", "));
         Self::new(Reason::UnknownType, detail)
     }
 
@@ -303,12 +300,11 @@ impl<'a> Members<'a> {
     }
 
     /// The event type.
-    pub(crate) fn event_type(&self) -> Result<Text<'a>, Rejection> {
-        let Some(bytes) = self.bytes(Name::Type)? else {
+    pub(crate) fn event_type(&self) -> Result<Cow<'a, [u8]>, Rejection> {
+        self.bytes(Name::Type)?.ok_or_else(|| {
             let remedy = format!("send one of {}", super::TYPES.join(", "));
-            return Err(Rejection::missing(Name::Type, &remedy));
-        };
-        utf8(bytes).map_err(|bytes| Rejection::unknown_type(&String::from_utf8_lossy(&bytes)))
+            Rejection::missing(Name::Type, &remedy)
+        })
     }
 
     /// The claimed event time in milliseconds.

@@ -42,17 +42,16 @@ macro_rules! event_types {
             ///
             /// # Errors
             /// The reason why they are no event, for the dead letter.
-            pub fn read(wire: &str, members: &Members<'a>, limits: &Limits) -> Result<Self, Rejection> {
-                match wire {
-                    $($wire => $kind::read(members, limits).map(Self::$kind),)*
-                    other => Err(Rejection::unknown_type(other)),
-                }
+            pub fn read(wire: &[u8], members: &Members<'a>, limits: &Limits) -> Result<Self, Rejection> {
+                $(if wire == $wire.as_bytes() { return $kind::read(members, limits).map(Self::$kind); })*
+                Err(Rejection::unknown_type(wire))
             }
 
-            /// The event type's name, as `type` carries it.
-            pub fn name(&self) -> &'static str {
+            /// The event type's place in [`TYPES`].
+            pub fn place(&self) -> usize {
+                enum Place { $($kind,)* }
                 match self {
-                    $(Self::$kind(_) => $wire,)*
+                    $(Self::$kind(_) => Place::$kind as usize,)*
                 }
             }
         }

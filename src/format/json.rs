@@ -65,7 +65,7 @@ pub(super) fn members<'a>(
 /// The bytes a JSON string stands for. Bytes that are not UTF-8 are taken as they are.
 pub(super) fn text(raw: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
     let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
-    if !inner.contains(&b'\\') {
+    if scan::plain(inner) == inner.len() {
         return Ok(Cow::Borrowed(inner));
     }
     // Byte strings let serde_json undo the escapes without asking for UTF-8.

@@ -143,7 +143,7 @@ impl<'p> Projecting<'p> {
         loop {
             let started = Instant::now();
             let fold = self.projector.batches.fold();
-            let mut folder = Folder::new(&self.projector.fold);
+            let mut folder = Folder::with_capacity(&self.projector.fold, entries.len());
             for entry in entries {
                 folder.add(entry, &avoided);
             }

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
     use rollcall::decode::{Rules, decode};
     use rollcall::entry::{Entry as StreamEntry, EntryId};
-    use rollcall::event::{Kind, Limits};
+    use rollcall::event::{Kind, Limits, TYPES};
     use std::collections::{HashMap, HashSet};
 
     const NOW: u64 = 1_790_000_000_000;
@@ -183,7 +183,7 @@ mod tests {
                 assert!(session.sid.starts_with("s"), "{session:?}");
             }
         }
-        decoded.events.iter().map(|event| event.kind.name().to_owned()).collect()
+        decoded.events.iter().map(|event| TYPES[event.kind.place()].to_owned()).collect()
     }
 
     #[test]

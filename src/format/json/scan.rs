@@ -155,8 +155,9 @@ impl<'a> Scan<'a> {
 
     /// The next byte that is no white space.
     fn peek(&mut self) -> Option<u8> {
-        let rest = &self.text[self.at..];
-        self.at += rest.iter().take_while(|byte| super::is_space(**byte)).count();
+        while self.text.get(self.at).is_some_and(|byte| super::is_space(*byte)) {
+            self.at += 1;
+        }
         self.text.get(self.at).copied()
     }
 
@@ -183,15 +184,23 @@ impl<'a> Scan<'a> {
 }
 
 /// How many bytes at the beginning stand in a JSON text as they are: up to a quote, a backslash or a control
-/// character.
+/// character. Looks at eight bytes at a time.
 pub(super) fn plain(bytes: &[u8]) -> usize {
-    let special = |byte: &u8| *byte < b' ' || *byte == b'"' || *byte == b'\\';
-    // Every byte of a chunk is looked at, which takes a few instructions for all sixteen.
-    let any_special = |chunk: &&[u8; 16]| chunk.iter().fold(false, |any, byte| any | special(byte));
-    let (chunks, _) = bytes.as_chunks::<16>();
-    let whole = 16 * chunks.iter().take_while(|chunk| !any_special(chunk)).count();
-    let rest = &bytes[whole..];
-    whole + rest.iter().position(special).unwrap_or(rest.len())
+    const EACH: u64 = u64::MAX / 0xFF;
+    // The top bit of each byte that is less than `least`; of those after the first it may be set, too.
+    let less = |word: u64, least: u8| word.wrapping_sub(EACH * u64::from(least)) & !word;
+    let equal = |word: u64, byte: u8| less(word ^ (EACH * u64::from(byte)), 1);
+    let (words, rest) = bytes.as_chunks();
+    for (i, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let special = less(word, b' ') | equal(word, b'"') | equal(word, b'\\');
+        let first = (special & (EACH << 7)).trailing_zeros();
+        if first < 64 {
+            return i * 8 + first as usize / 8;
+        }
+    }
+    let special = |byte: &u8| matches!(byte, ..b' ' | b'"' | b'\\');
+    words.len() * 8 + rest.iter().position(special).unwrap_or(rest.len())
 }
 
 #[cfg(test)]

@@ -11,8 +11,9 @@ use super::inventory::{
     READ, READ_BYTES, READ_TIME, REJECTED, ROUND_TRIPS, TRIED_ALONE,
 };
 use super::{ByLabel, now, own_counter, own_histogram};
+use crate::decode::Form;
 use crate::entry::{Entry, EntryId};
-use crate::event::Reason;
+use crate::event::{Reason, TYPES};
 use crate::fold::Counts;
 use crate::op::Plan;
 use crate::projection::Projection;
@@ -124,14 +125,17 @@ impl WorkerMetrics {
 
     /// Entries were decoded and folded.
     pub fn folded(&self, counts: &Counts, took: Duration) {
-        counts.forms.iter().for_each(|(form, count)| self.decoded.add(form.name(), *count));
-        counts.types.iter().for_each(|(name, count)| self.events_decoded.add(name, *count));
+        let forms = Form::ALL.iter().zip(counts.forms);
+        forms.for_each(|(form, count)| self.decoded.add(form.name(), count));
+        let types = TYPES.iter().zip(counts.types);
+        types.for_each(|(name, count)| self.events_decoded.add(name, count));
         self.fold_time.record(took);
     }
 
     /// Events took effect.
     pub fn events_applied(&self, counts: &Counts) {
-        counts.types.iter().for_each(|(name, count)| self.events_applied.add(name, *count));
+        let types = TYPES.iter().zip(counts.types);
+        types.for_each(|(name, count)| self.events_applied.add(name, count));
         self.from_future.increment(counts.from_future);
     }
 
