@@ -6,7 +6,7 @@
 
 use crate::entry::Entry;
 use crate::event::{Event, Kind, Limits, Members, Name, Reason, Rejection};
-use crate::format::{Format, Malformed, Member, Shape};
+use crate::format::{Format, Malformed, Member, Piece, Shape};
 use crate::key::partition_of;
 use crate::time::EventTime;
 
@@ -104,12 +104,13 @@ impl Decoder<'_> {
         let Some(data) = envelope(&fields) else { return self.single(Format::Flat, &fields) };
         let format = content_format(&fields)?;
         let raw = data.raw;
-        if format.shape(raw) == Some(Shape::Array) {
+        if format.is_array(raw) {
             let decoded = self.packed(&fields, format, raw)?;
             self.check_letters(entry, raw.len(), decoded.rejected.len())?;
             return Ok(decoded);
         }
-        self.single(format, &self.object(format, raw, fields.without(Name::Data))?)
+        let members = read_object(format, raw)?.over(&fields.without(Name::Data));
+        self.single(format, &opened(members)?)
     }
 
     /// An entry that is one event.
@@ -145,10 +146,7 @@ impl Decoder<'_> {
                     limit,
                 ));
             }
-            match known {
-                Some(name) => members.set(name, Member::flat(value)),
-                None => members.note(name),
-            }
+            members.add(name, Member::flat(value));
         }
         Ok(members)
     }
@@ -160,30 +158,51 @@ impl Decoder<'_> {
         format: Format,
         raw: &'a [u8],
     ) -> Result<Decoded<'a>, Rejection> {
+        let (mut decoded, mut members, mut count) = (Decoded::default(), Members::default(), 0);
         let limit = self.rules.limits.max_events;
-        let elements = format.elements(raw, limit).map_err(malformed)?;
+        let each = |piece: Piece<'_, 'a>| match piece {
+            Piece::Member(name, member) => members.add(name, member),
+            Piece::Element(element) => {
+                let members = std::mem::take(&mut members);
+                if count < limit {
+                    self.element(count, element, members, &mut decoded);
+                }
+                count += 1;
+            }
+        };
+        format.elements(raw, each).map_err(malformed)?;
         if fields.get(Name::Type).is_some() {
             let detail = "data is an array though the entry has a type; leave type out to pack events, \
                           or send one object";
             return Err(Rejection::new(Reason::UnexpectedArray, detail));
         }
-        let elements = elements.ok_or_else(|| {
-            Rejection::new(
-                Reason::TooManyEvents,
-                format!("data packs more than {limit} events; send fewer an entry"),
-            )
-        })?;
-        let mut decoded = Decoded { form: Some(Form::Packed), ..Decoded::default() };
-        for (index, element) in elements.into_iter().enumerate() {
-            let members = self.object(format, element, Members::default());
-            match members.and_then(|members| self.event(&members)) {
-                Ok(event) => decoded.events.push(event),
-                Err(rejection) => {
-                    decoded.rejected.push(Rejected { rejection, element: Some((index, element)) });
-                }
+        if count > limit {
+            let detail = format!("data packs more than {limit} events; send fewer an entry");
+            return Err(Rejection::new(Reason::TooManyEvents, detail));
+        }
+        decoded.form = Some(Form::Packed);
+        Ok(decoded)
+    }
+
+    /// An element of a packed entry, and its members if it is an object.
+    fn element<'a>(
+        &self,
+        index: usize,
+        element: Member<'a>,
+        members: Members<'a>,
+        decoded: &mut Decoded<'a>,
+    ) {
+        let members = match element.shape {
+            Shape::Object => Ok(members),
+            _ => read_object(element.format, element.raw),
+        };
+        match members.and_then(opened).and_then(|members| self.event(&members)) {
+            Ok(event) => decoded.events.push(event),
+            Err(rejection) => {
+                let element = Some((index, element.raw));
+                decoded.rejected.push(Rejected { rejection, element });
             }
         }
-        Ok(decoded)
     }
 
     /// Each bad element becomes a dead letter with all other fields of its entry: large ones beside many bad
@@ -204,24 +223,6 @@ impl Decoder<'_> {
              send packed events without other fields"
         );
         Err(Rejection::new(Reason::FieldTooLong, detail))
-    }
-
-    /// An object's members over those outside of it, and over both those of the object in its `data`.
-    fn object<'a>(
-        &self,
-        format: Format,
-        raw: &'a [u8],
-        outer: Members<'a>,
-    ) -> Result<Members<'a>, Rejection> {
-        let members = read_object(format, raw)?.over(&outer);
-        match envelope(&members) {
-            Some(data) if data.shape == Shape::Object => {
-                let inner = read_object(data.format, data.raw)?;
-                // A third level would be no envelope any more: its data counts only as a session's.
-                Ok(inner.over(&members.without(Name::Data)))
-            }
-            _ => Ok(members),
-        }
     }
 
     fn event<'a>(&self, members: &Members<'a>) -> Result<Event<'a>, Rejection> {
@@ -256,12 +257,20 @@ fn malformed(problem: Malformed) -> Rejection {
 
 fn read_object(format: Format, raw: &[u8]) -> Result<Members<'_>, Rejection> {
     let mut members = Members::default();
-    let each = |name: &[u8], member| match Name::from_name(name) {
-        Some(name) => members.set(name, member),
-        None => members.note(name),
-    };
-    format.members(raw, each).map_err(malformed)?;
+    format.members(raw, |name, member| members.add(name, member)).map_err(malformed)?;
     Ok(members)
+}
+
+/// Members; over them, those of the object that their `data` may be.
+fn opened<'a>(members: Members<'a>) -> Result<Members<'a>, Rejection> {
+    match envelope(&members) {
+        Some(data) if data.shape == Shape::Object => {
+            let inner = read_object(data.format, data.raw)?;
+            // A third level would be no envelope any more: its data counts only as a session's.
+            Ok(inner.over(&members.without(Name::Data)))
+        }
+        _ => Ok(members),
+    }
 }
 
 /// `data`, unless it is a session's own: that is so beside `type session` and a `sid`.

@@ -5,9 +5,9 @@
 use std::borrow::Cow;
 
 use crate::entry::Entry;
-use crate::format::{Format, Member, Shape};
+use crate::format::{Format, Member, Piece, Shape};
 
-/// The largest number of packed events that is looked through; entries with more are never applied.
+/// The largest number of origins of a packed entry; entries with more events are never applied.
 const MAX_EVENTS: usize = 10_000;
 
 /// The longest `tracestate` that is kept, in bytes: what the recommendation asks for at least.
@@ -31,10 +31,8 @@ pub struct Origin {
 pub fn origins(entry: &Entry) -> Vec<Origin> {
     let own = || read(entry.get(b"traceparent"), entry.get(b"tracestate"));
     let Some((format, data)) = envelope(entry) else { return own().into_iter().collect() };
-    if format.shape(data) == Some(Shape::Array) {
-        let elements = format.elements(data, MAX_EVENTS).ok().flatten().unwrap_or_default();
-        let packed = elements.into_iter().filter_map(|element| inside(format, element));
-        return own().into_iter().chain(packed).collect();
+    if format.is_array(data) {
+        return own().into_iter().chain(packed(format, data)).collect();
     }
     inside(format, data).or_else(own).into_iter().collect()
 }
@@ -49,18 +47,44 @@ fn envelope(entry: &Entry) -> Option<(Format, &[u8])> {
 }
 
 /// The origin that an object names.
-fn inside<'a>(format: Format, object: &'a [u8]) -> Option<Origin> {
-    let (mut parent, mut state): (Option<Cow<'a, [u8]>>, _) = (None, None);
-    let each = |name: &[u8], member: Member<'a>| {
+fn inside(format: Format, object: &[u8]) -> Option<Origin> {
+    let mut context = Context::default();
+    format.members(object, |name, member| context.add(name, member)).ok()?;
+    context.origin()
+}
+
+/// The origins that the elements of an array name.
+fn packed<'a>(format: Format, array: &'a [u8]) -> Vec<Origin> {
+    let (mut origins, mut context) = (Vec::new(), Context::default());
+    let each = |piece: Piece<'_, 'a>| match piece {
+        Piece::Member(name, member) => context.add(name, member),
+        Piece::Element(_) => origins.extend(std::mem::take(&mut context).origin()),
+    };
+    let is_whole = format.elements(array, each).is_ok();
+    origins.truncate(if is_whole { MAX_EVENTS } else { 0 });
+    origins
+}
+
+/// What an object says of its origin.
+#[derive(Default)]
+struct Context<'a> {
+    parent: Option<Cow<'a, [u8]>>,
+    state: Option<Cow<'a, [u8]>>,
+}
+
+impl<'a> Context<'a> {
+    fn add(&mut self, name: &[u8], member: Member<'a>) {
         let slot = match name {
-            b"traceparent" => &mut parent,
-            b"tracestate" => &mut state,
+            b"traceparent" => &mut self.parent,
+            b"tracestate" => &mut self.state,
             _ => return,
         };
         *slot = Some(member).filter(|m| m.shape == Shape::Text).and_then(|m| m.value().ok());
-    };
-    format.members(object, each).ok()?;
-    read(parent.as_deref(), state.as_deref())
+    }
+
+    fn origin(self) -> Option<Origin> {
+        read(self.parent.as_deref(), self.state.as_deref())
+    }
 }
 
 /// Reads a `traceparent` as section 3.2 of the recommendation has it, also of versions to come.

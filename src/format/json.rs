@@ -4,69 +4,57 @@ mod scan;
 
 use std::borrow::Cow;
 
-use super::{Format, Malformed, Shape};
+use super::{Format, Malformed, Member, Piece};
 use scan::Scan;
 
 fn syntax(problem: impl Into<String>) -> Malformed {
     Malformed::Syntax { format: Format::Json, problem: problem.into() }
 }
 
-pub(super) fn shape(raw: &[u8]) -> Option<Shape> {
-    let first = raw.iter().find(|byte| !is_space(**byte))?;
-    Some(match first {
-        b'{' => Shape::Object,
-        b'[' => Shape::Array,
-        b'"' => Shape::Text,
-        b't' | b'f' => Shape::Boolean,
-        b'n' => Shape::Null,
-        _ if raw.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E')) => Shape::Number,
-        _ => Shape::Integer,
-    })
-}
-
-fn check(raw: &[u8]) -> Result<(), Malformed> {
-    let mut scan = Scan::new(raw);
-    scan.value()?;
-    scan.end()
+pub(super) fn is_array(raw: &[u8]) -> bool {
+    raw.iter().find(|byte| !is_space(**byte)) == Some(&b'[')
 }
 
 /// Flat session data: valid as it is.
 pub(super) fn validated(raw: &[u8]) -> Result<&str, Malformed> {
-    check(raw)?;
+    let mut scan = Scan::new(raw);
+    scan.value()?;
+    scan.end()?;
     std::str::from_utf8(raw).map_err(|error| syntax(error.to_string()))
 }
 
-pub(super) fn elements(raw: &[u8], limit: usize) -> Result<Option<Vec<&[u8]>>, Malformed> {
-    let (mut elements, mut count) = (Vec::new(), 0);
+pub(super) fn elements<'a>(
+    raw: &'a [u8],
+    mut each: impl FnMut(Piece<'_, 'a>),
+) -> Result<(), Malformed> {
     let mut scan = Scan::new(raw);
-    scan.array(|element| {
-        count += 1;
-        if count <= limit {
-            elements.push(element);
-        }
+    scan.array(|scan| {
+        let element = scan.value_with(|name, member| {
+            each(Piece::Member(&name.value()?, member));
+            Ok(())
+        })?;
+        each(Piece::Element(element));
         Ok(())
     })?;
-    scan.end()?;
-    Ok((count <= limit).then_some(elements))
+    scan.end()
 }
 
 pub(super) fn members<'a>(
     raw: &'a [u8],
-    mut each: impl FnMut(Cow<'a, [u8]>, &'a [u8]),
+    mut each: impl FnMut(&[u8], Member<'a>),
 ) -> Result<(), Malformed> {
     let mut scan = Scan::new(raw);
-    scan.object(|name, value| {
-        each(text(name)?, value);
+    scan.object(|name, member| {
+        each(&name.value()?, member);
         Ok(())
     })?;
     scan.end()
 }
 
 /// The bytes a JSON string stands for. Bytes that are not UTF-8 are taken as they are.
-pub(super) fn text(raw: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
-    let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
-    if scan::plain(inner) == inner.len() {
-        return Ok(Cow::Borrowed(inner));
+pub(super) fn text(raw: &[u8], escaped: bool) -> Result<Cow<'_, [u8]>, Malformed> {
+    if !escaped {
+        return Ok(Cow::Borrowed(raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default()));
     }
     // Byte strings let serde_json undo the escapes without asking for UTF-8.
     let bytes: Bytes = serde_json::from_slice(raw).map_err(|error| syntax(error.to_string()))?;
@@ -140,7 +128,7 @@ mod tests {
     fn names(text: &str) -> Vec<(String, String)> {
         let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let mut found = Vec::new();
-        members(text.as_bytes(), |n, v| found.push((lossy(&n), lossy(v)))).unwrap();
+        members(text.as_bytes(), |n, member| found.push((lossy(n), lossy(member.raw)))).unwrap();
         found
     }
 
@@ -156,22 +144,33 @@ mod tests {
     fn bad_utf8_stays_where_it_is() {
         let raw = b"{\"ua\":\"\xff\\u00e9\",\"user\":\"alice\"}";
         let mut found = Vec::new();
-        members(raw, |_, value| found.push(text(value).unwrap())).unwrap();
+        members(raw, |_, member| found.push(member.value().unwrap())).unwrap();
         assert_eq!(found, [&b"\xff\xc3\xa9"[..], b"alice"]);
     }
 
     #[test]
     fn nesting_is_bounded() {
         let nest = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n)).into_bytes();
-        assert!(check(&nest(MAX_DEPTH)).is_ok());
-        assert!(check(&nest(MAX_DEPTH + 1)).is_err());
-        assert!(check(format!("\"{}\"", "[".repeat(500)).as_bytes()).is_ok());
+        assert!(validated(&nest(MAX_DEPTH)).is_ok());
+        assert!(validated(&nest(MAX_DEPTH + 1)).is_err());
+        assert!(validated(format!("\"{}\"", "[".repeat(500)).as_bytes()).is_ok());
+        assert!(elements(&nest(MAX_DEPTH + 1), |_| {}).is_err());
     }
 
     #[test]
-    fn elements_stop_at_the_limit() {
-        assert_eq!(elements(b"[1,2 , 3]", 3).unwrap().unwrap(), [&b"1"[..], b"2", b"3"]);
-        assert_eq!(elements(b"[1,2,3]", 2).unwrap(), None);
+    fn elements_follow_their_members() {
+        let mut found = Vec::new();
+        let each = |piece: Piece<'_, '_>| {
+            found.push(match piece {
+                Piece::Member(name, member) => [name, b"=", member.raw].concat(),
+                Piece::Element(element) => element.raw.to_vec(),
+            });
+        };
+        elements(br#"[1, {"a":{"b":2} } ,[{"c":3}]]"#, each).unwrap();
+        let expected = ["1", r#"a={"b":2}"#, r#"{"a":{"b":2} }"#, r#"[{"c":3}]"#];
+        assert_eq!(found, expected.map(|text| text.as_bytes().to_vec()));
+        assert!(elements(b"[1,2", |_| {}).is_err());
+        assert!(elements(b"[] 1", |_| {}).is_err());
     }
 
     proptest! {
@@ -184,13 +183,13 @@ mod tests {
 
         #[test]
         fn no_text_makes_it_panic(raw in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let _ = (members(&raw, |_, _| {}), elements(&raw, 5), text(&raw), compact(&raw));
+            let _ = (members(&raw, |_, _| {}), elements(&raw, |_| {}), text(&raw, true), compact(&raw));
         }
 
         #[test]
         fn no_json_like_text_makes_it_panic(raw in r#"[\[\]{}",:\\ untrfalse0-9.]{0,40}"#) {
             let raw = raw.as_bytes();
-            let _ = (members(raw, |_, _| {}), elements(raw, 5), text(raw), compact(raw));
+            let _ = (members(raw, |_, _| {}), elements(raw, |_| {}), text(raw, true), compact(raw));
         }
     }
 }

@@ -92,12 +92,23 @@ pub struct Member<'a> {
     pub raw: &'a [u8],
     /// How `raw` is written.
     pub format: Format,
+    /// Whether it is a JSON text with escapes.
+    escaped: bool,
+}
+
+/// What a walk through an array comes upon.
+#[derive(Clone, Copy, Debug)]
+pub enum Piece<'n, 'a> {
+    /// A member, and its name, of the object that ends next.
+    Member(&'n [u8], Member<'a>),
+    /// The end of an element, whatever it is.
+    Element(Member<'a>),
 }
 
 impl<'a> Member<'a> {
     /// A field of a stream entry.
     pub fn flat(value: &'a [u8]) -> Self {
-        Self { shape: Shape::Text, raw: value, format: Format::Flat }
+        Self { shape: Shape::Text, raw: value, format: Format::Flat, escaped: false }
     }
 
     /// Whether it counts as absent: null, or empty text.
@@ -115,7 +126,7 @@ impl<'a> Member<'a> {
     /// If a text has broken escapes, or is cut off.
     pub fn value(&self) -> Result<Cow<'a, [u8]>, Malformed> {
         match (self.format, self.shape) {
-            (Format::Json, Shape::Text) => json::text(self.raw),
+            (Format::Json, Shape::Text) => json::text(self.raw, self.escaped),
             (Format::MessagePack, Shape::Text) => msgpack::text(self.raw).map(Cow::Borrowed),
             (Format::MessagePack, Shape::Integer) => {
                 msgpack::integer(self.raw).map(|digits| Cow::Owned(digits.into_bytes()))
@@ -152,38 +163,40 @@ impl Format {
         }
     }
 
-    /// What kind of value stands at the beginning of `raw`; nothing is validated.
-    pub fn shape(self, raw: &[u8]) -> Option<Shape> {
+    /// Whether an array stands at the beginning of `raw`; nothing is validated.
+    pub fn is_array(self, raw: &[u8]) -> bool {
         match self {
-            Self::MessagePack => msgpack::shape(raw),
-            Self::Json | Self::Flat => json::shape(raw),
+            Self::MessagePack => msgpack::shape(raw) == Some(Shape::Array),
+            Self::Json | Self::Flat => json::is_array(raw),
         }
     }
 
-    /// The elements of an array, or `None` if it has more than `limit`.
+    /// Hands out the elements of an array in order, each after its members.
     ///
     /// # Errors
-    /// If `raw` is no array, is broken anywhere, nests too deep, or more follows it.
-    pub fn elements(self, raw: &[u8], limit: usize) -> Result<Option<Vec<&[u8]>>, Malformed> {
+    /// If `raw` is no array, is broken anywhere, nests too deep, or more follows it: then what was handed
+    /// out does not count.
+    pub fn elements<'a>(
+        self,
+        raw: &'a [u8],
+        each: impl FnMut(Piece<'_, 'a>),
+    ) -> Result<(), Malformed> {
         match self {
-            Self::MessagePack => msgpack::elements(raw, limit),
-            Self::Json | Self::Flat => json::elements(raw, limit),
+            Self::MessagePack => msgpack::elements(raw, each),
+            Self::Json | Self::Flat => json::elements(raw, each),
         }
     }
 
     /// Hands out the members of an object and their names, in order, duplicates included.
     ///
     /// # Errors
-    /// If `raw` is no object, is broken anywhere, nests too deep, or more follows it.
+    /// If `raw` is no object, is broken anywhere, nests too deep, or more follows it: then what was handed
+    /// out does not count.
     pub fn members<'a>(
         self,
         raw: &'a [u8],
-        mut each: impl FnMut(&[u8], Member<'a>),
+        each: impl FnMut(&[u8], Member<'a>),
     ) -> Result<(), Malformed> {
-        let each = |name: Cow<'a, [u8]>, raw| {
-            let shape = self.shape(raw).unwrap_or(Shape::Null);
-            each(&name, Member { shape, raw, format: self });
-        };
         match self {
             Self::MessagePack => msgpack::members(raw, each),
             Self::Json | Self::Flat => json::members(raw, each),

@@ -1,13 +1,12 @@
 //! MessagePack, cut into raw values: rmp reads the heads, rmp-serde walks what is skipped.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use rmp::Marker;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Format, MAX_DEPTH, Malformed, Shape, json};
+use super::{Format, MAX_DEPTH, Malformed, Member, Piece, Shape, json};
 
 fn syntax(problem: impl Into<String>) -> Malformed {
     Malformed::Syntax { format: Format::MessagePack, problem: problem.into() }
@@ -51,23 +50,30 @@ fn end(rest: &[u8]) -> Result<(), Malformed> {
     Err(syntax(format!("{} bytes follow the value", rest.len())))
 }
 
-pub(super) fn elements(raw: &[u8], limit: usize) -> Result<Option<Vec<&[u8]>>, Malformed> {
+fn member(raw: &[u8]) -> Member<'_> {
+    let shape = shape(raw).unwrap_or(Shape::Null);
+    Member { shape, raw, format: Format::MessagePack, escaped: false }
+}
+
+pub(super) fn elements<'a>(
+    raw: &'a [u8],
+    mut each: impl FnMut(Piece<'_, 'a>),
+) -> Result<(), Malformed> {
     let mut rest = raw;
     let count = rmp::decode::read_array_len(&mut rest).map_err(|_| syntax("not an array"))?;
-    let mut elements = Vec::new();
     for _ in 0..count {
-        let element = take_value(&mut rest)?;
-        if elements.len() <= limit {
-            elements.push(element);
+        let element = member(take_value(&mut rest)?);
+        if element.shape == Shape::Object {
+            members(element.raw, |name, member| each(Piece::Member(name, member)))?;
         }
+        each(Piece::Element(element));
     }
-    end(rest)?;
-    Ok((elements.len() <= limit).then_some(elements))
+    end(rest)
 }
 
 pub(super) fn members<'a>(
     raw: &'a [u8],
-    mut each: impl FnMut(Cow<'a, [u8]>, &'a [u8]),
+    mut each: impl FnMut(&[u8], Member<'a>),
 ) -> Result<(), Malformed> {
     let mut rest = raw;
     let count = rmp::decode::read_map_len(&mut rest).map_err(|_| syntax("not a map"))?;
@@ -76,7 +82,7 @@ pub(super) fn members<'a>(
         let value = take_value(&mut rest)?;
         // A key that is no text names no member.
         if shape(name) == Some(Shape::Text) {
-            each(text(name)?.into(), value);
+            each(text(name)?, member(value));
         }
     }
     end(rest)
@@ -186,10 +192,10 @@ mod tests {
     fn members_are_raw_and_in_order() {
         let raw = packed(&serde_json::json!({"user": "alice", "time": 1_790_000_000_000_u64}));
         let mut found = Vec::new();
-        members(&raw, |name, value| found.push((name, value))).unwrap();
-        assert_eq!(found[0].0.as_ref(), b"time");
+        members(&raw, |name, member| found.push((name.to_vec(), member.raw))).unwrap();
+        assert_eq!(found[0].0, b"time");
         assert_eq!(integer(found[0].1).unwrap(), "1790000000000");
-        assert_eq!(found[1].0.as_ref(), b"user");
+        assert_eq!(found[1].0, b"user");
         assert_eq!(text(found[1].1).unwrap(), b"alice");
     }
 
@@ -202,7 +208,7 @@ mod tests {
             b"\xc6\xff\xff\xff\xff",
         ] {
             assert!(members(head, |_, _| {}).is_err());
-            assert!(elements(head, 1000).is_err());
+            assert!(elements(head, |_| {}).is_err());
             assert!(take_value(&mut { head }).is_err());
         }
     }
@@ -210,8 +216,8 @@ mod tests {
     #[test]
     fn nesting_is_bounded() {
         let nest = |n: usize| [vec![0x91; n], vec![0xc0]].concat();
-        assert!(elements(&nest(MAX_DEPTH), 1).is_ok());
-        assert!(elements(&nest(MAX_DEPTH + 1), 1).is_err());
+        assert!(elements(&nest(MAX_DEPTH), |_| {}).is_ok());
+        assert!(elements(&nest(MAX_DEPTH + 1), |_| {}).is_err());
     }
 
     #[test]
@@ -232,7 +238,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic(raw in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let _ = (members(&raw, |_, _| {}), elements(&raw, 5), text(&raw), to_json(&raw));
+            let _ = (members(&raw, |_, _| {}), elements(&raw, |_| {}), text(&raw), to_json(&raw));
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Written by hand for two things that a parser does not give: texts need not be UTF-8, so that a user agent
 //! with bad bytes lives beside a good user; and arrays and objects nest no deeper than [`MAX_DEPTH`].
 
-use crate::format::{MAX_DEPTH, Malformed};
+use crate::format::{Format, MAX_DEPTH, Malformed, Member, Shape};
 
 /// A position in a JSON text.
 pub(super) struct Scan<'a> {
@@ -17,59 +17,72 @@ impl<'a> Scan<'a> {
         Self { text, at: 0, depth: 0 }
     }
 
-    /// Goes past an array and hands out each of its elements, raw.
+    /// Goes past an array; `each` goes past one element.
     pub(super) fn array(
         &mut self,
-        mut each: impl FnMut(&'a [u8]) -> Result<(), Malformed>,
+        mut each: impl FnMut(&mut Self) -> Result<(), Malformed>,
     ) -> Result<(), Malformed> {
         self.open(b'[', "an array")?;
-        if self.skip(b']') {
-            return self.close();
-        }
-        loop {
-            each(self.value()?)?;
-            if !self.skip(b',') {
-                self.expect(b']', "a comma or ]")?;
-                return self.close();
+        if !self.skip(b']') {
+            each(self)?;
+            while self.skip(b',') {
+                each(self)?;
             }
+            self.expect(b']', "a comma or ]")?;
         }
+        self.depth -= 1;
+        Ok(())
     }
 
-    /// Goes past an object and hands out its members in order: each name as it stands there, and its value.
+    /// Goes past an object; hands out its members in order.
     pub(super) fn object(
         &mut self,
-        mut each: impl FnMut(&'a [u8], &'a [u8]) -> Result<(), Malformed>,
+        mut each: impl FnMut(Member<'a>, Member<'a>) -> Result<(), Malformed>,
     ) -> Result<(), Malformed> {
         self.open(b'{', "an object")?;
-        if self.skip(b'}') {
-            return self.close();
-        }
-        loop {
-            self.peek();
-            let name = self.string("a name in quotes")?;
-            self.expect(b':', "a colon")?;
-            each(name, self.value()?)?;
-            if !self.skip(b',') {
-                self.expect(b'}', "a comma or }")?;
-                return self.close();
+        if !self.skip(b'}') {
+            self.member(&mut each)?;
+            while self.skip(b',') {
+                self.member(&mut each)?;
             }
+            self.expect(b'}', "a comma or }")?;
         }
+        self.depth -= 1;
+        Ok(())
     }
 
-    /// Goes past a value; returns it whole and raw.
-    pub(super) fn value(&mut self) -> Result<&'a [u8], Malformed> {
+    fn member(
+        &mut self,
+        each: &mut impl FnMut(Member<'a>, Member<'a>) -> Result<(), Malformed>,
+    ) -> Result<(), Malformed> {
+        self.peek();
+        let name = self.string("a name in quotes")?;
+        self.expect(b':', "a colon")?;
+        each(name, self.value()?)
+    }
+
+    /// Goes past a value.
+    pub(super) fn value(&mut self) -> Result<Member<'a>, Malformed> {
+        self.value_with(|_, _| Ok(()))
+    }
+
+    /// Goes past a value; hands out its members if it is an object.
+    pub(super) fn value_with(
+        &mut self,
+        each: impl FnMut(Member<'a>, Member<'a>) -> Result<(), Malformed>,
+    ) -> Result<Member<'a>, Malformed> {
         let first = self.peek();
         let start = self.at;
-        match first {
+        let shape = match first {
             Some(b'"') => return self.string("a text"),
-            Some(b'{') => self.object(|_, _| Ok(()))?,
-            Some(b'[') => self.array(|_| Ok(()))?,
-            Some(b't') => self.word(b"true")?,
-            Some(b'f') => self.word(b"false")?,
-            Some(b'n') => self.word(b"null")?,
-            _ => self.number()?,
-        }
-        Ok(&self.text[start..self.at])
+            Some(b'{') => self.object(each).map(|()| Shape::Object),
+            Some(b'[') => self.array(|scan| scan.value().map(drop)).map(|()| Shape::Array),
+            Some(b't') => self.word(b"true").map(|()| Shape::Boolean),
+            Some(b'f') => self.word(b"false").map(|()| Shape::Boolean),
+            Some(b'n') => self.word(b"null").map(|()| Shape::Null),
+            _ => self.number(),
+        }?;
+        Ok(Member { shape, raw: &self.text[start..self.at], format: Format::Json, escaped: false })
     }
 
     /// Checks that nothing follows.
@@ -87,25 +100,23 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    fn close(&mut self) -> Result<(), Malformed> {
-        self.depth -= 1;
-        Ok(())
-    }
-
-    fn string(&mut self, what: &str) -> Result<&'a [u8], Malformed> {
+    fn string(&mut self, what: &str) -> Result<Member<'a>, Malformed> {
         let start = self.at;
         if !self.next_is(b'"') {
             return Err(self.expected(what));
         }
+        let mut escaped = false;
         loop {
             self.at += plain(&self.text[self.at..]);
             if self.next_is(b'"') {
-                return Ok(&self.text[start..self.at]);
+                let raw = &self.text[start..self.at];
+                return Ok(Member { shape: Shape::Text, raw, format: Format::Json, escaped });
             }
             if !self.next_is(b'\\') {
                 return Err(self.expected("a closing quote, and control characters escaped"));
             }
             self.escape()?;
+            escaped = true;
         }
     }
 
@@ -119,19 +130,22 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    fn number(&mut self) -> Result<(), Malformed> {
+    fn number(&mut self) -> Result<Shape, Malformed> {
+        let mut shape = Shape::Integer;
         self.next_is(b'-');
         if !self.next_is(b'0') {
             self.digits("a value")?;
         }
         if self.next_is(b'.') {
             self.digits("a digit")?;
+            shape = Shape::Number;
         }
         if self.next_is(b'e') || self.next_is(b'E') {
             let _sign = self.next_is(b'+') || self.next_is(b'-');
             self.digits("a digit")?;
+            shape = Shape::Number;
         }
-        Ok(())
+        Ok(shape)
     }
 
     fn digits(&mut self, what: &str) -> Result<(), Malformed> {
