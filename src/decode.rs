@@ -146,7 +146,10 @@ impl Decoder<'_> {
                     limit,
                 ));
             }
-            members.add(name, Member::flat(value));
+            match known {
+                Some(name) => members.set(name, Member::flat(value)),
+                None => members.note(name),
+            }
         }
         Ok(members)
     }

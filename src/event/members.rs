@@ -204,15 +204,22 @@ pub struct Members<'a> {
 const CLOUD_EVENT: &[u8] = b"specversion";
 
 impl<'a> Members<'a> {
-    /// Adds a member; a later one of the same name replaces it, an empty one removes it. Of those that have no
-    /// effect one tells a CloudEvent.
+    /// Adds a member, whatever its name.
     pub fn add(&mut self, name: &[u8], member: Member<'a>) {
         match Name::from_name(name) {
-            Some(name) => {
-                self.slots[name as usize] = Some(member).filter(|member| !member.is_absent());
-            }
-            None => self.is_cloud_event |= name == CLOUD_EVENT,
+            Some(name) => self.set(name, member),
+            None => self.note(name),
         }
+    }
+
+    /// Sets a member; a later one of the same name replaces it, an empty one removes it.
+    pub fn set(&mut self, name: Name, member: Member<'a>) {
+        self.slots[name as usize] = Some(member).filter(|member| !member.is_absent());
+    }
+
+    /// Notes a member that has no effect: one of them tells a CloudEvent.
+    pub fn note(&mut self, name: &[u8]) {
+        self.is_cloud_event |= name == CLOUD_EVENT;
     }
 
     /// Whether they, or those around them, are a CloudEvent's.
