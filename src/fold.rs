@@ -129,12 +129,14 @@ impl<'s, 'a> Folder<'s, 'a> {
     }
 
     fn is_new(&mut self, id: EntryId) -> bool {
-        if self.added.last().is_none_or(|last| *last < id) {
-            self.added.push(id);
-            return true;
+        let place = match self.added.last() {
+            Some(last) if *last >= id => self.added.binary_search(&id),
+            _ => Err(self.added.len()),
+        };
+        if let Err(place) = place {
+            self.added.insert(place, id);
         }
-        let place = self.added.binary_search(&id);
-        place.map_err(|place| self.added.insert(place, id)).is_err()
+        place.is_err()
     }
 
     fn acknowledge(&mut self, id: EntryId, events: &[Event<'a>]) {
