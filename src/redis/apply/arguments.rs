@@ -4,14 +4,11 @@
 //! together, named once for the minute's set and their activity, and with them the presence entries that
 //! need no reading where the activity proves them the newest.
 
-use std::collections::HashMap;
-
-use indexmap::IndexMap;
 use redis::Cmd;
 
 use crate::config::Deployment;
 use crate::key::Keys;
-use crate::op::{Acks, Ending, Letter, Place, Plan, Register};
+use crate::op::{Acks, Ending, Letter, Map, Place, Plan, Register};
 use crate::projection::presence_field;
 use crate::redis::script::minute_expiry_ms;
 
@@ -34,7 +31,7 @@ struct Group<'p> {
 }
 
 /// The users seen in each minute, by the second of their latest activity if that lies in it.
-type Seen<'p> = IndexMap<u64, IndexMap<Option<u64>, Group<'p>>>;
+type Seen<'p> = Map<u64, Map<Option<u64>, Group<'p>>>;
 
 impl Arguments<'_> {
     /// Adds all sections of a plan.
@@ -188,11 +185,11 @@ impl Arguments<'_> {
 /// Groups users, and sets apart the presence entries that no activity of the same second goes with.
 fn seen<'p>(plan: &'p Plan<'_>) -> (Seen<'p>, Vec<Entry<'p>>) {
     let (mut entries, mut others) = latest_entries(plan);
-    let mut seen = Seen::new();
+    let mut seen = Seen::default();
     let mut add = |minute: u64, user: &'p str| {
         let seconds = plan.activity.get(user).copied().filter(|s| s / 60 == minute);
         let group = seen.entry(minute).or_default().entry(seconds).or_default();
-        match seconds.and_then(|_| entries.remove(user)) {
+        match seconds.and_then(|_| entries.swap_remove(user)) {
             Some(entry) => group.with_entry.push((user, entry)),
             None => group.without.push(user),
         }
@@ -208,8 +205,8 @@ fn seen<'p>(plan: &'p Plan<'_>) -> (Seen<'p>, Vec<Entry<'p>>) {
 }
 
 /// By user, a presence entry of the same second as the user's latest activity; and all other entries.
-fn latest_entries<'p>(plan: &'p Plan<'_>) -> (HashMap<&'p str, Entry<'p>>, Vec<Entry<'p>>) {
-    let (mut latest, mut others) = (HashMap::new(), Vec::new());
+fn latest_entries<'p>(plan: &'p Plan<'_>) -> (Map<&'p str, Entry<'p>>, Vec<Entry<'p>>) {
+    let (mut latest, mut others) = (Map::default(), Vec::new());
     for (place, register) in &plan.presence {
         let Register::Value(time, value) = register else { continue };
         let entry: Entry<'p> = (place, value);
