@@ -28,9 +28,9 @@ use crate::telemetry::trace::{self, Span};
 
 use losses::Watch;
 
-/// Hash fields a call looks at: should all be stale, it takes about 2 ms.
-const WALK: u64 = 100;
-/// Members a call takes from a sorted set: about as long.
+/// Hash fields a call looks at.
+const WALK: u64 = 200;
+/// Hash fields a call looks at where many are stale, and members it takes from a sorted set: about 2 ms.
 const DRAIN: u64 = 100;
 /// Entries a call trims at most.
 const TRIM: u64 = 10_000;
@@ -223,9 +223,10 @@ impl Janitor {
         let size = self.sweeper.size(connection, structure).await?;
         let share = self.settings.interval.as_secs_f64() / PASS.as_secs_f64();
         let calls = ((size as f64 * share / WALK as f64).ceil() as u64).max(WALK_CALLS);
-        let (mut looked_at, mut removed) = (0, 0);
+        let (mut looked_at, mut removed, mut limit) = (0, 0, WALK);
         for _ in 0..calls {
-            let swept = self.sweep(connection, structure, WALK).await?;
+            let swept = self.sweep(connection, structure, limit).await?;
+            limit = if swept.removed * 4 > swept.looked_at { DRAIN } else { WALK };
             looked_at += swept.looked_at;
             removed += swept.removed;
             if looked_at >= size || *self.stop.borrow() {

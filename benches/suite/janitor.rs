@@ -26,25 +26,26 @@ const PING_EVERY: Duration = Duration::from_millis(1);
 
 pub(crate) fn run(options: &Options) -> Vec<Table> {
     let members = options.size(2_000_000, 40_000);
-    let rollcall = |load: Load| measure(options, load, members, sweep);
+    let rollcall = |loads: &[Load]| measure(options, loads, members, sweep);
     let rows = vec![
         ("nothing: nobody at work", idle(Duration::from_millis(options.size(20_000, 500)))),
-        ("presence, half of it stale", rollcall(Load::Presence)),
+        ("presence, half of it stale", rollcall(&[Load::Presence])),
         (
             "presence, the recipe: HGETALL, HDEL",
-            measure(options, Load::Presence, members, naive_presence),
+            measure(options, &[Load::Presence], members, naive_presence),
         ),
-        ("tokens, half of them over the cap", rollcall(Load::Tokens)),
+        ("tokens, half of them over the cap", rollcall(&[Load::Tokens])),
         (
             "tokens, the recipe: ZRANGE 1000, DEL, HDEL, ZREM",
-            measure(options, Load::Tokens, members, naive_tokens),
+            measure(options, &[Load::Tokens], members, naive_tokens),
         ),
-        ("sessions and versions of their data, half stale", rollcall(Load::Sessions)),
-        ("document connections, half stale", rollcall(Load::Documents)),
-        ("tombstones of tokens, half past the horizon", rollcall(Load::Tombstones)),
+        (
+            "sessions, versions of their data, document connections, tombstones of tokens: half of each",
+            rollcall(&[Load::Sessions, Load::Documents, Load::Tombstones]),
+        ),
     ];
     let note = format!(
-        "{members} members, half of them to be taken. Silence is what a client meets that pings every millisecond; \
+        "{members} members of each structure, half of them to be taken. Silence is what a client meets that pings every millisecond; \
          the pings' own cost is taken off. Rollcall's walks over hashes are spread over a minute by \
          design. The recipes' `HDEL`s go in pipelines of 1000, which is kind to them."
     );
@@ -134,10 +135,14 @@ fn idle(time: Duration) -> Vec<Cell> {
     cells
 }
 
-type Sweep = fn(&mut Ground, Load, u64, &[(&'static str, String)]) -> Took;
+type Sweep = fn(&mut Ground, &[Load], u64, &[(&'static str, String)]) -> Took;
+
+fn size(loads: &[Load], ground: &mut Ground) -> u64 {
+    loads.iter().map(|load| load.size(ground)).sum()
+}
 
 /// Fills, sweeps, and looks whether exactly what had to go has gone: the cells of a row.
-fn measure(options: &Options, load: Load, members: u64, sweep: Sweep) -> Vec<Cell> {
+fn measure(options: &Options, loads: &[Load], members: u64, sweep: Sweep) -> Vec<Cell> {
     let interval = options.size("1s", "100ms").to_owned();
     let flags = [("recent-cap", (members / 2).to_string()), ("janitor-interval", interval)];
     let mut ground = Ground::start(1);
@@ -145,18 +150,18 @@ fn measure(options: &Options, load: Load, members: u64, sweep: Sweep) -> Vec<Cel
     ground.add(&Traffic::new(Mix::Heartbeats, 1, 1, 1).batch(1).entries);
     Way::Rollcall { workers: 1, metrics: true, flags: flags.to_vec() }.drain(&mut ground, 1);
     ground.ask::<()>(redis::cmd("DEL").arg("presence:users"));
-    load.fill(&mut ground, members, 2);
-    let before = load.size(&mut ground);
+    loads.iter().for_each(|load| load.fill(&mut ground, members, 2));
+    let before = size(loads, &mut ground);
 
     let pinger = Pinger::start(&ground);
     let us_per_ping = pinger.price_us(&mut ground);
     let (server_before_s, pings_before) = (ground.server_cpu_s(), pinger.count());
-    let took = sweep(&mut ground, load, before / 2, &flags);
+    let took = sweep(&mut ground, loads, before / 2, &flags);
     let server_s = ground.server_cpu_s() - server_before_s;
     let silences = pinger.end();
 
-    let left = load.size(&mut ground);
-    assert_eq!(left, before / 2, "{load:?}: what is left of {before}");
+    let left = size(loads, &mut ground);
+    assert_eq!(left, before / 2, "{loads:?}: what is left of {before}");
     let taken = before - left;
     let pings = silences.0.len() as u64 - pings_before;
     let server_us = server_s * 1e6 - pings as f64 * us_per_ping;
@@ -171,23 +176,23 @@ fn measure(options: &Options, load: Load, members: u64, sweep: Sweep) -> Vec<Cel
 }
 
 /// Rollcall's janitor, at its own pace.
-fn sweep(ground: &mut Ground, load: Load, left: u64, flags: &[(&'static str, String)]) -> Took {
+fn sweep(ground: &mut Ground, loads: &[Load], left: u64, flags: &[(&'static str, String)]) -> Took {
     let config = ground.config(flags);
     crate::meter::watch(|| {
         let (fleet, started) = (
             Fleet::start(&config, Roles { workers: 0, janitor: true, metrics: true }),
             Instant::now(),
         );
-        while load.size(ground) > left {
+        while size(loads, ground) > left {
             fleet.check();
-            assert!(started.elapsed() < PATIENCE, "{load:?}: still {}", load.size(ground));
+            assert!(started.elapsed() < PATIENCE, "{loads:?}: still {}", size(loads, ground));
             thread::sleep(Duration::from_millis(50));
         }
     })
 }
 
 /// Reads all of the hash, and deletes what is stale by its own clock.
-fn naive_presence(ground: &mut Ground, _: Load, _: u64, _: &[(&'static str, String)]) -> Took {
+fn naive_presence(ground: &mut Ground, _: &[Load], _: u64, _: &[(&'static str, String)]) -> Took {
     let stale_before_ms = ground.now_ms() - 300_000;
     let mut conn = ground.connection();
     crate::meter::watch(move || {
@@ -208,7 +213,7 @@ fn naive_presence(ground: &mut Ground, _: Load, _: u64, _: &[(&'static str, Stri
 }
 
 /// Takes the oldest thousand until there are few enough.
-fn naive_tokens(ground: &mut Ground, _: Load, limit: u64, _: &[(&'static str, String)]) -> Took {
+fn naive_tokens(ground: &mut Ground, _: &[Load], limit: u64, _: &[(&'static str, String)]) -> Took {
     let mut conn = ground.connection();
     crate::meter::watch(move || {
         loop {

@@ -13,7 +13,8 @@ const NOTE: &str = "Same run, in turn round by round, each on a server of its ow
 
 pub(crate) fn run(options: &Options) -> Vec<Table> {
     let python = Python::find();
-    let mut tables = vec![standard(options, &python)];
+    let mut subjects = candidates(options);
+    let mut tables = vec![standard(options, &mut subjects, &python)];
     let mixes = [
         ("Zipf: few users send most", Mix::Zipf, 1),
         ("Heartbeats alone", Mix::Heartbeats, 1),
@@ -21,19 +22,18 @@ pub(crate) fn run(options: &Options) -> Vec<Table> {
         ("50 events packed in an entry", Mix::Standard, 50),
     ];
     tables.extend(mixes.map(|(title, mix, pack)| {
-        let mut subjects = candidates(options, mix, pack);
-        table(title, &mut subjects, options, Vec::new())
+        subjects.iter_mut().for_each(|subject| subject.turn_to(traffic(options, mix, pack)));
+        table(title, &mut subjects, &mut [], options, Vec::new())
     }));
     tables
 }
 
-fn standard(options: &Options, python: &Result<Python, String>) -> Table {
+fn standard(options: &Options, subjects: &mut [Subject], python: &Result<Python, String>) -> Table {
     let batch = options.batch;
     let traffic = || traffic(options, Mix::Standard, 1);
-    let mut subjects = candidates(options, Mix::Standard, 1);
     let way = Way::Plain { batch: 1 };
     let events = options.size(4_000, 500);
-    subjects.push(Subject::prepare("redis-rs, a pipeline per event", way, traffic(), events));
+    let mut slow = vec![Subject::prepare("redis-rs, a pipeline per event", way, traffic(), events)];
     let mut missing = Vec::new();
     for (name, batch, events) in [
         ("redis-py, pipelines of 100", batch.min(100), options.size(15_000, 1_500)),
@@ -42,19 +42,20 @@ fn standard(options: &Options, python: &Result<Python, String>) -> Table {
         match python {
             Ok(python) => {
                 let way = Way::Python { python: python.clone(), batch };
-                subjects.push(Subject::prepare(name, way, traffic(), events));
+                slow.push(Subject::prepare(name, way, traffic(), events));
             }
             Err(why) => missing.push(Row::not_run(name, why, COLUMNS.len())),
         }
     }
-    let mut table = table("Standard mix", &mut subjects, options, missing);
+    let mut table = table("Standard mix", subjects, &mut slow, options, missing);
     if let Ok(python) = python {
         table.note = format!("{} {}.", table.note, python.version);
     }
     table
 }
 
-fn candidates(options: &Options, mix: Mix, pack: usize) -> Vec<Subject> {
+/// What all mixes are measured with, in the same state.
+fn candidates(options: &Options) -> Vec<Subject> {
     let batch = options.batch;
     let events = options.size(60_000, 10_000);
     let ways = [
@@ -63,7 +64,8 @@ fn candidates(options: &Options, mix: Mix, pack: usize) -> Vec<Subject> {
         ("the commands alone, coalesced", Way::Bare { batch }),
         ("redis-rs, a pipeline per batch", Way::Plain { batch }),
     ];
-    let prepare = |(name, way)| Subject::prepare(name, way, traffic(options, mix, pack), events);
+    let prepare =
+        |(name, way)| Subject::prepare(name, way, traffic(options, Mix::Standard, 1), events);
     ways.map(prepare).into()
 }
 
@@ -71,10 +73,17 @@ fn traffic(options: &Options, mix: Mix, pack: usize) -> Traffic {
     Traffic::new(mix, options.users(), 1, pack)
 }
 
-fn table(title: &str, subjects: &mut [Subject], options: &Options, missing: Vec<Row>) -> Table {
-    interleave(subjects, options.rounds());
+fn table(
+    title: &str,
+    subjects: &mut [Subject],
+    others: &mut [Subject],
+    options: &Options,
+    missing: Vec<Row>,
+) -> Table {
+    interleave(subjects.iter_mut().chain(&mut *others), options.rounds());
     let (floor, _) = subjects.split_first().unwrap();
-    let mut rows: Vec<Row> = subjects.iter().map(|subject| subject.row(floor)).collect();
+    let mut rows: Vec<Row> =
+        subjects.iter().chain(&*others).map(|subject| subject.row(floor)).collect();
     rows.extend(missing);
     Table { title: title.to_owned(), note: NOTE.to_owned(), columns: COLUMNS.into(), rows }
 }

@@ -56,6 +56,14 @@ impl Subject {
         subject
     }
 
+    /// Goes on with other traffic of the same users, its rounds counted from here.
+    pub(crate) fn turn_to(&mut self, traffic: Traffic) {
+        self.traffic = traffic;
+        self.costs.clear();
+        self.producing.clear();
+        self.commands.clear();
+    }
+
     /// One round: adds entries, brings them into the state, and looks whether they are there.
     pub(crate) fn round(&mut self) {
         let batch = self.traffic.batch(self.events);
@@ -174,9 +182,10 @@ fn last_seen_s(ground: &mut Ground, user: &str) -> u64 {
 }
 
 /// Measures all in turn, round by round, and checks them.
-pub(crate) fn interleave(subjects: &mut [Subject], rounds: u32) {
+pub(crate) fn interleave<'s>(subjects: impl IntoIterator<Item = &'s mut Subject>, rounds: u32) {
+    let mut subjects: Vec<_> = subjects.into_iter().collect();
     for _ in 0..rounds {
-        subjects.iter_mut().for_each(Subject::round);
+        subjects.iter_mut().for_each(|subject| subject.round());
     }
-    subjects.iter_mut().for_each(Subject::check_sizes);
+    subjects.iter_mut().for_each(|subject| subject.check_sizes());
 }

@@ -9,7 +9,7 @@ use crate::way::Way;
 pub(crate) fn run(options: &Options) -> Vec<Table> {
     let prepare = |name: &str, way| {
         let traffic = Traffic::new(Mix::Standard, options.users() / 4, 1, 1);
-        Subject::prepare(name, way, traffic, options.size(100_000, 20_000))
+        Subject::prepare(name, way, traffic, options.size(60_000, 20_000))
     };
     let mut subjects = vec![
         prepare("without metrics", Way::rollcall_unmeasured(options.batch)),
