@@ -214,7 +214,7 @@ impl Janitor {
         Ok(())
     }
 
-    /// Looks at that part of a hash that brings a whole pass in [`PASS`]; whether much more of it was stale.
+    /// Looks at that part of a hash that brings a whole pass in [`PASS`]; whether much of it was stale.
     async fn walk(
         &self,
         connection: &mut MultiplexedConnection,
@@ -222,20 +222,19 @@ impl Janitor {
     ) -> Result<bool, Error> {
         let size = self.sweeper.size(connection, structure).await?;
         let share = self.settings.interval.as_secs_f64() / PASS.as_secs_f64();
-        let calls = ((size as f64 * share / WALK as f64).ceil() as u64).max(WALK_CALLS);
+        let part = ((size as f64 * share).ceil() as u64).max(WALK * WALK_CALLS).min(size);
         let (mut looked_at, mut removed, mut limit) = (0, 0, WALK);
-        for _ in 0..calls {
+        loop {
             let swept = self.sweep(connection, structure, limit).await?;
-            limit = if swept.removed * 4 > swept.looked_at { DRAIN } else { WALK };
+            limit = if is_much(swept.removed, swept.looked_at) { DRAIN } else { WALK };
             looked_at += swept.looked_at;
             removed += swept.removed;
-            if looked_at >= size || *self.stop.borrow() {
-                return Ok(false);
+            if looked_at >= part || *self.stop.borrow() {
+                // Of a part like this one, the rest is likely to have as much.
+                return Ok(looked_at < size && is_much(removed, looked_at));
             }
             tokio::time::sleep(PAUSE).await;
         }
-        // Of a part like this one, the rest is likely to have as much.
-        Ok(removed * 2 > looked_at)
     }
 
     /// Takes away until nothing is left to take, or patience is over.
@@ -300,4 +299,9 @@ impl Janitor {
         // Both ends of the wait are good: the time is over, or the stop has come.
         let _either = tokio::time::timeout(time, self.stop.wait_for(|stop| *stop)).await;
     }
+}
+
+/// Whether so much of a hash is stale that others would notice the work.
+fn is_much(removed: u64, looked_at: u64) -> bool {
+    removed * 4 > looked_at
 }

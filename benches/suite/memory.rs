@@ -12,7 +12,7 @@ use crate::traffic::{Mix, Traffic};
 use crate::way::Way;
 
 pub(crate) fn run(options: &Options) -> Vec<Table> {
-    vec![of_users(options), of_a_worker(options)]
+    vec![of_users(options), of_entries(options), of_a_worker(options)]
 }
 
 fn of_users(options: &Options) -> Table {
@@ -45,6 +45,27 @@ fn of_users(options: &Options) -> Table {
                 Way::Plain { batch: options.batch },
             ),
         ],
+    }
+}
+
+fn of_entries(options: &Options) -> Table {
+    let events = options.size(200_000, 20_000);
+    let measure = |pack: usize| {
+        let mut ground = Ground::start(1);
+        let entries = Traffic::new(Mix::Standard, options.users(), 1, pack).batch(events).entries;
+        let before = ground.number("used_memory");
+        ground.add(&entries);
+        (ground.number("used_memory") - before) / events as f64
+    };
+    let row =
+        |name: &str, pack: usize| Row { name: name.to_owned(), cells: vec![measure(pack).into()] };
+    Table {
+        title: "The server's memory per event in the stream".to_owned(),
+        note:
+            "Standard mix, before a group reads it. Finished entries stay as long as `--keep` says."
+                .to_owned(),
+        columns: vec!["bytes"],
+        rows: vec![row("flat", 1), row("packed by 50", 50)],
     }
 }
 
