@@ -1,14 +1,17 @@
 //! The reader: stays one batch ahead of what is being applied. New entries come over a connection of its own;
-//! what is asked for once in a while goes over the one that applies.
+//! what is asked for once in a while goes over the one that applies. Whatever is read while a batch is being
+//! applied joins the next one: a call costs the server as much as several events.
 //!
 //! In this order: what is pending for this consumer, what dead consumers left, and then new entries,
 //! with a look at what dead consumers left every now and then.
 
 use std::collections::HashSet;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{debug, info};
 
@@ -32,23 +35,36 @@ const LINES: Duration = Duration::from_secs(1);
 /// Bytes of entries a read should bring; fewer entries are asked for if they are large.
 const READ_BYTES: usize = 4 << 20;
 
-/// Entries that were delivered together.
+/// Entries that are applied together.
 #[derive(Debug)]
 pub(super) struct Batch {
     /// The entries, in the order of their ids.
     pub(super) entries: Vec<Entry>,
     /// Those delivered so often that they are to be tried alone.
     pub(super) suspects: HashSet<EntryId>,
-    /// The read that brought them.
+    /// The read that brought them, or all reads from the first to the last.
     pub(super) read: Read,
-    /// When they were delivered.
+    /// When the first of them were delivered.
     pub(super) since: Instant,
+}
+
+impl Batch {
+    /// Whether others may join it: new entries are not looked at one by one.
+    fn is_new(&self) -> bool {
+        self.read.delivery == Delivery::New
+    }
+
+    fn append(&mut self, mut later: Self) {
+        self.entries.append(&mut later.entries);
+        self.read = self.read.through(later.read);
+    }
 }
 
 /// Hands out batches.
 #[derive(Debug)]
 pub(super) struct Reader {
     batches: mpsc::Receiver<Result<Batch, Error>>,
+    wanted: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
@@ -60,7 +76,10 @@ impl Reader {
         node: &Node,
     ) -> Result<Self, Error> {
         let response_timeout = BLOCK + projector.worker.batch_deadline;
+        let wanted = Arc::new(Notify::new());
         let reading = Reading {
+            wanted: wanted.clone(),
+            waiting: None,
             feed: Feed::open(&node.info, response_timeout).await?,
             connection: node.connection.clone(),
             stream: StreamReader {
@@ -81,11 +100,12 @@ impl Reader {
         };
         let (sender, batches) = mpsc::channel(1);
         let task = tokio::spawn(reading.run(sender));
-        Ok(Self { batches, task })
+        Ok(Self { batches, wanted, task })
     }
 
     /// The next batch; `None` once told to stop and all that was read is handed out.
     pub(super) async fn next(&mut self) -> Option<Result<Batch, Error>> {
+        self.wanted.notify_one();
         self.batches.recv().await
     }
 
@@ -104,6 +124,10 @@ type Sender = mpsc::Sender<Result<Batch, Error>>;
 struct SessionOver;
 
 struct Reading {
+    /// Told whenever a batch is asked for.
+    wanted: Arc<Notify>,
+    /// What nobody has asked for yet.
+    waiting: Option<Batch>,
     feed: Feed,
     connection: MultiplexedConnection,
     stream: StreamReader,
@@ -136,15 +160,46 @@ impl Reading {
                 self.claim(sender).await?;
                 next_claim = Instant::now() + self.claim_idle.div_f64(2.0 + fastrand::f64());
             }
-            let (started, read) = (Instant::now(), Read::begin(Delivery::New));
-            let delivered = self.stream.read_new(&mut self.feed, self.count, BLOCK).await?;
-            self.metrics.read_took(started.elapsed());
-            if delivered.entries.is_empty() {
-                self.pulse.idle();
-            }
-            self.hand_out(sender, delivered, read.end()).await?;
+            self.read_new(sender).await?;
         }
-        Ok(())
+        self.hand_over(sender).await
+    }
+
+    /// Reads new entries, as many as the waiting batch has room for.
+    async fn read_new(&mut self, sender: &Sender) -> Result<(), Option<Error>> {
+        let waiting = self.waiting.as_ref().filter(|batch| batch.is_new());
+        let room = self.count.saturating_sub(waiting.map_or(0, |batch| batch.entries.len()));
+        if room == 0 {
+            return self.hand_over(sender).await;
+        }
+        let (started, read) = (Instant::now(), Read::begin(Delivery::New));
+        let delivered = self.read_while_wanted(sender, room).await?;
+        self.metrics.read_took(started.elapsed());
+        if delivered.entries.is_empty() {
+            self.pulse.idle();
+        }
+        self.hand_out(sender, delivered, read.end()).await
+    }
+
+    /// Reads up to `count` new entries; the waiting batch goes as soon as it is wanted.
+    async fn read_while_wanted(
+        &mut self,
+        sender: &Sender,
+        count: usize,
+    ) -> Result<Delivered, Error> {
+        let mut read = pin!(self.stream.read_new(&mut self.feed, count, BLOCK));
+        loop {
+            tokio::select! {
+                biased;
+                () = self.wanted.notified(), if self.waiting.is_some() => {
+                    // The read goes on even if nobody is there any more: see `Reader::end`.
+                    if let Some(batch) = self.waiting.take() && sender.send(Ok(batch)).await.is_err() {
+                        debug!("nobody takes the batch that was read: its entries stay pending");
+                    }
+                }
+                delivered = &mut read => return delivered,
+            }
+        }
     }
 
     /// Says that this consumer lives, and makes sure that batches still belong to the same epoch.
@@ -194,6 +249,7 @@ impl Reading {
         }
     }
 
+    /// What was delivered joins the waiting batch, or waits once that is handed over.
     async fn hand_out(
         &mut self,
         sender: &Sender,
@@ -219,7 +275,23 @@ impl Reading {
             self.suspects(&entries).await?
         };
         let batch = Batch { entries, suspects, read, since: Instant::now() };
-        sender.send(Ok(batch)).await.map_err(|_| SessionOver.into())
+        match &mut self.waiting {
+            Some(waiting) if waiting.is_new() && batch.is_new() => waiting.append(batch),
+            _ => {
+                self.hand_over(sender).await?;
+                self.waiting = Some(batch);
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands the waiting batch over once it is wanted.
+    async fn hand_over(&mut self, sender: &Sender) -> Result<(), Option<Error>> {
+        let Some(batch) = self.waiting.take() else { return Ok(()) };
+        tokio::select! {
+            () = self.wanted.notified() => sender.send(Ok(batch)).await.map_err(|_| SessionOver.into()),
+            () = sender.closed() => Err(SessionOver.into()),
+        }
     }
 
     /// Acknowledges ids whose entries were trimmed while they were pending: a loss, which the janitor tells.

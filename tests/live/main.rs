@@ -19,6 +19,7 @@ mod metrics;
 mod process;
 mod property;
 mod query;
+mod reader;
 mod readers;
 mod roles;
 mod scene;

@@ -16,6 +16,8 @@ pub enum Mode {
     Delay(Duration),
     /// They pass a few at a time.
     Crumble,
+    /// They pass, but calls of scripts only once this is over.
+    HoldCalls,
     /// New connections are accepted and never answered.
     Silent,
     /// New connections are closed at once.
@@ -114,7 +116,7 @@ impl Shared {
         match self.mode() {
             Mode::Refuse => return,
             Mode::Silent => return self.keep(vec![client], silent),
-            Mode::Pass | Mode::Delay(_) | Mode::Crumble => {}
+            Mode::Pass | Mode::Delay(_) | Mode::Crumble | Mode::HoldCalls => {}
         }
         let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.server)) else { return };
         for (from, to) in [(&client, &server), (&server, &client)] {
@@ -154,6 +156,13 @@ impl Shared {
             Mode::Crumble => bytes.chunks(3).try_for_each(|crumb| to.write_all(crumb)),
             Mode::Delay(time) => {
                 std::thread::sleep(time);
+                to.write_all(bytes)
+            }
+            Mode::HoldCalls => {
+                let is_call = bytes.windows(7).any(|word| word == b"EVALSHA");
+                while is_call && self.mode() == Mode::HoldCalls {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 to.write_all(bytes)
             }
             Mode::Pass | Mode::Silent | Mode::Refuse => to.write_all(bytes),
