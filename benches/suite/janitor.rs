@@ -25,7 +25,7 @@ const LOADED_TOGETHER: u64 = 5_000;
 const PING_EVERY: Duration = Duration::from_millis(1);
 
 pub(crate) fn run(options: &Options) -> Vec<Table> {
-    let members = options.size(400_000, 40_000);
+    let members = options.members.unwrap_or(options.size(400_000, 40_000));
     let rollcall = |loads: &[Load]| measure(loads, members, sweep);
     let rows = vec![
         ("nothing: nobody at work", idle(Duration::from_millis(options.size(20_000, 500)))),

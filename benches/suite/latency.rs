@@ -4,20 +4,24 @@
 //! `viewed:<token>`, and a client that waits in `BZPOPMIN` for that key has its answer the moment the
 //! call ends, acknowledgement included. Nothing is polled, Rollcall does not know, and at 500 probes a
 //! second the server has hardly more to do. The time runs from before the `XADD` is sent until that
-//! answer is read: both network hops, the worker's read and the call are in it.
+//! answer is read: both network hops, the worker's read and the call are in it. The floor has a client that
+//! acknowledges what it reads and makes that key, nothing else: what it takes is the machine's and the server's.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::Connection;
+use rollcall::entry::Entry;
 
 use crate::Options;
 use crate::fleet::{Fleet, Roles};
 use crate::ground::{Ground, STREAM};
 use crate::janitor::Load;
+use crate::plain::Consumer;
 use crate::report::{Row, Table};
 use crate::subject::Subject;
-use crate::traffic::event::Entry;
+use crate::traffic::event::Entry as Written;
 use crate::traffic::{Mix, Traffic};
 use crate::way::Way;
 
@@ -29,22 +33,17 @@ const TICKS_PER_PROBE: u64 = 2;
 const PATIENCE_S: u64 = 60;
 
 pub(crate) fn run(options: &Options) -> Vec<Table> {
-    let mut rows = Vec::new();
-    for janitor in [false, true] {
-        for workers in [1, 3] {
-            for rate in [10_000, 50_000] {
-                rows.push(
-                    Case { rate, roles: Roles { workers, janitor, metrics: true } }
-                        .measure(options),
-                );
-            }
-        }
-    }
+    let fleet = |workers, janitor| Some(Roles { workers, janitor, metrics: true });
+    let works = [None, fleet(1, false), fleet(3, false), fleet(1, true), fleet(3, true)];
+    let cases =
+        works.into_iter().flat_map(|roles| [10_000, 50_000].map(|rate| Case { rate, roles }));
+    let rows = cases.map(|case| case.measure(options)).collect();
     vec![Table {
         title: "Latency from XADD to applied".to_owned(),
         note: "Milliseconds, seen by a client that waits in BZPOPMIN for the key that applying a probe makes \
                (500 probes a second). The janitor, where it is at work, takes stale presence entries and \
-               tokens over the cap all the time. A quarter of the users."
+               tokens over the cap all the time. The floor acknowledges what it reads and makes the probe's key. A quarter \
+               of the users."
             .to_owned(),
         columns: vec!["events/s reached", "p50", "p99", "p99.9", "max", "probes", "taken/s by the janitor"],
         rows,
@@ -54,35 +53,47 @@ pub(crate) fn run(options: &Options) -> Vec<Table> {
 #[derive(Clone, Copy)]
 struct Case {
     rate: u64,
-    roles: Roles,
+    /// Who is at work; the floor if nobody is.
+    roles: Option<Roles>,
 }
 
 impl Case {
     fn measure(self, options: &Options) -> Row {
-        let seconds = options.size(8, 1);
         let flags = vec![("batch", options.batch.to_string()), ("recent-cap", "1000".to_owned())];
         let way = Way::Rollcall { workers: 1, metrics: true, flags: flags.clone() };
-        let users = options.users() / 4;
-        let traffic = Traffic::new(Mix::Standard, users, 1, 1);
+        let traffic = Traffic::new(Mix::Standard, options.users() / 4, 1, 1);
         let mut ground = Subject::prepare("latency", way, traffic, 0).ground;
-        if self.roles.janitor {
+        let Some(roles) = self.roles else { return self.measure_floor(&mut ground, options) };
+        if roles.janitor {
             let many = options.size(1_000_000, 100_000);
             Load::Presence.fill(&mut ground, many, 0);
             Load::Tokens.fill(&mut ground, many, 0);
         }
         let before = members(&mut ground);
-        let fleet = Fleet::start(&ground.config(&flags), self.roles);
-        let (sent, took_s) = self.send_and_wait(&ground, users, seconds);
+        let fleet = Fleet::start(&ground.config(&flags), roles);
+        let (sent, took_s) = self.send_and_wait(&ground, options);
         ground.wait_until_drained(|| fleet.check());
         drop(fleet);
         let taken = before.saturating_sub(members(&mut ground));
-        assert!(taken > 0 || !self.roles.janitor, "the janitor took nothing");
+        assert!(taken > 0 || !roles.janitor, "the janitor took nothing");
         self.row(sent, took_s, taken)
     }
 
-    /// Sends for so many seconds: the probes' latencies, and how long sending took.
-    fn send_and_wait(self, ground: &Ground, users: u32, seconds: u64) -> (Vec<Duration>, f64) {
-        let ticks = seconds * TICKS_PER_S;
+    fn measure_floor(self, ground: &mut Ground, options: &Options) -> Row {
+        let over = AtomicBool::new(false);
+        let mut consumer = Consumer::new(ground.connection(), options.batch);
+        thread::scope(|scope| {
+            scope.spawn(|| consumer.acknowledge_as_they_come(probed, &over));
+            let (sent, took_s) = self.send_and_wait(ground, options);
+            ground.wait_until_drained(|| {});
+            over.store(true, Ordering::Relaxed);
+            self.row(sent, took_s, 0)
+        })
+    }
+
+    /// Sends for a while: the probes' latencies, and how long sending took.
+    fn send_and_wait(self, ground: &Ground, options: &Options) -> (Vec<Duration>, f64) {
+        let (users, ticks) = (options.users() / 4, options.size(8, 1) * TICKS_PER_S);
         let (probes, waiting) = (ticks / TICKS_PER_PROBE, ground.connection());
         let receiver = thread::spawn(move || wait_for_probes(waiting, probes));
         let events =
@@ -111,16 +122,20 @@ impl Case {
         let last = latencies.len() - 1;
         let ms = |share: f64| latencies[(last as f64 * share).round() as usize].as_secs_f64() * 1e3;
         let sent = latencies.len() as u64 * TICKS_PER_PROBE * self.rate / TICKS_PER_S;
-        let Roles { workers, janitor, .. } = self.roles;
-        let at_work = if janitor { ", janitor at work" } else { "" };
-        let workers =
-            if workers == 1 { "1 worker".to_owned() } else { format!("{workers} workers") };
+        let at_work = match self.roles {
+            None => "the floor".to_owned(),
+            Some(Roles { workers, janitor, .. }) => {
+                let plural = if workers == 1 { "" } else { "s" };
+                let janitor = if janitor { ", janitor at work" } else { "" };
+                format!("{workers} worker{plural}{janitor}")
+            }
+        };
         let reached = sent as f64 / took_s;
         // Latency at another rate is another figure: the row must say so itself.
         let missed = if reached < 0.95 * self.rate as f64 { " (**not reached**)" } else { "" };
-        let taken = if janitor { (taken as f64 / took_s).into() } else { "".into() };
+        let taken = if taken > 0 { (taken as f64 / took_s).into() } else { "".into() };
         Row {
-            name: format!("{} events/s{missed}, {workers}{at_work}", self.rate),
+            name: format!("{} events/s{missed}, {at_work}", self.rate),
             cells: vec![
                 reached.into(),
                 ms(0.5).into(),
@@ -139,6 +154,12 @@ fn members(ground: &mut Ground) -> u64 {
     ground.sum("HLEN", |keys| keys.presence()) + ground.sum("ZCARD", |keys| keys.recent())
 }
 
+/// The key that tells of a probe.
+fn probed(entry: &Entry) -> Option<String> {
+    let token = std::str::from_utf8(entry.get(b"token")?).unwrap();
+    token.starts_with("probe-").then(|| format!("viewed:{token}"))
+}
+
 /// The moment each probe turned out to be applied.
 fn wait_for_probes(mut conn: Connection, probes: u64) -> Vec<Instant> {
     let mut applied = Vec::new();
@@ -153,7 +174,7 @@ fn wait_for_probes(mut conn: Connection, probes: u64) -> Vec<Instant> {
 }
 
 /// The entries of a tick, the probe in their middle.
-fn written(entries: &[Entry], probe: Option<usize>) -> redis::Pipeline {
+fn written(entries: &[Written], probe: Option<usize>) -> redis::Pipeline {
     let mut pipeline = redis::pipe();
     for (position, entry) in entries.iter().enumerate() {
         pipeline.cmd("XADD").arg(STREAM).arg("*");

@@ -49,6 +49,9 @@ struct Options {
     /// Users [default: 100000, or 10000 in the quick form]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1000..))]
     users: Option<u32>,
+    /// Members of the structures that the janitor sweeps [default: 400000, or 40000 in the quick form]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1000..))]
+    members: Option<u64>,
     /// Most entries that any way reads at once
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=5000))]
     batch: u32,

@@ -2,6 +2,8 @@
 //! pipelines, event by event. It reads and decodes with Rollcall's own code, so that only the writing
 //! differs. It promises nothing: a crash, a second worker or a redelivery leaves a wrong state.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use redis::{Connection, Pipeline, Value};
 use rollcall::decode::{Rules, decode};
 use rollcall::entry::Entry;
@@ -37,6 +39,24 @@ impl Consumer {
     pub(crate) fn acknowledge_all(&mut self) {
         while let Some(entries) = self.read() {
             let mut acknowledge = redis::pipe();
+            add_acknowledgement(&mut acknowledge, &entries);
+            self.send(&acknowledge);
+        }
+    }
+
+    /// The floor of latency: reads as entries come, acknowledges them, and makes the key that tells of a
+    /// probe. Until it is over.
+    pub(crate) fn acknowledge_as_they_come(
+        &mut self,
+        probed: impl Fn(&Entry) -> Option<String>,
+        over: &AtomicBool,
+    ) {
+        while !over.load(Ordering::Relaxed) {
+            let Some(entries) = self.read_within(100) else { continue };
+            let mut acknowledge = redis::pipe();
+            for key in entries.iter().filter_map(&probed) {
+                acknowledge.cmd("ZADD").arg(key).arg(0).arg("probe").ignore();
+            }
             add_acknowledgement(&mut acknowledge, &entries);
             self.send(&acknowledge);
         }
@@ -86,9 +106,17 @@ impl Consumer {
     }
 
     pub(crate) fn read(&mut self) -> Option<Vec<Entry>> {
+        self.query(&["STREAMS", STREAM, ">"])
+    }
+
+    /// Waits so many milliseconds for entries.
+    fn read_within(&mut self, ms: u32) -> Option<Vec<Entry>> {
+        self.query(&["BLOCK", &ms.to_string(), "STREAMS", STREAM, ">"])
+    }
+
+    fn query(&mut self, what: &[&str]) -> Option<Vec<Entry>> {
         let mut read = redis::cmd("XREADGROUP");
-        read.arg("GROUP").arg(GROUP).arg("bench").arg("COUNT").arg(self.batch);
-        read.arg("STREAMS").arg(STREAM).arg(">");
+        read.arg("GROUP").arg(GROUP).arg("bench").arg("COUNT").arg(self.batch).arg(what);
         match read.query(&mut self.conn).unwrap() {
             Value::Nil => None,
             // One stream: its name, and its entries.
