@@ -223,15 +223,18 @@ impl Janitor {
         let size = self.sweeper.size(connection, structure).await?;
         let share = self.settings.interval.as_secs_f64() / PASS.as_secs_f64();
         let part = ((size as f64 * share).ceil() as u64).max(WALK * WALK_CALLS).min(size);
-        let (mut looked_at, mut removed, mut limit) = (0, 0, WALK);
+        let (mut looked_at, mut removed, mut limit, mut ends) = (0, 0, WALK, 0);
         loop {
             let swept = self.sweep(connection, structure, limit).await?;
             limit = if is_much(swept.removed, swept.looked_at) { DRAIN } else { WALK };
             looked_at += swept.looked_at;
             removed += swept.removed;
-            if looked_at >= part || *self.stop.borrow() {
+            ends += u8::from(!swept.more);
+            // Past the end twice it saw all there is, however little others left of it.
+            let is_whole = looked_at >= size || ends == 2;
+            if is_whole || looked_at >= part || *self.stop.borrow() {
                 // Of a part like this one, the rest is likely to have as much.
-                return Ok(looked_at < size && is_much(removed, looked_at));
+                return Ok(!is_whole && is_much(removed, looked_at));
             }
             tokio::time::sleep(PAUSE).await;
         }
