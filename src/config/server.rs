@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use redis::{ConnectionInfo, IntoConnectionInfo as _};
+use redis::{ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion};
 
 use super::sentinel::{SentinelUrl, Sentinels};
 
@@ -173,7 +173,8 @@ impl RedisConfig {
         if matches!(info.addr(), redis::ConnectionAddr::TcpTls { insecure: true, .. }) {
             return Err(ServerError::Insecure);
         }
-        let mut login = info.redis_settings().clone();
+        // RESP3 would bring nothing, and a server that does not know its HELLO repeats the password.
+        let mut login = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
         if let Some(username) = username {
             if login.username().is_some() {
                 return Err(ServerError::TwoUsernames);

@@ -47,7 +47,6 @@ pub fn bytes(value: Value) -> Option<Vec<u8>> {
     match value {
         Value::BulkString(bytes) => Some(bytes),
         Value::SimpleString(text) => Some(text.into_bytes()),
-        Value::VerbatimString { text, .. } => Some(text.into_bytes()),
         Value::Int(n) => Some(n.to_string().into_bytes()),
         Value::Okay => Some(b"OK".to_vec()),
         _ => None,
@@ -86,18 +85,13 @@ pub fn array(value: Value) -> Option<Vec<Value>> {
 
 /// A reply of names and values in turn; `None` too if the last name has no value.
 pub fn pairs(value: Value) -> Option<Vec<(Value, Value)>> {
-    match value {
-        Value::Map(pairs) => Some(pairs),
-        Value::Array(values) => {
-            let mut pairs = Vec::with_capacity(values.len() / 2);
-            let mut values = values.into_iter();
-            while let Some(name) = values.next() {
-                pairs.push((name, values.next()?));
-            }
-            Some(pairs)
-        }
-        _ => None,
+    let values = array(value)?;
+    let mut pairs = Vec::with_capacity(values.len() / 2);
+    let mut values = values.into_iter();
+    while let Some(name) = values.next() {
+        pairs.push((name, values.next()?));
     }
+    Some(pairs)
 }
 
 /// An id that names an entry.

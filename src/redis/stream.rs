@@ -132,12 +132,10 @@ fn delivery_count(row: Value) -> Option<(EntryId, u64)> {
     Some((id, u64::try_from(count).ok()?))
 }
 
-/// Reads the reply of `XREADGROUP` from one stream: `[[stream, entries]]`, in RESP3 `{stream: entries}`,
-/// or nothing.
+/// Reads the reply of `XREADGROUP` from one stream: `[[stream, entries]]`, or nothing.
 pub fn delivered(value: Value) -> Option<Delivered> {
     let entries = match value {
         Value::Nil => return Some(Delivered::default()),
-        Value::Map(streams) => streams.into_iter().next()?.1,
         Value::Array(streams) => reply::array(streams.into_iter().next()?)?.into_iter().nth(1)?,
         _ => return None,
     };

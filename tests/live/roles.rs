@@ -159,7 +159,7 @@ fn user_and_password_come_from_anywhere_and_are_never_shown() {
     let user = ["SETUSER", "al", "on", &format!(">{PASSWORD}"), "~*", "&*", "+@all"];
     redis::cmd("ACL").arg(&user).exec(&mut conn).unwrap();
     let address = server.url().replace("redis://", "");
-    let with_password = format!("redis://al:{PASSWORD}@{address}");
+    let with_password = format!("redis://al:{PASSWORD}@{address}?protocol=resp3");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");
     std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
@@ -175,7 +175,9 @@ fn user_and_password_come_from_anywhere_and_are_never_shown() {
         let mut worker = Worker::start(url, &[&loud, args].concat(), env);
         let clients = |conn: &mut redis::Connection| {
             let list: String = redis::cmd("CLIENT").arg("LIST").query(conn).unwrap();
-            list.matches("user=al ").count()
+            let is_ours =
+                |client: &&str| ["user=al ", "resp=2"].iter().all(|word| client.contains(word));
+            list.lines().filter(is_ours).count()
         };
         wait_until(SOON, "it works under its user", || clients(&mut conn) == 2);
         assert_eq!(worker.terminate(), 0);

@@ -93,27 +93,18 @@ async fn wrong_type(connection: &mut MultiplexedConnection, words: &[&str]) -> O
     Some(AskError::WrongType { key: key.escape_debug().to_string(), found, wanted })
 }
 
-/// A number with decimals, in either version of the protocol.
+/// A number with decimals.
 pub(super) fn float(value: &Value) -> Option<f64> {
     match value {
-        Value::Double(n) => Some(*n),
         Value::BulkString(digits) => std::str::from_utf8(digits).ok()?.parse().ok(),
         value => reply::integer(value).map(|n| n as f64),
     }
 }
 
-/// Members with their scores (`WITHSCORES`): in turn, or since RESP3 in pairs.
+/// Members with their scores (`WITHSCORES`).
 pub(super) fn scored(value: Value) -> Vec<(String, f64)> {
-    let flat = super::list(value).into_iter().flat_map(|value| match value {
-        Value::Array(pair) => pair,
-        single => vec![single],
-    });
-    let mut flat = flat;
-    let mut members = Vec::new();
-    while let (Some(member), Some(score)) = (flat.next(), flat.next()) {
-        members.extend(reply::text(member).zip(float(&score)));
-    }
-    members
+    let pairs = reply::pairs(value).unwrap_or_default().into_iter();
+    pairs.filter_map(|(member, score)| Some((reply::text(member)?, float(&score)?))).collect()
 }
 
 /// A walk over a whole hash or set, a page at a time (`HSCAN`, `SSCAN`).
@@ -214,20 +205,6 @@ pub(in crate::redis) fn literal(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn scores_come_in_turn_or_in_pairs() {
-        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
-        let turn = vec![text("a"), text("1.5"), text("b"), text("2")];
-        let pairs = vec![
-            Value::Array(vec![text("a"), Value::Double(1.5)]),
-            Value::Array(vec![text("b"), Value::Double(2.0)]),
-        ];
-        let members = vec![("a".to_owned(), 1.5), ("b".to_owned(), 2.0)];
-        assert_eq!(scored(Value::Array(turn)), members);
-        assert_eq!(scored(Value::Array(pairs)), members);
-        assert!(scored(Value::Nil).is_empty());
-    }
 
     #[test]
     fn a_pattern_matches_only_its_text() {
