@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use redis::aio::{AsyncStream, MultiplexedConnection};
 use redis::io::tcp::{TcpSettings, socket2::SockRef};
-use redis::{Cmd, ConnectionAddr, ConnectionInfo, RedisResult};
+use redis::{Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, RedisResult};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::task::JoinSet;
@@ -91,7 +91,8 @@ impl Plain {
         let mut plain = Self { socket, buffer: Vec::new() };
         let login = info.redis_settings();
         if let Some(password) = login.password() {
-            plain.ask(redis::cmd("AUTH").arg(login.username()).arg(password)).await?;
+            let mut auth = redis::cmd("AUTH");
+            plain.ask(auth.arg(login.username()).arg(password)).await.map_err(without_words)?;
         }
         if login.db() != 0 {
             plain.ask(redis::cmd("SELECT").arg(login.db())).await?;
@@ -130,6 +131,14 @@ impl Plain {
             0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
             _ => Ok(()),
         }
+    }
+}
+
+/// A refusal to log in, as the client library has it: the server's own words may repeat the password.
+fn without_words(error: RedisError) -> RedisError {
+    match error.code() {
+        Some(_) => (ErrorKind::AuthenticationFailed, "Password authentication failed").into(),
+        None => error,
     }
 }
 

@@ -106,7 +106,7 @@ async fn user_and_database_are_those_of_the_url_and_refusals_those_of_the_librar
     assert_eq!(read_all(&mut conn, &format!("redis://:p%40ss@{address}/3"), 10).await.len(), 1);
 
     for (login, path, kind, words) in [
-        ("al:wrong@", "/3", "auth", "WRONGPASS"),
+        ("al:wrong@", "/3", "auth", "Password authentication failed"),
         ("al:p%40ss@", "/99", "other", "DB index is out of range"),
         ("eve:p%40ss@", "/3", "permission", "no permissions"),
         ("al:p%40ss@", "", "nogroup", "NOGROUP"),
@@ -164,7 +164,21 @@ async fn what_is_no_redis_is_refused_and_what_says_no_more_is_given_up() {
         assert_eq!((error.kind(), error.verdict()), (kind, Verdict::Reconnect), "{said}");
         assert!(said.contains(words), "{words}: {said}");
     }
-    let greets = format!("redis://:password@{}", impostor(b"220 mail.example ESMTP\r\n", false));
-    let said = chain(&open(&greets).await.err().unwrap());
-    assert!(said.starts_with("connecting failed: ") && !said.contains("password"), "{said}");
+}
+
+#[tokio::test]
+async fn a_server_s_words_about_a_password_are_not_repeated() {
+    for (answer, kind) in [
+        (&b"-ERR unknown command 'AUTH', with args beginning with: 'hunter2'\r\n"[..], "auth"),
+        (b"-hunter2 is wrong\r\n", "auth"),
+        (b"220 mail.example ESMTP\r\n", "other"),
+        (b"500 AUTH hunter2?\r\n", "other"),
+        (b"*2\r\n$4\r\nAUTH\r\n$7\r\nhunter2\r\n", "connection"),
+    ] {
+        let url = format!("redis://:hunter2@{}", impostor(answer, false));
+        let error = open(&url).await.err().unwrap();
+        let said = chain(&error) + &format!("{error:?}") + &error.hindrance();
+        assert_eq!(error.kind(), kind, "{said}");
+        assert!(said.starts_with("connecting failed: ") && !said.contains("hunter2"), "{said}");
+    }
 }
