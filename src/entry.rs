@@ -136,6 +136,7 @@ mod tests {
         assert_eq!(entry.get(b"user"), Some(&b"bob"[..]));
         assert_eq!(entry.get(b"ip"), None);
     }
+
     #[test]
     fn fields_keep_their_order_and_their_borders() {
         let fields = [("b", "2"), ("", ""), ("a", "1"), ("b", "2"), ("", "3")];

@@ -99,11 +99,6 @@ impl<'s, 'a> Folder<'s, 'a> {
         self.plan.acks.plain.push(entry.id);
     }
 
-    /// Acknowledges an id whose entry is no longer in the stream.
-    pub fn forget(&mut self, id: EntryId) {
-        self.plan.acks.plain.push(id);
-    }
-
     /// What was added held.
     pub fn counts(&self) -> &Counts {
         &self.counts

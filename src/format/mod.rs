@@ -142,7 +142,7 @@ impl<'a> Member<'a> {
     pub fn json(&self) -> Result<Cow<'a, str>, Malformed> {
         match self.format {
             Format::Flat => json::validated(self.raw).map(Cow::Borrowed),
-            Format::Json => json::compact(self.raw).map(Cow::Owned),
+            Format::Json => Ok(Cow::Owned(json::compact(self.raw))),
             Format::MessagePack => msgpack::to_json(self.raw).map(Cow::Owned),
         }
     }

@@ -174,6 +174,7 @@ impl Projector {
         // Both ends of the wait are good: the pause is over, or the stop has come.
         let _either = tokio::time::timeout(pause, self.stop.wait_for(|stop| *stop)).await;
     }
+
     fn report(&self, error: &Error, pause: Duration) {
         if let Some(times) = failure_line_due() {
             warn!(

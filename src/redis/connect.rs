@@ -1,10 +1,10 @@
 //! Connections: how they are opened, and how long they wait.
 //!
-//! Each loop has its own, because a blocking read holds its connection. A partition lives in one
-//! slot, so on a Redis Cluster a plain connection to that slot's node is all it takes: the redirect
-//! that the first node answers with is followed once, when connecting. Where sentinels say who the
-//! master is, they are asked each time: a master that was demoted refuses to write, or drops its
-//! clients, and whoever connects anew comes to its successor.
+//! Each loop has its own; a worker has one more for reads that block ([`feed`](super::feed)), because such
+//! a read holds its connection. A partition lives in one slot, so on a Redis Cluster a plain connection to
+//! that slot's node is all it takes: the redirect that the first node answers with is followed once, when
+//! connecting. Where sentinels say who the master is, they are asked each time: a master that was demoted
+//! refuses to write, or drops its clients, and whoever connects anew comes to its successor.
 
 use std::time::Duration;
 
