@@ -1,5 +1,5 @@
 //! What a careful reader of the original recipes would write: the same structures by plain commands, in
-//! pipelines, event by event. It reads and decodes with Rollcall's own code, so that only the writing
+//! pipelines, event by event. It reads through redis-rs and decodes with Rollcall's own code; only the writing
 //! differs. It promises nothing: a crash, a second worker or a redelivery leaves a wrong state.
 
 use std::sync::atomic::{AtomicBool, Ordering};
