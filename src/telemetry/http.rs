@@ -1,4 +1,4 @@
-//! `/metrics`, `/livez` and `/readyz` over HTTP.
+//! `/metrics`, `/livez` and `/readyz` over HTTP, and a page that names them.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,6 +14,15 @@ use tokio::sync::watch;
 use super::health::Health;
 use super::metrics::page;
 use crate::config::Http;
+
+/// What stands on `/`, for whoever opens the address in a browser.
+const CONTENTS: &str = "\
+rollcall
+
+/metrics  metrics for Prometheus
+/livez    whether every loop gets on
+/readyz   whether every loop can do its work, and if not, why
+";
 
 /// No address to serve on.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +80,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let (live, ready) = (health.clone(), health);
     let router = Router::new()
+        .route("/", get(|| async { CONTENTS }))
         .route("/metrics", get(|| async move { text(page(&metrics)) }))
         .route("/livez", get(|| async move { verdict(&live.stuck()) }))
         .route("/readyz", get(|| async move { verdict(&ready.unready()) }));

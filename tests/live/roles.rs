@@ -129,6 +129,10 @@ fn ready_means_connected_and_live_means_getting_on() {
     );
     wait_until(SOON, "it says why", || pages.get("/readyz").1.contains("refused"));
     assert_eq!(pages.get("/livez"), (200, "ok\n".to_owned()));
+    let (status, contents) = pages.get("/");
+    let named = contents.lines().filter_map(|line| line.split(' ').next());
+    let named: Vec<_> = named.filter(|word| word.starts_with('/')).collect();
+    assert_eq!((status, named.as_slice()), (200, &["/metrics", "/livez", "/readyz"][..]));
     server.restart().unwrap();
     wait_until(SOON, "ready", || pages.get("/readyz") == (200, "ok\n".to_owned()));
     server.kill();
