@@ -1,8 +1,6 @@
 //! `rollcall config check` and `rollcall config print`: what the settings are and where each comes
 //! from. The values of passwords are never printed.
 
-use std::io::{self, Write};
-
 use rollcall::config::settings::Settings;
 use rollcall::config::{
     Config, ConfigError, Definition, Flags, Gathered, Kind, Millis, Origin, TraceConfig,
@@ -18,34 +16,24 @@ pub(crate) enum ConfigCommand {
     Print(Flags<Settings>),
 }
 
-/// Why a command about the settings failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigCommandError {
-    /// The settings cannot be used: exit 64.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The answer could not be written: exit 1.
-    #[error("cannot write the answer")]
-    Output(#[from] io::Error),
-}
-
 impl ConfigCommand {
-    /// Runs the command; what it has to say goes to `out`.
-    pub(crate) fn run(&self, out: &mut dyn Write) -> Result<(), ConfigCommandError> {
+    /// What the command has to say.
+    ///
+    /// # Errors
+    /// If the settings cannot be used.
+    pub(crate) fn answer(&self) -> Result<String, ConfigError> {
         let (Self::Check(flags) | Self::Print(flags)) = self;
         let gathered = flags.gather()?;
         let config = Config::resolve(&gathered)?;
         TraceConfig::from_variables(|name| std::env::var_os(name))?;
-        match self {
-            Self::Check(_) => check(&gathered, out)?,
-            Self::Print(_) => print(&gathered, &config, out)?,
-        }
-        out.flush()?;
-        Ok(())
+        Ok(match self {
+            Self::Check(_) => check(&gathered),
+            Self::Print(_) => print(&gathered, &config),
+        })
     }
 }
 
-fn check(gathered: &Gathered, out: &mut dyn Write) -> io::Result<()> {
+fn check(gathered: &Gathered) -> String {
     let (mut flags, mut variables, mut lines) = (0, 0, 0);
     for key in gathered.keys() {
         match gathered.origin(key) {
@@ -56,23 +44,24 @@ fn check(gathered: &Gathered, out: &mut dyn Write) -> io::Result<()> {
         }
     }
     let defaults = definitions().len() - flags - variables - lines;
-    writeln!(
-        out,
-        "ok: {flags} by flag, {variables} by environment, {lines} by file, {defaults} by default"
+    format!(
+        "ok: {flags} by flag, {variables} by environment, {lines} by file, {defaults} by default\n"
     )
 }
 
-fn print(gathered: &Gathered, config: &Config, out: &mut dyn Write) -> io::Result<()> {
+fn print(gathered: &Gathered, config: &Config) -> String {
+    let mut text = String::new();
     let mut heading = "";
     for definition in definitions() {
         if definition.heading != heading {
             let gap = if heading.is_empty() { "" } else { "\n" };
             heading = &definition.heading;
-            writeln!(out, "{gap}# {heading}")?;
+            text += &format!("{gap}# {heading}\n");
         }
-        writeln!(out, "{}", line(definition, gathered, config))?;
+        text += &line(definition, gathered, config);
+        text.push('\n');
     }
-    Ok(())
+    text
 }
 
 /// One setting. A line that must not be read back as it stands is a comment.
@@ -106,9 +95,7 @@ mod tests {
     fn printed(flags: &[(&str, &str)]) -> (String, Config) {
         let gathered = Gathered::from_flags(flags.iter().copied()).unwrap();
         let config = Config::resolve(&gathered).unwrap();
-        let mut out = Vec::new();
-        print(&gathered, &config, &mut out).unwrap();
-        (String::from_utf8(out).unwrap(), config)
+        (print(&gathered, &config), config)
     }
 
     #[test]
@@ -144,9 +131,7 @@ mod tests {
     #[test]
     fn a_check_counts_what_was_set_where() {
         let gathered = Gathered::from_flags([("batch", "10"), ("keep", "2h")]).unwrap();
-        let mut out = Vec::new();
-        check(&gathered, &mut out).unwrap();
-        let text = String::from_utf8(out).unwrap();
+        let text = check(&gathered);
         assert!(text.starts_with("ok: 2 by flag, 0 by environment, 0 by file, "), "{text}");
     }
 }

@@ -101,15 +101,6 @@ impl Failure {
     }
 }
 
-impl From<config::ConfigCommandError> for Failure {
-    fn from(error: config::ConfigCommandError) -> Self {
-        match error {
-            config::ConfigCommandError::Config(error) => Self::Config(error),
-            config::ConfigCommandError::Output(error) => Self::Output(error),
-        }
-    }
-}
-
 impl From<query::QueryError> for Failure {
     fn from(error: query::QueryError) -> Self {
         match error {
@@ -149,7 +140,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Run(flags) => play(&flags, Roles { worker: true, janitor: true }),
         Command::Worker(flags) => play(&flags, Roles { worker: true, janitor: false }),
         Command::Janitor(flags) => play(&flags, Roles { worker: false, janitor: true }),
-        Command::Config(command) => Ok(command.run(&mut std::io::stdout().lock())?),
+        Command::Config(command) => Ok(table::print(&command.answer()?)?),
     }
 }
 

@@ -72,6 +72,17 @@ fn flags<G: Args>() -> Vec<(String, String)> {
 }
 
 #[test]
+fn whoever_has_read_enough_of_an_answer_may_close_it() {
+    for answer in [["config", "print"], ["config", "check"]] {
+        let mut command = command(&answer);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()), "{answer:?}");
+    }
+}
+
+#[test]
 fn help_of_every_command_names_every_flag_and_its_variable() {
     let expected: BTreeMap<&str, Vec<(String, String)>> = [
         ("run", flags::<Settings>()),
