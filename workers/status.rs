@@ -13,8 +13,8 @@ use crate::query::{Output, Query, QueryError, StreamFlags, play, settings};
 /// How the server, the consumer group and the state are.
 ///
 /// Each figure costs the server the same however much there is. Undelivered entries are marked
-/// "about" where the server's count may be wrong, after entries were deleted from the stream. What is wrong,
-/// and what to do about it, says `rollcall doctor`.
+/// "about" where the server's count may be wrong, after entries were deleted from the stream. `rollcall
+/// doctor` says what is wrong, and what to do about it.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Status {
     /// Look again and again, every 2s unless given otherwise, until Ctrl-C; with --json an object a line

@@ -306,7 +306,7 @@ fn subject(change: &Change) -> String {
             vec![said("user"), with("in", "doc"), with("now", "count")]
         }
         "threshold_reached" => {
-            vec![said("doc"), with("has", "count"), with("at least", "threshold")]
+            vec![said("doc"), with("has", "count"), with("reached", "threshold")]
         }
         "threshold_left" => vec![said("doc"), with("has", "count"), with("left", "threshold")],
         _ => vec![said("sid"), with("of", "user")],
