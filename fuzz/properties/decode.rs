@@ -12,13 +12,15 @@ use rollcall::decode::{Decoded, Rejected, Rules, decode};
 use rollcall::entry::{Entry, EntryId};
 use rollcall::event::{Event, Kind, Limits, Name, SessionAction};
 use rollcall::fold::{Avoided, FoldSettings, Folder};
-use rollcall::format::Member;
+use rollcall::format::{Format, MAX_DEPTH, Member};
 use rollcall::key::{Keys, partition_of};
 use rollcall::op::{Letter, Plan};
 use rollcall::projection::Projections;
 use rollcall::redis::apply::Applier;
 use rollcall::redis::dead_letter::{DeadLetter, HEADER};
 use rollcall::time::EventTime;
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
 
 /// What a detail for people may have at most.
 const DETAIL_BYTES: usize = 512;
@@ -39,6 +41,7 @@ pub fn holds(input: &[u8]) {
     decoded.events.iter().for_each(|event| check_event(event, &entry, &settings));
     decoded.rejected.iter().for_each(|rejected| check_rejected(rejected, &entry));
     check_plan(&decoded, &entry, &settings);
+    check_json(entry.get(b"data").unwrap_or_default());
 }
 
 // ---- the input
@@ -194,6 +197,30 @@ fn check_rejected(Rejected { rejection, element }: &Rejected<'_>, entry: &Entry)
         assert!(data.as_ptr_range().contains(&bytes.as_ptr()), "an element from elsewhere");
         assert!(!bytes.is_empty() && bytes.len() < data.len());
     }
+}
+
+/// JSON is taken, and an object is cut into its members, as by serde_json.
+fn check_json(text: &[u8]) {
+    let is_json =
+        std::str::from_utf8(text).is_ok() && serde_json::from_slice::<IgnoredAny>(text).is_ok();
+    match Member::flat(text).json() {
+        Ok(_) => assert!(is_json, "taken, and is no JSON"),
+        Err(error) => {
+            let too_deep = error.to_string().contains(&format!("nested deeper than {MAX_DEPTH}"));
+            assert!(!is_json || too_deep, "JSON, and not taken: {error}");
+        }
+    }
+    let Ok(expected) = serde_json::from_slice::<Map<String, Value>>(text) else { return };
+    let mut found = Map::new();
+    let cut = Format::Json.members(text, |name, member| {
+        let json = member.json().expect("a member of what is JSON");
+        let value: Value = serde_json::from_str(&json).expect("what is cut out is JSON");
+        if let Some(text) = value.as_str() {
+            assert_eq!(member.value().expect("it has no broken escapes"), text.as_bytes());
+        }
+        found.insert(String::from_utf8(name.to_vec()).expect("it was UTF-8"), value);
+    });
+    assert_eq!(cut.map(|()| found), Ok(expected));
 }
 
 // ---- what is folded
