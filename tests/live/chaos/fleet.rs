@@ -85,6 +85,15 @@ impl Fleet {
         }
     }
 
+    /// Where all workers are doomed or dead, one comes that is not, as from whoever supervises them: only a
+    /// worker makes a group anew.
+    pub fn keep_one(&mut self, scene: &Scene, proxy: &Proxy) {
+        let stays = |worker: &mut Member| worker.doom.is_none() && worker.process.runs();
+        if !self.workers.iter_mut().any(stays) {
+            self.workers.push(worker(scene, proxy, false, None));
+        }
+    }
+
     /// SIGTERM to a worker; another one takes its place.
     pub fn terminate(&mut self, scene: &Scene, proxy: &Proxy, dice: u64) {
         let mut old = self.take(scene, proxy, dice);

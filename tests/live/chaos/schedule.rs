@@ -168,8 +168,11 @@ impl Chaos {
     }
 
     /// Checks where every entry stands, at this instant.
-    fn look(&self, added: &[Added], what: &str) {
+    fn look(&mut self, added: &[Added], what: &str) {
         for partition in 0..self.scene.deployment.partitions() {
+            if Ledger::read(&self.scene, partition).is_err() {
+                self.fleet.keep_one(&self.scene, &self.proxy);
+            }
             let ledger = self.ledger(partition);
             check_instant(
                 &ledger,
