@@ -6,6 +6,9 @@ use crate::subject::{Subject, interleave};
 use crate::traffic::{Mix, Traffic};
 use crate::way::Way;
 
+/// What grows twofold shows in three rounds, and filling takes the most time here.
+const ROUNDS: u32 = 3;
+
 pub(crate) fn run(options: &Options) -> Vec<Table> {
     vec![with_users(options), with_backlog(options), with_workers(options)]
 }
@@ -18,20 +21,20 @@ fn with_users(options: &Options) -> Table {
         Subject::prepare(name, Way::rollcall(options.batch), traffic, options.size(40_000, 5_000))
     };
     let mut subjects = counts.map(prepare);
-    interleave(&mut subjects, options.rounds());
+    interleave(&mut subjects, ROUNDS);
     table("With the number of users", "", &subjects)
 }
 
 fn with_backlog(options: &Options) -> Table {
     let backlogs = options.size([1_000, 30_000, 1_000_000], [1_000, 10_000, 50_000]);
     let prepare = |entries: u64| {
-        let traffic = Traffic::new(Mix::Standard, options.users(), 1, 1);
+        let traffic = Traffic::new(Mix::Standard, options.users() / 4, 1, 1);
         let name = format!("a backlog of {entries} entries");
         Subject::prepare(name, Way::rollcall(options.batch), traffic, entries)
     };
     let mut subjects = backlogs.map(prepare);
     let [small, middle, large] = &mut subjects;
-    for round in 0..options.rounds() {
+    for round in 0..ROUNDS {
         small.round();
         middle.round();
         // As long as all others together: two are enough to see whether they agree.
@@ -40,7 +43,7 @@ fn with_backlog(options: &Options) -> Table {
         }
     }
     subjects.iter_mut().for_each(Subject::check_sizes);
-    let note = "A worker's start is part of each round, which shows in the smallest. Two rounds of the largest.";
+    let note = "A worker's start is part of each round, which shows in the smallest. Two rounds of the largest. A quarter of the users.";
     table("With the backlog", note, &subjects)
 }
 
@@ -60,7 +63,7 @@ fn with_workers(options: &Options) -> Table {
     };
     let mut subjects: Vec<Subject> =
         [1, 4, 16].into_iter().flat_map(|p| [1, 2, 4].map(|w| prepare(p, w))).collect();
-    interleave(&mut subjects, options.rounds());
+    interleave(&mut subjects, ROUNDS);
     let note = "One server. Each worker is a thread with a runtime of its own; all share the clients' core. A quarter of the users.";
     table("With workers and partitions", note, &subjects)
 }

@@ -28,7 +28,7 @@ pub(crate) fn run(options: &Options) -> Vec<Table> {
     let members = options.members.unwrap_or(options.size(400_000, 40_000));
     let rollcall = |loads: &[Load]| measure(loads, members, sweep);
     let rows = vec![
-        ("nothing: nobody at work", idle(Duration::from_millis(options.size(20_000, 500)))),
+        ("nothing: nobody at work", idle(Duration::from_millis(options.size(10_000, 500)))),
         ("presence, half of it stale", rollcall(&[Load::Presence])),
         (
             "presence, the recipe: HGETALL, HDEL",

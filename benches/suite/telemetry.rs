@@ -16,7 +16,7 @@ pub(crate) fn run(options: &Options) -> Vec<Table> {
         prepare("with metrics", Way::rollcall(options.batch)),
     ];
     // Differences of a few in a hundred need more rounds than others.
-    interleave(&mut subjects, options.rounds() * 3);
+    interleave(&mut subjects, options.rounds() * 2);
     let row = |subject: &Subject| {
         let rounds = subject.costs.iter().zip(&subjects[0].costs);
         let times =

@@ -34,6 +34,9 @@ use reader::Reader;
 /// The first pause after a failure, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// Entries that the very first read asks for.
+const FIRST_COUNT: usize = 64;
+
 /// The worker of one partition.
 #[derive(Debug)]
 pub struct Projector {
@@ -45,6 +48,9 @@ pub struct Projector {
     membership: Membership,
     /// Entries being tried alone: a trial that the server's troubles ended is none.
     tried: HashSet<EntryId>,
+    /// Entries that the first read of a session asks for, before it is known how large they are. Half as
+    /// many as before after a failure: over a slow link they may have been too many for the time there is.
+    first_count: usize,
     metrics: WorkerMetrics,
     pulse: Pulse,
     batches: trace::Batches,
@@ -76,6 +82,7 @@ impl Projector {
             server,
             fold: FoldSettings { rules, projections: deployment.projections, partition },
             membership: Membership::new(&deployment, &keys, consumer),
+            first_count: config.worker.batch.min(FIRST_COUNT),
             worker: config.worker.clone(),
             deployment,
             keys,
@@ -123,7 +130,10 @@ impl Projector {
         let mut reader = Reader::start(self, joined.epoch, &node).await?;
         let worked = self.work(&mut reader, applier, &mut node.connection, failures).await;
         // What it may still be given must be pending before the next session looks for what is pending.
-        reader.end().await;
+        let asked = reader.end().await.unwrap_or(self.first_count);
+        if worked.is_err() {
+            self.first_count = (asked / 2).clamp(1, self.first_count);
+        }
         worked?;
         self.leave(&mut node.connection).await
     }

@@ -65,7 +65,7 @@ impl Batch {
 pub(super) struct Reader {
     batches: mpsc::Receiver<Result<Batch, Error>>,
     wanted: Arc<Notify>,
-    task: JoinHandle<()>,
+    task: JoinHandle<usize>,
 }
 
 impl Reader {
@@ -92,7 +92,7 @@ impl Reader {
             claim_idle: projector.worker.claim_idle,
             max_deliveries: projector.worker.max_deliveries,
             max_count: projector.worker.batch,
-            count: projector.worker.batch.min(64),
+            count: projector.first_count,
             metrics: projector.metrics.clone(),
             pulse: projector.pulse.clone(),
             claimed: Throttle::new(LINES),
@@ -109,12 +109,13 @@ impl Reader {
         self.batches.recv().await
     }
 
-    /// Ends reading: a read that is under way is let finish, for what it brings is pending from then on.
-    pub(super) async fn end(mut self) {
+    /// Ends reading: a read that is under way is let finish, for what it brings is pending from then on. Tells
+    /// how many entries were asked for at last, if it came to an end.
+    pub(super) async fn end(mut self) -> Option<usize> {
         self.batches.close();
-        if tokio::time::timeout(BLOCK * 2, &mut self.task).await.is_err() {
-            self.task.abort();
-        }
+        let ended = tokio::time::timeout(BLOCK * 2, &mut self.task).await;
+        self.task.abort();
+        ended.ok()?.ok()
     }
 }
 
@@ -144,11 +145,12 @@ struct Reading {
 }
 
 impl Reading {
-    async fn run(mut self, sender: Sender) {
+    async fn run(mut self, sender: Sender) -> usize {
         if let Err(Some(error)) = self.read_all(&sender).await {
             // If the receiver has gone, the session failed for another reason already.
             let _gone = sender.send(Err(error)).await;
         }
+        self.count
     }
 
     async fn read_all(&mut self, sender: &Sender) -> Result<(), Option<Error>> {
@@ -265,7 +267,7 @@ impl Reading {
             info!(entries, "claimed entries that another consumer left pending");
         }
         self.forget(&lost).await?;
-        self.adapt_count(&entries);
+        self.adapt_count(delivery, &entries);
         if entries.is_empty() {
             return Ok(());
         }
@@ -323,13 +325,16 @@ impl Reading {
             .collect())
     }
 
-    /// Large entries are read few at a time, so that a batch stays small in memory.
-    fn adapt_count(&mut self, entries: &[Entry]) {
+    /// Large entries are read few at a time, so that a batch stays small in memory. Only new ones may become
+    /// more: others come over the connection that applies, which must not wait for long.
+    fn adapt_count(&mut self, delivery: Delivery, entries: &[Entry]) {
         let bytes: usize = entries.iter().map(Entry::size).sum();
         self.count = if bytes > READ_BYTES {
             (entries.len() * READ_BYTES / bytes).max(1)
-        } else {
+        } else if delivery == Delivery::New {
             (self.count * 2).min(self.max_count)
+        } else {
+            self.count
         };
     }
 }

@@ -1,10 +1,12 @@
-//! The reader: what it reads while a batch is being applied.
+//! The reader: what it reads while a batch is being applied, and what a slow link can bring.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::chaos::proxy::{Mode, Proxy};
 use crate::harness::wait_until;
 use crate::scene::{SOON, Scene};
+use crate::support::events::field;
 
 /// Calls of scripts that the server has answered.
 fn calls(scene: &Scene) -> u64 {
@@ -32,4 +34,22 @@ fn what_is_read_while_a_batch_is_applied_goes_with_one_call() {
     scene.wait_finished(SOON, "all is applied");
     assert_eq!(calls(&scene) - before, 3, "for a, for b to e, for f:\n{}", worker.log());
     scene.verify("calls were held up");
+}
+
+/// As many entries as a worker asks for at first take longer than it waits for a reply.
+#[test]
+fn what_is_too_much_for_a_slow_link_comes_in_smaller_pieces() {
+    let scene = Scene::start(&[]);
+    let event =
+        format!(r#"[{{"type":"heartbeat","user":"u","padding":"{}"}}]"#, "x".repeat(60_000));
+    for _ in 0..32 {
+        scene.add(&[field("data", &event)]);
+    }
+    let proxy = Proxy::start(scene.deployment.server.port());
+    // 16 KiB each time: less than a megabyte a second.
+    proxy.set(Mode::Delay(Duration::from_millis(20)));
+    let worker = scene.worker_at(&proxy.url(), &["--batch", "64", "--claim-idle", "1s"], &[]);
+    wait_until(SOON, "too much", || worker.log().contains("reading new entries failed: timed out"));
+    scene.wait_finished(SOON * 2, "all is applied");
+    scene.verify("a slow link");
 }
