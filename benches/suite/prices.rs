@@ -12,7 +12,7 @@ pub(crate) fn run(options: &Options) -> Vec<Table> {
     let batch = options.batch;
     let prepare = |name: &str, way| {
         let traffic = Traffic::new(Mix::Documents, options.users() / 2, 1, 1);
-        Subject::prepare(name, way, traffic, options.size(40_000, 5_000))
+        Subject::prepare(name, way, traffic, options.size(30_000, 5_000))
     };
     let kept = |keep: &dyn Fn(Projection) -> bool| {
         let projections: Projections = Projections::all().iter().filter(|p| keep(*p)).collect();

@@ -57,7 +57,7 @@ fn standard(options: &Options, subjects: &mut [Subject], python: &Result<Python,
 /// What all mixes are measured with, in the same state.
 fn candidates(options: &Options) -> Vec<Subject> {
     let batch = options.batch;
-    let events = options.size(60_000, 10_000);
+    let events = options.size(50_000, 10_000);
     let ways = [
         ("floor: read and acknowledge", Way::Floor { batch }),
         ("**Rollcall**", Way::rollcall(batch)),

@@ -1,12 +1,11 @@
-//! The reader: stays one batch ahead of what is being applied. New entries come over a connection of its own;
-//! what is asked for once in a while goes over the one that applies. Whatever is read while a batch is being
-//! applied joins the next one: a call costs the server as much as several events.
+//! The reader: stays one batch ahead of what is being applied while there is more than one, and else reads when
+//! a batch is wanted: a call costs the server as much as several events, so all that came meanwhile goes with one.
+//! New entries come over a connection of its own; what is asked for once in a while goes over the one that applies.
 //!
 //! In this order: what is pending for this consumer, what dead consumers left, and then new entries,
 //! with a look at what dead consumers left every now and then.
 
 use std::collections::HashSet;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,29 +34,17 @@ const LINES: Duration = Duration::from_secs(1);
 /// Bytes of entries a read should bring; fewer entries are asked for if they are large.
 const READ_BYTES: usize = 4 << 20;
 
-/// Entries that are applied together.
+/// Entries that were delivered together.
 #[derive(Debug)]
 pub(super) struct Batch {
     /// The entries, in the order of their ids.
     pub(super) entries: Vec<Entry>,
     /// Those delivered so often that they are to be tried alone.
     pub(super) suspects: HashSet<EntryId>,
-    /// The read that brought them, or all reads from the first to the last.
+    /// The read that brought them.
     pub(super) read: Read,
-    /// When the first of them were delivered.
+    /// When they were delivered.
     pub(super) since: Instant,
-}
-
-impl Batch {
-    /// Whether others may join it: new entries are not looked at one by one.
-    fn is_new(&self) -> bool {
-        self.read.delivery == Delivery::New
-    }
-
-    fn append(&mut self, mut later: Self) {
-        self.entries.append(&mut later.entries);
-        self.read = self.read.through(later.read);
-    }
 }
 
 /// Hands out batches.
@@ -79,7 +66,8 @@ impl Reader {
         let wanted = Arc::new(Notify::new());
         let reading = Reading {
             wanted: wanted.clone(),
-            waiting: None,
+            is_wanted: false,
+            is_behind: false,
             feed: Feed::open(&node.info, response_timeout).await?,
             connection: node.connection.clone(),
             stream: StreamReader {
@@ -127,8 +115,10 @@ struct SessionOver;
 struct Reading {
     /// Told whenever a batch is asked for.
     wanted: Arc<Notify>,
-    /// What nobody has asked for yet.
-    waiting: Option<Batch>,
+    /// Whether one was asked for and not handed over yet.
+    is_wanted: bool,
+    /// Whether the last read brought as many new entries as it asked for: there are more.
+    is_behind: bool,
     feed: Feed,
     connection: MultiplexedConnection,
     stream: StreamReader,
@@ -162,46 +152,34 @@ impl Reading {
                 self.claim(sender).await?;
                 next_claim = Instant::now() + self.claim_idle.div_f64(2.0 + fastrand::f64());
             }
+            if !self.is_behind {
+                self.want(sender).await?;
+            }
             self.read_new(sender).await?;
         }
-        self.hand_over(sender).await
+        Ok(())
     }
 
-    /// Reads new entries, as many as the waiting batch has room for.
     async fn read_new(&mut self, sender: &Sender) -> Result<(), Option<Error>> {
-        let waiting = self.waiting.as_ref().filter(|batch| batch.is_new());
-        let room = self.count.saturating_sub(waiting.map_or(0, |batch| batch.entries.len()));
-        if room == 0 {
-            return self.hand_over(sender).await;
-        }
         let (started, read) = (Instant::now(), Read::begin(Delivery::New));
-        let delivered = self.read_while_wanted(sender, room).await?;
+        let delivered = self.stream.read_new(&mut self.feed, self.count, BLOCK).await?;
         self.metrics.read_took(started.elapsed());
         if delivered.entries.is_empty() {
             self.pulse.idle();
         }
+        self.is_behind = delivered.entries.len() >= self.count;
         self.hand_out(sender, delivered, read.end()).await
     }
 
-    /// Reads up to `count` new entries; the waiting batch goes as soon as it is wanted.
-    async fn read_while_wanted(
-        &mut self,
-        sender: &Sender,
-        count: usize,
-    ) -> Result<Delivered, Error> {
-        let mut read = pin!(self.stream.read_new(&mut self.feed, count, BLOCK));
-        loop {
+    /// Waits until a batch is wanted.
+    async fn want(&mut self, sender: &Sender) -> Result<(), SessionOver> {
+        if !self.is_wanted {
             tokio::select! {
-                biased;
-                () = self.wanted.notified(), if self.waiting.is_some() => {
-                    // The read goes on even if nobody is there any more: see `Reader::end`.
-                    if let Some(batch) = self.waiting.take() && sender.send(Ok(batch)).await.is_err() {
-                        debug!("nobody takes the batch that was read: its entries stay pending");
-                    }
-                }
-                delivered = &mut read => return delivered,
+                () = self.wanted.notified() => self.is_wanted = true,
+                () = sender.closed() => return Err(SessionOver),
             }
         }
+        Ok(())
     }
 
     /// Says that this consumer lives, and makes sure that batches still belong to the same epoch.
@@ -251,7 +229,7 @@ impl Reading {
         }
     }
 
-    /// What was delivered joins the waiting batch, or waits once that is handed over.
+    /// Hands over what was delivered, once it is wanted.
     async fn hand_out(
         &mut self,
         sender: &Sender,
@@ -277,23 +255,9 @@ impl Reading {
             self.suspects(&entries).await?
         };
         let batch = Batch { entries, suspects, read, since: Instant::now() };
-        match &mut self.waiting {
-            Some(waiting) if waiting.is_new() && batch.is_new() => waiting.append(batch),
-            _ => {
-                self.hand_over(sender).await?;
-                self.waiting = Some(batch);
-            }
-        }
-        Ok(())
-    }
-
-    /// Hands the waiting batch over once it is wanted.
-    async fn hand_over(&mut self, sender: &Sender) -> Result<(), Option<Error>> {
-        let Some(batch) = self.waiting.take() else { return Ok(()) };
-        tokio::select! {
-            () = self.wanted.notified() => sender.send(Ok(batch)).await.map_err(|_| SessionOver.into()),
-            () = sender.closed() => Err(SessionOver.into()),
-        }
+        self.want(sender).await?;
+        self.is_wanted = false;
+        sender.send(Ok(batch)).await.map_err(|_| SessionOver.into())
     }
 
     /// Acknowledges ids whose entries were trimmed while they were pending: a loss, which the janitor tells.

@@ -34,11 +34,6 @@ impl Read {
         Self { delivery, started: now, ended: now }
     }
 
-    /// From the beginning of this read to the end of a later one.
-    pub fn through(self, later: Self) -> Self {
-        Self { ended: later.ended, ..self }
-    }
-
     /// It ends now.
     pub fn end(mut self) -> Self {
         self.ended = SystemTime::now();
