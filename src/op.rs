@@ -118,7 +118,7 @@ pub struct Connection<'a> {
 
 /// What a connection did last; at the same time a leave beats a join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Presence {
+pub struct JoinOrLeave {
     /// When.
     pub time: EventTime,
     /// Whether it left.
@@ -163,7 +163,7 @@ pub struct Plan<'a> {
     /// Sessions.
     pub sessions: Map<Text<'a>, SessionMerge<'a>>,
     /// Connections to documents.
-    pub connections: Map<Connection<'a>, Presence>,
+    pub connections: Map<Connection<'a>, JoinOrLeave>,
     /// Entries to acknowledge.
     pub acks: Acks<'a>,
     /// What could not be applied.

@@ -103,7 +103,7 @@ pub(crate) trait Answer: Serialize {
 /// How to show the answer.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Output {
-    /// Print one JSON document, for programs: times are epoch milliseconds (…_ms)
+    /// Print one JSON document, for programs; times, which end in _ms, are epoch milliseconds
     #[arg(long)]
     pub(crate) json: bool,
 }

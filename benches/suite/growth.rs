@@ -6,9 +6,6 @@ use crate::subject::{Subject, interleave};
 use crate::traffic::{Mix, Traffic};
 use crate::way::Way;
 
-/// What grows twofold shows in three rounds, and filling takes the most time here.
-const ROUNDS: u32 = 3;
-
 pub(crate) fn run(options: &Options) -> Vec<Table> {
     vec![with_users(options), with_backlog(options), with_workers(options)]
 }
@@ -21,7 +18,7 @@ fn with_users(options: &Options) -> Table {
         Subject::prepare(name, Way::rollcall(options.batch), traffic, options.size(40_000, 5_000))
     };
     let mut subjects = counts.map(prepare);
-    interleave(&mut subjects, ROUNDS);
+    interleave(&mut subjects, options.few_rounds());
     table("With the number of users", "", &subjects)
 }
 
@@ -34,7 +31,7 @@ fn with_backlog(options: &Options) -> Table {
     };
     let mut subjects = backlogs.map(prepare);
     let [small, middle, large] = &mut subjects;
-    for round in 0..ROUNDS {
+    for round in 0..options.few_rounds() {
         small.round();
         middle.round();
         // Longer than all others together, and an average of many batches by itself.
@@ -63,7 +60,7 @@ fn with_workers(options: &Options) -> Table {
     };
     let mut subjects: Vec<Subject> =
         [1, 4, 16].into_iter().flat_map(|p| [1, 2, 4].map(|w| prepare(p, w))).collect();
-    interleave(&mut subjects, ROUNDS);
+    interleave(&mut subjects, options.few_rounds());
     let note = "One server. Each worker is a thread with a runtime of its own; all share the clients' core. A quarter of the users.";
     table("With workers and partitions", note, &subjects)
 }

@@ -43,7 +43,7 @@ struct Options {
     /// Small sizes: everything in under two minutes, for figures that are only about right
     #[arg(long)]
     quick: bool,
-    /// Interleaved rounds [default: 5, or 3 in the quick form]
+    /// Interleaved rounds [default: 5, or 3 in the quick form and for growth]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
     /// Users [default: 100000, or 10000 in the quick form]
@@ -71,6 +71,11 @@ impl Options {
 
     fn rounds(&self) -> u32 {
         self.rounds.unwrap_or(self.size(5, 3))
+    }
+
+    /// Where filling takes the most time, and what is looked for shows in few.
+    fn few_rounds(&self) -> u32 {
+        self.rounds.unwrap_or(3)
     }
 
     fn users(&self) -> u32 {

@@ -5,7 +5,7 @@
 
 use super::{Context, drain};
 use crate::event::{DocumentAction, Event, Kind, Text};
-use crate::op::{Connection, Plan, Presence, Sweep};
+use crate::op::{Connection, JoinOrLeave, Plan, Sweep};
 
 pub(super) const SWEEPS: &[Sweep] = &[drain("documents"), drain("documents_left")];
 
@@ -28,7 +28,7 @@ pub(super) fn fold<'a>(event: &Event<'a>, context: &Context, plan: &mut Plan<'a>
 
 fn merge<'a>(plan: &mut Plan<'a>, event: &Event<'a>, [doc, user, id]: [&Text<'a>; 3], left: bool) {
     let connection = Connection { doc: doc.clone(), user: user.clone(), id: id.clone() };
-    let latest = Presence { time: event.time, left };
+    let latest = JoinOrLeave { time: event.time, left };
     let slot = plan.connections.entry(connection).or_insert(latest);
     *slot = latest.max(*slot);
 }

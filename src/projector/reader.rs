@@ -146,18 +146,20 @@ impl Reading {
     async fn read_all(&mut self, sender: &Sender) -> Result<(), Option<Error>> {
         self.replay(sender).await?;
         let mut next_claim = Instant::now();
-        while !*self.stop.borrow() && !sender.is_closed() {
+        loop {
+            if !self.is_behind {
+                self.want(sender).await?;
+            }
+            if *self.stop.borrow() || sender.is_closed() {
+                return Ok(());
+            }
             if Instant::now() >= next_claim {
                 self.refresh().await?;
                 self.claim(sender).await?;
                 next_claim = Instant::now() + self.claim_idle.div_f64(2.0 + fastrand::f64());
             }
-            if !self.is_behind {
-                self.want(sender).await?;
-            }
             self.read_new(sender).await?;
         }
-        Ok(())
     }
 
     async fn read_new(&mut self, sender: &Sender) -> Result<(), Option<Error>> {
