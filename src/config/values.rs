@@ -4,27 +4,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use crate::projection::{Projection, Projections};
-
-impl fmt::Display for Projections {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.iter().map(Projection::name).collect::<Vec<_>>().join(","))
-    }
-}
-
-/// `all`, or names separated by commas; none at all is refused.
-impl FromStr for Projections {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "all" {
-            return Ok(Self::all());
-        }
-        let one = |name: &str| Projection::from_name(name.trim()).ok_or(ValueError::Projection);
-        text.split(',').map(one).collect()
-    }
-}
-
 /// Two numbers of active users in a document, with hysteresis between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Threshold {
@@ -152,12 +131,6 @@ pub enum ValueError {
         /// The largest allowed.
         max: u64,
     },
-    /// Not the name of a projection.
-    #[error(
-        "must be all, or names out of online, activity, presence, tokens, ranking, sessions and \
-         documents, separated by commas"
-    )]
-    Projection,
     /// Not `up:down`.
     #[error("must be pairs up:down of numbers of users, such as 10:5,100:80, or none")]
     ThresholdForm,
@@ -225,19 +198,6 @@ pub(super) fn log_filter(text: &str) -> Result<String, ValueError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn projections_are_a_set_with_one_text() {
-        let some: Projections = "tokens, online,tokens".parse().unwrap();
-        assert_eq!(some.to_string(), "online,tokens");
-        assert!(some.contains(Projection::Tokens) && !some.contains(Projection::Ranking));
-        assert_eq!("all".parse(), Ok(Projections::all()));
-        assert_eq!(Projections::all().to_string().parse(), Ok(Projections::all()));
-        assert_eq!(Projection::ALL.iter().copied().collect::<Projections>(), Projections::all());
-        for bad in ["", "online,", "Online", "everything"] {
-            assert_eq!(bad.parse::<Projections>(), Err(ValueError::Projection), "{bad}");
-        }
-    }
 
     #[test]
     fn thresholds_are_ordered_pairs_with_one_text() {

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use rollcall::telemetry::metrics::{INVENTORY, Kind, Metric, Unit};
 
 /// Where code stands.
-const CODE: &[&str] = &["src", "workers", "tests", "benches", "fuzz/properties", "fuzz/targets"];
+const CODE: &[&str] =
+    &["core/src", "src", "workers", "tests", "benches", "fuzz/properties", "fuzz/targets"];
 
 /// Lines a file may have.
 const MOST_LINES: usize = 450;
@@ -59,7 +60,7 @@ struct Source {
 impl Source {
     /// The module of the library it belongs to: `redis` for `src/redis/sweep.rs`.
     fn module(&self) -> &str {
-        let path = self.path.trim_start_matches("src/");
+        let path = self.path.trim_start_matches("core/").trim_start_matches("src/");
         path.split_once('/').map_or_else(|| path.trim_end_matches(".rs"), |(folder, _)| folder)
     }
 
@@ -93,8 +94,8 @@ fn code_and_tests() -> Vec<Source> {
 }
 
 fn library() -> Vec<Source> {
-    let mut files = sources(&["src"], &["rs"]);
-    files.retain(|file| file.path != "src/lib.rs");
+    let mut files = sources(&["core/src", "src"], &["rs"]);
+    files.retain(|file| !file.path.ends_with("src/lib.rs"));
     files
 }
 
@@ -307,8 +308,10 @@ fn every_breakage_of_the_mutation_list_has_exactly_one_place() {
 /// `module::test`, or `module::beginning_*`, in the documents.
 #[test]
 fn every_test_that_a_document_names_exists() {
-    let code: String =
-        sources(&["src", "workers", "tests"], &["rs"]).into_iter().map(|file| file.text).collect();
+    let code: String = sources(&["core/src", "src", "workers", "tests"], &["rs"])
+        .into_iter()
+        .map(|file| file.text)
+        .collect();
     let is_name = |text: &str| {
         text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
     };

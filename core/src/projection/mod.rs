@@ -9,6 +9,9 @@ mod sessions;
 mod stored;
 mod tokens;
 
+use std::fmt;
+use std::str::FromStr;
+
 use crate::event::Event;
 use crate::op::{Plan, Set, Sweep, SweepKind};
 
@@ -95,7 +98,10 @@ impl Projection {
 
 /// The projections that a deployment keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Projections(u8);
+pub struct Projections(u32);
+
+/// Each projection is a bit.
+const _: () = assert!(Projection::ALL.len() <= u32::BITS as usize);
 
 impl Projections {
     /// All of them.
@@ -122,6 +128,33 @@ impl Projections {
     }
 }
 
+impl fmt::Display for Projections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.iter().map(Projection::name).collect::<Vec<_>>().join(","))
+    }
+}
+
+/// A name that is no projection's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "must be all, or names out of online, activity, presence, tokens, ranking, sessions and \
+     documents, separated by commas"
+)]
+pub struct UnknownProjection;
+
+/// `all`, or names separated by commas; none at all is refused.
+impl FromStr for Projections {
+    type Err = UnknownProjection;
+
+    fn from_str(text: &str) -> Result<Self, UnknownProjection> {
+        if text == "all" {
+            return Ok(Self::all());
+        }
+        let one = |name: &str| Projection::from_name(name.trim()).ok_or(UnknownProjection);
+        text.split(',').map(one).collect()
+    }
+}
+
 impl FromIterator<Projection> for Projections {
     fn from_iter<I: IntoIterator<Item = Projection>>(projections: I) -> Self {
         Self(projections.into_iter().fold(0, |set, projection| set | 1 << projection as u8))
@@ -134,4 +167,22 @@ const fn walk(name: &'static str) -> Sweep {
 
 const fn drain(name: &'static str) -> Sweep {
     Sweep { name, kind: SweepKind::Drain }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn projections_are_a_set_with_one_text() {
+        let some: Projections = "tokens, online,tokens".parse().unwrap();
+        assert_eq!(some.to_string(), "online,tokens");
+        assert!(some.contains(Projection::Tokens) && !some.contains(Projection::Ranking));
+        assert_eq!("all".parse(), Ok(Projections::all()));
+        assert_eq!(Projections::all().to_string().parse(), Ok(Projections::all()));
+        assert_eq!(Projection::ALL.iter().copied().collect::<Projections>(), Projections::all());
+        for bad in ["", "online,", "Online", "everything"] {
+            assert_eq!(bad.parse::<Projections>(), Err(UnknownProjection), "{bad}");
+        }
+    }
 }

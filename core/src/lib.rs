@@ -1,0 +1,15 @@
+//! The pure core of Rollcall: stream entries in, merge operations out.
+//!
+//! No I/O, no clock and no crate that has either: what an entry means depends on the entry alone.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod decode;
+pub mod entry;
+pub mod event;
+pub mod fold;
+pub mod format;
+pub mod key;
+pub mod op;
+pub mod origin;
+pub mod projection;
+pub mod time;
