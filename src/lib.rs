@@ -5,10 +5,13 @@
 pub use rollcall_core::{decode, entry, event, fold, format, key, op, origin, projection, time};
 
 pub mod config;
+pub mod doctor;
 pub mod error;
 pub mod failpoint;
 pub mod janitor;
+pub mod private_server;
 pub mod projector;
 pub mod redis;
 pub mod schema;
+pub mod state;
 pub mod telemetry;

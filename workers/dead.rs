@@ -3,8 +3,8 @@
 use clap::builder::PossibleValuesParser;
 use rollcall::entry::{EntryId, Field};
 use rollcall::event::Reason;
-use rollcall::redis::dead_letter::DeadLetter;
-use rollcall::redis::query::{AskError, Listed, State, dead};
+use rollcall::redis::scripts::giant::DeadLetter;
+use rollcall::state::{AskError, Listed, State, dead};
 use serde::{Serialize, Serializer};
 
 use crate::query::{Answer, Limit, Output, Query, StreamFlags, settings};

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use rollcall::config::{Config, LogConfig, LogFormat, Millis};
 use rollcall::error::Error;
-use rollcall::redis::private_server::{Options, PrivateServer, ServerError};
+use rollcall::private_server::{Options, PrivateServer, ServerError};
 use tokio::sync::watch as channel;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
 

@@ -2,7 +2,7 @@
 
 use rollcall::config::settings::Settings;
 use rollcall::config::{Config, Flags};
-use rollcall::redis::doctor::{Finding, Level, Role, Step, examine};
+use rollcall::doctor::{Finding, Level, Role, Step, examine};
 use rollcall::telemetry::log;
 use serde::Serialize;
 

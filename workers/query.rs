@@ -10,7 +10,7 @@ mod users;
 use std::io;
 
 use rollcall::config::{Config, ConfigError, Flags};
-use rollcall::redis::query::{AskError, State};
+use rollcall::state::{AskError, State};
 use rollcall::telemetry::log;
 use serde::Serialize;
 

@@ -4,8 +4,8 @@ mod show;
 mod watch;
 
 use rollcall::config::Millis;
-use rollcall::redis::query::status::{self, Server, Size, Work};
-use rollcall::redis::query::{AskError, State};
+use rollcall::state::status::{self, Server, Size, Work};
+use rollcall::state::{AskError, State};
 use serde::Serialize;
 
 use crate::query::{Output, Query, QueryError, StreamFlags, play, settings};
@@ -166,7 +166,7 @@ impl Query for Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rollcall::redis::query::status::{Backlog, Stream};
+    use rollcall::state::status::{Backlog, Stream};
 
     fn work(undelivered: Option<u64>, exact: bool, age: Option<f64>) -> Work {
         let group = Backlog {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use redis::{Cmd, Connection, FromRedisValue, Pipeline, Value};
 use rollcall::config::{Config, Gathered};
 use rollcall::key::Keys;
-use rollcall::redis::private_server::{Options, PrivateServer};
+use rollcall::private_server::{Options, PrivateServer};
 
 use crate::machine::pin_server;
 use crate::traffic::event::Entry;

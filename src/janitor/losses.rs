@@ -11,7 +11,7 @@ use tracing::warn;
 use crate::config::Deployment;
 use crate::error::Error;
 use crate::key::Keys;
-use crate::redis::losses::{Losses, Position};
+use crate::redis::scripts::losses::{Losses, Position};
 use crate::telemetry::log::Throttle;
 use crate::telemetry::metrics::{self, LossCause};
 

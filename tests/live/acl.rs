@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use redis::Connection;
 use rollcall::key::Keys;
-use rollcall::redis::private_server::{Options, PrivateServer};
+use rollcall::private_server::{Options, PrivateServer};
 use tempfile::TempDir;
 
 use crate::harness::{is_finished, wait_until};

@@ -8,7 +8,7 @@ mod state;
 
 use std::process::Command;
 
-use rollcall::redis::private_server::{Options, PrivateServer, in_path};
+use rollcall::private_server::{Options, PrivateServer, in_path};
 use serde_json::Value;
 
 use crate::query::ground::ask_at;

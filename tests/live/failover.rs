@@ -4,7 +4,7 @@ mod sentinels;
 
 use std::time::Duration;
 
-use rollcall::redis::private_server::{Options, PrivateServer};
+use rollcall::private_server::{Options, PrivateServer};
 
 use crate::harness::wait_until;
 use crate::process::Worker;

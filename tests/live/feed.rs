@@ -8,9 +8,9 @@ use redis::Connection;
 use rollcall::config::{RedisConfig, Server};
 use rollcall::entry::{Entry, Field};
 use rollcall::error::{Error, Verdict, chain};
+use rollcall::private_server::{Options, PrivateServer};
 use rollcall::redis::connect::connect;
 use rollcall::redis::feed::Feed;
-use rollcall::redis::private_server::{Options, PrivateServer};
 use rollcall::redis::stream::StreamReader;
 
 use crate::chaos::proxy::{Mode, Proxy};

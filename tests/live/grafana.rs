@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rollcall::redis::private_server::{Options, in_path};
+use rollcall::private_server::{Options, in_path};
 use serde_json::Value;
 use tempfile::TempDir;
 

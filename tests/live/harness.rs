@@ -13,14 +13,14 @@ use rollcall::error::Error;
 use rollcall::fold::{Avoided, FoldSettings, Folder};
 use rollcall::key::Keys;
 use rollcall::op::SweepKind;
+use rollcall::private_server::{Options, PrivateServer};
 use rollcall::projection::sweeps;
-use rollcall::redis::apply::{Applied, Applier, Outcome};
 use rollcall::redis::connect::connect;
 use rollcall::redis::feed::Feed;
-use rollcall::redis::group::Membership;
-use rollcall::redis::private_server::{Options, PrivateServer};
+use rollcall::redis::scripts::apply::{Applied, Applier, Outcome};
+use rollcall::redis::scripts::group::Membership;
+use rollcall::redis::scripts::sweep::Sweeper;
 use rollcall::redis::stream::StreamReader;
-use rollcall::redis::sweep::Sweeper;
 
 use crate::support::dump;
 use crate::support::model::{Model, Settings, State};

@@ -12,7 +12,7 @@ use rollcall::config::{Deployment as Settings, JanitorConfig};
 use rollcall::entry::Entry;
 use rollcall::error::Error;
 use rollcall::projection::sweeps;
-use rollcall::redis::sweep::{Sweeper, Swept};
+use rollcall::redis::scripts::sweep::{Sweeper, Swept};
 
 use crate::harness::{Deployment, id};
 use crate::support::dump;

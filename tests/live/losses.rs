@@ -7,8 +7,8 @@ mod rewinds;
 use redis::aio::MultiplexedConnection;
 use redis::{Connection, FromRedisValue};
 use rollcall::entry::Entry;
-use rollcall::redis::losses::{Look, Losses};
-use rollcall::redis::private_server::Options;
+use rollcall::private_server::Options;
+use rollcall::redis::scripts::losses::{Look, Losses};
 
 use crate::harness::{CONSUMER, Deployment, Script, id};
 use crate::support::dump;

@@ -7,7 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use rollcall::redis::private_server::{Options, PrivateServer};
+use rollcall::private_server::{Options, PrivateServer};
 
 use crate::harness::{Deployment, id, is_finished, wait_until};
 use crate::process::Worker;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use redis::{Connection, Value};
 use rollcall::entry::{Entry, EntryId, Field};
-use rollcall::redis::private_server::Options;
+use rollcall::private_server::Options;
 
 use crate::harness::{Deployment, id, is_finished, wait_until, xadd};
 use crate::process::Worker;

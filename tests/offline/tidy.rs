@@ -25,9 +25,10 @@ const LAYERS: &[&[&str]] = &[
     &["fold"],
     // ---- what knows servers and clocks
     &["config", "error"],
-    &["redis"],
-    &["telemetry"],
-    &["projector", "janitor", "notifier"],
+    &["redis", "private_server"],
+    &["state"],
+    &["doctor", "telemetry"],
+    &["projector", "janitor"],
 ];
 
 /// The modules that turn entries into plans: values in, values out.
@@ -58,7 +59,7 @@ struct Source {
 }
 
 impl Source {
-    /// The module of the library it belongs to: `redis` for `src/redis/sweep.rs`.
+    /// The module of the library it belongs to: `redis` for `src/redis/scripts/sweep.rs`.
     fn module(&self) -> &str {
         let path = self.path.trim_start_matches("core/").trim_start_matches("src/");
         path.split_once('/').map_or_else(|| path.trim_end_matches(".rs"), |(folder, _)| folder)

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rollcall::redis::private_server::{SERVER_VARIABLE, ServerError, find_server, in_path};
+use rollcall::private_server::{SERVER_VARIABLE, ServerError, find_server, in_path};
 use tokio::process::Command;
 
 const SCRIPT: &str = include_str!("install.sh");

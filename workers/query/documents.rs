@@ -1,7 +1,7 @@
 //! `document`.
 
-use rollcall::redis::query::documents::{self, Level, Member};
-use rollcall::redis::query::{AskError, Listed, State};
+use rollcall::state::documents::{self, Level, Member};
+use rollcall::state::{AskError, Listed, State};
 use serde::Serialize;
 
 use super::{Answer, Limit, Output, Query, QueryFlags, settings};

@@ -1,8 +1,8 @@
 //! `sessions`.
 
 use clap::builder::NonEmptyStringValueParser;
-use rollcall::redis::query::sessions::{self, Session};
-use rollcall::redis::query::{AskError, Listed, State};
+use rollcall::state::sessions::{self, Session};
+use rollcall::state::{AskError, Listed, State};
 use serde::Serialize;
 
 use super::{Answer, Limit, Output, Query, QueryFlags, settings};

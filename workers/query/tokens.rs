@@ -1,8 +1,8 @@
 //! `recent` and `viewed`.
 
 use clap::builder::NonEmptyStringValueParser;
-use rollcall::redis::query::tokens::{self, Ranked, Token};
-use rollcall::redis::query::{AskError, Listed, State};
+use rollcall::state::tokens::{self, Ranked, Token};
+use rollcall::state::{AskError, Listed, State};
 use serde::Serialize;
 
 use super::{Answer, Limit, Output, Query, QueryFlags, settings};

@@ -2,8 +2,8 @@
 
 use clap::builder::NonEmptyStringValueParser;
 use rollcall::config::Millis;
-use rollcall::redis::query::users::{self, Present};
-use rollcall::redis::query::{AskError, Listed, State};
+use rollcall::state::users::{self, Present};
+use rollcall::state::{AskError, Listed, State};
 use serde::Serialize;
 
 use super::{Answer, Limit, Output, Query, QueryFlags, settings};

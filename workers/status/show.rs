@@ -1,6 +1,6 @@
 //! The status as a page for people.
 
-use rollcall::redis::query::status::{Backlog, Consumer, Server, Size};
+use rollcall::state::status::{Backlog, Consumer, Server, Size};
 
 use super::{Rates, StatusAnswer};
 use crate::query::Answer;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rollcall::config::Config;
 use rollcall::error::chain;
-use rollcall::redis::query::State;
+use rollcall::state::State;
 use rollcall::telemetry::log;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 

@@ -10,8 +10,8 @@ use crate::error;
 use crate::event::{Reason, TYPES};
 use crate::op::{CONSUMERS, STREAM};
 use crate::projection::{Projection, sweeps};
-use crate::redis::changes::KINDS;
-use crate::redis::query::status::STRUCTURES;
+use crate::redis::scripts::changes::KINDS;
+use crate::state::status::STRUCTURES;
 
 /// How a metric behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,9 +14,9 @@ use super::inventory::{
 };
 use super::worker::ChangeCounters;
 use super::{ByLabel, now, own_histogram};
-use crate::redis::query::status::survey::Survey;
-use crate::redis::query::status::{Backlog, Server, Size};
-use crate::redis::sweep::Swept;
+use crate::redis::scripts::sweep::Swept;
+use crate::state::status::survey::Survey;
+use crate::state::status::{Backlog, Server, Size};
 
 /// What a round of sweeps found.
 #[derive(Clone, Debug, Default, PartialEq)]

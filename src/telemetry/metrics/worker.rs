@@ -17,8 +17,8 @@ use crate::event::{Reason, TYPES};
 use crate::fold::Counts;
 use crate::op::Plan;
 use crate::projection::Projection;
-use crate::redis::apply::Applied;
-use crate::redis::changes::Changes;
+use crate::redis::scripts::apply::Applied;
+use crate::redis::scripts::changes::Changes;
 
 /// How entries came to this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

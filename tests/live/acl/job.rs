@@ -7,9 +7,9 @@ use rollcall::config::{Config, Gathered};
 use rollcall::entry::Entry;
 use rollcall::key::Keys;
 use rollcall::projection::sweeps;
-use rollcall::redis::apply::Applier;
 use rollcall::redis::connect::connect;
-use rollcall::redis::dead_letter::write_giant;
+use rollcall::redis::scripts::apply::Applier;
+use rollcall::redis::scripts::giant::write_giant;
 
 use super::{Guarded, SOON, commands};
 use crate::harness::{id, wait_until};

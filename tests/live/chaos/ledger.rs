@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use redis::{RedisResult, Value};
 use rollcall::entry::{Entry, EntryId, Field};
-use rollcall::redis::dead_letter::DeadLetter;
 use rollcall::redis::reply;
+use rollcall::redis::scripts::giant::DeadLetter;
 
 use super::traced;
 use crate::scene::Scene;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fastrand::Rng;
-use rollcall::redis::private_server::Options;
+use rollcall::private_server::Options;
 
 use super::faults::{KINDS, Kind, Persistence, SLOW};
 use super::fleet::Fleet;

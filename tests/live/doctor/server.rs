@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rollcall::redis::private_server::Options;
+use rollcall::private_server::Options;
 
 use super::{Patient, examine, slow};
 use crate::harness::wait_until;

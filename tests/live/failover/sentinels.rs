@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use redis::FromRedisValue;
-use rollcall::redis::private_server::{Options, PrivateServer, find_server};
+use rollcall::private_server::{Options, PrivateServer, find_server};
 use tempfile::TempDir;
 
 use crate::harness::wait_until;

@@ -1,9 +1,9 @@
 //! What the janitor does by how far the groups have come: tombstones, trimming, dead consumers.
 
 use rollcall::entry::Entry;
+use rollcall::private_server::Options;
 use rollcall::projection::sweeps;
-use rollcall::redis::private_server::Options;
-use rollcall::redis::sweep::Swept;
+use rollcall::redis::scripts::sweep::Swept;
 
 use super::Bench;
 use crate::harness::Deployment;
@@ -263,7 +263,7 @@ async fn dead_consumers_go_once_nothing_is_pending_for_them() {
     let settings = bench.deployment.config.clone();
     let sweeper_with = |patience_ms| {
         let (deployment, janitor) = (&settings.deployment, &settings.janitor);
-        rollcall::redis::sweep::Sweeper::new(deployment, &keys, janitor, patience_ms)
+        rollcall::redis::scripts::sweep::Sweeper::new(deployment, &keys, janitor, patience_ms)
     };
     assert_eq!(bench.sweep(&sweeper_with(200_000), "consumers").await, 0, "patience");
     assert_eq!(bench.sweep(&sweeper_with(50_000), "consumers").await, 1);

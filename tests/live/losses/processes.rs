@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rollcall::redis::private_server::Options;
+use rollcall::private_server::Options;
 
 use crate::harness::wait_until;
 use crate::process::Worker;

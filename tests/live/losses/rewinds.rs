@@ -1,7 +1,7 @@
 //! A server that went back in time: what it had before is known outside of it only.
 
 use rollcall::entry::{Entry, EntryId};
-use rollcall::redis::losses::{Position, Rewind};
+use rollcall::redis::scripts::losses::{Position, Rewind};
 
 use super::Bench;
 

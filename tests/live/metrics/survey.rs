@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redis::Connection;
-use rollcall::redis::query::status::survey::survey;
+use rollcall::state::status::survey::survey;
 
 use super::{FAST, SOON};
 use crate::harness::{Deployment, wait_until};

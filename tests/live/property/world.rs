@@ -9,13 +9,13 @@ use rollcall::entry::Entry;
 use rollcall::fold::{Avoided, FoldSettings, Folder};
 use rollcall::key::Keys;
 use rollcall::op::{CONSUMERS, Plan, STREAM};
+use rollcall::private_server::Options;
 use rollcall::projection::sweeps;
-use rollcall::redis::apply::{Applied, Applier, Outcome};
 use rollcall::redis::feed::Feed;
-use rollcall::redis::group::Membership;
-use rollcall::redis::private_server::Options;
+use rollcall::redis::scripts::apply::{Applied, Applier, Outcome};
+use rollcall::redis::scripts::group::Membership;
+use rollcall::redis::scripts::sweep::Sweeper;
 use rollcall::redis::stream::StreamReader;
-use rollcall::redis::sweep::Sweeper;
 
 use super::event::{Draft, entries};
 use super::limits::{check_caps, check_change};

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use redis::{Commands as _, Connection};
-use rollcall::redis::private_server::{Options, PrivateServer};
+use rollcall::private_server::{Options, PrivateServer};
 use serde_json::Value;
 
 /// Users whose names mean something to a pattern, a terminal or a joined name. (A NUL cannot be given

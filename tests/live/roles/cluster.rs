@@ -1,7 +1,7 @@
 //! Redis Cluster: partitions on several nodes, workers that know one node and are sent to the others.
 
 use rollcall::key::partition_of;
-use rollcall::redis::private_server::{Options, PrivateServer};
+use rollcall::private_server::{Options, PrivateServer};
 
 use super::{Pages, SOON};
 use crate::harness::wait_until;

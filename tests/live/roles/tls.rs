@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
-use rollcall::redis::private_server::{Options, PrivateServer, ServerError, find_server};
+use rollcall::private_server::{Options, PrivateServer, ServerError, find_server};
 use tempfile::TempDir;
 
 use super::{Pages, SOON, add_heartbeats, presence};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rollcall::redis::private_server::Options;
+use rollcall::private_server::Options;
 
 use super::{begin_slow_script, command, end_slow_script, survives};
 use crate::harness::wait_until;

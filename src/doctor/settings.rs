@@ -4,9 +4,9 @@ use super::finding::{Answer, Cli, Diagnosis};
 use crate::config::{Deployment, Server};
 use crate::error::Error;
 use crate::redis::connect::Node;
-use crate::redis::group::{STATE_FORMAT, check_layout};
-use crate::redis::query::{Partition, ask};
 use crate::redis::reply;
+use crate::redis::scripts::group::{STATE_FORMAT, check_layout};
+use crate::state::{Partition, ask};
 
 /// The settings given to this process against those of the deployment.
 pub(super) async fn settings(

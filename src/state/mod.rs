@@ -22,13 +22,13 @@ use redis::aio::MultiplexedConnection;
 use serde::Serialize;
 
 pub use self::ask::AskError;
-pub(super) use self::ask::{ask, literal, number};
-use super::connect::{Node, locate};
-use super::group::STATE_FORMAT;
-use super::reply;
+pub(crate) use self::ask::{ask, literal, number};
 use crate::config::{Config, Deployment, Millis, Server, Threshold};
 use crate::error::Error;
 use crate::key::{Keys, partition_of};
+use crate::redis::connect::{Node, locate};
+use crate::redis::reply;
+use crate::redis::scripts::group::STATE_FORMAT;
 
 /// How long one page may take.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -130,7 +130,7 @@ impl State {
 }
 
 /// Connections to all partitions, one for each node.
-pub(super) struct Reached {
+pub(crate) struct Reached {
     /// The nodes.
     pub nodes: Vec<Node>,
     /// The partitions in order.
@@ -140,7 +140,7 @@ pub(super) struct Reached {
 }
 
 /// Connects to the nodes of all partitions: without a Cluster there is one.
-pub(super) async fn reach(server: &Server, deployment: &Deployment) -> Result<Reached, Error> {
+pub(crate) async fn reach(server: &Server, deployment: &Deployment) -> Result<Reached, Error> {
     let mut reached = Reached { nodes: Vec::new(), partitions: Vec::new(), node_of: Vec::new() };
     for index in 0..deployment.partitions {
         let keys = Keys::new(&deployment.prefix, deployment.partitions, index);
@@ -170,7 +170,7 @@ async fn holder(nodes: &mut [Node], key: &str) -> Option<usize> {
     None
 }
 
-pub(super) async fn server_time(connection: &mut MultiplexedConnection) -> Result<u64, AskError> {
+pub(crate) async fn server_time(connection: &mut MultiplexedConnection) -> Result<u64, AskError> {
     let value = ask(connection, &["TIME"]).await?;
     let unexpected = reply::unexpected("TIME", &value);
     let parts = reply::array(value).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use redis::Value;
 
-use super::reply;
+use crate::redis::reply;
 
 /// The kinds of changes, as the field `kind` carries them.
 pub const KINDS: &[&str] = &[

@@ -4,7 +4,7 @@ use redis::{ConnectionAddr, ConnectionInfo};
 use serde::Serialize;
 
 use crate::error::chain;
-use crate::redis::query::AskError;
+use crate::state::AskError;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -4,9 +4,9 @@ use redis::Value;
 
 use super::finding::{Answer, Cli, Diagnosis};
 use crate::config::Config;
-use crate::redis::query::status::{Backlog, Consumer, Stream, Work};
-use crate::redis::query::{Partition, ask, number};
 use crate::redis::reply;
+use crate::state::status::{Backlog, Consumer, Stream, Work};
+use crate::state::{Partition, ask, number};
 
 /// A worker says that it lives two or three times in its --claim-idle; a busy machine makes that less.
 const LEAST_PATIENCE_MS: u64 = 30_000;

@@ -6,9 +6,9 @@ use super::finding::{Answer, Cli, Diagnosis, Unseen};
 use crate::config::Deployment;
 use crate::decode::{Rules, decode};
 use crate::entry::EntryId;
-use crate::redis::query::status::Work;
-use crate::redis::query::{Partition, ask};
 use crate::redis::reply;
+use crate::state::status::Work;
+use crate::state::{Partition, ask};
 
 /// Entries that are looked at, from the newest on.
 const SAMPLE: &str = "50";

@@ -5,14 +5,14 @@ use std::collections::HashSet;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Value};
 
+use super::Script;
 use super::apply::Applier;
-use super::reply;
-use super::script::Script;
 use crate::entry::{Entry, EntryId, Field};
 use crate::error::Error;
 use crate::event::Reason;
 use crate::failpoint::Failpoint;
 use crate::key::Keys;
+use crate::redis::reply;
 
 /// The pairs that stand before the original ones, in order.
 pub const HEADER: [&str; 6] = ["entry_id", "reason", "detail", "deliveries", "index", "stream"];
@@ -60,7 +60,7 @@ pub async fn write_giant(
     let mut settle = applier.script_call(Script::Giant);
     settle.arg(&id);
     transaction.add_command(settle);
-    super::script::ensure_loaded(connection, Script::Giant).await.map_err(Error::at(STEP))?;
+    super::ensure_loaded(connection, Script::Giant).await.map_err(Error::at(STEP))?;
     let call = transaction.query_async(connection);
     let value: Value = Failpoint::InGiant.send(call).await.map_err(Error::at(STEP))?;
     let unexpected = reply::unexpected(STEP, &value);

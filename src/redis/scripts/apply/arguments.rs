@@ -10,7 +10,7 @@ use crate::config::Deployment;
 use crate::key::Keys;
 use crate::op::{Acks, Ending, Letter, Map, Place, Plan, Register};
 use crate::projection::presence_field;
-use crate::redis::script::minute_expiry_ms;
+use crate::redis::scripts::minute_expiry_ms;
 
 /// Where the arguments go, and what they depend on besides the plan.
 pub(super) struct Arguments<'c> {

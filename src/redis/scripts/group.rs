@@ -5,12 +5,12 @@ use std::time::Duration;
 use redis::Cmd;
 use redis::aio::MultiplexedConnection;
 
-use super::connect::connect;
-use super::reply;
-use super::script::{Script, Scripts, send};
+use super::{Script, Scripts, send};
 use crate::config::{Deployment, Server};
 use crate::error::Error;
 use crate::key::Keys;
+use crate::redis::connect::connect;
+use crate::redis::reply;
 
 /// How long a look at another layout may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);

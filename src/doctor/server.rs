@@ -7,7 +7,7 @@ use super::finding::{Answer, Cli, Diagnosis};
 use crate::config::Config;
 use crate::error::{Error, chain};
 use crate::redis::connect::Node;
-use crate::redis::query::server_time;
+use crate::state::server_time;
 
 /// Round trips that are measured.
 const TRIPS: usize = 5;

@@ -2,8 +2,8 @@
 
 use super::finding::{Answer, Diagnosis};
 use crate::error::Error;
-use crate::redis::query::{AskError, Partition};
-use crate::redis::script::{Script, ensure_loaded};
+use crate::redis::scripts::{Script, ensure_loaded};
+use crate::state::{AskError, Partition};
 
 pub(super) async fn scripts(partition: &mut Partition) -> Answer {
     for script in Script::ALL {

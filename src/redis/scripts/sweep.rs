@@ -4,11 +4,11 @@ use redis::Value;
 use redis::aio::MultiplexedConnection;
 
 use super::changes::Changes;
-use super::reply;
-use super::script::{Script, Scripts, send};
+use super::{Script, Scripts, send};
 use crate::config::{Deployment, JanitorConfig};
 use crate::error::Error;
 use crate::key::Keys;
+use crate::redis::reply;
 
 /// What one sweep call did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

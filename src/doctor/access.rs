@@ -10,9 +10,9 @@ use redis::aio::MultiplexedConnection;
 use super::finding::{Answer, Cli, Diagnosis, Unseen};
 use crate::config::Deployment;
 use crate::error::Error;
-use crate::redis::query::{AskError, Partition, ask, literal};
 use crate::redis::reply;
-use crate::redis::script::Script;
+use crate::redis::scripts::Script;
+use crate::state::{AskError, Partition, ask, literal};
 
 /// What a user may be there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -35,12 +35,12 @@ impl Role {
     /// The line with the rights it needs.
     fn line(self) -> &'static str {
         match self {
-            Self::Worker => include_str!("../../../deploy/acl/worker.acl"),
-            Self::Janitor => include_str!("../../../deploy/acl/janitor.acl"),
-            Self::Producer => include_str!("../../../deploy/acl/producer.acl"),
-            Self::Reader => include_str!("../../../deploy/acl/reader.acl"),
-            Self::Run => include_str!("../../../deploy/acl/run.acl"),
-            Self::Doctor => include_str!("../../../deploy/acl/doctor.acl"),
+            Self::Worker => include_str!("../../deploy/acl/worker.acl"),
+            Self::Janitor => include_str!("../../deploy/acl/janitor.acl"),
+            Self::Producer => include_str!("../../deploy/acl/producer.acl"),
+            Self::Reader => include_str!("../../deploy/acl/reader.acl"),
+            Self::Run => include_str!("../../deploy/acl/run.acl"),
+            Self::Doctor => include_str!("../../deploy/acl/doctor.acl"),
         }
     }
 

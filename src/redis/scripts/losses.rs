@@ -4,12 +4,12 @@
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Value};
 
-use super::reply;
-use super::script::{Script, Scripts, send};
+use super::{Script, Scripts, send};
 use crate::config::Deployment;
 use crate::entry::{Entry, EntryId};
 use crate::error::Error;
 use crate::key::Keys;
+use crate::redis::reply;
 
 /// Entries of a page, when they have to be counted one by one: as large as one may be, a page stays small.
 const PAGE: usize = 50;

@@ -1,5 +1,12 @@
 //! The scripts and how they are called: by digest, loaded again whenever the server has lost them.
 
+pub mod apply;
+pub mod changes;
+pub mod giant;
+pub mod group;
+pub mod losses;
+pub mod sweep;
+
 use std::sync::LazyLock;
 
 use redis::aio::MultiplexedConnection;
@@ -8,14 +15,14 @@ use redis::{Cmd, RedisResult, Value};
 use crate::config::Deployment;
 use crate::key::Keys;
 
-const COMMON: &str = include_str!("lua/common.lua");
-const MERGE: &str = include_str!("lua/merge.lua");
-const APPLY: &str = include_str!("lua/apply.lua");
-const GROUPS: &str = include_str!("lua/groups.lua");
-const SWEEP: &str = include_str!("lua/sweep.lua");
-const CONSUMER: &str = include_str!("lua/consumer.lua");
-const LOSSES: &str = include_str!("lua/losses.lua");
-const GIANT: &str = include_str!("lua/giant.lua");
+const COMMON: &str = include_str!("common.lua");
+const MERGE: &str = include_str!("merge.lua");
+const APPLY: &str = include_str!("apply.lua");
+const GROUPS: &str = include_str!("groups.lua");
+const SWEEP: &str = include_str!("sweep.lua");
+const CONSUMER: &str = include_str!("group.lua");
+const LOSSES: &str = include_str!("losses.lua");
+const GIANT: &str = include_str!("giant.lua");
 
 /// What the scripts are called with besides a batch: the keys and settings of one partition.
 #[derive(Clone, Debug)]
@@ -41,10 +48,10 @@ pub enum Script {
 
 impl Script {
     /// All that a worker or janitor runs, in the order of their digests.
-    pub(super) const ALL: [Self; 5] =
+    pub(crate) const ALL: [Self; 5] =
         [Self::Apply, Self::Sweep, Self::Consumer, Self::Giant, Self::Losses];
     /// The doctor's own: which commands this user may send.
-    pub(super) const RIGHTS: &str = include_str!("lua/rights.lua");
+    pub(crate) const RIGHTS: &str = include_str!("rights.lua");
 
     fn source(self) -> String {
         match self {
@@ -93,7 +100,7 @@ fn declared_keys(stream: &str, keys: &Keys) -> Vec<String> {
 }
 
 /// The structures that many entries share, and the type of each, as `TYPE` says it.
-pub(super) fn shared_keys(stream: &str, keys: &Keys) -> Vec<(String, &'static str)> {
+pub(crate) fn shared_keys(stream: &str, keys: &Keys) -> Vec<(String, &'static str)> {
     vec![
         (keys.named(stream), "stream"),
         (keys.dead(), "stream"),

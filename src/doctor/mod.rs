@@ -21,8 +21,8 @@ use self::finding::{Answer, Cli, Unseen};
 use self::group::Place;
 use crate::config::Config;
 use crate::redis::connect::Node;
-use crate::redis::query::status::work;
-use crate::redis::query::{Partition, Reached, reach, server_time};
+use crate::state::status::work;
+use crate::state::{Partition, Reached, reach, server_time};
 
 pub use self::access::Role;
 pub use self::finding::{Diagnosis, Finding, Level, Step};

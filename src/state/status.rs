@@ -158,7 +158,7 @@ pub async fn sizes(state: &mut State) -> Result<Vec<Size>, AskError> {
     Ok(total)
 }
 
-pub(in crate::redis) async fn partition_sizes(
+pub(crate) async fn partition_sizes(
     partition: &mut Partition,
     deployment: &Deployment,
     minute: u64,

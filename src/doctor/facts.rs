@@ -6,8 +6,8 @@ use redis::Value;
 
 use super::finding::{Cli, Unseen};
 use crate::redis::connect::Node;
-use crate::redis::query::ask;
 use crate::redis::reply;
+use crate::state::ask;
 
 /// The parameters that checks look at: none of them is secret.
 const PARAMETERS: &[&str] = &[

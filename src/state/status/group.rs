@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use crate::config::Deployment;
 use crate::entry::EntryId;
-use crate::redis::query::ask::{AskError, ask, number, scored};
-use crate::redis::query::{Partition, list};
 use crate::redis::reply;
+use crate::state::ask::{AskError, ask, number, scored};
+use crate::state::{Partition, list};
 
 /// Heartbeats that are read: more consumers than any fleet has.
 const HEARTBEATS: &str = "9999";

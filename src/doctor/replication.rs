@@ -4,8 +4,8 @@ use super::facts::Facts;
 use super::finding::{Answer, Diagnosis, Unseen};
 use crate::config::Deployment;
 use crate::redis::connect::Node;
-use crate::redis::query::ask;
 use crate::redis::reply;
+use crate::state::ask;
 
 pub(super) fn role(facts: &Facts) -> Answer {
     if facts.info("role")? == "master" {

@@ -9,7 +9,7 @@ use redis::{Cmd, Value};
 
 use crate::error::Error;
 use crate::redis::reply;
-pub(in crate::redis) use crate::redis::reply::number;
+pub(crate) use crate::redis::reply::number;
 
 /// Members in a page of a walk: about a millisecond of the server's time.
 const PAGE: &str = "1000";
@@ -51,7 +51,7 @@ impl AskError {
 }
 
 /// Sends a command, given as its words, and waits for the answer.
-pub(in crate::redis) async fn ask(
+pub(crate) async fn ask(
     connection: &mut MultiplexedConnection,
     words: &[&str],
 ) -> Result<Value, AskError> {
@@ -191,7 +191,7 @@ impl Seen {
 }
 
 /// Text as a pattern that matches only itself (`MATCH`).
-pub(in crate::redis) fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len());
     for c in text.chars() {
         if matches!(c, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {

@@ -8,14 +8,14 @@ use redis::{Cmd, Value};
 use arguments::Arguments;
 
 use super::changes::Changes;
-use super::reply;
-use super::script::{Script, Scripts, send};
+use super::{Script, Scripts, send};
 use crate::config::Deployment;
 use crate::entry::EntryId;
 use crate::error::Error;
 use crate::fold::Avoided;
 use crate::key::Keys;
 use crate::op::Plan;
+use crate::redis::reply;
 
 /// What an apply call did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use super::Listed;
 use super::ask::{AskError, ask, number};
 use crate::entry::{Entry, EntryId};
 use crate::key::Keys;
-use crate::redis::dead_letter::DeadLetter;
 use crate::redis::reply;
+use crate::redis::scripts::giant::DeadLetter;
 
 /// Dead letters in a page; each may carry a mebibyte of data.
 const PAGE: usize = 32;

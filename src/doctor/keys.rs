@@ -5,10 +5,10 @@ use redis::Value;
 use super::finding::{Answer, Cli, Diagnosis, Unseen};
 use crate::config::Deployment;
 use crate::key::Keys;
-use crate::redis::query::status::partition_sizes;
-use crate::redis::query::{Partition, ask, literal};
 use crate::redis::reply;
-use crate::redis::script::shared_keys;
+use crate::redis::scripts::shared_keys;
+use crate::state::status::partition_sizes;
+use crate::state::{Partition, ask, literal};
 
 /// Keys that are looked at, of those that `SCAN` comes upon in so many calls.
 const SAMPLE: usize = 500;
