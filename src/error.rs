@@ -194,6 +194,7 @@ const CODES: &[(&str, &str)] = &[
     ("STALEEPOCH", "stale_epoch"),
     ("WRONGKEY", "wrong_key"),
     ("WRONGTYPE", "wrong_key"),
+    ("TORN", "torn"),
     ("NOAUTH", AUTH),
     ("WRONGPASS", AUTH),
     ("NOPERM", PERMISSION),
@@ -225,6 +226,10 @@ const REMEDIES: &[(&str, &str)] = &[
     ("nogroup", "the group is made anew; find out who destroyed it, or the stream"),
     ("stale_epoch", "the group is new, its entries are read again: nothing to do"),
     ("wrong_key", "rename or delete that key"),
+    (
+        "torn",
+        "another program took a key of rollcall:docs: find out who; users come back with their next event",
+    ),
 ];
 const AUTH: &str = "auth";
 const PERMISSION: &str = "permission";

@@ -191,6 +191,13 @@ pub struct Sweep {
     pub kind: SweepKind,
 }
 
+impl Sweep {
+    /// Whether it takes anything away.
+    pub fn takes(&self) -> bool {
+        self.kind != SweepKind::Patrol
+    }
+}
+
 /// The finished part of the stream.
 pub const STREAM: Sweep = Sweep { name: "stream", kind: SweepKind::Drain };
 /// Consumers that no longer say that they live.
@@ -201,6 +208,8 @@ pub const CONSUMERS: Sweep = Sweep { name: "consumers", kind: SweepKind::Drain }
 pub enum SweepKind {
     /// It walks a whole hash, a part at a time.
     Walk,
+    /// It walks a whole hash in no hurry, and takes nothing: it puts back what others took of what follows from it.
+    Patrol,
     /// It takes from the low end of a sorted set or of the stream until nothing is left to take.
     Drain,
 }

@@ -4,6 +4,7 @@
 //! its script, so that two at once would only do the same work twice.
 
 mod losses;
+mod repairs;
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,8 @@ use crate::op::{CONSUMERS, STREAM, SweepKind};
 use crate::projection::sweeps;
 use crate::redis::connect::connect;
 use crate::redis::scripts::group::{Membership, check_layout};
-use crate::redis::scripts::sweep::{Sweeper, Swept, Turn};
+use crate::redis::scripts::sweep::{Sweeper, Swept};
+use crate::redis::scripts::turn::Turn;
 use crate::state::status::survey::survey;
 use crate::telemetry::health::Pulse;
 use crate::telemetry::log::{Throttle, failure_line_due};
@@ -27,6 +29,7 @@ use crate::telemetry::metrics::{self, JanitorMetrics, Round};
 use crate::telemetry::trace::{self, Span};
 
 use losses::Watch;
+use repairs::Repairs;
 
 /// Hash fields a call looks at.
 const WALK: u64 = 200;
@@ -38,6 +41,8 @@ const TRIM: u64 = 10_000;
 const PASS: Duration = Duration::from_secs(60);
 /// Calls of a walk in each round at least, so that small hashes are seen whole every time.
 const WALK_CALLS: u64 = 10;
+/// How long shared keys may go without a script that keeps them: longer than the usual wait between rounds.
+const KEEP: Duration = Duration::from_millis(1250);
 /// The pause between calls, for everybody else.
 const PAUSE: Duration = Duration::from_millis(1);
 /// How long a round may go on taking from one structure.
@@ -65,6 +70,7 @@ pub struct Janitor {
     sweeper: Sweeper,
     membership: Membership,
     watch: Watch,
+    repairs: Repairs,
     /// Silence of a consumer after which it counts as dead: it speaks twice in that time at least.
     consumer_silence: Duration,
     metrics: JanitorMetrics,
@@ -87,6 +93,7 @@ impl Janitor {
     ) -> Self {
         let deployment = &config.deployment;
         let keys = Keys::new(&deployment.prefix, deployment.partitions, partition);
+        let metrics = JanitorMetrics::new(partition);
         Self {
             server: config.redis.server(),
             deployment: deployment.clone(),
@@ -98,7 +105,8 @@ impl Janitor {
             keys,
             name,
             consumer_silence: config.worker.claim_idle * 2,
-            metrics: JanitorMetrics::new(partition),
+            repairs: Repairs::new(partition, metrics.clone()),
+            metrics,
             pulse,
             blocked: Throttle::new(REMINDER),
             horizon: Throttle::new(REMINDER),
@@ -153,8 +161,9 @@ impl Janitor {
         self.metrics.connected();
         while !*self.stop.borrow() {
             // Shorter than the shortest wait, so that the one who had it can have it again.
-            let lease_ms = self.settings.interval.as_millis() as u64 * 7 / 10;
-            if self.sweeper.take_lease(&mut connection, &self.name, lease_ms.max(1)).await? {
+            let length_ms = (self.settings.interval.as_millis() as u64 * 7 / 10).max(1);
+            let turn = self.sweeper.sweep_turn(&mut connection, &self.name, length_ms).await?;
+            if self.is_due(turn) {
                 let span = trace::round(self.partition);
                 self.under_way = span.clone();
                 span.around(self.round(&mut connection)).await?;
@@ -164,9 +173,22 @@ impl Janitor {
             }
             self.survey(&mut connection).await?;
             self.pulse.waiting();
-            self.wait(self.settings.interval.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+            let time = self.settings.interval.mul_f64(0.75 + fastrand::f64() / 2.0);
+            if let Turn::Now { .. } = turn {
+                self.wait_and_keep(&mut connection, time).await?;
+            } else {
+                self.wait(time).await;
+            }
         }
         Ok(())
+    }
+
+    /// Whether this one has a turn from now on.
+    fn is_due(&mut self, turn: Turn) -> bool {
+        if let Turn::Now { overran: true } = turn {
+            self.repairs.ended_a_turn();
+        }
+        matches!(turn, Turn::Now { .. })
     }
 
     /// One round over everything.
@@ -176,18 +198,24 @@ impl Janitor {
         for sweep in sweeps().chain([CONSUMERS]) {
             let span = trace::sweep(sweep.name);
             let more = match sweep.kind {
-                SweepKind::Walk => span.around(self.walk(connection, sweep.name)).await?,
+                SweepKind::Walk => {
+                    span.around(self.walk(connection, sweep.name, WALK_CALLS)).await?
+                }
+                SweepKind::Patrol => span.around(self.walk(connection, sweep.name, 1)).await?,
                 SweepKind::Drain => {
                     span.around(self.drain(connection, sweep.name, DRAIN)).await?.more
                 }
             };
-            unfinished.push((sweep.name, more));
+            if sweep.takes() {
+                unfinished.push((sweep.name, more));
+            }
         }
         let trimmed = self.drain(connection, STREAM.name, TRIM);
         let last = trace::sweep(STREAM.name).around(trimmed).await?;
         unfinished.push((STREAM.name, last.more));
         self.report_position(&last);
         self.watch.look(connection).await?;
+        self.repairs.look(&self.sweeper, connection).await?;
         let round = Round {
             unfinished,
             blocked_by_own: last.blocked_by == self.deployment.group,
@@ -202,14 +230,13 @@ impl Janitor {
     /// Asks the server how things are, if it is this one's turn.
     async fn survey(&mut self, connection: &mut MultiplexedConnection) -> Result<(), Error> {
         let period = SURVEY.max(self.settings.interval.mul_f64(1.5)).as_millis() as u64;
-        match self.sweeper.survey_turn(connection, &self.name, period).await? {
-            Turn::Now => {
-                let silence = self.consumer_silence;
-                let found = survey(connection, &self.deployment, &self.keys, silence).await?;
-                self.metrics.surveyed(&found);
-            }
-            Turn::Done => {}
-            Turn::Others => self.metrics.did_not_survey(),
+        let turn = self.sweeper.survey_turn(connection, &self.name, period).await?;
+        if self.is_due(turn) {
+            let silence = self.consumer_silence;
+            let found = survey(connection, &self.deployment, &self.keys, silence).await?;
+            self.metrics.surveyed(&found);
+        } else if turn == Turn::Others {
+            self.metrics.did_not_survey();
         }
         Ok(())
     }
@@ -219,10 +246,11 @@ impl Janitor {
         &self,
         connection: &mut MultiplexedConnection,
         structure: &'static str,
+        least_calls: u64,
     ) -> Result<bool, Error> {
         let size = self.sweeper.size(connection, structure).await?;
         let share = self.settings.interval.as_secs_f64() / PASS.as_secs_f64();
-        let part = ((size as f64 * share).ceil() as u64).max(WALK * WALK_CALLS).min(size);
+        let part = ((size as f64 * share).ceil() as u64).max(WALK * least_calls).min(size);
         let (mut looked_at, mut removed, mut limit, mut ends) = (0, 0, WALK, 0);
         loop {
             let swept = self.sweep(connection, structure, limit).await?;
@@ -294,6 +322,24 @@ impl Janitor {
                 oldest_unfinished_s = age_s,
                 "the oldest unfinished entry nears the horizon"
             );
+        }
+    }
+
+    /// Waits longer than shared keys may go without being kept.
+    async fn wait_and_keep(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        time: Duration,
+    ) -> Result<(), Error> {
+        let end = Instant::now() + time;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            self.wait(left.min(KEEP)).await;
+            if left <= KEEP || *self.stop.borrow() {
+                return Ok(());
+            }
+            self.repairs.look(&self.sweeper, connection).await?;
+            self.pulse.waiting();
         }
     }
 

@@ -16,6 +16,7 @@ mod janitor;
 mod logs;
 mod losses;
 mod metrics;
+mod others;
 mod process;
 mod property;
 mod query;

@@ -8,9 +8,10 @@ use super::loss::LossCause;
 use crate::decode::Form;
 use crate::error;
 use crate::event::{Reason, TYPES};
-use crate::op::{CONSUMERS, STREAM};
+use crate::op::{CONSUMERS, STREAM, Sweep};
 use crate::projection::{Projection, sweeps};
 use crate::redis::scripts::changes::KINDS;
+use crate::redis::scripts::repairs::Repair;
 use crate::state::status::STRUCTURES;
 
 /// How a metric behaves.
@@ -158,8 +159,11 @@ const CHANGE: Label = Label::new("kind", || KINDS.to_vec());
 const ERROR: Label = Label::new("kind", || error::kinds().into_iter().collect());
 const ROLE: Label = Label::new("role", || vec!["worker", "janitor"]);
 const STAGE: Label = Label::new("stage", || vec!["read", "claim", "apply", "sweep", "survey"]);
-const SWEEP: Label =
-    Label::new("sweep", || sweeps().chain([STREAM, CONSUMERS]).map(|sweep| sweep.name).collect());
+const SWEEP: Label = Label::new("sweep", || {
+    let taking = sweeps().filter(Sweep::takes).chain([STREAM, CONSUMERS]);
+    taking.map(|sweep| sweep.name).collect()
+});
+const REPAIR: Label = Label::new("repair", || Repair::ALL.map(Repair::label).to_vec());
 const STRUCTURE: Label = Label::new("structure", || STRUCTURES.iter().map(|s| s.name).collect());
 const BLOCKER: Label = Label::new("by", || vec!["own_group", "other_group"]);
 const STATE: Label = Label::new("state", || vec!["live", "dead"]);
@@ -231,6 +235,10 @@ inventory! {
         "Round trips to the server that belong to the regular work, by stage";
     SWEPT = "rollcall_sweep_removed_total", Counter, Count, Janitor, [SWEEP],
         "What this janitor took away, by sweep";
+    REPAIRS = "rollcall_repairs_total", Counter, Count, Janitor, [REPAIR],
+        "What another program, or a clock that went back, made wrong and was put right: expiry (taken off a key that lives \
+         without one), user and count (of a document), joined (users left, because half of who is joined was gone), \
+         token, sequence, clock, turn";
     SWEEP_TIME = "rollcall_sweep_duration_seconds", Histogram, Seconds, Janitor, [],
         "Time of one sweep call, round trip included";
     ROUND_TIME = "rollcall_sweep_round_duration_seconds", Histogram, Seconds, Janitor, [],
