@@ -6,7 +6,7 @@ use super::finding::{Answer, Cli, Diagnosis};
 use crate::config::Config;
 use crate::redis::reply;
 use crate::state::status::{Backlog, Consumer, Stream, Work};
-use crate::state::{Partition, ask, number};
+use crate::state::{Partition, ask, clock_went_back, number};
 
 /// A worker says that it lives two or three times in its --claim-idle; a busy machine makes that less.
 const LEAST_PATIENCE_MS: u64 = 30_000;
@@ -29,8 +29,12 @@ impl Place<'_> {
     }
 
     fn is_alive(&self, consumer: &Consumer) -> bool {
-        let silent_ms = |ms| self.now_ms.saturating_sub(ms);
-        consumer.heartbeat_ms.is_some_and(|ms| silent_ms(ms) <= self.patience_ms())
+        // A sign from before the clock went back says nothing.
+        let is_recent = |ms| {
+            clock_went_back(ms, self.now_ms).is_none()
+                && self.now_ms.saturating_sub(ms) <= self.patience_ms()
+        };
+        consumer.heartbeat_ms.is_some_and(is_recent)
     }
 
     /// Silence after which a worker counts as gone.
@@ -175,8 +179,14 @@ pub(super) fn janitor(place: &Place<'_>) -> Diagnosis {
     let interval_ms = place.config.janitor.interval.as_millis() as u64;
     // A round over much takes its time.
     let patience_ms = (10 * interval_ms).max(60_000);
-    let ago_ms = place.work.janitor_last_run_ms.map(|ms| place.now_ms.saturating_sub(ms));
+    let last_ms = place.work.janitor_last_run_ms;
+    let ahead_ms = last_ms.and_then(|ms| clock_went_back(ms, place.now_ms));
+    let ago_ms = last_ms.map(|ms| place.now_ms.saturating_sub(ms));
     let found = match ago_ms {
+        _ if ahead_ms.is_some() => format!(
+            "the last sweep is dated {} s ahead of the server's clock: that went back, and no janitor has swept since",
+            ahead_ms.unwrap_or_default() / 1000
+        ),
         Some(ms) if ms <= patience_ms => {
             return Diagnosis::ok(format!("swept {} s ago", ms / 1000));
         }
@@ -198,8 +208,10 @@ pub(super) fn trimming(place: &Place<'_>) -> Diagnosis {
     match &stream.held {
         Some(held) if held.age_s > keep_s => blocked(place, stream, &held.group, held.age_s),
         _ => {
-            let first = stream.first_entry_age_s.unwrap_or(0.0);
-            Diagnosis::ok(format!("{} entries, the oldest {first:.0} s old", stream.entries))
+            let age_s = stream.first_entry_age_s.unwrap_or(0.0);
+            let (seconds, how) =
+                (age_s.abs(), if age_s < 0.0 { "ahead of the clock" } else { "old" });
+            Diagnosis::ok(format!("{} entries, the oldest {seconds:.0} s {how}", stream.entries))
         }
     }
 }

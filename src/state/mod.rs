@@ -180,6 +180,15 @@ pub(crate) async fn server_time(connection: &mut MultiplexedConnection) -> Resul
     }
 }
 
+/// How long after the question of the time the last answer of a look may come.
+const LOOK_MS: u64 = 5_000;
+
+/// How far a time that was stored by the server's clock lies ahead of that clock: it went back since, or another
+/// server, whose clock is behind, took over.
+pub fn clock_went_back(stored_ms: u64, now_ms: u64) -> Option<u64> {
+    stored_ms.checked_sub(now_ms).filter(|ahead_ms| *ahead_ms > LOOK_MS)
+}
+
 /// Puts the settings of `rollcall:meta` over the process's; `false` if there are none.
 async fn read_meta(
     connection: &mut MultiplexedConnection,

@@ -162,6 +162,7 @@ function sweeps.stream()
         finished = entry and entry[1] or '0-0'
       end
       call('HSET', janitor, 'finished:' .. group, finished)
+      -- For the horizon: an id ahead of a clock that went back is far from it.
       if unfinished then age = math.max(0, now - tonumber((halves(unfinished)))) end
     end
     if unfinished and id_less(unfinished, bound) then

@@ -222,7 +222,8 @@ inventory! {
     APPLY_TIME = "rollcall_apply_duration_seconds", Histogram, Seconds, Worker, [],
         "Time of one apply call, round trip included";
     AGE = "rollcall_event_age_seconds", Histogram, Seconds, Worker, [],
-        "Age of entries when they had been applied: now, by this machine's clock, minus the time of the entry's id";
+        "Age of entries when they had been applied: now, by this machine's clock, minus the time of the entry's id; 0 if \
+         that is ahead of this clock";
     CHANGES = "rollcall_changes_total", Counter, Count, Every, [CHANGE],
         "Transitions recorded by events and sweeps, by kind";
     CHANGES_DROPPED = "rollcall_changes_dropped_total", Counter, Count, Every, [],
@@ -254,13 +255,13 @@ inventory! {
     PENDING = "rollcall_pending_entries", Gauge, Count, Surveying, [PARTITION],
         "Entries delivered but not acknowledged";
     OLDEST_PENDING = "rollcall_oldest_pending_seconds", Gauge, Seconds, Surveying, [PARTITION],
-        "Age of the oldest pending entry, by the server's clock; 0 if there is none";
+        "Age of the oldest pending entry, by the server's clock; 0 if there is none, below 0 if its id is ahead of that clock";
     UNDELIVERED = "rollcall_undelivered_entries", Gauge, Count, Surveying, [PARTITION],
         "Entries not yet delivered to the group, as the server counts them; absent while it does not know";
     UNDELIVERED_TRUSTED = "rollcall_undelivered_trusted", Gauge, Truth, Surveying, [PARTITION],
         "Whether that count is certain; after deletions it can be wrong: go by the age";
     OLDEST_UNDELIVERED = "rollcall_oldest_undelivered_seconds", Gauge, Seconds, Surveying, [PARTITION],
-        "Age of the oldest undelivered entry, by the server's clock; 0 if there is none";
+        "Age of the oldest undelivered entry, by the server's clock; 0 if there is none, below 0 if its id is ahead of it";
     CONSUMERS_SEEN = "rollcall_consumers", Gauge, Count, Surveying, [PARTITION, STATE],
         "Consumers by whether they said lately that they live; a dead one stays until its entries are claimed";
     GROUP_MISSING = "rollcall_group_missing", Gauge, Truth, Surveying, [PARTITION],

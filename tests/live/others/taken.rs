@@ -59,6 +59,7 @@ fn a_document_s_set_and_count_are_put_back() {
     let counted = || ["user", "count"].map(|what| repairs(&pages, what).unwrap());
     wait_until(SOON, "counted", || counted() == [10.0, 2.0]);
     assert_eq!(kinds(&scene), before, "nobody came or went");
+    command(&scene, &["DEL", "elsewhere"]);
     scene.verify("after others took a document's keys");
 }
 
