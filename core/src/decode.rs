@@ -297,3 +297,6 @@ fn content_format(members: &Members<'_>) -> Result<Format, Rejection> {
         )
     })
 }
+
+#[cfg(test)]
+mod tests;

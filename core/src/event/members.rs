@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::Text;
 use crate::format::{Format, Malformed, Member, Shape};
-use crate::time::parse_time;
+use crate::time::{EventTime, parse_time};
 
 /// Sizes beyond which an entry or a member is rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +117,7 @@ names! {
         InvalidUtf8 = "invalid_utf8",
         /// A member has the wrong shape, or none of the values it can have.
         InvalidValue = "invalid_value",
-        /// `time` is neither thirteen digits nor RFC 3339.
+        /// `time` is neither milliseconds nor RFC 3339 nor a timestamp, or lies where no event can.
         InvalidTime = "invalid_time",
         /// `data` is not JSON.
         InvalidJson = "invalid_json",
@@ -307,6 +307,20 @@ impl<'a> Members<'a> {
         }
     }
 
+    /// A number without a fraction and without a sign, however it is written: the digits of an integer, as a
+    /// number or as text, or a float such as `7200.0` or `7.2e3`.
+    ///
+    /// # Errors
+    /// If something else stands there.
+    pub fn whole_number(&self, name: Name) -> Result<Option<u64>, Rejection> {
+        let Some(member) = self.get(name) else { return Ok(None) };
+        let rejection = || {
+            let detail = format!("{name} is {}; send a whole number", found(member));
+            Rejection::new(Reason::InvalidValue, detail)
+        };
+        member.whole().map(Some).ok_or_else(rejection)
+    }
+
     /// The event type.
     pub(crate) fn event_type(&self) -> Result<Cow<'a, [u8]>, Rejection> {
         self.bytes(Name::Type)?.ok_or_else(|| {
@@ -318,24 +332,12 @@ impl<'a> Members<'a> {
     /// The claimed event time in milliseconds.
     pub(crate) fn time(&self) -> Result<Option<u64>, Rejection> {
         let Some(member) = self.get(Name::Time) else { return Ok(None) };
-        let thirteen_digits = |text: &str| text.len() == 13;
-        let value = value(Name::Time, member)?;
-        let time = match (member.shape, std::str::from_utf8(&value)) {
-            (Shape::Text, Ok(text)) => parse_time(text),
-            (Shape::Integer, Ok(text)) if thirteen_digits(text) => parse_time(text),
-            _ => None,
-        };
-        let found = match member.shape {
-            Shape::Text | Shape::Integer => excerpt(&value),
-            shape => shape.to_string(),
-        };
-        let rejection = || {
-            let detail = format!(
-                "time is {found}; send milliseconds since the epoch (13 digits) or RFC 3339"
-            );
-            Rejection::new(Reason::InvalidTime, detail)
-        };
-        time.map(Some).ok_or_else(rejection)
+        let claimed = member.timestamp_ms().or_else(|| {
+            member.whole().and_then(|ms| i64::try_from(ms).ok()).or_else(|| date_time(member))
+        });
+        let in_bounds = |ms: &u64| (EventTime::MIN.millis()..=EventTime::MAX.millis()).contains(ms);
+        let time = claimed.and_then(|ms| u64::try_from(ms).ok()).filter(in_bounds);
+        time.map(Some).ok_or_else(|| unusable_time(member, claimed))
     }
 
     /// A session's data as JSON text: verbatim from a flat entry, compact otherwise.
@@ -347,6 +349,41 @@ impl<'a> Members<'a> {
             return Err(Rejection::too_long("data", text.len(), limits.max_data_bytes));
         }
         Ok(Some(text))
+    }
+}
+
+/// RFC 3339, in milliseconds since the epoch.
+fn date_time(member: Member<'_>) -> Option<i64> {
+    let text = member.value().ok().filter(|_| member.shape == Shape::Text)?;
+    parse_time(std::str::from_utf8(&text).ok()?)
+}
+
+/// A time that is none, or that cannot be meant.
+fn unusable_time(member: Member<'_>, claimed_ms: Option<i64>) -> Rejection {
+    let found = found(member);
+    let detail = match claimed_ms {
+        None => format!(
+            "time is {found}; send milliseconds since the epoch (13 digits), RFC 3339 or a MessagePack timestamp"
+        ),
+        Some(_) => format!(
+            "time is {found}, not between 2001-09-09 and 2286-11-20 as 13 digits of milliseconds are; leave it out \
+             where the time is not known"
+        ),
+    };
+    Rejection::new(Reason::InvalidTime, detail)
+}
+
+/// A value for people: what it says, or what kind of value it is.
+fn found(member: Member<'_>) -> String {
+    match member.shape {
+        Shape::Text | Shape::Integer | Shape::Number => {
+            member.value().map_or_else(|_| member.shape.to_string(), |value| excerpt(&value))
+        }
+        Shape::Timestamp => match member.timestamp_ms() {
+            Some(ms) => format!("a MessagePack timestamp of {ms} ms"),
+            None => "a broken MessagePack timestamp".to_owned(),
+        },
+        shape => shape.to_string(),
     }
 }
 

@@ -24,8 +24,10 @@ pub enum Shape {
     Text,
     /// An integer: its digits.
     Integer,
-    /// Any other number.
+    /// A number written with a fraction or an exponent, or as a float.
     Number,
+    /// A point in time: MessagePack's timestamp extension.
+    Timestamp,
     /// A truth value.
     Boolean,
     /// An array, in its own format.
@@ -43,6 +45,7 @@ impl fmt::Display for Shape {
             Self::Text => "text",
             Self::Integer => "an integer",
             Self::Number => "a number with a fraction or exponent",
+            Self::Timestamp => "a MessagePack timestamp",
             Self::Boolean => "true or false",
             Self::Array => "an array",
             Self::Object => "an object",
@@ -120,7 +123,7 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// The text itself, the digits of an integer; otherwise the value in its own format.
+    /// The text itself, the digits of a number; otherwise the value in its own format.
     ///
     /// # Errors
     /// If a text has broken escapes, or is cut off.
@@ -131,8 +134,32 @@ impl<'a> Member<'a> {
             (Format::MessagePack, Shape::Integer) => {
                 msgpack::integer(self.raw).map(|digits| Cow::Owned(digits.into_bytes()))
             }
+            (Format::MessagePack, Shape::Number) => {
+                msgpack::float(self.raw).map(|float| Cow::Owned(float.to_string().into_bytes()))
+            }
             _ => Ok(Cow::Borrowed(self.raw)),
         }
+    }
+
+    /// The whole number it is, not negative: an integer, a float without a fraction (up to 2^53), or a text of
+    /// digits, with `.0` or without. `None` for anything else.
+    pub fn whole(&self) -> Option<u64> {
+        let value = self.value().ok()?;
+        let digits = std::str::from_utf8(&value).ok()?;
+        match self.shape {
+            Shape::Integer => digits.parse().ok(),
+            Shape::Number => whole_float(digits.parse().ok()?),
+            Shape::Text => whole_text(digits),
+            _ => None,
+        }
+    }
+
+    /// The point in time that a timestamp is, in milliseconds since the epoch, rounded down. `None` for
+    /// anything else, and if it is too far away to be said in milliseconds.
+    pub fn timestamp_ms(&self) -> Option<i64> {
+        let (seconds, nanos) =
+            msgpack::timestamp(self.raw).filter(|_| self.shape == Shape::Timestamp)?;
+        seconds.checked_mul(1000)?.checked_add(i64::from(nanos / 1_000_000))
     }
 
     /// The value as JSON text: verbatim from a flat field, compact in member order otherwise.
@@ -146,6 +173,21 @@ impl<'a> Member<'a> {
             Format::MessagePack => msgpack::to_json(self.raw).map(Cow::Owned),
         }
     }
+}
+
+/// Floats count as whole only where each of them is exact.
+fn whole_float(float: f64) -> Option<u64> {
+    const EXACT: f64 = (1_u64 << 53) as f64;
+    (float.fract() == 0.0 && (0.0..=EXACT).contains(&float)).then_some(float as u64)
+}
+
+/// Digits without a leading zero; some languages write a float as text.
+fn whole_text(text: &str) -> Option<u64> {
+    let (digits, zeros) = text.split_once('.').unwrap_or((text, "0"));
+    let is_whole = !zeros.is_empty() && zeros.bytes().all(|byte| byte == b'0');
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let is_short = digits == "0" || !digits.starts_with('0');
+    if is_whole && is_number && is_short { digits.parse().ok() } else { None }
 }
 
 impl Format {
@@ -209,5 +251,56 @@ impl Format {
             Self::Json => raw == b"\"\"",
             Self::MessagePack => msgpack::text(raw).is_ok_and(<[u8]>::is_empty),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json_whole(text: &str) -> Option<u64> {
+        let array = format!("[{text}]");
+        let mut found = None;
+        let each = |piece: Piece<'_, '_>| {
+            if let Piece::Element(member) = piece {
+                found = member.whole();
+            }
+        };
+        Format::Json.elements(array.as_bytes(), each).unwrap();
+        found
+    }
+
+    #[test]
+    fn a_float_without_a_fraction_is_the_integer_it_is() {
+        for (text, whole) in [
+            ("0", Some(0)),
+            ("-0.0", Some(0)),
+            ("1790000000123", Some(1_790_000_000_123)),
+            ("1790000000123.0", Some(1_790_000_000_123)),
+            ("1.79e12", Some(1_790_000_000_000)),
+            ("179000000012300E-2", Some(1_790_000_000_123)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("9007199254740992.0", Some(1 << 53)),
+            ("9007199254740994.0", None),
+            ("1e999", None),
+            ("0.5", None),
+            ("-1", None),
+            ("-1.0", None),
+            ("true", None),
+            ("null", None),
+            ("[1]", None),
+            (r#""7200""#, Some(7200)),
+            (r#""7200.00""#, Some(7200)),
+            (r#""07""#, None),
+            (r#""7.""#, None),
+            (r#"".0""#, None),
+            (r#""7.5""#, None),
+            (r#""1e3""#, None),
+            (r#""+7""#, None),
+            (r#"" 7""#, None),
+        ] {
+            assert_eq!(json_whole(text), whole, "{text}");
+        }
+        assert_eq!(Member::flat(b"7200").whole(), Some(7200));
     }
 }
