@@ -248,6 +248,9 @@ STREAMS = [
               "operations that had expired when they were applied.",
               [(rate("rollcall_events_from_future_total"), "from the future"),
                (rate("rollcall_operations_late_total"), "late")], ["RollcallStreamClockAhead"]),
+        graph("Unknown members", "cps", "Members of applied events that no event type has, by the event's type: often a name spelled "
+              "wrong. With the log at debug a worker names them.",
+              [(rate("rollcall_events_unknown_members_total", "type"), "{{type}}")], stacked=True),
     ],
 ]
 

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use redis::aio::MultiplexedConnection;
-use tracing::warn;
+use tracing::{Level, debug, warn};
 
 use super::Projector;
 use super::reader::Batch;
@@ -12,11 +12,11 @@ use crate::entry::{Entry, EntryId};
 use crate::error::{self, Error, Verdict, chain};
 use crate::event::{Reason, Rejection};
 use crate::failpoint::Failpoint;
-use crate::fold::{Avoided, Folder};
+use crate::fold::{Avoided, Counts, FoldSettings, Folder, unknown_members};
 use crate::op::Plan;
 use crate::redis::scripts::apply::{Applied, Applier, Outcome};
 use crate::redis::scripts::giant::{count_trial, is_giant, write_giant};
-use crate::telemetry::log::letters_line_due;
+use crate::telemetry::log::{letters_line_due, unknown_members_line_due};
 use crate::telemetry::metrics;
 use crate::telemetry::trace::Span;
 
@@ -154,6 +154,7 @@ impl<'p> Projecting<'p> {
             Failpoint::AfterFold.pass();
             let Some(more) = self.apply_plan(&plan, entries, alone).await? else {
                 self.projector.metrics.events_applied(&counts);
+                tell_of_unknown_members(&counts, entries, &self.projector.fold);
                 return Ok(());
             };
             avoided.add(more);
@@ -206,6 +207,20 @@ fn report_letters(count: u64, last: EntryId, reason: Reason, detail: &str) {
     if let Some(count) = letters_line_due(count) {
         let reason = reason.name();
         warn!(count, last_id = %last, reason, detail, "entries became dead letters; see: rollcall dead list");
+    }
+}
+
+/// At level debug, names the members that nothing reads.
+fn tell_of_unknown_members(counts: &Counts, entries: &[Entry], settings: &FoldSettings) {
+    const MOST_NAMES: usize = 20;
+    let count = counts.unknown_members.iter().sum();
+    if count == 0 || !tracing::enabled!(Level::DEBUG) {
+        return;
+    }
+    if let Some(count) = unknown_members_line_due(count) {
+        let found = unknown_members(entries, settings, MOST_NAMES).into_iter();
+        let names: Vec<_> = found.map(|(kind, name)| format!("{kind} {name}")).collect();
+        debug!(count, members = names.join(", "), "ignored members that no event type has");
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod acl;
 mod chaos;
+mod clients;
 mod crash;
 #[path = "../support/dashboards.rs"]
 mod dashboards;

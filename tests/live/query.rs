@@ -174,6 +174,15 @@ fn sessions_are_listed_and_one_is_shown_with_its_data() {
     let page = ground.page(&["sessions", "--sid", "s1"]);
     assert!(page.ends_with(&format!("{data}\n")) && page.contains("data kept      for "), "{page}");
     ground.json_has(&["sessions", "--sid", "s3"], json!({"active": false, "data": null}));
+    for (data, shown, json) in [
+        (&b"gAAAA\x1b[2J"[..], "\ngAAAA\\u{1b}[2J\n", json!({"data": "gAAAA\u{1b}[2J"})),
+        (b"\xff\0{", "in base64\n/wB7\n", json!({"data": null, "data_base64": "/wB7"})),
+    ] {
+        let _: () = ground.conn.set("session:s1", data).unwrap();
+        let page = ground.page(&["sessions", "--sid", "s1"]);
+        assert!(page.ends_with(shown), "{page:?}");
+        ground.json_has(&["sessions", "--sid", "s1"], json);
+    }
     assert!(ground.page(&["sessions", "--sid", "s3"]).contains("; expired)"));
 }
 

@@ -1,5 +1,7 @@
 //! `sessions`.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::builder::NonEmptyStringValueParser;
 use rollcall::state::sessions::{self, Session};
 use rollcall::state::{AskError, Listed, State};
@@ -37,7 +39,7 @@ pub(crate) enum SessionsAnswer {
     One(Option<Box<One>>),
 }
 
-/// One session. Its data is the text that was sent: JSON, unless another writer stored it.
+/// One session. Its data is what was sent: JSON, unless it was declared as opaque or another writer stored it.
 #[derive(Serialize)]
 pub(crate) struct One {
     now_ms: u64,
@@ -48,6 +50,9 @@ pub(crate) struct One {
     ua: Option<String>,
     last_activity_ms: Option<u64>,
     data: Option<String>,
+    /// In place of `data` where that is not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_base64: Option<String>,
     data_ttl_ms: Option<u64>,
 }
 
@@ -88,6 +93,11 @@ async fn one(state: &mut State, sid: &str) -> Result<SessionsAnswer, AskError> {
             Some(entry) => (Some(entry.user), Some(entry.ip), Some(entry.ua)),
             None => (None, None, None),
         };
+        let (data, data_base64) = match kept.data.map(String::from_utf8) {
+            None => (None, None),
+            Some(Ok(text)) => (Some(text), None),
+            Some(Err(error)) => (None, Some(STANDARD.encode(error.as_bytes()))),
+        };
         Box::new(One {
             now_ms,
             sid: sid.to_owned(),
@@ -96,7 +106,8 @@ async fn one(state: &mut State, sid: &str) -> Result<SessionsAnswer, AskError> {
             ip,
             ua,
             last_activity_ms,
-            data: kept.data,
+            data,
+            data_base64,
             data_ttl_ms: kept.data_ttl_ms,
         })
     })))
@@ -144,13 +155,17 @@ impl One {
         table.row(["ip", self.ip.as_deref().unwrap_or("")]);
         table.row(["user agent", self.ua.as_deref().unwrap_or("")]);
         let kept = self.data_ttl_ms.map(|ms| format!("for {}", length(ms)));
-        match (&self.data, kept) {
-            (Some(_), Some(kept)) => table.row(["data kept", &kept]),
-            (Some(_), None) => table.row(["data kept", "without an expiry"]),
-            (None, _) => table.row(["data", "none"]),
+        let has_data = self.data.is_some() || self.data_base64.is_some();
+        match kept {
+            _ if !has_data => table.row(["data", "none"]),
+            Some(kept) => table.row(["data kept", &kept]),
+            None => table.row(["data kept", "without an expiry"]),
+        }
+        if self.data_base64.is_some() {
+            table.row(["data", "no text, here in base64"]);
         }
         page.table(&table);
-        if let Some(data) = &self.data {
+        if let Some(data) = self.data.as_ref().or(self.data_base64.as_ref()) {
             page.line(escape_json(data));
         }
     }

@@ -1,9 +1,12 @@
 //! Entries as producers write them, and what they are decoded to.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::entry::EntryId;
+use crate::event::SessionAction;
 
 const ENTRY_MS: u64 = 1_790_000_001_000;
 
@@ -142,4 +145,167 @@ fn messagepack_has_times_of_its_own() {
     ] {
         assert_eq!(reason(&msgpack_at(time)), Some(Reason::InvalidTime), "{time:x?}");
     }
+}
+
+/// The data that an entry gives its session.
+fn session_data(fields: &[(&str, &[u8])]) -> Option<Vec<u8>> {
+    let entry = entry(fields);
+    let decoded = decode(&entry, 0, &rules());
+    assert_eq!(decoded.rejected, [], "{entry:?}");
+    let Kind::Session(session) = &decoded.events[0].kind else { panic!("{decoded:?}") };
+    let SessionAction::Update(data) = &session.action else { panic!("{session:?}") };
+    data.as_ref().map(|data| data.to_vec())
+}
+
+#[test]
+fn opaque_session_data_is_kept_byte_for_byte() {
+    let bytes = b"gAAAA\xff\0{\"\\ \r\n";
+    for media_type in [
+        &b"text/plain"[..],
+        b"application/octet-stream",
+        b"Text/PLAIN; charset=utf-8",
+        b" application/octet-stream ;x",
+    ] {
+        let content = ("datacontenttype", media_type);
+        let flat = [("type", &b"session"[..]), ("sid", b"s"), content, ("data", bytes)];
+        assert_eq!(session_data(&flat).unwrap(), bytes, "{media_type:?}");
+        let encoded = STANDARD.encode(bytes);
+        let base64 = ("data_base64", encoded.as_bytes());
+        assert_eq!(session_data(&[flat[0], flat[1], content, base64]).unwrap(), bytes);
+        let media_type = String::from_utf8_lossy(media_type);
+        let structured = json!({"specversion": "1.0", "type": "session", "sid": "s",
+            "datacontenttype": media_type, "data_base64": encoded});
+        assert_eq!(session_data(&[("data", structured.to_string().as_bytes())]).unwrap(), bytes);
+        let text =
+            json!({"type": "session", "sid": "s", "datacontenttype": media_type, "data": "{\n"});
+        assert_eq!(session_data(&[("data", text.to_string().as_bytes())]).unwrap(), b"{\n");
+    }
+}
+
+#[test]
+fn session_data_that_is_not_declared_as_opaque_is_json() {
+    let own = [("type", &b"session"[..]), ("sid", b"s")];
+    assert_eq!(session_data(&[own[0], own[1], ("data", b" [ 1 ] ")]).unwrap(), b" [ 1 ] ");
+    assert_eq!(
+        session_data(&[own[0], own[1], ("data_base64", b"IFsgMSBdIA==")]).unwrap(),
+        b" [ 1 ] "
+    );
+    let content = ("datacontenttype", &b"application/json"[..]);
+    assert_eq!(session_data(&[own[0], own[1], content, ("data", b"7")]).unwrap(), b"7");
+    for (name, value, expected) in [
+        ("data", &b"gAAAA"[..], Reason::InvalidJson),
+        ("data_base64", b"gAAAA===", Reason::InvalidBase64),
+        ("data_base64", b"gAAA", Reason::InvalidJson),
+    ] {
+        assert_eq!(reason(&entry(&[own[0], own[1], (name, value)])), Some(expected), "{value:?}");
+    }
+    // The type outside says what the envelope is, not what the session's data inside is.
+    let inside = ("data", &br#"{"sid":"s","data":{ "a":1}}"#[..]);
+    assert_eq!(session_data(&[own[0], content, inside]).unwrap(), br#"{"a":1}"#);
+    let opaque = ("datacontenttype", &b"text/plain"[..]);
+    let unsupported = Some(Reason::UnsupportedContentType);
+    assert_eq!(reason(&entry(&[own[0], opaque, inside])), unsupported);
+}
+
+#[test]
+fn data_inside_a_text_or_base64_is_read_wherever_it_stands() {
+    let heartbeat = json!({"type": "heartbeat", "user": "al\"ice", "page": "/\u{e9}"});
+    let text = heartbeat.to_string();
+    let entries = [
+        vec![("data", json!(text).to_string().into_bytes())],
+        vec![("data_base64", STANDARD.encode(&text).into_bytes())],
+        vec![("data_base64", STANDARD.encode(json!(text).to_string()).into_bytes())],
+        vec![("data", json!({"data": text}).to_string().into_bytes())],
+        vec![("data", json!([{"data": text}]).to_string().into_bytes())],
+        vec![("data", json!([{"data_base64": STANDARD.encode(&text)}]).to_string().into_bytes())],
+        vec![("data_base64", STANDARD.encode(json!({"data": heartbeat}).to_string()).into_bytes())],
+        vec![(
+            "data_base64",
+            STANDARD
+                .encode(json!({"data_base64": STANDARD.encode(&text)}).to_string())
+                .into_bytes(),
+        )],
+        vec![(
+            "data",
+            json!({"user": "outer", "datacontenttype": "application/msgpack",
+                "data_base64": STANDARD.encode(rmp_serde::to_vec(&heartbeat).unwrap())})
+            .to_string()
+            .into_bytes(),
+        )],
+    ];
+    for fields in entries {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_slice())).collect();
+        let entry = entry(&fields);
+        let decoded = decode(&entry, 0, &rules());
+        assert_eq!(decoded.rejected, [], "{entry:?}");
+        let Kind::Heartbeat(event) = &decoded.events[0].kind else { panic!("{decoded:?}") };
+        assert_eq!((&*event.user, &*event.page), ("al\"ice", "/\u{e9}"), "{entry:?}");
+    }
+}
+
+#[test]
+fn data_that_is_said_to_be_something_else_is_left_alone() {
+    for (more, user) in [
+        (json!({"data": "no JSON"}), "alice"),
+        (json!({"data": "[{\"user\":\"bob\"}]"}), "alice"),
+        (json!({"data_base64": "AAEC"}), "alice"),
+        (json!({"data": "{broken", "datacontenttype": "text/plain"}), "alice"),
+        (
+            json!({"data_base64": STANDARD.encode("{broken"), "datacontenttype": "image/png"}),
+            "alice",
+        ),
+        (json!({"data": " {\"user\":\"bob\"}", "datacontenttype": 7}), "bob"),
+        (json!({"data": "{\"user\":\"bob\"}", "datacontenttype": "a/b+json"}), "bob"),
+    ] {
+        let mut event = with(&json!({"type": "heartbeat"}), "user", json!("alice"));
+        event.extend(more.as_object().unwrap().clone());
+        let entry = entry(&[("data", json!(event).to_string().as_bytes())]);
+        let decoded = decode(&entry, 0, &rules());
+        assert_eq!(decoded.events[0].kind.routing_id(), user, "{entry:?}");
+    }
+}
+
+/// How many members nothing reads, and which.
+fn unknown(fields: &[(&str, &[u8])]) -> (u32, String) {
+    let entry = entry(fields);
+    let decoded = decode_with_unknown_names(&entry, 0, &rules());
+    assert_eq!(decoded.rejected, [], "{entry:?}");
+    let unknown = &decoded.events[0].unknown;
+    assert_eq!(decode(&entry, 0, &rules()).events[0].unknown.count, unknown.count);
+    (unknown.count, unknown.names.clone().unwrap().join(" "))
+}
+
+#[test]
+fn members_that_nothing_reads_are_counted_and_named() {
+    let flat = [("type", &b"heartbeat"[..]), ("user", b"alice")];
+    let with = |more: &[(&'static str, &'static [u8])]| unknown(&[&flat, more].concat());
+    assert_eq!(
+        with(&[("page", b"/"), ("item", b"of views"), ("action", b"join")]),
+        (0, String::new())
+    );
+    let traced =
+        [("traceparent", &b"00"[..]), ("tracestate", b"x"), ("baggage", b"a=b"), ("id", b"1")];
+    assert_eq!(with(&traced), (0, String::new()));
+    assert_eq!(with(&[("pgae", b"/"), ("User", b"x")]), (2, "pgae User".to_owned()));
+    assert_eq!(with(&[("pgae", b"")]), (0, String::new()), "an empty value counts as absent");
+    assert_eq!(with(&[("pg\n\x1b", b"/")]).1, "pg\\n\\u{1b}");
+    // Beside specversion stand extension attributes, which may have any name; in data they do not.
+    assert_eq!(with(&[("specversion", b"1.0"), ("tenant", b"7")]), (0, String::new()));
+    let inside = [("specversion", &b"1.0"[..]), ("tenant", b"7"), ("data", b"{\"pgae\":1}")];
+    assert_eq!(with(&inside), (1, "pgae".to_owned()));
+    let beside =
+        [("tenant", &b"7"[..]), ("data", br#"{"specversion":"1.0","x":1,"data":{"y":2}}"#)];
+    assert_eq!(with(&beside), (2, "y tenant".to_owned()));
+    let packed = br#"[{"type":"heartbeat","user":"a","pgae":1},{"type":"login","user":"a","token":"t","z":0}]"#;
+    let entry = entry(&[("shard", b"3"), ("data", packed)]);
+    let counts = decode(&entry, 0, &rules()).events.into_iter().map(|event| event.unknown.count);
+    assert_eq!(counts.collect::<Vec<_>>(), [1, 1], "what is around packed events is no event's");
+}
+
+#[test]
+fn few_names_are_kept_however_many_there_are() {
+    let mut event = with(&json!({"type": "heartbeat"}), "user", json!("alice"));
+    event.extend((0..1000).map(|n| (format!("n{n}"), json!(1))));
+    let (count, names) = unknown(&[("data", json!(event).to_string().as_bytes())]);
+    assert_eq!((count, names.split(' ').count()), (1000, 16));
 }

@@ -99,6 +99,23 @@ pub struct Member<'a> {
     escaped: bool,
 }
 
+/// A member whose value is a copy.
+#[derive(Clone, Debug)]
+pub struct Copied {
+    shape: Shape,
+    raw: Box<[u8]>,
+    format: Format,
+    escaped: bool,
+}
+
+impl Copied {
+    /// The member.
+    pub fn member(&self) -> Member<'_> {
+        let Self { shape, raw, format, escaped } = self;
+        Member { shape: *shape, raw, format: *format, escaped: *escaped }
+    }
+}
+
 /// What a walk through an array comes upon.
 #[derive(Clone, Copy, Debug)]
 pub enum Piece<'n, 'a> {
@@ -112,6 +129,12 @@ impl<'a> Member<'a> {
     /// A field of a stream entry.
     pub fn flat(value: &'a [u8]) -> Self {
         Self { shape: Shape::Text, raw: value, format: Format::Flat, escaped: false }
+    }
+
+    /// The same with a copy of its value.
+    pub fn copied(&self) -> Copied {
+        let Self { shape, raw, format, escaped } = *self;
+        Copied { shape, raw: raw.into(), format, escaped }
     }
 
     /// Whether it counts as absent: null, or empty text.
@@ -175,6 +198,17 @@ impl<'a> Member<'a> {
     }
 }
 
+/// Whether a media type says that `data` is not to be looked into.
+pub fn is_opaque(media_type: &[u8]) -> bool {
+    matches!(essence(media_type).as_str(), "text/plain" | "application/octet-stream")
+}
+
+/// A media type without its parameters, in lower case.
+fn essence(media_type: &[u8]) -> String {
+    let full = String::from_utf8_lossy(media_type);
+    full.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
 /// Floats count as whole only where each of them is exact.
 fn whole_float(float: f64) -> Option<u64> {
     const EXACT: f64 = (1_u64 << 53) as f64;
@@ -193,9 +227,7 @@ fn whole_text(text: &str) -> Option<u64> {
 impl Format {
     /// The format of a media type; its parameters do not matter.
     pub fn of_content_type(media_type: &[u8]) -> Option<Self> {
-        let full = String::from_utf8_lossy(media_type);
-        let essence = full.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        match essence.as_str() {
+        match essence(media_type).as_str() {
             "application/json" | "text/json" => Some(Self::Json),
             "application/msgpack" | "application/x-msgpack" | "application/vnd.msgpack" => {
                 Some(Self::MessagePack)
@@ -209,7 +241,28 @@ impl Format {
     pub fn is_array(self, raw: &[u8]) -> bool {
         match self {
             Self::MessagePack => msgpack::shape(raw) == Some(Shape::Array),
-            Self::Json | Self::Flat => json::is_array(raw),
+            Self::Json | Self::Flat => json::begins_with(raw, b'['),
+        }
+    }
+
+    /// Whether an object stands at the beginning of `raw`; nothing is validated.
+    pub fn is_object(self, raw: &[u8]) -> bool {
+        match self {
+            Self::MessagePack => msgpack::shape(raw) == Some(Shape::Object),
+            Self::Json | Self::Flat => json::begins_with(raw, b'{'),
+        }
+    }
+
+    /// What a text holds, where `raw` is JSON and nothing but a text.
+    ///
+    /// # Errors
+    /// If a text begins, and is broken or followed by more.
+    pub fn unquoted(self, raw: &[u8]) -> Result<Option<Cow<'_, [u8]>>, Malformed> {
+        match self {
+            Self::Json | Self::Flat if json::begins_with(raw, b'"') => {
+                json::whole_text(raw).map(Some)
+            }
+            _ => Ok(None),
         }
     }
 

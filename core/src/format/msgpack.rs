@@ -111,7 +111,7 @@ pub(super) fn members<'a>(
     mut each: impl FnMut(&[u8], Member<'a>),
 ) -> Result<(), Malformed> {
     let mut rest = raw;
-    let count = rmp::decode::read_map_len(&mut rest).map_err(|_| syntax("not a map"))?;
+    let count = rmp::decode::read_map_len(&mut rest).map_err(|_| syntax(not_a_map(raw)))?;
     for _ in 0..count {
         let name = take_value(&mut rest)?;
         let value = take_value(&mut rest)?;
@@ -121,6 +121,16 @@ pub(super) fn members<'a>(
         }
     }
     end(rest)
+}
+
+/// An instance of msgpackr's `Packr` writes records of its own kind where nobody tells it not to.
+fn not_a_map(raw: &[u8]) -> &'static str {
+    const RECORD: &[u8] = b"\xd4\x72";
+    if raw.starts_with(RECORD) {
+        "a record of msgpackr, not a map; pack() writes maps, and so does a Packr with useRecords: false"
+    } else {
+        "not a map"
+    }
 }
 
 pub(super) fn integer(raw: &[u8]) -> Result<String, Malformed> {
@@ -213,6 +223,20 @@ fn format_timestamp((seconds, nanos): (i64, u32)) -> Option<String> {
     })
 }
 
+/// As JavaScript writes a number: it has no integers, and its libraries make floats of large ones.
+fn write_float(float: f64, json: &mut String) -> Result<(), Malformed> {
+    const EXACT: f64 = (1_u64 << 53) as f64;
+    if float.fract() == 0.0 && float.abs() <= EXACT {
+        json.push_str(itoa::Buffer::new().format(float as i64));
+        return Ok(());
+    }
+    let Some(number) = serde_json::Number::from_f64(float) else {
+        return Err(not_json("a number that is not finite", "send null or text"));
+    };
+    let _infallible = write!(json, "{number}");
+    Ok(())
+}
+
 fn write_scalar(raw: &[u8], json: &mut String) -> Result<(), Malformed> {
     match shape(raw).unwrap_or(Shape::Null) {
         Shape::Text if is_binary(raw) => {
@@ -224,12 +248,7 @@ fn write_scalar(raw: &[u8], json: &mut String) -> Result<(), Malformed> {
             json.push_str(if raw[0] == Marker::True.to_u8() { "true" } else { "false" })
         }
         Shape::Null => json.push_str("null"),
-        Shape::Number => {
-            let Some(number) = serde_json::Number::from_f64(float(raw)?) else {
-                return Err(not_json("a number that is not finite", "send null or text"));
-            };
-            let _infallible = write!(json, "{number}");
-        }
+        Shape::Number => write_float(float(raw)?, json)?,
         Shape::Timestamp => match timestamp(raw).and_then(format_timestamp) {
             Some(text) => json::write_text(json, &text),
             None => return Err(not_json("a timestamp of no date", "send text or a number")),

@@ -192,6 +192,9 @@ inventory! {
         "Events found in entries, by type; those of an entry that is tried again count again";
     FROM_FUTURE = "rollcall_events_from_future_total", Counter, Count, Worker, [],
         "Events applied whose time lay beyond the allowed skew and was cut to it: a producer's clock is ahead";
+    UNKNOWN_MEMBERS = "rollcall_events_unknown_members_total", Counter, Count, Worker, [TYPE],
+        "Members of applied events that no event type has, by the event's type: often a name spelled wrong; a line \
+         at level debug names them";
     EVENTS_APPLIED = "rollcall_events_applied_total", Counter, Count, Worker, [TYPE],
         "Events applied, by type";
     REJECTED = "rollcall_events_rejected_total", Counter, Count, Worker, [REASON],

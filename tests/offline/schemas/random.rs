@@ -30,6 +30,23 @@ fn no_text() -> impl Strategy<Value = Value> {
     select(vec![json!(0), json!(-42), json!(0.5), json!(true), json!([]), json!({"user": "alice"})])
 }
 
+/// JSON in base64, now and then in another alphabet or cut off.
+fn base64() -> impl Strategy<Value = Value> {
+    let texts = select(vec!["1", "12", r#"{"a":"???"}"#, "null", "[]", r#""~~~""#]);
+    prop_oneof![
+        6 => texts.prop_map(|text| json!(STANDARD.encode(text))),
+        2 => "[A-Za-z0-9+/]{2,3}={0,2}".prop_filter("may hold no JSON", |text| STANDARD.decode(text).is_err())
+            .prop_map(Value::from),
+        1 => absent(),
+        1 => no_text(),
+    ]
+}
+
+fn media_type() -> impl Strategy<Value = Value> {
+    let types = ["application/json", "text/plain", "application/octet-stream; x=y", "TEXT/PLAIN"];
+    prop_oneof![4 => select(types.to_vec()).prop_map(Value::from), 1 => absent(), 1 => no_text()]
+}
+
 fn one_of(words: &[&'static str]) -> impl Strategy<Value = Value> {
     prop_oneof![
         20 => select(words.to_vec()).prop_map(Value::from),
@@ -108,6 +125,8 @@ fn event_like(event_type: &'static str) -> impl Strategy<Value = Object> {
         ("action", 0.9, one_of(actions).boxed()),
         ("time", 0.6, time().boxed()),
         ("data", 0.3, anything()),
+        ("data_base64", 0.1, base64().boxed()),
+        ("datacontenttype", 0.1, media_type().boxed()),
         ("id", 0.1, anything()),
         ("colour", 0.1, long_text()),
     ];
@@ -115,9 +134,13 @@ fn event_like(event_type: &'static str) -> impl Strategy<Value = Object> {
     members.prop_map(|members| {
         let there = |(name, value): (&str, Option<Value>)| Some((name.to_owned(), value?));
         let mut event: Object = members.into_iter().filter_map(there).collect();
-        // Unless it is a session's, an object in data is the inside of a CloudEvent.
-        if !has_session_data(&event) && event.get("data").is_some_and(Value::is_object) {
-            event.remove("data");
+        // Unless it is a session's, an object in data is the inside of a CloudEvent; in a text or base64, too.
+        let is_object = |data: &Value| {
+            data.is_object() || data.as_str().is_some_and(|text| text.trim().starts_with('{'))
+        };
+        if !has_session_data(&event) {
+            event.remove("data_base64");
+            event.retain(|name, value| name != "data" || !is_object(value));
         }
         event
     })

@@ -26,7 +26,7 @@ pub(super) fn activity(fold: &Fold<'_>, state: &mut State) {
     for (user, (seconds, expiry)) in latest {
         if !fold.is_gone(expiry) {
             let key = format!("{}{user}", fold.keys.activity());
-            put(state, key, &seconds.to_string(), Some(expiry));
+            put(state, key, seconds.to_string(), Some(expiry));
         }
     }
 }
