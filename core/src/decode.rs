@@ -3,6 +3,8 @@
 //! The four ways to write an entry are one mechanism: levels of members. The entry's fields are the
 //! outermost level; `data` may hold an object, whose own `data` may hold another (CloudEvents, binary
 //! and structured), and inside wins over outside. An array in `data` is many objects, each by itself.
+//!
+//! What stands in a text or in base64 inside has to be unpacked first, and is copied; all else is borrowed.
 
 use std::borrow::Cow;
 
@@ -122,7 +124,7 @@ struct Decoder<'r> {
 impl Decoder<'_> {
     fn entry<'a>(&self, entry: &'a Entry) -> Result<Decoded<'a>, Rejection> {
         let fields = self.fields(entry)?;
-        let data = fields.bytes(Name::Data)?.filter(|_| is_envelope(&fields));
+        let data = if is_envelope(&fields) { fields.bytes(Name::Data)? } else { None };
         let Some(data) = data else { return self.single(Format::Flat, &fields) };
         let format = content_format(&fields)?;
         if let Cow::Borrowed(raw) = data
@@ -323,7 +325,7 @@ fn inner_object<'a>(members: &Members<'a>) -> Result<Option<(Format, Bytes<'a>)>
     Ok(format.zip(raw).filter(|(format, raw)| format.is_object(raw)))
 }
 
-/// Whether `data` is more than a session's own: that it is beside `type session` and a `sid`.
+/// Whether `data`, if there is any, is more than a session's own, as it is beside `type session` and a `sid`.
 fn is_envelope(members: &Members<'_>) -> bool {
     let is_session = || {
         let value = members.get(Name::Type).and_then(|member| member.value().ok());
