@@ -233,7 +233,11 @@ fn data_inside_a_text_or_base64_is_read_wherever_it_stands() {
             .into_bytes(),
         )],
     ];
-    for fields in entries {
+    // What the outermost datacontenttype says is about the outermost data.
+    let in_msgpack = rmp_serde::to_vec(&json!({"data": text})).unwrap();
+    let msgpack = ("datacontenttype", b"application/msgpack".to_vec());
+    let in_msgpack = vec![msgpack, ("data", in_msgpack)];
+    for fields in entries.into_iter().chain([in_msgpack]) {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_slice())).collect();
         let entry = entry(&fields);
         let decoded = decode(&entry, 0, &rules());
