@@ -24,7 +24,7 @@ use clap::{Parser, Subcommand};
 use tracing::{info, warn};
 
 use rollcall::config::settings::{JanitorFlags, Settings, StreamFlags, WorkerFlags};
-use rollcall::config::{Config, ConfigError, Flags, TraceConfig};
+use rollcall::config::{Config, ConfigError, Flags, Server, TraceConfig};
 use rollcall::error::chain;
 use rollcall::telemetry::{log, trace};
 
@@ -152,7 +152,11 @@ async fn play<G>(flags: &Flags<G>, roles: Roles) -> Result<(), Failure> {
     let metrics = rollcall::telemetry::metrics::install()?;
     let instance = format!("{}-{}", config.name, std::process::id());
     let traces = traces.map(|traces| trace::install(&traces, instance)).transpose()?;
-    let hangups = signals::at_hangup(|| reload_filter(flags, &filter));
+    let server = config.redis.server();
+    let hangups = signals::at_hangup(|| {
+        reload_filter(flags, &filter);
+        try_password_file(&server);
+    });
     let played = tokio::select! {
         played = run::run(&config, roles, metrics) => played,
         never = hangups => match never {},
@@ -173,6 +177,15 @@ fn reload_filter<G>(flags: &Flags<G>, filter: &log::Filter) {
     match set() {
         Ok(filter) => info!(filter, "read the log filter again"),
         Err(error) => warn!("the log filter stays as it was: {}", chain(error.as_ref())),
+    }
+}
+
+/// Says whether the password file can be read, before the next connection needs it.
+fn try_password_file(server: &Server) {
+    let Some(path) = &server.password_file else { return };
+    match server.current() {
+        Ok(_) => info!(?path, "read the password file again; it counts for the next connection"),
+        Err(error) => warn!(?path, "cannot read the password file: {error}"),
     }
 }
 

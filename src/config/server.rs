@@ -1,7 +1,8 @@
 //! Where Redis is and who we are there; nothing here ever shows a password.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
 
 use redis::{ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion};
 
@@ -176,9 +177,22 @@ pub struct Server {
     pub info: ConnectionInfo,
     /// Who knows where the master is.
     pub sentinels: Option<Sentinels>,
+    /// Where the password stands, if it may change while the process runs.
+    pub password_file: Option<PathBuf>,
 }
 
 impl Server {
+    /// How to connect now: with the password that its file holds by now.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn current(&self) -> io::Result<ConnectionInfo> {
+        let Some(path) = &self.password_file else { return Ok(self.info.clone()) };
+        let login = self.info.redis_settings().clone();
+        let login = login.set_password(read_password(path)?.expose());
+        Ok(self.info.clone().set_redis_settings(login))
+    }
+
     fn read(url: &RedisUrl) -> Result<Self, ServerError> {
         // The client's own error may quote parts of the URL: it stops here.
         let text = &*with_literal_plus(url.0.expose());
@@ -187,7 +201,7 @@ impl Server {
             url.check()?;
             let login = url.login().zip(url.sentinels());
             let (info, sentinels) = login.ok_or(ServerError::SentinelUrl)?;
-            return Ok(Self { info, sentinels: Some(sentinels) });
+            return Ok(Self { info, sentinels: Some(sentinels), password_file: None });
         }
         let url = redis::parse_redis_url(text).ok_or(ServerError::Url)?;
         let target = Target::of(url.scheme());
@@ -197,8 +211,15 @@ impl Server {
             return Err(ServerError::SocketLogin);
         }
         let info = url.into_connection_info().map_err(|_| ServerError::Url)?;
-        Ok(Self { info, sentinels: None })
+        Ok(Self { info, sentinels: None, password_file: None })
     }
+}
+
+/// The password that a file holds: its text without one newline at the end.
+pub(super) fn read_password(path: &Path) -> io::Result<Secret> {
+    let text = fs::read_to_string(path)?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(Secret(line.strip_suffix('\r').unwrap_or(line).to_owned()))
 }
 
 /// A server and the credentials for it, checked.
@@ -218,7 +239,7 @@ impl RedisConfig {
         username: Option<&str>,
         password: Option<&Secret>,
     ) -> Result<Self, ServerError> {
-        let Server { info, sentinels } = Server::read(&url)?;
+        let Server { info, sentinels, .. } = Server::read(&url)?;
         // RESP3 would bring nothing, and a server that does not know its HELLO repeats the password.
         let mut login = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
         if let Some(username) = username {
@@ -236,8 +257,15 @@ impl RedisConfig {
         if login.username().is_some() && login.password().is_none() {
             return Err(ServerError::NoPassword);
         }
-        let server = Server { info: info.set_redis_settings(login), sentinels };
-        Ok(Self { url, server })
+        let info = info.set_redis_settings(login);
+        Ok(Self { url, server: Server { info, sentinels, password_file: None } })
+    }
+
+    /// The same, with the password that stands in this file whenever a connection is opened. What is no regular
+    /// file, such as a pipe, can be read only once and is not read again.
+    pub fn with_password_file(mut self, path: &Path) -> Self {
+        self.server.password_file = path.is_file().then(|| path.to_owned());
+        self
     }
 
     /// What it takes to connect; credentials included.
@@ -300,7 +328,8 @@ mod tests {
     #[test]
     fn a_master_can_be_named_through_its_sentinels() {
         let text = "redis+sentinel://al:p%40ss@s1,[::1]:7000/my-master/3?sentinel_username=sen&sentinel_password=t%26nel";
-        let Server { info, sentinels } = RedisConfig::new(url(text), None, None).unwrap().server();
+        let Server { info, sentinels, .. } =
+            RedisConfig::new(url(text), None, None).unwrap().server();
         let login = info.redis_settings();
         assert_eq!((login.username(), login.password()), (Some("al"), Some("p@ss")));
         assert_eq!(login.db(), 3);
@@ -314,7 +343,8 @@ mod tests {
             assert_eq!(login.db(), 0);
         }
         let tls = "rediss+sentinel://s1/m";
-        let Server { info, sentinels } = RedisConfig::new(url(tls), None, None).unwrap().server();
+        let Server { info, sentinels, .. } =
+            RedisConfig::new(url(tls), None, None).unwrap().server();
         let is_tls = |info: &ConnectionInfo| {
             matches!(info.addr(), redis::ConnectionAddr::TcpTls { insecure: false, .. })
         };
