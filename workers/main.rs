@@ -9,6 +9,7 @@ mod doctor;
 mod line;
 mod load;
 mod metrics;
+mod out;
 mod query;
 mod run;
 mod schema;
@@ -17,8 +18,9 @@ mod signals;
 mod status;
 mod table;
 
-use std::io::Write;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tracing::{info, warn};
@@ -26,12 +28,14 @@ use tracing::{info, warn};
 use rollcall::config::settings::{JanitorFlags, Settings, StreamFlags, WorkerFlags};
 use rollcall::config::{Config, ConfigError, Flags, Server, TraceConfig};
 use rollcall::error::chain;
-use rollcall::telemetry::{log, trace};
+use rollcall::telemetry::{lines, log, trace};
 
 use run::Roles;
 
 /// Bad usage or configuration (`EX_USAGE`).
 const USAGE: u8 = 64;
+/// How long the end waits for someone to read what was said last.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Turns a Redis Stream of small events into live state: who is online, which tokens are recent, which
 /// sessions are open, who is in which document.
@@ -120,13 +124,26 @@ fn main() -> ExitCode {
             return code;
         }
     };
-    match execute(cli.command) {
+    std::panic::set_hook(Box::new(say_panic));
+    let code = match execute(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _unwritable = writeln!(std::io::stderr(), "rollcall: {}", chain(&error));
+            lines::say(&format!("rollcall: {}", chain(&error)));
             error.exit_code()
         }
+    };
+    lines::flush(LAST_WORDS);
+    code
+}
+
+/// What the standard library would say, without waiting for a reader.
+fn say_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    lines::say(&format!("rollcall: {panic}"));
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        lines::say(&backtrace.to_string());
     }
+    lines::flush(LAST_WORDS);
 }
 
 fn execute(command: Command) -> Result<(), Failure> {

@@ -131,9 +131,11 @@ pub(crate) async fn run(
     let stop = crate::signals::stop();
     let supervisor = Arc::new(Supervisor::from_env().map_err(RunError::Supervisor)?);
     let mut fleet = Fleet::start(config, roles, metrics).await?;
-    supervisor.started();
     let (watching, health) = (supervisor.clone(), fleet.health.clone());
-    tokio::spawn(async move { watching.watch(&health).await });
+    tokio::spawn(async move {
+        watching.started().await;
+        watching.watch(&health).await;
+    });
     tokio::select! {
         error = fleet.failed() => {
             supervisor.stopping();

@@ -279,6 +279,8 @@ inventory! {
         "Replicas connected to the partition's server";
     LINK_UP = "rollcall_redis_replication_link_up", Gauge, Truth, Surveying, [PARTITION],
         "Whether a server that is a replica is connected to its primary; 1 on a primary";
+    LOG_LINES_LOST = "rollcall_log_lines_lost_total", Counter, Count, Every, [],
+        "Log lines lost because nobody read standard error, or not fast enough";
     BUILD = "rollcall_build_info", Gauge, Count, Every, [VERSION],
         "Always 1";
     RUNTIME_WORKERS = "rollcall_runtime_workers", Gauge, Count, Every, [],
