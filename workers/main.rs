@@ -5,6 +5,7 @@
 mod config;
 mod dead;
 mod demo;
+mod descriptors;
 mod doctor;
 mod line;
 mod load;
@@ -125,6 +126,7 @@ fn main() -> ExitCode {
         }
     };
     std::panic::set_hook(Box::new(say_panic));
+    descriptors::raise();
     let code = match execute(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
