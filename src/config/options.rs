@@ -133,7 +133,7 @@ impl Topic {
             (Self::Verification, _) => {
                 "certificates are always verified; remove it and trust the server's authority"
             }
-            (Self::Certificate, _) => "a client certificate cannot be shown; remove it",
+            (Self::Certificate, _) => "client certificates are not supported; remove it",
             (Self::Tls, Target::Master) => "TLS is the scheme rediss+sentinel://",
             (Self::Tls, _) => "TLS is the scheme rediss://",
             (Self::Sentinels, _) => "it belongs to redis+sentinel:// URLs",
