@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 mod acl;
+mod changes;
 mod chaos;
 mod clients;
 mod crash;
@@ -24,6 +25,7 @@ mod reader;
 mod readers;
 mod roles;
 mod scene;
+mod stalled;
 #[path = "../support/mod.rs"]
 mod support;
 mod traces;
