@@ -7,6 +7,7 @@ mod dead;
 mod demo;
 mod descriptors;
 mod doctor;
+mod keyboard;
 mod line;
 mod load;
 mod metrics;
@@ -18,6 +19,7 @@ mod screen;
 mod signals;
 mod status;
 mod table;
+mod width;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::process::ExitCode;
