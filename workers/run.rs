@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tracing::info;
 
 use rollcall::config::Config;
-use rollcall::error::Error;
+use rollcall::error::Fatal;
 use rollcall::janitor::Janitor;
 use rollcall::projector::Projector;
 use rollcall::telemetry::health::Health;
@@ -37,7 +37,7 @@ pub(crate) enum RunError {
     Supervisor(#[source] io::Error),
     /// A loop met what no waiting helps against.
     #[error(transparent)]
-    Loop(#[from] Error),
+    Loop(#[from] Fatal),
     /// A loop panicked.
     #[error("a loop ended unexpectedly")]
     Panicked(#[from] tokio::task::JoinError),
@@ -45,7 +45,7 @@ pub(crate) enum RunError {
 
 /// A process that plays its roles, until told to stop.
 pub(crate) struct Fleet {
-    loops: JoinSet<Result<(), Error>>,
+    loops: JoinSet<Result<(), Fatal>>,
     stop: watch::Sender<bool>,
     health: Health,
     http: Option<SocketAddr>,

@@ -8,6 +8,7 @@ use tracing::{Level, debug, warn};
 
 use super::Projector;
 use super::reader::Batch;
+use crate::config::Shell;
 use crate::entry::{Entry, EntryId};
 use crate::error::{self, Error, Verdict, chain};
 use crate::event::{Reason, Rejection};
@@ -132,7 +133,7 @@ impl<'p> Projecting<'p> {
         if write_giant(self.connection, &self.applier, entry).await? {
             self.projector.metrics.rejected(Reason::TooManyFields);
             let detail = format!("{} fields", entry.fields().len());
-            report_letters(1, entry.id, Reason::TooManyFields, &detail);
+            report_letters(&self.projector.shell, 1, entry.id, Reason::TooManyFields, &detail);
         }
         Ok(())
     }
@@ -177,7 +178,7 @@ impl<'p> Projecting<'p> {
             Outcome::WrongType(keys) => Ok(Some(keys)),
             Outcome::Applied(applied) => {
                 self.projector.metrics.applied(plan, entries, &applied, started.elapsed());
-                tell_of_letters(plan, &applied);
+                tell_of_letters(&self.projector.shell, plan, &applied);
                 Ok(None)
             }
         }
@@ -193,20 +194,20 @@ impl<'p> Projecting<'p> {
 }
 
 /// Logs the letters of a plan, if they were written.
-fn tell_of_letters(plan: &Plan<'_>, applied: &Applied) {
+fn tell_of_letters(shell: &Shell, plan: &Plan<'_>, applied: &Applied) {
     if applied.letters == 0 {
         return;
     }
     if let Some(letter) = plan.letters.last() {
         let rejection = &letter.rejection;
-        report_letters(applied.letters, letter.id, rejection.reason, &rejection.detail);
+        report_letters(shell, applied.letters, letter.id, rejection.reason, &rejection.detail);
     }
 }
 
-fn report_letters(count: u64, last: EntryId, reason: Reason, detail: &str) {
+fn report_letters(shell: &Shell, count: u64, last: EntryId, reason: Reason, detail: &str) {
     if let Some(count) = letters_line_due(count) {
-        let reason = reason.name();
-        warn!(count, last_id = %last, reason, detail, "entries became dead letters; see: rollcall dead list");
+        let (reason, see) = (reason.name(), shell.rollcall(&["dead", "list"]));
+        warn!(count, last_id = %last, reason, detail, "entries became dead letters; see: {see}");
     }
 }
 
