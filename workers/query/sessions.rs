@@ -10,15 +10,15 @@ use serde::Serialize;
 use super::{Answer, Limit, Output, Query, QueryFlags, settings};
 use crate::table::{Page, Table, escape_json, length, plural, time};
 
-/// Active sessions, the last active first, or one session with its data.
+/// All about a session, its data included; without a session, the active ones, the last active first.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Sessions {
+    /// The session
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    sid: Option<String>,
     /// Only this user's
     #[arg(long, value_name = "USER", conflicts_with = "sid")]
     user: Option<String>,
-    /// All about this session, its data and how long that is kept included
-    #[arg(long, value_name = "SID", value_parser = NonEmptyStringValueParser::new())]
-    sid: Option<String>,
     #[command(flatten)]
     limit: Limit,
     #[command(flatten)]
@@ -114,21 +114,23 @@ async fn one(state: &mut State, sid: &str) -> Result<SessionsAnswer, AskError> {
 }
 
 impl Answer for SessionsAnswer {
+    fn not_found(&self) -> Option<String> {
+        matches!(self, Self::One(None))
+            .then(|| "there is no such session: it never was, ended or expired".to_owned())
+    }
+
     fn show(&self, page: &mut Page) {
         match self {
-            Self::One(None) => {
-                page.line("There is no such session: it never was, ended or expired.")
-            }
-            Self::One(Some(one)) => one.show(page),
+            Self::One(one) => one.iter().for_each(|one| one.show(page)),
             Self::All { count: 0, .. } => page.line("No active sessions."),
             Self::All { now_ms, count, sessions } => {
                 page.line(plural(*count, "active session", "active sessions"));
                 let mut table = Table::new(&[
                     "SESSION…",
-                    "USER…",
-                    "LAST ACTIVITY",
+                    "USER*",
+                    "LAST ACTIVITY@",
                     "AGE",
-                    "IP…",
+                    "IP*",
                     "USER AGENT…",
                 ]);
                 for Session { sid, user, ip, ua, last_activity_ms } in sessions {

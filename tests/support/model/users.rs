@@ -1,4 +1,4 @@
-//! Who is online, when each was last active, and the presence entries.
+//! Who was seen in which minute, when each was last active, and the presence entries.
 
 use super::facts::What;
 use super::state::{put, put_field, put_member, put_score, whole};
