@@ -8,6 +8,7 @@ mod clients;
 mod crash;
 #[path = "../support/dashboards.rs"]
 mod dashboards;
+mod demo;
 mod doctor;
 mod failover;
 mod feed;
