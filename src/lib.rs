@@ -2,8 +2,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 // What the core defines keeps its place in the paths of everything that stands on it.
-pub use rollcall_core::{decode, entry, event, fold, format, key, op, origin, projection, time};
+pub use rollcall_core::{
+    change, decode, entry, event, fold, format, key, op, origin, projection, time,
+};
 
+pub mod changes;
 pub mod config;
 pub mod doctor;
 pub mod error;

@@ -2,8 +2,8 @@
 
 use redis::Value;
 
-use super::finding::{Answer, Cli, Diagnosis};
-use crate::config::Config;
+use super::finding::{Answer, Diagnosis};
+use crate::config::{Config, Shell};
 use crate::redis::reply;
 use crate::state::status::{Backlog, Consumer, Stream, Work};
 use crate::state::{Partition, ask, clock_went_back, number};
@@ -20,7 +20,7 @@ pub(super) struct Place<'a> {
     pub(super) config: &'a Config,
     pub(super) work: &'a Work,
     pub(super) now_ms: u64,
-    pub(super) cli: &'a Cli,
+    pub(super) shell: &'a Shell,
 }
 
 impl Place<'_> {
@@ -42,33 +42,22 @@ impl Place<'_> {
         (self.config.worker.claim_idle.as_millis() as u64).max(LEAST_PATIENCE_MS)
     }
 
-    fn start(&self, role: &str) -> String {
-        let url = self.config.redis.url().to_string();
-        // A role has a user and a password of its own, and they stay out of sight.
-        let url = match (url.split_once("://"), url.rsplit_once('@')) {
-            (Some((scheme, _)), Some((_, server))) => format!("{scheme}://{server}"),
-            _ => url,
-        };
-        format!("start one: rollcall {role} --redis-url {url}")
+    /// The remedy where nobody plays a role.
+    fn start(&self, diagnosis: Diagnosis, role: &str) -> Diagnosis {
+        diagnosis.advise("start one:").run(self.shell.rollcall(&[role]))
     }
 }
 
 pub(super) fn group(place: &Place<'_>) -> Diagnosis {
     let name = &place.config.deployment.group;
     let Some(stream) = &place.work.stream else {
-        return Diagnosis::warning(
-            "there is no stream yet",
-            "nobody has added an event, no worker has started",
-        )
-        .advise(place.start("worker"));
+        let means = "nobody has added an event, no worker has started";
+        return place.start(Diagnosis::warning("there is no stream yet", means), "worker");
     };
     let Some(group) = &stream.group else {
         let found = format!("{} has no group {name}", stream.key);
-        return Diagnosis::warning(
-            found,
-            format!("{} entries wait; a worker makes the group", stream.entries),
-        )
-        .advise(place.start("worker"));
+        let means = format!("{} entries wait; a worker makes the group", stream.entries);
+        return place.start(Diagnosis::warning(found, means), "worker");
     };
     let undelivered =
         group.undelivered.map_or("an unknown number of".to_owned(), |n| n.to_string());
@@ -91,7 +80,7 @@ pub(super) fn workers(place: &Place<'_>) -> Diagnosis {
         } else {
             Diagnosis::warning(found, "nothing waits now; the next event will")
         };
-        return diagnosis.advise(place.start("worker"));
+        return place.start(diagnosis, "worker");
     }
     let stuck: Vec<&Consumer> = dead.into_iter().filter(|consumer| consumer.pending > 0).collect();
     if let Some(first) = stuck.first() {
@@ -106,7 +95,7 @@ pub(super) fn workers(place: &Place<'_>) -> Diagnosis {
         let (stream, name) = (stream_key(place), &place.config.deployment.group);
         return Diagnosis::warning(found, means)
             .advise("if they stay, see how long they have waited:")
-            .run(place.cli.command(&["XPENDING", stream, name, "-", "+", "10", &first.name]));
+            .run(place.shell.redis_cli(&["XPENDING", stream, name, "-", "+", "10", &first.name]));
     }
     Diagnosis::ok(format!("{} at work", alive.len()))
 }
@@ -141,13 +130,13 @@ pub(super) async fn pending(partition: &mut Partition, place: &Place<'_>) -> Ans
             means,
         )
         .advise("see the workers' logs around them, and what they hold:")
-        .run(place.cli.command(&["XRANGE", stream, &first.id, &first.id])));
+        .run(place.shell.redis_cli(&["XRANGE", stream, &first.id, &first.id])));
     }
     if suspects > 0 {
         let means = "workers died on them, or were taken for dead; each is tried by itself";
         return Ok(Diagnosis::warning(format!("{suspects} entries are tried alone"), means)
             .advise("see which, and the logs of the workers that had them:")
-            .run(place.cli.command(&["HGETALL", &partition.keys.suspects()])));
+            .run(place.shell.redis_cli(&["HGETALL", &partition.keys.suspects()])));
     }
     let claim_ms = worker.claim_idle.as_millis() as u64;
     let late = rows.iter().filter(|row| row.idle_ms > claim_ms.saturating_mul(2)).count();
@@ -195,8 +184,8 @@ pub(super) fn janitor(place: &Place<'_>) -> Diagnosis {
     };
     let has_begun = ago_ms.is_some() || place.backlog().is_some();
     let judge: fn(_, _) -> _ = if has_begun { Diagnosis::failure } else { Diagnosis::warning };
-    judge(found, "nothing stale goes: who left stays present, and the stream grows")
-        .advise(place.start("janitor"))
+    let means = "nothing stale goes: who left stays online, and the stream grows";
+    place.start(judge(found, means), "janitor")
 }
 
 /// What keeps the stream from being trimmed.
@@ -226,5 +215,5 @@ fn blocked(place: &Place<'_>, stream: &Stream, group: &str, age_s: f64) -> Diagn
     }
     diagnosis
         .advise("start what reads with that group, or, if nothing does any more:")
-        .run(place.cli.command(&["XGROUP", "DESTROY", &stream.key, group]))
+        .run(place.shell.redis_cli(&["XGROUP", "DESTROY", &stream.key, group]))
 }

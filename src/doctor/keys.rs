@@ -2,8 +2,8 @@
 
 use redis::Value;
 
-use super::finding::{Answer, Cli, Diagnosis, Unseen};
-use crate::config::Deployment;
+use super::finding::{Answer, Diagnosis, Unseen};
+use crate::config::{Deployment, Shell};
 use crate::key::Keys;
 use crate::redis::reply;
 use crate::redis::scripts::repairs::Last;
@@ -20,7 +20,7 @@ const NAMED: usize = 5;
 const LATELY_MS: u64 = 3_600_000;
 
 /// The structures that every event may need.
-pub(super) async fn shared(partition: &mut Partition, stream: &str, cli: &Cli) -> Answer {
+pub(super) async fn shared(partition: &mut Partition, stream: &str, shell: &Shell) -> Answer {
     let wanted = shared_keys(stream, &partition.keys);
     let count = wanted.len();
     let wrong = of_another_type(partition, wanted).await?;
@@ -28,7 +28,7 @@ pub(super) async fn shared(partition: &mut Partition, stream: &str, cli: &Cli) -
         return Ok(Diagnosis::ok(format!("all {count} have their type")));
     }
     let means = "workers and janitors stand still until this key is free";
-    Ok(out_of_the_way(Diagnosis::failure(listed(&wrong), means), &wrong, cli))
+    Ok(out_of_the_way(Diagnosis::failure(listed(&wrong), means), &wrong, shell))
 }
 
 /// Expiries that others set: on the shared keys now, and on any key lately.
@@ -36,7 +36,7 @@ pub(super) async fn expiries(
     partition: &mut Partition,
     stream: &str,
     now_ms: u64,
-    cli: &Cli,
+    shell: &Shell,
 ) -> Answer {
     let keys = shared_keys(stream, &partition.keys);
     let count = keys.len();
@@ -52,7 +52,7 @@ pub(super) async fn expiries(
         let mut diagnosis = Diagnosis::failure(found, means)
             .advise("see that a janitor runs, and stop whoever sets it; at once:");
         for (key, _) in &ending {
-            diagnosis = diagnosis.run(cli.command(&["PERSIST", key]));
+            diagnosis = diagnosis.run(shell.redis_cli(&["PERSIST", key]));
         }
         return Ok(diagnosis);
     }
@@ -60,13 +60,13 @@ pub(super) async fn expiries(
     let last = reply::text(ask(&mut partition.connection, &["HGET", &janitor, "repair"]).await?);
     let last = last.as_deref().and_then(Last::read);
     match last.filter(|last| now_ms.saturating_sub(last.at_ms) < LATELY_MS) {
-        Some(last) => Ok(repaired(&last, now_ms, &janitor, cli)),
+        Some(last) => Ok(repaired(&last, now_ms, &janitor, shell)),
         None => Ok(Diagnosis::ok(format!("none of the {count} shared keys has one"))),
     }
 }
 
 /// Something was put right that others, or a clock that went back, had made wrong.
-fn repaired(last: &Last, now_ms: u64, janitor: &str, cli: &Cli) -> Diagnosis {
+fn repaired(last: &Last, now_ms: u64, janitor: &str, shell: &Shell) -> Diagnosis {
     let ago_s = now_ms.saturating_sub(last.at_ms) / 1000;
     let when = match clock_went_back(last.at_ms, now_ms) {
         Some(_) => "before the server's clock went back".to_owned(),
@@ -80,21 +80,21 @@ fn repaired(last: &Last, now_ms: u64, janitor: &str, cli: &Cli) -> Diagnosis {
             "find the program (an old version of your own that sets expiries? see CLIENT LIST, and for a moment \
              MONITOR), and take its rights to these keys; a clock: see the checks on it; then forget it:",
         )
-        .run(cli.command(&["HDEL", janitor, "repair"]))
+        .run(shell.redis_cli(&["HDEL", janitor, "repair"]))
 }
 
 /// A bounded sample of the keys with an identifier in their name.
-pub(super) async fn sample(partition: &mut Partition, cli: &Cli) -> Answer {
+pub(super) async fn sample(partition: &mut Partition, shell: &Shell) -> Answer {
     let sample = sampled(partition).await?;
     let count = sample.len();
     let names = sample.iter().map(|own| (own.key.clone(), own.kind)).collect();
     let wrong = of_another_type(partition, names).await?;
     if !wrong.is_empty() {
         let means = "an entry that needs such a key becomes a dead letter (wrong_type)";
-        return Ok(out_of_the_way(Diagnosis::warning(listed(&wrong), means), &wrong, cli));
+        return Ok(out_of_the_way(Diagnosis::warning(listed(&wrong), means), &wrong, shell));
     }
     match of_another_end(partition, &sample).await? {
-        Some(own) => Ok(wrong_end(own, cli)),
+        Some(own) => Ok(wrong_end(own, shell)),
         None => Ok(Diagnosis::ok(format!("{count} looked at, all have their type and expiry"))),
     }
 }
@@ -113,18 +113,18 @@ async fn of_another_end<'k>(
     Ok(None)
 }
 
-fn wrong_end(own: &OwnKey, cli: &Cli) -> Diagnosis {
+fn wrong_end(own: &OwnKey, shell: &Shell) -> Diagnosis {
     let key = own.key.as_str();
     let diagnosis = if own.ends {
         let means = "another program took its expiry off: it stays until an event writes it again";
         Diagnosis::warning(format!("{key} has no expiry"), means)
             .advise("find out who did; give it one:")
-            .run(cli.command(&["EXPIRE", key, "300"]))
+            .run(shell.redis_cli(&["EXPIRE", key, "300"]))
     } else {
         let means = "another program set one: what is in it goes with it";
         Diagnosis::warning(format!("{key} has an expiry"), means)
             .advise("find out who did; take it off:")
-            .run(cli.command(&["PERSIST", key]))
+            .run(shell.redis_cli(&["PERSIST", key]))
     };
     diagnosis
 }
@@ -206,10 +206,10 @@ fn listed(wrong: &[Wrong]) -> String {
     named.join("; ") + &more
 }
 
-fn out_of_the_way(mut diagnosis: Diagnosis, wrong: &[Wrong], cli: &Cli) -> Diagnosis {
+fn out_of_the_way(mut diagnosis: Diagnosis, wrong: &[Wrong], shell: &Shell) -> Diagnosis {
     diagnosis = diagnosis.advise("find out who wrote it, and put it out of the way:");
     for (key, ..) in wrong.iter().take(NAMED) {
-        diagnosis = diagnosis.run(cli.command(&["RENAMENX", key, &format!("foreign:{key}")]));
+        diagnosis = diagnosis.run(shell.redis_cli(&["RENAMENX", key, &format!("foreign:{key}")]));
     }
     diagnosis
 }
@@ -219,7 +219,7 @@ pub(super) async fn caps(
     partition: &mut Partition,
     deployment: &Deployment,
     now_ms: u64,
-    cli: &Cli,
+    shell: &Shell,
 ) -> Answer {
     let sizes = partition_sizes(partition, deployment, now_ms / 60_000).await?;
     let size = |name: &str| sizes.iter().find(|size| size.name == name).map_or(0, |s| s.size);
@@ -231,8 +231,11 @@ pub(super) async fn caps(
     let is_near = |size: u64, cap: u64| size.saturating_mul(10) >= cap.saturating_mul(9);
     if is_near(dead, deployment.dead_cap) {
         return Ok(Diagnosis::warning(found, "the oldest dead letters are dropped at the cap")
-            .advise("see what they are (`rollcall dead list`) and mend what makes them; then, with all read:")
-            .run(cli.command(&["XTRIM", &partition.keys.dead(), "MAXLEN", "0"])));
+            .advise(
+                "see what they are, and mend what makes them; then, with all read, let them go:",
+            )
+            .run(shell.rollcall(&["dead", "list"]))
+            .run(shell.redis_cli(&["XTRIM", &partition.keys.dead(), "MAXLEN", "0"])));
     }
     if is_near(recent, deployment.recent_cap) {
         let means = "at the cap the oldest tokens go, with their logins and viewed items";

@@ -12,13 +12,13 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use crate::config::{Config, Deployment, JanitorConfig, Server};
-use crate::error::{Error, Verdict, chain};
+use crate::config::{Config, Deployment, JanitorConfig, Server, Shell};
+use crate::error::{Error, Fatal, Verdict, chain};
 use crate::failpoint::Failpoint;
 use crate::key::Keys;
 use crate::op::{CONSUMERS, STREAM, SweepKind};
 use crate::projection::sweeps;
-use crate::redis::connect::connect;
+use crate::redis::connect::{MOST_IDLE, Node, keep_alive, locate};
 use crate::redis::scripts::group::{Membership, check_layout};
 use crate::redis::scripts::sweep::{Sweeper, Swept};
 use crate::redis::scripts::turn::Turn;
@@ -41,8 +41,6 @@ const TRIM: u64 = 10_000;
 const PASS: Duration = Duration::from_secs(60);
 /// Calls of a walk in each round at least, so that small hashes are seen whole every time.
 const WALK_CALLS: u64 = 10;
-/// How long shared keys may go without a script that keeps them: longer than the usual wait between rounds.
-const KEEP: Duration = Duration::from_millis(1250);
 /// The pause between calls, for everybody else.
 const PAUSE: Duration = Duration::from_millis(1);
 /// How long a round may go on taking from one structure.
@@ -62,6 +60,8 @@ const REMINDER: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Janitor {
     server: Server,
+    /// Makes the commands that log lines and health pages suggest.
+    shell: Shell,
     deployment: Deployment,
     partition: u16,
     keys: Keys,
@@ -96,6 +96,7 @@ impl Janitor {
         let metrics = JanitorMetrics::new(partition);
         Self {
             server: config.redis.server(),
+            shell: Shell::of(&config.redis, deployment),
             deployment: deployment.clone(),
             partition,
             sweeper: Sweeper::new(deployment, &keys, &config.janitor, CONSUMER_PATIENCE_MS),
@@ -124,16 +125,18 @@ impl Janitor {
     ///
     /// # Errors
     /// Only what no waiting helps against, such as other settings than the deployment has.
-    pub async fn run(mut self) -> Result<(), Error> {
+    pub async fn run(mut self) -> Result<(), Fatal> {
         while !*self.stop.borrow() {
             match self.session().await {
                 Ok(()) => break,
-                Err(error) if error.verdict() == Verdict::Fatal => return Err(error),
+                Err(error) if error.verdict() == Verdict::Fatal => {
+                    return Err(error.fatal(&self.shell));
+                }
                 Err(error) => {
                     metrics::redis_error(error.kind());
                     self.metrics.did_not_sweep();
                     self.metrics.did_not_survey();
-                    self.pulse.unready(error.hindrance());
+                    self.pulse.unready(error.hindrance(&self.shell));
                     std::mem::take(&mut self.under_way).within(|| self.report(&error));
                     self.wait(self.settings.interval.max(Duration::from_secs(1))).await;
                 }
@@ -155,7 +158,9 @@ impl Janitor {
     }
 
     async fn session(&mut self) -> Result<(), Error> {
-        let mut connection = connect(&self.server, &self.keys.meta(), RESPONSE_TIMEOUT).await?;
+        let Node { info, mut connection } =
+            locate(&self.server, &self.keys.meta(), RESPONSE_TIMEOUT).await?;
+        self.shell = self.shell.at(&info);
         check_layout(&self.server, &mut connection, &self.deployment).await?;
         self.membership.check_settings(&mut connection).await?;
         self.metrics.connected();
@@ -173,12 +178,7 @@ impl Janitor {
             }
             self.survey(&mut connection).await?;
             self.pulse.waiting();
-            let time = self.settings.interval.mul_f64(0.75 + fastrand::f64() / 2.0);
-            if let Turn::Now { .. } = turn {
-                self.wait_and_keep(&mut connection, time).await?;
-            } else {
-                self.wait(time).await;
-            }
+            self.rest(&mut connection, turn).await?;
         }
         Ok(())
     }
@@ -189,6 +189,25 @@ impl Janitor {
             self.repairs.ended_a_turn();
         }
         matches!(turn, Turn::Now { .. })
+    }
+
+    /// Waits for the next round. Meanwhile whoever swept keeps the shared keys, and the others their connection alive.
+    async fn rest(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        turn: Turn,
+    ) -> Result<(), Error> {
+        let mut left = self.settings.interval.mul_f64(0.75 + fastrand::f64() / 2.0);
+        while left > MOST_IDLE && !*self.stop.borrow() {
+            self.wait(MOST_IDLE).await;
+            left -= MOST_IDLE;
+            match turn {
+                Turn::Now { .. } => self.repairs.look(&self.sweeper, connection).await?,
+                _ => keep_alive(connection, &self.keys.meta()).await?,
+            }
+        }
+        self.wait(left).await;
+        Ok(())
     }
 
     /// One round over everything.
@@ -322,24 +341,6 @@ impl Janitor {
                 oldest_unfinished_s = age_s,
                 "the oldest unfinished entry nears the horizon"
             );
-        }
-    }
-
-    /// Waits longer than shared keys may go without being kept.
-    async fn wait_and_keep(
-        &mut self,
-        connection: &mut MultiplexedConnection,
-        time: Duration,
-    ) -> Result<(), Error> {
-        let end = Instant::now() + time;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            self.wait(left.min(KEEP)).await;
-            if left <= KEEP || *self.stop.borrow() {
-                return Ok(());
-            }
-            self.repairs.look(&self.sweeper, connection).await?;
-            self.pulse.waiting();
         }
     }
 

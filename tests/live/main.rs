@@ -2,11 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 mod acl;
+mod changes;
 mod chaos;
+mod clients;
 mod clock;
 mod crash;
 #[path = "../support/dashboards.rs"]
 mod dashboards;
+mod demo;
 mod doctor;
 mod failover;
 mod feed;
@@ -25,6 +28,7 @@ mod reader;
 mod readers;
 mod roles;
 mod scene;
+mod stalled;
 #[path = "../support/mod.rs"]
 mod support;
 mod traces;

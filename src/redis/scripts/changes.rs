@@ -2,27 +2,13 @@
 
 use redis::Value;
 
+use crate::change::ChangeKind;
 use crate::redis::reply;
-
-/// The kinds of changes, as the field `kind` carries them.
-pub const KINDS: &[&str] = &[
-    "online",
-    "offline",
-    "login",
-    "logout",
-    "session_started",
-    "session_ended",
-    "session_expired",
-    "document_joined",
-    "document_left",
-    "threshold_reached",
-    "threshold_left",
-];
 
 /// How many changes of each kind were recorded, and how many old ones the cap dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    recorded: [u64; KINDS.len()],
+    recorded: [u64; ChangeKind::ALL.len()],
     /// Old changes dropped.
     pub dropped: u64,
 }
@@ -33,7 +19,7 @@ impl Changes {
         let mut changes = Self { dropped, ..Self::default() };
         for (kind, count) in reply::pairs(kinds)? {
             let kind = reply::text(kind)?;
-            let place = KINDS.iter().position(|known| *known == kind)?;
+            let place = ChangeKind::ALL.iter().position(|known| known.name() == kind)?;
             changes.recorded[place] = u64::try_from(reply::integer(&count)?).ok()?;
         }
         Some(changes)
@@ -41,7 +27,7 @@ impl Changes {
 
     /// How many were recorded, by kind.
     pub fn by_kind(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        KINDS.iter().copied().zip(self.recorded)
+        ChangeKind::ALL.iter().map(|kind| kind.name()).zip(self.recorded)
     }
 
     /// How many were recorded in all.

@@ -5,12 +5,12 @@
 //! of series does not grow with users, tokens or documents.
 
 use super::loss::LossCause;
+use crate::change::ChangeKind;
 use crate::decode::Form;
 use crate::error;
 use crate::event::{Reason, TYPES};
 use crate::op::{CONSUMERS, STREAM, Sweep};
 use crate::projection::{Projection, sweeps};
-use crate::redis::scripts::changes::KINDS;
 use crate::redis::scripts::repairs::Repair;
 use crate::state::status::STRUCTURES;
 
@@ -155,7 +155,8 @@ const REASON: Label =
 const CAUSE: Label = Label::new("cause", || LossCause::ALL.map(LossCause::label).to_vec());
 const PROJECTION: Label =
     Label::new("projection", || Projection::ALL.iter().map(|p| p.name()).collect());
-const CHANGE: Label = Label::new("kind", || KINDS.to_vec());
+const CHANGE: Label =
+    Label::new("kind", || ChangeKind::ALL.iter().map(|kind| kind.name()).collect());
 const ERROR: Label = Label::new("kind", || error::kinds().into_iter().collect());
 const ROLE: Label = Label::new("role", || vec!["worker", "janitor"]);
 const STAGE: Label = Label::new("stage", || vec!["read", "claim", "apply", "sweep", "survey"]);
@@ -196,6 +197,9 @@ inventory! {
         "Events found in entries, by type; those of an entry that is tried again count again";
     FROM_FUTURE = "rollcall_events_from_future_total", Counter, Count, Worker, [],
         "Events applied whose time lay beyond the allowed skew and was cut to it: a producer's clock is ahead";
+    UNKNOWN_MEMBERS = "rollcall_events_unknown_members_total", Counter, Count, Worker, [TYPE],
+        "Members of applied events that no event type has, by the event's type: often a name spelled wrong; a line \
+         at level debug names them";
     EVENTS_APPLIED = "rollcall_events_applied_total", Counter, Count, Worker, [TYPE],
         "Events applied, by type";
     REJECTED = "rollcall_events_rejected_total", Counter, Count, Worker, [REASON],
@@ -288,6 +292,8 @@ inventory! {
         "Replicas connected to the partition's server";
     LINK_UP = "rollcall_redis_replication_link_up", Gauge, Truth, Surveying, [PARTITION],
         "Whether a server that is a replica is connected to its primary; 1 on a primary";
+    LOG_LINES_LOST = "rollcall_log_lines_lost_total", Counter, Count, Every, [],
+        "Log lines lost because nobody read standard error, or not fast enough";
     BUILD = "rollcall_build_info", Gauge, Count, Every, [VERSION],
         "Always 1";
     RUNTIME_WORKERS = "rollcall_runtime_workers", Gauge, Count, Every, [],
