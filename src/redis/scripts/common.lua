@@ -22,6 +22,27 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 -- unpack() takes at most 7,999 values.
 local CHUNK = 2000
 
+-- Calls `visit(first, last)` for a list cut into pieces that unpack() can take.
+local function chunks(count, visit)
+  for first = 1, count, CHUNK do visit(first, math.min(first + CHUNK - 1, count)) end
+end
+
+local function hset(key, list)
+  chunks(#list, function(first, last) call('HSET', key, unpack(list, first, last)) end)
+end
+
+-- What a hash or sorted set holds for `count` members of a list; nothing, without a call, if the key is absent.
+local function lookup(command, key, list, first, count)
+  if count == 0 or call('EXISTS', key) == 0 then return {} end
+  if count <= CHUNK then return call(command, key, unpack(list, first, first + count - 1)) end
+  local found = {}
+  chunks(count, function(from, to)
+    local values = call(command, key, unpack(list, first + from - 1, first + to - 1))
+    for i, value in ipairs(values) do found[from + i - 1] = value end
+  end)
+  return found
+end
+
 -- ---- types: checked before the first write, so that nothing after it can fail
 
 local TYPES = {
