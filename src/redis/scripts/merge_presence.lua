@@ -10,13 +10,14 @@ local function merge_minute(key, expires, first, last)
   call('PEXPIREAT', key, expires)
 end
 
--- A presence entry that appeared with its write: unless it has ended already, that is a change.
+-- A presence entry that appeared with its write: unless it, or all of its user, has ended already, that is
+-- a change.
 local function appeared(field, value)
-  local t, part = version(value, LAST_SEEN), parts(field)
-  local ended = call('ZSCORE', presence_ended, field)
-  if ended and tonumber(ended) >= tonumber(t) then return call('HDEL', presence, field) end
-  if ended then call('ZREM', presence_ended, field) end -- only the winner of value and tombstone stays
-  change('online', t, 'user', part[1], 'ip', part[2])
+  local t = version(value, LAST_SEEN)
+  for _, ended in ipairs(call('ZMSCORE', presence_ended, field, (place_of(field)))) do
+    if ended and tonumber(ended) >= tonumber(t) then return call('HDEL', presence, field) end
+  end
+  presence_change('online', t, field)
 end
 
 local function write_present(field, value)
@@ -118,21 +119,40 @@ local function merge_present()
   end
 end
 
+-- Entries that a call looks at for users whose every entry is to end; the janitor ends the rest.
+local looks_left = 2000
+
+-- The presence fields of a user by the index.
+local function fields_of(user)
+  local stored, name = call('HGET', presence_addresses, user), escape(user) .. '|'
+  if stored == CROWD then return crowd(user, looks_left) end
+  local fields = {}
+  for address in string.gmatch(stored and stored .. '|' or '', '([^|]*)|') do fields[#fields + 1] = name .. address end
+  return fields
+end
+
+local function end_present(field, t)
+  local old = call('HGET', presence, field)
+  if not old or version(old, LAST_SEEN) > t then return end
+  call('HDEL', presence, field)
+  presence_change('offline', t, field)
+end
+
+-- The ending is kept for the time in which an older value may come; what is newer stands beside it.
 local function end_presence()
   local gone = late_until(presence_ttl)
   for _ = 1, section() do
-    local field, t = take(2)
+    local name, t = take(2)
     if t <= gone then
       late = late + 1
     else
-      local old = call('HGET', presence, field)
-      if not old or version(old, LAST_SEEN) <= t then
-        call('ZADD', presence_ended, 'GT', t, field)
-        if old then
-          call('HDEL', presence, field)
-          local part = parts(field)
-          change('offline', t, 'user', part[1], 'ip', part[2])
-        end
+      call('ZADD', presence_ended, 'GT', t, name)
+      if place_of(name) then
+        end_present(name, t)
+      elseif looks_left > 0 then
+        local fields = fields_of(unescape(name))
+        looks_left = looks_left - #fields
+        for _, field in ipairs(fields) do end_present(field, t) end
       end
     end
   end
