@@ -187,18 +187,19 @@ local function place_of(field)
   return string.match(field, '^([^|]*)|([^|]*)$')
 end
 
+-- Notes that an entry came or went; returns its user and address, empty for what is no presence field.
 local function move(field, is_there)
   local user, address = place_of(field)
-  if not user then return end
+  if not user then return unescape(field), '' end
   user = unescape(user)
-  moved[user] = moved[user] or {}
-  moved[user][address] = is_there
+  local addresses = moved[user]
+  if addresses then addresses[address] = is_there else moved[user] = { [address] = is_there } end
+  return user, unescape(address)
 end
 
 local function presence_change(kind, at, field)
-  local part = parts(field)
-  change(kind, at, 'user', part[1], 'ip', part[2] or '')
-  move(field, kind == 'online')
+  local user, ip = move(field, kind == 'online')
+  change(kind, at, 'user', user, 'ip', ip)
 end
 
 -- The entries of a user in the sorted set, up to `limit`.
@@ -229,15 +230,19 @@ end
 -- The same where they are few: the value, in the order of bytes, or false if none is left.
 local function index_user(user, stored, addresses)
   if stored == CROWD then return index_crowd(user, addresses) end
-  local list = {}
-  for address in string.gmatch(stored and stored .. '|' or '', '([^|]*)|') do
-    if addresses[address] == nil then list[#list + 1] = address end
+  local address, is_there = next(addresses)
+  if next(addresses, address) == nil and (not stored or stored == address) then -- nearly always
+    return is_there and address
   end
-  for address, is_there in pairs(addresses) do
-    if is_there then list[#list + 1] = address end
+  local list = {}
+  for stored_address in string.gmatch(stored and stored .. '|' or '', '([^|]*)|') do
+    if addresses[stored_address] == nil then list[#list + 1] = stored_address end
+  end
+  for moved_address, has_come in pairs(addresses) do
+    if has_come then list[#list + 1] = moved_address end
   end
   if #list > ADDRESSES then
-    for _, address in ipairs(list) do addresses[address] = true end
+    for i = 1, #list do addresses[list[i]] = true end
     return index_crowd(user, addresses)
   end
   table.sort(list, function(a, b) return greater_bytes(b, a) end)
