@@ -101,8 +101,8 @@ const BAD_ELEMENTS: [&str; 4] = [
 /// Equal and almost equal values in other bytes.
 const DATA: [&str; 5] = [r#"{"a":1}"#, r#"{ "a": 1 }"#, r#"{"a":1,"b":[]}"#, "7", r#""ü""#];
 const AGENTS: [&str; 4] = ["ua1", "ua2", "Ü\"\\/\u{1}", "u"];
-/// Seconds, as text or as a number.
-const TTLS: [&str; 5] = ["1", "2", "7200", "60", "2592000"];
+/// Seconds, as text or as a number. With short ones much depends on the schedule.
+const TTLS: [&str; 5] = ["7200", "2592000", "60", "2", "1"];
 const PAGES: [&str; 2] = ["/", "/home"];
 const ITEMS: [&str; 5] = ["i1", "i2", "i|3", "i\n4", "日本"];
 
@@ -189,8 +189,12 @@ fn said() -> impl Strategy<Value = Said> {
     ];
     select(&KINDS[..]).prop_flat_map(|(kind, required, optional)| {
         let members = required.iter().map(|name| member(name).prop_map(Some).boxed());
-        // What ends a session for good is rare, or nothing else would be seen.
-        let often = |name| if name == "end" { 0.1 } else { 0.4 };
+        // What ends a session for good is rare, or nothing else would be seen; so is what gives it a time.
+        let often = |name| match name {
+            "end" => 0.1,
+            "ttl" => 0.2,
+            _ => 0.4,
+        };
         let optional = optional.iter().map(|name| weighted(often(*name), member(name)).boxed());
         (members.chain(optional).collect::<Vec<_>>(), time()).prop_map(move |(members, time)| {
             Said { kind, members: members.into_iter().flatten().collect(), time }
