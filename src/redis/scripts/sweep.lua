@@ -183,12 +183,12 @@ end
 
 function sweeps.document_users()
   local docs = {}
-  local looked, _, more = walk(docs_connections, function(pair)
+  local looked, _, more = walk(docs_connections, each(function(pair)
     local part = parts(pair)
     local users = docs[part[1]] or {}
     users[#users + 1] = part[2]
     docs[part[1]] = users
-  end)
+  end))
   for doc, users in pairs(docs) do put_back(doc, users) end
   return looked, 0, more
 end
@@ -197,9 +197,9 @@ end
 function sweeps.logins()
   if call('HLEN', login) <= call('ZCARD', recent) then return 0, 0, false end
   local missing = 0
-  local looked, _, more = walk(login, function(token)
+  local looked, _, more = walk(login, each(function(token)
     missing = missing + call('ZADD', recent, 'NX', 0, token)
-  end)
+  end))
   if missing > 0 then repaired('token', recent, missing) end
   return looked, 0, more
 end
