@@ -151,7 +151,8 @@ async fn levels(
     Ok(thresholds.iter().zip(flags).map(level).collect())
 }
 
-async fn hash_values(
+/// What a hash holds under these fields.
+pub(crate) async fn hash_values(
     connection: &mut MultiplexedConnection,
     key: &str,
     fields: Vec<String>,

@@ -22,7 +22,7 @@ use redis::aio::MultiplexedConnection;
 use serde::Serialize;
 
 pub use self::ask::AskError;
-pub(crate) use self::ask::{ask, literal, number};
+pub(crate) use self::ask::{Walk, ask, literal, number};
 use crate::config::{Config, Deployment, Millis, Server, Threshold};
 use crate::error::Error;
 use crate::key::{Keys, partition_of};

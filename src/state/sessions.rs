@@ -44,8 +44,13 @@ impl Session {
         b.last_activity_ms.cmp(&a.last_activity_ms).then_with(|| a.sid.cmp(&b.sid))
     }
 
+    /// A session of which no more is known than whose it is.
+    pub(crate) fn unknown(sid: String, user: String) -> Self {
+        Self { sid, user, ip: String::new(), ua: String::new(), last_activity_ms: 0 }
+    }
+
     /// `None` for what is no session's entry: readers pass it over, too.
-    fn read(sid: &str, json: &str) -> Option<Self> {
+    pub(crate) fn read(sid: &str, json: &str) -> Option<Self> {
         let Value { last_activity, user, ip, ua } = serde_json::from_str(json).ok()?;
         Some(Self { sid: sid.to_owned(), user, ip, ua, last_activity_ms: last_activity as u64 })
     }

@@ -108,8 +108,14 @@ impl Present {
         order.then_with(|| (&a.user, &a.ip).cmp(&(&b.user, &b.ip)))
     }
 
+    /// An entry of which no more is known than that it is there.
+    pub(crate) fn unknown() -> Self {
+        let nothing = String::new;
+        Self { user: nothing(), ip: nothing(), page: nothing(), ua: nothing(), last_seen_ms: 0 }
+    }
+
     /// `None` for what is no presence entry: readers pass it over, too.
-    fn read(json: &str) -> Option<Self> {
+    pub(crate) fn read(json: &str) -> Option<Self> {
         let Value { last_seen, user, ip, page, ua } = serde_json::from_str(json).ok()?;
         Some(Self { user, ip, page, ua, last_seen_ms: last_seen as u64 })
     }

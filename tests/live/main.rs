@@ -22,6 +22,7 @@ mod property;
 mod query;
 mod reader;
 mod readers;
+mod replica;
 mod roles;
 mod scene;
 #[path = "../support/mod.rs"]
