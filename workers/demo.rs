@@ -240,6 +240,7 @@ fn about(options: &DemoOptions, server: &PrivateServer, fleet: &Fleet, config: &
         url: server.url(),
         port: server.port(),
         metrics: fleet.http().map(|address| format!("http://{address}/metrics")),
+        serve: fleet.serve().map(|address| format!("http://{address}")),
         stream: config.deployment.stream.clone(),
         crowd: user_names(options.users).collect(),
         threshold: config.deployment.thresholds.first().map(|threshold| threshold.up),
@@ -249,9 +250,10 @@ fn about(options: &DemoOptions, server: &PrivateServer, fleet: &Fleet, config: &
 
 fn greeting(about: &About) -> String {
     format!(
-        "redis    {} (private {}, gone when the demo ends)\nmetrics  {}\ntry      {}",
+        "redis    {} (private {}, gone when the demo ends)\nserve    {}\nmetrics  {}\ntry      {}",
         about.url,
         about.server,
+        about.serve.as_deref().unwrap_or("off"),
         about.metrics.as_deref().unwrap_or("off"),
         about.example(),
     )

@@ -22,7 +22,7 @@ use self::group::Place;
 use crate::config::Config;
 use crate::redis::connect::Node;
 use crate::state::status::work;
-use crate::state::{Partition, Reached, reach, server_time};
+use crate::state::{Partition, RESPONSE_TIMEOUT, Reached, reach, server_time};
 
 pub use self::access::Role;
 pub use self::finding::{Diagnosis, Finding, Level, Step};
@@ -34,7 +34,7 @@ pub async fn examine(config: &Config, role: Role) -> Vec<Finding> {
     let mut report =
         Report { findings: Vec::new(), cli: Cli::of(&server.info), user, partition: 0 };
     let Reached { mut nodes, mut partitions, node_of } =
-        match reach(&server, &config.deployment).await {
+        match reach(&server, &config.deployment, RESPONSE_TIMEOUT).await {
             Ok(reached) => reached,
             Err(error) => {
                 report.add("reach", Ok(server::unreachable(&error, &report.cli)));

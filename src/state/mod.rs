@@ -10,6 +10,7 @@ mod ask;
 pub mod dead;
 pub mod documents;
 pub mod sessions;
+mod shared;
 pub mod status;
 pub mod tokens;
 pub mod users;
@@ -23,6 +24,7 @@ use serde::Serialize;
 
 pub use self::ask::AskError;
 pub(crate) use self::ask::{Walk, ask, literal, number};
+pub use self::shared::{Away, Keeper, Shared};
 use crate::config::{Config, Deployment, Millis, Server, Threshold};
 use crate::error::Error;
 use crate::key::{Keys, partition_of};
@@ -31,7 +33,7 @@ use crate::redis::reply;
 use crate::redis::scripts::group::STATE_FORMAT;
 
 /// How long one page may take.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The beginning of a list, and how many there are in all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -91,6 +93,7 @@ pub struct Partition {
 }
 
 /// A deployment's state, to ask.
+#[derive(Clone)]
 pub struct State {
     /// The partitions in order.
     pub partitions: Vec<Partition>,
@@ -110,9 +113,17 @@ impl State {
     /// # Errors
     /// If the server cannot be reached or refuses, or has state of another format or partitioning.
     pub async fn open(config: &Config) -> Result<Self, AskError> {
+        Self::open_with(config, RESPONSE_TIMEOUT).await
+    }
+
+    /// The same, where replies may take `response_timeout`.
+    ///
+    /// # Errors
+    /// If the server cannot be reached or refuses, or has state of another format or partitioning.
+    pub async fn open_with(config: &Config, response_timeout: Duration) -> Result<Self, AskError> {
         let mut deployment = config.deployment.clone();
         let server = config.redis.server();
-        let Reached { partitions, .. } = reach(&server, &deployment).await?;
+        let Reached { partitions, .. } = reach(&server, &deployment, response_timeout).await?;
         let Some(mut first) = partitions.first().cloned() else {
             return Err(reply::unexpected("reaching the partitions", &Value::Nil).into());
         };
@@ -120,6 +131,27 @@ impl State {
         let now_ms = server_time(&mut first.connection).await?;
         let address = config.redis.url().to_string();
         Ok(Self { partitions, deployment, found, address, now_ms })
+    }
+
+    /// The same state some time later.
+    fn after(&self, passed: Duration) -> Self {
+        let passed_ms = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+        Self { now_ms: self.now_ms.saturating_add(passed_ms), ..self.clone() }
+    }
+
+    /// Whether every partition is still where it was; learns the time, and on request the settings, anew.
+    async fn look(&mut self, reads_settings: bool) -> Result<(), AskError> {
+        for partition in &mut self.partitions {
+            let meta = partition.keys.meta();
+            ask(&mut partition.connection, &["EXISTS", &meta]).await?;
+        }
+        let Some(first) = self.partitions.first_mut() else { return Ok(()) };
+        if reads_settings || !self.found {
+            let (connection, keys) = (&mut first.connection, &first.keys);
+            self.found = read_meta(connection, keys, &mut self.deployment).await?;
+        }
+        self.now_ms = server_time(&mut first.connection).await?;
+        Ok(())
     }
 
     /// The partition that an identifier belongs to.
@@ -140,14 +172,18 @@ pub(crate) struct Reached {
 }
 
 /// Connects to the nodes of all partitions: without a Cluster there is one.
-pub(crate) async fn reach(server: &Server, deployment: &Deployment) -> Result<Reached, Error> {
+pub(crate) async fn reach(
+    server: &Server,
+    deployment: &Deployment,
+    response_timeout: Duration,
+) -> Result<Reached, Error> {
     let mut reached = Reached { nodes: Vec::new(), partitions: Vec::new(), node_of: Vec::new() };
     for index in 0..deployment.partitions {
         let keys = Keys::new(&deployment.prefix, deployment.partitions, index);
         let node = match holder(&mut reached.nodes, &keys.meta()).await {
             Some(node) => node,
             None => {
-                reached.nodes.push(locate(server, &keys.meta(), RESPONSE_TIMEOUT).await?);
+                reached.nodes.push(locate(server, &keys.meta(), response_timeout).await?);
                 reached.nodes.len() - 1
             }
         };

@@ -10,6 +10,7 @@ mod inventory;
 mod janitor;
 mod loss;
 mod process;
+mod serve;
 mod worker;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,6 +23,7 @@ use metrics_exporter_prometheus::{
 pub use inventory::{INVENTORY, Kind, Label, Metric, Source, Unit, Values};
 pub use janitor::{JanitorMetrics, Round};
 pub use loss::{LossCause, entries_lost};
+pub use serve::ServeMetrics;
 pub use worker::{Delivery, WorkerMetrics};
 
 use inventory::REDIS_ERRORS;

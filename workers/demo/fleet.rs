@@ -49,6 +49,5 @@ pub(super) fn settings(url: &str, tokens: u32) -> Result<Config, ConfigError> {
 /// # Errors
 /// If there is no address for its pages or no recorder for its metrics.
 pub(super) async fn start(config: &Config) -> Result<Fleet, FleetError> {
-    let roles = Roles { worker: true, janitor: true };
-    Ok(Fleet::start(config, roles, metrics::install()?).await?)
+    Ok(Fleet::start(config, Roles::ALL, metrics::install()?).await?)
 }

@@ -11,7 +11,7 @@ use crate::screen::Size;
 /// How long someone who came is shown as new, in milliseconds.
 const NEW_MS: u64 = 3_000;
 /// The frame's rows besides names, table and changes.
-const FIXED_ROWS: usize = 10;
+const FIXED_ROWS: usize = 11;
 
 /// What stays the same while the demo runs.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub(super) struct About {
     pub url: String,
     /// Its port.
     pub port: u16,
+    /// Where applications and browsers are served.
+    pub serve: Option<String>,
     /// Where `/metrics` is.
     pub metrics: Option<String>,
     /// The stream of events.
@@ -83,11 +85,13 @@ impl View<'_> {
         Line::default().with(Style::Bold, "Rollcall demo").with(Style::Dim, rest)
     }
 
-    fn addresses(&self) -> [Line; 3] {
+    fn addresses(&self) -> [Line; 4] {
+        let serve = self.about.serve.as_deref().unwrap_or("no port for applications and browsers");
         let metrics = self.about.metrics.as_deref().unwrap_or("no address for /metrics");
         let label = |text: &str| Line::default().with(Style::Dim, format!("{text:9}"));
         [
             label("redis").with(Style::Cyan, self.about.url.as_str()),
+            label("serve").with(Style::Cyan, serve),
             label("metrics").with(Style::Cyan, metrics),
             label("try").with(Style::Cyan, self.about.example()),
         ]
@@ -353,6 +357,7 @@ mod tests {
             server: "redis-server".to_owned(),
             url: "redis://127.0.0.1:23456".to_owned(),
             port: 23_456,
+            serve: None,
             metrics: None,
             stream: "rollcall:events".to_owned(),
             crowd: (0..70).map(|n| format!("user-{n:02}")).collect(),

@@ -1,0 +1,175 @@
+//! The state for a process that keeps asking: connections are kept, looked after, and renewed after failures.
+//!
+//! One task has them in its care. Once a second, and whenever somebody met trouble, it asks each node whether its
+//! partitions are still there, and what time it is; if anything is odd, it connects anew. Whoever asks meanwhile is
+//! told so at once: nobody waits for a server that is away.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+use tracing::{info, warn};
+
+use super::{AskError, State};
+use crate::config::Config;
+use crate::error::{Error, chain};
+use crate::telemetry::health::Pulse;
+
+/// How long a reply may take.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+/// The least pause between two looks, whoever is in doubt.
+const LEAST_PAUSE: Duration = Duration::from_millis(50);
+/// Looks between two readings of the deployment's settings.
+const LOOKS_PER_READING: u32 = 10;
+
+/// The state, as it can be asked now; cheap to clone.
+#[derive(Clone)]
+pub struct Shared {
+    current: watch::Receiver<Current>,
+    doubt: Arc<Notify>,
+}
+
+#[derive(Clone)]
+enum Current {
+    Known(Arc<State>, Instant),
+    Away(Arc<str>),
+}
+
+/// The state cannot be asked now.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the state cannot be asked now: {0}")]
+pub struct Away(pub Arc<str>);
+
+/// The task that looks after the connections.
+pub struct Keeper {
+    config: Config,
+    current: watch::Sender<Current>,
+    doubt: Arc<Notify>,
+    pulse: Pulse,
+    stop: watch::Receiver<bool>,
+}
+
+impl Shared {
+    /// A state to ask, and the task that has to [run](Keeper::run) for it.
+    pub fn new(config: &Config, pulse: Pulse, stop: watch::Receiver<bool>) -> (Self, Keeper) {
+        let (sender, current) = watch::channel(Current::Away("not connected yet".into()));
+        let doubt = Arc::new(Notify::new());
+        let keeper =
+            Keeper { config: config.clone(), current: sender, doubt: doubt.clone(), pulse, stop };
+        (Self { current, doubt }, keeper)
+    }
+
+    /// The state, with the server's time as it should be now.
+    ///
+    /// # Errors
+    /// If the server is away; why.
+    pub fn get(&self) -> Result<State, Away> {
+        match &*self.current.borrow() {
+            Current::Known(state, at) => Ok(state.after(at.elapsed())),
+            Current::Away(why) => Err(Away(why.clone())),
+        }
+    }
+
+    /// The same, once it is there.
+    pub async fn wait(&self) -> State {
+        let mut current = self.current.clone();
+        loop {
+            if let Ok(state) = self.get() {
+                return state;
+            }
+            if current.changed().await.is_err() {
+                // The keeper is gone, and so is the process.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Says that a question failed: the connections are looked at now.
+    pub fn doubt(&self) {
+        self.doubt.notify_one();
+    }
+}
+
+impl Keeper {
+    /// How long it may be silent.
+    pub const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// Keeps the connections until told to stop.
+    ///
+    /// # Errors
+    /// If the deployment is another than the settings say: no waiting helps.
+    pub async fn run(mut self) -> Result<(), Error> {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            ended = self.keep() => ended,
+            _ = stop.wait_for(|stop| *stop) => Ok(()),
+        }
+    }
+
+    async fn keep(&mut self) -> Result<(), Error> {
+        let mut pause = LEAST_PAUSE;
+        let mut is_told = false;
+        loop {
+            match State::open_with(&self.config, RESPONSE_TIMEOUT).await {
+                Ok(state) => {
+                    if is_told {
+                        info!("the state can be asked again");
+                    }
+                    (pause, is_told) = (LEAST_PAUSE, false);
+                    let why = self.watch(state).await;
+                    self.away(&why);
+                }
+                Err(error) => {
+                    let why = fatal(error, &self.config)?;
+                    if !std::mem::replace(&mut is_told, true) {
+                        warn!("the state cannot be asked: {}", chain(&why));
+                    }
+                    self.away(&why);
+                    tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                    pause = (pause * 2).min(LOOK);
+                }
+            }
+        }
+    }
+
+    fn away(&self, why: &AskError) {
+        let words = match why {
+            AskError::Server(error) => error.hindrance(),
+            other => other.to_string(),
+        };
+        self.pulse.unready(words.clone());
+        self.current.send_replace(Current::Away(words.into()));
+    }
+
+    /// Hands out a state until it no longer holds; returns why.
+    async fn watch(&self, mut state: State) -> AskError {
+        let mut look = 0_u32;
+        loop {
+            look = look.wrapping_add(1);
+            self.current.send_replace(Current::Known(Arc::new(state.clone()), Instant::now()));
+            self.pulse.waiting();
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = self.doubt.notified() => tokio::time::sleep(LEAST_PAUSE).await,
+            }
+            if let Err(error) = state.look(look.is_multiple_of(LOOKS_PER_READING)).await {
+                return error;
+            }
+        }
+    }
+}
+
+/// What no waiting helps against, as what ends a process.
+fn fatal(error: AskError, config: &Config) -> Result<AskError, Error> {
+    match error {
+        AskError::Partitions { key, stored } => {
+            let own = config.deployment.partitions.to_string();
+            Err(Error::Partitions { key, stored, own })
+        }
+        AskError::Server(error @ Error::Format { .. }) => Err(error),
+        AskError::Server(error @ Error::CrossSlot(_)) => Err(error),
+        other => Ok(other),
+    }
+}
