@@ -92,8 +92,8 @@ impl Source {
         let [same, first, last] = [same, first, last].map(|entries| self.first_of(entries));
         let is_same_history = match (same, first) {
             (Some(same), _) => same.seq == point.seq,
-            // Dropped by the cap, as all before it. Older entries without it are another history.
-            (None, Some(first)) => first.id > point.id,
+            // Dropped by the cap, as all before it. What is older, or has its number, is of another history.
+            (None, Some(first)) => first.id > point.id && first.seq > point.seq,
             (None, None) => true,
         };
         let has_more = last.is_some_and(|last| last.id > point.id);

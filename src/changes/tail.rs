@@ -63,7 +63,11 @@ impl Tail {
         read
     }
 
-    async fn read(&mut self) -> Result<Vec<Change>, TailError> {
+    /// Connects and finds its position, or makes sure of it; a read does so by itself.
+    ///
+    /// # Errors
+    /// As of a read.
+    pub async fn open(&mut self) -> Result<Point, TailError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
@@ -78,10 +82,17 @@ impl Tail {
         self.point = Some(point);
         if !self.is_checked {
             self.source.check(&mut connection, point).await?;
+            self.is_checked = true;
         }
-        let changes = self.source.after(&mut connection, point, Some(self.block)).await?;
-        self.is_checked = !changes.is_empty();
         self.connection = Some(connection);
+        Ok(point)
+    }
+
+    async fn read(&mut self) -> Result<Vec<Change>, TailError> {
+        let point = self.open().await?;
+        let Some(connection) = &mut self.connection else { return Ok(Vec::new()) };
+        let changes = self.source.after(connection, point, Some(self.block)).await?;
+        self.is_checked = !changes.is_empty();
         if let Some(last) = changes.last() {
             self.point = Some(last.into());
         }

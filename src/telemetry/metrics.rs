@@ -8,6 +8,7 @@
 mod board;
 mod inventory;
 mod janitor;
+mod live;
 mod loss;
 mod process;
 mod serve;
@@ -22,6 +23,7 @@ use metrics_exporter_prometheus::{
 
 pub use inventory::{INVENTORY, Kind, Label, Metric, Source, Unit, Values};
 pub use janitor::{JanitorMetrics, Round};
+pub use live::{Dropped, LeftOut, Listening, LiveMetrics, Open};
 pub use loss::{LossCause, entries_lost};
 pub use serve::ServeMetrics;
 pub use worker::{Delivery, WorkerMetrics};
@@ -73,7 +75,9 @@ pub async fn keep_up(handle: PrometheusHandle) {
 
 /// The page of all metrics, in the text format of Prometheus.
 pub fn page(handle: &PrometheusHandle) -> String {
-    handle.render() + &board::render(process::samples())
+    let mut now = process::samples();
+    now.extend(live::samples());
+    handle.render() + &board::render(now)
 }
 
 /// Explains a metric and starts each of its series at zero.

@@ -14,6 +14,7 @@ mod grafana;
 mod harness;
 mod hostile;
 mod janitor;
+mod listen;
 mod logs;
 mod losses;
 mod metrics;

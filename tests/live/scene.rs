@@ -67,7 +67,7 @@ impl Scene {
         Worker::start_as("janitor", &self.url(), &self.with_settings(&arguments), env)
     }
 
-    fn with_settings<'a>(&'a self, extra: &[&'a str]) -> Vec<&'a str> {
+    pub fn with_settings<'a>(&'a self, extra: &[&'a str]) -> Vec<&'a str> {
         self.arguments.iter().map(String::as_str).chain(extra.iter().copied()).collect()
     }
 

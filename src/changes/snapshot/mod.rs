@@ -10,6 +10,7 @@ mod touched;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -89,6 +90,7 @@ impl Scope {
 
 /// The state at a position.
 pub struct Snapshot {
+    started: Instant,
     position: Position,
     thresholds: Vec<Threshold>,
     presence: Listing,
@@ -104,19 +106,16 @@ impl Snapshot {
     ///
     /// # Errors
     /// See [`SnapshotError`].
-    pub async fn take(
-        partitions: &mut [Partition],
-        scope: &Scope,
-        place: Option<OwnedSemaphorePermit>,
-    ) -> Result<Self, SnapshotError> {
+    pub async fn take(partitions: &mut [Partition], scope: &Scope) -> Result<Self, SnapshotError> {
         let mut snapshot = Self {
+            started: Instant::now(),
             position: Position(Vec::with_capacity(partitions.len())),
             thresholds: scope.thresholds.clone(),
             presence: Listing::default(),
             sessions: Listing::default(),
             docs: Vec::new(),
             digests: Digests::default(),
-            _place: place,
+            _place: None,
         };
         for partition in partitions {
             let gathered = Gathered::read(partition, scope, &snapshot.digests).await?;
@@ -129,6 +128,16 @@ impl Snapshot {
             }
         }
         Ok(snapshot)
+    }
+
+    /// Keeps its place among those that may be in memory for as long as it lives.
+    pub(super) fn in_place(self, place: Option<OwnedSemaphorePermit>) -> Self {
+        Self { _place: place, ..self }
+    }
+
+    /// When its gathering began.
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     /// Where the changes that come after it begin.

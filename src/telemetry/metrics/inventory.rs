@@ -4,6 +4,7 @@
 //! Each label has a closed set of values, given by the program or by the number of partitions: the number
 //! of series does not grow with users, tokens or documents.
 
+use super::live::{Dropped, LeftOut, Listening};
 use super::loss::LossCause;
 use crate::change::ChangeKind;
 use crate::decode::Form;
@@ -74,6 +75,8 @@ pub enum Source {
     Sweeping,
     /// Of all janitors the one that surveyed the partition's server last.
     Surveying,
+    /// Processes that serve applications and browsers.
+    Serve,
     /// Every process.
     Every,
 }
@@ -86,6 +89,7 @@ impl Source {
             Self::Janitor => "janitor",
             Self::Sweeping => "janitor that swept",
             Self::Surveying => "janitor that surveyed",
+            Self::Serve => "serve",
             Self::Every => "every process",
         }
     }
@@ -162,6 +166,9 @@ const STAGE: Label = Label::new("stage", || vec!["read", "claim", "apply", "swee
 const SWEEP: Label =
     Label::new("sweep", || sweeps().chain([STREAM, CONSUMERS]).map(|sweep| sweep.name).collect());
 const STRUCTURE: Label = Label::new("structure", || STRUCTURES.iter().map(|s| s.name).collect());
+const LISTENING: Label = Label::new("kind", Listening::names);
+const DROPPED: Label = Label::new("reason", Dropped::names);
+const LEFT_OUT: Label = Label::new("reason", LeftOut::names);
 const BLOCKER: Label = Label::new("by", || vec!["own_group", "other_group"]);
 const STATE: Label = Label::new("state", || vec!["live", "dead"]);
 
@@ -280,6 +287,24 @@ inventory! {
         "Replicas connected to the partition's server";
     LINK_UP = "rollcall_redis_replication_link_up", Gauge, Truth, Surveying, [PARTITION],
         "Whether a server that is a replica is connected to its primary; 1 on a primary";
+    LISTENERS = "rollcall_listeners", Gauge, Count, Serve, [LISTENING],
+        "Open listeners of the live feed, by how they listen";
+    LISTENERS_DROPPED = "rollcall_listeners_dropped_total", Counter, Count, Serve, [DROPPED],
+        "Listeners that this process dropped, by why";
+    FEED_CHANGES = "rollcall_feed_changes_total", Counter, Count, Serve, [],
+        "Changes that the live feed read";
+    FEED_DELAY = "rollcall_feed_delay_seconds", Histogram, Seconds, Serve, [],
+        "Age of a change when listeners can hear it, by this process's clock against the server's";
+    FEED_GAPS = "rollcall_feed_gaps_total", Counter, Count, Serve, [],
+        "Times that changes were lost before the live feed read them: listeners got a new snapshot";
+    SNAPSHOT_TIME = "rollcall_snapshot_duration_seconds", Histogram, Seconds, Serve, [],
+        "Time to gather a snapshot of the state for listeners";
+    SNAPSHOTS_FAILED = "rollcall_snapshots_failed_total", Counter, Count, Serve, [],
+        "Snapshots that could not be gathered";
+    ACTIVITY = "rollcall_activity_told_total", Counter, Count, Serve, [],
+        "Activities told to rooms";
+    ACTIVITY_LEFT_OUT = "rollcall_activity_left_out_total", Counter, Count, Serve, [LEFT_OUT],
+        "Activities not told to rooms, by why";
     BUILD = "rollcall_build_info", Gauge, Count, Every, [VERSION],
         "Always 1";
     RUNTIME_WORKERS = "rollcall_runtime_workers", Gauge, Count, Every, [],

@@ -108,7 +108,7 @@ fn state(deployment: &Deployment) -> Replica {
 }
 
 fn take(deployment: &Deployment, partitions: &mut [Partition], filter: &Filter) -> Arc<Snapshot> {
-    let taken = block_on_shared(Snapshot::take(partitions, &scope(deployment, filter), None));
+    let taken = block_on_shared(Snapshot::take(partitions, &scope(deployment, filter)));
     Arc::new(taken.unwrap_or_else(|error| panic!("{}", rollcall::error::chain(&error))))
 }
 
@@ -215,7 +215,7 @@ fn changes_that_are_no_longer_kept_outrun_a_snapshot() {
     let everything = scope(deployment, &Filter::default());
     let started = Instant::now();
     loop {
-        match block_on_shared(Snapshot::take(&mut partitions, &everything, None)) {
+        match block_on_shared(Snapshot::take(&mut partitions, &everything)) {
             Err(SnapshotError::Outrun) => break,
             Err(error) => panic!("{error}"),
             Ok(_) => assert!(started.elapsed() < SOON, "never outrun"),
