@@ -5,7 +5,7 @@
 //! What can be looked up (users' presence, documents by name) is gathered for each.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
@@ -103,7 +103,7 @@ impl Snapshots {
         let snapshot = self.take(parts, (&everybody, &everybody), place).await?;
         *newest = Some(Arc::clone(&snapshot));
         drop(newest);
-        tokio::spawn(forget(slot, Arc::clone(&snapshot)));
+        tokio::spawn(forget(slot, Arc::downgrade(&snapshot)));
         Ok(snapshot)
     }
 
@@ -137,9 +137,9 @@ impl Snapshots {
     }
 }
 
-/// Takes a snapshot out of its slot after a while, unless another one is there by then.
-async fn forget(slot: Slot, snapshot: Arc<Snapshot>) {
-    let snapshot = Arc::downgrade(&snapshot);
+/// Takes a snapshot out of its slot after a while, unless another one is there by then. It does not keep it alive:
+/// its place is needed.
+async fn forget(slot: Slot, snapshot: Weak<Snapshot>) {
     tokio::time::sleep(KEPT).await;
     let mut newest = slot.lock().await;
     if newest.as_ref().is_some_and(|newest| Arc::as_ptr(newest) == snapshot.as_ptr()) {

@@ -5,6 +5,7 @@ mod acl;
 mod changes;
 mod chaos;
 mod crash;
+mod crowd;
 #[path = "../support/dashboards.rs"]
 mod dashboards;
 mod doctor;

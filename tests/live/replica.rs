@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use redis::Connection;
+use rollcall::changes::Position;
 use rollcall::key::{self, Keys};
 use serde_json::Value;
 
 use crate::scene::try_command;
 
 /// Who is present, which sessions there are, who is in which document, and which thresholds are reached.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Replica {
     pub presence: BTreeSet<(String, String)>,
     pub sessions: BTreeSet<String>,
@@ -29,6 +30,8 @@ impl Replica {
     pub fn from_snapshot(snapshot: &Value) -> Self {
         let list = |name: &str| snapshot[name].as_array().cloned().unwrap_or_default();
         let mut replica = Self::default();
+        let position: Position = snapshot["position"].as_str().unwrap().parse().unwrap();
+        replica.next = (0..).zip(position.0.iter().map(|point| point.seq + 1)).collect();
         for item in list("presence") {
             let is_new = replica.presence.insert((text(&item, "user"), text(&item, "ip")));
             assert!(is_new, "present twice: {item}");
@@ -113,6 +116,11 @@ impl Replica {
         self.sessions.extend(other.sessions);
         self.members.extend(other.members);
         self.levels.extend(other.levels);
+    }
+
+    /// The number of the last change of each partition that it has.
+    pub fn seqs(&self) -> Vec<u64> {
+        self.next.values().map(|next| next - 1).collect()
     }
 
     /// How it differs from another one; nothing if it does not.
