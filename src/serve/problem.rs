@@ -59,6 +59,12 @@ impl Problem {
         problem.after(Duration::from_secs(1))
     }
 
+    /// The client has sent more events than it may for now.
+    pub fn too_many(retry_after: Duration) -> Self {
+        let detail = "too many events from this client for now";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-events", detail).after(retry_after)
+    }
+
     /// Says when to try again.
     pub fn after(self, retry_after: Duration) -> Self {
         Self { retry_after: Some(retry_after), ..self }

@@ -1,5 +1,6 @@
 //! `logout`: a user's presence entry ends, and with it the token and the session it names.
 
+use super::write::Writer;
 use super::{Limits, Members, Name, Rejection, Text};
 
 /// A user left.
@@ -23,5 +24,12 @@ impl<'a> Logout<'a> {
             token: members.optional_id(Name::Token, limits)?,
             sid: members.optional_id(Name::Sid, limits)?,
         })
+    }
+
+    pub(super) fn write(&self, to: &mut Writer<'_>) {
+        to.text(Name::User, &self.user);
+        to.text(Name::Ip, &self.ip);
+        to.optional(Name::Token, self.token.as_deref());
+        to.optional(Name::Sid, self.sid.as_deref());
     }
 }

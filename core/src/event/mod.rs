@@ -9,6 +9,7 @@ mod logout;
 mod members;
 mod session;
 mod view;
+mod write;
 
 use std::borrow::Cow;
 
@@ -45,6 +46,12 @@ macro_rules! event_types {
             pub fn read(wire: &[u8], members: &Members<'a>, limits: &Limits) -> Result<Self, Rejection> {
                 $(if wire == $wire.as_bytes() { return $kind::read(members, limits).map(Self::$kind); })*
                 Err(Rejection::unknown_type(wire))
+            }
+
+            fn write(&self, to: &mut write::Writer<'_>) {
+                match self {
+                    $(Self::$kind(event) => event.write(to),)*
+                }
             }
 
             /// The event type's place in [`TYPES`].
@@ -90,7 +97,32 @@ impl<'a> Kind<'a> {
     }
 }
 
-impl Kind<'_> {
+/// What an event says of who sent it, to be set.
+#[derive(Debug)]
+pub struct SenderMut<'k, 'a> {
+    /// The user.
+    pub user: &'k mut Text<'a>,
+    /// The address; an absent one is empty. A logout's says what ends, so it is not among them.
+    pub ip: Option<&'k mut Text<'a>>,
+    /// The user agent; an absent one is empty.
+    pub ua: Option<&'k mut Text<'a>>,
+}
+
+impl<'a> Kind<'a> {
+    /// What it says of who sent it, where its type has that.
+    pub fn sender_mut(&mut self) -> SenderMut<'_, 'a> {
+        let (user, from) = match self {
+            Self::Heartbeat(Heartbeat { user, ip, ua, .. })
+            | Self::Login(Login { user, ip, ua, .. })
+            | Self::Session(Session { user, ip, ua, .. }) => (user, Some((ip, ua))),
+            Self::Logout(Logout { user, .. })
+            | Self::View(View { user, .. })
+            | Self::Document(Document { user, .. }) => (user, None),
+        };
+        let (ip, ua) = from.unzip();
+        SenderMut { user, ip, ua }
+    }
+
     /// The identifier whose checksum decides the partition: the document's, the session's, or
     /// otherwise the user's.
     pub fn routing_id(&self) -> &str {
@@ -114,5 +146,36 @@ impl Kind<'_> {
             Self::View(_) | Self::Session(_) | Self::Document(_) => {}
         }
         self
+    }
+
+    /// What [`without_foreign_parts`](Self::without_foreign_parts) drops, as events of their own: the session and
+    /// the document then hear the same as they would from the whole event with one partition.
+    pub fn foreign_parts(&self) -> Vec<Self> {
+        let touched = |sid: &Text<'a>, user: &Text<'a>, ip: &Text<'a>, ua: &Text<'a>, action| {
+            let (sid, user, ip, ua) = (sid.clone(), user.clone(), ip.clone(), ua.clone());
+            Self::Session(Session { sid, user, ip, ua, action })
+        };
+        let (session, document) = match self {
+            Self::Heartbeat(Heartbeat { user, ip, ua, sid, doc, connection, .. }) => {
+                let update = |sid| touched(sid, user, ip, ua, SessionAction::Update(None));
+                let join = |doc: &Text<'a>| Document {
+                    doc: doc.clone(),
+                    user: user.clone(),
+                    connection: connection.clone(),
+                    action: DocumentAction::Join,
+                };
+                (sid.as_ref().map(update), doc.as_ref().map(join).map(Self::Document))
+            }
+            Self::Login(Login { user, ip, ua, sid, .. }) => {
+                let update = |sid| touched(sid, user, ip, ua, SessionAction::Update(None));
+                (sid.as_ref().map(update), None)
+            }
+            Self::Logout(Logout { user, ip, sid, .. }) => {
+                let end = |sid| touched(sid, user, ip, &Text::default(), SessionAction::Terminate);
+                (sid.as_ref().map(end), None)
+            }
+            Self::View(_) | Self::Session(_) | Self::Document(_) => (None, None),
+        };
+        session.into_iter().chain(document).collect()
     }
 }

@@ -1,5 +1,6 @@
 //! `session`: a session was active, or ended.
 
+use super::write::Writer;
 use super::{Limits, Members, Name, Rejection, Text};
 
 /// A session was active, or ended.
@@ -42,5 +43,17 @@ impl<'a> Session<'a> {
             ua: members.text(Name::Ua, limits)?,
             action,
         })
+    }
+
+    pub(super) fn write(&self, to: &mut Writer<'_>) {
+        to.text(Name::Sid, &self.sid);
+        to.text(Name::User, &self.user);
+        to.text(Name::Ip, &self.ip);
+        to.text(Name::Ua, &self.ua);
+        match &self.action {
+            SessionAction::Terminate => to.text(Name::Action, "terminate"),
+            SessionAction::Update(Some(data)) => to.json(Name::Data, data),
+            SessionAction::Update(None) => {}
+        }
     }
 }

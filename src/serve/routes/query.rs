@@ -1,0 +1,23 @@
+//! The query of a request's address, read in a way that says what is wrong with it.
+
+use axum::extract::FromRequestParts;
+use axum::extract::Query as AxumQuery;
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use crate::serve::context::Context;
+use crate::serve::problem::Problem;
+
+/// The parameters behind `?`.
+pub(super) struct Query<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<Context> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Problem> {
+        match AxumQuery::<T>::from_request_parts(parts, context).await {
+            Ok(AxumQuery(query)) => Ok(Self(query)),
+            Err(rejection) => Err(Problem::bad_request(rejection.body_text())),
+        }
+    }
+}
