@@ -39,16 +39,22 @@ pub fn check_caps(state: &State, keys: &Keys, deployment: &Deployment) -> Result
 }
 
 /// Nothing begins that was late when the case began at `base` ms, and a threshold is left at its lower end.
+/// No session has a longer lifetime of its own than `longest_ttl_ms`.
 ///
 /// # Errors
 /// The change that must not be.
-pub fn check_change(change: &Change, deployment: &Deployment, base: u64) -> Result<(), String> {
+pub fn check_change(
+    change: &Change,
+    deployment: &Deployment,
+    longest_ttl_ms: u64,
+    base: u64,
+) -> Result<(), String> {
     let text = |name: &str| std::str::from_utf8(&change[name]).unwrap();
     let number = |name: &str| text(name).parse::<u64>().unwrap();
     let is_alive = |ttl_ms: u64| number("time") + ttl_ms > base;
     let is_right = match text("kind") {
         "online" => is_alive(deployment.presence_ttl_ms),
-        "session_started" => is_alive(deployment.session_ttl_ms),
+        "session_started" => is_alive(deployment.session_ttl_ms.max(longest_ttl_ms)),
         "document_joined" => is_alive(deployment.document_ttl_ms),
         "threshold_left" => {
             let (up, count) = (number("threshold"), number("count"));
