@@ -7,8 +7,6 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use crate::state::AskError;
-
 /// Why a request is not answered as it was meant to be.
 #[derive(Clone, Debug)]
 pub struct Problem {
@@ -110,13 +108,5 @@ impl IntoResponse for Problem {
         response.headers_mut().insert(header::CONTENT_TYPE, problem);
         self.headers(&mut response);
         response
-    }
-}
-
-impl From<AskError> for Problem {
-    fn from(error: AskError) -> Self {
-        // The chain may name addresses inside the deployment: it goes to the log, not to the caller.
-        tracing::warn!("a question to the state failed: {}", crate::error::chain(&error));
-        Self::unavailable("the state cannot be read right now")
     }
 }

@@ -9,9 +9,11 @@
 mod ask;
 pub mod dead;
 pub mod documents;
+pub mod pages;
 mod progress;
 pub mod sessions;
 mod shared;
+mod statistics;
 pub mod status;
 pub mod tokens;
 pub mod users;
@@ -27,6 +29,7 @@ pub use self::ask::AskError;
 pub(crate) use self::ask::{ask, literal, number};
 pub use self::progress::{Progress, progress};
 pub use self::shared::{Away, Facts, Keeper, Shared};
+pub use self::statistics::{Statistics, statistics};
 use crate::config::{Config, Deployment, Millis, Server, Threshold};
 use crate::error::Error;
 use crate::key::{Keys, partition_of};
@@ -133,6 +136,11 @@ impl State {
         let now_ms = server_time(&mut first.connection).await?;
         let address = config.redis.url().to_string();
         Ok(Self { partitions, deployment, found, address, now_ms })
+    }
+
+    /// When it is asked, and how long sessions usually live.
+    pub fn session_clock(&self) -> sessions::Clock {
+        sessions::Clock { now_ms: self.now_ms, usual_ms: self.deployment.session_ttl_ms }
     }
 
     /// Whether every partition is still where it was; learns the time, and on request the settings, anew.

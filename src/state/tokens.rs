@@ -54,7 +54,8 @@ pub async fn recent(
         let is_last = page.len() < wanted;
         let tokens: Vec<_> =
             page.into_iter().filter(|(token, _)| seen.insert(token.clone())).collect();
-        let users = users(connection, &login, &tokens).await?;
+        let names: Vec<&str> = tokens.iter().map(|(token, _)| token.as_str()).collect();
+        let users = users(connection, &login, &names).await?;
         items.extend(tokens.into_iter().zip(users).map(|((token, score), user)| Token {
             token,
             user,
@@ -78,16 +79,17 @@ async fn newest(
     Ok(scored(ask(connection, &["ZRANGE", key, &first, &last, "REV", "WITHSCORES"]).await?))
 }
 
-async fn users(
+/// Whose the tokens are.
+pub(super) async fn users(
     connection: &mut MultiplexedConnection,
     login: &str,
-    tokens: &[(String, f64)],
+    tokens: &[&str],
 ) -> Result<Vec<Option<String>>, AskError> {
     if tokens.is_empty() {
         return Ok(Vec::new());
     }
     let mut words = vec!["HMGET", login];
-    words.extend(tokens.iter().map(|(token, _)| token.as_str()));
+    words.extend(tokens);
     Ok(list(ask(connection, &words).await?).into_iter().map(reply::text).collect())
 }
 

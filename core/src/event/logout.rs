@@ -29,7 +29,7 @@ impl<'a> Logout<'a> {
 
     pub(super) fn write(&self, to: &mut Writer<'_>) {
         to.text(Name::User, &self.user);
-        to.text(Name::Ip, &self.ip);
+        to.optional(Name::Ip, self.ip.as_deref());
         to.optional(Name::Token, self.token.as_deref());
         to.optional(Name::Sid, self.sid.as_deref());
     }

@@ -151,27 +151,34 @@ impl<'a> Kind<'a> {
     /// What [`without_foreign_parts`](Self::without_foreign_parts) drops, as events of their own: the session and
     /// the document then hear the same as they would from the whole event with one partition.
     pub fn foreign_parts(&self) -> Vec<Self> {
-        let touched = |sid: &Text<'a>, user: &Text<'a>, ip: &Text<'a>, ua: &Text<'a>, action| {
-            let (sid, user, ip, ua) = (sid.clone(), user.clone(), ip.clone(), ua.clone());
-            Self::Session(Session { sid, user, ip, ua, action })
+        let session = |sid: &Text<'a>, user: &Text<'a>, ip: Text<'a>, ua: Text<'a>, action| {
+            Self::Session(Session {
+                sid: sid.clone(),
+                user: user.clone(),
+                ip,
+                ua,
+                ttl: None,
+                action,
+            })
+        };
+        let touched = |sid, user, ip: &Text<'a>, ua: &Text<'a>| {
+            session(sid, user, ip.clone(), ua.clone(), SessionAction::Update(None))
         };
         let (session, document) = match self {
             Self::Heartbeat(Heartbeat { user, ip, ua, sid, doc, connection, .. }) => {
-                let update = |sid| touched(sid, user, ip, ua, SessionAction::Update(None));
-                let join = |doc: &Text<'a>| Document {
-                    doc: doc.clone(),
-                    user: user.clone(),
-                    connection: connection.clone(),
-                    action: DocumentAction::Join,
+                let join = |doc: &Text<'a>| {
+                    let (doc, user, connection) = (doc.clone(), user.clone(), connection.clone());
+                    Self::Document(Document { doc, user, connection, action: DocumentAction::Join })
                 };
-                (sid.as_ref().map(update), doc.as_ref().map(join).map(Self::Document))
+                let touched = sid.as_ref().map(|sid| touched(sid, user, ip, ua));
+                (touched, doc.as_ref().map(join))
             }
             Self::Login(Login { user, ip, ua, sid, .. }) => {
-                let update = |sid| touched(sid, user, ip, ua, SessionAction::Update(None));
-                (sid.as_ref().map(update), None)
+                (sid.as_ref().map(|sid| touched(sid, user, ip, ua)), None)
             }
             Self::Logout(Logout { user, ip, sid, .. }) => {
-                let end = |sid| touched(sid, user, ip, &Text::default(), SessionAction::Terminate);
+                let ip = ip.clone().unwrap_or_default();
+                let end = |sid| session(sid, user, ip, Text::default(), SessionAction::Terminate);
                 (sid.as_ref().map(end), None)
             }
             Self::View(_) | Self::Session(_) | Self::Document(_) => (None, None),

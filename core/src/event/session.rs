@@ -55,6 +55,9 @@ impl<'a> Session<'a> {
         to.text(Name::User, &self.user);
         to.text(Name::Ip, &self.ip);
         to.text(Name::Ua, &self.ua);
+        if let Some(ttl) = self.ttl {
+            to.json(Name::Ttl, itoa::Buffer::new().format(ttl));
+        }
         match &self.action {
             SessionAction::Terminate => to.text(Name::Action, "terminate"),
             SessionAction::Update(Some(data)) => to.json(Name::Data, data),

@@ -33,7 +33,7 @@ impl Writer<'_> {
         self.text(name, text.unwrap_or_default());
     }
 
-    /// A session's data.
+    /// A member that is no text, or a session's data: as JSON.
     pub(super) fn json(&mut self, name: Name, json: &str) {
         (self.each)(name, Written::Json(json));
     }
@@ -115,6 +115,10 @@ mod tests {
         proptest::option::of(value.prop_map(|value| value.to_string()))
     }
 
+    fn lives() -> impl Strategy<Value = Option<u32>> {
+        proptest::option::of(1..=Session::MAX_TTL)
+    }
+
     fn kinds() -> impl Strategy<Value = Kind<'static>> {
         let cow = |text: Option<String>| text.map(Into::into);
         let heartbeat = (id(), text(), text(), maybe(), maybe(), maybe(), maybe());
@@ -143,7 +147,7 @@ mod tests {
             (id(), maybe(), maybe(), maybe()).prop_map(move |(user, ip, token, sid)| {
                 Kind::Logout(Logout {
                     user: user.into(),
-                    ip: cow(ip).unwrap_or_default(),
+                    ip: cow(ip),
                     token: cow(token),
                     sid: cow(sid),
                 })
@@ -151,13 +155,14 @@ mod tests {
             (id(), id(), id()).prop_map(|(user, token, item)| {
                 Kind::View(View { user: user.into(), token: token.into(), item: item.into() })
             }),
-            (id(), id(), maybe(), text(), proptest::option::of(data())).prop_map(
-                move |(sid, user, ip, ua, action)| {
+            (id(), id(), maybe(), text(), lives(), proptest::option::of(data())).prop_map(
+                move |(sid, user, ip, ua, ttl, action)| {
                     Kind::Session(Session {
                         sid: sid.into(),
                         user: user.into(),
                         ip: cow(ip).unwrap_or_default(),
                         ua: ua.into(),
+                        ttl,
                         action: match action {
                             Some(data) => SessionAction::Update(cow(data)),
                             None => SessionAction::Terminate,

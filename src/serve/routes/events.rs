@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::body::Body;
-use super::query::Query;
+use super::parameters::Query;
 use crate::config::Millis;
 use crate::event::Rejection;
 use crate::serve::context::Context;
@@ -91,8 +91,12 @@ fn kind_of_body<'b>(headers: &HeaderMap, body: &'b [u8]) -> Result<intake::Body<
         | "application/ndjson"
         | "application/jsonl"
         | "application/x-jsonlines" => Ok(intake::Body::Lines(body)),
-        // What a browser sends without asking first, as sendBeacon does.
-        "application/json" | "text/json" | "text/plain" | "" => Ok(intake::Body::Json(body)),
+        // Also what sendBeacon and curl -d say that they send.
+        "application/json"
+        | "text/json"
+        | "text/plain"
+        | "application/x-www-form-urlencoded"
+        | "" => Ok(intake::Body::Json(body)),
         other if other.ends_with("+json") => Ok(intake::Body::Json(body)),
         _ => {
             let detail = "send application/json (one event or an array) or application/x-ndjson";

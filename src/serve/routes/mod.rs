@@ -3,8 +3,12 @@
 mod about;
 mod body;
 mod events;
-mod query;
+mod list;
+mod parameters;
+mod sessions;
 mod source;
+mod state;
+mod stored;
 
 use std::time::{Duration, Instant};
 
@@ -27,6 +31,9 @@ pub(super) fn router(context: &Context) -> Router {
     let routes = Router::new()
         .merge(about::router())
         .merge(source::router())
+        .merge(stored::router())
+        .merge(state::router())
+        .merge(sessions::router())
         .merge(events::router())
         .merge(live::router(context))
         .method_not_allowed_fallback(async || method_not_allowed())
