@@ -91,6 +91,8 @@ mod tests {
     use crate::event::{
         Document, DocumentAction, Heartbeat, Limits, Login, Logout, Session, SessionAction, View,
     };
+    use crate::op::Plan;
+    use crate::projection::Projections;
 
     const ENTRY: EntryId = EntryId { ms: 9_000_000_000_000, seq: 0 };
 
@@ -214,12 +216,20 @@ mod tests {
         }
 
         #[test]
-        fn a_kind_and_its_foreign_parts_say_what_it_says_alone(kind in kinds()) {
-            let parts = kind.foreign_parts();
-            let own = kind.clone().without_foreign_parts();
+        fn a_kind_and_its_foreign_parts_have_the_effect_of_the_whole(event in events()) {
+            let parts = event.kind.foreign_parts();
+            let own = event.kind.clone().without_foreign_parts();
             prop_assert!(own.foreign_parts().is_empty());
-            prop_assert_eq!(parts.is_empty(), own == kind);
-            prop_assert!(parts.iter().all(|part| part.foreign_parts().is_empty()));
+            prop_assert_eq!(parts.is_empty(), own == event.kind);
+            let all = Projections::all();
+            let mut whole = Plan::default();
+            all.fold(&event, ENTRY.ms, &mut whole);
+            let mut together = Plan::default();
+            for kind in std::iter::once(own).chain(parts) {
+                prop_assert!(kind.foreign_parts().is_empty());
+                all.fold(&Event { kind, ..event.clone() }, ENTRY.ms, &mut together);
+            }
+            prop_assert_eq!(together, whole);
         }
     }
 }

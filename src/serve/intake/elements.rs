@@ -186,3 +186,176 @@ fn set_sender<'a>(kind: &mut Kind<'a>, sender: &'a Sender, limits: &Limits) {
         *ua = Cow::Borrowed(&own[..own.floor_char_boundary(limits.max_field_bytes)]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::config::{Config, Gathered};
+
+    const NOW: u64 = 1_790_000_000_000;
+
+    fn deployment(flags: &[(&str, &str)]) -> Deployment {
+        Config::resolve(&Gathered::from_flags(flags.iter().copied()).unwrap()).unwrap().deployment
+    }
+
+    fn read(
+        body: Body<'_>,
+        sender: &Sender,
+        flags: &[(&str, &str)],
+    ) -> Result<Elements, Rejection> {
+        Reader { sender, deployment: &deployment(flags), now_ms: NOW }.read(body)
+    }
+
+    fn one(event: &Value, sender: &Sender) -> Value {
+        let elements = read(Body::Json(event.to_string().as_bytes()), sender, &[]).unwrap();
+        assert_eq!((elements.taken.len(), elements.refused.len()), (1, 0), "{elements:?}");
+        serde_json::from_str(&elements.taken[0].json).unwrap()
+    }
+
+    fn subject() -> Sender {
+        Sender {
+            subject: Some("ann".to_owned()),
+            ip: Some("192.0.2.7".to_owned()),
+            ua: Some("browser".to_owned()),
+            trace: None,
+        }
+    }
+
+    #[test]
+    fn a_subject_is_the_user_of_all_it_sends_whatever_the_event_says() {
+        let claims = [
+            json!({ "type": "heartbeat", "user": "eve", "ip": "1.1.1.1" }),
+            json!({ "type": "heartbeat", "data": { "user": "eve", "ip": "1.1.1.1" } }),
+            json!({ "specversion": "1.0", "type": "heartbeat", "user": "ann", "data": { "user": "eve" } }),
+            json!({ "type": "x", "data": { "type": "heartbeat", "user": "eve", "data": { "user": "eve" } } }),
+        ];
+        for event in &claims {
+            let taken = one(event, &subject());
+            let expected = json!({
+                "type": "heartbeat", "time": NOW, "user": "ann", "ip": "192.0.2.7", "ua": "browser",
+            });
+            assert_eq!(taken, expected, "{event}");
+        }
+        for (kind, needs) in
+            [("document", "doc"), ("view", "item"), ("session", "sid"), ("logout", "x")]
+        {
+            let event = json!({
+                "type": kind, "user": "eve", needs: "1", "token": "t", "action": if kind == "document" { json!("join") } else { Value::Null },
+            });
+            assert_eq!(one(&event, &subject())["user"], "ann", "{kind}");
+        }
+        let logout = one(&json!({ "type": "logout", "user": "ann" }), &subject());
+        assert_eq!(logout.get("ip"), None, "all of the user's presence ends");
+    }
+
+    #[test]
+    fn others_say_themselves_who_and_where_they_are() {
+        let event = json!({ "type": "login", "user": "eve", "token": "t", "time": NOW - 5 });
+        let expected = json!({ "type": "login", "user": "eve", "token": "t", "time": NOW - 5 });
+        assert_eq!(one(&event, &Sender::default()), expected);
+    }
+
+    #[test]
+    fn a_trace_goes_with_the_event_and_its_own_comes_first() {
+        let trace = "\"traceparent\":\"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\"";
+        let sender = Sender { trace: Some(trace.to_owned()), ..Sender::default() };
+        let own = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let event = json!({ "type": "heartbeat", "user": "ann", "traceparent": own });
+        assert_eq!(one(&event, &sender)["traceparent"], own);
+        let event = json!({ "type": "heartbeat", "user": "ann" });
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert_eq!(one(&event, &sender)["traceparent"], parent);
+    }
+
+    #[test]
+    fn parts_of_an_event_go_where_they_belong() {
+        let flags = [("partitions", "16")];
+        let event = json!({
+            "type": "heartbeat", "user": "ann", "sid": "s-1", "doc": "d-1", "connection": "c",
+            "ip": "10.0.0.7",
+        });
+        let event = event.to_string();
+        let elements = read(Body::Json(event.as_bytes()), &Sender::default(), &flags).unwrap();
+        assert!(elements.taken.is_sorted_by_key(|element| element.partition));
+        let mut found: Vec<(u16, Value)> = Vec::new();
+        for Element { partition, json, place } in &elements.taken {
+            assert_eq!(*place, 0);
+            found.push((*partition, serde_json::from_str(json).unwrap()));
+        }
+        let user = partition_of("ann", 16);
+        let session = partition_of("s-1", 16);
+        let document = partition_of("d-1", 16);
+        let time = NOW;
+        for expected in [
+            (
+                user,
+                json!({ "type": "heartbeat", "time": time, "user": "ann", "ip": "10.0.0.7", "connection": "c" }),
+            ),
+            (
+                session,
+                json!({ "type": "session", "time": time, "sid": "s-1", "user": "ann", "ip": "10.0.0.7" }),
+            ),
+            (
+                document,
+                json!({ "type": "document", "time": time, "doc": "d-1", "user": "ann", "connection": "c", "action": "join" }),
+            ),
+        ] {
+            assert!(found.contains(&expected), "{expected:?} is not in {found:?}");
+        }
+        assert_eq!(found.len(), 3);
+    }
+
+    #[test]
+    fn bad_elements_are_refused_alone_and_by_their_place() {
+        let sender = Sender::default();
+        let good = r#"{"type":"heartbeat","user":"a"}"#;
+        let places = |elements: &Elements| -> Vec<(usize, &'static str)> {
+            elements.refused.iter().map(|(n, r)| (*n, r.reason.name())).collect()
+        };
+        let array = format!(r#"[7,{good},{{"type":"x"}},[],{good},{{"type":"view","user":"a"}}]"#);
+        let elements = read(Body::Json(array.as_bytes()), &sender, &[]).unwrap();
+        assert_eq!(elements.taken.iter().map(|e| e.place).collect::<Vec<_>>(), [1, 4]);
+        let expected =
+            [(0, "invalid_json"), (2, "unknown_type"), (3, "invalid_json"), (5, "missing_field")];
+        assert_eq!(places(&elements), expected);
+        let lines = format!("{good}\n\n{{bad\n[{good}]\n  \r\n{good}\r\n{good},{good}");
+        let elements = read(Body::Lines(lines.as_bytes()), &sender, &[]).unwrap();
+        assert_eq!(elements.taken.iter().map(|e| e.place).collect::<Vec<_>>(), [0, 3]);
+        let expected = [(1, "invalid_json"), (2, "unexpected_array"), (4, "invalid_json")];
+        assert_eq!(places(&elements), expected);
+    }
+
+    #[test]
+    fn what_is_broken_or_too_much_as_a_whole_has_no_elements() {
+        let good = r#"{"type":"heartbeat","user":"a"}"#;
+        let reason = |text: &str, lines: bool| {
+            let body = if lines { Body::Lines } else { Body::Json };
+            read(body(text.as_bytes()), &Sender::default(), &[("max-events", "2")])
+                .unwrap_err()
+                .reason
+        };
+        assert_eq!(reason(&format!("[{good},{good}"), false), Reason::InvalidJson);
+        let three = [good; 3];
+        assert_eq!(reason(&format!("[{}]", three.join(",")), false), Reason::TooManyEvents);
+        assert_eq!(reason(&three.join("\n"), true), Reason::TooManyEvents);
+        let deep = format!("[{}1{}]", "[".repeat(200), "]".repeat(200));
+        assert_eq!(reason(&deep, false), Reason::InvalidJson);
+    }
+
+    #[test]
+    fn an_event_that_would_not_fit_in_an_entry_is_refused() {
+        let read = |data: usize| {
+            let event = json!({ "type": "session", "sid": "s", "data": "x".repeat(data) });
+            let flags = [("max-data-bytes", "300")];
+            read(Body::Json(event.to_string().as_bytes()), &Sender::default(), &flags).unwrap()
+        };
+        let fits = read(200);
+        let spare = 298 - fits.taken[0].json.len();
+        assert_eq!(read(200 + spare).taken.len(), 1);
+        let refused = read(200 + spare + 1);
+        assert!(refused.taken.is_empty());
+        assert_eq!(refused.refused[0].1.reason, Reason::FieldTooLong);
+    }
+}

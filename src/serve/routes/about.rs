@@ -8,6 +8,7 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 
 use super::body::Body;
+use crate::schema::OPENAPI;
 use crate::serve::access::{clear_cookie, set_cookie};
 use crate::serve::client::Peer;
 use crate::serve::context::Context;
@@ -22,9 +23,6 @@ rollcall serve
 /socket.io/               the live feed, as Socket.IO
 /online                   who was seen in the last minutes
 ";
-
-/// The OpenAPI document.
-const OPENAPI: &str = include_str!("../../../schemas/openapi.json");
 
 /// The routes about the server itself.
 pub(super) fn router() -> Router<Context> {
