@@ -56,6 +56,9 @@ pub enum ServeError {
         Listen::AUTO_PORTS.start(), Listen::AUTO_PORTS.end()
     )]
     NoneFree,
+    /// Nothing else is to be done, and this neither.
+    #[error("--listen off leaves serve nothing to do: give it an address, or auto")]
+    Nowhere,
     /// A file of tokens or keys cannot be used.
     #[error(transparent)]
     File(#[from] FileError),

@@ -309,6 +309,8 @@ inventory! {
         "Events that wait to be added to the stream";
     BUFFER_USED = "rollcall_intake_buffer_used_ratio", Gauge, Ratio, Serve, [],
         "Part of the buffer for such events that is taken, by events or bytes; at 1 more are refused";
+    LOG_LINES_LOST = "rollcall_log_lines_lost_total", Counter, Count, Every, [],
+        "Log lines lost because nobody read standard error, or not fast enough";
     BUILD = "rollcall_build_info", Gauge, Count, Every, [VERSION],
         "Always 1";
     RUNTIME_WORKERS = "rollcall_runtime_workers", Gauge, Count, Every, [],
