@@ -174,7 +174,7 @@ fn flat(event: &Object) -> Option<Object> {
             ("data", value) if value == "" => String::new(),
             ("data", value) if is_session => value.to_string(),
             (_, Value::String(text)) => text.clone(),
-            ("time", Value::Number(number)) => number.to_string(),
+            ("time" | "ttl", Value::Number(number)) => number.to_string(),
             _ => return None,
         };
         fields.insert(name.clone(), text.into());

@@ -127,8 +127,8 @@ local merged, fault = pcall(function()
   merge_left()
 end)
 count_documents()
-index_addresses()
 local changes_dropped, kinds = write_changes()
+index_addresses() -- what it fails to write a janitor finds
 if not merged then
   -- pcall() hands out the text of a command's error, which begins with its code.
   local text = type(fault) == 'table' and fault.err or tostring(fault)

@@ -238,7 +238,7 @@ local refused = wrong_shared_key() or wrong_seq()
 if refused then return refused end
 local looked, removed, more, extra, age = sweeps[what]()
 count_documents()
-index_addresses()
 local dropped, kinds = write_changes()
+index_addresses()
 call('HSET', janitor, 'last_run', string.format('%.0f', now))
 return { looked, removed, dropped, more and 1 or 0, kinds, extra or '', age or 0 }

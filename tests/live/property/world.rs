@@ -19,7 +19,7 @@ use rollcall::redis::scripts::sweep::Sweeper;
 use rollcall::redis::stream::StreamReader;
 
 use super::event::{Draft, entries};
-use super::limits::{check_caps, check_change};
+use super::limits::{check_caps, check_change, check_presence};
 use super::schedule::{Act, Case, How, Step, WORKERS};
 use super::settings::Drawn;
 use crate::harness::{Deployment, settle};
@@ -323,6 +323,7 @@ impl World {
         let longest_ttl_ms = lane.longest_ttl_ms;
         let check = |change| check_change(change, deployment, longest_ttl_ms, lane.base);
         changes.iter().try_for_each(check)?;
+        check_presence(&lane.state, &keys)?;
         // Otherwise the cap has dropped some of them at once.
         if changes.len() as u64 == told {
             dump::check_transitions(&before, &lane.state, &changes, &keys)?;
