@@ -167,7 +167,8 @@ pub struct Ranked {
 /// An item's views lie in the partitions of those who viewed it, so the first of each partition are
 /// candidates, and what they have elsewhere is added. No other item can have more than the last
 /// candidates of all partitions together (Fagin's threshold algorithm): once the last wanted item has
-/// as many, the answer is exact; until then, more candidates.
+/// more, the answer is exact; until then, more candidates. Of items with as many views, the last by name comes
+/// first, as the server has them: so a longer answer begins with a shorter one.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
@@ -188,7 +189,7 @@ pub async fn ranking(partitions: &mut [Partition], limit: usize) -> Result<Vec<R
         }
         let first = ranked(views, limit);
         let enough =
-            first.len() == limit && first.last().is_none_or(|last| last.views as f64 >= others);
+            first.len() == limit && first.last().is_none_or(|last| last.views as f64 > others);
         if enough || others == 0.0 || partitions.len() == 1 && first.len() == limit {
             return Ok(first);
         }
@@ -219,7 +220,7 @@ async fn sum(
 fn ranked(views: HashMap<String, f64>, limit: usize) -> Vec<Ranked> {
     let mut items: Vec<_> =
         views.into_iter().map(|(item, views)| Ranked { item, views: views as u64 }).collect();
-    items.sort_by(|a, b| b.views.cmp(&a.views).then_with(|| a.item.cmp(&b.item)));
+    items.sort_by(|a, b| (b.views, &b.item).cmp(&(a.views, &a.item)));
     items.truncate(limit);
     items
 }

@@ -24,6 +24,7 @@ mod reader;
 mod readers;
 mod roles;
 mod scene;
+mod serve;
 mod stalled;
 #[path = "../support/mod.rs"]
 mod support;

@@ -11,7 +11,7 @@ use crate::config::Deployment;
 use crate::decode::{Rejected, Rules, decode};
 use crate::entry::{Entry, EntryId};
 use crate::event::{Event, Kind, Limits, Reason, Rejection, SenderMut};
-use crate::format::Format;
+use crate::format::{Format, Piece};
 use crate::key::partition_of;
 use crate::time::EventTime;
 
@@ -58,7 +58,10 @@ impl Reader<'_> {
     pub(super) fn read(&self, body: Body<'_>) -> Result<Elements, Rejection> {
         let mut elements = Elements::default();
         match body {
-            Body::Json(json) if Format::Json.is_array(json) => self.array(json, &mut elements)?,
+            Body::Json(json) if Format::Json.is_array(json) => match &self.sender.subject {
+                Some(_) => self.each(json, &mut elements)?,
+                None => self.array(json, &mut elements)?,
+            },
             Body::Json(json) => self.one(0, json, &mut elements),
             Body::Lines(lines) => {
                 let is_empty = |line: &&[u8]| line.iter().all(u8::is_ascii_whitespace);
@@ -95,6 +98,22 @@ impl Reader<'_> {
             .for_each(|event| self.add(place, event, trace.as_deref(), elements));
     }
 
+    /// The elements of an array, each by itself.
+    fn each(&self, json: &[u8], elements: &mut Elements) -> Result<(), Rejection> {
+        let (mut raw, most) = (Vec::new(), self.deployment.limits.max_events);
+        let each = |piece: Piece<'_, '_>| {
+            if let Piece::Element(element) = piece {
+                raw.push(element.raw.to_vec());
+            }
+        };
+        // What is broken is told by the decoder.
+        if Format::Json.elements(json, each).is_err() || raw.len() > most {
+            return self.array(json, elements);
+        }
+        raw.iter().enumerate().for_each(|(place, json)| self.one(place, json, elements));
+        Ok(())
+    }
+
     fn array(&self, json: &[u8], elements: &mut Elements) -> Result<(), Rejection> {
         let entry = self.entry(json);
         let decoded = decode(&entry, 0, &self.rules());
@@ -118,8 +137,11 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// What a single event says of its user is not asked of a subject.
     fn entry(&self, json: &[u8]) -> Entry {
-        Entry::new(EntryId { ms: self.now_ms, seq: 0 }, [(&b"data"[..], json)])
+        let user = self.sender.subject.as_ref().map(|subject| (&b"user"[..], subject.as_bytes()));
+        let fields = user.into_iter().chain([(&b"data"[..], json)]);
+        Entry::new(EntryId { ms: self.now_ms, seq: 0 }, fields)
     }
 
     fn rules(&self) -> Rules {
@@ -229,6 +251,7 @@ mod tests {
             json!({ "type": "heartbeat", "user": "eve", "ip": "1.1.1.1" }),
             json!({ "type": "heartbeat", "data": { "user": "eve", "ip": "1.1.1.1" } }),
             json!({ "specversion": "1.0", "type": "heartbeat", "user": "ann", "data": { "user": "eve" } }),
+            json!({ "type": "heartbeat" }),
             json!({ "type": "x", "data": { "type": "heartbeat", "user": "eve", "data": { "user": "eve" } } }),
         ];
         for event in &claims {
@@ -238,6 +261,10 @@ mod tests {
             });
             assert_eq!(taken, expected, "{event}");
         }
+        let two = br#"[{"type":"heartbeat"},7,{"type":"heartbeat","user":"eve"}]"#;
+        let elements = read(Body::Json(two), &subject(), &[]).unwrap();
+        assert_eq!((elements.taken.len(), elements.refused[0].0), (2, 1));
+        assert!(elements.taken.iter().all(|element| element.json.contains("\"user\":\"ann\"")));
         for (kind, needs) in
             [("document", "doc"), ("view", "item"), ("session", "sid"), ("logout", "x")]
         {

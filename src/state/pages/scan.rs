@@ -11,8 +11,10 @@ use crate::redis::reply;
 use crate::state::ask::{AskError, ask, scanned};
 use crate::state::{Partition, State};
 
-/// Walks on for one page at most: where a filter lets little through, pages are short rather than slow.
-const MOST_CALLS: usize = 10;
+/// Rows that are looked at for one page, and calls that are made for it, at most: where a filter lets little through,
+/// or many partitions are empty, pages are short rather than slow.
+const MOST_ROWS: usize = 10 * MOST;
+const MOST_CALLS: usize = 256;
 
 /// What is walked through.
 pub(super) struct Source {
@@ -82,13 +84,14 @@ pub(super) async fn page<L: Listing>(
     let mut place = Cursor::place(cursor)?;
     let limit = limit.clamp(1, MOST);
     let count = if listing.is_filter() { MOST } else { limit } as u64;
-    let mut items = Vec::new();
+    let (mut items, mut seen) = (Vec::new(), 0);
     for _ in 0..MOST_CALLS {
         let Some((partition, source)) = at(state, listing, &mut place) else {
             return Ok(Page { items, cursor: None });
         };
         let part = rows(partition, &source, place, count).await?;
         let (digests, rows): (Vec<u64>, Vec<Row>) = part.rows.into_iter().unzip();
+        seen += rows.len();
         let mut read = listing.read(partition, place.step, rows).await?;
         let room = limit - items.len();
         if read.len() > room {
@@ -102,7 +105,7 @@ pub(super) async fn page<L: Listing>(
             place = Place { from: part.end, part: None, ..place };
         }
         items.extend(read.into_iter().map(|(_, item)| item));
-        if items.len() == limit {
+        if items.len() == limit || seen >= MOST_ROWS {
             break;
         }
     }

@@ -23,7 +23,6 @@ pub const ROUTES: &[&str] = &[
     "/admin/sessions/redis",
     "/api/heartbeat",
     "/api/session/update",
-    "/api/v1/changes",
     "/api/v1/documents",
     "/api/v1/documents/{doc}",
     "/api/v1/events",
@@ -134,6 +133,7 @@ impl ServeMetrics {
     /// A request to a route was answered with this status, after so long.
     pub fn answered(&self, route: Option<&str>, status: u16, took: Duration) {
         let place = |wanted: &str| ROUTES.iter().position(|route| *route == wanted);
+        debug_assert!(route.is_none_or(|route| ROUTES.contains(&route)), "{route:?} is not listed");
         let place = route.and_then(place).or_else(|| place(OTHER_ROUTE)).unwrap_or_default();
         let class = usize::from(status / 100).clamp(1, CLASSES.len()) - 1;
         self.0.requests[place][class].increment(1);
