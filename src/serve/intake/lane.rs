@@ -23,7 +23,7 @@ use crate::telemetry::metrics::ServeMetrics;
 /// How long the server may take to answer.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that was silent for longer is tried before an entry is sent over it.
-const TRUSTED: Duration = Duration::from_millis(50);
+const TRUSTED: Duration = Duration::from_millis(20);
 /// Pauses between attempts while the server is away.
 const PAUSES: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(20)..=Duration::from_millis(500);

@@ -109,6 +109,8 @@ fn events_wait_for_redis_within_their_bounds_and_are_told_beyond_them() {
     let found: BTreeSet<String> = users(&served).into_iter().collect();
     assert_eq!(found, ["a", "b", "c"].map(str::to_owned).into());
     served.scene.deployment.server.kill();
+    let unready = || crate::scene::page(&served.serve, "/readyz").0 == 503;
+    wait_until(SOON, "it was noticed", unready);
     let asked = Instant::now();
     let reply = served.client.post("/api/v1/events", r#"{"type":"heartbeat","user":"e"}"#);
     assert_eq!(
