@@ -197,6 +197,9 @@ WORKERS = [
                (each("rollcall_runtime_alive_tasks"), "{{instance}} tasks")]),
         graph("Queued tasks", "short", "Tasks that wait for a thread. Above 0 for long: the process has too few processors.",
               [(each("rollcall_runtime_queued_tasks"), "{{instance}}")]),
+        graph("Log lines lost", "cps", "Lines that nobody read from standard error in time. The work went on: look at what collects "
+              "the log.",
+              [(rate("rollcall_log_lines_lost_total", "instance"), "{{instance}}")]),
     ],
 ]
 

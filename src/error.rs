@@ -1,6 +1,8 @@
 //! What can go wrong between a process and its server, and what to do about it.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
 
 use redis::RedisError;
 
@@ -104,6 +106,14 @@ pub enum Error {
         /// What it says it is.
         role: String,
     },
+    /// The password file cannot be read now; it could be when the process started.
+    #[error("redis-password-file: cannot read {path:?}")]
+    PasswordFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A batch stayed in hand too long; another consumer may have it by now.
     #[error("a batch was not applied within its deadline of {deadline_ms} ms; it is read again")]
     Deadline {
@@ -137,6 +147,7 @@ impl Error {
             | Self::NoMaster { .. }
             | Self::UnknownMaster
             | Self::Role { .. }
+            | Self::PasswordFile { .. }
             | Self::Deadline { .. }
             | Self::ReaderGone => Verdict::Reconnect,
         }
@@ -147,6 +158,7 @@ impl Error {
         let source = match self {
             Self::Redis { source, .. } => source,
             Self::NoMaster { .. } => return NO_MASTER,
+            Self::PasswordFile { .. } => return PASSWORD_FILE,
             _ => return OTHER,
         };
         if source.is_timeout() {
@@ -171,6 +183,12 @@ impl Error {
         let remedy = REMEDIES.iter().find(|(known, _)| *known == kind).map(|(_, remedy)| *remedy);
         let remedy = remedy.unwrap_or("it is tried again; see the log");
         format!("{}; {remedy}", chain(self))
+    }
+
+    /// Whether the server says that a key does not exist that a command asks about.
+    pub fn is_no_such_key(&self) -> bool {
+        let Self::Redis { source, .. } = self else { return false };
+        source.code() == Some("ERR") && source.detail() == Some("no such key")
     }
 
     /// Whether the server says that the group, or the stream, does not exist.
@@ -210,6 +228,7 @@ const REMEDIES: &[(&str, &str)] = &[
         "the server is too slow or stands still: look for slow commands (SLOWLOG GET) and its load",
     ),
     (AUTH, "check --redis-username and the password"),
+    (PASSWORD_FILE, "put the password there, readable for this process"),
     (PERMISSION, "give the user the rights that stand in deploy/acl"),
     ("oom", "raise maxmemory or free some; keep maxmemory-policy noeviction"),
     ("loading", "wait until the server has loaded its data"),
@@ -231,6 +250,7 @@ const PERMISSION: &str = "permission";
 const TIMEOUT: &str = "timeout";
 const CONNECTION: &str = "connection";
 const NO_MASTER: &str = "no_master";
+const PASSWORD_FILE: &str = "password_file";
 const OTHER: &str = "other";
 /// The script failed on what it was given.
 pub const SCRIPT: &str = "script";
@@ -240,7 +260,7 @@ pub fn kinds() -> BTreeSet<&'static str> {
     CODES
         .iter()
         .map(|(_, kind)| *kind)
-        .chain([TIMEOUT, CONNECTION, NO_MASTER, OTHER, SCRIPT])
+        .chain([TIMEOUT, CONNECTION, NO_MASTER, PASSWORD_FILE, OTHER, SCRIPT])
         .collect()
 }
 

@@ -9,7 +9,7 @@ mod install;
 mod view;
 mod watch;
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitStatus;
@@ -26,6 +26,7 @@ use self::view::{About, View};
 use self::watch::Watch;
 use crate::line::{self, Look};
 use crate::load::{Load, LoadOptions, Mix, Sent, Target, user_names};
+use crate::out::Out;
 use crate::run::{Fleet, RunError};
 use crate::screen::{Screen, can_draw};
 use crate::signals;
@@ -76,6 +77,9 @@ pub(crate) enum DemoError {
         /// The end of its log.
         log: String,
     },
+    /// There can be no further thread, which writes what is shown.
+    #[error("cannot write to the terminal")]
+    Output(#[from] io::Error),
     /// A part of the demo panicked.
     #[error("a part of the demo ended unexpectedly")]
     Panicked(#[from] tokio::task::JoinError),
@@ -88,11 +92,14 @@ pub(crate) enum DemoError {
 pub(crate) async fn run(options: &DemoOptions) -> Result<(), DemoError> {
     // In a task of its own from the beginning: no signal shall find us unprepared.
     let signalled = tokio::spawn(signals::stop_or_hangup());
-    let mut show = Show::prepare(options).await?;
-    let shown = if signalled.is_finished() { Ok(()) } else { show.until(signalled).await };
+    let mut out = Out::open()?;
+    let mut show = Show::prepare(options, &mut out).await?;
+    let shown =
+        if signalled.is_finished() { Ok(()) } else { show.until(signalled, &mut out).await };
     let farewell = show.end().await;
     shown?;
-    print(&farewell);
+    // Whether anyone reads it makes no difference any more.
+    let _unread = out.send(farewell + "\n");
     Ok(())
 }
 
@@ -110,7 +117,7 @@ struct Show {
 }
 
 impl Show {
-    async fn prepare(options: &DemoOptions) -> Result<Self, DemoError> {
+    async fn prepare(options: &DemoOptions, out: &mut Out) -> Result<Self, DemoError> {
         let draws = can_draw();
         if !draws {
             // Where frames are drawn, log lines would tear them.
@@ -131,14 +138,14 @@ impl Show {
         let look = Look::of_environment();
         let screen = if draws { Screen::enter(look).ok() } else { None };
         if screen.is_none() {
-            print(&greeting(&about));
+            let _unread = out.send(greeting(&about) + "\n");
         }
         let options = options.clone();
         Ok(Self { about, options, watch, load, stop_load, fleet, server, screen, look })
     }
 
     /// Shows the state until the time is over or `signalled` is.
-    async fn until(&mut self, signalled: impl Future) -> Result<(), DemoError> {
+    async fn until(&mut self, signalled: impl Future, out: &mut Out) -> Result<(), DemoError> {
         let end = self.options.duration.map(|all| Instant::now() + Duration::from(all));
         let mut signalled = pin!(signalled);
         let mut ended = pin!(sleep_until(end));
@@ -156,7 +163,7 @@ impl Show {
                 () = signals::received(&mut resizes) => self.screen.iter_mut().for_each(Screen::resized),
                 _ = ticks.tick() => self.look().await?,
             }
-            if self.show().is_err() {
+            if self.show(out).is_err() {
                 // Nobody reads any more: `rollcall demo | head`, or a terminal that is gone.
                 return Ok(());
             }
@@ -173,12 +180,13 @@ impl Show {
         Ok(())
     }
 
-    fn show(&self) -> io::Result<()> {
+    /// Shows what was seen last; what nobody reads in time is left out.
+    fn show(&mut self, out: &mut Out) -> io::Result<()> {
         let (about, watch, look) = (&self.about, &self.watch, self.look);
         let view = View { about, watch, look, sent: self.load.so_far() };
-        match &self.screen {
+        match &mut self.screen {
             Some(screen) => screen.draw(&view.frame(screen.size())),
-            None => writeln!(io::stdout().lock(), "{}", view.plain()),
+            None => out.offer(view.plain() + "\n"),
         }
     }
 
@@ -273,9 +281,4 @@ fn summary(watch: &Watch, sent: Sent) -> String {
         seen.pending + seen.undelivered.unwrap_or(0),
         seen.dead,
     )
-}
-
-/// Writes to standard output; whether anyone reads it makes no difference any more.
-fn print(text: &str) {
-    let _unwritable = writeln!(io::stdout().lock(), "{text}");
 }

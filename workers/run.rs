@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::info;
 
-use rollcall::config::{Config, Listen};
+use rollcall::config::Config;
 use rollcall::error::Error;
 use rollcall::janitor::Janitor;
 use rollcall::projector::Projector;
@@ -18,7 +18,7 @@ use rollcall::telemetry::health::Health;
 use rollcall::telemetry::http::{self, HttpError};
 use rollcall::telemetry::systemd::Supervisor;
 
-use crate::serve;
+use crate::{descriptors, serve};
 
 /// Which roles a process plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,16 +92,14 @@ impl Fleet {
             }
         }
         if roles.serve {
-            // Where it is one role of several, it must not keep the others from working.
-            let is_optional = roles != Roles { worker: false, janitor: false, serve: true };
-            let default = if is_optional { Listen::Auto } else { Listen::DEFAULT };
             let (stop, loops) = (stopped.clone(), &mut fleet.loops);
-            fleet.serve = serve::start(config, default, is_optional, &health, stop, loops).await?;
+            fleet.serve = serve::start(config, roles, &health, stop, loops).await?;
         }
         tokio::spawn(rollcall::telemetry::metrics::keep_up(metrics.clone()));
         if let Some(listener) = listener {
             fleet.http = listener.local_addr().ok();
-            tokio::spawn(http::serve(listener, metrics, health, stopped));
+            let most = descriptors::for_pages(descriptors::limit());
+            tokio::spawn(http::serve(listener, most, metrics, health, stopped));
         }
         info!(
             redis = %config.redis.url(),
@@ -113,6 +111,7 @@ impl Fleet {
             http = fleet.http.map(|addr| addr.to_string()).as_deref().unwrap_or("off"),
             "started"
         );
+        descriptors::check(config, roles);
         Ok(fleet)
     }
 
@@ -158,9 +157,11 @@ pub(crate) async fn run(
     let stop = crate::signals::stop();
     let supervisor = Arc::new(Supervisor::from_env().map_err(RunError::Supervisor)?);
     let mut fleet = Fleet::start(config, roles, metrics).await?;
-    supervisor.started();
     let (watching, health) = (supervisor.clone(), fleet.health.clone());
-    tokio::spawn(async move { watching.watch(&health).await });
+    tokio::spawn(async move {
+        watching.started().await;
+        watching.watch(&health).await;
+    });
     tokio::select! {
         error = fleet.failed() => {
             supervisor.stopping();

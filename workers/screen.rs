@@ -4,10 +4,11 @@
 //! never wrapped, so that a character of unexpected width cannot push the frame out of shape.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::process::{Command, Stdio};
 
 use crate::line::{Line, Look};
+use crate::out::Out;
 
 /// Alternate screen, no cursor, no wrapping.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J";
@@ -27,17 +28,18 @@ pub(crate) struct Size {
 pub(crate) struct Screen {
     look: Look,
     size: Size,
+    out: Out,
 }
 
 impl Screen {
     /// Takes the screen.
     ///
     /// # Errors
-    /// If the terminal cannot be written to.
+    /// If there can be no further thread, which writes to it.
     pub(crate) fn enter(look: Look) -> io::Result<Self> {
-        let screen = Self { look, size: size() };
-        write_out(ENTER)?;
-        Ok(screen)
+        let out = Out::open()?;
+        let _unread = out.send(ENTER.to_owned());
+        Ok(Self { look, size: size(), out })
     }
 
     /// How large it is.
@@ -50,11 +52,11 @@ impl Screen {
         self.size = size();
     }
 
-    /// Draws a frame.
+    /// Draws a frame, unless the one before is not drawn yet: a terminal may stand still (Ctrl-S).
     ///
     /// # Errors
-    /// If the terminal cannot be written to.
-    pub(crate) fn draw(&self, frame: &[Line]) -> io::Result<()> {
+    /// If the terminal could not be written to.
+    pub(crate) fn draw(&mut self, frame: &[Line]) -> io::Result<()> {
         let mut text = String::from("\x1b[H");
         for (row, line) in frame.iter().take(self.size.height).enumerate() {
             if row > 0 {
@@ -67,14 +69,14 @@ impl Screen {
             }
         }
         text.push_str("\x1b[J");
-        write_out(&text)
+        self.out.offer(text)
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
         // The terminal may be gone: that is what a hang-up means.
-        let _unwritable = write_out(LEAVE);
+        let _unwritable = self.out.send(LEAVE.to_owned());
     }
 }
 
@@ -82,12 +84,6 @@ impl Drop for Screen {
 pub(crate) fn can_draw() -> bool {
     let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
     io::stdout().is_terminal() && !dumb
-}
-
-fn write_out(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
 }
 
 /// What `stty` says, else what the environment says, else 80 × 24.

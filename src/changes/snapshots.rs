@@ -123,6 +123,7 @@ impl Snapshots {
                 docs: docs.clone(),
                 thresholds: state.deployment.thresholds.clone(),
                 partitions: state.deployment.partitions,
+                clock: state.session_clock(),
             };
             match Snapshot::take(&mut state.partitions, &scope).await {
                 Err(SnapshotError::Outrun) if attempt < ATTEMPTS => attempt += 1,

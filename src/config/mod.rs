@@ -11,6 +11,7 @@ mod duration;
 mod error;
 mod flags;
 mod gather;
+mod options;
 mod resolve;
 mod sentinel;
 mod serve;

@@ -21,7 +21,7 @@ use crate::projection::Projections;
 #[command(next_help_heading = "Redis")]
 pub struct ConnectionArgs {
     /// Server: redis://host:port/db, rediss:// for TLS, unix:/path, or a master by its sentinels:
-    /// redis+sentinel://host:26379,host:26379/master/db
+    /// redis+sentinel://host:26379,host:26379/master/db; write # ? / @ % of a password as %23 %3F %2F %40 %25
     #[arg(long, env = "ROLLCALL_REDIS_URL", value_name = "URL")]
     #[arg(default_value = "redis://127.0.0.1:6379")]
     pub redis_url: RedisUrl,
@@ -31,7 +31,7 @@ pub struct ConnectionArgs {
     /// Password, if not in the URL; everyone on the machine sees flags, so prefer the variable
     #[arg(long, env = "ROLLCALL_REDIS_PASSWORD", value_name = "PASSWORD")]
     pub redis_password: Option<Secret>,
-    /// File that holds the password; one newline at its end is ignored
+    /// File that holds the password, read again for every connection; one newline at its end is ignored
     #[arg(long, env = "ROLLCALL_REDIS_PASSWORD_FILE", value_name = "FILE")]
     pub redis_password_file: Option<PathBuf>,
 }

@@ -221,6 +221,9 @@ impl Janitor {
         structure: &'static str,
     ) -> Result<bool, Error> {
         let size = self.sweeper.size(connection, structure).await?;
+        if size == 0 {
+            return Ok(false);
+        }
         let share = self.settings.interval.as_secs_f64() / PASS.as_secs_f64();
         let part = ((size as f64 * share).ceil() as u64).max(WALK * WALK_CALLS).min(size);
         let (mut looked_at, mut removed, mut limit, mut ends) = (0, 0, WALK, 0);

@@ -4,7 +4,8 @@
 //! a read holds its connection. A partition lives in one slot, so on a Redis Cluster a plain connection to
 //! that slot's node is all it takes: the redirect that the first node answers with is followed once, when
 //! connecting. Where sentinels say who the master is, they are asked each time: a master that was demoted
-//! refuses to write, or drops its clients, and whoever connects anew comes to its successor.
+//! refuses to write, or drops its clients, and whoever connects anew comes to its successor. A password that
+//! stands in a file is read each time as well.
 
 use std::time::Duration;
 
@@ -37,7 +38,8 @@ pub struct Node {
 /// Opens a connection to the node that holds `key`. Replies may take `response_timeout`.
 ///
 /// # Errors
-/// If the server cannot be reached or refuses the credentials, or no sentinel leads to a master.
+/// If the server cannot be reached or refuses the credentials, its password file cannot be read, or no sentinel
+/// leads to a master.
 pub async fn connect(
     server: &Server,
     key: &str,
@@ -49,11 +51,15 @@ pub async fn connect(
 /// As [`connect`], and says which node it is.
 ///
 /// # Errors
-/// If the server cannot be reached or refuses the credentials, or no sentinel leads to a master.
+/// Those of [`connect`].
 pub async fn locate(server: &Server, key: &str, response_timeout: Duration) -> Result<Node, Error> {
+    let info = server.current().map_err(|source| Error::PasswordFile {
+        path: server.password_file.clone().unwrap_or_default(),
+        source,
+    })?;
     match &server.sentinels {
-        None => connect_to(&server.info, key, response_timeout).await,
-        Some(sentinels) => follow(sentinels, &server.info, key, response_timeout).await,
+        None => connect_to(&info, key, response_timeout).await,
+        Some(sentinels) => follow(sentinels, &info, key, response_timeout).await,
     }
 }
 

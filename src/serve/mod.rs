@@ -15,6 +15,7 @@ mod server;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -23,7 +24,7 @@ use tokio::task::JoinSet;
 pub use access::{Access, Caller, FileError};
 pub use client::{Client, Peer};
 pub use context::{Context, Parts};
-pub use intake::{Intake, Refusal, Sender, Taken};
+pub use intake::{Body, Intake, Refusal, Sender, Taken, Trouble};
 pub use limits::Limits;
 
 use crate::config::{Config, Listen};
@@ -31,6 +32,9 @@ use crate::error::Error;
 use crate::state::{Keeper, Shared};
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::ServeMetrics;
+
+/// How often what the metrics show of now is kept up.
+const SHOW: Duration = Duration::from_secs(1);
 
 /// Why applications and browsers cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +56,9 @@ pub enum ServeError {
         Listen::AUTO_PORTS.start(), Listen::AUTO_PORTS.end()
     )]
     NoneFree,
+    /// Nothing else is to be done, and this neither.
+    #[error("--listen off leaves serve nothing to do: give it an address, or auto")]
+    Nowhere,
     /// A file of tokens or keys cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
@@ -83,7 +90,9 @@ pub async fn bind(listen: Listen) -> Result<Option<TcpListener>, ServeError> {
 pub struct Serve {
     context: Context,
     listener: TcpListener,
-    keeper: Keeper,
+    tasks: JoinSet<Result<(), Error>>,
+    /// Turns true when no request is left: then the intake has nothing more to wait for.
+    answered: watch::Sender<bool>,
 }
 
 impl Serve {
@@ -100,33 +109,47 @@ impl Serve {
         let access = Access::new(&config.serve, config.deployment.limits.max_identifier_bytes)?;
         let pulse = health.add("serve".to_owned(), Keeper::PATIENCE);
         let (state, keeper) = Shared::new(config, pulse, stop.clone());
-        let context = Context::new(Parts {
-            config: config.clone(),
-            access,
-            state,
-            intake: Intake::new(),
-            limits: Limits::new(&config.serve),
-            metrics: ServeMetrics::registered(),
-            stop,
-        });
-        Ok(Self { context, listener, keeper })
+        let mut tasks = JoinSet::new();
+        tasks.spawn(keeper.run());
+        let metrics = ServeMetrics::registered();
+        let (answered, all_answered) = watch::channel(false);
+        let intake = Intake::start(config, &state, &metrics, &all_answered, &mut tasks);
+        let limits = Limits::new(&config.serve);
+        let config = config.clone();
+        let context = Context::new(Parts { config, access, state, intake, limits, metrics, stop });
+        Ok(Self { context, listener, tasks, answered })
     }
 
     /// Serves until told to stop, and then until what is in hand is answered.
     ///
     /// # Errors
     /// If the deployment is another than the settings say.
-    pub async fn run(self) -> Result<(), Error> {
+    pub async fn run(mut self) -> Result<(), Error> {
         let router = routes::router(&self.context);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(self.keeper.run());
-        tasks.spawn(server::accept(self.listener, router, self.context.clone()));
-        while let Some(ended) = tasks.join_next().await {
+        let (listener, context, answered) = (self.listener, self.context.clone(), self.answered);
+        self.tasks.spawn(async move {
+            server::accept(listener, router, context).await;
+            answered.send_replace(true);
+            Ok(())
+        });
+        self.tasks.spawn(show(self.context));
+        while let Some(ended) = self.tasks.join_next().await {
             match ended {
                 Ok(ended) => ended?,
                 Err(panic) => std::panic::resume_unwind(panic.into_panic()),
             }
         }
         Ok(())
+    }
+}
+
+/// Keeps up what the metrics show of now.
+async fn show(context: Context) -> Result<(), Error> {
+    loop {
+        context.metrics.show(context.intake.buffered());
+        tokio::select! {
+            () = tokio::time::sleep(SHOW) => {}
+            () = context.stopped() => return Ok(()),
+        }
     }
 }

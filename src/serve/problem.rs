@@ -7,8 +7,6 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use crate::state::AskError;
-
 /// Why a request is not answered as it was meant to be.
 #[derive(Clone, Debug)]
 pub struct Problem {
@@ -59,6 +57,12 @@ impl Problem {
         problem.after(Duration::from_secs(1))
     }
 
+    /// The client has sent more events than it may for now.
+    pub fn too_many(retry_after: Duration) -> Self {
+        let detail = "too many events from this client for now";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-events", detail).after(retry_after)
+    }
+
     /// Says when to try again.
     pub fn after(self, retry_after: Duration) -> Self {
         Self { retry_after: Some(retry_after), ..self }
@@ -104,13 +108,5 @@ impl IntoResponse for Problem {
         response.headers_mut().insert(header::CONTENT_TYPE, problem);
         self.headers(&mut response);
         response
-    }
-}
-
-impl From<AskError> for Problem {
-    fn from(error: AskError) -> Self {
-        // The chain may name addresses inside the deployment: it goes to the log, not to the caller.
-        tracing::warn!("a question to the state failed: {}", crate::error::chain(&error));
-        Self::unavailable("the state cannot be read right now")
     }
 }

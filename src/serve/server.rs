@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 
 use super::client::Peer;
 use super::context::Context;
-use crate::error::Error;
+use crate::telemetry::metrics::ConnectionKind;
 
 /// How long the head of a request may take, and a connection be without one.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
@@ -29,11 +29,7 @@ const GRACE: Duration = Duration::from_secs(8);
 const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts connections until the process stops; returns once those that are open have ended, or their time is up.
-pub(super) async fn accept(
-    listener: TcpListener,
-    router: Router,
-    context: Context,
-) -> Result<(), Error> {
+pub(super) async fn accept(listener: TcpListener, router: Router, context: Context) {
     let mut open = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -59,14 +55,16 @@ pub(super) async fn accept(
             "connections were still open when the time to stop was up"
         );
     }
-    Ok(())
 }
 
 async fn connection(socket: TcpStream, peer: Peer, router: Router, context: Context) {
     let trusted = &context.config.serve.trusted_proxies;
     let is_proxy = trusted.iter().any(|network| network.contains(peer.0.ip()));
     let counted = (!is_proxy).then(|| peer.0.ip());
-    let Some(_place) = context.limits.connect(counted) else { return };
+    let Some(_place) = context.limits.connect(counted) else {
+        return context.metrics.connection_refused();
+    };
+    let _open = context.metrics.open(ConnectionKind::Http);
     let _best_effort = socket.set_nodelay(true);
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);

@@ -170,17 +170,21 @@ impl<'k> Walk<'k> {
         if let Some(pattern) = self.pattern {
             words.extend(["MATCH", pattern]);
         }
-        let value = ask(connection, &words).await?;
-        let unexpected = reply::unexpected(self.command, &value);
-        let mut parts = super::list(value).into_iter();
-        match (parts.next().and_then(reply::text), parts.next().and_then(reply::array)) {
-            (Some(next), Some(page)) => {
-                self.cursor = Some(next).filter(|next| next != "0");
-                self.count = next_count(self.count, &page);
-                Ok(Some(page))
-            }
-            _ => Err(unexpected.into()),
-        }
+        let (next, page) = scanned(ask(connection, &words).await?, self.command)?;
+        self.cursor = Some(next).filter(|next| *next != 0).map(|next| next.to_string());
+        self.count = next_count(self.count, &page);
+        Ok(Some(page))
+    }
+}
+
+/// The reply of a scan: where it goes on, 0 at the end, and what was found.
+pub(super) fn scanned(value: Value, command: &'static str) -> Result<(u64, Vec<Value>), AskError> {
+    let unexpected = reply::unexpected(command, &value);
+    let mut parts = super::list(value).into_iter();
+    let next = parts.next().and_then(reply::text).and_then(|next| next.parse().ok());
+    match (next, parts.next().and_then(reply::array)) {
+        (Some(next), Some(found)) => Ok((next, found)),
+        _ => Err(unexpected.into()),
     }
 }
 

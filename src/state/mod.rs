@@ -9,8 +9,11 @@
 mod ask;
 pub mod dead;
 pub mod documents;
+pub mod pages;
+mod progress;
 pub mod sessions;
 mod shared;
+mod statistics;
 pub mod status;
 pub mod tokens;
 pub mod users;
@@ -24,7 +27,9 @@ use serde::Serialize;
 
 pub use self::ask::AskError;
 pub(crate) use self::ask::{Walk, ask, literal, number};
-pub use self::shared::{Away, Keeper, Shared};
+pub use self::progress::{Progress, progress};
+pub use self::shared::{Away, Facts, Keeper, Shared};
+pub use self::statistics::{Statistics, statistics};
 use crate::config::{Config, Deployment, Millis, Server, Threshold};
 use crate::error::Error;
 use crate::key::{Keys, partition_of};
@@ -133,10 +138,9 @@ impl State {
         Ok(Self { partitions, deployment, found, address, now_ms })
     }
 
-    /// The same state some time later.
-    fn after(&self, passed: Duration) -> Self {
-        let passed_ms = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
-        Self { now_ms: self.now_ms.saturating_add(passed_ms), ..self.clone() }
+    /// When it is asked, and how long sessions usually live.
+    pub fn session_clock(&self) -> sessions::Clock {
+        sessions::Clock { now_ms: self.now_ms, usual_ms: self.deployment.session_ttl_ms }
     }
 
     /// Whether every partition is still where it was; learns the time, and on request the settings, anew.
@@ -267,6 +271,7 @@ fn adopt(deployment: &mut Deployment, name: &str, text: &str) {
         }
     };
     let cap = |own: &mut u64| *own = text.parse().unwrap_or(*own);
+    let size = |own: &mut usize| *own = text.parse().unwrap_or(*own);
     match name {
         "stream" => text.clone_into(&mut deployment.stream),
         "group" => text.clone_into(&mut deployment.group),
@@ -280,6 +285,12 @@ fn adopt(deployment: &mut Deployment, name: &str, text: &str) {
         "ranking-cap" => cap(&mut deployment.ranking_cap),
         "dead-cap" => cap(&mut deployment.dead_cap),
         "changes-cap" => cap(&mut deployment.changes_cap),
+        "max-skew" => length(&mut deployment.max_skew_ms),
+        "max-identifier-bytes" => size(&mut deployment.limits.max_identifier_bytes),
+        "max-field-bytes" => size(&mut deployment.limits.max_field_bytes),
+        "max-data-bytes" => size(&mut deployment.limits.max_data_bytes),
+        "max-fields" => size(&mut deployment.limits.max_fields),
+        "max-events" => size(&mut deployment.limits.max_events),
         _ => {}
     }
 }

@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize};
 
-use super::Listed;
 use super::ask::{AskError, Walk, ask, number};
+use super::{Listed, list};
 use crate::key::Keys;
 use crate::redis::reply;
 
@@ -23,6 +23,8 @@ pub struct Session {
     pub ua: String,
     /// Its last activity, epoch milliseconds.
     pub last_activity_ms: u64,
+    /// When it expires if it stays silent, epoch milliseconds.
+    pub expires_ms: u64,
 }
 
 /// The stored value, read as readers read it: other members do not matter, nor does their order.
@@ -46,39 +48,89 @@ impl Session {
 
     /// A session of which no more is known than whose it is.
     pub(crate) fn unknown(sid: String, user: String) -> Self {
-        Self { sid, user, ip: String::new(), ua: String::new(), last_activity_ms: 0 }
+        let (ip, ua) = (String::new(), String::new());
+        Self { sid, user, ip, ua, last_activity_ms: 0, expires_ms: 0 }
     }
 
     /// `None` for what is no session's entry: readers pass it over, too.
     pub(crate) fn read(sid: &str, json: &str) -> Option<Self> {
         let Value { last_activity, user, ip, ua } = serde_json::from_str(json).ok()?;
-        Some(Self { sid: sid.to_owned(), user, ip, ua, last_activity_ms: last_activity as u64 })
+        let (sid, last_activity_ms) = (sid.to_owned(), last_activity as u64);
+        Some(Self { sid, user, ip, ua, last_activity_ms, expires_ms: last_activity_ms })
+    }
+
+    fn expires_after(mut self, life_ms: u64) -> Self {
+        self.expires_ms = self.last_activity_ms.saturating_add(life_ms);
+        self
     }
 }
 
-/// The sessions active after `since_ms`, of one user or of all: how many, and the newest `limit`.
+/// When it is asked, and how long sessions live that were given no lifetime of their own; both in
+/// milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// The server's time.
+    pub now_ms: u64,
+    /// The deployment's `session-ttl`.
+    pub usual_ms: u64,
+}
+
+impl Clock {
+    /// How long a session lives with this record of a lifetime of its own (`when:seconds:last activity`).
+    /// Once nothing from before the last activity can count any more, the record is forgotten.
+    fn life_ms(self, record: Option<&str>) -> u64 {
+        let own = record.and_then(|record| {
+            let mut parts = record.split(':').skip(1);
+            let seconds: u64 = parts.next()?.parse().ok()?;
+            let (seen, life_ms): (u64, u64) = (parts.next()?.parse().ok()?, seconds * 1000);
+            (seen.saturating_add(life_ms.max(self.usual_ms)) > self.now_ms).then_some(life_ms)
+        });
+        own.unwrap_or(self.usual_ms)
+    }
+}
+
+/// The sessions that have not expired, of one user or of all: how many, and the newest `limit`.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
 pub async fn active(
     connection: &mut MultiplexedConnection,
     keys: &Keys,
-    since_ms: u64,
+    clock: Clock,
     user: Option<&str>,
     limit: usize,
 ) -> Result<Listed<Session>, AskError> {
     let key = keys.sessions();
     let (mut walk, mut listed) = (Walk::hash(&key, None), Listed::default());
     while let Some(page) = walk.fields(connection).await? {
-        for session in page.iter().filter_map(|(sid, json)| Session::read(sid, json)) {
-            let wanted = user.is_none_or(|user| user == session.user);
-            if wanted && session.last_activity_ms > since_ms {
+        let read = page.iter().filter_map(|(sid, json)| Session::read(sid, json));
+        let wanted = read.filter(|s| user.is_none_or(|user| user == s.user)).collect();
+        for session in with_lives(connection, keys, clock, wanted).await? {
+            if session.expires_ms > clock.now_ms {
                 listed.push(session, limit, Session::newest_first);
             }
         }
     }
     listed.cut(limit, Session::newest_first);
     Ok(listed)
+}
+
+/// Sessions as they were read, with when they expire.
+pub(crate) async fn with_lives(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    clock: Clock,
+    sessions: Vec<Session>,
+) -> Result<Vec<Session>, AskError> {
+    if sessions.is_empty() {
+        return Ok(sessions);
+    }
+    let ttls = keys.session_ttls();
+    let words = ["HMGET", &ttls].into_iter().chain(sessions.iter().map(|s| s.sid.as_str()));
+    let records = list(ask(connection, &words.collect::<Vec<_>>()).await?);
+    let records = records.into_iter().map(reply::text).chain(std::iter::repeat(None));
+    let sessions = sessions.into_iter().zip(records);
+    Ok(sessions.map(|(s, record)| s.expires_after(clock.life_ms(record.as_deref()))).collect())
 }
 
 /// All that is kept of one session.
@@ -99,14 +151,18 @@ pub struct Kept {
 pub async fn session(
     connection: &mut MultiplexedConnection,
     keys: &Keys,
+    clock: Clock,
     sid: &str,
 ) -> Result<Option<Kept>, AskError> {
+    let record = reply::text(ask(connection, &["HGET", &keys.session_ttls(), sid]).await?);
+    let life_ms = clock.life_ms(record.as_deref());
     let entry = reply::text(ask(connection, &["HGET", &keys.sessions(), sid]).await?);
     let key = format!("{}{sid}", keys.session_data());
     let data = reply::text(ask(connection, &["GET", &key]).await?);
     // Negative where there is no key or no expiry.
     let data_ttl_ms = number(&ask(connection, &["PTTL", &key]).await?);
     let entry = entry.and_then(|json| Session::read(sid, &json));
+    let entry = entry.map(|session| session.expires_after(life_ms));
     let known = entry.is_some() || data.is_some();
     Ok(known.then_some(Kept { entry, data, data_ttl_ms }))
 }
@@ -122,5 +178,16 @@ mod tests {
         assert_eq!(session.last_activity_ms, 1_790_000_000_123);
         assert_eq!(session.user, "Неизвестно");
         assert_eq!(Session::read("s", "{\"user\":\"a\"}"), None);
+    }
+
+    #[test]
+    fn a_lifetime_of_its_own_counts_until_it_is_forgotten() {
+        let clock = |now_ms| Clock { now_ms, usual_ms: 1_800_000 };
+        let record = Some("1790000000000:0000060:1790000005000");
+        let last = 1_790_000_005_000;
+        assert_eq!(clock(last + 1_799_999).life_ms(record), 60_000);
+        assert_eq!(clock(last + 1_800_000).life_ms(record), 1_800_000);
+        assert_eq!(clock(last).life_ms(None), 1_800_000);
+        assert_eq!(clock(last).life_ms(Some("not ours")), 1_800_000);
     }
 }

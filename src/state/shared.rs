@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::{AskError, State};
-use crate::config::Config;
+use crate::config::{Config, Deployment};
 use crate::error::{Error, chain};
 use crate::telemetry::health::Pulse;
 
@@ -28,13 +28,31 @@ const LOOKS_PER_READING: u32 = 10;
 #[derive(Clone)]
 pub struct Shared {
     current: watch::Receiver<Current>,
+    facts: watch::Receiver<Facts>,
     doubt: Arc<Notify>,
 }
 
 #[derive(Clone)]
 enum Current {
-    Known(Arc<State>, Instant),
+    Known(Arc<State>),
     Away(Arc<str>),
+}
+
+/// What was learned of the deployment the last time that it could be asked.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Its settings.
+    pub deployment: Arc<Deployment>,
+    server_ms: u64,
+    at: Instant,
+}
+
+impl Facts {
+    /// The server's time, in milliseconds, as it should be now.
+    pub fn now_ms(&self) -> u64 {
+        let passed = u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.server_ms.saturating_add(passed)
+    }
 }
 
 /// The state cannot be asked now.
@@ -46,6 +64,7 @@ pub struct Away(pub Arc<str>);
 pub struct Keeper {
     config: Config,
     current: watch::Sender<Current>,
+    facts: watch::Sender<Facts>,
     doubt: Arc<Notify>,
     pulse: Pulse,
     stop: watch::Receiver<bool>,
@@ -54,11 +73,22 @@ pub struct Keeper {
 impl Shared {
     /// A state to ask, and the task that has to [run](Keeper::run) for it.
     pub fn new(config: &Config, pulse: Pulse, stop: watch::Receiver<bool>) -> (Self, Keeper) {
-        let (sender, current) = watch::channel(Current::Away("not connected yet".into()));
+        let (current_sender, current) = watch::channel(Current::Away("not connected yet".into()));
+        let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let server_ms = u64::try_from(clock.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
+        let deployment = Arc::new(config.deployment.clone());
+        let (facts_sender, facts) =
+            watch::channel(Facts { deployment, server_ms, at: Instant::now() });
         let doubt = Arc::new(Notify::new());
-        let keeper =
-            Keeper { config: config.clone(), current: sender, doubt: doubt.clone(), pulse, stop };
-        (Self { current, doubt }, keeper)
+        let keeper = Keeper {
+            config: config.clone(),
+            current: current_sender,
+            facts: facts_sender,
+            doubt: doubt.clone(),
+            pulse,
+            stop,
+        };
+        (Self { current, facts, doubt }, keeper)
     }
 
     /// The state, with the server's time as it should be now.
@@ -67,7 +97,7 @@ impl Shared {
     /// If the server is away; why.
     pub fn get(&self) -> Result<State, Away> {
         match &*self.current.borrow() {
-            Current::Known(state, at) => Ok(state.after(at.elapsed())),
+            Current::Known(state) => Ok(State { now_ms: self.now_ms(), ..(**state).clone() }),
             Current::Away(why) => Err(Away(why.clone())),
         }
     }
@@ -86,6 +116,16 @@ impl Shared {
         }
     }
 
+    /// What was learned of the deployment last, also while the server is away; before that, what the settings say.
+    pub fn facts(&self) -> Facts {
+        self.facts.borrow().clone()
+    }
+
+    /// The server's time, in milliseconds, as it should be now.
+    pub fn now_ms(&self) -> u64 {
+        self.facts.borrow().now_ms()
+    }
+
     /// Says that a question failed: the connections are looked at now.
     pub fn doubt(&self) {
         self.doubt.notify_one();
@@ -100,7 +140,7 @@ impl Keeper {
     ///
     /// # Errors
     /// If the deployment is another than the settings say: no waiting helps.
-    pub async fn run(mut self) -> Result<(), Error> {
+    pub async fn run(self) -> Result<(), Error> {
         let mut stop = self.stop.clone();
         tokio::select! {
             ended = self.keep() => ended,
@@ -108,7 +148,7 @@ impl Keeper {
         }
     }
 
-    async fn keep(&mut self) -> Result<(), Error> {
+    async fn keep(&self) -> Result<(), Error> {
         let mut pause = LEAST_PAUSE;
         let mut is_told = false;
         loop {
@@ -147,9 +187,9 @@ impl Keeper {
     async fn watch(&self, mut state: State) -> AskError {
         let mut look = 0_u32;
         loop {
-            look = look.wrapping_add(1);
-            self.current.send_replace(Current::Known(Arc::new(state.clone()), Instant::now()));
+            self.show(&state);
             self.pulse.waiting();
+            look = look.wrapping_add(1);
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
                 () = self.doubt.notified() => tokio::time::sleep(LEAST_PAUSE).await,
@@ -158,6 +198,15 @@ impl Keeper {
                 return error;
             }
         }
+    }
+
+    fn show(&self, state: &State) {
+        let known = self.facts.borrow().deployment.clone();
+        let is_same = *known == state.deployment;
+        let deployment = if is_same { known } else { Arc::new(state.deployment.clone()) };
+        let (server_ms, at) = (state.now_ms, Instant::now());
+        self.facts.send_replace(Facts { deployment, server_ms, at });
+        self.current.send_replace(Current::Known(Arc::new(state.clone())));
     }
 }
 
@@ -168,8 +217,7 @@ fn fatal(error: AskError, config: &Config) -> Result<AskError, Error> {
             let own = config.deployment.partitions.to_string();
             Err(Error::Partitions { key, stored, own })
         }
-        AskError::Server(error @ Error::Format { .. }) => Err(error),
-        AskError::Server(error @ Error::CrossSlot(_)) => Err(error),
+        AskError::Server(error @ (Error::Format { .. } | Error::CrossSlot(_))) => Err(error),
         other => Ok(other),
     }
 }

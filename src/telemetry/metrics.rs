@@ -23,12 +23,12 @@ use metrics_exporter_prometheus::{
 
 pub use inventory::{INVENTORY, Kind, Label, Metric, Source, Unit, Values};
 pub use janitor::{JanitorMetrics, Round};
-pub use live::{Dropped, LeftOut, Listening, LiveMetrics, Open};
+pub use live::{Dropped, LeftOut, LiveMetrics};
 pub use loss::{LossCause, entries_lost};
-pub use serve::ServeMetrics;
+pub use serve::{ConnectionKind, Open, ROUTES, ServeMetrics, TROUBLES};
 pub use worker::{Delivery, WorkerMetrics};
 
-use inventory::REDIS_ERRORS;
+use inventory::{LOG_LINES_LOST, REDIS_ERRORS};
 
 /// The bound of the service-level objective, 1 s, is one of them.
 const SECONDS: &[f64] = &[
@@ -75,9 +75,7 @@ pub async fn keep_up(handle: PrometheusHandle) {
 
 /// The page of all metrics, in the text format of Prometheus.
 pub fn page(handle: &PrometheusHandle) -> String {
-    let mut now = process::samples();
-    now.extend(live::samples());
-    handle.render() + &board::render(now)
+    handle.render() + &board::render(process::samples())
 }
 
 /// Explains a metric and starts each of its series at zero.
@@ -85,13 +83,21 @@ fn start(metric: &Metric) {
     let Metric { name, kind, help, .. } = *metric;
     match kind {
         // A series begins with its handle.
-        Kind::Counter if metric.labels.is_empty() => {
-            metrics::describe_counter!(name, help);
-            let _zero = own_counter(*metric);
-        }
         Kind::Counter => {
             metrics::describe_counter!(name, help);
-            let _zeros = ByLabel::new(*metric);
+            let names = |label: &Label| label.names().unwrap_or_default();
+            match metric.labels {
+                [] => drop(own_counter(*metric)),
+                [one, other] => {
+                    for value in names(one) {
+                        for second in names(other) {
+                            let labels = [(one.name, value), (other.name, second)];
+                            let _zero = counter!(name, &labels);
+                        }
+                    }
+                }
+                _ => drop(ByLabel::new(*metric)),
+            }
         }
         Kind::Histogram => {
             metrics::describe_histogram!(name, help);
@@ -138,6 +144,11 @@ pub fn redis_error(kind: &'static str) {
     counter!(REDIS_ERRORS.name, "kind" => kind).increment(1);
 }
 
+/// So many log lines were lost.
+pub(super) fn log_lines_lost(count: u64) {
+    counter!(LOG_LINES_LOST.name).increment(count);
+}
+
 fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
@@ -153,9 +164,9 @@ mod tests {
     }
 
     #[test]
-    fn counters_have_one_label_at_most_and_histograms_none() {
+    fn counters_have_two_labels_at_most_and_histograms_none() {
         let most = |metric: &Metric| match metric.kind {
-            Kind::Counter => 1,
+            Kind::Counter => 2,
             Kind::Histogram => 0,
             Kind::Gauge => usize::MAX,
         };

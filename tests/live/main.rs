@@ -27,6 +27,8 @@ mod readers;
 mod replica;
 mod roles;
 mod scene;
+mod serve;
+mod stalled;
 #[path = "../support/mod.rs"]
 mod support;
 mod traces;

@@ -40,10 +40,10 @@ impl Replica {
             assert!(replica.sessions.insert(text(&item, "sid")), "there twice: {item}");
         }
         for item in list("documents") {
-            let (doc, users) = (text(&item, "doc"), item["users"].as_array().unwrap().clone());
-            assert!(!users.is_empty() && item["count"].as_u64() >= Some(users.len() as u64));
-            for user in &users {
-                let is_new = replica.members.insert((doc.clone(), text(user, "user")));
+            let (doc, members) = (text(&item, "doc"), item["members"].as_array().unwrap());
+            assert!(!members.is_empty() && item["users"].as_u64() >= Some(members.len() as u64));
+            for member in members {
+                let is_new = replica.members.insert((doc.clone(), text(member, "user")));
                 assert!(is_new, "in it twice: {item}");
             }
             for level in item["thresholds"].as_array().unwrap() {

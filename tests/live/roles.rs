@@ -1,6 +1,8 @@
 //! The long-running roles as a person runs them: addresses, pages, settings, exit codes, memory.
 
 pub mod cluster;
+mod descriptors;
+mod login;
 pub mod tls;
 
 use std::io::{Read as _, Write as _};

@@ -189,6 +189,18 @@ fn impossible_values_are_refused_with_the_remedy() {
             &["run", "--redis-url", "redis://a:hunter2@h", "--redis-password", "hunter2"],
             &["redis-password", "keep one of them"],
         ),
+        (
+            &["online", "--redis-url", "redis://h?db=3"],
+            &["redis-url", "db is no option", "redis://host:6379/3"],
+        ),
+        (
+            &["doctor", "--redis-url", "unix:/r.sock?password=hunter2"],
+            &["redis-url", "password is no option", "pass=…"],
+        ),
+        (
+            &["status", "--redis-url", "rediss+sentinel://h/m?ssl_ca_certs=hunter2"],
+            &["redis-url", "ssl_ca_certs is no option", "SSL_CERT_FILE"],
+        ),
         (&["run", "--redis-username", "al"], &["redis-username", "only with a password"]),
         (&["run", "--redis-password-file", "/no/such"], &["redis-password-file", "No such file"]),
         (&["run", "--config", "/no/such"], &["config", "/no/such", "No such file"]),

@@ -1,17 +1,18 @@
 //! `status --watch`: the same page again and again. On a terminal in place; elsewhere one after the other.
 
-use std::io::{self, ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::time::Duration;
 
 use rollcall::config::Config;
 use rollcall::error::chain;
 use rollcall::state::State;
-use rollcall::telemetry::log;
+use rollcall::telemetry::{lines, log};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{Rates, Status, StatusAnswer};
 use crate::line::{Line, Look, Style};
+use crate::out::Out;
 use crate::query::{Answer as _, Query as _, QueryError, failed, json};
 use crate::screen::{Screen, Size, can_draw};
 use crate::signals;
@@ -38,7 +39,12 @@ pub(super) async fn run(status: &Status, every: Duration) -> Result<(), QueryErr
             () = signals::received(&mut resizes) => view.screen.iter_mut().for_each(Screen::resized),
             look = look(status, &config, &mut ticks) => view.take(look)?,
         }
-        match view.show() {
+        let shown = tokio::select! {
+            // Who reads slowly may not keep the process from its end.
+            _ = &mut stop => return Ok(()),
+            shown = view.show() => shown,
+        };
+        match shown {
             // Nobody reads any more: `rollcall status --watch | head`, or a terminal that is gone.
             Err(QueryError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {
                 return Ok(());
@@ -61,6 +67,7 @@ async fn look(
 
 /// What is shown, and where.
 struct View {
+    out: Out,
     screen: Option<Screen>,
     json: bool,
     every: Duration,
@@ -73,7 +80,8 @@ impl View {
     fn new(status: &Status, every: Duration) -> Result<Self, QueryError> {
         let draws = !status.output.json && can_draw();
         let screen = draws.then(|| Screen::enter(Look::of_environment())).transpose()?;
-        Ok(Self { screen, json: status.output.json, every, latest: None, trouble: None })
+        let (out, json) = (Out::open()?, status.output.json);
+        Ok(Self { out, screen, json, every, latest: None, trouble: None })
     }
 
     fn take(&mut self, look: Result<StatusAnswer, QueryError>) -> Result<(), QueryError> {
@@ -90,13 +98,15 @@ impl View {
         Ok(())
     }
 
-    fn show(&self) -> Result<(), QueryError> {
+    async fn show(&mut self) -> Result<(), QueryError> {
         let Some(latest) = &self.latest else { return Ok(()) };
-        if let Some(screen) = &self.screen {
-            return Ok(screen.draw(&self.frame(latest, screen.size()))?);
+        if let Some(size) = self.screen.as_ref().map(Screen::size) {
+            let frame = self.frame(latest, size);
+            return Ok(self.screen.iter_mut().try_for_each(|screen| screen.draw(&frame))?);
         }
         if let Some(trouble) = &self.trouble {
-            return Ok(writeln!(io::stderr(), "rollcall: {trouble}")?);
+            lines::say(&format!("rollcall: {trouble}"));
+            return Ok(());
         }
         let text = if self.json {
             json(latest)?
@@ -105,9 +115,7 @@ impl View {
             latest.show(&mut page);
             page.into_text() + "\n"
         };
-        let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes())?;
-        Ok(out.flush()?)
+        Ok(self.out.write(text).await?)
     }
 
     /// One screen: consumers give way where it is small.

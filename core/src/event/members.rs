@@ -95,6 +95,8 @@ names! {
         Action = "action",
         /// Event time.
         Time = "time",
+        /// A session's own lifetime.
+        Ttl = "ttl",
         /// An envelope's content, or a session's data.
         Data = "data",
         /// The format of `data`.
@@ -302,6 +304,27 @@ impl<'a> Members<'a> {
             Some(word) => Ok(Some(word)),
             None => {
                 let detail = format!("{name} is {}; send {}", excerpt(&bytes), words.join(" or "));
+                Err(Rejection::new(Reason::InvalidValue, detail))
+            }
+        }
+    }
+
+    /// Whole seconds, from 1 to `most`.
+    pub(super) fn seconds(&self, name: Name, most: u32) -> Result<Option<u32>, Rejection> {
+        let Some(member) = self.get(name) else { return Ok(None) };
+        let value = value(name, member)?;
+        let is_number = matches!(member.shape, Shape::Text | Shape::Integer)
+            && value.iter().all(u8::is_ascii_digit)
+            && value.first() != Some(&b'0');
+        let seconds = std::str::from_utf8(&value).ok().and_then(|digits| digits.parse().ok());
+        match seconds.filter(|seconds| is_number && *seconds <= most) {
+            Some(seconds) => Ok(Some(seconds)),
+            None => {
+                let found = match member.shape {
+                    Shape::Text | Shape::Integer => excerpt(&value),
+                    shape => shape.to_string(),
+                };
+                let detail = format!("{name} is {found}; send whole seconds from 1 to {most}");
                 Err(Rejection::new(Reason::InvalidValue, detail))
             }
         }

@@ -81,7 +81,7 @@ impl Projection {
         let count = match self {
             Self::Online => plan.minutes.values().map(Set::len).sum(),
             Self::Activity => plan.activity.len(),
-            Self::Presence => plan.presence.len(),
+            Self::Presence => plan.presence.len() + plan.departed.len(),
             Self::Tokens => plan.tokens.values().map(|token| 1 + token.items.len()).sum(),
             Self::Ranking => plan.acks.items.len() + plan.acks.packed.len(),
             Self::Sessions => plan.sessions.len(),

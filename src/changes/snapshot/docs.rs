@@ -42,8 +42,8 @@ pub(super) fn bring_up(docs: &mut Docs, touched: Touched) {
 #[derive(Serialize)]
 struct Shown<'a> {
     doc: &'a str,
-    count: usize,
-    users: Vec<Member>,
+    users: usize,
+    members: Vec<Member>,
     thresholds: Vec<Level>,
 }
 
@@ -55,16 +55,16 @@ pub(super) fn write(
     line: &mut Vec<u8>,
 ) {
     let wanted = doc.users.iter().filter(|(user, _)| filter.wants_user(user));
-    let users: Vec<Member> = wanted
+    let members: Vec<Member> = wanted
         .map(|(user, connections)| Member { user: user.clone(), connections: *connections })
         .collect();
-    if users.is_empty() {
+    if members.is_empty() {
         return;
     }
     let level =
         |t: &Threshold| Level { up: t.up, down: t.down, reached: doc.reached.contains(&t.up) };
     let thresholds = thresholds.iter().map(level).collect();
-    let shown = Shown { doc: name, count: doc.users.len(), users, thresholds };
+    let shown = Shown { doc: name, users: doc.users.len(), members, thresholds };
     // Writing text into memory cannot fail.
     let _written = serde_json::to_writer(line, &shown);
 }

@@ -15,7 +15,7 @@ use crate::changes::position::Point;
 use crate::changes::source::{Source, TailError};
 use crate::key::{self, Keys};
 use crate::state::documents::hash_values;
-use crate::state::sessions::Session;
+use crate::state::sessions::{Session, with_lives};
 use crate::state::users::Present;
 use crate::state::{AskError, Partition, Walk, documents, users};
 
@@ -87,26 +87,44 @@ impl Reading<'_> {
     }
 
     async fn presence(&mut self, keys: &Keys) -> Result<(), SnapshotError> {
-        if !self.scope.users.is_empty() {
-            for user in self.wanted(&self.scope.users) {
-                let connection = &mut self.partition.connection;
-                for present in users::presence_of(connection, keys, &user, 0).await? {
-                    self.add_present(&key::join(&[&present.user, &present.ip]), present);
-                }
-            }
+        if !self.scope.users.is_empty() && self.presence_by_index(keys).await? {
             return Ok(());
         }
         let key = keys.presence();
         let mut walk = Walk::hash(&key, None);
         while let Some(page) = walk.fields(&mut self.partition.connection).await? {
             for (field, json) in page {
-                if let Some(present) = Present::read(&json) {
+                if let Some(present) = Present::read(&json).filter(|_| self.wants_field(&field)) {
                     self.add_present(&field, present);
                 }
             }
             self.page_ended().await?;
         }
         Ok(())
+    }
+
+    /// The entries of the users wanted; `false` if there is no index to find them by yet.
+    async fn presence_by_index(&mut self, keys: &Keys) -> Result<bool, SnapshotError> {
+        let wanted = self.wanted(&self.scope.users);
+        for some in wanted.chunks(DETAILS) {
+            let names: Vec<&str> = some.iter().map(String::as_str).collect();
+            let connection = &mut self.partition.connection;
+            let Some(fields) = users::fields_of(connection, keys, &names).await? else {
+                return Ok(false);
+            };
+            for (field, json) in self.details(&keys.presence(), &fields.concat()).await? {
+                if let Some(present) = json.and_then(|json| Present::read(&json)) {
+                    self.add_present(field, present);
+                }
+            }
+            self.page_ended().await?;
+        }
+        Ok(true)
+    }
+
+    fn wants_field(&self, field: &str) -> bool {
+        let user = field.split_once('|').map_or(field, |(user, _)| user);
+        self.scope.users.is_empty() || self.scope.users.contains(&*key::unescape(user))
     }
 
     /// Changes name an entry by its field; so does the snapshot, whoever wrote the value.
@@ -122,19 +140,20 @@ impl Reading<'_> {
         let key = keys.sessions();
         let mut walk = Walk::hash(&key, None);
         while let Some(page) = walk.fields(&mut self.partition.connection).await? {
-            for (sid, json) in page {
-                if let Some(session) = Session::read(&sid, &json) {
-                    self.add_session(&session);
-                }
-            }
+            let read = page.iter().filter_map(|(sid, json)| Session::read(sid, json)).collect();
+            self.add_sessions(keys, read).await?;
             self.page_ended().await?;
         }
         Ok(())
     }
 
-    fn add_session(&mut self, session: &Session) {
-        let (subject, owner) = (self.digests.of(&session.sid), self.digests.of(&session.user));
-        self.gathered.sessions.push(subject, owner, session);
+    async fn add_sessions(&mut self, keys: &Keys, read: Vec<Session>) -> Result<(), AskError> {
+        let (connection, clock) = (&mut self.partition.connection, self.scope.clock);
+        for session in with_lives(connection, keys, clock, read).await? {
+            let (subject, owner) = (self.digests.of(&session.sid), self.digests.of(&session.user));
+            self.gathered.sessions.push(subject, owner, &session);
+        }
+        Ok(())
     }
 
     async fn documents(&mut self, keys: &Keys) -> Result<(), SnapshotError> {
@@ -242,10 +261,15 @@ impl Reading<'_> {
         let users: HashMap<&String, &String> =
             touched.sessions.iter().filter_map(|(sid, user)| Some((sid, user.as_ref()?))).collect();
         let sids: Vec<String> = users.keys().map(|sid| (*sid).clone()).collect();
-        for (sid, json) in self.details(&keys.sessions(), &sids).await? {
+        let details = self.details(&keys.sessions(), &sids).await?;
+        let read = details.into_iter().map(|(sid, json)| {
             let known = json.and_then(|json| Session::read(sid, &json));
             let user = users.get(sid).map(|user| (*user).clone()).unwrap_or_default();
-            self.add_session(&known.unwrap_or_else(|| Session::unknown(sid.clone(), user)));
+            known.unwrap_or_else(|| Session::unknown(sid.clone(), user))
+        });
+        let read: Vec<Session> = read.collect();
+        for some in read.chunks(DETAILS) {
+            self.add_sessions(keys, some.to_vec()).await?;
         }
         docs::bring_up(&mut self.gathered.docs, touched);
         Ok(())

@@ -23,6 +23,7 @@ use super::source::TailError;
 use crate::change::Change;
 use crate::config::Threshold;
 use crate::error::Error;
+use crate::state::sessions::Clock;
 use crate::state::{AskError, Partition};
 
 /// Bytes that one snapshot may take.
@@ -72,6 +73,8 @@ pub struct Scope {
     pub thresholds: Vec<Threshold>,
     /// The number of partitions.
     pub partitions: u16,
+    /// When it is asked, and how long sessions usually live.
+    pub clock: Clock,
 }
 
 impl Scope {

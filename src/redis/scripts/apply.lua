@@ -5,8 +5,9 @@
 -- column of its own, so that it can be passed to a command as it is:
 --   seen      a minute each: key ('' if none is kept), expiry ms, n, groups; groups of seconds ('' if that is
 --             not kept), users, entries; n users by group; presence entries by group: field, value
---   present   field, value: last writer wins | ended: field, t, kept-out tombstones
+--   present   field, value: last writer wins | ended: field, or a user as fields begin with it, t
 --   tokens    tokens; rows of user, score, 2n, n × (score, item) | ended: token, entry ms, t
+--   ttls      sid, t, seconds: lifetimes of their own
 --   touched   sids; values | data: sids; rows of t, data | ended: sid, entry ms, t
 --   joined    doc, user, connection, t | left: the same
 --   ids       acknowledged | items: item, n, n ids | packed: id, n, n × (item, count)
@@ -118,6 +119,7 @@ local merged, fault = pcall(function()
   end_presence()
   merge_tokens()
   end_tokens()
+  read_ttls()
   merge_touched()
   merge_data()
   end_sessions()
@@ -126,6 +128,7 @@ local merged, fault = pcall(function()
 end)
 count_documents()
 local changes_dropped, kinds = write_changes()
+index_addresses() -- what it fails to write a janitor finds
 if not merged then
   -- pcall() hands out the text of a command's error, which begins with its code.
   local text = type(fault) == 'table' and fault.err or tostring(fault)

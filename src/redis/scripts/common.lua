@@ -5,8 +5,8 @@
 -- ARGV     1 epoch, 2 group, 3 presence ttl ms, 4 session ttl ms, 5 document ttl ms, 6 activity ttl s,
 --          7 viewed cap, 8 changes cap, 9 dead cap, 10 thresholds `up:down,…`; then what each script says
 local stream, dead, changes, changes_seq, meta, janitor, suspects, consumers,
-  login, recent, viewed, tokens_ended, presence, presence_ended,
-  sessions, sessions_ended, session_versions,
+  login, recent, viewed, tokens_ended, presence, presence_ended, presence_addresses, presence_crowds,
+  sessions, sessions_ended, session_versions, session_ttls,
   docs_joined, docs_left, docs_connections, docs_levels,
   activity_of, session_data_of, document_of = unpack(KEYS)
 
@@ -22,13 +22,37 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 -- unpack() takes at most 7,999 values.
 local CHUNK = 2000
 
+-- Calls `visit(first, last)` for a list cut into pieces that unpack() can take.
+local function chunks(count, visit)
+  for first = 1, count, CHUNK do visit(first, math.min(first + CHUNK - 1, count)) end
+end
+
+-- Sends a command with a list of any length.
+local function with_all(command, key, list)
+  chunks(#list, function(first, last) call(command, key, unpack(list, first, last)) end)
+end
+
+-- What a hash or sorted set holds for `count` members of a list; nothing, without a call, if the key is absent.
+local function lookup(command, key, list, first, count)
+  if count == 0 or call('EXISTS', key) == 0 then return {} end
+  if count <= CHUNK then return call(command, key, unpack(list, first, first + count - 1)) end
+  local found = {}
+  chunks(count, function(from, to)
+    local values = call(command, key, unpack(list, first + from - 1, first + to - 1))
+    for i, value in ipairs(values) do found[from + i - 1] = value end
+  end)
+  return found
+end
+
 -- ---- types: checked before the first write, so that nothing after it can fail
 
 local TYPES = {
   { 'stream', stream, dead, changes },
   { 'string', changes_seq },
-  { 'hash', meta, janitor, suspects, login, presence, sessions, session_versions, docs_connections, docs_levels },
-  { 'zset', consumers, recent, viewed, tokens_ended, presence_ended, sessions_ended, docs_joined, docs_left },
+  { 'hash', meta, janitor, suspects, login, presence, presence_addresses, sessions, session_versions, session_ttls,
+    docs_connections, docs_levels },
+  { 'zset', consumers, recent, viewed, tokens_ended, presence_ended, presence_crowds, sessions_ended,
+    docs_joined, docs_left },
 }
 
 local function is_type(key, kind)
@@ -149,6 +173,107 @@ local function wrong_seq()
   if seq and (find(seq, '%D') or #seq > 15) then
     return redis.error_reply('WRONGKEY ' .. changes_seq .. ' holds no sequence number')
   end
+end
+
+-- ---- presence: the index of addresses follows from the entries that come and go
+
+-- Addresses of one user in one value; of users with more, entries stand in a sorted set.
+local ADDRESSES, CROWD = 16, '%'
+
+local moved = {} -- user → address, escaped → whether there is an entry now
+
+-- Both parts of a presence field as they stand there; nothing if it is none.
+local function place_of(field)
+  return string.match(field, '^([^|]*)|([^|]*)$')
+end
+
+local function move(field, is_there)
+  local user, address = place_of(field)
+  if not user then return end
+  user = unescape(user)
+  moved[user] = moved[user] or {}
+  moved[user][address] = is_there
+end
+
+local function presence_change(kind, at, field)
+  local part = parts(field)
+  change(kind, at, 'user', part[1], 'ip', part[2] or '')
+  move(field, kind == 'online')
+end
+
+-- The entries of a user in the sorted set, up to `limit`.
+local function crowd(user, limit)
+  local name = escape(user)
+  return call('ZRANGE', presence_crowds, '[' .. name .. '|', '(' .. name .. '}', 'BYLEX', 'LIMIT', 0, limit)
+end
+
+-- What stands for a user whose entries are in the sorted set, once some came or went.
+local function index_crowd(user, addresses)
+  local name = escape(user) .. '|'
+  for address, is_there in pairs(addresses) do
+    if is_there then
+      call('ZADD', presence_crowds, 0, name .. address)
+    else
+      call('ZREM', presence_crowds, name .. address)
+    end
+  end
+  local fields = crowd(user, ADDRESSES + 1)
+  if #fields > ADDRESSES then return CROWD end
+  for i, field in ipairs(fields) do
+    call('ZREM', presence_crowds, field)
+    fields[i] = sub(field, #name + 1)
+  end
+  return #fields > 0 and table.concat(fields, '|')
+end
+
+-- The same where they are few: the value, in the order of bytes, or false if none is left.
+local function index_user(user, stored, addresses)
+  if stored == CROWD then return index_crowd(user, addresses) end
+  local list = {}
+  for address in string.gmatch(stored and stored .. '|' or '', '([^|]*)|') do
+    if addresses[address] == nil then list[#list + 1] = address end
+  end
+  for address, is_there in pairs(addresses) do
+    if is_there then list[#list + 1] = address end
+  end
+  if #list > ADDRESSES then
+    for _, address in ipairs(list) do addresses[address] = true end
+    return index_crowd(user, addresses)
+  end
+  table.sort(list, function(a, b) return greater_bytes(b, a) end)
+  return #list > 0 and table.concat(list, '|')
+end
+
+local function index_addresses()
+  local users, kept, gone = {}, {}, {}
+  for user in pairs(moved) do users[#users + 1] = user end
+  local stored = lookup('HMGET', presence_addresses, users, 1, #users)
+  for i, user in ipairs(users) do
+    local value = index_user(user, stored[i], moved[user])
+    if not value then
+      gone[#gone + 1] = user
+    elseif value ~= stored[i] then
+      kept[#kept + 1] = user
+      kept[#kept + 1] = value
+    end
+  end
+  with_all('HSET', presence_addresses, kept)
+  with_all('HDEL', presence_addresses, gone)
+end
+
+-- ---- sessions: a lifetime of their own is kept as when:seconds:last activity, 13, 7 and 13 digits
+
+-- When it was given, its seconds, the last activity; nothing if there is none, or if it is forgotten, once
+-- nothing that was said before can count any more.
+local function read_ttl(record)
+  local t, seconds, seen = string.match(record or '', '^(%d+):(%d+):(%d+)$')
+  if not t or seen + math.max(seconds * 1000, session_ttl) <= now then return end
+  return t, tonumber(seconds), seen
+end
+
+local function life(record)
+  local _, seconds = read_ttl(record)
+  return seconds and seconds * 1000 or session_ttl
 end
 
 -- ---- tokens: login, recent and viewed lose a token together

@@ -16,7 +16,14 @@ use crate::config::Deployment;
 use crate::key::Keys;
 
 const COMMON: &str = include_str!("common.lua");
-const MERGE: &str = include_str!("merge.lua");
+/// What the apply script merges, a file for each structure.
+const MERGE: [&str; 5] = [
+    include_str!("merge.lua"),
+    include_str!("merge_presence.lua"),
+    include_str!("merge_tokens.lua"),
+    include_str!("merge_sessions.lua"),
+    include_str!("merge_documents.lua"),
+];
 const APPLY: &str = include_str!("apply.lua");
 const GROUPS: &str = include_str!("groups.lua");
 const SWEEP: &str = include_str!("sweep.lua");
@@ -55,7 +62,7 @@ impl Script {
 
     fn source(self) -> String {
         match self {
-            Self::Apply => [COMMON, MERGE, APPLY].join("\n"),
+            Self::Apply => [COMMON, &MERGE.join("\n"), APPLY].join("\n"),
             Self::Sweep => [COMMON, GROUPS, SWEEP].join("\n"),
             Self::Consumer => [COMMON, GROUPS, CONSUMER].join("\n"),
             Self::Giant => [COMMON, GIANT].join("\n"),
@@ -116,9 +123,12 @@ pub(crate) fn shared_keys(stream: &str, keys: &Keys) -> Vec<(String, &'static st
         (keys.tokens_ended(), "zset"),
         (keys.presence(), "hash"),
         (keys.presence_ended(), "zset"),
+        (keys.presence_addresses(), "hash"),
+        (keys.presence_crowds(), "zset"),
         (keys.sessions(), "hash"),
         (keys.sessions_ended(), "zset"),
         (keys.session_data_versions(), "hash"),
+        (keys.session_ttls(), "hash"),
         (keys.docs_joined(), "zset"),
         (keys.docs_left(), "zset"),
         (keys.docs_connections(), "hash"),

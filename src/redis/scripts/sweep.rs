@@ -84,7 +84,7 @@ impl Sweeper {
         }
     }
 
-    /// The number of fields in a hash that is walked.
+    /// How much there is in a structure that is walked.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
@@ -93,12 +93,15 @@ impl Sweeper {
         connection: &mut MultiplexedConnection,
         structure: &str,
     ) -> Result<u64, Error> {
-        let key = match structure {
-            "presence" => self.keys.presence(),
-            "sessions" => self.keys.sessions(),
-            _ => self.keys.session_data_versions(),
+        let (command, key) = match structure {
+            "presence" => ("HLEN", self.keys.presence()),
+            "addresses" => ("HLEN", self.keys.presence_addresses()),
+            "crowds" => ("ZCARD", self.keys.presence_crowds()),
+            "sessions" => ("HLEN", self.keys.sessions()),
+            "session_ttls" => ("HLEN", self.keys.session_ttls()),
+            _ => ("HLEN", self.keys.session_data_versions()),
         };
-        redis::cmd("HLEN")
+        redis::cmd(command)
             .arg(key)
             .query_async(connection)
             .await

@@ -91,10 +91,9 @@ impl Caller {
         self.may_read || self.rooms.contain(&format!("doc:{doc}"))
     }
 
-    /// Whether it may end a session of this user.
-    pub fn may_end_session_of(&self, user: Option<&str>) -> bool {
-        let is_own = self.subject.is_none() || self.subject.as_deref() == user;
-        self.may_write && (is_own || self.may_read)
+    /// Whether it may end sessions of others than its own user.
+    pub fn may_end_any_session(&self) -> bool {
+        self.may_write && (self.subject.is_none() || self.may_read)
     }
 
     /// That it may read everything.

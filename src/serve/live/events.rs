@@ -26,8 +26,7 @@ use crate::error::chain;
 use crate::serve::problem::Problem;
 use crate::serve::{Caller, Context};
 use crate::telemetry::log::failure_line_due;
-use crate::telemetry::metrics::Listening as Kind;
-use crate::telemetry::metrics::{Dropped, Open};
+use crate::telemetry::metrics::{ConnectionKind, Dropped, Open};
 
 /// Longest silence.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -130,7 +129,7 @@ enum End {
 
 impl Events {
     fn new(context: Context, live: Live, caller: Caller, filter: Filter, stage: Stage) -> Self {
-        let open = live.metrics.opened(Kind::Events);
+        let open = context.metrics.open(ConnectionKind::Sse);
         let (until, whose) = (context.clone(), caller);
         let ended = Box::pin(async move {
             tokio::select! {

@@ -4,8 +4,9 @@
 //! Each label has a closed set of values, given by the program or by the number of partitions: the number
 //! of series does not grow with users, tokens or documents.
 
-use super::live::{Dropped, LeftOut, Listening};
+use super::live::{Dropped, LeftOut};
 use super::loss::LossCause;
+use super::serve::{CLASSES, ConnectionKind, ROUTES, TROUBLES};
 use crate::change::ChangeKind;
 use crate::decode::Form;
 use crate::error;
@@ -166,10 +167,16 @@ const STAGE: Label = Label::new("stage", || vec!["read", "claim", "apply", "swee
 const SWEEP: Label =
     Label::new("sweep", || sweeps().chain([STREAM, CONSUMERS]).map(|sweep| sweep.name).collect());
 const STRUCTURE: Label = Label::new("structure", || STRUCTURES.iter().map(|s| s.name).collect());
-const LISTENING: Label = Label::new("kind", Listening::names);
 const DROPPED: Label = Label::new("reason", Dropped::names);
 const LEFT_OUT: Label = Label::new("reason", LeftOut::names);
 const BLOCKER: Label = Label::new("by", || vec!["own_group", "other_group"]);
+const ROUTE: Label = Label::new("route", || ROUTES.to_vec());
+const CLASS: Label = Label::new("class", || CLASSES.to_vec());
+const CONNECTION: Label =
+    Label::new("kind", || ConnectionKind::ALL.map(|kind| kind.name()).to_vec());
+const REFUSAL: Label = Label::new("reason", || {
+    Reason::ALL.iter().map(|reason| reason.name()).chain(TROUBLES).collect()
+});
 const STATE: Label = Label::new("state", || vec!["live", "dead"]);
 
 /// Declares a constant for each metric, and the list of all.
@@ -287,8 +294,6 @@ inventory! {
         "Replicas connected to the partition's server";
     LINK_UP = "rollcall_redis_replication_link_up", Gauge, Truth, Surveying, [PARTITION],
         "Whether a server that is a replica is connected to its primary; 1 on a primary";
-    LISTENERS = "rollcall_listeners", Gauge, Count, Serve, [LISTENING],
-        "Open listeners of the live feed, by how they listen";
     LISTENERS_DROPPED = "rollcall_listeners_dropped_total", Counter, Count, Serve, [DROPPED],
         "Listeners that this process dropped, by why";
     FEED_CHANGES = "rollcall_feed_changes_total", Counter, Count, Serve, [],
@@ -305,6 +310,26 @@ inventory! {
         "Activities told to rooms";
     ACTIVITY_LEFT_OUT = "rollcall_activity_left_out_total", Counter, Count, Serve, [LEFT_OUT],
         "Activities not told to rooms, by why";
+    REQUESTS = "rollcall_http_requests_total", Counter, Count, Serve, [ROUTE, CLASS],
+        "Requests of applications and browsers that were answered, by route and class of the status";
+    REQUEST_TIME = "rollcall_http_request_duration_seconds", Histogram, Seconds, Serve, [],
+        "Time from a request's head to its answer's; without the live feed, whose answers go on";
+    CONNECTIONS = "rollcall_http_connections", Gauge, Count, Serve, [CONNECTION],
+        "Open connections of applications and browsers: all of them (http), and those that listen (sse, socketio)";
+    CONNECTIONS_REFUSED = "rollcall_http_connections_refused_total", Counter, Count, Serve, [],
+        "Connections closed at once because too many were open, in all or from one address";
+    TAKEN = "rollcall_intake_events_total", Counter, Count, Serve, [],
+        "Events of applications and browsers that are on the stream";
+    REFUSED = "rollcall_intake_refused_total", Counter, Count, Serve, [REFUSAL],
+        "Events of applications and browsers that are not on the stream, or not for sure, by reason";
+    ADD_TIME = "rollcall_intake_add_duration_seconds", Histogram, Seconds, Serve, [],
+        "Time to add one entry of packed events to the stream, round trip included";
+    BUFFERED = "rollcall_intake_buffered_events", Gauge, Count, Serve, [],
+        "Events that wait to be added to the stream";
+    BUFFER_USED = "rollcall_intake_buffer_used_ratio", Gauge, Ratio, Serve, [],
+        "Part of the buffer for such events that is taken, by events or bytes; at 1 more are refused";
+    LOG_LINES_LOST = "rollcall_log_lines_lost_total", Counter, Count, Every, [],
+        "Log lines lost because nobody read standard error, or not fast enough";
     BUILD = "rollcall_build_info", Gauge, Count, Every, [VERSION],
         "Always 1";
     RUNTIME_WORKERS = "rollcall_runtime_workers", Gauge, Count, Every, [],

@@ -1,43 +1,16 @@
 //! What the live feed counts and times.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use metrics::{Counter, Histogram};
 
-use super::board::Sample;
 use super::inventory::{
-    ACTIVITY, ACTIVITY_LEFT_OUT, FEED_CHANGES, FEED_DELAY, FEED_GAPS, LISTENERS, LISTENERS_DROPPED,
+    ACTIVITY, ACTIVITY_LEFT_OUT, FEED_CHANGES, FEED_DELAY, FEED_GAPS, LISTENERS_DROPPED,
     SNAPSHOT_TIME, SNAPSHOTS_FAILED,
 };
 use super::{ByLabel, now, own_counter, own_histogram};
 use crate::change::Change;
-
-/// How somebody listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listening {
-    /// Server-sent events.
-    Events,
-    /// Socket.IO.
-    Socket,
-}
-
-impl Listening {
-    const ALL: [Self; 2] = [Self::Events, Self::Socket];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Events => "events",
-            Self::Socket => "socketio",
-        }
-    }
-
-    /// The values of the label.
-    pub(super) fn names() -> Vec<&'static str> {
-        Self::ALL.map(Self::name).to_vec()
-    }
-}
 
 /// Why a listener was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,23 +69,6 @@ impl LeftOut {
     }
 }
 
-/// Open listeners, by kind; a process has one feed.
-static OPEN: [AtomicI64; 2] = [const { AtomicI64::new(0) }; 2];
-/// Whether this process has a feed.
-static HAS_FEED: AtomicBool = AtomicBool::new(false);
-
-/// What can be said now.
-pub(super) fn samples() -> Vec<Sample> {
-    if !HAS_FEED.load(Ordering::Relaxed) {
-        return Vec::new();
-    }
-    let open = Listening::ALL.iter().zip(&OPEN);
-    let sample = |(kind, open): (&Listening, &AtomicI64)| {
-        Sample::new(LISTENERS, &[&kind.name()], open.load(Ordering::Relaxed) as f64)
-    };
-    open.map(sample).collect()
-}
-
 /// The metrics of the live feed.
 #[derive(Clone)]
 pub struct LiveMetrics {
@@ -132,20 +88,9 @@ impl fmt::Debug for LiveMetrics {
     }
 }
 
-/// A listener as long as it is there.
-#[derive(Debug)]
-pub struct Open(Listening);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        OPEN[self.0 as usize].fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl LiveMetrics {
     /// The handles; the recorder must be installed.
     pub fn registered() -> Self {
-        HAS_FEED.store(true, Ordering::Relaxed);
         Self {
             changes: own_counter(FEED_CHANGES),
             delay: own_histogram(FEED_DELAY),
@@ -156,12 +101,6 @@ impl LiveMetrics {
             activity: own_counter(ACTIVITY),
             left_out: ByLabel::new(ACTIVITY_LEFT_OUT),
         }
-    }
-
-    /// Somebody listens, as long as what this returns lives.
-    pub fn opened(&self, kind: Listening) -> Open {
-        OPEN[kind as usize].fetch_add(1, Ordering::Relaxed);
-        Open(kind)
     }
 
     /// A listener was dropped.

@@ -58,7 +58,10 @@ fn job() -> Vec<Vec<(String, Vec<u8>)>> {
         flat("type heartbeat user al ip 1 token t1 sid s1"),
         flat("type session sid s5 data {}"),
         flat("type session sid s5 action terminate"),
+        flat("type session sid s6 ttl 1"),
+        flat("type logout user al"),
     ];
+    entries.extend((0..20).map(|n| flat(&format!("type heartbeat user crowd ip {n}"))));
     entries.extend((0..250).map(|n| flat(&format!("type heartbeat user u{n} sid u{n}"))));
     // In a later batch than the join, or the two would be one leave.
     entries.push(flat("type document doc d2 user bo action leave"));
@@ -143,6 +146,23 @@ async fn take_back(guarded: &Guarded) {
     assert!(!write_giant(&mut conn, &applier, &entry).await.unwrap(), "it was not pending");
 }
 
+/// Presence entries that are not in the index, as a version without one leaves them, and the other way
+/// round.
+fn unindex(guarded: &Guarded, admin: &mut Connection) {
+    let now = dump::server_now(admin);
+    let mut add = redis::cmd("HSET");
+    add.arg(guarded.key("presence:users"));
+    for ip in 100..120 {
+        add.arg(format!("crowd|{ip}"));
+        add.arg(format!(r#"{{"lastSeen":{now},"user":"crowd","ip":"{ip}","ua":"","page":""}}"#));
+    }
+    add.exec(admin).unwrap();
+    let addresses = guarded.key("rollcall:presence:addresses");
+    redis::cmd("HSET").arg(addresses).arg(&["ghost", "1"]).exec(admin).unwrap();
+    let crowds = guarded.key("rollcall:presence:crowds");
+    redis::cmd("ZADD").arg(crowds).arg(&["0", "ghost|1"]).exec(admin).unwrap();
+}
+
 /// A janitor's life: every structure has something to take.
 fn sweep(guarded: &Guarded) -> String {
     let mut admin = guarded.admin();
@@ -156,6 +176,7 @@ fn sweep(guarded: &Guarded) -> String {
         .arg("ghost")
         .exec(&mut admin)
         .unwrap();
+    unindex(guarded, &mut admin);
     let stream = guarded.key("rollcall:events");
     for _ in 0..2 {
         let add = ["*", "type", "heartbeat", "user", "al"];

@@ -10,6 +10,7 @@ use rollcall::change::Change;
 use rollcall::changes::{Filter, Scope, Snapshot, SnapshotError};
 use rollcall::key::partition_of;
 use rollcall::state::Partition;
+use rollcall::state::sessions::Clock;
 use serde_json::Value;
 
 use crate::crowd::crowd;
@@ -34,6 +35,7 @@ fn scope(deployment: &Deployment, filter: &Filter) -> Scope {
         docs: filter.docs.clone(),
         thresholds: deployment.config.deployment.thresholds.clone(),
         partitions: deployment.partitions(),
+        clock: Clock { now_ms: 0, usual_ms: deployment.config.deployment.session_ttl_ms },
     }
 }
 

@@ -10,6 +10,8 @@ use rollcall::private_server::{Options, PrivateServer, find_server};
 use tempfile::TempDir;
 
 use crate::harness::wait_until;
+use crate::process::Worker;
+use crate::roles::Pages;
 use crate::scene::try_command;
 use crate::support::dump;
 
@@ -131,4 +133,32 @@ fn sentinels_and_servers_have_logins_of_their_own_and_keep_them() {
             assert!(!said.contains(secret), "{said}");
         }
     }
+}
+
+#[test]
+fn a_rotated_password_file_is_read_for_the_master_too() {
+    let server = PrivateServer::start(Options::default()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let sentinel = start(folder.path(), 0, &rules(server.port()), &[]);
+    let url = format!("redis+sentinel://127.0.0.1:{}/{MASTER}", sentinel.port());
+    let file = folder.path().join("password");
+    let mut conn = dump::connect(&server.url());
+    let mut rotate = |password: &str| {
+        std::fs::write(&file, password).unwrap();
+        try_command::<()>(&mut conn, &["CONFIG", "SET", "requirepass", password]).unwrap();
+        // Of the others, who have not logged in, the server keeps those that sentinels have.
+        try_command::<u64>(&mut conn, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+            .unwrap();
+    };
+    rotate("first");
+    let flags = ["--redis-password-file", file.to_str().unwrap(), "--http", "127.0.0.1:0"];
+    let mut process = Worker::start_as("run", &url, &flags, &[]);
+    let pages = Pages::of(&process);
+    let is_ready = || pages.get("/readyz").0 == 200;
+    wait_until(SOON, "it works", is_ready);
+    rotate("second");
+    let connects = || pages.metric("rollcall_redis_connects_total{role=\"worker\"}");
+    wait_until(SOON, "it connects again", || connects() >= Some(2.0));
+    wait_until(SOON, "it is ready again", is_ready);
+    assert_eq!(process.terminate(), 0, "{}", process.log());
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::process::Worker;
-use crate::scene::{SOON, Scene};
+use crate::scene::SOON;
 
 /// An event as it was dispatched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,14 +48,6 @@ pub fn address(process: &Worker) -> SocketAddr {
         }
         assert!(started.elapsed() < SOON, "no address in the log:\n{log}");
         std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-impl Scene {
-    /// A process that serves on any free port.
-    pub fn serve(&self, extra: &[&str]) -> Worker {
-        let arguments = [&["--listen", "127.0.0.1:0"], extra].concat();
-        Worker::start_as("serve", &self.url(), &self.with_settings(&arguments), &[])
     }
 }
 

@@ -41,6 +41,8 @@ pub enum Time {
 pub enum Lifetime {
     Presence,
     Session,
+    /// A session's own lifetime of so many seconds.
+    Ttl(u64),
     Document,
     Activity,
     Minute,
@@ -99,6 +101,8 @@ const BAD_ELEMENTS: [&str; 4] = [
 /// Equal and almost equal values in other bytes.
 const DATA: [&str; 5] = [r#"{"a":1}"#, r#"{ "a": 1 }"#, r#"{"a":1,"b":[]}"#, "7", r#""ü""#];
 const AGENTS: [&str; 4] = ["ua1", "ua2", "Ü\"\\/\u{1}", "u"];
+/// Seconds, as text or as a number.
+const TTLS: [&str; 5] = ["1", "2", "7200", "60", "2592000"];
 const PAGES: [&str; 2] = ["/", "/home"];
 const ITEMS: [&str; 5] = ["i1", "i2", "i|3", "i\n4", "日本"];
 
@@ -178,7 +182,7 @@ fn said() -> impl Strategy<Value = Said> {
         ("logout", &["user"], &["ip", "token", "sid"]),
         ("view", &["user", "token", "item"], &[]),
         ("view", &["user", "token", "item"], &[]),
-        ("session", &["sid"], &["user", "ip", "ua", "data", "data", "end"]),
+        ("session", &["sid"], &["user", "ip", "ua", "data", "data", "ttl", "end"]),
         ("document", &["doc", "user", "act"], &["connection"]),
         ("document", &["doc", "user", "act"], &["connection"]),
         ("document", &["doc", "user", "act", "connection"], &[]),
@@ -206,6 +210,7 @@ fn member(name: &str) -> impl Strategy<Value = (&'static str, &'static str)> + u
         "connection" => ("connection", &CONNECTIONS),
         "item" => ("item", &ITEMS),
         "data" => ("data", &DATA),
+        "ttl" => ("ttl", &TTLS),
         "end" => ("action", &["terminate"]),
         "act" => ("action", &["join", "leave", "join"]),
         other => panic!("no values for {other}"),
@@ -220,9 +225,12 @@ fn member(name: &str) -> impl Strategy<Value = (&'static str, &'static str)> + u
 }
 
 fn time() -> impl Strategy<Value = Time> {
-    const LIFETIMES: [Lifetime; 5] = [
+    const LIFETIMES: [Lifetime; 8] = [
         Lifetime::Presence,
         Lifetime::Session,
+        Lifetime::Ttl(1),
+        Lifetime::Ttl(2),
+        Lifetime::Ttl(7200),
         Lifetime::Document,
         Lifetime::Activity,
         Lifetime::Minute,
@@ -327,6 +335,7 @@ impl Said {
             // Inside JSON a session's data is a value.
             let value = match *name {
                 "data" => serde_json::from_str(value).unwrap(),
+                "ttl" if self.members.len() % 2 == 0 => json!(value.parse::<u64>().unwrap()),
                 _ => json!(value),
             };
             object.insert((*name).to_owned(), value);

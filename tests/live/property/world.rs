@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use redis::Connection;
 use redis::aio::MultiplexedConnection;
-use rollcall::decode::decode;
+use rollcall::decode::{Rules, decode};
 use rollcall::entry::Entry;
+use rollcall::event::Kind;
 use rollcall::fold::{Avoided, FoldSettings, Folder};
 use rollcall::key::Keys;
 use rollcall::op::{CONSUMERS, Plan, STREAM};
@@ -18,7 +19,7 @@ use rollcall::redis::scripts::sweep::Sweeper;
 use rollcall::redis::stream::StreamReader;
 
 use super::event::{Draft, entries};
-use super::limits::{check_caps, check_change};
+use super::limits::{check_caps, check_change, check_presence};
 use super::schedule::{Act, Case, How, Step, WORKERS};
 use super::settings::Drawn;
 use crate::harness::{Deployment, settle};
@@ -46,6 +47,8 @@ struct Lane {
     entries: Vec<Entry>,
     /// When the case began.
     base: u64,
+    /// Of the lifetimes that sessions are given.
+    longest_ttl_ms: u64,
     added: usize,
     read: usize,
     acknowledged: u64,
@@ -153,6 +156,7 @@ impl World {
         let mut model = self.deployment.model(partition);
         entries.iter().for_each(|entry| model.apply_entry(entry, base));
         let (rules, projections) = (self.deployment.rules(), deployment.projections);
+        let longest_ttl_ms = longest_ttl_ms(&entries, partition, &rules);
         Lane {
             partition,
             model,
@@ -164,6 +168,7 @@ impl World {
             held: Default::default(),
             entries,
             base,
+            longest_ttl_ms,
             added: 0,
             read: 0,
             acknowledged: 0,
@@ -315,7 +320,10 @@ impl World {
             return Err(format!("told of {told} changes, but the last is {:?}", changes.last()));
         }
         let deployment = &self.deployment.config.deployment;
-        changes.iter().try_for_each(|change| check_change(change, deployment, lane.base))?;
+        let longest_ttl_ms = lane.longest_ttl_ms;
+        let check = |change| check_change(change, deployment, longest_ttl_ms, lane.base);
+        changes.iter().try_for_each(check)?;
+        check_presence(&lane.state, &keys)?;
         // Otherwise the cap has dropped some of them at once.
         if changes.len() as u64 == told {
             dump::check_transitions(&before, &lane.state, &changes, &keys)?;
@@ -367,6 +375,15 @@ impl Lane {
             self.held[worker].push(place.expect("an entry of the case"));
         }
     }
+}
+
+fn longest_ttl_ms(entries: &[Entry], partition: u16, rules: &Rules) -> u64 {
+    let events = entries.iter().flat_map(|entry| decode(entry, partition, rules).events);
+    let ttls = events.filter_map(|event| match event.kind {
+        Kind::Session(session) => session.ttl,
+        _ => None,
+    });
+    u64::from(ttls.max().unwrap_or(0)) * 1000
 }
 
 fn seq(change: &dump::Change) -> u64 {
