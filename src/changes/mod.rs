@@ -7,6 +7,7 @@ mod hub;
 mod listener;
 mod position;
 mod ring;
+pub mod rooms;
 mod snapshot;
 mod snapshots;
 mod source;

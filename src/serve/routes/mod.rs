@@ -19,6 +19,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+pub(super) use self::sessions::may_end as may_end_session;
 use super::context::Context;
 use super::live;
 use super::problem::Problem;

@@ -114,6 +114,26 @@ async fn kept(context: &Context, sid: &str) -> Result<(Option<Kept>, u64), Probl
     Ok((kept, now_ms))
 }
 
+/// That a caller may end this session.
+///
+/// # Errors
+/// 403 if not.
+pub(in crate::serve) async fn may_end(
+    context: &Context,
+    caller: &Caller,
+    sid: &str,
+) -> Result<(), Problem> {
+    if caller.may_end_any_session() {
+        return Ok(());
+    }
+    let (kept, _) = kept(context, sid).await?;
+    let user = kept.and_then(|kept| kept.entry).map(|entry| entry.user);
+    if user.is_none() || user.as_deref() != caller.subject.as_deref() {
+        return Err(Problem::forbidden("this token may end only its own user's sessions"));
+    }
+    Ok(())
+}
+
 /// Ends a session: an event on the stream, whether it is known or not.
 async fn end(
     State(context): State<Context>,
@@ -125,13 +145,7 @@ async fn end(
 ) -> Result<Response, Problem> {
     caller.must_write()?;
     let wait = wait.read()?;
-    if !caller.may_end_any_session() {
-        let (kept, _) = kept(&context, &sid).await?;
-        let user = kept.and_then(|kept| kept.entry).map(|entry| entry.user);
-        if user.is_none() || user.as_deref() != caller.subject.as_deref() {
-            return Err(Problem::forbidden("this token may end only its own user's sessions"));
-        }
-    }
+    may_end(&context, &caller, &sid).await?;
     context.limits.take(&caller, client, 1).map_err(Problem::too_many)?;
     let sender = Sender::caller(&caller, client, &headers);
     let taken = terminate(&context, &sid, &sender).await?;
