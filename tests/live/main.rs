@@ -4,9 +4,12 @@
 mod acl;
 mod changes;
 mod chaos;
+mod clients;
+mod clock;
 mod crash;
 #[path = "../support/dashboards.rs"]
 mod dashboards;
+mod demo;
 mod doctor;
 mod failover;
 mod feed;
@@ -17,6 +20,7 @@ mod janitor;
 mod logs;
 mod losses;
 mod metrics;
+mod others;
 mod process;
 mod property;
 mod query;
