@@ -15,9 +15,10 @@ use std::pin::pin;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use rollcall::config::{Config, LogConfig, LogFormat, Millis};
+use rollcall::config::{Config, Http, LogConfig, LogFormat, Millis, Shell};
 use rollcall::error::Error;
 use rollcall::private_server::{Options, PrivateServer, ServerError};
+use rollcall::telemetry::http::HttpError;
 use tokio::sync::watch as channel;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
 
@@ -28,7 +29,7 @@ use crate::line::{self, Look};
 use crate::load::{Load, LoadOptions, Mix, Sent, Target, user_names};
 use crate::out::Out;
 use crate::run::{Fleet, RunError};
-use crate::screen::{Screen, can_draw};
+use crate::screen::{Screen, can_draw, quit};
 use crate::signals;
 
 const PRODUCERS: u32 = 3;
@@ -40,7 +41,7 @@ const GRACE: Duration = Duration::from_secs(3);
 /// What to show.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct DemoOptions {
-    /// End after this time, such as 30s [default: at Ctrl-C]
+    /// End after this time, such as 30s [default: at q or Ctrl-C]
     #[arg(long, value_name = "DURATION")]
     pub duration: Option<Millis>,
     /// Events per second
@@ -52,6 +53,9 @@ pub(crate) struct DemoOptions {
     /// Server binary [default: redis-server or valkey-server in PATH]
     #[arg(long, value_name = "PATH")]
     pub server: Option<PathBuf>,
+    /// Address for /metrics, or off [default: 127.0.0.1, the first free port of 9464-9473, if there is one]
+    #[arg(long, value_name = "ADDRESS")]
+    pub http: Option<Http>,
 }
 
 /// Why the demo failed.
@@ -85,7 +89,7 @@ pub(crate) enum DemoError {
     Panicked(#[from] tokio::task::JoinError),
 }
 
-/// Runs the demo until its time is over, or a signal comes.
+/// Runs the demo until its time is over, or a signal or the key q comes.
 ///
 /// # Errors
 /// If server, worker or janitor cannot be started, or fail.
@@ -128,8 +132,9 @@ impl Show {
         let private = Options { binary: Some(binary), ..Options::default() };
         let server = tokio::task::spawn_blocking(|| PrivateServer::start(private)).await??;
         let tokens = options.users.saturating_mul(2).max(100);
-        let config = fleet::settings(&server.url(), tokens).map_err(FleetError::from)?;
-        let fleet = fleet::start(&config).await?;
+        let config =
+            fleet::settings(&server.url(), tokens, options.http).map_err(FleetError::from)?;
+        let fleet = fleet::start(&config, options.http.is_some()).await?;
         let (stop_load, stop) = channel::channel(false);
         let load = Load::start(&load_options(options), &target(&config), &stop);
         let mut watch = Watch::over(config.redis.server(), &config.deployment);
@@ -158,6 +163,7 @@ impl Show {
         loop {
             tokio::select! {
                 _ = &mut signalled => return Ok(()),
+                () = quit(&mut self.screen) => return Ok(()),
                 () = &mut ended => return Ok(()),
                 error = self.fleet.failed() => return Err(error.into()),
                 () = signals::received(&mut resizes) => self.screen.iter_mut().for_each(Screen::resized),
@@ -185,7 +191,7 @@ impl Show {
         let (about, watch, look) = (&self.about, &self.watch, self.look);
         let view = View { about, watch, look, sent: self.load.so_far() };
         match &mut self.screen {
-            Some(screen) => screen.draw(&view.frame(screen.size())),
+            Some(screen) => screen.draw(&view.frame(screen.size(), screen.ending())),
             None => out.offer(view.plain() + "\n"),
         }
     }
@@ -243,13 +249,19 @@ fn target(config: &Config) -> Target {
 
 fn about(options: &DemoOptions, server: &PrivateServer, fleet: &Fleet, config: &Config) -> About {
     let program = server.binary().file_name().unwrap_or_default();
+    let shell = Shell::of(&config.redis, &config.deployment);
+    let example = ["XADD", &config.deployment.stream, "*", "type", "heartbeat", "user", "you"];
+    let metrics = match (fleet.http(), options.http) {
+        (Some(address), _) => format!("http://{address}/metrics"),
+        (None, Some(_)) => "off".to_owned(),
+        (None, None) => format!("off: {}", HttpError::NoneFree),
+    };
     About {
         server: program.to_string_lossy().into_owned(),
         url: server.url(),
-        port: server.port(),
-        metrics: fleet.http().map(|address| format!("http://{address}/metrics")),
         serve: fleet.serve().map(|address| format!("http://{address}")),
-        stream: config.deployment.stream.clone(),
+        metrics,
+        example: shell.redis_cli(&example),
         crowd: user_names(options.users).collect(),
         threshold: config.deployment.thresholds.first().map(|threshold| threshold.up),
         duration: options.duration.map(Duration::from),
@@ -261,9 +273,9 @@ fn greeting(about: &About) -> String {
         "redis    {} (private {}, gone when the demo ends)\nserve    {}\nmetrics  {}\ntry      {}",
         about.url,
         about.server,
-        about.serve.as_deref().unwrap_or("off"),
-        about.metrics.as_deref().unwrap_or("off"),
-        about.example(),
+        about.serve(),
+        about.metrics,
+        about.example,
     )
 }
 

@@ -7,6 +7,7 @@ mod dead;
 mod demo;
 mod descriptors;
 mod doctor;
+mod keyboard;
 mod line;
 mod load;
 mod metrics;
@@ -19,6 +20,7 @@ mod serve;
 mod signals;
 mod status;
 mod table;
+mod width;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::process::ExitCode;

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tracing::info;
 
 use rollcall::config::Config;
-use rollcall::error::Error;
+use rollcall::error::Fatal;
 use rollcall::janitor::Janitor;
 use rollcall::projector::Projector;
 use rollcall::serve::ServeError;
@@ -47,7 +47,7 @@ pub(crate) enum RunError {
     Supervisor(#[source] io::Error),
     /// A loop met what no waiting helps against.
     #[error(transparent)]
-    Loop(#[from] Error),
+    Loop(#[from] Fatal),
     /// A loop panicked.
     #[error("a loop ended unexpectedly")]
     Panicked(#[from] tokio::task::JoinError),
@@ -55,7 +55,7 @@ pub(crate) enum RunError {
 
 /// A process that plays its roles, until told to stop.
 pub(crate) struct Fleet {
-    loops: JoinSet<Result<(), Error>>,
+    loops: JoinSet<Result<(), Fatal>>,
     stop: watch::Sender<bool>,
     health: Health,
     http: Option<SocketAddr>,

@@ -3,10 +3,11 @@
 //! Frames are drawn over one another without clearing, so that nothing flickers, and lines are
 //! never wrapped, so that a character of unexpected width cannot push the frame out of shape.
 
-use std::fs::File;
 use std::io::{self, IsTerminal as _};
-use std::process::{Command, Stdio};
 
+use terminal_size::{Height, Width};
+
+use crate::keyboard::Keyboard;
 use crate::line::{Line, Look};
 use crate::out::Out;
 
@@ -29,6 +30,7 @@ pub(crate) struct Screen {
     look: Look,
     size: Size,
     out: Out,
+    keyboard: Option<Keyboard>,
 }
 
 impl Screen {
@@ -39,7 +41,12 @@ impl Screen {
     pub(crate) fn enter(look: Look) -> io::Result<Self> {
         let out = Out::open()?;
         let _unread = out.send(ENTER.to_owned());
-        Ok(Self { look, size: size(), out })
+        Ok(Self { look, size: size(), out, keyboard: Keyboard::take() })
+    }
+
+    /// What ends the program, in words.
+    pub(crate) fn ending(&self) -> &'static str {
+        if self.keyboard.is_some() { "q or Ctrl-C ends it" } else { "Ctrl-C ends it" }
     }
 
     /// How large it is.
@@ -73,6 +80,14 @@ impl Screen {
     }
 }
 
+/// Waits until somebody wants to leave the screen by a key; for ever, where there is none.
+pub(crate) async fn quit(screen: &mut Option<Screen>) {
+    match screen.as_mut().and_then(|screen| screen.keyboard.as_mut()) {
+        Some(keyboard) => keyboard.quit().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Drop for Screen {
     fn drop(&mut self) {
         // The terminal may be gone: that is what a hang-up means.
@@ -86,20 +101,16 @@ pub(crate) fn can_draw() -> bool {
     io::stdout().is_terminal() && !dumb
 }
 
-/// What `stty` says, else what the environment says, else 80 × 24.
+/// What the terminal says, else what the environment says, else 80 × 24.
 pub(crate) fn size() -> Size {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let (width, height) = stty_size()
-        .unwrap_or_else(|| (number("COLUMNS").unwrap_or(80), number("LINES").unwrap_or(24)));
-    Size { width, height }
-}
-
-fn stty_size() -> Option<(usize, usize)> {
-    let terminal = File::open("/dev/tty").ok()?;
-    let mut stty = Command::new("stty");
-    let said = stty.arg("size").stdin(terminal).stderr(Stdio::null()).output().ok()?;
-    let said = String::from_utf8(said.stdout).ok()?;
-    let (rows, columns) = said.trim().split_once(' ')?;
-    Some((columns.parse().ok()?, rows.parse().ok()?))
-        .filter(|(width, height)| *width > 0 && *height > 0)
+    let asked = terminal_size::terminal_size().filter(|(Width(w), Height(h))| *w > 0 && *h > 0);
+    match asked {
+        Some((Width(width), Height(height))) => {
+            Size { width: usize::from(width), height: usize::from(height) }
+        }
+        None => {
+            Size { width: number("COLUMNS").unwrap_or(80), height: number("LINES").unwrap_or(24) }
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use rollcall::config::{Config, Listen, ServeConfig};
-use rollcall::error::Error;
+use rollcall::error::Fatal;
 use rollcall::serve::{Serve, ServeError, bind};
 use rollcall::telemetry::health::Health;
 use tokio::sync::watch;
@@ -23,7 +23,7 @@ pub(crate) async fn start(
     roles: Roles,
     health: &Health,
     stop: watch::Receiver<bool>,
-    loops: &mut JoinSet<Result<(), Error>>,
+    loops: &mut JoinSet<Result<(), Fatal>>,
 ) -> Result<Option<SocketAddr>, ServeError> {
     let is_alone = roles == Roles { worker: false, janitor: false, serve: true };
     let default = if is_alone { Listen::DEFAULT } else { Listen::Auto };

@@ -6,7 +6,7 @@
 use foldhash::fast::RandomState;
 
 use crate::entry::EntryId;
-use crate::event::{Rejection, Text};
+use crate::event::{Bytes, Rejection, Text};
 use crate::time::EventTime;
 
 /// A map of a plan, in the order in which its keys came. Outsiders choose the keys: each map hashes with a
@@ -64,7 +64,7 @@ pub struct SessionMerge<'a> {
     /// The latest activity: a value that begins with its version.
     pub touched: Latest<String>,
     /// The latest data.
-    pub data: Latest<Text<'a>>,
+    pub data: Latest<Bytes<'a>>,
     /// The latest lifetime of its own, in seconds.
     pub ttl: Latest<u32>,
     /// Its end.
@@ -185,6 +185,13 @@ pub struct Sweep {
     pub kind: SweepKind,
 }
 
+impl Sweep {
+    /// Whether it takes anything away.
+    pub fn takes(&self) -> bool {
+        self.kind != SweepKind::Patrol
+    }
+}
+
 /// The finished part of the stream.
 pub const STREAM: Sweep = Sweep { name: "stream", kind: SweepKind::Drain };
 /// Consumers that no longer say that they live.
@@ -195,6 +202,8 @@ pub const CONSUMERS: Sweep = Sweep { name: "consumers", kind: SweepKind::Drain }
 pub enum SweepKind {
     /// It walks a whole hash, a part at a time.
     Walk,
+    /// It walks a whole hash in no hurry, and takes nothing: it puts back what others took of what follows from it.
+    Patrol,
     /// It takes from the low end of a sorted set or of the stream until nothing is left to take.
     Drain,
 }

@@ -17,6 +17,7 @@ mod sentinel;
 mod serve;
 mod server;
 pub mod settings;
+mod shell;
 #[cfg(test)]
 mod tests;
 mod traces;
@@ -31,6 +32,7 @@ pub use gather::{Definition, Gathered, Kind, definitions};
 pub use sentinel::Sentinels;
 pub use serve::{Buffer, Listen, Network, RateLimit, ServeConfig};
 pub use server::{RedisConfig, RedisUrl, Secret, Server, ServerError};
+pub use shell::Shell;
 pub use traces::{Sampling, TraceConfig};
 pub use values::{Http, LogFormat, Threshold, Thresholds, ValueError};
 
@@ -76,7 +78,7 @@ pub struct Deployment {
     pub thresholds: Vec<Threshold>,
     /// How far an event's time may lie after its entry's, in milliseconds.
     pub max_skew_ms: u64,
-    /// How long a user counts as online, in milliseconds; whole minutes.
+    /// How long it is kept in which minutes a user was seen, in milliseconds; whole minutes.
     pub online_window_ms: u64,
     /// How long presence lasts after the last sign of life, in milliseconds.
     pub presence_ttl_ms: u64,

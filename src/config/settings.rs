@@ -77,7 +77,7 @@ pub struct StateArgs {
     /// How far an event's time may lie after its entry's (a duration)
     #[arg(long, env = "ROLLCALL_MAX_SKEW", value_name = "DURATION", default_value = "60s")]
     pub max_skew: Millis,
-    /// How long a user counts as online (whole minutes, 1m to 24h)
+    /// How long it is kept in which minutes a user was seen (whole minutes, 1m to 24h)
     #[arg(long, env = "ROLLCALL_ONLINE_WINDOW", value_name = "DURATION")]
     #[arg(default_value = "5m", value_parser = whole_minutes)]
     pub online_window: Millis,

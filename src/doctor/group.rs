@@ -2,11 +2,11 @@
 
 use redis::Value;
 
-use super::finding::{Answer, Cli, Diagnosis};
-use crate::config::Config;
+use super::finding::{Answer, Diagnosis};
+use crate::config::{Config, Shell};
 use crate::redis::reply;
 use crate::state::status::{Backlog, Consumer, Stream, Work};
-use crate::state::{Partition, ask, number};
+use crate::state::{Partition, ask, clock_went_back, number};
 
 /// A worker says that it lives two or three times in its --claim-idle; a busy machine makes that less.
 const LEAST_PATIENCE_MS: u64 = 30_000;
@@ -20,7 +20,7 @@ pub(super) struct Place<'a> {
     pub(super) config: &'a Config,
     pub(super) work: &'a Work,
     pub(super) now_ms: u64,
-    pub(super) cli: &'a Cli,
+    pub(super) shell: &'a Shell,
 }
 
 impl Place<'_> {
@@ -29,8 +29,12 @@ impl Place<'_> {
     }
 
     fn is_alive(&self, consumer: &Consumer) -> bool {
-        let silent_ms = |ms| self.now_ms.saturating_sub(ms);
-        consumer.heartbeat_ms.is_some_and(|ms| silent_ms(ms) <= self.patience_ms())
+        // A sign from before the clock went back says nothing.
+        let is_recent = |ms| {
+            clock_went_back(ms, self.now_ms).is_none()
+                && self.now_ms.saturating_sub(ms) <= self.patience_ms()
+        };
+        consumer.heartbeat_ms.is_some_and(is_recent)
     }
 
     /// Silence after which a worker counts as gone.
@@ -38,33 +42,22 @@ impl Place<'_> {
         (self.config.worker.claim_idle.as_millis() as u64).max(LEAST_PATIENCE_MS)
     }
 
-    fn start(&self, role: &str) -> String {
-        let url = self.config.redis.url().to_string();
-        // A role has a user and a password of its own, and they stay out of sight.
-        let url = match (url.split_once("://"), url.rsplit_once('@')) {
-            (Some((scheme, _)), Some((_, server))) => format!("{scheme}://{server}"),
-            _ => url,
-        };
-        format!("start one: rollcall {role} --redis-url {url}")
+    /// The remedy where nobody plays a role.
+    fn start(&self, diagnosis: Diagnosis, role: &str) -> Diagnosis {
+        diagnosis.advise("start one:").run(self.shell.rollcall(&[role]))
     }
 }
 
 pub(super) fn group(place: &Place<'_>) -> Diagnosis {
     let name = &place.config.deployment.group;
     let Some(stream) = &place.work.stream else {
-        return Diagnosis::warning(
-            "there is no stream yet",
-            "nobody has added an event, no worker has started",
-        )
-        .advise(place.start("worker"));
+        let means = "nobody has added an event, no worker has started";
+        return place.start(Diagnosis::warning("there is no stream yet", means), "worker");
     };
     let Some(group) = &stream.group else {
         let found = format!("{} has no group {name}", stream.key);
-        return Diagnosis::warning(
-            found,
-            format!("{} entries wait; a worker makes the group", stream.entries),
-        )
-        .advise(place.start("worker"));
+        let means = format!("{} entries wait; a worker makes the group", stream.entries);
+        return place.start(Diagnosis::warning(found, means), "worker");
     };
     let undelivered =
         group.undelivered.map_or("an unknown number of".to_owned(), |n| n.to_string());
@@ -87,7 +80,7 @@ pub(super) fn workers(place: &Place<'_>) -> Diagnosis {
         } else {
             Diagnosis::warning(found, "nothing waits now; the next event will")
         };
-        return diagnosis.advise(place.start("worker"));
+        return place.start(diagnosis, "worker");
     }
     let stuck: Vec<&Consumer> = dead.into_iter().filter(|consumer| consumer.pending > 0).collect();
     if let Some(first) = stuck.first() {
@@ -102,7 +95,7 @@ pub(super) fn workers(place: &Place<'_>) -> Diagnosis {
         let (stream, name) = (stream_key(place), &place.config.deployment.group);
         return Diagnosis::warning(found, means)
             .advise("if they stay, see how long they have waited:")
-            .run(place.cli.command(&["XPENDING", stream, name, "-", "+", "10", &first.name]));
+            .run(place.shell.redis_cli(&["XPENDING", stream, name, "-", "+", "10", &first.name]));
     }
     Diagnosis::ok(format!("{} at work", alive.len()))
 }
@@ -137,13 +130,13 @@ pub(super) async fn pending(partition: &mut Partition, place: &Place<'_>) -> Ans
             means,
         )
         .advise("see the workers' logs around them, and what they hold:")
-        .run(place.cli.command(&["XRANGE", stream, &first.id, &first.id])));
+        .run(place.shell.redis_cli(&["XRANGE", stream, &first.id, &first.id])));
     }
     if suspects > 0 {
         let means = "workers died on them, or were taken for dead; each is tried by itself";
         return Ok(Diagnosis::warning(format!("{suspects} entries are tried alone"), means)
             .advise("see which, and the logs of the workers that had them:")
-            .run(place.cli.command(&["HGETALL", &partition.keys.suspects()])));
+            .run(place.shell.redis_cli(&["HGETALL", &partition.keys.suspects()])));
     }
     let claim_ms = worker.claim_idle.as_millis() as u64;
     let late = rows.iter().filter(|row| row.idle_ms > claim_ms.saturating_mul(2)).count();
@@ -175,8 +168,14 @@ pub(super) fn janitor(place: &Place<'_>) -> Diagnosis {
     let interval_ms = place.config.janitor.interval.as_millis() as u64;
     // A round over much takes its time.
     let patience_ms = (10 * interval_ms).max(60_000);
-    let ago_ms = place.work.janitor_last_run_ms.map(|ms| place.now_ms.saturating_sub(ms));
+    let last_ms = place.work.janitor_last_run_ms;
+    let ahead_ms = last_ms.and_then(|ms| clock_went_back(ms, place.now_ms));
+    let ago_ms = last_ms.map(|ms| place.now_ms.saturating_sub(ms));
     let found = match ago_ms {
+        _ if ahead_ms.is_some() => format!(
+            "the last sweep is dated {} s ahead of the server's clock: that went back, and no janitor has swept since",
+            ahead_ms.unwrap_or_default() / 1000
+        ),
         Some(ms) if ms <= patience_ms => {
             return Diagnosis::ok(format!("swept {} s ago", ms / 1000));
         }
@@ -185,8 +184,8 @@ pub(super) fn janitor(place: &Place<'_>) -> Diagnosis {
     };
     let has_begun = ago_ms.is_some() || place.backlog().is_some();
     let judge: fn(_, _) -> _ = if has_begun { Diagnosis::failure } else { Diagnosis::warning };
-    judge(found, "nothing stale goes: who left stays present, and the stream grows")
-        .advise(place.start("janitor"))
+    let means = "nothing stale goes: who left stays online, and the stream grows";
+    place.start(judge(found, means), "janitor")
 }
 
 /// What keeps the stream from being trimmed.
@@ -198,8 +197,10 @@ pub(super) fn trimming(place: &Place<'_>) -> Diagnosis {
     match &stream.held {
         Some(held) if held.age_s > keep_s => blocked(place, stream, &held.group, held.age_s),
         _ => {
-            let first = stream.first_entry_age_s.unwrap_or(0.0);
-            Diagnosis::ok(format!("{} entries, the oldest {first:.0} s old", stream.entries))
+            let age_s = stream.first_entry_age_s.unwrap_or(0.0);
+            let (seconds, how) =
+                (age_s.abs(), if age_s < 0.0 { "ahead of the clock" } else { "old" });
+            Diagnosis::ok(format!("{} entries, the oldest {seconds:.0} s {how}", stream.entries))
         }
     }
 }
@@ -214,5 +215,5 @@ fn blocked(place: &Place<'_>, stream: &Stream, group: &str, age_s: f64) -> Diagn
     }
     diagnosis
         .advise("start what reads with that group, or, if nothing does any more:")
-        .run(place.cli.command(&["XGROUP", "DESTROY", &stream.key, group]))
+        .run(place.shell.redis_cli(&["XGROUP", "DESTROY", &stream.key, group]))
 }

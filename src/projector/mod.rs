@@ -13,10 +13,10 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::config::{Config, Deployment, Server, WorkerConfig};
+use crate::config::{Config, Deployment, Server, Shell, WorkerConfig};
 use crate::decode::Rules;
 use crate::entry::EntryId;
-use crate::error::{Error, Verdict, chain};
+use crate::error::{Error, Fatal, Verdict, chain};
 use crate::fold::FoldSettings;
 use crate::key::Keys;
 use crate::redis::connect::locate;
@@ -41,6 +41,8 @@ const FIRST_COUNT: usize = 64;
 #[derive(Debug)]
 pub struct Projector {
     server: Server,
+    /// Makes the commands that log lines and health pages suggest.
+    shell: Shell,
     deployment: Deployment,
     worker: WorkerConfig,
     keys: Keys,
@@ -80,6 +82,7 @@ impl Projector {
             batches: trace::Batches::new(&deployment, partition, &consumer, &server.info),
             in_hand: trace::Span::default(),
             server,
+            shell: Shell::of(&config.redis, &deployment),
             fold: FoldSettings { rules, projections: deployment.projections, partition },
             membership: Membership::new(&deployment, &keys, consumer),
             first_count: config.worker.batch.min(FIRST_COUNT),
@@ -103,12 +106,14 @@ impl Projector {
     ///
     /// # Errors
     /// Only what no waiting helps against, such as other settings than the deployment has.
-    pub async fn run(mut self) -> Result<(), Error> {
+    pub async fn run(mut self) -> Result<(), Fatal> {
         let mut failures = 0;
         while !*self.stop.borrow() {
             match self.session(&mut failures).await {
                 Ok(()) => break,
-                Err(error) if error.verdict() == Verdict::Fatal => return Err(error),
+                Err(error) if error.verdict() == Verdict::Fatal => {
+                    return Err(error.fatal(&self.shell));
+                }
                 Err(error) => self.pause(&error, &mut failures).await,
             }
         }
@@ -119,11 +124,13 @@ impl Projector {
     async fn session(&mut self, failures: &mut u32) -> Result<(), Error> {
         let (key, deadline) = (self.keys.meta(), self.worker.batch_deadline);
         let mut node = locate(&self.server, &key, deadline).await?;
+        self.shell = self.shell.at(&node.info);
         check_layout(&self.server, &mut node.connection, &self.deployment).await?;
         take_back_trials(&mut node.connection, &self.keys, &mut self.tried).await?;
         let joined = self.membership.join(&mut node.connection).await?;
         if let Some(from) = &joined.created_from {
-            info!(group = self.deployment.group, from, "created the consumer group");
+            let (partition, group) = (self.fold.partition, &self.deployment.group);
+            info!(partition, group, from, "created the consumer group");
         }
         self.metrics.connected();
         let applier = Applier::new(&self.deployment, &self.keys, joined.epoch.clone());
@@ -174,7 +181,9 @@ impl Projector {
     /// Waits before the next try, longer each time, but not once told to stop.
     async fn pause(&mut self, error: &Error, failures: &mut u32) {
         metrics::redis_error(error.kind());
-        self.pulse.unready(error.hindrance());
+        if self.pulse.unready(error.hindrance(&self.shell)) {
+            *failures = 0;
+        }
         let (first, longest) = BACKOFF;
         let pause = (first * 2_u32.pow((*failures).min(8)))
             .min(longest)

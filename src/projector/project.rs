@@ -4,19 +4,20 @@
 use std::time::Instant;
 
 use redis::aio::MultiplexedConnection;
-use tracing::warn;
+use tracing::{Level, debug, warn};
 
 use super::Projector;
 use super::reader::Batch;
+use crate::config::Shell;
 use crate::entry::{Entry, EntryId};
 use crate::error::{self, Error, Verdict, chain};
 use crate::event::{Reason, Rejection};
 use crate::failpoint::Failpoint;
-use crate::fold::{Avoided, Folder};
+use crate::fold::{Avoided, Counts, FoldSettings, Folder, unknown_members};
 use crate::op::Plan;
 use crate::redis::scripts::apply::{Applied, Applier, Outcome};
 use crate::redis::scripts::giant::{count_trial, is_giant, write_giant};
-use crate::telemetry::log::letters_line_due;
+use crate::telemetry::log::{letters_line_due, unknown_members_line_due};
 use crate::telemetry::metrics;
 use crate::telemetry::trace::Span;
 
@@ -132,7 +133,7 @@ impl<'p> Projecting<'p> {
         if write_giant(self.connection, &self.applier, entry).await? {
             self.projector.metrics.rejected(Reason::TooManyFields);
             let detail = format!("{} fields", entry.fields().len());
-            report_letters(1, entry.id, Reason::TooManyFields, &detail);
+            report_letters(&self.projector.shell, 1, entry.id, Reason::TooManyFields, &detail);
         }
         Ok(())
     }
@@ -154,6 +155,7 @@ impl<'p> Projecting<'p> {
             Failpoint::AfterFold.pass();
             let Some(more) = self.apply_plan(&plan, entries, alone).await? else {
                 self.projector.metrics.events_applied(&counts);
+                tell_of_unknown_members(&counts, entries, &self.projector.fold);
                 return Ok(());
             };
             avoided.add(more);
@@ -176,7 +178,7 @@ impl<'p> Projecting<'p> {
             Outcome::WrongType(keys) => Ok(Some(keys)),
             Outcome::Applied(applied) => {
                 self.projector.metrics.applied(plan, entries, &applied, started.elapsed());
-                tell_of_letters(plan, &applied);
+                tell_of_letters(&self.projector.shell, plan, &applied);
                 Ok(None)
             }
         }
@@ -192,20 +194,34 @@ impl<'p> Projecting<'p> {
 }
 
 /// Logs the letters of a plan, if they were written.
-fn tell_of_letters(plan: &Plan<'_>, applied: &Applied) {
+fn tell_of_letters(shell: &Shell, plan: &Plan<'_>, applied: &Applied) {
     if applied.letters == 0 {
         return;
     }
     if let Some(letter) = plan.letters.last() {
         let rejection = &letter.rejection;
-        report_letters(applied.letters, letter.id, rejection.reason, &rejection.detail);
+        report_letters(shell, applied.letters, letter.id, rejection.reason, &rejection.detail);
     }
 }
 
-fn report_letters(count: u64, last: EntryId, reason: Reason, detail: &str) {
+fn report_letters(shell: &Shell, count: u64, last: EntryId, reason: Reason, detail: &str) {
     if let Some(count) = letters_line_due(count) {
-        let reason = reason.name();
-        warn!(count, last_id = %last, reason, detail, "entries became dead letters; see: rollcall dead list");
+        let (reason, see) = (reason.name(), shell.rollcall(&["dead", "list"]));
+        warn!(count, last_id = %last, reason, detail, "entries became dead letters; see: {see}");
+    }
+}
+
+/// At level debug, names the members that nothing reads.
+fn tell_of_unknown_members(counts: &Counts, entries: &[Entry], settings: &FoldSettings) {
+    const MOST_NAMES: usize = 20;
+    let count = counts.unknown_members.iter().sum();
+    if count == 0 || !tracing::enabled!(Level::DEBUG) {
+        return;
+    }
+    if let Some(count) = unknown_members_line_due(count) {
+        let found = unknown_members(entries, settings, MOST_NAMES).into_iter();
+        let names: Vec<_> = found.map(|(kind, name)| format!("{kind} {name}")).collect();
+        debug!(count, members = names.join(", "), "ignored members that no event type has");
     }
 }
 

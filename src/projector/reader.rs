@@ -9,7 +9,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::aio::MultiplexedConnection;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{debug, info};
@@ -17,7 +16,7 @@ use tracing::{debug, info};
 use super::Projector;
 use crate::entry::{Entry, EntryId};
 use crate::error::Error;
-use crate::redis::connect::Node;
+use crate::redis::connect::{Node, keep_alive};
 use crate::redis::feed::Feed;
 use crate::redis::reply::Delivered;
 use crate::redis::scripts::group::Membership;
@@ -69,7 +68,9 @@ impl Reader {
             is_wanted: false,
             is_behind: false,
             feed: Feed::open(&node.info, response_timeout).await?,
-            connection: node.connection.clone(),
+            fed: Instant::now(),
+            response_timeout,
+            node: node.clone(),
             stream: StreamReader {
                 stream: projector.keys.named(&projector.deployment.stream),
                 group: projector.deployment.group.clone(),
@@ -120,7 +121,10 @@ struct Reading {
     /// Whether the last read brought as many new entries as it asked for: there are more.
     is_behind: bool,
     feed: Feed,
-    connection: MultiplexedConnection,
+    /// When it last brought something, or was asked in vain.
+    fed: Instant,
+    response_timeout: Duration,
+    node: Node,
     stream: StreamReader,
     membership: Membership,
     epoch: String,
@@ -163,11 +167,17 @@ impl Reading {
     }
 
     async fn read_new(&mut self, sender: &Sender) -> Result<(), Option<Error>> {
+        if self.fed.elapsed() > BLOCK {
+            // It was idle for longer than some servers and proxies bear, and nothing is on its way over it.
+            self.feed = Feed::open(&self.node.info, self.response_timeout).await?;
+        }
         let (started, read) = (Instant::now(), Read::begin(Delivery::New));
         let delivered = self.stream.read_new(&mut self.feed, self.count, BLOCK).await?;
+        self.fed = Instant::now();
         self.metrics.read_took(started.elapsed());
         if delivered.entries.is_empty() {
             self.pulse.idle();
+            keep_alive(&mut self.node.connection, &self.stream.stream).await?;
         }
         self.is_behind = delivered.entries.len() >= self.count;
         self.hand_out(sender, delivered, read.end()).await
@@ -186,7 +196,7 @@ impl Reading {
 
     /// Says that this consumer lives, and makes sure that batches still belong to the same epoch.
     async fn refresh(&mut self) -> Result<(), Error> {
-        let joined = self.membership.join(&mut self.connection).await?;
+        let joined = self.membership.join(&mut self.node.connection).await?;
         if joined.epoch == self.epoch {
             return Ok(());
         }
@@ -202,7 +212,7 @@ impl Reading {
         loop {
             let read = Read::begin(Delivery::Pending);
             let delivered =
-                self.stream.read_pending(&mut self.connection, self.count, &after).await?;
+                self.stream.read_pending(&mut self.node.connection, self.count, &after).await?;
             let ids = delivered
                 .entries
                 .iter()
@@ -221,7 +231,7 @@ impl Reading {
             let read = Read::begin(Delivery::Claimed);
             let claimed = self
                 .stream
-                .claim(&mut self.connection, self.claim_idle, &start, self.count)
+                .claim(&mut self.node.connection, self.claim_idle, &start, self.count)
                 .await?;
             self.hand_out(sender, claimed.delivered, read.end()).await?;
             match claimed.next {
@@ -273,7 +283,9 @@ impl Reading {
         for id in lost {
             ack.arg(id.to_string());
         }
-        ack.query_async(&mut self.connection).await.map_err(Error::at("acknowledging lost entries"))
+        ack.query_async(&mut self.node.connection)
+            .await
+            .map_err(Error::at("acknowledging lost entries"))
     }
 
     async fn suspects(&mut self, entries: &[Entry]) -> Result<HashSet<EntryId>, Error> {
@@ -282,7 +294,7 @@ impl Reading {
         };
         let counts = self
             .stream
-            .deliveries(&mut self.connection, first.id, last.id, self.max_count * 4)
+            .deliveries(&mut self.node.connection, first.id, last.id, self.max_count * 4)
             .await?;
         Ok(counts
             .into_iter()

@@ -27,8 +27,8 @@ pub use context::{Context, Parts};
 pub use intake::{Body, Intake, Refusal, Sender, Taken, Trouble};
 pub use limits::Limits;
 
-use crate::config::{Config, Listen};
-use crate::error::Error;
+use crate::config::{Config, Listen, Shell};
+use crate::error::{Error, Fatal};
 use crate::state::{Keeper, Shared};
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::ServeMetrics;
@@ -124,7 +124,8 @@ impl Serve {
     ///
     /// # Errors
     /// If the deployment is another than the settings say.
-    pub async fn run(mut self) -> Result<(), Error> {
+    pub async fn run(mut self) -> Result<(), Fatal> {
+        let shell = Shell::of(&self.context.config.redis, &self.context.config.deployment);
         let router = routes::router(&self.context);
         let (listener, context, answered) = (self.listener, self.context.clone(), self.answered);
         self.tasks.spawn(async move {
@@ -135,7 +136,7 @@ impl Serve {
         self.tasks.spawn(show(self.context));
         while let Some(ended) = self.tasks.join_next().await {
             match ended {
-                Ok(ended) => ended?,
+                Ok(ended) => ended.map_err(|error| error.fatal(&shell))?,
                 Err(panic) => std::panic::resume_unwind(panic.into_panic()),
             }
         }

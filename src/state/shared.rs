@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::{AskError, State};
-use crate::config::{Config, Deployment};
+use crate::config::{Config, Deployment, Shell};
 use crate::error::{Error, chain};
 use crate::telemetry::health::Pulse;
 
@@ -63,6 +63,7 @@ pub struct Away(pub Arc<str>);
 /// The task that looks after the connections.
 pub struct Keeper {
     config: Config,
+    shell: Shell,
     current: watch::Sender<Current>,
     facts: watch::Sender<Facts>,
     doubt: Arc<Notify>,
@@ -82,6 +83,7 @@ impl Shared {
         let doubt = Arc::new(Notify::new());
         let keeper = Keeper {
             config: config.clone(),
+            shell: Shell::of(&config.redis, &config.deployment),
             current: current_sender,
             facts: facts_sender,
             doubt: doubt.clone(),
@@ -176,7 +178,7 @@ impl Keeper {
 
     fn away(&self, why: &AskError) {
         let words = match why {
-            AskError::Server(error) => error.hindrance(),
+            AskError::Server(error) => error.hindrance(&self.shell),
             other => other.to_string(),
         };
         self.pulse.unready(words.clone());

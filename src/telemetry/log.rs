@@ -137,6 +137,12 @@ pub fn letters_line_due(count: u64) -> Option<u64> {
     LETTERS.add(count)
 }
 
+/// The same for members that nothing reads.
+pub fn unknown_members_line_due(count: u64) -> Option<u64> {
+    static MEMBERS: Shared = Shared::new(Duration::from_secs(1));
+    MEMBERS.add(count)
+}
+
 /// A throttle that all loops of the process share, and that outlives their sessions.
 struct Shared(Mutex<Throttle>);
 

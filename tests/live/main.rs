@@ -4,10 +4,13 @@
 mod acl;
 mod changes;
 mod chaos;
+mod clients;
+mod clock;
 mod crash;
 mod crowd;
 #[path = "../support/dashboards.rs"]
 mod dashboards;
+mod demo;
 mod doctor;
 mod failover;
 mod feed;
@@ -19,6 +22,7 @@ mod listen;
 mod logs;
 mod losses;
 mod metrics;
+mod others;
 mod process;
 mod property;
 mod query;

@@ -8,10 +8,12 @@ mod events;
 mod faults;
 mod openapi;
 mod source;
+mod traces;
 
 use rollcall::private_server::Options;
 
 use self::client::Client;
+use crate::harness::wait_until;
 use crate::process::Worker;
 use crate::scene::{SOON, Scene};
 
@@ -57,16 +59,21 @@ impl Served {
 
 fn start(scene: &Scene, flags: &[&str]) -> (Worker, Client) {
     let serve = scene.serve(flags);
+    let client = Client::new(&address(&serve));
+    wait_until(SOON, "serve reaches Redis", || {
+        client.get("/api/v1/openapi.json").status == 200 && !client.is_away()
+    });
+    (serve, client)
+}
+
+/// Where a process serves, once it does.
+fn address(process: &Worker) -> String {
     let mut address = String::new();
-    crate::harness::wait_until(SOON, "the address is logged", || {
-        let log = serve.log();
+    wait_until(SOON, "the address is logged", || {
+        let log = process.log();
         let found = log.split("serve=").nth(1).and_then(|rest| rest.split([' ', '\n']).next());
         address = found.unwrap_or_default().trim_matches('"').to_owned();
         !address.is_empty()
     });
-    let client = Client::new(&address);
-    crate::harness::wait_until(SOON, "serve reaches Redis", || {
-        client.get("/api/v1/openapi.json").status == 200 && !client.is_away()
-    });
-    (serve, client)
+    address
 }

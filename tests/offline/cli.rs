@@ -94,7 +94,7 @@ fn help_of_every_command_names_every_flag_and_its_variable() {
     ]
     .into_iter()
     .chain(
-        ["online", "user", "presence", "sessions", "recent", "viewed", "document"]
+        ["online", "seen", "user", "presence", "sessions", "recent", "viewed", "document"]
             .map(|query| (query, flags::<QueryFlags>())),
     )
     .chain(

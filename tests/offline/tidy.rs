@@ -24,7 +24,8 @@ const LAYERS: &[&[&str]] = &[
     &["decode", "projection"],
     &["fold"],
     // ---- what knows servers and clocks
-    &["config", "error"],
+    &["config"],
+    &["error"],
     &["redis", "private_server"],
     &["state"],
     &["changes", "doctor", "telemetry"],

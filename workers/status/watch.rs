@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use rollcall::config::Config;
 use rollcall::error::chain;
-use rollcall::state::State;
 use rollcall::telemetry::{lines, log};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{Rates, Status, StatusAnswer};
 use crate::line::{Line, Look, Style};
 use crate::out::Out;
-use crate::query::{Answer as _, Query as _, QueryError, failed, json};
-use crate::screen::{Screen, Size, can_draw};
+use crate::query::{Answer as _, Query as _, QueryError, ask, json};
+use crate::screen::{Screen, can_draw, quit};
 use crate::signals;
 use crate::table::{Page, escape};
 
@@ -36,6 +35,7 @@ pub(super) async fn run(status: &Status, every: Duration) -> Result<(), QueryErr
     loop {
         tokio::select! {
             _ = &mut stop => return Ok(()),
+            () = quit(&mut view.screen) => return Ok(()),
             () = signals::received(&mut resizes) => view.screen.iter_mut().for_each(Screen::resized),
             look = look(status, &config, &mut ticks) => view.take(look)?,
         }
@@ -61,8 +61,7 @@ async fn look(
     ticks: &mut Interval,
 ) -> Result<StatusAnswer, QueryError> {
     ticks.tick().await;
-    let answer = async { status.ask(&mut State::open(config).await?).await };
-    answer.await.map_err(|source| failed(config, source))
+    ask(status, config).await
 }
 
 /// What is shown, and where.
@@ -100,8 +99,8 @@ impl View {
 
     async fn show(&mut self) -> Result<(), QueryError> {
         let Some(latest) = &self.latest else { return Ok(()) };
-        if let Some(size) = self.screen.as_ref().map(Screen::size) {
-            let frame = self.frame(latest, size);
+        if let Some(screen) = &self.screen {
+            let frame = self.frame(latest, screen);
             return Ok(self.screen.iter_mut().try_for_each(|screen| screen.draw(&frame))?);
         }
         if let Some(trouble) = &self.trouble {
@@ -119,9 +118,9 @@ impl View {
     }
 
     /// One screen: consumers give way where it is small.
-    fn frame(&self, latest: &StatusAnswer, size: Size) -> Vec<Line> {
-        let every = self.every.as_secs_f64();
-        let title = format!("rollcall status, every {every} s; Ctrl-C ends it");
+    fn frame(&self, latest: &StatusAnswer, screen: &Screen) -> Vec<Line> {
+        let (every, size) = (self.every.as_secs_f64(), screen.size());
+        let title = format!("rollcall status, every {every} s; {}", screen.ending());
         let mut lines = vec![Line::default().with(Style::Bold, title)];
         if let Some(trouble) = &self.trouble {
             lines.push(Line::default().with(Style::Red, escape(trouble)));

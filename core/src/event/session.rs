@@ -1,7 +1,7 @@
 //! `session`: a session was active, or ended.
 
 use super::write::Writer;
-use super::{Limits, Members, Name, Rejection, Text};
+use super::{Bytes, Limits, Members, Name, Rejection, Text};
 
 /// A session was active, or ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,8 +23,8 @@ pub struct Session<'a> {
 /// What happened to a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionAction<'a> {
-    /// It was active; the data, JSON text, replaces what it had.
-    Update(Option<Text<'a>>),
+    /// It was active; the data, JSON text or opaque bytes, replaces what it had.
+    Update(Option<Bytes<'a>>),
     /// It ended for good.
     Terminate,
 }
@@ -56,11 +56,11 @@ impl<'a> Session<'a> {
         to.text(Name::Ip, &self.ip);
         to.text(Name::Ua, &self.ua);
         if let Some(ttl) = self.ttl {
-            to.json(Name::Ttl, itoa::Buffer::new().format(ttl));
+            to.number(Name::Ttl, ttl.into());
         }
         match &self.action {
             SessionAction::Terminate => to.text(Name::Action, "terminate"),
-            SessionAction::Update(Some(data)) => to.json(Name::Data, data),
+            SessionAction::Update(Some(data)) => to.data(data),
             SessionAction::Update(None) => {}
         }
     }

@@ -2,8 +2,11 @@
 //!
 //! What each type writes stands in its own file. Whoever reads what was written gets the same event.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
 use super::{Event, Kind, Name, TYPES};
-use crate::format::write_json_text;
+use crate::format::{compact_json, is_json, write_json_text};
 use crate::time::EventTime;
 
 /// A member that is there.
@@ -11,8 +14,10 @@ use crate::time::EventTime;
 pub(super) enum Written<'e> {
     /// Text.
     Text(&'e str),
-    /// JSON, as it stands.
-    Json(&'e str),
+    /// A number.
+    Number(u64),
+    /// A session's data: JSON, or any bytes.
+    Data(&'e [u8]),
 }
 
 /// Takes the members of an event, one after the other.
@@ -33,9 +38,35 @@ impl Writer<'_> {
         self.text(name, text.unwrap_or_default());
     }
 
-    /// A member that is no text, or a session's data: as JSON.
-    pub(super) fn json(&mut self, name: Name, json: &str) {
-        (self.each)(name, Written::Json(json));
+    /// A number.
+    pub(super) fn number(&mut self, name: Name, number: u64) {
+        (self.each)(name, Written::Number(number));
+    }
+
+    /// A session's data.
+    pub(super) fn data(&mut self, data: &[u8]) {
+        (self.each)(Name::Data, Written::Data(data));
+    }
+}
+
+/// What makes a session's data opaque: it is kept byte for byte then.
+const OPAQUE: &str = "application/octet-stream";
+
+/// Writes a member of a JSON object.
+fn write_member(json: &mut String, name: Name, value: Written<'_>) {
+    json.extend([",\"", name.name(), "\":"]);
+    match value {
+        Written::Text(text) => write_json_text(json, text),
+        Written::Number(number) => json.push_str(itoa::Buffer::new().format(number)),
+        Written::Data(data) => match compact_json(data) {
+            Some(value) => json.push_str(value),
+            None => {
+                json.truncate(json.len() - "data\":".len());
+                json.push_str("data_base64\":\"");
+                BASE64.encode_string(data, json);
+                json.extend(["\",\"datacontenttype\":\"", OPAQUE, "\""]);
+            }
+        },
     }
 }
 
@@ -51,15 +82,7 @@ impl Kind<'_> {
         json.push_str(self.name());
         json.push_str("\",\"time\":");
         json.push_str(itoa::Buffer::new().format(time.millis()));
-        let mut each = |name: Name, value: Written<'_>| {
-            json.push_str(",\"");
-            json.push_str(name.name());
-            json.push_str("\":");
-            match value {
-                Written::Text(text) => write_json_text(json, text),
-                Written::Json(raw) => json.push_str(raw),
-            }
-        };
+        let mut each = |name: Name, value: Written<'_>| write_member(json, name, value);
         self.write(&mut Writer { each: &mut each });
         json.push('}');
     }
@@ -67,14 +90,19 @@ impl Kind<'_> {
 
 impl Event<'_> {
     /// The fields of an entry that holds just this event.
-    pub fn fields(&self) -> Vec<(&'static str, String)> {
-        let mut fields = vec![
-            (Name::Type.name(), self.kind.name().to_owned()),
-            (Name::Time.name(), self.time.to_string()),
-        ];
-        let mut each = |name: Name, value: Written<'_>| {
-            let (Written::Text(text) | Written::Json(text)) = value;
-            fields.push((name.name(), text.to_owned()));
+    pub fn fields(&self) -> Vec<(&'static str, Vec<u8>)> {
+        let text = |name: Name, text: &str| (name.name(), text.as_bytes().to_vec());
+        let mut fields =
+            vec![text(Name::Type, self.kind.name()), text(Name::Time, &self.time.to_string())];
+        let mut each = |name: Name, value: Written<'_>| match value {
+            Written::Text(value) => fields.push(text(name, value)),
+            Written::Number(number) => fields.push(text(name, &number.to_string())),
+            Written::Data(data) => {
+                fields.push((name.name(), data.to_vec()));
+                if !is_json(data) {
+                    fields.push(text(Name::ContentType, OPAQUE));
+                }
+            }
         };
         self.kind.write(&mut Writer { each: &mut each });
         fields
@@ -89,7 +117,8 @@ mod tests {
     use crate::decode::{Rules, decode};
     use crate::entry::{Entry, EntryId};
     use crate::event::{
-        Document, DocumentAction, Heartbeat, Limits, Login, Logout, Session, SessionAction, View,
+        Document, DocumentAction, Heartbeat, Limits, Login, Logout, Session, SessionAction,
+        Unknown, View,
     };
     use crate::op::Plan;
     use crate::projection::Projections;
@@ -108,13 +137,22 @@ mod tests {
         proptest::option::of(id())
     }
 
-    fn data() -> impl Strategy<Value = Option<String>> {
+    fn data() -> impl Strategy<Value = Option<Vec<u8>>> {
         let value = prop_oneof![
             text().prop_map(|text| serde_json::json!({ text.clone(): [text, 1.5, null] })),
             any::<i64>().prop_map(|number| serde_json::json!([number])),
+            text().prop_map(|text| serde_json::json!(text)),
             Just(serde_json::json!(true)),
+            Just(serde_json::json!(null)),
         ];
-        proptest::option::of(value.prop_map(|value| value.to_string()))
+        let data = prop_oneof![
+            value.clone().prop_map(|value| value.to_string().into_bytes()),
+            // JSON in JSON, JSON with spaces, and what is none.
+            value.clone().prop_map(|value| serde_json::json!(value.to_string()).to_string().into()),
+            value.prop_map(|value| format!(" {value:#} ").into_bytes()),
+            proptest::collection::vec(any::<u8>(), 1..20),
+        ];
+        proptest::option::of(data)
     }
 
     fn lives() -> impl Strategy<Value = Option<u32>> {
@@ -166,7 +204,7 @@ mod tests {
                         ua: ua.into(),
                         ttl,
                         action: match action {
-                            Some(data) => SessionAction::Update(cow(data)),
+                            Some(data) => SessionAction::Update(data.map(Into::into)),
                             None => SessionAction::Terminate,
                         },
                     })
@@ -187,6 +225,7 @@ mod tests {
         (kinds(), 1_000_000_000_000..9_000_000_000_000_u64).prop_map(|(kind, ms)| Event {
             time: EventTime::from_millis(ms),
             from_future: false,
+            unknown: Unknown::default(),
             kind,
         })
     }
@@ -202,7 +241,9 @@ mod tests {
         #[test]
         fn what_is_written_is_read_as_the_same_event(events in proptest::collection::vec(events(), 1..4)) {
             for event in &events {
-                let entry = Entry::new(ENTRY, event.fields().iter().map(|(n, v)| (*n, v.as_str())));
+                let fields = event.fields();
+                let fields = fields.iter().map(|(name, value)| (name.as_bytes(), value.as_slice()));
+                let entry = Entry::new(ENTRY, fields);
                 prop_assert_eq!(&read(&entry), std::slice::from_ref(event));
             }
             let mut json = "[".to_owned();

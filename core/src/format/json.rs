@@ -11,8 +11,16 @@ fn syntax(problem: impl Into<String>) -> Malformed {
     Malformed::Syntax { format: Format::Json, problem: problem.into() }
 }
 
-pub(super) fn is_array(raw: &[u8]) -> bool {
-    raw.iter().find(|byte| !is_space(**byte)) == Some(&b'[')
+pub(super) fn begins_with(raw: &[u8], first: u8) -> bool {
+    raw.iter().find(|byte| !is_space(**byte)) == Some(&first)
+}
+
+/// What a text stands for that is all there is.
+pub(super) fn whole_text(raw: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
+    let mut scan = Scan::new(raw);
+    let text = scan.value()?;
+    scan.end()?;
+    text.value()
 }
 
 /// Flat session data: valid as it is.
@@ -92,6 +100,19 @@ pub(super) fn compact(raw: &[u8]) -> String {
         escaped = in_text && *byte == b'\\' && !escaped;
     }
     String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
+}
+
+/// Whether it is JSON text.
+pub fn is_json(raw: &[u8]) -> bool {
+    validated(raw).is_ok()
+}
+
+/// The object, array, number or truth value that `raw` is, written as compactly as possible; nothing if it is none, or
+/// is written in another way.
+pub fn compact_json(raw: &[u8]) -> Option<&str> {
+    let is_text_or_null = matches!(raw.first(), Some(b'"' | b'n'));
+    let text = validated(raw).ok().filter(|_| !is_text_or_null)?;
+    (compact(raw) == text).then_some(text)
 }
 
 /// Writes a text as JSON, in quotes.

@@ -51,7 +51,7 @@ macro_rules! projections {
             }
         }
 
-        /// Everything that sweeps take away, whichever projections are on.
+        /// Everything that sweeps take away or put back, whichever projections are on.
         pub fn sweeps() -> impl Iterator<Item = Sweep> {
             [$($module::SWEEPS,)*].into_iter().flatten().copied()
         }
@@ -163,6 +163,10 @@ impl FromIterator<Projection> for Projections {
 
 const fn walk(name: &'static str) -> Sweep {
     Sweep { name, kind: SweepKind::Walk }
+}
+
+const fn patrol(name: &'static str) -> Sweep {
+    Sweep { name, kind: SweepKind::Patrol }
 }
 
 const fn drain(name: &'static str) -> Sweep {

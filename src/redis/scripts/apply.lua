@@ -106,8 +106,16 @@ local function missing_right()
   end
 end
 
+-- Users that a call puts out of documents at most, where others took half of who is joined.
+local MEND = 500
+
 local refused = wrong_shared_key() or wrong_seq() or missing_right()
 if refused then return refused end
+if mend_documents(MEND) then
+  count_documents()
+  write_changes()
+  return redis.error_reply('TORN half of who is joined was taken: all leave their documents first')
+end
 
 local letters = read_letters()
 

@@ -60,16 +60,54 @@ local function is_type(key, kind)
   return found == kind or found == 'none', found
 end
 
-local function wrong_shared_key()
+-- What others did to Rollcall's keys, or a clock that went back did, and was put right. The janitor tells it.
+local function repaired(what, key, count)
+  call('HINCRBY', janitor, 'repairs:' .. what, count or 1)
+  call('HSET', janitor, 'repair', string.format('%.0f %s %s', now, what, key))
+end
+
+-- Takes off an expiry that others set on a key that lives without one.
+local function persist(key)
+  if call('PERSIST', key) == 1 then repaired('expiry', key) end
+end
+
+-- Keeps the shared keys, at most so often for all who call scripts: a janitor or a worker does every second.
+local KEEP_MS = 500
+local function keep_shared_keys(kept)
+  local age = now - (tonumber(kept) or 0)
+  if age >= 0 and age < KEEP_MS then return end
+  for _, row in ipairs(TYPES) do
+    for i = 2, #row do
+      if is_type(row[i], row[1]) then persist(row[i]) end
+    end
+  end
+  call('HSET', janitor, 'kept', string.format('%.0f', now))
+end
+
+-- The shared keys that are not there.
+local absent = {}
+
+local function wrong_type()
+  local refused
   for _, row in ipairs(TYPES) do
     for i = 2, #row do
       local fine, found = is_type(row[i], row[1])
       if not fine then
-        return redis.error_reply('WRONGKEY ' .. row[i] .. ' holds a ' .. found .. ' where Rollcall keeps a ' .. row[1])
+        refused = refused
+          or redis.error_reply('WRONGKEY ' .. row[i] .. ' holds a ' .. found .. ' where Rollcall keeps a ' .. row[1])
       end
+      absent[row[i]] = found == 'none'
     end
   end
-  local settled = call('HGET', janitor, 'settled')
+  return refused
+end
+
+local function wrong_shared_key()
+  local refused = wrong_type()
+  if refused and not is_type(janitor, 'hash') then return refused end
+  local settled, kept = unpack(call('HMGET', janitor, 'settled', 'kept'))
+  keep_shared_keys(kept)
+  if refused then return refused end
   if settled and (find(settled, '%D') or #settled > 15) then
     return redis.error_reply('WRONGKEY ' .. janitor .. ' holds no number under settled; delete that field')
   end
@@ -168,8 +206,18 @@ local function write_changes()
   return call('XTRIM', changes, 'MAXLEN', changes_cap), kinds
 end
 
+-- Where others took the sequence number, the last change has it.
+local function restore_seq()
+  local last = call('XREVRANGE', changes, '+', '-', 'COUNT', 1)[1]
+  local seq = last and last[2][1] == 'seq' and tonumber(last[2][2])
+  if not seq then return end
+  call('SET', changes_seq, string.format('%.0f', seq))
+  repaired('sequence', changes_seq)
+end
+
 local function wrong_seq()
   local seq = call('GET', changes_seq)
+  if not seq then restore_seq() end
   if seq and (find(seq, '%D') or #seq > 15) then
     return redis.error_reply('WRONGKEY ' .. changes_seq .. ' holds no sequence number')
   end
@@ -187,18 +235,19 @@ local function place_of(field)
   return string.match(field, '^([^|]*)|([^|]*)$')
 end
 
+-- Notes that an entry came or went; returns its user and address, empty for what is no presence field.
 local function move(field, is_there)
   local user, address = place_of(field)
-  if not user then return end
+  if not user then return unescape(field), '' end
   user = unescape(user)
-  moved[user] = moved[user] or {}
-  moved[user][address] = is_there
+  local addresses = moved[user]
+  if addresses then addresses[address] = is_there else moved[user] = { [address] = is_there } end
+  return user, unescape(address)
 end
 
 local function presence_change(kind, at, field)
-  local part = parts(field)
-  change(kind, at, 'user', part[1], 'ip', part[2] or '')
-  move(field, kind == 'online')
+  local user, ip = move(field, kind == 'online')
+  change(kind, at, 'user', user, 'ip', ip)
 end
 
 -- The entries of a user in the sorted set, up to `limit`.
@@ -229,15 +278,19 @@ end
 -- The same where they are few: the value, in the order of bytes, or false if none is left.
 local function index_user(user, stored, addresses)
   if stored == CROWD then return index_crowd(user, addresses) end
-  local list = {}
-  for address in string.gmatch(stored and stored .. '|' or '', '([^|]*)|') do
-    if addresses[address] == nil then list[#list + 1] = address end
+  local address, is_there = next(addresses)
+  if next(addresses, address) == nil and (not stored or stored == address) then -- nearly always
+    return is_there and address
   end
-  for address, is_there in pairs(addresses) do
-    if is_there then list[#list + 1] = address end
+  local list = {}
+  for stored_address in string.gmatch(stored and stored .. '|' or '', '([^|]*)|') do
+    if addresses[stored_address] == nil then list[#list + 1] = stored_address end
+  end
+  for moved_address, has_come in pairs(addresses) do
+    if has_come then list[#list + 1] = moved_address end
   end
   if #list > ADDRESSES then
-    for _, address in ipairs(list) do addresses[address] = true end
+    for i = 1, #list do addresses[list[i]] = true end
     return index_crowd(user, addresses)
   end
   table.sort(list, function(a, b) return greater_bytes(b, a) end)
@@ -332,14 +385,15 @@ local function drop_connection(doc, user, member, at)
   document_change('document_left', at, user, doc)
 end
 
-local function cross_thresholds(doc, count, at)
+-- While a set is put back piece by piece, its count only `rises`: what was reached is not left for that.
+local function cross_thresholds(doc, count, at, rises)
   for up, down in string.gmatch(ARGV[10], '(%d+):(%d+)') do
     local level = up .. ':' .. down .. ':' .. escape(doc)
     local reached = call('HEXISTS', docs_levels, level) == 1
     if not reached and count >= tonumber(up) then
       call('HSET', docs_levels, level, 1)
       change('threshold_reached', at, 'doc', doc, 'count', count, 'threshold', up)
-    elseif reached and count <= tonumber(down) then
+    elseif reached and count <= tonumber(down) and not rises then
       call('HDEL', docs_levels, level)
       change('threshold_left', at, 'doc', doc, 'count', count, 'threshold', up)
     end
@@ -350,7 +404,9 @@ local function count_documents()
   for doc, records in pairs(touched_docs) do
     -- A sweep meets documents whose keys others have taken since: it leaves those alone.
     local users_key, count_key = document_of .. doc .. ':users', document_of .. doc .. ':count'
-    local count = is_type(users_key, 'set') and call('SCARD', users_key) or 0
+    local is_set = is_type(users_key, 'set')
+    local count = is_set and call('SCARD', users_key) or 0
+    if is_set and count > 0 then persist(users_key) end
     if is_type(count_key, 'string') then
       if count > 0 then call('SET', count_key, count) else call('DEL', count_key) end
     end

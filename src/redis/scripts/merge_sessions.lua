@@ -20,7 +20,6 @@ end
 -- with the lifetime, so that what was said before is still late once the session itself is gone.
 local function merge_ttl(sid, record, t, old_t, writes)
   local own = given[sid]
-  if not record and not own then return session_ttl end
   local named_t, seconds, seen = read_ttl(record)
   local is_known = named_t or old_t
   if own and (not named_t or own[1] > named_t or (own[1] == named_t and own[2] > seconds)) then
@@ -55,15 +54,21 @@ local function merge_touched()
     local t = version(value, LAST_ACTIVITY)
     local last = old and version(old, LAST_ACTIVITY)
     if not ended[i] then -- what ended stays ended
-      local life_ms = merge_ttl(sid, ttls[i], t, last, writes)
-      local is_moved = given[sid] and last
-      if not is_late(t + life_ms) then
-        if touch(sid, value, t, old, last) then last, is_moved = t, true end
-        expiries[sid] = last + life_ms
+      local life_ms, is_moved = session_ttl, false
+      if ttls[i] or given[sid] then
+        life_ms = merge_ttl(sid, ttls[i], t, last, writes)
+        is_moved = given[sid] and last
+      end
+      local expiry = t + life_ms
+      if not is_late(expiry) then
+        if touch(sid, value, t, old, last) then is_moved = true else expiry = last + life_ms end
+        expiries[sid] = expiry
       end
       -- Only data that Rollcall wrote: another's key of that name is not ours to expire.
       local key = session_data_of .. sid
-      if is_moved and data[i] and is_type(key, 'string') then call('PEXPIREAT', key, last + life_ms) end
+      if is_moved and data[i] and is_type(key, 'string') then
+        call('PEXPIREAT', key, expiries[sid] or last + life_ms)
+      end
     end
   end
   at = at + count

@@ -9,6 +9,7 @@ local function merge_items(token, count)
     added = added + reply
   end
   if added > 0 then call('ZREMRANGEBYRANK', key, 0, -viewed_cap - 1) end
+  persist(key)
 end
 
 -- The token is whose it was used by last; at the same time the greater bytes win.

@@ -5,7 +5,9 @@ pub mod changes;
 pub mod giant;
 pub mod group;
 pub mod losses;
+pub mod repairs;
 pub mod sweep;
+pub mod turn;
 
 use std::sync::LazyLock;
 
@@ -16,6 +18,7 @@ use crate::config::Deployment;
 use crate::key::Keys;
 
 const COMMON: &str = include_str!("common.lua");
+const TORN: &str = include_str!("torn.lua");
 /// What the apply script merges, a file for each structure.
 const MERGE: [&str; 5] = [
     include_str!("merge.lua"),
@@ -62,8 +65,8 @@ impl Script {
 
     fn source(self) -> String {
         match self {
-            Self::Apply => [COMMON, &MERGE.join("\n"), APPLY].join("\n"),
-            Self::Sweep => [COMMON, GROUPS, SWEEP].join("\n"),
+            Self::Apply => [COMMON, TORN, &MERGE.join("\n"), APPLY].join("\n"),
+            Self::Sweep => [COMMON, TORN, GROUPS, SWEEP].join("\n"),
             Self::Consumer => [COMMON, GROUPS, CONSUMER].join("\n"),
             Self::Giant => [COMMON, GIANT].join("\n"),
             Self::Losses => [COMMON, GROUPS, LOSSES].join("\n"),
@@ -106,8 +109,9 @@ fn declared_keys(stream: &str, keys: &Keys) -> Vec<String> {
     shared_keys(stream, keys).into_iter().map(|(key, _)| key).chain(beginnings).collect()
 }
 
-/// The structures that many entries share, and the type of each, as `TYPE` says it.
-pub(crate) fn shared_keys(stream: &str, keys: &Keys) -> Vec<(String, &'static str)> {
+/// The structures that many entries share, and the type of each, as `TYPE` says it. None has an expiry: what others
+/// set is taken off.
+pub fn shared_keys(stream: &str, keys: &Keys) -> Vec<(String, &'static str)> {
     vec![
         (keys.named(stream), "stream"),
         (keys.dead(), "stream"),

@@ -2,7 +2,8 @@
 --
 -- After the settings of common.lua: 11 what to sweep, 12 most members to look at, 13 cap, 14 horizon ms,
 -- 15 keep ms. Returns { looked at, removed, changes dropped, 1 if there is more to do now, { kind of change,
--- count, … }, … }.
+-- count, … }, … }; for `repairs` what was put right since that was asked last, { what, count, … }, and the last
+-- of it: `ms what key`.
 
 local what, limit, cap = ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13])
 local horizon, keep = tonumber(ARGV[14]), tonumber(ARGV[15])
@@ -162,6 +163,47 @@ function sweeps.documents_left()
   return stale(docs_left, now - document_ttl, remove_from(docs_left))
 end
 
+-- A document's set and count follow from the connections: what others took of them is put back.
+local function put_back(doc, users)
+  local users_key, count_key = document_of .. doc .. ':users', document_of .. doc .. ':count'
+  if not (is_type(users_key, 'set') and is_type(count_key, 'string')) then return end
+  need_document_rights(doc, true)
+  local missing = call('SADD', users_key, unpack(users))
+  if missing > 0 then repaired('user', users_key, missing) end
+  persist(users_key)
+  local count = call('SCARD', users_key)
+  if call('GET', count_key) == tostring(count) then
+    persist(count_key)
+  else
+    call('SET', count_key, count)
+    repaired('count', count_key)
+  end
+  cross_thresholds(doc, count, now, true)
+end
+
+function sweeps.document_users()
+  local docs = {}
+  local looked, _, more = walk(docs_connections, function(pair)
+    local part = parts(pair)
+    local users = docs[part[1]] or {}
+    users[#users + 1] = part[2]
+    docs[part[1]] = users
+  end)
+  for doc, users in pairs(docs) do put_back(doc, users) end
+  return looked, 0, more
+end
+
+-- Tokens that someone holds and whose last use others took: it is unknown, so that they go first.
+function sweeps.logins()
+  if call('HLEN', login) <= call('ZCARD', recent) then return 0, 0, false end
+  local missing = 0
+  local looked, _, more = walk(login, function(token)
+    missing = missing + call('ZADD', recent, 'NX', 0, token)
+  end)
+  if missing > 0 then repaired('token', recent, missing) end
+  return looked, 0, more
+end
+
 function sweeps.recent()
   local excess = math.min(call('ZCARD', recent) - cap, limit)
   if excess <= 0 then return 0, 0, false end
@@ -200,6 +242,7 @@ function sweeps.stream()
         finished = entry and entry[1] or '0-0'
       end
       call('HSET', janitor, 'finished:' .. group, finished)
+      -- For the horizon: an id ahead of a clock that went back is far from it.
       if unfinished then age = math.max(0, now - tonumber((halves(unfinished)))) end
     end
     if unfinished and id_less(unfinished, bound) then
@@ -222,6 +265,10 @@ end
 -- Consumers that no longer say they live go once nothing is pending for them.
 function sweeps.consumers()
   local removed = 0
+  -- Signs of life from before the clock went back count from now on.
+  for _, ahead in ipairs(call('ZRANGEBYSCORE', consumers, string.format('(%.0f', now), '+inf', 'LIMIT', 0, limit)) do
+    call('ZADD', consumers, now, ahead)
+  end
   local gone = call('ZRANGEBYSCORE', consumers, '-inf', now - cap, 'LIMIT', 0, limit)
   for _, consumer in ipairs(gone) do
     local own = try('XPENDING', stream, group, '-', '+', 1, consumer)
@@ -234,11 +281,38 @@ function sweeps.consumers()
   return #gone, removed, false
 end
 
+local REPAIRS = { 'expiry', 'user', 'count', 'joined', 'token', 'sequence', 'clock' }
+
+local function tell_repairs()
+  local told = {}
+  for _, what in ipairs(REPAIRS) do
+    local count = call('HGET', janitor, 'repairs:' .. what)
+    if count then
+      told[#told + 1], told[#told + 2] = what, count
+      call('HDEL', janitor, 'repairs:' .. what)
+    end
+  end
+  return { told, call('HGET', janitor, 'repair') or '' }
+end
+
+-- A clock may be set by a moment at any time.
+local CLOCK_MS = 1000
+local function note_run()
+  local last = tonumber(call('HGET', janitor, 'last_run') or 0)
+  if last and last - now > CLOCK_MS then repaired('clock', janitor) end
+  call('HSET', janitor, 'last_run', string.format('%.0f', now))
+end
+
 local refused = wrong_shared_key() or wrong_seq()
 if refused then return refused end
-local looked, removed, more, extra, age = sweeps[what]()
+if what == 'repairs' then return tell_repairs() end
+local looked, removed, extra, age = 0, 0, nil, nil
+local mended, more = mend_documents(limit)
+if not mended then
+  looked, removed, more, extra, age = sweeps[what]()
+end
 count_documents()
 local dropped, kinds = write_changes()
 index_addresses()
-call('HSET', janitor, 'last_run', string.format('%.0f', now))
+note_run()
 return { looked, removed, dropped, more and 1 or 0, kinds, extra or '', age or 0 }

@@ -10,7 +10,7 @@ use super::traces::traces;
 use crate::config::Deployment;
 use crate::decode::{Rejected, Rules, decode};
 use crate::entry::{Entry, EntryId};
-use crate::event::{Event, Kind, Limits, Reason, Rejection, SenderMut};
+use crate::event::{Kind, Limits, Reason, Rejection, SenderMut};
 use crate::format::{Format, Piece};
 use crate::key::partition_of;
 use crate::time::EventTime;
@@ -95,7 +95,7 @@ impl Reader<'_> {
         decoded
             .events
             .into_iter()
-            .for_each(|event| self.add(place, event, trace.as_deref(), elements));
+            .for_each(|event| self.add(place, event.time, event.kind, trace.as_deref(), elements));
     }
 
     /// The elements of an array, each by itself.
@@ -129,7 +129,7 @@ impl Reader<'_> {
                 None => {
                     let Some(event) = events.next() else { break };
                     let trace = traces.get(place).and_then(Option::as_deref);
-                    self.add(place, event, trace, elements);
+                    self.add(place, event.time, event.kind, trace, elements);
                 }
             }
         }
@@ -153,15 +153,21 @@ impl Reader<'_> {
     /// An event that comes now.
     pub(super) fn event(&self, kind: Kind<'_>) -> Elements {
         let mut elements = Elements::default();
-        let event = Event { time: EventTime::from_millis(self.now_ms), from_future: false, kind };
-        self.add(0, event, None, &mut elements);
+        self.add(0, EventTime::from_millis(self.now_ms), kind, None, &mut elements);
         elements
     }
 
     /// Adds an event, in several elements if its parts belong in several partitions.
-    fn add(&self, place: usize, event: Event<'_>, trace: Option<&str>, elements: &mut Elements) {
-        let Event { time, mut kind, .. } = event;
+    fn add(
+        &self,
+        place: usize,
+        time: EventTime,
+        kind: Kind<'_>,
+        trace: Option<&str>,
+        elements: &mut Elements,
+    ) {
         let Self { sender, deployment, .. } = self;
+        let mut kind = kind;
         set_sender(&mut kind, sender, &deployment.limits);
         let kinds = if deployment.partitions == 1 {
             vec![kind]

@@ -1,9 +1,11 @@
 //! Who sends events, and from where.
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 
 use crate::format::write_json_text;
+use crate::origin::{self, Origin};
 use crate::serve::{Caller, Client};
+use crate::telemetry::trace::traceparent;
 
 /// Who sends events, and from where: what the server sets, whatever the events say.
 #[derive(Clone, Debug, Default)]
@@ -37,18 +39,18 @@ impl Sender {
     }
 }
 
-/// `traceparent` and `tracestate` of a request, if they look like it.
+/// The trace that events belong to, as members of a JSON object: that of the request's own span, or, where it has
+/// none, the caller's.
 fn trace(headers: &HeaderMap) -> Option<String> {
-    let text = |name: &str| headers.get(name)?.to_str().ok();
-    let is_parent = |text: &&str| {
-        text.len() >= 55
-            && text.len() <= 128
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-    };
-    let parent = text("traceparent").filter(is_parent)?;
+    let bytes = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+    let caller = origin::read(bytes("traceparent"), bytes("tracestate"));
+    let state = caller.as_ref().map(|caller| caller.state.as_str()).unwrap_or_default();
+    let parent = traceparent().or_else(|| {
+        let Origin { trace_id, span_id, sampled, .. } = caller.as_ref()?;
+        Some(format!("00-{trace_id:032x}-{span_id:016x}-{:02x}", u8::from(*sampled)))
+    })?;
     let mut members = format!("\"traceparent\":\"{parent}\"");
-    if let Some(state) = text("tracestate").filter(|state| !state.is_empty() && state.len() <= 512)
-    {
+    if !state.is_empty() {
         members.push_str(",\"tracestate\":");
         write_json_text(&mut members, state);
     }

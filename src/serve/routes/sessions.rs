@@ -5,6 +5,8 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::events::{Wait, accepted};
@@ -67,12 +69,19 @@ struct One {
     expires_ms: Option<u64>,
     /// The text that was sent.
     data: Option<String>,
+    /// In its place, bytes that are no text.
+    data_base64: Option<String>,
     data_ttl_ms: Option<u64>,
 }
 
 impl One {
     fn of(sid: String, kept: Kept, now_ms: u64) -> Self {
         let Kept { entry, data, data_ttl_ms } = kept;
+        let (data, data_base64) = match data.map(String::from_utf8) {
+            None => (None, None),
+            Some(Ok(text)) => (Some(text), None),
+            Some(Err(error)) => (None, Some(STANDARD.encode(error.as_bytes()))),
+        };
         let text = |of: fn(&Session) -> &String| entry.as_ref().map(|entry| of(entry).clone());
         let expires_ms = entry.as_ref().map(|entry| entry.expires_ms);
         Self {
@@ -84,6 +93,7 @@ impl One {
             last_activity_ms: entry.as_ref().map(|entry| entry.last_activity_ms),
             expires_ms,
             data,
+            data_base64,
             data_ttl_ms,
         }
     }

@@ -89,15 +89,15 @@ impl Source {
         let limits = &context.state.facts().deployment.limits;
         let mut members = Members::default();
         let read = Format::Json.members(&body, |name, member| {
-            if let Some(name) = Name::from_name(name).filter(|name| self.names.contains(name)) {
-                members.set(name, member);
+            if self.names.iter().any(|known| known.name().as_bytes() == name) {
+                members.add(name, member);
             }
         });
         if let Err(malformed) = read {
             return Err(Problem::bad_request(format!("the body {malformed}")));
         }
         if let Some(subject) = &sender.subject {
-            members.set(Name::User, Member::flat(subject.as_bytes()));
+            members.add(b"user", Member::flat(subject.as_bytes()));
         }
         let kind = Kind::read(self.kind, &members, limits).map_err(|rejection| match rejection
             .reason

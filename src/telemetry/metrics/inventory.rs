@@ -11,8 +11,9 @@ use crate::change::ChangeKind;
 use crate::decode::Form;
 use crate::error;
 use crate::event::{Reason, TYPES};
-use crate::op::{CONSUMERS, STREAM};
+use crate::op::{CONSUMERS, STREAM, Sweep};
 use crate::projection::{Projection, sweeps};
+use crate::redis::scripts::repairs::Repair;
 use crate::state::status::STRUCTURES;
 
 /// How a metric behaves.
@@ -164,8 +165,11 @@ const CHANGE: Label =
 const ERROR: Label = Label::new("kind", || error::kinds().into_iter().collect());
 const ROLE: Label = Label::new("role", || vec!["worker", "janitor"]);
 const STAGE: Label = Label::new("stage", || vec!["read", "claim", "apply", "sweep", "survey"]);
-const SWEEP: Label =
-    Label::new("sweep", || sweeps().chain([STREAM, CONSUMERS]).map(|sweep| sweep.name).collect());
+const SWEEP: Label = Label::new("sweep", || {
+    let taking = sweeps().filter(Sweep::takes).chain([STREAM, CONSUMERS]);
+    taking.map(|sweep| sweep.name).collect()
+});
+const REPAIR: Label = Label::new("repair", || Repair::ALL.map(Repair::label).to_vec());
 const STRUCTURE: Label = Label::new("structure", || STRUCTURES.iter().map(|s| s.name).collect());
 const DROPPED: Label = Label::new("reason", Dropped::names);
 const LEFT_OUT: Label = Label::new("reason", LeftOut::names);
@@ -207,6 +211,9 @@ inventory! {
         "Events found in entries, by type; those of an entry that is tried again count again";
     FROM_FUTURE = "rollcall_events_from_future_total", Counter, Count, Worker, [],
         "Events applied whose time lay beyond the allowed skew and was cut to it: a producer's clock is ahead";
+    UNKNOWN_MEMBERS = "rollcall_events_unknown_members_total", Counter, Count, Worker, [TYPE],
+        "Members of applied events that no event type has, by the event's type: often a name spelled wrong; a line \
+         at level debug names them";
     EVENTS_APPLIED = "rollcall_events_applied_total", Counter, Count, Worker, [TYPE],
         "Events applied, by type";
     REJECTED = "rollcall_events_rejected_total", Counter, Count, Worker, [REASON],
@@ -233,7 +240,8 @@ inventory! {
     APPLY_TIME = "rollcall_apply_duration_seconds", Histogram, Seconds, Worker, [],
         "Time of one apply call, round trip included";
     AGE = "rollcall_event_age_seconds", Histogram, Seconds, Worker, [],
-        "Age of entries when they had been applied: now, by this machine's clock, minus the time of the entry's id";
+        "Age of entries when they had been applied: now, by this machine's clock, minus the time of the entry's id; 0 if \
+         that is ahead of this clock";
     CHANGES = "rollcall_changes_total", Counter, Count, Every, [CHANGE],
         "Transitions recorded by events and sweeps, by kind";
     CHANGES_DROPPED = "rollcall_changes_dropped_total", Counter, Count, Every, [],
@@ -246,6 +254,10 @@ inventory! {
         "Round trips to the server that belong to the regular work, by stage";
     SWEPT = "rollcall_sweep_removed_total", Counter, Count, Janitor, [SWEEP],
         "What this janitor took away, by sweep";
+    REPAIRS = "rollcall_repairs_total", Counter, Count, Janitor, [REPAIR],
+        "What another program, or a clock that went back, made wrong and was put right: expiry (taken off a key that lives \
+         without one), user and count (of a document), joined (users left, because half of who is joined was gone), \
+         token, sequence, clock, turn";
     SWEEP_TIME = "rollcall_sweep_duration_seconds", Histogram, Seconds, Janitor, [],
         "Time of one sweep call, round trip included";
     ROUND_TIME = "rollcall_sweep_round_duration_seconds", Histogram, Seconds, Janitor, [],
@@ -261,13 +273,13 @@ inventory! {
     PENDING = "rollcall_pending_entries", Gauge, Count, Surveying, [PARTITION],
         "Entries delivered but not acknowledged";
     OLDEST_PENDING = "rollcall_oldest_pending_seconds", Gauge, Seconds, Surveying, [PARTITION],
-        "Age of the oldest pending entry, by the server's clock; 0 if there is none";
+        "Age of the oldest pending entry, by the server's clock; 0 if there is none, below 0 if its id is ahead of that clock";
     UNDELIVERED = "rollcall_undelivered_entries", Gauge, Count, Surveying, [PARTITION],
         "Entries not yet delivered to the group, as the server counts them; absent while it does not know";
     UNDELIVERED_TRUSTED = "rollcall_undelivered_trusted", Gauge, Truth, Surveying, [PARTITION],
         "Whether that count is certain; after deletions it can be wrong: go by the age";
     OLDEST_UNDELIVERED = "rollcall_oldest_undelivered_seconds", Gauge, Seconds, Surveying, [PARTITION],
-        "Age of the oldest undelivered entry, by the server's clock; 0 if there is none";
+        "Age of the oldest undelivered entry, by the server's clock; 0 if there is none, below 0 if its id is ahead of it";
     CONSUMERS_SEEN = "rollcall_consumers", Gauge, Count, Surveying, [PARTITION, STATE],
         "Consumers by whether they said lately that they live; a dead one stays until its entries are claimed";
     GROUP_MISSING = "rollcall_group_missing", Gauge, Truth, Surveying, [PARTITION],

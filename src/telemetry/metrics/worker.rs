@@ -8,7 +8,7 @@ use metrics::{Counter, Histogram};
 use super::inventory::{
     ACKNOWLEDGED, AGE, APPLY_TIME, BATCH, CHANGES, CHANGES_DROPPED, CONNECTS, DECODED,
     EVENTS_APPLIED, EVENTS_DECODED, FOLD_TIME, FROM_FUTURE, LATE, LETTERS_DROPPED, OPERATIONS,
-    READ, READ_BYTES, READ_TIME, REJECTED, ROUND_TRIPS, TRIED_ALONE,
+    READ, READ_BYTES, READ_TIME, REJECTED, ROUND_TRIPS, TRIED_ALONE, UNKNOWN_MEMBERS,
 };
 use super::{ByLabel, now, own_counter, own_histogram};
 use crate::decode::Form;
@@ -65,6 +65,7 @@ pub struct WorkerMetrics {
     acknowledged: Counter,
     events_applied: ByLabel,
     from_future: Counter,
+    unknown_members: ByLabel,
     operations: ByLabel,
     late: Counter,
     rejected: ByLabel,
@@ -97,6 +98,7 @@ impl WorkerMetrics {
             acknowledged: own_counter(ACKNOWLEDGED),
             events_applied: ByLabel::new(EVENTS_APPLIED),
             from_future: own_counter(FROM_FUTURE),
+            unknown_members: ByLabel::new(UNKNOWN_MEMBERS),
             operations: ByLabel::new(OPERATIONS),
             late: own_counter(LATE),
             rejected: ByLabel::new(REJECTED),
@@ -137,6 +139,8 @@ impl WorkerMetrics {
         let types = TYPES.iter().zip(counts.types);
         types.for_each(|(name, count)| self.events_applied.add(name, count));
         self.from_future.increment(counts.from_future);
+        let unknown = TYPES.iter().zip(counts.unknown_members);
+        unknown.for_each(|(name, count)| self.unknown_members.add(name, count));
     }
 
     /// An apply call ended well.

@@ -40,6 +40,8 @@ pub enum Act {
     Apply { worker: usize, picks: Vec<u8>, how: How },
     /// A janitor's call (the sweep's number, modulo how many there are).
     Sweep { sweep: usize, limit: u64 },
+    /// Another program sets an expiry on a shared key (its number, modulo how many there are).
+    Expire { key: usize },
     /// Milliseconds pass.
     Pass(u64),
     /// Time passes up to the next full second.
@@ -78,6 +80,7 @@ fn step() -> impl Strategy<Value = Step> {
         20 => (worker(), count()).prop_map(|(worker, count)| Act::Claim { worker, count }),
         120 => apply.prop_map(|(worker, picks, how)| Act::Apply { worker, picks, how }),
         80 => sweep.prop_map(|(sweep, limit)| Act::Sweep { sweep, limit }),
+        10 => (0..100_usize).prop_map(|key| Act::Expire { key }),
         30 => (1..20_u64).prop_map(Act::Pass),
         1 => Just(Act::PassSecond),
     ];

@@ -15,6 +15,7 @@ use rollcall::projection::sweeps;
 use rollcall::redis::feed::Feed;
 use rollcall::redis::scripts::apply::{Applied, Applier, Outcome};
 use rollcall::redis::scripts::group::Membership;
+use rollcall::redis::scripts::shared_keys;
 use rollcall::redis::scripts::sweep::Sweeper;
 use rollcall::redis::stream::StreamReader;
 
@@ -192,6 +193,7 @@ impl World {
                 }
             }
             Act::Sweep { sweep, limit } => self.sweep(lane, *sweep, *limit).await?,
+            Act::Expire { key } => self.expire(lane, *key),
             Act::Pass(ms) => std::thread::sleep(Duration::from_millis(*ms)),
             Act::PassSecond => {
                 let past = dump::server_now(&mut self.conn) % 1000;
@@ -199,6 +201,14 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    fn expire(&mut self, lane: &Lane, key: usize) {
+        let keys = lane.model.keys();
+        let all = shared_keys(&self.deployment.config.deployment.stream, &keys);
+        redis::cmd("EXPIRE").arg(&all[key % all.len()].0).arg(100).exec(&mut self.conn).unwrap();
+        // As if enough time had passed since they were kept last.
+        redis::cmd("HDEL").arg(keys.janitor()).arg("kept").exec(&mut self.conn).unwrap();
     }
 
     fn add(&mut self, lane: &mut Lane, count: usize) {

@@ -43,7 +43,7 @@ pub(super) enum What {
     /// given with it.
     Touched { sid: String, value: String, ttl_ms: Option<u64> },
     /// A session got data.
-    Data { sid: String, data: String },
+    Data { sid: String, data: Vec<u8> },
     /// A session ended.
     SessionEnded { sid: String },
     /// A user's connection joined a document.
@@ -174,7 +174,7 @@ fn of_kind(kind: &Kind<'_>, t: u64) -> Vec<What> {
                     *ttl_ms = event.ttl.map(|seconds| u64::from(seconds) * 1000);
                 }
                 said.push(touch);
-                let data = data.as_ref().map(ToString::to_string);
+                let data = data.as_ref().map(|data| data.to_vec());
                 said.extend(data.map(|data| What::Data { sid: event.sid.to_string(), data }));
             }
             SessionAction::Terminate => {

@@ -36,7 +36,7 @@ use rollcall::decode::decode;
 use rollcall::entry::{Entry, EntryId};
 use rollcall::key::Keys;
 
-pub use changes::{Change, check_changes, check_transitions};
+pub use changes::{Change, Exempt, check_changes, check_changes_but, check_transitions};
 pub use diff::diff;
 use facts::{Fact, What};
 pub use open::Open;

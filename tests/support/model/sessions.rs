@@ -59,7 +59,7 @@ struct Touch<'a> {
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Data<'a> {
     t: u64,
-    text: &'a str,
+    text: &'a [u8],
     applied_ms: u64,
 }
 

@@ -111,14 +111,14 @@ impl Sent {
         };
         let mut members = Members::default();
         let each = |name: &[u8], member| {
-            if let Some(name) = Name::from_name(name).filter(|name| names.contains(name)) {
-                members.set(name, member);
+            if names.iter().any(|known| known.name().as_bytes() == name) {
+                members.add(name, member);
             }
         };
         let read = Format::Json.members(&self.json, each);
         read.map_err(|malformed| Problem::bad_request(format!("the event {malformed}")))?;
         if let Some(subject) = &sender.subject {
-            members.set(Name::User, Member::flat(subject.as_bytes()));
+            members.add(b"user", Member::flat(subject.as_bytes()));
         }
         let read = |wire: &str, members: &Members<'a>| {
             Kind::read(wire.as_bytes(), members, limits).map_err(|rejection| {
@@ -141,7 +141,7 @@ impl Sent {
             },
             Sending::Logout => {
                 // What ends is the presence that this connection's heartbeats began.
-                members.set(Name::Ip, Member::flat(ip.as_bytes()));
+                members.add(b"ip", Member::flat(ip.as_bytes()));
                 read("logout", &members)
             }
             Sending::Terminate => match read("session", &members)? {
