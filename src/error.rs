@@ -207,6 +207,12 @@ impl Error {
         CODES.iter().find(|(known, _)| *known == code).map_or(OTHER, |(_, kind)| kind)
     }
 
+    /// Whether the server says that a key does not exist that a command asks about.
+    pub fn is_no_such_key(&self) -> bool {
+        let Self::Redis { source, .. } = self else { return false };
+        source.code() == Some("ERR") && source.detail() == Some("no such key")
+    }
+
     /// Whether the server says that the group, or the stream, does not exist.
     pub fn is_missing_group(&self) -> bool {
         self.kind() == "nogroup"

@@ -69,6 +69,15 @@ impl Scene {
         Worker::start_as("janitor", &self.url(), &self.with_settings(&arguments), env)
     }
 
+    /// A process that serves applications and browsers, on a free port unless told otherwise.
+    pub fn serve(&self, extra: &[&str]) -> Worker {
+        let mut arguments = extra.to_vec();
+        if !extra.contains(&"--listen") {
+            arguments.extend(["--listen", "127.0.0.1:0"]);
+        }
+        Worker::start_as("serve", &self.url(), &self.with_settings(&arguments), &[])
+    }
+
     fn with_settings<'a>(&'a self, extra: &[&'a str]) -> Vec<&'a str> {
         self.arguments.iter().map(String::as_str).chain(extra.iter().copied()).collect()
     }
