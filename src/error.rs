@@ -104,7 +104,38 @@ pub enum Error {
         /// What it says it is.
         role: String,
     },
-    /// A batch stayed in hand too long; another consumer may have it by now.
+    /// Workers of the version before have entries in hand.
+    #[error(
+        "{entries} entries of {stream} are pending in the group {group}, which the version before left there; let its \
+         workers finish, or stop them once XPENDING {stream} {group} shows none"
+    )]
+    Pending {
+        /// The stream.
+        stream: String,
+        /// The consumer group.
+        group: String,
+        /// How many are pending.
+        entries: String,
+    },
+    /// Another worker owns the partition.
+    #[error("another worker has taken the partition over")]
+    NotOwner,
+    /// The stream is not the one that the cursor is about.
+    #[error("the stream was deleted and begun again, or its group and entries are gone")]
+    OtherStream,
+    /// The reading connection is at another server than the one that applies.
+    #[error("entries would be read from another server than they are applied to")]
+    OtherServer,
+    /// The connection that shows that this process lives broke.
+    #[error("the connection that shows that this worker lives was closed")]
+    SignLost,
+    /// A batch stayed in hand so long that nothing can be expected of it.
+    #[error("a batch has been in hand for {seconds} s: this process is stuck")]
+    Hung {
+        /// For how long.
+        seconds: u64,
+    },
+    /// A batch stayed in hand too long; another worker may have taken over by now.
     #[error("a batch was not applied within its deadline of {deadline_ms} ms; it is read again")]
     Deadline {
         /// The deadline.
@@ -130,13 +161,19 @@ impl Error {
             Self::Settings { .. }
             | Self::Partitions { .. }
             | Self::Format { .. }
-            | Self::CrossSlot(_) => Verdict::Fatal,
+            | Self::CrossSlot(_)
+            | Self::Hung { .. } => Verdict::Fatal,
             Self::Redis { source, .. } if is_script_failure(source) => Verdict::Poison,
             Self::Redis { .. }
             | Self::Reply { .. }
             | Self::NoMaster { .. }
             | Self::UnknownMaster
             | Self::Role { .. }
+            | Self::Pending { .. }
+            | Self::NotOwner
+            | Self::OtherStream
+            | Self::OtherServer
+            | Self::SignLost
             | Self::Deadline { .. }
             | Self::ReaderGone => Verdict::Reconnect,
         }
@@ -147,6 +184,8 @@ impl Error {
         let source = match self {
             Self::Redis { source, .. } => source,
             Self::NoMaster { .. } => return NO_MASTER,
+            Self::NotOwner | Self::OtherStream => return NOT_OWNER,
+            Self::SignLost => return CONNECTION,
             _ => return OTHER,
         };
         if source.is_timeout() {
@@ -173,9 +212,9 @@ impl Error {
         format!("{}; {remedy}", chain(self))
     }
 
-    /// Whether the server says that the group, or the stream, does not exist.
-    pub fn is_missing_group(&self) -> bool {
-        self.kind() == "nogroup"
+    /// Whether another worker owns the partition by now, or took it in between.
+    pub fn is_lost_ownership(&self) -> bool {
+        self.kind() == NOT_OWNER
     }
 }
 
@@ -191,7 +230,7 @@ const CODES: &[(&str, &str)] = &[
     ("BUSY", "busy"),
     ("NOGROUP", "nogroup"),
     ("UNBLOCKED", "nogroup"),
-    ("STALEEPOCH", "stale_epoch"),
+    ("NOTOWNER", NOT_OWNER),
     ("WRONGKEY", "wrong_key"),
     ("WRONGTYPE", "wrong_key"),
     ("NOAUTH", AUTH),
@@ -222,8 +261,8 @@ const REMEDIES: &[(&str, &str)] = &[
     ("masterdown", "bring the primary back, or promote a replica"),
     ("clusterdown", "bring the Cluster's missing nodes back"),
     ("busy", "a script of somebody else blocks the server: SCRIPT KILL"),
-    ("nogroup", "the group is made anew; find out who destroyed it, or the stream"),
-    ("stale_epoch", "the group is new, its entries are read again: nothing to do"),
+    ("nogroup", "the group is made again; find out who destroyed it, or the stream"),
+    (NOT_OWNER, "another worker goes on with the partition: nothing to do"),
     ("wrong_key", "rename or delete that key"),
 ];
 const AUTH: &str = "auth";
@@ -231,6 +270,7 @@ const PERMISSION: &str = "permission";
 const TIMEOUT: &str = "timeout";
 const CONNECTION: &str = "connection";
 const NO_MASTER: &str = "no_master";
+const NOT_OWNER: &str = "not_owner";
 const OTHER: &str = "other";
 /// The script failed on what it was given.
 pub const SCRIPT: &str = "script";
@@ -247,7 +287,9 @@ pub fn kinds() -> BTreeSet<&'static str> {
 /// Whether the script ran and failed, as opposed to everything that is not the batch's fault.
 fn is_script_failure(error: &RedisError) -> bool {
     let by_script = error.detail().is_some_and(|detail| detail.contains("script"));
-    error.code() == Some("ERR") && by_script && !is_missing_right(error)
+    // Keys of a slot that migrates: some are there, some here, and the script cannot go on.
+    let is_elsewhere = error.detail().is_some_and(|detail| detail.contains("non local key"));
+    error.code() == Some("ERR") && by_script && !is_elsewhere && !is_missing_right(error)
 }
 
 /// Whether a script lacked a right: servers say so under the code of any error, in words of their own.

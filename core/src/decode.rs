@@ -4,7 +4,7 @@
 //! outermost level; `data` may hold an object, whose own `data` may hold another (CloudEvents, binary
 //! and structured), and inside wins over outside. An array in `data` is many objects, each by itself.
 
-use crate::entry::Entry;
+use crate::entry::{Entry, Oversize};
 use crate::event::{Event, Kind, Limits, Members, Name, Reason, Rejection};
 use crate::format::{Format, Malformed, Member, Piece, Shape};
 use crate::key::partition_of;
@@ -100,6 +100,13 @@ struct Decoder<'r> {
 
 impl Decoder<'_> {
     fn entry<'a>(&self, entry: &'a Entry) -> Result<Decoded<'a>, Rejection> {
+        if let Some(Oversize { pairs, bytes }) = entry.oversize() {
+            let detail = format!(
+                "the entry has {pairs} fields with {bytes} bytes, more than any event can have; \
+                 it stays in the stream under this id until it is trimmed"
+            );
+            return Err(Rejection::new(Reason::TooLarge, detail));
+        }
         let fields = self.fields(entry)?;
         let Some(data) = envelope(&fields) else { return self.single(Format::Flat, &fields) };
         let format = content_format(&fields)?;

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::key::Keys;
 use crate::redis::connect::connect;
 use crate::redis::reply;
-use crate::redis::stream::delivered;
+use crate::redis::stream::{entries, read_after};
 
 /// How much longer than a read may block its reply may take.
 const REPLY_WITHIN: Duration = Duration::from_secs(2);
@@ -149,7 +149,7 @@ impl Tail {
     }
 
     fn first_of(&self, entries: Value) -> Option<Change> {
-        let entries = reply::delivered(entries)?.entries;
+        let entries = reply::entries(entries)?;
         Change::read(entries.first()?, self.partition)
     }
 
@@ -159,12 +159,10 @@ impl Tail {
         point: Point,
     ) -> Result<Vec<Change>, TailError> {
         const STEP: &str = "reading changes";
-        let mut read = redis::cmd("XREAD");
-        read.arg("COUNT").arg(MOST).arg("BLOCK").arg(self.block.as_millis().max(1) as u64);
-        read.arg("STREAMS").arg(&self.changes).arg(point.id.to_string());
+        let read = read_after(&self.changes, point.id, MOST, self.block);
         let value: Value = read.query_async(connection).await.map_err(Error::at(STEP))?;
         let unexpected = reply::unexpected(STEP, &Value::Nil);
-        let entries = delivered(value).ok_or(unexpected)?.entries;
+        let entries = entries(value).ok_or(unexpected)?;
         let mut changes = Vec::with_capacity(entries.len());
         let mut after = point.seq;
         for entry in &entries {
@@ -193,7 +191,7 @@ async fn end(
     ask.cmd("XREVRANGE").arg(changes).arg("+").arg("-").arg("COUNT").arg(1);
     let (seq, newest): (Value, Value) =
         ask.query_async(connection).await.map_err(Error::at("looking for the newest change"))?;
-    let newest = reply::delivered(newest).unwrap_or_default().entries;
+    let newest = reply::entries(newest).unwrap_or_default();
     let newest = newest.first().and_then(|entry| Change::read(entry, 0));
     let before = Point { seq: reply::number(&seq).unwrap_or(0), ..Point::START };
     Ok(newest.as_ref().map_or(before, Point::from))

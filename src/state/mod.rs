@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::key::{Keys, partition_of};
 use crate::redis::connect::{Node, locate};
 use crate::redis::reply;
-use crate::redis::scripts::group::STATE_FORMAT;
+use crate::redis::scripts::layout::STATE_FORMAT;
 
 /// How long one page may take.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -22,7 +22,7 @@ use metrics_exporter_prometheus::{
 pub use inventory::{INVENTORY, Kind, Label, Metric, Source, Unit, Values};
 pub use janitor::{JanitorMetrics, Round};
 pub use loss::{LossCause, entries_lost};
-pub use worker::{Delivery, WorkerMetrics};
+pub use worker::{Role, WorkerMetrics};
 
 use inventory::REDIS_ERRORS;
 

@@ -4,7 +4,7 @@
 -- KEYS     the names of declared_keys() in script.rs, in this order; the last three are beginnings of names
 -- ARGV     1 epoch, 2 group, 3 presence ttl ms, 4 session ttl ms, 5 document ttl ms, 6 activity ttl s,
 --          7 viewed cap, 8 changes cap, 9 dead cap, 10 thresholds `up:down,…`; then what each script says
-local stream, dead, changes, changes_seq, meta, janitor, suspects, consumers,
+local stream, dead, changes, changes_seq, meta, janitor, workers,
   login, recent, viewed, tokens_ended, presence, presence_ended,
   sessions, sessions_ended, session_versions,
   docs_joined, docs_left, docs_connections, docs_levels,
@@ -27,14 +27,17 @@ local CHUNK = 2000
 local TYPES = {
   { 'stream', stream, dead, changes },
   { 'string', changes_seq },
-  { 'hash', meta, janitor, suspects, login, presence, sessions, session_versions, docs_connections, docs_levels },
-  { 'zset', consumers, recent, viewed, tokens_ended, presence_ended, sessions_ended, docs_joined, docs_left },
+  { 'hash', meta, janitor, workers, login, presence, sessions, session_versions, docs_connections, docs_levels },
+  { 'zset', recent, viewed, tokens_ended, presence_ended, sessions_ended, docs_joined, docs_left },
 }
 
 local function is_type(key, kind)
   local found = call('TYPE', key).ok
   return found == kind or found == 'none', found
 end
+
+-- Entries that this group is done with: without it they would count as lost.
+local settled = 0
 
 local function wrong_shared_key()
   for _, row in ipairs(TYPES) do
@@ -45,16 +48,11 @@ local function wrong_shared_key()
       end
     end
   end
-  local settled = call('HGET', janitor, 'settled')
-  if settled and (find(settled, '%D') or #settled > 15) then
+  local stored = call('HGET', janitor, 'settled') or '0'
+  if find(stored, '%D') or #stored > 15 then
     return redis.error_reply('WRONGKEY ' .. janitor .. ' holds no number under settled; delete that field')
   end
-end
-
--- Counts entries that this group is done with: without it they would count as lost.
-local function settle(acknowledged)
-  if acknowledged > 0 then call('HINCRBY', janitor, 'settled', acknowledged) end
-  return acknowledged
+  settled = tonumber(stored)
 end
 
 -- ---- names: two parts are joined with | after % and | in each were escaped

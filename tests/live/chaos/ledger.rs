@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use redis::{RedisResult, Value};
 use rollcall::entry::{Entry, EntryId, Field};
 use rollcall::redis::reply;
-use rollcall::redis::scripts::giant::DeadLetter;
+use rollcall::state::dead::DeadLetter;
 
 use super::traced;
 use crate::scene::Scene;
