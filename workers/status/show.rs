@@ -149,7 +149,9 @@ impl StatusAnswer {
             let Some(group) = work.stream.as_ref().and_then(|stream| stream.group.as_ref()) else {
                 continue;
             };
-            for name in &group.workers { owned.entry(name).or_default(); }
+            for name in &group.workers {
+                owned.entry(name).or_default();
+            }
             if let Some(owner) = &group.owner {
                 owned.entry(owner).or_default().push(work.partition);
             }

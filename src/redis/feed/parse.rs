@@ -438,7 +438,7 @@ mod tests {
     #[test]
     fn errors_of_the_server_are_what_the_client_makes_of_them() {
         let missing = read(b"-NOGROUP No such key 's'\r\n", 4).unwrap_err();
-        assert!(missing.is_missing_group());
+        assert_eq!(missing.kind(), "nogroup");
         let Error::Redis { source, .. } = read(b"-MOVED 1 h:7\r\n", 4).unwrap_err() else {
             panic!()
         };

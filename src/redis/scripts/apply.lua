@@ -60,7 +60,7 @@ if refused then return refused end
 -- Without the group, or with a batch of another stream than this one, nothing is written.
 local in_group = try('XPENDING', stream, group)
 if in_group.err then return in_group end
-if #call('XRANGE', stream, to, to) == 0 then
+if to ~= from and #call('XRANGE', stream, to, to) == 0 then
   return redis.error_reply('NOTOWNER the entry ' .. to .. ' is not in the stream any more; the batch is read again')
 end
 

@@ -123,7 +123,7 @@ impl Ledger {
             (id, Account { entry, fate, is_gone, before, applied, letters })
         };
         let mut accounts = BTreeMap::new();
-        for entry in reply::delivered(entries).unwrap().entries {
+        for entry in reply::entries(entries).unwrap() {
             let id = entry.id;
             let fate = match () {
                 () if id > last => Fate::Undelivered,
@@ -174,7 +174,7 @@ fn number(digits: &[u8]) -> Option<u32> {
 /// Dead letters by entry.
 fn letters(dead: Value) -> BTreeMap<EntryId, Vec<Dead>> {
     let mut letters: BTreeMap<EntryId, Vec<Dead>> = BTreeMap::new();
-    for letter in reply::delivered(dead).unwrap().entries {
+    for letter in reply::entries(dead).unwrap() {
         let [id, reason, _, _, index, _] = DeadLetter::read(&letter).unwrap().header;
         let id = id.parse().unwrap();
         letters.entry(id).or_default().push((id, reason, index.parse().ok()));

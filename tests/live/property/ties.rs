@@ -36,14 +36,14 @@ async fn at_the_same_instant_the_order_of_arrival_decides_nothing() {
             let now = dump::server_now(&mut deployment.connection());
             let time = (now - 1_000).to_string();
             let entry = |seq: usize| {
-                let fields = pair[seq].iter().copied().chain([("time", &*time)]);
+                let fields = pair[order[seq]].iter().copied().chain([("time", &*time)]);
                 Entry::new(id(now, seq as u64), fields)
             };
             let entries = [entry(0), entry(1)];
             deployment.add(0, &entries);
-            let mut script = deployment.deliver_all(0).await;
-            for which in order {
-                script.apply(&entries[which..=which]).await;
+            let mut script = deployment.script(0).await;
+            for one in entries.chunks(1) {
+                script.apply(one).await;
             }
             deployment.verify(&format!("{pair:?} in the order {order:?}")).await;
         }
