@@ -9,10 +9,10 @@ use std::time::Duration;
 /// The points: first those of a worker, in the order a batch passes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failpoint {
-    /// Entries were delivered, nothing was done yet.
+    /// Entries were read, nothing was done yet.
     AfterRead,
-    /// A try of an entry by itself was counted, it was not applied yet.
-    AfterTrial,
+    /// The next entry was named, it was not read yet.
+    AfterNaming,
     /// The plan is made, nothing more.
     AfterFold,
     /// The plan is about to be sent.
@@ -21,8 +21,6 @@ pub enum Failpoint {
     AfterSend,
     /// The reply came, nothing was done with it yet.
     AfterReply,
-    /// The transaction of an entry with very many fields was sent; whether it arrived is unknown.
-    InGiant,
     /// A janitor's sweep call was answered, the round goes on.
     MidSweep,
 }
@@ -31,12 +29,11 @@ impl Failpoint {
     fn name(self) -> &'static str {
         match self {
             Self::AfterRead => "after-read",
-            Self::AfterTrial => "after-trial",
+            Self::AfterNaming => "after-naming",
             Self::AfterFold => "after-fold",
             Self::BeforeSend => "before-send",
             Self::AfterSend => "after-send",
             Self::AfterReply => "after-reply",
-            Self::InGiant => "in-giant",
             Self::MidSweep => "mid-sweep",
         }
     }

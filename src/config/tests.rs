@@ -66,9 +66,9 @@ fn defaults_are_those_of_the_design() {
          max-identifier-bytes=256 max-field-bytes=16384 max-data-bytes=1048576 max-fields=64 \
          max-events=1000"
     );
-    assert_eq!((worker.batch, worker.max_deliveries), (500, 16));
-    assert_eq!(worker.claim_idle, Duration::from_secs(30));
-    assert_eq!(worker.batch_deadline, Duration::from_secs(15));
+    assert_eq!((worker.batch, worker.standbys), (500, 1));
+    assert_eq!(worker.takeover, Duration::from_secs(3));
+    assert_eq!(worker.batch_deadline(), Duration::from_secs(9));
     assert_eq!(janitor.interval, Duration::from_secs(1));
     assert_eq!((janitor.keep_ms, janitor.horizon_ms), (3_600_000, 86_400_000));
     assert_eq!((http, log.filter.as_str(), log.format), (Http::Default, "info", LogFormat::Text));
@@ -93,7 +93,7 @@ fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
 #[test]
 fn one_file_and_one_environment_serve_every_command() {
     let file = "batch = 3\njanitor-interval = \"5s\"\nthresholds = [{ up = 10, down = 5 }]";
-    let variables = [("ROLLCALL_CLAIM_IDLE", "10s"), ("ROLLCALL_KEEP", "2h")];
+    let variables = [("ROLLCALL_TAKEOVER", "10s"), ("ROLLCALL_KEEP", "2h")];
     let gathered = [
         gather::<QueryFlags>(&["--prefix", "a:"], &variables, Some(file)).unwrap(),
         gather::<WorkerFlags>(&["--prefix", "a:"], &variables, Some(file)).unwrap(),
@@ -104,7 +104,7 @@ fn one_file_and_one_environment_serve_every_command() {
         assert_eq!(config.deployment.prefix, "a:");
         assert_eq!(config.deployment.thresholds, [Threshold { up: 10, down: 5 }]);
         assert_eq!((config.worker.batch, config.janitor.keep_ms), (3, 7_200_000));
-        assert_eq!(config.worker.batch_deadline, Duration::from_secs(5));
+        assert_eq!(config.worker.takeover, Duration::from_secs(10));
     }
     let command = <Flags<QueryFlags> as clap::Args>::augment_args(Command::new("rollcall"));
     assert!(command.try_get_matches_from(["rollcall", "--batch", "3"]).is_err());
@@ -126,9 +126,9 @@ fn the_environment_can_name_the_file() {
 
 #[test]
 fn unknown_names_are_refused_with_the_one_that_was_meant() {
-    let text = error(&[], &[], "batch = 1\nclaim_idle = \"3s\"");
-    assert!(text.contains("no setting \"claim_idle\""), "{text}");
-    assert!(text.contains("line 2") && text.contains("did you mean claim-idle?"), "{text}");
+    let text = error(&[], &[], "batch = 1\ntake_over = \"3s\"");
+    assert!(text.contains("no setting \"take_over\""), "{text}");
+    assert!(text.contains("line 2") && text.contains("did you mean takeover?"), "{text}");
     assert!(error(&[], &[], "[redis]\nurl = 1").contains("config print"));
     assert!(error(&[], &[], "config = \"x\"").contains("no setting \"config\""));
     let text = error(&[], &[("ROLLCALL_BACTH", "1")], "");

@@ -5,7 +5,7 @@ use crate::config::{Deployment, Server, Shell};
 use crate::error::Error;
 use crate::redis::connect::Node;
 use crate::redis::reply;
-use crate::redis::scripts::group::{STATE_FORMAT, check_layout};
+use crate::redis::scripts::layout::{STATE_FORMAT, check_layout};
 use crate::state::{Partition, ask};
 
 /// The settings given to this process against those of the deployment.

@@ -18,14 +18,13 @@ use rollcall::projection::sweeps;
 use rollcall::redis::connect::connect;
 use rollcall::redis::feed::Feed;
 use rollcall::redis::scripts::apply::{Applied, Applier, Outcome};
-use rollcall::redis::scripts::group::Membership;
+use rollcall::redis::scripts::owner::{Cause, Joined, Ownership, fence};
 use rollcall::redis::scripts::sweep::Sweeper;
-use rollcall::redis::stream::StreamReader;
 
 use crate::support::dump;
 use crate::support::model::{Model, Settings, State};
 
-pub const CONSUMER: &str = "test";
+pub const WORKER: &str = "test";
 
 pub struct Deployment {
     pub server: PrivateServer,
@@ -136,7 +135,7 @@ impl Deployment {
 
     fn sweeper(&self, partition: u16) -> Sweeper {
         let keys = self.keys(partition);
-        Sweeper::new(&self.config.deployment, &keys, &self.config.janitor, 600_000)
+        Sweeper::new(&self.config.deployment, &keys, &self.config.janitor)
     }
 
     /// Sweeps everything until nothing is left to take.
@@ -154,30 +153,35 @@ impl Deployment {
         Feed::open(&self.config.redis.server().info, Duration::from_secs(20)).await.unwrap()
     }
 
-    /// Makes the group and puts all entries of the stream in the test consumer's pending list.
-    pub async fn deliver_all(&self, partition: u16) -> Script {
-        let keys = self.keys(partition);
-        let deployment = self.config.deployment.clone();
-        let mut connection = self.async_connection(partition).await;
-        let membership = Membership::new(&deployment, &keys, CONSUMER.to_owned());
-        let epoch = membership.join(&mut connection).await.unwrap().epoch;
-        let reader = StreamReader {
-            stream: self.stream(partition),
-            group: deployment.group.clone(),
-            consumer: CONSUMER.to_owned(),
-        };
-        let mut feed = self.feed().await;
-        loop {
-            let delivered =
-                reader.read_new(&mut feed, 1000, Duration::from_millis(1)).await.unwrap();
-            if delivered.entries.is_empty() {
-                break;
-            }
-        }
-        let fold =
-            FoldSettings { rules: self.rules(), projections: deployment.projections, partition };
-        Script { applier: Applier::new(&deployment, &keys, epoch), connection, fold }
+    /// One worker's dealings with the ownership of a partition.
+    pub fn ownership(&self, partition: u16, worker: &str) -> Ownership {
+        Ownership::new(&self.config.deployment, &self.keys(partition), worker.to_owned())
     }
+
+    /// Takes a partition, whoever has it.
+    pub async fn take(&self, partition: u16, worker: &str) -> Joined {
+        take(&mut self.async_connection(partition).await, &self.ownership(partition, worker)).await
+    }
+
+    /// Takes the partition and applies by hand what a worker would.
+    pub async fn script(&self, partition: u16) -> Script {
+        let joined = self.take(partition, WORKER).await;
+        let deployment = &self.config.deployment;
+        let (rules, projections) = (self.rules(), deployment.projections);
+        Script {
+            applier: Applier::new(deployment, &self.keys(partition), joined.tenure.clone()),
+            connection: self.async_connection(partition).await,
+            fold: FoldSettings { rules, projections, partition },
+            joined,
+        }
+    }
+}
+
+/// Takes a partition, whoever has it.
+pub async fn take(connection: &mut MultiplexedConnection, ownership: &Ownership) -> Joined {
+    let seen = ownership.look(connection).await.unwrap();
+    let joined = ownership.join(connection, &seen, &fence(false), Cause::Stall).await.unwrap();
+    joined.expect("nobody else takes it")
 }
 
 /// Sweeps everything until nothing is left to take.
@@ -222,6 +226,7 @@ pub async fn settle(
 pub struct Script {
     pub applier: Applier,
     pub connection: MultiplexedConnection,
+    pub joined: Joined,
     fold: FoldSettings,
 }
 
@@ -239,7 +244,12 @@ impl Script {
         let mut folder = Folder::new(&self.fold);
         entries.iter().for_each(|entry| folder.add(entry, &Avoided::default()));
         let plan = folder.finish(&Avoided::default());
-        self.applier.apply(&mut self.connection, &plan, None).await
+        let after = self.joined.cursor;
+        let outcome = self.applier.apply(&mut self.connection, &plan, after).await?;
+        if matches!(outcome, Outcome::Applied(_)) {
+            self.joined.cursor = plan.last.unwrap_or(after);
+        }
+        Ok(outcome)
     }
 }
 
@@ -267,28 +277,27 @@ impl XaddArgs for redis::Cmd {
 /// All entries of a stream.
 pub fn read_stream(conn: &mut Connection, stream: &str) -> Vec<Entry> {
     let value = redis::cmd("XRANGE").arg(stream).arg("-").arg("+").query(conn).unwrap();
-    rollcall::redis::reply::delivered(value).unwrap().entries
+    rollcall::redis::reply::entries(value).unwrap()
 }
 
-/// Whether the group has read and acknowledged everything.
-pub fn is_finished(conn: &mut redis::Connection, stream: &str) -> bool {
+/// Whether the cursor, and the group's position with it, is at the last entry of the stream.
+pub fn is_finished(conn: &mut redis::Connection, keys: &Keys, stream: &str) -> bool {
+    let newest =
+        redis::cmd("XREVRANGE").arg(stream).arg("+").arg("-").arg("COUNT").arg(1).query(conn);
+    let newest: Vec<(String, redis::Value)> = newest.unwrap();
+    let Some((last, _)) = newest.first() else { return true };
+    let cursor: Option<String> =
+        redis::cmd("HGET").arg(keys.meta()).arg("cursor").query(conn).unwrap();
     let info: redis::RedisResult<Vec<HashMap<String, redis::Value>>> =
         redis::cmd("XINFO").arg("GROUPS").arg(stream).query(conn);
-    let last: Vec<(String, redis::Value)> = redis::cmd("XREVRANGE")
-        .arg(stream)
-        .arg("+")
-        .arg("-")
-        .arg("COUNT")
-        .arg(1)
-        .query(conn)
-        .unwrap();
-    let Some((last, _)) = last.first() else { return true };
-    info.is_ok_and(|groups| {
-        groups.iter().any(|group| {
-            let text = |name: &str| redis::from_redis_value::<String>(group[name].clone()).unwrap();
-            text("pending") == "0" && text("last-delivered-id") == *last
+    cursor.as_ref() == Some(last)
+        && info.is_ok_and(|groups| {
+            groups.iter().any(|group| {
+                let text =
+                    |name: &str| redis::from_redis_value::<String>(group[name].clone()).unwrap();
+                text("pending") == "0" && text("last-delivered-id") == *last
+            })
         })
-    })
 }
 
 /// Ids for entries added at about `ms`.

@@ -52,7 +52,7 @@ impl Bench {
     async fn apply(&mut self, entries: &[(u64, &[(&str, &str)])]) {
         let entries: Vec<_> =
             entries.iter().map(|(age_ms, fields)| self.entry(*age_ms, fields)).collect();
-        self.deployment.deliver_all(0).await.apply(&entries).await;
+        self.deployment.script(0).await.apply(&entries).await;
     }
 
     /// A sweeper under other settings than the deployment's.
@@ -257,7 +257,7 @@ async fn an_eviction_never_hits_a_token_that_was_just_refreshed() {
             bench.entry(60_000 - n * 100, &[("type", "login"), ("user", "u"), ("token", &token)])
         })
         .collect();
-    let mut script = bench.deployment.deliver_all(0).await;
+    let mut script = bench.deployment.script(0).await;
     let apply = tokio::spawn(async move {
         for entry in &entries {
             script.apply(std::slice::from_ref(entry)).await;

@@ -58,7 +58,7 @@ impl Bench {
 
     /// Delivers all there is and applies these.
     async fn apply(&mut self, entries: &[Entry]) {
-        let mut script: Script = self.deployment.deliver_all(0).await;
+        let mut script: Script = self.deployment.script(0).await;
         script.apply(entries).await;
     }
 
@@ -133,14 +133,14 @@ async fn what_is_trimmed_before_it_is_delivered_is_counted() {
     bench.command("XADD rollcall:events MAXLEN 2 * type heartbeat user bob");
     assert_eq!(bench.lost().await, (12, DELETED), "by a producer");
     bench.add(0);
-    bench.deployment.deliver_all(0).await;
+    bench.deployment.script(0).await;
     bench.nothing_lost("the rest is delivered").await;
     // Between two looks all is over: added, trimmed, delivered.
     for _ in 0..6 {
         bench.command("XADD rollcall:events * type heartbeat user bob");
     }
     bench.command("XTRIM rollcall:events MAXLEN 2");
-    bench.deployment.deliver_all(0).await;
+    bench.deployment.script(0).await;
     // Two of those that were trimmed are pending; they are lost once nobody has them.
     assert_eq!(bench.lost().await, (4, DELETED));
 }
@@ -154,7 +154,7 @@ async fn what_is_deleted_is_counted_wherever_it_stood() {
     let more = bench.add(10);
     bench.command(&format!("XDEL rollcall:events {} {}", more[4].id, more[6].id));
     bench.nothing_lost("not known before all is delivered").await;
-    bench.deployment.deliver_all(0).await;
+    bench.deployment.script(0).await;
     assert_eq!(bench.lost().await, (2, DELETED), "undelivered, in the middle");
     bench.command(&format!("XDEL rollcall:events {}", entries[5].id));
     bench.nothing_lost("pending: someone may have it in hand").await;
@@ -175,7 +175,7 @@ async fn what_is_dropped_from_the_pending_ones_is_counted() {
     assert_eq!(bench.lost().await, (6, DROPPED));
     let more = bench.add(5);
     bench.command(&format!("XGROUP SETID {STREAM} {GROUP} {}", more[2].id));
-    bench.deployment.deliver_all(0).await;
+    bench.deployment.script(0).await;
     assert_eq!(bench.lost().await, (3, DROPPED), "passed over");
     bench.command(&format!("XACK {STREAM} {GROUP} {}", more[4].id));
     assert_eq!(bench.lost().await, (1, DROPPED), "acknowledged by another hand");
@@ -184,7 +184,7 @@ async fn what_is_dropped_from_the_pending_ones_is_counted() {
     bench.apply(&more).await;
     bench.nothing_lost("delivered a second time").await;
     bench.add(3);
-    bench.deployment.deliver_all(0).await;
+    bench.deployment.script(0).await;
     bench.nothing_lost("pending").await;
     bench.command(&format!("XGROUP DELCONSUMER {STREAM} {GROUP} {CONSUMER}"));
     assert_eq!(bench.lost().await, (3, DROPPED), "and counted from there");

@@ -10,7 +10,7 @@ use rollcall::op::Sweep;
 use rollcall::projection::sweeps;
 use rollcall::redis::connect::connect;
 use rollcall::redis::scripts::apply::Applier;
-use rollcall::redis::scripts::giant::write_giant;
+use rollcall::state::dead::write_giant;
 
 use super::{Guarded, SOON, commands};
 use crate::harness::{id, wait_until};

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use redis::{RedisResult, Value};
 use rollcall::entry::{Entry, EntryId, Field};
 use rollcall::redis::reply;
-use rollcall::redis::scripts::giant::DeadLetter;
+use rollcall::state::dead::DeadLetter;
 
 use super::traced;
 use crate::scene::Scene;
@@ -136,7 +136,7 @@ impl Ledger {
             (id, Account { entry, fate, is_gone, before, applied, letters })
         };
         let mut accounts = BTreeMap::new();
-        for entry in reply::delivered(entries).unwrap().entries {
+        for entry in reply::entries(entries).unwrap() {
             let id = entry.id;
             let fate = match () {
                 () if id > last => Fate::Undelivered,
@@ -187,7 +187,7 @@ fn number(digits: &[u8]) -> Option<u32> {
 /// Dead letters by entry.
 fn letters(dead: [Value; 2]) -> BTreeMap<EntryId, Vec<Dead>> {
     let mut letters: BTreeMap<EntryId, Vec<Dead>> = BTreeMap::new();
-    let all = dead.into_iter().flat_map(|dead| reply::delivered(dead).unwrap().entries);
+    let all = dead.into_iter().flat_map(|dead| reply::entries(dead).unwrap());
     for letter in all {
         let [id, reason, _, _, index, _] = DeadLetter::read(&letter).unwrap().header;
         let id = id.parse().unwrap();

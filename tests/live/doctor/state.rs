@@ -185,7 +185,7 @@ fn who_is_gone_and_what_waits_for_whom_is_found() {
     patient.is_well("pending");
     let claim = |options: &str| {
         let entries = patient.send("XRANGE rollcall:events - +");
-        let id = rollcall::redis::reply::delivered(entries).unwrap().entries.pop().unwrap().id;
+        let id = rollcall::redis::reply::entries(entries).unwrap().pop().unwrap().id;
         patient.send(&format!("XCLAIM rollcall:events rollcall gone 0 {id} {options}"));
     };
     claim("IDLE 100000 RETRYCOUNT 1");

@@ -191,7 +191,7 @@ async fn endings_are_remembered_within_the_horizon_and_while_an_older_entry_is_u
     let mut entries = vec![bench.entry(100_000, &logout)];
     bench.deployment.add(0, &entries);
     entries.extend(bench.add_heartbeats([90_000, 1_000].into_iter()));
-    let mut script = bench.deployment.deliver_all(0).await;
+    let mut script = bench.deployment.script(0).await;
     script.apply(&entries[..1]).await;
     script.apply(&entries[2..]).await;
     for (horizon_ms, removed, why) in [
@@ -215,7 +215,7 @@ async fn endings_are_forgotten_once_everything_older_is_finished() {
     let mut entries = vec![bench.entry(100_000, &old), bench.entry(20_000, &new)];
     bench.deployment.add(0, &entries);
     entries.extend(bench.add_heartbeats(std::iter::once(1_000)));
-    let mut script = bench.deployment.deliver_all(0).await;
+    let mut script = bench.deployment.script(0).await;
     script.apply(&entries).await;
     let sweeper = bench.sweeper(|_, janitor| janitor.horizon_ms = 50_000);
     for what in ["tokens_ended", "sessions_ended"] {

@@ -52,7 +52,7 @@ async fn round(rng: &mut Rng) {
         }
     }
     // In the end nothing is unfinished, and everything is known.
-    bench.deployment.deliver_all(0).await;
+    bench.deployment.script(0).await;
     book.deliver();
     forget(&mut bench, &mut book);
     let rest: Vec<_> = book.pending.iter().map(|id| book.entries[id].clone()).collect();
@@ -72,7 +72,7 @@ async fn strike(rng: &mut Rng, bench: &mut Bench, book: &mut Book) {
             }
         }
         3 => {
-            bench.deployment.deliver_all(0).await;
+            bench.deployment.script(0).await;
             book.deliver();
         }
         4 | 5 => {

@@ -31,10 +31,10 @@ async fn a_batch_from_before_the_group_was_made_anew_is_refused() {
     let now = dump::server_now(&mut deployment.connection());
     let entries = [Entry::new(id(now, 0), heartbeat("u"))];
     deployment.add(0, &entries);
-    let mut before = deployment.deliver_all(0).await;
+    let mut before = deployment.script(0).await;
     redis::cmd("FLUSHALL").exec(&mut deployment.connection()).unwrap();
     deployment.add(0, &entries);
-    let mut after = deployment.deliver_all(0).await;
+    let mut after = deployment.script(0).await;
     let refused = before.try_apply(&entries).await.unwrap_err();
     assert_eq!(refused.kind(), "stale_epoch");
     assert!(dump::dump(&mut deployment.connection(), &deployment.keys(0)).is_empty());
