@@ -1,10 +1,13 @@
 //! Points at which a test makes the process die as if by SIGKILL: no cleanup, no goodbye.
 //!
-//! `ROLLCALL_TEST_FAILPOINT=<name>:<n>` aborts at the n-th pass. Release builds have none of it.
+//! `ROLLCALL_TEST_FAILPOINT=<name>:<n>` aborts at the n-th pass, `ROLLCALL_TEST_KILLER=<text>` on looking into an entry
+//! with a value that holds this text. Release builds have none of it.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::entry::Entry;
 
 /// The points: first those of a worker, in the order a batch passes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,5 +76,20 @@ impl Failpoint {
             std::process::abort();
         }
         call.await
+    }
+}
+
+/// Dies if this is an entry that kills whoever looks into it.
+pub fn look_into(entry: &Entry) {
+    static KILLER: OnceLock<Option<String>> = OnceLock::new();
+    if !cfg!(debug_assertions) {
+        return;
+    }
+    let Some(text) = KILLER.get_or_init(|| std::env::var("ROLLCALL_TEST_KILLER").ok()) else {
+        return;
+    };
+    let kills = |value: &[u8]| value.windows(text.len()).any(|part| part == text.as_bytes());
+    if entry.fields().any(|(_, value)| kills(value)) {
+        std::process::abort();
     }
 }

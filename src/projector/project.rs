@@ -12,7 +12,7 @@ use super::reader::Batch;
 use crate::entry::{Entry, EntryId};
 use crate::error::{self, Error, Verdict, chain};
 use crate::event::{Reason, Rejection};
-use crate::failpoint::Failpoint;
+use crate::failpoint::{self, Failpoint};
 use crate::fold::{Avoided, Folder};
 use crate::op::Plan;
 use crate::redis::scripts::apply::{Applied, Applier, Outcome};
@@ -107,6 +107,7 @@ impl<'p> Projecting<'p> {
             let fold = self.projector.batches.fold();
             let mut folder = Folder::with_capacity(&self.projector.fold, entries.len());
             for entry in entries {
+                failpoint::look_into(entry);
                 folder.add(entry, &avoided);
             }
             let counts = folder.counts().clone();
