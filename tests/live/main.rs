@@ -26,5 +26,6 @@ mod roles;
 mod scene;
 #[path = "../support/mod.rs"]
 mod support;
+mod takeover;
 mod traces;
 mod trouble;

@@ -281,7 +281,9 @@ async fn four_partitions_with_a_prefix_end_to_end() {
     let mut conn = deployment.connection();
     wait_until(SOON, "both have started", || workers.iter().all(catches_sigterm));
     wait_until(SOON, "all is applied", || {
-        (0..4).all(|partition| is_finished(&mut conn, &deployment.stream(partition)))
+        (0..4).all(|partition| {
+            is_finished(&mut conn, &deployment.keys(partition), &deployment.stream(partition))
+        })
     });
     workers.iter_mut().for_each(|worker| assert_eq!(worker.terminate(), 0));
     deployment.verify("two processes").await;
