@@ -17,6 +17,8 @@ mod janitor;
 mod logs;
 mod losses;
 mod metrics;
+mod migration;
+mod position;
 mod process;
 mod property;
 mod query;
@@ -24,6 +26,7 @@ mod reader;
 mod readers;
 mod roles;
 mod scene;
+mod sizes;
 #[path = "../support/mod.rs"]
 mod support;
 mod takeover;

@@ -20,10 +20,27 @@ impl Worker {
         Self::start_as("worker", url, extra_args, env)
     }
 
+    /// The same with so many KiB of address space (`ulimit -v`).
+    pub fn start_within(kib: u64, url: &str, extra_args: &[&str]) -> Self {
+        let mut limited = Command::new("sh");
+        let script = format!("ulimit -v {kib}; exec \"$0\" \"$@\"");
+        limited.args(["-c", &script, env!("CARGO_BIN_EXE_rollcall")]);
+        Self::spawn(limited, "worker", url, extra_args, &[])
+    }
+
     /// Any of the long-running roles.
     pub fn start_as(role: &str, url: &str, extra_args: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_rollcall")), role, url, extra_args, env)
+    }
+
+    fn spawn(
+        mut command: Command,
+        role: &str,
+        url: &str,
+        extra_args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_ours(name)) {
             command.env_remove(name);
         }
@@ -92,6 +109,13 @@ impl Worker {
         let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
         let ticks: u64 = fields[11..=12].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
         Duration::from_millis(ticks * 10)
+    }
+
+    /// Resident memory in KiB by `/proc`: `VmRSS` now, `VmHWM` at its most.
+    pub fn memory(&self, what: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
+        line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// Whether it still runs.

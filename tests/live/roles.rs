@@ -298,13 +298,6 @@ fn catches_sigterm(process: &Worker) -> bool {
     u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << 14) != 0
 }
 
-/// Resident memory in KiB: now, or at its most.
-fn memory(process: &Worker, what: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
-    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
-}
-
 #[test]
 fn memory_does_not_grow_with_what_is_waiting() {
     let server = server();
@@ -320,7 +313,7 @@ fn memory_does_not_grow_with_what_is_waiting() {
     }
     let worker = Worker::start_as("run", &server.url(), &[], &[]);
     wait_until(Duration::from_secs(30), "a fifth is applied", || presence(&mut conn) > 40_000);
-    let (now, most) = (memory(&worker, "VmRSS"), memory(&worker, "VmHWM"));
+    let (now, most) = (worker.memory("VmRSS"), worker.memory("VmHWM"));
     eprintln!("resident with 200,000 entries waiting: {now} KiB, at most {most} KiB");
     assert!(most < 64 << 10, "{most} KiB");
 }

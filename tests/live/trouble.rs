@@ -6,6 +6,7 @@ mod forgotten;
 mod killers;
 mod server;
 mod settings;
+mod strangers;
 mod taken;
 
 use std::time::Duration;

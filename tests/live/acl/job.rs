@@ -61,7 +61,7 @@ fn job() -> Vec<Vec<(String, Vec<u8>)>> {
 }
 
 /// A worker's life: it makes the group, applies, hands over; then one dies, another stands by, takes over and tries
-/// alone what comes next, while a stranger meddles.
+/// alone what comes next, while a stranger meddles; in the end ids are set back.
 fn work(guarded: &Guarded) -> Vec<String> {
     let (stream, mut admin) = (guarded.key("rollcall:events"), guarded.admin());
     let start_ms = dump::server_now(&mut admin) - AGE_MS;
@@ -98,6 +98,14 @@ fn work(guarded: &Guarded) -> Vec<String> {
     logs.push(doomed.log());
     wait_until(SOON, "what the dead one left is applied", || applied(&worker) == 3);
     assert_eq!(count(&worker, "rollcall_entries_tried_alone_total"), 3.0);
+    let far = "1900000000000000-0";
+    redis::cmd("XADD").arg(&stream).arg(far).arg(&heartbeat[1..]).exec(&mut producer).unwrap();
+    wait_until(SOON, "the far one is applied", || applied(&worker) == 4);
+    let now = format!("{}-0", dump::server_now(&mut admin));
+    redis::cmd("XDEL").arg(&stream).arg(far).exec(&mut admin).unwrap();
+    redis::cmd("XSETID").arg(&stream).arg(now).exec(&mut admin).unwrap();
+    redis::cmd("XADD").arg(&stream).arg(&heartbeat).exec(&mut producer).unwrap();
+    wait_until(SOON, "what comes next is applied", || applied(&worker) == 5);
     assert_eq!(worker.terminate(), 0, "{}", worker.log());
     logs.push(worker.log());
     logs
