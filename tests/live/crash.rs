@@ -196,6 +196,30 @@ fn a_worker_that_stood_still_beyond_the_takeover_time_repeats_nothing() {
     });
 }
 
+/// The former owner wakes in the midst of what it was doing, long after it was taken over and all is applied.
+#[test]
+fn a_worker_that_wakes_at_any_point_after_a_takeover_changes_nothing() {
+    let points = ["after-read", "after-fold", "before-send", "after-send", "after-reply"];
+    in_parallel(points, |point| {
+        let scene = Scene::start(&SETTINGS);
+        scene.add_random(9, 200);
+        let failpoint = format!("{point}:5:stop");
+        let sleeper = scene.worker_with(&[], &[("ROLLCALL_TEST_FAILPOINT", &failpoint)]);
+        let stopped = || sleeper.is_stopped();
+        wait_until(SOON, "it stands still", stopped);
+        let other = scene.worker(&[]);
+        scene.wait_finished(SOON, "another worker takes over");
+        assert!(other.log().contains("cause=\"stall\""), "{}", other.log());
+        sleeper.signal("CONT");
+        wait_until(SOON, "it sees that it is the owner no more", || {
+            sleeper.log().contains("another worker has the partition")
+        });
+        scene.add_random_later(10, 50);
+        scene.wait_finished(SOON, "goes on");
+        scene.verify(point);
+    });
+}
+
 /// The former owner's call was on its way when it was taken over, and arrives after all.
 #[test]
 fn a_call_that_arrives_after_a_takeover_has_no_effect() {

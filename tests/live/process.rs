@@ -68,7 +68,7 @@ impl Worker {
         self.child.wait().unwrap()
     }
 
-    /// Sends a signal by its name, such as `STOP`.
+    /// Sends a signal by its name, such as `STOP`, which has had its effect then.
     pub fn signal(&self, name: &str) {
         let status = Command::new("sh")
             .arg("-c")
@@ -76,6 +76,11 @@ impl Worker {
             .status()
             .unwrap();
         assert!(status.success(), "kill -{name}");
+        let start = Instant::now();
+        while name == "STOP" && !self.is_stopped() {
+            assert!(start.elapsed() < Duration::from_secs(10), "it does not stand still");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// SIGTERM; its exit code, which has to come within ten seconds.
@@ -116,6 +121,14 @@ impl Worker {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
         line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Whether it was stopped by SIGSTOP.
+    pub fn is_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let stats = threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")));
+        // A thread that has ended meanwhile runs no more either.
+        stats.flatten().all(|stat| stat.rsplit_once(") ").unwrap().1.starts_with('T'))
     }
 
     /// Whether it still runs.

@@ -104,6 +104,21 @@ fn a_short_stall_changes_no_owner() {
     scene.verify("short stalls");
 }
 
+/// It keeps failing, for a reason that is not its own: it lives, and keeps the partition for a while.
+#[test]
+fn an_owner_that_only_fails_is_not_taken_for_dead() {
+    let scene = Scene::start(&[]);
+    let (owner, standby) = pair(&scene, "10s");
+    scene.command::<()>(&["SET", "rollcall:changes:seq", "theirs"]);
+    scene.add_heartbeat("waits");
+    let failures = || owner.log().matches("not projecting").count();
+    wait_until(SOON, "the owner fails again and again", || failures() >= 5);
+    assert_eq!(takeovers(&standby, "death"), 0.0, "{}", standby.log());
+    scene.command::<()>(&["SET", "rollcall:changes:seq", "1"]);
+    scene.wait_finished(SOON, "goes on");
+    scene.verify("failures");
+}
+
 /// How many of these own each partition.
 fn owners(workers: &[Worker], partitions: u16) -> Vec<usize> {
     let count = |partition| workers.iter().filter(|worker| owns(worker, partition)).count();

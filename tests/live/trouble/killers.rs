@@ -236,6 +236,28 @@ async fn a_former_owner_that_lives_takes_its_death_back() {
     assert_eq!(hands.take("e", Cause::Stall).await.deaths, 0);
 }
 
+/// Where no subscription shows that workers live, those that stand still seem to have died on what they had named:
+/// they say that they live once they wake.
+#[test]
+fn workers_that_only_stood_still_on_an_entry_do_not_condemn_it() {
+    let scene = Scene::start(&[]);
+    scene.command::<()>(&["ACL", "SETUSER", "default", "-subscribe"]);
+    scene.add_random(8, 50);
+    let fails = |at: &str| scene.worker_with(&[], &[("ROLLCALL_TEST_FAILPOINT", at)]);
+    assert_eq!(fails("after-read:1").wait(SOON).signal(), Some(ABORTED));
+    let sleepers = [fails("after-naming:1:stop"), fails("after-naming:1:stop")];
+    wait_until(SOON, "both stand still", || sleepers.iter().all(Worker::is_stopped));
+    let deaths = || scene.command::<Option<String>>(&["HGET", "rollcall:meta", "deaths"]);
+    assert_eq!(deaths().unwrap().split(' ').count(), 2, "the first was taken for dead");
+    let _heir = scene.worker(&["--takeover", "5s"]);
+    wait_until(SOON, "so is the second", || {
+        deaths().is_some_and(|deaths| deaths.split(' ').count() == 3)
+    });
+    sleepers.iter().for_each(|sleeper| sleeper.signal("CONT"));
+    scene.wait_finished(SOON, "it is tried again");
+    scene.verify("nobody died");
+}
+
 /// Two that seem to have died on an entry: a worker gives them the time to say that they live.
 #[tokio::test(flavor = "multi_thread")]
 async fn before_an_entry_is_written_off_its_accusers_are_heard() {
