@@ -126,7 +126,8 @@ impl Worker {
     /// Whether it was stopped by SIGSTOP.
     pub fn is_stopped(&self) -> bool {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
-        let stats = threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")));
+        let stats =
+            threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")));
         // A thread that has ended meanwhile runs no more either.
         stats.flatten().all(|stat| stat.rsplit_once(") ").unwrap().1.starts_with('T'))
     }
