@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::finding::{Answer, Cli, Diagnosis, Unseen};
-use crate::config::Deployment;
+use super::finding::{Answer, Diagnosis, Unseen};
+use crate::config::{Deployment, Shell};
 use crate::decode::{Rules, decode};
 use crate::entry::EntryId;
 use crate::redis::reply;
@@ -16,7 +16,7 @@ const SAMPLE: &str = "50";
 const AHEAD_MS: u64 = 1_000;
 
 /// The last id against the server's clock.
-pub(super) fn ids(work: &Work, deployment: &Deployment, now_ms: u64, cli: &Cli) -> Diagnosis {
+pub(super) fn ids(work: &Work, deployment: &Deployment, now_ms: u64, shell: &Shell) -> Diagnosis {
     let last = work
         .stream
         .as_ref()
@@ -37,13 +37,17 @@ pub(super) fn ids(work: &Work, deployment: &Deployment, now_ms: u64, cli: &Cli) 
     let (last, new) = (last.to_string(), format!("{now_ms}-0"));
     Diagnosis::failure(found, means)
         .advise("take XADD with ids of their own from producers; stop them, let the workers finish, then:")
-        .run(cli.command(&["XDEL", stream, &last]))
-        .run(cli.command(&["XSETID", stream, &new]))
-        .run(cli.command(&["XGROUP", "SETID", stream, &deployment.group, &new]))
+        .run(shell.redis_cli(&["XDEL", stream, &last]))
+        .run(shell.redis_cli(&["XSETID", stream, &new]))
+        .run(shell.redis_cli(&["XGROUP", "SETID", stream, &deployment.group, &new]))
 }
 
 /// The newest entries, read as a worker would.
-pub(super) async fn entries(partition: &mut Partition, deployment: &Deployment) -> Answer {
+pub(super) async fn entries(
+    partition: &mut Partition,
+    deployment: &Deployment,
+    shell: &Shell,
+) -> Answer {
     let stream = partition.keys.named(&deployment.stream);
     let words = ["XREVRANGE", &stream, "+", "-", "COUNT", SAMPLE];
     let value = ask(&mut partition.connection, &words).await?;
@@ -67,5 +71,6 @@ pub(super) async fn entries(partition: &mut Partition, deployment: &Deployment) 
     let found =
         format!("of the newest {count} entries some cannot be read: {}", reasons.join(", "));
     Ok(Diagnosis::warning(found, "what cannot be read becomes a dead letter")
-        .advise("see why, and mend the producer: rollcall dead list; what an entry may hold: rollcall schema"))
+        .advise("see why, and what an entry may hold (rollcall schema); then mend the producer:")
+        .run(shell.rollcall(&["dead", "list"])))
 }

@@ -4,9 +4,12 @@
 mod acl;
 mod changes;
 mod chaos;
+mod clients;
+mod clock;
 mod crash;
 #[path = "../support/dashboards.rs"]
 mod dashboards;
+mod demo;
 mod doctor;
 mod failover;
 mod feed;
@@ -18,6 +21,7 @@ mod logs;
 mod losses;
 mod metrics;
 mod migration;
+mod others;
 mod position;
 mod process;
 mod property;
@@ -27,6 +31,7 @@ mod readers;
 mod roles;
 mod scene;
 mod sizes;
+mod stalled;
 #[path = "../support/mod.rs"]
 mod support;
 mod takeover;

@@ -54,7 +54,7 @@ fn old_state(pending: usize) -> Scene {
 fn with_nothing_pending_it_goes_on_where_the_group_is() {
     in_parallel([true, false], |janitor_comes_first| {
         let scene = old_state(0);
-        let janitor = janitor_comes_first.then(|| scene.janitor(&[]));
+        let _janitor = janitor_comes_first.then(|| scene.janitor(&[]));
         if janitor_comes_first {
             let format = || scene.command::<String>(&["HGET", "rollcall:meta", "format"]);
             wait_until(SOON, "the format is the new one", || format() == "2");

@@ -14,7 +14,7 @@ const MOST_KIB: u64 = 64 << 10;
 
 /// A worker in little memory, with batches of the usual size.
 fn confined(scene: &Scene) -> Worker {
-    Worker::start_within(LIMIT_KIB, &scene.url(), &HTTP)
+    Worker::start_after(&format!("ulimit -v {LIMIT_KIB}"), "worker", &scene.url(), &HTTP)
 }
 
 /// Adds an entry of so many MiB, which is no event.

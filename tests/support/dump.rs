@@ -13,7 +13,7 @@ use rollcall::entry::{EntryId, Field};
 use rollcall::key::Keys;
 
 use super::model::{Bytes, Dead, State, Value, score_text};
-pub use super::model::{Change, check_changes, check_transitions, diff};
+pub use super::model::{Change, check_changes, check_changes_but, check_transitions, diff};
 
 /// One dead letter, whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,9 @@ impl DeadLetter {
 
 /// A connection to the server at `url`.
 pub fn connect(url: &str) -> Connection {
-    redis::Client::open(url).unwrap().get_connection().unwrap()
+    let connection = redis::Client::open(url).unwrap().get_connection();
+    let dead = || rollcall::private_server::ended_of_this_thread().join("\n");
+    connection.unwrap_or_else(|error| panic!("{url}: {error}\n{}", dead()))
 }
 
 /// The server's clock, epoch milliseconds.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use redis::Connection;
 use rollcall::key::Keys;
+use rollcall::op::Sweep;
 use rollcall::projection::sweeps;
 
 use super::{Guarded, SOON, commands};
@@ -53,7 +54,10 @@ fn job() -> Vec<Vec<(String, Vec<u8>)>> {
         flat("type heartbeat user al ip 1 token t1 sid s1"),
         flat("type session sid s5 data {}"),
         flat("type session sid s5 action terminate"),
+        flat("type session sid s6 ttl 1"),
+        flat("type logout user al"),
     ];
+    entries.extend((0..20).map(|n| flat(&format!("type heartbeat user crowd ip {n}"))));
     entries.extend((0..250).map(|n| flat(&format!("type heartbeat user u{n} sid u{n}"))));
     // In a later batch than the join, or the two would be one leave.
     entries.push(flat("type document doc d2 user bo action leave"));
@@ -98,14 +102,30 @@ fn work(guarded: &Guarded) -> Vec<String> {
     logs.push(doomed.log());
     wait_until(SOON, "what the dead one left is applied", || applied(&worker) == 3);
     assert_eq!(count(&worker, "rollcall_entries_tried_alone_total"), 3.0);
+    // Half of who is joined is gone, one half or the other; what is joined in the end is for the janitor.
+    let time = start_ms.to_string();
+    for (done, gone) in [(4, "rollcall:docs:connections"), (5, "rollcall:docs:joined"), (6, "")] {
+        if !gone.is_empty() {
+            redis::cmd("DEL").arg(guarded.key(gone)).exec(&mut admin).unwrap();
+        }
+        let join = ["*", "type", "document", "action", "join", "doc", "d1", "user", "bo"];
+        redis::cmd("XADD")
+            .arg(&stream)
+            .arg(&join)
+            .arg("time")
+            .arg(&time)
+            .exec(&mut producer)
+            .unwrap();
+        wait_until(SOON, "it is applied", || applied(&worker) == done);
+    }
     let far = "1900000000000000-0";
     redis::cmd("XADD").arg(&stream).arg(far).arg(&heartbeat[1..]).exec(&mut producer).unwrap();
-    wait_until(SOON, "the far one is applied", || applied(&worker) == 4);
+    wait_until(SOON, "the far one is applied", || applied(&worker) == 7);
     let now = format!("{}-0", dump::server_now(&mut admin));
     redis::cmd("XDEL").arg(&stream).arg(far).exec(&mut admin).unwrap();
     redis::cmd("XSETID").arg(&stream).arg(now).exec(&mut admin).unwrap();
     redis::cmd("XADD").arg(&stream).arg(&heartbeat).exec(&mut producer).unwrap();
-    wait_until(SOON, "what comes next is applied", || applied(&worker) == 5);
+    wait_until(SOON, "what comes next is applied", || applied(&worker) == 8);
     assert_eq!(worker.terminate(), 0, "{}", worker.log());
     logs.push(worker.log());
     logs
@@ -118,6 +138,23 @@ fn read(conn: &mut Connection, stream: &str, group: &str, count: usize) -> Vec<S
     reply.into_iter().flat_map(|(_, entries)| entries).map(|(id, _)| id).collect()
 }
 
+/// Presence entries that are not in the index, as a version without one leaves them, and the other way
+/// round.
+fn unindex(guarded: &Guarded, admin: &mut Connection) {
+    let now = dump::server_now(admin);
+    let mut add = redis::cmd("HSET");
+    add.arg(guarded.key("presence:users"));
+    for ip in 100..120 {
+        add.arg(format!("crowd|{ip}"));
+        add.arg(format!(r#"{{"lastSeen":{now},"user":"crowd","ip":"{ip}","ua":"","page":""}}"#));
+    }
+    add.exec(admin).unwrap();
+    let addresses = guarded.key("rollcall:presence:addresses");
+    redis::cmd("HSET").arg(addresses).arg(&["ghost", "1"]).exec(admin).unwrap();
+    let crowds = guarded.key("rollcall:presence:crowds");
+    redis::cmd("ZADD").arg(crowds).arg(&["0", "ghost|1"]).exec(admin).unwrap();
+}
+
 /// A janitor's life: every structure has something to take, and the server loses its last moments.
 fn sweep(guarded: &Guarded) -> String {
     let mut admin = guarded.admin();
@@ -125,6 +162,12 @@ fn sweep(guarded: &Guarded) -> String {
     let changed = ["presence-ttl", "session-ttl", "document-ttl", "recent-cap", "ranking-cap"];
     redis::cmd("HDEL").arg(&meta).arg(&changed).exec(&mut admin).unwrap();
     redis::cmd("DEL").arg(guarded.key("session:s3")).exec(&mut admin).unwrap();
+    let now = dump::server_now(&mut admin).to_string();
+    let joined = guarded.key("rollcall:docs:joined");
+    redis::cmd("ZADD").arg(joined).arg(now).arg("d9|bo|").exec(&mut admin).unwrap();
+    let connections = guarded.key("rollcall:docs:connections");
+    redis::cmd("HSET").arg(connections).arg("d9|bo").arg(1).exec(&mut admin).unwrap();
+    unindex(guarded, &mut admin);
     let stream = guarded.key("rollcall:events");
     let create = ["CREATE", &stream, "reports", "$"];
     redis::cmd("XGROUP").arg(&create).exec(&mut admin).unwrap();
@@ -143,10 +186,15 @@ fn sweep(guarded: &Guarded) -> String {
     let rest = ["--horizon", "60s", "--keep", "60s", "--janitor-interval", "100ms"];
     let mut janitor = guarded.process("janitor", &[&ttls[..], &caps, &rest].concat());
     let pages = Pages::of(&janitor);
-    for what in sweeps().map(|sweep| sweep.name).chain(["stream"]) {
+    let taking = sweeps().filter(Sweep::takes).map(|sweep| sweep.name);
+    for what in taking.chain(["stream"]) {
         let series = format!("rollcall_sweep_removed_total{{sweep=\"{what}\"}}");
         wait_until(SOON, what, || pages.metric(&series) >= Some(1.0));
     }
+    let users = guarded.key("sessions:doc:d9:users");
+    wait_until(SOON, "a document's user is put back", || {
+        redis::cmd("EXISTS").arg(&users).query(&mut admin).unwrap()
+    });
     redis::cmd("DEBUG").arg(&["RELOAD", "NOSAVE"]).exec(&mut admin).unwrap();
     let rewound = r#"rollcall_entries_lost_total{cause="rewound"}"#;
     wait_until(SOON, "the rewind is told", || pages.metric(rewound) == Some(1.0));

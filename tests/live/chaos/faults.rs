@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ledger::{Account, blow};
 use super::proxy::Mode;
-use super::schedule::{Chaos, Strike};
+use super::schedule::{CLOCK_MS, Chaos, Strike};
 use super::traced::{self, taken_users};
 use crate::harness::wait_until;
 use crate::scene::{SOON, add, giant, heartbeat};
@@ -35,11 +35,20 @@ pub struct Kind {
     pub most: usize,
     /// What its count in the report counts.
     pub counts: &'static str,
+    /// How the names of kinds begin that a schedule does not have with this one.
+    pub without: &'static [&'static str],
     pub strike: fn(&mut Chaos, &Strike),
 }
 
+impl Kind {
+    /// Whether a schedule with this kind has no room for another.
+    pub fn clashes(&self, other: &Self) -> bool {
+        self.without.iter().any(|name| other.name.starts_with(name))
+    }
+}
+
 const fn kind(name: &'static str, strike: fn(&mut Chaos, &Strike)) -> Kind {
-    Kind { name, needs: None, most: 4, counts: "", strike }
+    Kind { name, needs: None, most: 4, counts: "", without: &[], strike }
 }
 
 const fn counting(
@@ -57,6 +66,17 @@ const fn dying(name: &'static str, strike: fn(&mut Chaos, &Strike)) -> Kind {
 const fn restart(name: &'static str, needs: Persistence, strike: fn(&mut Chaos, &Strike)) -> Kind {
     Kind { needs: Some(needs), ..kind(name, strike) }
 }
+
+const fn taking(name: &'static str, strike: fn(&mut Chaos, &Strike)) -> Kind {
+    // Which keys of those users have their effects is known only as long as nothing else is missing.
+    Kind { without: &["WRONGTYPE of keys of one user"], ..counting(name, "keys taken", strike) }
+}
+
+/// The next stream would not be known from the last one, if its ids did not go on.
+const DROP: Kind = Kind {
+    without: &["the clock"],
+    ..counting("DEL of the stream", "entries taken", |c, s| c.take_stream(s))
+};
 
 /// An entry is written off after two workers died on it: three deaths here could be on the same one.
 const AFTER_TRIAL: Kind = Kind {
@@ -140,6 +160,13 @@ pub const KINDS: &[Kind] = &[
     kind("CLIENT KILL", |c, _| command(&c.scene, &["CLIENT", "KILL", "TYPE", "normal"])),
     counting("WRONGTYPE of keys of one user", "dead letters for it", |c, s| c.take_user_keys(s)),
     kind("WRONGTYPE of a shared key", |c, s| c.take_shared_key(s)),
+    kind("EXPIRE of a shared key or a document's", |c, s| c.expire(s)),
+    kind("PERSIST of a shared key or a turn", |c, s| c.persist(s)),
+    taking("DEL of a shared key", |c, s| c.take_away("DEL", s)),
+    taking("RENAME of a shared key", |c, s| c.take_away("RENAME", s)),
+    taking("DEL of a document's set or count", |c, s| c.take_document(s)),
+    DROP,
+    kind("the clock steps by up to a second", |c, s| c.step_clock(s)),
     kind("network: cut at a random byte", |c, s| c.proxy.cut_after(s.between(0, 5_000) as u32)),
     kind("network: delays", |c, s| {
         c.network(Mode::Delay(Duration::from_millis(s.between(5, 100))), s)
@@ -220,10 +247,15 @@ impl Chaos {
     /// What was added since an instant until now may be lost.
     fn lose(&mut self, from: u64) {
         let now = server_now(&mut self.scene.connection());
-        self.losses.push(from..=now);
+        self.losses.push(from.saturating_sub(self.stepped_ms)..=now + self.stepped_ms);
     }
 
-    fn partition(&self, strike: &Strike) -> u16 {
+    fn step_clock(&mut self, strike: &Strike) {
+        self.stepped_ms = 2 * CLOCK_MS;
+        self.clock.set(strike.between(0, 2 * CLOCK_MS) as i64 - CLOCK_MS as i64);
+    }
+
+    pub fn partition(&self, strike: &Strike) -> u16 {
         (strike.dice % u64::from(self.scene.deployment.partitions())) as u16
     }
 
@@ -239,7 +271,7 @@ impl Chaos {
     }
 
     /// One that is worth nothing unless it meets entries: some tries until it does.
-    fn blow_that_meets(&mut self, what: &str, argument: u64, strike: &Strike) {
+    pub fn blow_that_meets(&mut self, what: &str, argument: u64, strike: &Strike) {
         for _ in 0..20 {
             if self.blow(what, argument, strike) > 0 {
                 return;

@@ -4,8 +4,8 @@
 --
 -- KEYS  1 stream, 2 gone: id → what had become of it, its fields; 3 again: id → acknowledgements before a group
 --       that reads it again; 4 dropped: ids that Redis took off the pending entries list, 5 the janitor's hash
--- ARGV  1 group, 2 trim, delete, forget, destroy or strand, 3 how much
--- Returns how many entries it concerns, or -1 if there is no group just now.
+-- ARGV  1 group, 2 trim, delete, forget, destroy, strand or drop, 3 how much
+-- Returns how many entries it concerns, or -1 if it cannot be done just now: there is no group, say.
 
 local stream, gone, again, dropped, janitor = unpack(KEYS)
 local group, what, argument = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -108,6 +108,17 @@ function blows.destroy()
   end
   call('XGROUP', 'DESTROY', stream, group)
   return count
+end
+
+-- The stream with all that is in it. Never in the millisecond of its last id, which the next stream would give again.
+function blows.drop()
+  local time = call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  if now <= tonumber(string.match(fields(call('XINFO', 'STREAM', stream))['last-generated-id'], '%d+')) then return -1 end
+  local entries = call('XRANGE', stream, '-', '+')
+  for _, entry in ipairs(entries) do note_gone(entry) end
+  call('DEL', stream)
+  return #entries
 end
 
 return blows[what]()

@@ -21,15 +21,15 @@ use crate::support::model::{Bytes, Dead};
 /// What all keys of the notes begin with.
 pub const NOTES: &str = "chaos:";
 
-/// The keys of one partition's notes: gone, again, dropped.
-fn notes(partition: u16) -> [String; 3] {
-    ["gone", "again", "dropped"].map(|name| format!("{NOTES}{name}:{partition}"))
+/// The keys of one partition's notes.
+pub fn notes<const N: usize>(partition: u16, names: [&str; N]) -> [String; N] {
+    names.map(|name| format!("{NOTES}{name}:{partition}"))
 }
 
 /// Does one of the blows of `ledger.lua`; how many entries it concerned. `None` while there is no group.
 pub fn blow(scene: &Scene, partition: u16, what: &str, argument: u64) -> Option<u64> {
     let deployment = &scene.deployment;
-    let [gone, again, dropped] = notes(partition);
+    let [gone, again, dropped] = notes(partition, ["gone", "again", "dropped"]);
     let mut call = redis::cmd("EVAL");
     call.arg(include_str!("ledger.lua")).arg(5).arg(deployment.stream(partition));
     call.arg(gone).arg(again).arg(dropped).arg(deployment.keys(partition).janitor());
@@ -68,6 +68,8 @@ pub struct Ledger {
     pub pending: BTreeSet<EntryId>,
     /// Dead letters of entries that are nowhere.
     pub strangers: Vec<Dead>,
+    /// The names of keys that were taken away.
+    pub taken: BTreeSet<String>,
 }
 
 type Reply = (
@@ -80,6 +82,7 @@ type Reply = (
     BTreeSet<String>,
     HashMap<String, Bytes>,
     Value,
+    (BTreeSet<String>, Vec<Bytes>, Value),
 );
 
 impl Ledger {
@@ -91,7 +94,8 @@ impl Ledger {
         let deployment = &scene.deployment;
         let (stream, keys) = (deployment.stream(partition), deployment.keys(partition));
         let group = &deployment.config.deployment.group;
-        let [gone, again, dropped] = notes(partition);
+        let [gone, again, dropped] = notes(partition, ["gone", "again", "dropped"]);
+        let [taken, traces, letters] = notes(partition, ["taken", "traces", "letters"]);
         let mut all = redis::pipe();
         all.atomic();
         all.cmd("XINFO").arg("GROUPS").arg(&stream);
@@ -103,19 +107,28 @@ impl Ledger {
         all.cmd("SMEMBERS").arg(dropped);
         all.cmd("HGETALL").arg(gone);
         all.cmd("XRANGE").arg(keys.dead()).arg("-").arg("+");
-        let reply: Reply = all.query(&mut scene.connection())?;
-        Ok(Self::of(reply, group))
+        all.cmd("SMEMBERS").arg(taken);
+        all.cmd("SMEMBERS").arg(traces);
+        all.cmd("XRANGE").arg(letters).arg("-").arg("+");
+        let mut values: Vec<Value> = all.query(&mut scene.connection())?;
+        // One tuple has no room for all of them.
+        let rest = values.split_off(9);
+        values.push(Value::Array(rest));
+        Ok(Self::of(redis::from_redis_value(Value::Array(values))?, group))
     }
 
     fn of(reply: Reply, group: &str) -> Self {
-        let (groups, pending, entries, joined, present, again, dropped, gone, dead) = reply;
+        let (groups, pending, entries, joined, present, again, dropped, gone, dead, rest) = reply;
+        let (taken, seen, taken_dead) = rest;
         let text =
             |info: &HashMap<String, Value>, name: &str| reply::text(info[name].clone()).unwrap();
         let info = groups.iter().find(|info| text(info, "name") == group).unwrap();
         let last: EntryId = text(info, "last-delivered-id").parse().unwrap();
         let pending: BTreeSet<EntryId> = pending.iter().map(|row| row.0.parse().unwrap()).collect();
-        let traces = traced::in_state(&joined, &present);
-        let mut letters = letters(dead);
+        let mut traces = traced::in_state(&joined, &present);
+        // Noted as it stood in either: a name is known by its beginning.
+        traces.extend(traced::in_state(&seen, &seen));
+        let mut letters = letters([dead, taken_dead]);
         let mut account = |entry: Entry, fate, before, is_gone| {
             let id = entry.id;
             let applied = traced::of_entry(&entry).map(|trace| traces.contains(&trace));
@@ -139,7 +152,7 @@ impl Ledger {
             accounts.extend([account(entry, fate, before, true)]);
         }
         let strangers = letters.into_values().flatten().collect();
-        Self { accounts, pending, strangers }
+        Self { accounts, pending, strangers, taken }
     }
 }
 
@@ -172,9 +185,10 @@ fn number(digits: &[u8]) -> Option<u32> {
 }
 
 /// Dead letters by entry.
-fn letters(dead: Value) -> BTreeMap<EntryId, Vec<Dead>> {
+fn letters(dead: [Value; 2]) -> BTreeMap<EntryId, Vec<Dead>> {
     let mut letters: BTreeMap<EntryId, Vec<Dead>> = BTreeMap::new();
-    for letter in reply::entries(dead).unwrap() {
+    let all = dead.into_iter().flat_map(|dead| reply::entries(dead).unwrap());
+    for letter in all {
         let [id, reason, _, _, index, _] = DeadLetter::read(&letter).unwrap().header;
         let id = id.parse().unwrap();
         letters.entry(id).or_default().push((id, reason, index.parse().ok()));

@@ -13,6 +13,7 @@ use super::proxy::Proxy;
 use super::report::Report;
 use super::traced::Traced;
 use super::verdict::{Losses, check_end, check_instant};
+use crate::clock::Clock;
 use crate::harness::wait_until;
 use crate::scene::{Added, SOON, Scene, Traffic};
 use crate::support::dump::server_now;
@@ -23,6 +24,8 @@ const BUDGET: Duration = Duration::from_secs(6);
 const KINDS_AT_LEAST: usize = 3;
 /// What was pending when calm came is finished within the claim time, 1 s here, and this much more.
 const CALM: Duration = Duration::from_secs(1 + 5);
+/// How far the server's clock may be ahead or behind, so that what is pending waits hardly longer.
+pub const CLOCK_MS: u64 = 500;
 const PER_SECOND: u64 = 250;
 
 /// One fault of a schedule.
@@ -77,7 +80,10 @@ impl Plan {
 
     fn allows(&self, kind: &'static Kind) -> bool {
         let times = self.strikes.iter().filter(|strike| strike.kind.name == kind.name).count();
-        times < kind.most && kind.needs.is_none_or(|needs| needs == self.persistence)
+        let clashes = |strike: &Strike| strike.kind.clashes(kind) || kind.clashes(strike.kind);
+        times < kind.most
+            && kind.needs.is_none_or(|needs| needs == self.persistence)
+            && !self.strikes.iter().any(clashes)
     }
 
     pub fn kinds(&self) -> BTreeSet<&'static str> {
@@ -94,19 +100,22 @@ impl Plan {
         )
     }
 
-    fn options(&self) -> Options {
+    fn options(&self, clock: &Clock) -> Options {
         let fsync = if self.persistence == Persistence::Always { "always" } else { "everysec" };
-        Options {
+        clock.options(Options {
             appendonly: self.persistence != Persistence::Nothing,
             extra_args: ["--appendfsync", fsync].map(str::to_owned).to_vec(),
             ..Options::default()
-        }
+        })
     }
 }
 
 /// What a schedule works on.
 pub struct Chaos {
     pub scene: Scene,
+    pub clock: Clock,
+    /// How far ids may be from the clock because that stepped.
+    pub stepped_ms: u64,
     pub proxy: Proxy,
     pub fleet: Fleet,
     pub losses: Losses,
@@ -118,11 +127,13 @@ pub struct Chaos {
 pub fn run(plan: &Plan, report: &Report) {
     let what = plan.told();
     let settings = [("thresholds", "3:1"), ("partitions", plan.partitions), ("viewed-cap", "5")];
-    let scene = Scene::start_with(&settings, plan.options());
+    let clock = Clock::new();
+    let scene = Scene::start_with(&settings, plan.options(&clock));
     let proxy = Proxy::start(scene.deployment.server.port());
     proxy.set(SLOW);
     let fleet = Fleet::start(&scene, &proxy);
-    let mut chaos = Chaos { scene, proxy, fleet, losses: Losses::new(), counted: 0 };
+    let mut chaos =
+        Chaos { scene, clock, stepped_ms: 0, proxy, fleet, losses: Losses::new(), counted: 0 };
     let traffic = chaos.traffic(plan.seed);
     for strike in &plan.strikes {
         std::thread::sleep(strike.nap);
@@ -137,6 +148,9 @@ pub fn run(plan: &Plan, report: &Report) {
     chaos.calm_down(&what);
     let added = traffic.stop();
     chaos.scene.wait_finished(SOON * 2, &what);
+    if chaos.send_again() > 0 {
+        chaos.scene.wait_finished(SOON * 2, &format!("{what}\nwith everything once more"));
+    }
     chaos.fleet.end();
     chaos.look(&added, &format!("{what}\nin the end"));
     for partition in 0..chaos.scene.deployment.partitions() {

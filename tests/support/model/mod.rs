@@ -27,6 +27,8 @@ mod users;
 mod tests;
 #[cfg(test)]
 mod tests_limits;
+#[cfg(test)]
+mod tests_sessions;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,7 +38,7 @@ use rollcall::entry::{Entry, EntryId, Oversize};
 use rollcall::event::Limits;
 use rollcall::key::Keys;
 
-pub use changes::{Change, check_changes, check_transitions};
+pub use changes::{Change, Exempt, check_changes, check_changes_but, check_transitions};
 pub use diff::diff;
 use facts::{Fact, What};
 pub use open::Open;
@@ -78,7 +80,7 @@ impl Model {
         let entry = as_read(entry, &self.settings.rules.limits);
         let decoded = decode(&entry, self.partition, &self.settings.rules);
         for event in &decoded.events {
-            let facts = Fact::of_event(event, entry.id).into_iter();
+            let facts = Fact::of_event(event, entry.id, now_ms).into_iter();
             for fact in facts.filter(|fact| fact.counts(&self.settings, now_ms)) {
                 let times = if fact.is_counted() { times as usize } else { 1 };
                 self.facts.extend(std::iter::repeat_n(fact, times));
@@ -105,12 +107,12 @@ impl Model {
         users::online_minutes(&fold, &mut state);
         users::activity(&fold, &mut state);
         users::presence(&fold, &mut state);
+        users::addresses(&fold, &mut state);
         tokens::ended(&fold, &mut state);
         tokens::tokens(&fold, &mut state);
         tokens::ranking(&fold, &mut state);
         sessions::ended(&fold, &mut state);
-        sessions::active(&fold, &mut state);
-        sessions::data(&fold, &mut state);
+        sessions::sessions(&fold, &mut state);
         documents::connections(&fold, &mut state);
         documents::users(&fold, &mut state);
         documents::levels(&fold, &mut state);
