@@ -97,7 +97,7 @@ async fn examine_partition(
     match work(partition, deployment, now_ms).await {
         Ok(work) => {
             let place = Place { config, work: &work, now_ms, cli: &cli };
-            report.add("ids", Ok(stream::ids(&work, deployment, now_ms, &cli)));
+            report.add("ids", Ok(stream::ids(&work, deployment, &partition.keys, now_ms, &cli)));
             report.add("group", Ok(group::group(&place)));
             report.add("owner", group::owner(partition, &place).await);
             report.add("trouble", group::trouble(partition, &place).await);

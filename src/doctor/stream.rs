@@ -6,6 +6,7 @@ use super::finding::{Answer, Cli, Diagnosis, Unseen};
 use crate::config::Deployment;
 use crate::decode::{Rules, decode};
 use crate::entry::EntryId;
+use crate::key::Keys;
 use crate::redis::reply;
 use crate::state::status::Work;
 use crate::state::{Partition, ask};
@@ -14,9 +15,22 @@ use crate::state::{Partition, ask};
 const SAMPLE: &str = "50";
 /// How far the last id may run ahead: the clock of a server may have been set back a little.
 const AHEAD_MS: u64 = 1_000;
+/// Sets the stream's last id back, and what stood at it: in one call, with a fence of nobody, so that no worker takes
+/// it for another stream, and each looks again where it is.
+const SET_BACK: &str = "redis.call('XDEL', KEYS[1], ARGV[1]) redis.call('XSETID', KEYS[1], ARGV[2]) \
+    redis.call('HSET', KEYS[2], 'last_id', ARGV[2], 'fence', '') \
+    if redis.call('HGET', KEYS[2], 'cursor') ~= ARGV[1] then return 0 end \
+    redis.call('XGROUP', 'SETID', KEYS[1], ARGV[3], ARGV[2]) redis.call('HSET', KEYS[3], 'cursor', ARGV[2]) \
+    redis.call('HSET', KEYS[2], 'cursor', ARGV[2]) return 1";
 
 /// The last id against the server's clock.
-pub(super) fn ids(work: &Work, deployment: &Deployment, now_ms: u64, cli: &Cli) -> Diagnosis {
+pub(super) fn ids(
+    work: &Work,
+    deployment: &Deployment,
+    keys: &Keys,
+    now_ms: u64,
+    cli: &Cli,
+) -> Diagnosis {
     let last = work
         .stream
         .as_ref()
@@ -35,11 +49,10 @@ pub(super) fn ids(work: &Work, deployment: &Deployment, now_ms: u64, cli: &Cli) 
     }
     let means = "events count as that much later than they are; beyond the greatest id XADD is refused for good";
     let (last, new) = (last.to_string(), format!("{now_ms}-0"));
+    let (meta, janitor, group) = (keys.meta(), keys.janitor(), &deployment.group);
     Diagnosis::failure(found, means)
         .advise("take XADD with ids of their own from producers; stop them, let the workers finish, then:")
-        .run(cli.command(&["XDEL", stream, &last]))
-        .run(cli.command(&["XSETID", stream, &new]))
-        .run(cli.command(&["XGROUP", "SETID", stream, &deployment.group, &new]))
+        .run(cli.command(&["EVAL", SET_BACK, "3", stream, &meta, &janitor, &last, &new, group]))
 }
 
 /// The newest entries, read as a worker would.

@@ -147,7 +147,10 @@ impl Projector {
         let mut reader = Reader::start(source, cursor, counts, pulse.clone());
         let quiet = Some(self.worker.quiet.clone());
         let mut projecting = Projecting::new(self, applier, connection, quiet);
-        pulse.waiting();
+        // After a failure to own the partition is not enough: ready is who applied something, or waits for more.
+        if *failures == 0 {
+            pulse.waiting();
+        }
         loop {
             if *stop.borrow() {
                 return Ok(None);

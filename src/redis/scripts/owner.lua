@@ -195,6 +195,7 @@ local function release()
 end
 
 local function next_entry()
+  if ARGV[15] == GREATEST_ID then return nil end
   return call('XRANGE', stream, '(' .. ARGV[15], '+', 'COUNT', 1)[1]
 end
 
