@@ -19,21 +19,32 @@ const MOST_LINES: usize = 450;
 /// The modules of the library from the ground up: each may name those of lower rows only.
 const LAYERS: &[&[&str]] = &[
     &["key", "time", "entry", "format", "schema", "failpoint"],
-    &["event", "origin"],
+    &["event", "origin", "change"],
     &["op"],
     &["decode", "projection"],
     &["fold"],
     // ---- what knows servers and clocks
     &["config", "error"],
     &["redis", "private_server"],
-    &["state"],
+    &["state", "changes"],
     &["doctor", "telemetry"],
     &["projector", "janitor"],
 ];
 
 /// The modules that turn entries into plans: values in, values out.
-const PURE: &[&str] =
-    &["key", "time", "entry", "format", "event", "origin", "op", "decode", "projection", "fold"];
+const PURE: &[&str] = &[
+    "key",
+    "time",
+    "entry",
+    "format",
+    "event",
+    "origin",
+    "change",
+    "op",
+    "decode",
+    "projection",
+    "fold",
+];
 
 /// What a pure module has no use for.
 const IMPURE: &[&str] = &[

@@ -40,7 +40,7 @@ end
 -- ---- the call
 
 local from, to = ARGV[14], ARGV[15]
-local stranger, read = refuse_stranger(ARGV[11], ARGV[12], ARGV[13], from)
+local stranger = refuse_stranger(ARGV[11], ARGV[12], ARGV[13], from)
 if stranger then return stranger end
 
 -- Rights that are needed when the state is written already.
@@ -63,6 +63,8 @@ if in_group.err then return in_group end
 if to ~= from and #call('XRANGE', stream, to, to) == 0 then
   return redis.error_reply('NOTOWNER the entry ' .. to .. ' is not in the stream any more; the batch is read again')
 end
+local other, read = refuse_other_stream(from)
+if other then return other end
 
 -- Should a merge fail in spite of all, the changes of those that were done are recorded all the same: a
 -- change is noted after its write. The cursor stays then.
