@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 sys.dont_write_bytecode = True
-from panels import DASHBOARDS  # noqa: E402
+from panels import DASHBOARDS, emptiness  # noqa: E402
 
 HERE = Path(__file__).parent
 RUNBOOKS = sorted(path.stem for path in HERE.glob("runbooks/*.md"))
@@ -84,7 +84,8 @@ def look_of_graph(panel):
 def draw(panel, number, place):
     """A panel with numbers in it."""
     options, look = look_of_stat() if panel.kind == "stat" else look_of_graph(panel)
-    defaults = {"unit": panel.unit, "min": 0, "thresholds": steps(panel.thresholds), **look}
+    defaults = {"unit": panel.unit, "min": 0, "noValue": emptiness(panel),
+                "thresholds": steps(panel.thresholds), **look}
     if panel.most is not None:
         defaults["max"] = panel.most
     return {

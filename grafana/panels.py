@@ -25,6 +25,24 @@ class Panel:
     kind: str = "timeseries"
     stacked: bool = False
     most: float | None = None
+    # What it means that nothing is shown, where that is not what `emptiness` says.
+    empty: str | None = None
+
+
+def emptiness(panel):
+    """What it means that a panel finds nothing, in its place: counters and gauges begin with their process."""
+    asked = panel.queries[0][0]
+    kinds = [
+        ("last_over_time(rollcall_redis_", "no janitor measures this, or it may not ask the server (INFO)"),
+        ("last_over_time(", "no janitor measures this"),
+        ("histogram_quantile(", "none in the time shown"),
+        ("rollcall_sweep_", "no janitor is scraped"),
+        ("rollcall_entries_lost_", "no janitor is scraped"),
+        ("rollcall_entries_", "no worker is scraped"),
+        ("rollcall_events_", "no worker is scraped"),
+        ("rollcall_operations_", "no worker is scraped"),
+    ]
+    return panel.empty or next((text for part, text in kinds if part in asked), "no process is scraped")
 
 
 graph = Panel
@@ -64,7 +82,7 @@ def quantile(part, metric, by=""):
 
 def quantiles(metric):
     """Three of them."""
-    return [(quantile(part, metric), name) for part, name in ((0.5, "half"), (0.99, "99 %"), (0.999, "99.9 %"))]
+    return [(quantile(part, metric), name) for part, name in ((0.5, "p50"), (0.99, "p99"), (0.999, "p99.9"))]
 
 
 def worst(metric, by="job, partition", more=""):
@@ -96,13 +114,12 @@ WAITING = [(f'max({worst("rollcall_oldest_undelivered_seconds")})', "undelivered
 
 OVERVIEW = [
     [
-        stat("Online", "short", "Presence entries: users, each at an address, seen within the presence time.",
+        stat("Online", "short", "Who has a presence entry now. A user at two addresses counts twice.",
              [(total(MEMBERS, more=', structure="presence"'), "")]),
         stat("Applied within a second", "percentunit", "Of the entries in the time shown. The objective is 99.9 %.",
              [(in_time("$__range"), "")], ["RollcallEventsLateFast", "RollcallEventsLateSlow"],
-             [("red", None), ("yellow", 0.999), ("green", 0.9995)], most=1),
-        stat("Longest wait", "s", "Age of the oldest entry that no worker was given, and that a worker has not finished. Nothing "
-             "shown: no janitor measures it.",
+             [("red", None), ("yellow", 0.999), ("green", 0.9995)], most=1, empty="no entry was applied"),
+        stat("Longest wait", "s", "Age of the oldest entry that no worker was given, and that a worker has not finished.",
              WAITING, ["RollcallNoProgress", "RollcallBacklogGrows", "RollcallPendingOld"], grows_worse(10, 30)),
         stat("Live workers", "short", "Consumers that said lately that they live, over all partitions.",
              [(total("rollcall_consumers", more=', state="live"'), "")], ["RollcallProcessDown"],
@@ -120,7 +137,7 @@ OVERVIEW = [
               "exactly its month; the alerts come at 6 and 14.4.",
               [(f"(1 - {in_time('1h')}) / 0.001", "over an hour"),
                (f"(1 - {in_time('$__rate_interval')}) / 0.001", "now")],
-              ["RollcallEventsLateFast", "RollcallEventsLateSlow"], grows_worse(6, 14.4)),
+              ["RollcallEventsLateFast", "RollcallEventsLateSlow"], grows_worse(6, 14.4), empty="no entry was applied"),
     ],
     [
         graph("Events applied", "cps", "Events that took effect, by type.",
@@ -140,7 +157,8 @@ OVERVIEW = [
               [(rate("rollcall_redis_errors_total", "kind"), "{{kind}}")], ["RollcallRedisErrors"]),
     ],
     [
-        graph("Who and what is there", "short", "Members of the structures of live state. online_this_minute begins anew each minute.",
+        graph("Who and what is there", "short", "Members of the structures of live state. seen_this_minute begins anew each minute."
+              " presence is who is online.",
               [(total(MEMBERS, "structure", ', structure!~"ended_.+|dead_letters|changes"'), "{{structure}}")]),
         graph("Changes", "cps", "Transitions recorded by events and sweeps, by kind.",
               [(rate("rollcall_changes_total", "kind"), "{{kind}}")]),
@@ -165,12 +183,12 @@ WORKERS = [
               [(rate("rollcall_read_bytes_total", "instance"), "{{instance}}")]),
     ],
     [
-        graph("Apply call", "s", "Time of one apply call with its round trip, of 99 % of the calls of each worker.",
+        graph("Apply call", "s", "Time of one apply call with its round trip, by worker: p99.",
               [(quantile(0.99, "rollcall_apply_duration_seconds", "instance"), "{{instance}}")],
               ["RollcallEventsLateFast"], red_from(1)),
-        graph("Decode and fold", "s", "Time to decode and fold the entries of one call, of 99 % of the calls of each worker.",
+        graph("Decode and fold", "s", "Time to decode and fold the entries of one call, by worker: p99.",
               [(quantile(0.99, "rollcall_fold_duration_seconds", "instance"), "{{instance}}")]),
-        graph("Read of new entries", "s", "Time of one read, the wait for the first entry included: long where there is little to do.",
+        graph("Read of new entries", "s", "Time of one read, the wait for the first entry included, by worker: p99. Long where there is little to do.",
               [(quantile(0.99, "rollcall_read_duration_seconds", "instance"), "{{instance}}")]),
     ],
     [
@@ -197,6 +215,9 @@ WORKERS = [
                (each("rollcall_runtime_alive_tasks"), "{{instance}} tasks")]),
         graph("Queued tasks", "short", "Tasks that wait for a thread. Above 0 for long: the process has too few processors.",
               [(each("rollcall_runtime_queued_tasks"), "{{instance}}")]),
+        graph("Log lines lost", "cps", "Lines that nobody read from standard error in time. The work went on: look at what collects "
+              "the log.",
+              [(rate("rollcall_log_lines_lost_total", "instance"), "{{instance}}")]),
     ],
 ]
 
@@ -224,7 +245,8 @@ STREAMS = [
     [
         graph("Undelivered entries", "short", "Entries that no worker was given yet, as the server counts them; missing while "
               "it does not know.",
-              [(worst("rollcall_undelivered_entries"), "{{job}} partition {{partition}}")], ["RollcallBacklogGrows"]),
+              [(worst("rollcall_undelivered_entries"), "{{job}} partition {{partition}}")], ["RollcallBacklogGrows"],
+              empty="the server does not know, or no janitor measures this"),
         graph("Pending entries", "short", "Entries given to a worker and not finished.",
               [(worst("rollcall_pending_entries"), "{{job}} partition {{partition}}")], ["RollcallPendingOld"]),
         graph("Entries in the stream", "short", "Finished ones included, which stay for --keep.",
@@ -248,6 +270,9 @@ STREAMS = [
               "operations that had expired when they were applied.",
               [(rate("rollcall_events_from_future_total"), "from the future"),
                (rate("rollcall_operations_late_total"), "late")], ["RollcallStreamClockAhead"]),
+        graph("Unknown members", "cps", "Members of applied events that no event type has, by the event's type: often a name spelled "
+              "wrong. With the log at debug a worker names them.",
+              [(rate("rollcall_events_unknown_members_total", "type"), "{{type}}")], stacked=True),
     ],
 ]
 
@@ -304,9 +329,9 @@ REDIS = [
              [(total("rollcall_redis_eviction_policy_fault"), "")], ["RollcallEvictionPolicyWrong"], red_from(1)),
         stat("Keys evicted", "short", "Since the servers started. Each may be the stream, the group, or state.",
              [(total("rollcall_redis_evicted_keys"), "")], ["RollcallEvictionPolicyWrong"], red_from(1)),
-        stat("Memory used", "percentunit", "Of maxmemory, at worst. Nothing shown: no maxmemory is set.",
+        stat("Memory used", "percentunit", "Of maxmemory, at worst.",
              [(f'max({worst("rollcall_redis_used_memory_bytes")} / ({worst("rollcall_redis_maxmemory_bytes")} > 0))', "")],
-             ["RollcallRedisMemoryFull"], grows_worse(0.75, 0.9)),
+             ["RollcallRedisMemoryFull"], grows_worse(0.75, 0.9), empty="no maxmemory is set, or no janitor measures this"),
         stat("Writes go to a primary", "bool_yes_no", "Whether every partition's server is a primary.",
              [(f'min({worst("rollcall_redis_primary")})', "")], ["RollcallRedisErrors"],
              [("red", None), ("green", 1)]),
@@ -325,7 +350,7 @@ REDIS = [
     [
         graph("Round trips", "cps", "Calls that belong to the regular work, by stage.",
               [(rate("rollcall_redis_round_trips_total", "stage"), "{{stage}}")], stacked=True),
-        graph("Calls", "s", "Time of apply and sweep calls with their round trip: 99 % stay below.",
+        graph("Calls", "s", "Time of apply and sweep calls with their round trip: p99.",
               [(quantile(0.99, "rollcall_apply_duration_seconds"), "apply"),
                (quantile(0.99, "rollcall_sweep_duration_seconds"), "sweep")], thresholds=red_from(1)),
     ],

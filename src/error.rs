@@ -1,8 +1,14 @@
-//! What can go wrong between a process and its server, and what to do about it.
+//! What can go wrong between a process and its server. What to do about it: [`Error::remedy`].
+
+mod remedy;
 
 use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
 
 use redis::RedisError;
+
+pub use self::remedy::{Fatal, advised};
 
 /// What a failed step calls for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +24,7 @@ pub enum Verdict {
 /// A failed step, with its cause.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The server could not be reached, or refused a command.
+    /// The server refused a command, or no reply came.
     #[error("{step} failed")]
     Redis {
         /// What was tried.
@@ -27,11 +33,29 @@ pub enum Error {
         #[source]
         source: RedisError,
     },
+    /// A server could not be reached, or refused what is asked first.
+    #[error("{step} {address} failed")]
+    Server {
+        /// What was tried.
+        step: &'static str,
+        /// The very server: where sentinels or a Cluster lead, it is none that was configured.
+        address: String,
+        /// What the client or the server said.
+        #[source]
+        source: RedisError,
+    },
+    /// The server does not know a command that every Redis of this version has.
+    #[error("{step} failed: this server has no {command}; it was renamed or removed")]
+    NoCommand {
+        /// What was tried.
+        step: &'static str,
+        /// Which one.
+        command: String,
+        /// The server's words, which repeat the arguments.
+        cause: RedisError,
+    },
     /// One partition's keys lie in several slots of a Cluster.
-    #[error(
-        "on a Redis Cluster the keys of a partition must share a slot; give --prefix a hash tag, such as \
-         {{acme}}:, or use --partitions 2 or more"
-    )]
+    #[error("on a Redis Cluster the keys of a partition must share a slot")]
     CrossSlot(#[source] RedisError),
     /// A reply had another form than the command gives.
     #[error("{step} got a reply of an unexpected form: {found}")]
@@ -42,10 +66,7 @@ pub enum Error {
         found: String,
     },
     /// The deployment's settings differ from this process's.
-    #[error(
-        "{key} says {setting} = {stored}, this process has {own}; use the same setting everywhere, or stop \
-         every worker and janitor and let the next to start write its own: redis-cli HDEL {key} {setting}"
-    )]
+    #[error("{key} says {setting} = {stored}, this process has {own}")]
     Settings {
         /// The key that holds the deployment's settings.
         key: String,
@@ -57,10 +78,7 @@ pub enum Error {
         own: String,
     },
     /// The state is cut into another number of partitions.
-    #[error(
-        "{key} says partitions = {stored}, this process has {own}; start it with --partitions {stored}, or \
-         give it another --prefix to begin anew"
-    )]
+    #[error("{key} says partitions = {stored}, this process has {own}")]
     Partitions {
         /// The key that holds the deployment's settings.
         key: String,
@@ -70,9 +88,7 @@ pub enum Error {
         own: String,
     },
     /// The state was written by another version of Rollcall.
-    #[error(
-        "{key} says state format {stored}; this version keeps format {own}: run the version that wrote it, or use another prefix"
-    )]
+    #[error("{key} says state format {stored}; this version keeps format {own}")]
     Format {
         /// The key that holds the format.
         key: String,
@@ -83,8 +99,7 @@ pub enum Error {
     },
     /// None of the sentinels leads to a server that is the master.
     #[error(
-        "redis-url: no sentinel leads to a master {master}; check the name (SENTINEL MASTERS), that sentinels and \
-         master are up, and both logins: {}",
+        "redis-url: no sentinel leads to a master {master}: {}",
         tried.iter().map(|(sentinel, why)| format!("{sentinel}: {}", chain(why))).collect::<Vec<_>>().join("; ")
     )]
     NoMaster {
@@ -135,6 +150,14 @@ pub enum Error {
         /// For how long.
         seconds: u64,
     },
+    /// The password file cannot be read now; it could be when the process started.
+    #[error("redis-password-file: cannot read {path:?}")]
+    PasswordFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A batch stayed in hand too long; another worker may have taken over by now.
     #[error("a batch was not applied within its deadline of {deadline_ms} ms; it is read again")]
     Deadline {
@@ -149,9 +172,29 @@ pub enum Error {
 impl Error {
     /// Names the step that a Redis error came from.
     pub fn at(step: &'static str) -> impl FnOnce(RedisError) -> Self {
+        move |source| match (source.code(), missing_command(&source)) {
+            (Some("CROSSSLOT"), _) => Self::CrossSlot(source),
+            (_, Some(command)) => Self::NoCommand { step, command, cause: source },
+            _ => Self::Redis { step, source },
+        }
+    }
+
+    /// Names the step and the very server that a Redis error came from.
+    pub fn of_server(step: &'static str, address: String) -> impl FnOnce(RedisError) -> Self {
         move |source| match source.code() {
             Some("CROSSSLOT") => Self::CrossSlot(source),
-            _ => Self::Redis { step, source },
+            _ => Self::Server { step, address, source },
+        }
+    }
+
+    /// What the client or the server said, if this came of a command or a connection.
+    pub fn redis(&self) -> Option<&RedisError> {
+        match self {
+            Self::Redis { source, .. } | Self::Server { source, .. } | Self::CrossSlot(source) => {
+                Some(source)
+            }
+            Self::NoCommand { cause, .. } => Some(cause),
+            _ => None,
         }
     }
 
@@ -164,30 +207,21 @@ impl Error {
             | Self::CrossSlot(_)
             | Self::Hung { .. } => Verdict::Fatal,
             Self::Redis { source, .. } if is_script_failure(source) => Verdict::Poison,
-            Self::Redis { .. }
-            | Self::Reply { .. }
-            | Self::NoMaster { .. }
-            | Self::UnknownMaster
-            | Self::Role { .. }
-            | Self::Pending { .. }
-            | Self::NotOwner
-            | Self::OtherStream
-            | Self::OtherServer
-            | Self::SignLost
-            | Self::Deadline { .. }
-            | Self::ReaderGone => Verdict::Reconnect,
+            _ => Verdict::Reconnect,
         }
     }
 
     /// The server's error code, or what kind of trouble it is: the label of the metric.
     pub fn kind(&self) -> &'static str {
-        let source = match self {
-            Self::Redis { source, .. } => source,
+        match self {
             Self::NoMaster { .. } => return NO_MASTER,
             Self::NotOwner | Self::OtherStream => return NOT_OWNER,
             Self::SignLost => return CONNECTION,
-            _ => return OTHER,
-        };
+            Self::PasswordFile { .. } => return PASSWORD_FILE,
+            Self::NoCommand { .. } => return NO_COMMAND,
+            _ => {}
+        }
+        let Some(source) = self.redis() else { return OTHER };
         if source.is_timeout() {
             return TIMEOUT;
         }
@@ -200,16 +234,11 @@ impl Error {
         if is_missing_right(source) {
             return PERMISSION;
         }
+        if source.detail().is_some_and(|detail| detail.contains(MOST_CLIENTS)) {
+            return MAXCLIENTS;
+        }
         let code = source.code().unwrap_or_default();
         CODES.iter().find(|(known, _)| *known == code).map_or(OTHER, |(_, kind)| kind)
-    }
-
-    /// What went wrong with all its causes, and what to do about it: the words of `/readyz`.
-    pub fn hindrance(&self) -> String {
-        let kind = self.kind();
-        let remedy = REMEDIES.iter().find(|(known, _)| *known == kind).map(|(_, remedy)| *remedy);
-        let remedy = remedy.unwrap_or("it is tried again; see the log");
-        format!("{}; {remedy}", chain(self))
     }
 
     /// Whether another worker owns the partition by now, or took it in between.
@@ -236,52 +265,32 @@ const CODES: &[(&str, &str)] = &[
     ("NOAUTH", AUTH),
     ("WRONGPASS", AUTH),
     ("NOPERM", PERMISSION),
-];
-/// What to do about each kind of trouble; everything is tried again meanwhile.
-const REMEDIES: &[(&str, &str)] = &[
-    (
-        NO_MASTER,
-        "see what the sentinels say of it: SENTINEL GET-MASTER-ADDR-BY-NAME, SENTINEL MASTERS",
-    ),
-    (CONNECTION, "check --redis-url, and that the server runs and can be reached"),
-    (
-        TIMEOUT,
-        "the server is too slow or stands still: look for slow commands (SLOWLOG GET) and its load",
-    ),
-    (AUTH, "check --redis-username and the password"),
-    (PERMISSION, "give the user the rights that stand in deploy/acl"),
-    ("oom", "raise maxmemory or free some; keep maxmemory-policy noeviction"),
-    ("loading", "wait until the server has loaded its data"),
-    ("readonly", "this is a replica: point --redis-url at the primary"),
-    (
-        "misconf",
-        "the server cannot write to its disk: free some of it, then look at the server's log",
-    ),
-    ("noreplicas", "bring the replicas back, or lower min-replicas-to-write"),
-    ("masterdown", "bring the primary back, or promote a replica"),
-    ("clusterdown", "bring the Cluster's missing nodes back"),
-    ("busy", "a script of somebody else blocks the server: SCRIPT KILL"),
-    ("nogroup", "the group is made again; find out who destroyed it, or the stream"),
-    (NOT_OWNER, "another worker goes on with the partition: nothing to do"),
-    ("wrong_key", "rename or delete that key"),
+    ("DENIED", DENIED),
 ];
 const AUTH: &str = "auth";
 const PERMISSION: &str = "permission";
+const DENIED: &str = "denied";
+const MAXCLIENTS: &str = "maxclients";
+const NO_COMMAND: &str = "no_command";
 const TIMEOUT: &str = "timeout";
 const CONNECTION: &str = "connection";
 const NO_MASTER: &str = "no_master";
 const NOT_OWNER: &str = "not_owner";
+const PASSWORD_FILE: &str = "password_file";
 const OTHER: &str = "other";
 /// The script failed on what it was given.
 pub const SCRIPT: &str = "script";
+/// How a server refuses one client too many.
+pub(crate) const MOST_CLIENTS: &str = "max number of clients";
+
+/// Characters of a command's name that are told.
+const LONGEST_COMMAND: usize = 32;
 
 /// All kinds of trouble, as [`Error::kind`] names them.
 pub fn kinds() -> BTreeSet<&'static str> {
-    CODES
-        .iter()
-        .map(|(_, kind)| *kind)
-        .chain([TIMEOUT, CONNECTION, NO_MASTER, OTHER, SCRIPT])
-        .collect()
+    let own =
+        [TIMEOUT, CONNECTION, MAXCLIENTS, NO_COMMAND, NO_MASTER, PASSWORD_FILE, OTHER, SCRIPT];
+    CODES.iter().map(|(_, kind)| *kind).chain(own).collect()
 }
 
 /// Whether the script ran and failed, as opposed to everything that is not the batch's fault.
@@ -298,6 +307,19 @@ fn is_missing_right(error: &RedisError) -> bool {
         detail.contains("The user executing the script can't")
             || detail.contains("ACL failure in script")
     })
+}
+
+/// The command that the server does not know. Of one that a script calls it does not say the name.
+fn missing_command(error: &RedisError) -> Option<String> {
+    let detail = error.detail().filter(|_| error.code() == Some("ERR"))?;
+    let named = ["unknown command '", "unknown command `", "unknown subcommand '"];
+    if let Some(rest) = named.iter().find_map(|start| detail.strip_prefix(start)) {
+        let name = rest.chars().take(LONGEST_COMMAND).take_while(|c| !"'`".contains(*c));
+        return Some(name.filter(char::is_ascii_graphic).collect::<String>().to_ascii_uppercase());
+    }
+    let by_script = (detail.starts_with("Unknown ") && detail.contains("called from script"))
+        || detail.starts_with("Invalid command passed to redis.acl_check_cmd()");
+    by_script.then(|| "command that a script calls".to_owned())
 }
 
 /// The error with all its causes, on one line.
@@ -320,19 +342,42 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
 
+    fn said(reply: &str) -> Error {
+        let value = redis::parse_redis_value(format!("-{reply}\r\n").as_bytes()).unwrap();
+        Error::at("asking")(value.extract_error().unwrap_err())
+    }
+
     #[test]
-    fn every_kind_of_trouble_has_a_remedy_or_is_in_the_log() {
-        let known: BTreeSet<_> = REMEDIES.iter().map(|(kind, _)| *kind).collect();
-        let without: Vec<_> = kinds().difference(&known).copied().collect();
-        assert_eq!(without, [OTHER, SCRIPT]);
-        assert!(known.is_subset(&kinds()) && known.len() == REMEDIES.len());
-        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-        let error = Error::Redis { step: "connecting", source: refused.into() };
-        let words = error.hindrance();
-        assert!(
-            words.starts_with("connecting failed: ") && words.contains("--redis-url"),
-            "{words}"
-        );
-        assert!(Error::ReaderGone.hindrance().ends_with("; it is tried again; see the log"));
+    fn a_command_that_is_gone_is_named_without_its_arguments() {
+        for (reply, command) in [
+            (
+                "ERR unknown command 'evalsha', with args beginning with: 'hunter2' 'script' ",
+                "EVALSHA",
+            ),
+            ("ERR unknown command `CONFIG`, with args beginning with: ", "CONFIG"),
+            (
+                "ERR Unknown Redis command called from script script: ab, on @user_script:1.",
+                "command that a",
+            ),
+            (
+                "ERR Invalid command passed to redis.acl_check_cmd() script: ab, on @user_script:1.",
+                "command that a",
+            ),
+        ] {
+            let error = said(reply);
+            let words = chain(&error);
+            assert!(words.contains(&format!("has no {command}")), "{words}");
+            assert!(!words.contains("hunter2"), "{words}");
+            // The entry is not to blame.
+            assert_eq!((error.verdict(), error.kind()), (Verdict::Reconnect, NO_COMMAND));
+        }
+        let failed = said("ERR user_script:3: attempt to index nil script: ab, on @user_script:3.");
+        assert_eq!(failed.verdict(), Verdict::Poison);
+    }
+
+    #[test]
+    fn one_client_too_many_is_no_wrong_password() {
+        assert_eq!(said("ERR max number of clients reached").kind(), MAXCLIENTS);
+        assert_eq!(said("DENIED Redis is running in protected mode").kind(), DENIED);
     }
 }

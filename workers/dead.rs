@@ -198,10 +198,12 @@ impl Query for Show {
 }
 
 impl Answer for ShowAnswer {
+    fn not_found(&self) -> Option<String> {
+        let words = "there is no dead letter with this id, nor one of an entry with this id";
+        self.letters.is_empty().then(|| words.to_owned())
+    }
+
     fn show(&self, page: &mut Page) {
-        if self.letters.is_empty() {
-            page.line("There is no dead letter with this id, nor one of an entry with this id.");
-        }
         for (i, Letter { header, fields }) in self.letters.iter().enumerate() {
             if i > 0 {
                 page.line("");

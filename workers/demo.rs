@@ -9,15 +9,16 @@ mod install;
 mod view;
 mod watch;
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use rollcall::config::{Config, LogConfig, LogFormat, Millis};
+use rollcall::config::{Config, Http, LogConfig, LogFormat, Millis, Shell};
 use rollcall::error::Error;
 use rollcall::private_server::{Options, PrivateServer, ServerError};
+use rollcall::telemetry::http::HttpError;
 use tokio::sync::watch as channel;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
 
@@ -26,8 +27,9 @@ use self::view::{About, View};
 use self::watch::Watch;
 use crate::line::{self, Look};
 use crate::load::{Load, LoadOptions, Mix, Sent, Target, user_names};
+use crate::out::Out;
 use crate::run::{Fleet, RunError};
-use crate::screen::{Screen, can_draw};
+use crate::screen::{Screen, can_draw, quit};
 use crate::signals;
 
 const PRODUCERS: u32 = 3;
@@ -39,7 +41,7 @@ const GRACE: Duration = Duration::from_secs(3);
 /// What to show.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct DemoOptions {
-    /// End after this time, such as 30s [default: at Ctrl-C]
+    /// End after this time, such as 30s [default: at q or Ctrl-C]
     #[arg(long, value_name = "DURATION")]
     pub duration: Option<Millis>,
     /// Events per second
@@ -51,6 +53,9 @@ pub(crate) struct DemoOptions {
     /// Server binary [default: redis-server or valkey-server in PATH]
     #[arg(long, value_name = "PATH")]
     pub server: Option<PathBuf>,
+    /// Address for /metrics, or off [default: 127.0.0.1, the first free port of 9464-9473, if there is one]
+    #[arg(long, value_name = "ADDRESS")]
+    pub http: Option<Http>,
 }
 
 /// Why the demo failed.
@@ -76,23 +81,29 @@ pub(crate) enum DemoError {
         /// The end of its log.
         log: String,
     },
+    /// There can be no further thread, which writes what is shown.
+    #[error("cannot write to the terminal")]
+    Output(#[from] io::Error),
     /// A part of the demo panicked.
     #[error("a part of the demo ended unexpectedly")]
     Panicked(#[from] tokio::task::JoinError),
 }
 
-/// Runs the demo until its time is over, or a signal comes.
+/// Runs the demo until its time is over, or a signal or the key q comes.
 ///
 /// # Errors
 /// If server, worker or janitor cannot be started, or fail.
 pub(crate) async fn run(options: &DemoOptions) -> Result<(), DemoError> {
     // In a task of its own from the beginning: no signal shall find us unprepared.
     let signalled = tokio::spawn(signals::stop_or_hangup());
-    let mut show = Show::prepare(options).await?;
-    let shown = if signalled.is_finished() { Ok(()) } else { show.until(signalled).await };
+    let mut out = Out::open()?;
+    let mut show = Show::prepare(options, &mut out).await?;
+    let shown =
+        if signalled.is_finished() { Ok(()) } else { show.until(signalled, &mut out).await };
     let farewell = show.end().await;
     shown?;
-    print(&farewell);
+    // Whether anyone reads it makes no difference any more.
+    let _unread = out.send(farewell + "\n");
     Ok(())
 }
 
@@ -110,7 +121,7 @@ struct Show {
 }
 
 impl Show {
-    async fn prepare(options: &DemoOptions) -> Result<Self, DemoError> {
+    async fn prepare(options: &DemoOptions, out: &mut Out) -> Result<Self, DemoError> {
         let draws = can_draw();
         if !draws {
             // Where frames are drawn, log lines would tear them.
@@ -121,8 +132,9 @@ impl Show {
         let private = Options { binary: Some(binary), ..Options::default() };
         let server = tokio::task::spawn_blocking(|| PrivateServer::start(private)).await??;
         let tokens = options.users.saturating_mul(2).max(100);
-        let config = fleet::settings(&server.url(), tokens).map_err(FleetError::from)?;
-        let fleet = fleet::start(&config).await?;
+        let config =
+            fleet::settings(&server.url(), tokens, options.http).map_err(FleetError::from)?;
+        let fleet = fleet::start(&config, options.http.is_some()).await?;
         let (stop_load, stop) = channel::channel(false);
         let load = Load::start(&load_options(options), &target(&config), &stop);
         let mut watch = Watch::over(config.redis.server(), &config.deployment);
@@ -131,14 +143,14 @@ impl Show {
         let look = Look::of_environment();
         let screen = if draws { Screen::enter(look).ok() } else { None };
         if screen.is_none() {
-            print(&greeting(&about));
+            let _unread = out.send(greeting(&about) + "\n");
         }
         let options = options.clone();
         Ok(Self { about, options, watch, load, stop_load, fleet, server, screen, look })
     }
 
     /// Shows the state until the time is over or `signalled` is.
-    async fn until(&mut self, signalled: impl Future) -> Result<(), DemoError> {
+    async fn until(&mut self, signalled: impl Future, out: &mut Out) -> Result<(), DemoError> {
         let end = self.options.duration.map(|all| Instant::now() + Duration::from(all));
         let mut signalled = pin!(signalled);
         let mut ended = pin!(sleep_until(end));
@@ -151,12 +163,13 @@ impl Show {
         loop {
             tokio::select! {
                 _ = &mut signalled => return Ok(()),
+                () = quit(&mut self.screen) => return Ok(()),
                 () = &mut ended => return Ok(()),
                 error = self.fleet.failed() => return Err(error.into()),
                 () = signals::received(&mut resizes) => self.screen.iter_mut().for_each(Screen::resized),
                 _ = ticks.tick() => self.look().await?,
             }
-            if self.show().is_err() {
+            if self.show(out).is_err() {
                 // Nobody reads any more: `rollcall demo | head`, or a terminal that is gone.
                 return Ok(());
             }
@@ -173,12 +186,13 @@ impl Show {
         Ok(())
     }
 
-    fn show(&self) -> io::Result<()> {
+    /// Shows what was seen last; what nobody reads in time is left out.
+    fn show(&mut self, out: &mut Out) -> io::Result<()> {
         let (about, watch, look) = (&self.about, &self.watch, self.look);
         let view = View { about, watch, look, sent: self.load.so_far() };
-        match &self.screen {
-            Some(screen) => screen.draw(&view.frame(screen.size())),
-            None => writeln!(io::stdout().lock(), "{}", view.plain()),
+        match &mut self.screen {
+            Some(screen) => screen.draw(&view.frame(screen.size(), screen.ending())),
+            None => out.offer(view.plain() + "\n"),
         }
     }
 
@@ -235,12 +249,18 @@ fn target(config: &Config) -> Target {
 
 fn about(options: &DemoOptions, server: &PrivateServer, fleet: &Fleet, config: &Config) -> About {
     let program = server.binary().file_name().unwrap_or_default();
+    let shell = Shell::of(&config.redis, &config.deployment);
+    let example = ["XADD", &config.deployment.stream, "*", "type", "heartbeat", "user", "you"];
+    let metrics = match (fleet.http(), options.http) {
+        (Some(address), _) => format!("http://{address}/metrics"),
+        (None, Some(_)) => "off".to_owned(),
+        (None, None) => format!("off: {}", HttpError::NoneFree),
+    };
     About {
         server: program.to_string_lossy().into_owned(),
         url: server.url(),
-        port: server.port(),
-        metrics: fleet.http().map(|address| format!("http://{address}/metrics")),
-        stream: config.deployment.stream.clone(),
+        metrics,
+        example: shell.redis_cli(&example),
         crowd: user_names(options.users).collect(),
         threshold: config.deployment.thresholds.first().map(|threshold| threshold.up),
         duration: options.duration.map(Duration::from),
@@ -250,10 +270,7 @@ fn about(options: &DemoOptions, server: &PrivateServer, fleet: &Fleet, config: &
 fn greeting(about: &About) -> String {
     format!(
         "redis    {} (private {}, gone when the demo ends)\nmetrics  {}\ntry      {}",
-        about.url,
-        about.server,
-        about.metrics.as_deref().unwrap_or("off"),
-        about.example(),
+        about.url, about.server, about.metrics, about.example,
     )
 }
 
@@ -271,9 +288,4 @@ fn summary(watch: &Watch, sent: Sent) -> String {
         seen.undelivered.unwrap_or(0),
         seen.dead,
     )
-}
-
-/// Writes to standard output; whether anyone reads it makes no difference any more.
-fn print(text: &str) {
-    let _unwritable = writeln!(io::stdout().lock(), "{text}");
 }

@@ -11,6 +11,7 @@ use crate::line::{Line, Look, Style};
 use crate::query::{Output, QueryError};
 use crate::screen;
 use crate::table::{self, escape, escape_json};
+use crate::width::wrapped;
 
 /// Columns of the level and of the check's name.
 const LEVEL: usize = 9;
@@ -79,15 +80,12 @@ fn page(examination: &Examination) -> String {
     let look = Look::of_environment();
     let look = Look { colours: look.colours && is_terminal, ..look };
     let mut lines = vec![Line::default().with(Style::Bold, escape(&examination.address))];
-    for finding in &examination.findings {
-        // Of many partitions the first stands for all that are well.
-        if finding.partition == 0 || finding.diagnosis.level != Level::Ok {
-            show(finding, width, &mut lines);
-        }
+    let groups = grouped(&examination.findings);
+    let count = |level| groups.iter().filter(|group| group.first.diagnosis.level == level).count();
+    let [failures, warnings, rest] = [Level::Failure, Level::Warning, Level::Ok].map(count);
+    for group in &groups {
+        show(group, width, &mut lines);
     }
-    let (failures, warnings) =
-        (examination.count(Level::Failure), examination.count(Level::Warning));
-    let rest = examination.count(Level::Ok);
     lines.push(Line::default().with(
         Style::Bold,
         format!(
@@ -99,22 +97,74 @@ fn page(examination: &Examination) -> String {
     lines.iter().map(|line| line.rendered(usize::MAX, look) + "\n").collect()
 }
 
-fn show(finding: &Finding, width: usize, lines: &mut Vec<Line>) {
+/// Findings that say the same of several partitions.
+struct Group<'f> {
+    first: &'f Finding,
+    partitions: Vec<u16>,
+    /// What each of them takes, each step once.
+    remedy: Vec<&'f Step>,
+}
+
+/// What several partitions say is said once. Of those that are well the first stands for all.
+fn grouped(findings: &[Finding]) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for finding in findings {
+        let diagnosis = &finding.diagnosis;
+        let says_the_same = |group: &&mut Group<'_>| {
+            let (check, first) = (group.first.check, &group.first.diagnosis);
+            let is_well = first.level == Level::Ok && diagnosis.level == Level::Ok;
+            let is_same = (&first.level, &first.found, &first.means)
+                == (&diagnosis.level, &diagnosis.found, &diagnosis.means);
+            check == finding.check && (is_well || is_same)
+        };
+        let group = match groups.iter_mut().find(says_the_same) {
+            Some(group) => group,
+            None => {
+                groups.push(Group { first: finding, partitions: Vec::new(), remedy: Vec::new() });
+                let last = groups.len() - 1;
+                &mut groups[last]
+            }
+        };
+        group.partitions.push(finding.partition);
+        for step in &diagnosis.remedy {
+            if !group.remedy.contains(&step) {
+                group.remedy.push(step);
+            }
+        }
+    }
+    groups
+}
+
+impl Group<'_> {
+    /// The check, and where what it found is not about the first partition or a single one, which.
+    fn title(&self) -> String {
+        let (check, first) = (self.first.check, self.first.partition);
+        let is_well = self.first.diagnosis.level == Level::Ok;
+        match self.partitions.last() {
+            Some(last) if !is_well && *last != first => {
+                let all = usize::from(last - first) + 1 == self.partitions.len();
+                format!("{check} p{first}{}p{last}", if all { "-" } else { ",…" })
+            }
+            _ if first == 0 => check.to_owned(),
+            _ => format!("{check} p{first}"),
+        }
+    }
+}
+
+fn show(group: &Group<'_>, width: usize, lines: &mut Vec<Line>) {
+    let finding = group.first;
     let (word, style) = match finding.diagnosis.level {
         Level::Ok => ("ok", Style::Green),
         Level::Warning => ("warning", Style::Yellow),
         Level::Failure => ("FAILURE", Style::Red),
     };
-    let check = match finding.partition {
-        0 => finding.check.to_owned(),
-        partition => format!("{} p{partition}", finding.check),
-    };
+    let check = group.title();
     let indent = " ".repeat(LEVEL + CHECK);
     let room = width.saturating_sub(indent.len()).max(20);
     let found = wrapped(&escape(&finding.diagnosis.found), room);
     let start = Line::default()
         .with(style, format!("{word:LEVEL$}"))
-        .with(Style::Bold, format!("{check:CHECK$}"));
+        .with(Style::Bold, format!("{check:<width$} ", width = CHECK - 1));
     let mut starts = Some(start).into_iter();
     let mut begun = || starts.next().unwrap_or_else(|| Line::default().with(Style::Plain, &indent));
     for text in found {
@@ -123,7 +173,7 @@ fn show(finding: &Finding, width: usize, lines: &mut Vec<Line>) {
     for text in wrapped(&escape(&finding.diagnosis.means), room) {
         lines.push(begun().with(Style::Dim, text));
     }
-    for step in &finding.diagnosis.remedy {
+    for step in &group.remedy {
         match step {
             Step::Advice(text) => {
                 for text in wrapped(&escape(text), room) {
@@ -140,31 +190,4 @@ fn show(finding: &Finding, width: usize, lines: &mut Vec<Line>) {
 fn to_copy(whither: &str, text: &str) -> Line {
     let line = Line::default().with(Style::Plain, format!("{:LEVEL$}{whither}", ""));
     line.with(Style::Cyan, escape_json(text))
-}
-
-/// The text in lines of so many columns, broken between words.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ').filter(|word| !word.is_empty()) {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_is_broken_between_words() {
-        assert_eq!(wrapped("a bc def", 4), ["a bc", "def"]);
-        assert_eq!(wrapped("abcdef g", 3), ["abcdef", "g"]);
-        assert!(wrapped("", 3).is_empty());
-    }
 }

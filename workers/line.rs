@@ -5,6 +5,8 @@
 use std::env;
 use std::fmt::Write as _;
 
+use crate::width::{beginning, columns};
+
 /// How a part of a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Style {
@@ -108,19 +110,24 @@ impl Line {
         if own <= width {
             return self.with(Style::Plain, " ".repeat(width - own));
         }
-        let mut left = width.saturating_sub(look.ellipsis().chars().count());
+        let mut left = width.saturating_sub(columns(look.ellipsis()));
         let mut line = Self::default();
         for (style, text) in self.parts {
-            let part: String = text.chars().take(left).collect();
-            left -= part.chars().count();
-            line.parts.push((style, part));
+            let part = beginning(&text, left);
+            left -= columns(part);
+            line.parts.push((style, part.to_owned()));
+            if part.len() < text.len() {
+                break;
+            }
         }
-        if width > 0 { line.with(Style::Dim, look.ellipsis()) } else { line }
+        // A character of two columns may have been one too many.
+        let line = line.with(Style::Dim, if width > 0 { look.ellipsis() } else { "" });
+        line.with(Style::Plain, " ".repeat(left))
     }
 
-    /// How many columns it takes, each character taken for one.
+    /// How many columns it takes.
     pub(crate) fn width(&self) -> usize {
-        self.parts.iter().map(|(_, text)| text.chars().count()).sum()
+        self.parts.iter().map(|(_, text)| columns(text)).sum()
     }
 
     /// The line for the terminal, at most `width` wide.
@@ -172,6 +179,9 @@ mod tests {
         assert_eq!(line.clone().fitted(9, LOOK).rendered(80, LOOK), "abcdefg  ");
         assert_eq!(line.clone().fitted(5, LOOK).rendered(80, LOOK), "abcd…");
         assert_eq!(line.rendered(2, LOOK), "a…");
+        let wide = Line::default().with(Style::Plain, "日本語");
+        assert_eq!(wide.clone().fitted(5, LOOK).rendered(80, LOOK), "日本…");
+        assert_eq!(wide.fitted(4, LOOK).rendered(80, LOOK), "日… ");
         assert_eq!(line.rendered(0, LOOK), "");
         let colours = Look { colours: true, ..LOOK };
         assert_eq!(line.rendered(80, colours), "\x1b[1mabc\x1b[0mdefg");

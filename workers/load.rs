@@ -10,13 +10,14 @@ mod standard;
 mod traffic;
 
 use std::fmt;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rollcall::config::Millis;
 use rollcall::error::Error;
+use rollcall::telemetry::lines;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -25,6 +26,7 @@ pub(crate) use self::producer::Target;
 use self::producer::{Counts, End, Producer};
 pub(crate) use self::traffic::Mix;
 use self::traffic::{Shape, Traffic};
+use crate::out::Out;
 
 /// What traffic to make.
 #[derive(Clone, Debug, clap::Args)]
@@ -165,7 +167,7 @@ pub(crate) async fn run(
         }
     };
     // Whoever reads the summary may have gone: the traffic was sent all the same.
-    let _ = writeln!(io::stdout().lock(), "{sent}");
+    let _unread = Out::open().map(|out| out.send(format!("{sent}\n")));
     Ok(sent)
 }
 
@@ -175,7 +177,7 @@ fn report(before: Sent, now: Sent) -> Sent {
     let seconds = (now.within - before.within).as_secs_f64().max(0.001);
     let rate = (now.events - before.events) as f64 / seconds;
     let (total, doubt) = (now.events, now.in_doubt);
-    let _ = writeln!(io::stderr().lock(), "{rate:8.0} events/s, {total} sent, {doubt} unanswered");
+    lines::say(&format!("{rate:8.0} events/s, {total} sent, {doubt} unanswered"));
     now
 }
 

@@ -5,10 +5,13 @@
 mod config;
 mod dead;
 mod demo;
+mod descriptors;
 mod doctor;
+mod keyboard;
 mod line;
 mod load;
 mod metrics;
+mod out;
 mod query;
 mod run;
 mod schema;
@@ -16,22 +19,26 @@ mod screen;
 mod signals;
 mod status;
 mod table;
+mod width;
 
-use std::io::Write;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tracing::{info, warn};
 
 use rollcall::config::settings::{JanitorFlags, Settings, StreamFlags, WorkerFlags};
-use rollcall::config::{Config, ConfigError, Flags, TraceConfig};
+use rollcall::config::{Config, ConfigError, Flags, Server, TraceConfig};
 use rollcall::error::chain;
-use rollcall::telemetry::{log, trace};
+use rollcall::telemetry::{lines, log, trace};
 
 use run::Roles;
 
 /// Bad usage or configuration (`EX_USAGE`).
 const USAGE: u8 = 64;
+/// How long the end waits for someone to read what was said last.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Turns a Redis Stream of small events into live state: who is online, which tokens are recent, which
 /// sessions are open, who is in which document.
@@ -120,13 +127,27 @@ fn main() -> ExitCode {
             return code;
         }
     };
-    match execute(cli.command) {
+    std::panic::set_hook(Box::new(say_panic));
+    descriptors::raise();
+    let code = match execute(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _unwritable = writeln!(std::io::stderr(), "rollcall: {}", chain(&error));
+            lines::say(&format!("rollcall: {}", chain(&error)));
             error.exit_code()
         }
+    };
+    lines::flush(LAST_WORDS);
+    code
+}
+
+/// What the standard library would say, without waiting for a reader.
+fn say_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    lines::say(&format!("rollcall: {panic}"));
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        lines::say(&backtrace.to_string());
     }
+    lines::flush(LAST_WORDS);
 }
 
 fn execute(command: Command) -> Result<(), Failure> {
@@ -152,7 +173,11 @@ async fn play<G>(flags: &Flags<G>, roles: Roles) -> Result<(), Failure> {
     let metrics = rollcall::telemetry::metrics::install()?;
     let instance = format!("{}-{}", config.name, std::process::id());
     let traces = traces.map(|traces| trace::install(&traces, instance)).transpose()?;
-    let hangups = signals::at_hangup(|| reload_filter(flags, &filter));
+    let server = config.redis.server();
+    let hangups = signals::at_hangup(|| {
+        reload_filter(flags, &filter);
+        try_password_file(&server);
+    });
     let played = tokio::select! {
         played = run::run(&config, roles, metrics) => played,
         never = hangups => match never {},
@@ -173,6 +198,15 @@ fn reload_filter<G>(flags: &Flags<G>, filter: &log::Filter) {
     match set() {
         Ok(filter) => info!(filter, "read the log filter again"),
         Err(error) => warn!("the log filter stays as it was: {}", chain(error.as_ref())),
+    }
+}
+
+/// Says whether the password file can be read, before the next connection needs it.
+fn try_password_file(server: &Server) {
+    let Some(path) = &server.password_file else { return };
+    match server.current() {
+        Ok(_) => info!(?path, "read the password file again; it counts for the next connection"),
+        Err(error) => warn!(?path, "cannot read the password file: {error}"),
     }
 }
 

@@ -9,7 +9,8 @@ mod users;
 
 use std::io;
 
-use rollcall::config::{Config, ConfigError, Flags};
+use rollcall::config::{Config, ConfigError, Flags, Shell};
+use rollcall::error::advised;
 use rollcall::state::{AskError, State};
 use rollcall::telemetry::log;
 use serde::Serialize;
@@ -25,6 +26,7 @@ use crate::table::{self, Page};
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(crate) enum QueryCommand {
     Online(users::Online),
+    Seen(users::Seen),
     User(users::User),
     Presence(users::Presence),
     Sessions(sessions::Sessions),
@@ -45,12 +47,17 @@ pub(crate) enum QueryError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The server cannot be asked.
-    #[error("{url}")]
+    #[error("{url}: {}", advised(.error, .remedy.as_deref()))]
     Server {
         /// The server, without its password.
         url: String,
-        source: Box<AskError>,
+        error: Box<AskError>,
+        /// What to do about it.
+        remedy: Option<String>,
     },
+    /// There is no such thing in the state.
+    #[error("{0}")]
+    NotFound(String),
     /// There is no such thing in the program itself.
     #[error("there is no schema {name:?}; `rollcall schema` lists what there is")]
     NoSchema { name: String },
@@ -66,6 +73,7 @@ pub(crate) enum QueryError {
 pub(crate) fn run(command: &QueryCommand) -> Result<(), QueryError> {
     match command {
         QueryCommand::Online(query) => play(query),
+        QueryCommand::Seen(query) => play(query),
         QueryCommand::User(query) => play(query),
         QueryCommand::Presence(query) => play(query),
         QueryCommand::Sessions(query) => play(query),
@@ -96,6 +104,11 @@ pub(crate) trait Query {
 
 /// An answer: its serialisation is what programs read, so its names stay.
 pub(crate) trait Answer: Serialize {
+    /// What to say, with exit code 1, if what was asked for does not exist.
+    fn not_found(&self) -> Option<String> {
+        None
+    }
+
     /// Shows it to people.
     fn show(&self, page: &mut Page);
 }
@@ -128,14 +141,22 @@ pub(crate) async fn play<Q: Query>(query: &Q) -> Result<(), QueryError> {
     let config = query.config()?;
     // The filter was read once already, when the settings were checked.
     let _checked = log::install(&config.log);
-    let answer = async { query.ask(&mut State::open(&config).await?).await };
-    let answer = answer.await.map_err(|source| failed(&config, source))?;
+    let answer = ask(query, &config).await?;
     show(&answer, query.output())
 }
 
-/// The server cannot be asked.
-pub(crate) fn failed(config: &Config, source: AskError) -> QueryError {
-    QueryError::Server { url: config.redis.url().to_string(), source: Box::new(source) }
+/// Asks once.
+///
+/// # Errors
+/// If the server cannot be asked; with what to do about it.
+pub(crate) async fn ask<Q: Query>(query: &Q, config: &Config) -> Result<Q::Answer, QueryError> {
+    let failed = |error: AskError, shell: &Shell| {
+        let (url, remedy) = (config.redis.url().to_string(), error.remedy(shell));
+        QueryError::Server { url, error: Box::new(error), remedy }
+    };
+    let usual = Shell::of(&config.redis, &config.deployment);
+    let mut state = State::open(config).await.map_err(|error| failed(error, &usual))?;
+    query.ask(&mut state).await.map_err(|error| failed(error, &state.shell))
 }
 
 /// An answer as programs read it, on a line.
@@ -143,16 +164,17 @@ pub(crate) fn json(answer: &impl Answer) -> Result<String, QueryError> {
     Ok(serde_json::to_string(answer)? + "\n")
 }
 
-/// Prints an answer.
+/// Prints an answer; that there is none is an error, but programs get it all the same.
 pub(crate) fn show(answer: &impl Answer, output: &Output) -> Result<(), QueryError> {
-    let text = if output.json {
-        json(answer)?
-    } else {
+    let missing = answer.not_found();
+    if output.json {
+        table::print(&json(answer)?)?;
+    } else if missing.is_none() {
         let mut page = Page::new();
         answer.show(&mut page);
-        page.into_text()
-    };
-    Ok(table::print(&text)?)
+        table::print(&page.into_text())?;
+    }
+    missing.map_or(Ok(()), |missing| Err(QueryError::NotFound(missing)))
 }
 
 /// Declares what [`Query`] asks of a command with the usual flags.

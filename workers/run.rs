@@ -10,12 +10,14 @@ use tokio::task::JoinSet;
 use tracing::info;
 
 use rollcall::config::Config;
-use rollcall::error::Error;
+use rollcall::error::Fatal;
 use rollcall::janitor::Janitor;
 use rollcall::projector::{Projector, Worker};
 use rollcall::telemetry::health::Health;
 use rollcall::telemetry::http::{self, HttpError};
 use rollcall::telemetry::systemd::Supervisor;
+
+use crate::descriptors;
 
 /// Which roles a process plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +37,7 @@ pub(crate) enum RunError {
     Supervisor(#[source] io::Error),
     /// A loop met what no waiting helps against.
     #[error(transparent)]
-    Loop(#[from] Error),
+    Loop(#[from] Fatal),
     /// A loop panicked.
     #[error("a loop ended unexpectedly")]
     Panicked(#[from] tokio::task::JoinError),
@@ -43,7 +45,7 @@ pub(crate) enum RunError {
 
 /// A process that plays its roles, until told to stop.
 pub(crate) struct Fleet {
-    loops: JoinSet<Result<(), Error>>,
+    loops: JoinSet<Result<(), Fatal>>,
     stop: watch::Sender<bool>,
     health: Health,
     http: Option<SocketAddr>,
@@ -79,7 +81,8 @@ impl Fleet {
         tokio::spawn(rollcall::telemetry::metrics::keep_up(metrics.clone()));
         if let Some(listener) = listener {
             fleet.http = listener.local_addr().ok();
-            tokio::spawn(http::serve(listener, metrics, health, stopped));
+            let most = descriptors::for_pages(descriptors::limit());
+            tokio::spawn(http::serve(listener, most, metrics, health, stopped));
         }
         info!(
             redis = %config.redis.url(),
@@ -90,6 +93,7 @@ impl Fleet {
             http = fleet.http.map(|addr| addr.to_string()).as_deref().unwrap_or("off"),
             "started"
         );
+        descriptors::check(config, roles);
         Ok(fleet)
     }
 
@@ -130,9 +134,11 @@ pub(crate) async fn run(
     let stop = crate::signals::stop();
     let supervisor = Arc::new(Supervisor::from_env().map_err(RunError::Supervisor)?);
     let mut fleet = Fleet::start(config, roles, metrics).await?;
-    supervisor.started();
     let (watching, health) = (supervisor.clone(), fleet.health.clone());
-    tokio::spawn(async move { watching.watch(&health).await });
+    tokio::spawn(async move {
+        watching.started().await;
+        watching.watch(&health).await;
+    });
     tokio::select! {
         error = fleet.failed() => {
             supervisor.stopping();

@@ -3,11 +3,13 @@
 //! Frames are drawn over one another without clearing, so that nothing flickers, and lines are
 //! never wrapped, so that a character of unexpected width cannot push the frame out of shape.
 
-use std::fs::File;
-use std::io::{self, IsTerminal as _, Write as _};
-use std::process::{Command, Stdio};
+use std::io::{self, IsTerminal as _};
 
+use terminal_size::{Height, Width};
+
+use crate::keyboard::Keyboard;
 use crate::line::{Line, Look};
+use crate::out::Out;
 
 /// Alternate screen, no cursor, no wrapping.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J";
@@ -27,17 +29,24 @@ pub(crate) struct Size {
 pub(crate) struct Screen {
     look: Look,
     size: Size,
+    out: Out,
+    keyboard: Option<Keyboard>,
 }
 
 impl Screen {
     /// Takes the screen.
     ///
     /// # Errors
-    /// If the terminal cannot be written to.
+    /// If there can be no further thread, which writes to it.
     pub(crate) fn enter(look: Look) -> io::Result<Self> {
-        let screen = Self { look, size: size() };
-        write_out(ENTER)?;
-        Ok(screen)
+        let out = Out::open()?;
+        let _unread = out.send(ENTER.to_owned());
+        Ok(Self { look, size: size(), out, keyboard: Keyboard::take() })
+    }
+
+    /// What ends the program, in words.
+    pub(crate) fn ending(&self) -> &'static str {
+        if self.keyboard.is_some() { "q or Ctrl-C ends it" } else { "Ctrl-C ends it" }
     }
 
     /// How large it is.
@@ -50,11 +59,11 @@ impl Screen {
         self.size = size();
     }
 
-    /// Draws a frame.
+    /// Draws a frame, unless the one before is not drawn yet: a terminal may stand still (Ctrl-S).
     ///
     /// # Errors
-    /// If the terminal cannot be written to.
-    pub(crate) fn draw(&self, frame: &[Line]) -> io::Result<()> {
+    /// If the terminal could not be written to.
+    pub(crate) fn draw(&mut self, frame: &[Line]) -> io::Result<()> {
         let mut text = String::from("\x1b[H");
         for (row, line) in frame.iter().take(self.size.height).enumerate() {
             if row > 0 {
@@ -67,14 +76,22 @@ impl Screen {
             }
         }
         text.push_str("\x1b[J");
-        write_out(&text)
+        self.out.offer(text)
+    }
+}
+
+/// Waits until somebody wants to leave the screen by a key; for ever, where there is none.
+pub(crate) async fn quit(screen: &mut Option<Screen>) {
+    match screen.as_mut().and_then(|screen| screen.keyboard.as_mut()) {
+        Some(keyboard) => keyboard.quit().await,
+        None => std::future::pending().await,
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
         // The terminal may be gone: that is what a hang-up means.
-        let _unwritable = write_out(LEAVE);
+        let _unwritable = self.out.send(LEAVE.to_owned());
     }
 }
 
@@ -84,26 +101,16 @@ pub(crate) fn can_draw() -> bool {
     io::stdout().is_terminal() && !dumb
 }
 
-fn write_out(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
-}
-
-/// What `stty` says, else what the environment says, else 80 × 24.
+/// What the terminal says, else what the environment says, else 80 × 24.
 pub(crate) fn size() -> Size {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let (width, height) = stty_size()
-        .unwrap_or_else(|| (number("COLUMNS").unwrap_or(80), number("LINES").unwrap_or(24)));
-    Size { width, height }
-}
-
-fn stty_size() -> Option<(usize, usize)> {
-    let terminal = File::open("/dev/tty").ok()?;
-    let mut stty = Command::new("stty");
-    let said = stty.arg("size").stdin(terminal).stderr(Stdio::null()).output().ok()?;
-    let said = String::from_utf8(said.stdout).ok()?;
-    let (rows, columns) = said.trim().split_once(' ')?;
-    Some((columns.parse().ok()?, rows.parse().ok()?))
-        .filter(|(width, height)| *width > 0 && *height > 0)
+    let asked = terminal_size::terminal_size().filter(|(Width(w), Height(h))| *w > 0 && *h > 0);
+    match asked {
+        Some((Width(width), Height(height))) => {
+            Size { width: usize::from(width), height: usize::from(height) }
+        }
+        None => {
+            Size { width: number("COLUMNS").unwrap_or(80), height: number("LINES").unwrap_or(24) }
+        }
+    }
 }

@@ -5,7 +5,7 @@ mod watch;
 
 use std::collections::BTreeSet;
 
-use rollcall::config::Millis;
+use rollcall::config::{Millis, Shell};
 use rollcall::state::status::{self, Server, Size, Work};
 use rollcall::state::{AskError, State};
 use serde::Serialize;
@@ -51,7 +51,7 @@ pub(crate) struct StatusAnswer {
     /// Whether a worker or janitor ever started here.
     found: bool,
     #[serde(skip)]
-    address: String,
+    shell: Shell,
     /// `null` if this user may not ask.
     server: Option<Server>,
     stream: String,
@@ -154,7 +154,7 @@ impl Query for Status {
         Ok(StatusAnswer {
             now_ms: state.now_ms,
             found: state.found,
-            address: state.address.clone(),
+            shell: state.shell.clone(),
             server,
             stream: state.deployment.stream.clone(),
             group: state.deployment.group.clone(),

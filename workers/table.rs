@@ -6,10 +6,15 @@ use std::io::{self, IsTerminal as _, Write as _};
 use rollcall::time::format_time;
 
 use crate::screen;
+use crate::width::{columns, cut, wrapped};
 
 /// Columns that a cell keeps when it is cut.
 const NARROWEST: usize = 6;
+/// Columns that a cell keeps which is cut last: an address of IPv6.
+const KEPT: usize = 39;
 const GAP: usize = 2;
+/// Before each line of a note.
+const NOTE: &str = "    ";
 
 /// The text of an answer for people.
 #[derive(Debug, Default)]
@@ -63,8 +68,9 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// Rows of cells. A heading that begins with `>` aligns its column to the right, one that ends with
-/// `…` lets it be cut where the terminal is too narrow.
+/// Rows of cells, fitted to the terminal. A heading says by its last character what its column bears:
+/// `…` it is cut first, `*` it is cut last, `@` its times are shortened, then left out. One that begins with `>`
+/// aligns its column to the right.
 #[derive(Debug)]
 pub(crate) struct Table {
     columns: Vec<Column>,
@@ -81,19 +87,34 @@ struct Row {
 struct Column {
     heading: &'static str,
     right: bool,
-    cut: bool,
+    gives: Gives,
+}
+
+/// How a column gives way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gives {
+    Never,
+    First,
+    Last,
+    Time,
+}
+
+impl Column {
+    fn of(heading: &'static str) -> Self {
+        let (right, heading) = heading.strip_prefix('>').map_or((false, heading), |h| (true, h));
+        let marks = [('…', Gives::First), ('*', Gives::Last), ('@', Gives::Time)];
+        let marked = |(mark, gives)| Some((heading.strip_suffix(mark)?, gives));
+        let (heading, gives) =
+            marks.into_iter().find_map(marked).unwrap_or((heading, Gives::Never));
+        Self { heading, right, gives }
+    }
 }
 
 impl Table {
     /// An empty table with these headings; without a line for them if all are empty.
     pub(crate) fn new(headings: &[&'static str]) -> Self {
-        let column = |heading: &&'static str| {
-            let (right, heading) =
-                heading.strip_prefix('>').map_or((false, *heading), |h| (true, h));
-            let (cut, heading) = heading.strip_suffix('…').map_or((false, heading), |h| (true, h));
-            Column { heading, right, cut }
-        };
-        Self { columns: headings.iter().map(column).collect(), rows: Vec::new() }
+        let columns = headings.iter().map(|heading| Column::of(heading)).collect();
+        Self { columns, rows: Vec::new() }
     }
 
     /// Adds a row; control characters are escaped, and nothing is shown as `-`.
@@ -103,33 +124,39 @@ impl Table {
         self.rows.push(Row { cells: cells.iter().map(shown).collect(), notes: Vec::new() });
     }
 
-    /// Puts a line below the last row and its other lines.
+    /// Puts a text below the last row and its other notes.
     pub(crate) fn note(&mut self, text: &str) {
         if let Some(row) = self.rows.last_mut() {
-            row.notes.push(format!("    {}", escape(text)));
+            row.notes.push(escape(text).into_owned());
         }
     }
 
     fn write(&self, out: &mut String, width: Option<usize>) {
-        let widths = self.widths(width);
-        let headings: Vec<&str> = self.columns.iter().map(|column| column.heading).collect();
-        if headings.iter().any(|heading| !heading.is_empty()) {
-            self.write_row(out, &headings, &widths);
+        let layout = Layout::of(self, width);
+        let headings = self.columns.iter().map(|column| Cow::Borrowed(column.heading));
+        if headings.clone().any(|heading| !heading.is_empty()) {
+            self.write_row(out, headings, &layout);
         }
         for Row { cells, notes } in &self.rows {
-            let cells: Vec<&str> = cells.iter().map(String::as_str).collect();
-            self.write_row(out, &cells, &widths);
-            for note in notes {
-                out.push_str(&cut(note, width.unwrap_or(usize::MAX)));
-                out.push('\n');
+            let cells = cells.iter().zip(&self.columns);
+            self.write_row(out, cells.map(|(cell, column)| layout.cell(cell, column)), &layout);
+            let room = width.map_or(usize::MAX, |width| width.saturating_sub(NOTE.len()));
+            for line in notes.iter().flat_map(|note| wrapped(note, room)) {
+                out.extend([NOTE, &line, "\n"]);
             }
         }
     }
 
-    fn write_row(&self, out: &mut String, cells: &[&str], widths: &[usize]) {
+    fn write_row<'c>(
+        &self,
+        out: &mut String,
+        cells: impl Iterator<Item = Cow<'c, str>>,
+        layout: &Layout,
+    ) {
         let mut line = String::new();
-        for ((cell, column), width) in cells.iter().zip(&self.columns).zip(widths) {
-            let cell = cut(cell, *width);
+        for ((cell, column), width) in cells.zip(&self.columns).zip(&layout.widths) {
+            let Some(width) = *width else { continue };
+            let cell = cut(&cell, width);
             let padding = " ".repeat(width.saturating_sub(columns(&cell)));
             let (before, after) =
                 if column.right { (padding, String::new()) } else { (String::new(), padding) };
@@ -138,60 +165,90 @@ impl Table {
         out.push_str(line.trim_end());
         out.push('\n');
     }
+}
 
-    /// What each column gets: what it needs or, where that is too much, the widest ones less.
-    fn widths(&self, limit: Option<usize>) -> Vec<usize> {
-        let needed = |(i, column): (usize, &Column)| {
-            let cells =
-                self.rows.iter().filter_map(|row| row.cells.get(i)).map(|cell| columns(cell));
-            cells.max().unwrap_or(0).max(columns(column.heading))
+/// What each column of a table gets.
+struct Layout {
+    /// `None`: it is left out.
+    widths: Vec<Option<usize>>,
+    times: Times,
+}
+
+/// How much there is of the columns of times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Times {
+    Whole,
+    Short,
+    LeftOut,
+}
+
+impl Layout {
+    /// What all columns need or, where that is too much, less for those that give way, step by step.
+    fn of(table: &Table, limit: Option<usize>) -> Self {
+        let mut layout = Self::measured(table, Times::Whole);
+        let Some(limit) = limit else { return layout };
+        if layout.total() <= limit {
+            return layout;
+        }
+        let first = |gives| match gives {
+            Gives::First => Some(NARROWEST),
+            Gives::Last => Some(KEPT),
+            _ => None,
         };
-        let mut widths: Vec<usize> = self.columns.iter().enumerate().map(needed).collect();
-        let Some(limit) = limit else { return widths };
-        let gaps = GAP * widths.len().saturating_sub(1);
-        while widths.iter().sum::<usize>() + gaps > limit {
-            let cuttable =
-                |(i, width): &(usize, &mut usize)| self.columns[*i].cut && **width > NARROWEST;
-            match widths.iter_mut().enumerate().filter(cuttable).max_by_key(|(_, width)| **width) {
-                Some((_, width)) => *width -= 1,
+        for times in [Times::Short, Times::LeftOut] {
+            layout = Self::measured(table, times);
+            layout.shrink(table, limit, first);
+            if layout.total() <= limit {
+                return layout;
+            }
+        }
+        layout.shrink(table, limit, |gives| (gives == Gives::Last).then_some(NARROWEST));
+        layout
+    }
+
+    /// What all columns need.
+    fn measured(table: &Table, times: Times) -> Self {
+        let layout = Self { widths: Vec::new(), times };
+        let needed = |(i, column): (usize, &Column)| {
+            if times == Times::LeftOut && column.gives == Gives::Time {
+                return None;
+            }
+            let cells = table.rows.iter().filter_map(|row| row.cells.get(i));
+            let widest = cells.map(|cell| columns(&layout.cell(cell, column))).max();
+            Some(widest.unwrap_or(0).max(columns(column.heading)))
+        };
+        let widths = table.columns.iter().enumerate().map(needed).collect();
+        Self { widths, times }
+    }
+
+    fn total(&self) -> usize {
+        let shown = self.widths.iter().flatten();
+        shown.clone().sum::<usize>() + GAP * shown.count().saturating_sub(1)
+    }
+
+    /// Narrows the widest of the columns that may be narrowed, each down to what is left to its kind.
+    fn shrink(&mut self, table: &Table, limit: usize, least: impl Fn(Gives) -> Option<usize>) {
+        while self.total() > limit {
+            let columns = self.widths.iter_mut().zip(&table.columns);
+            let widths = columns.filter_map(|(width, column)| {
+                let width = width.as_mut()?;
+                (*width > least(column.gives)?).then_some(width)
+            });
+            match widths.max_by_key(|width| **width) {
+                Some(width) => *width -= 1,
                 None => break,
             }
         }
-        widths
     }
-}
 
-/// As much of the text as fits, with `…` for the rest.
-fn cut(text: &str, width: usize) -> Cow<'_, str> {
-    if columns(text) <= width {
-        return Cow::Borrowed(text);
-    }
-    let (mut kept, mut used) = (String::new(), 0);
-    for c in text.chars() {
-        used += columns_of(c);
-        if used >= width {
-            break;
+    /// A cell as it is written: `11-27 05:18:25` of `2026-11-27T05:18:25.123Z`, where times are shortened.
+    fn cell<'c>(&self, cell: &'c str, column: &Column) -> Cow<'c, str> {
+        match cell.get(5..19) {
+            Some(short) if self.times == Times::Short && column.gives == Gives::Time => {
+                Cow::Owned(short.replacen('T', " ", 1))
+            }
+            _ => Cow::Borrowed(cell),
         }
-        kept.push(c);
-    }
-    kept.push('…');
-    Cow::Owned(kept)
-}
-
-/// Columns of a terminal that the text takes.
-fn columns(text: &str) -> usize {
-    text.chars().map(columns_of).sum()
-}
-
-/// Roughly Unicode's East Asian Width: enough to align, and no crate for it.
-fn columns_of(c: char) -> usize {
-    match u32::from(c) {
-        0x300..=0x36F | 0x483..=0x489 | 0x591..=0x5BD | 0x64B..=0x65F | 0x200C..=0x200D => 0,
-        0x20D0..=0x20FF | 0xFE00..=0xFE0F | 0xFE20..=0xFE2F | 0xE0100..=0xE01EF => 0,
-        0x1100..=0x115F | 0x2E80..=0x303E | 0x3041..=0xA4CF | 0xAC00..=0xD7A3 => 2,
-        0xF900..=0xFAFF | 0xFE30..=0xFE6F | 0xFF00..=0xFF60 | 0xFFE0..=0xFFE6 => 2,
-        0x1F300..=0x1F64F | 0x1F680..=0x1F6FF | 0x1F900..=0x1FAFF | 0x20000..=0x3FFFD => 2,
-        _ => 1,
     }
 }
 
@@ -304,6 +361,47 @@ mod tests {
         assert!(cut.contains("1790000000000-0  alice  xxxx") && cut.ends_with("x…\n"), "{cut}");
         assert!(written(&table, Some(10)).contains("1790000000000-0  alice  xxxxx…"));
         assert!(written(&table, None).contains(&"x".repeat(100)));
+    }
+
+    #[test]
+    fn where_it_is_narrow_users_and_addresses_stay_and_times_are_shortened() {
+        let mut table = Table::new(&["USER*", "IP*", "LAST SEEN@", "AGE", "PAGE…", "USER AGENT…"]);
+        let [at, age] = time(1_790_000_000_123, 1_790_000_005_123);
+        table.row([
+            "alice",
+            "192.168.100.200",
+            &at,
+            &age,
+            "/books/the-long-way",
+            "Mozilla/5.0 (X11)",
+        ]);
+        let wide = written(&table, None);
+        assert!(
+            wide.contains("alice  192.168.100.200  2026-09-21T14:13:20.123Z  5 s ago"),
+            "{wide}"
+        );
+        let narrow = written(&table, Some(80));
+        assert!(
+            narrow.contains("alice  192.168.100.200  09-21 14:13:20  5 s ago  /books/"),
+            "{narrow}"
+        );
+        let least = written(&table, Some(48));
+        assert!(least.contains("alice  192.168.100.200  5 s ago  /books…"), "{least}");
+        for (text, width) in [(&narrow, 80), (&least, 48)] {
+            assert!(text.lines().all(|line| columns(line) <= width), "{text}");
+        }
+        let mut long = Table::new(&["USER*", "PAGE…"]);
+        long.row([&"u".repeat(100), "/page"]);
+        assert!(written(&long, Some(60)).contains(&format!("{}…  /page", "u".repeat(52))));
+    }
+
+    #[test]
+    fn notes_are_wrapped_on_a_terminal_only() {
+        let mut table = Table::new(&["ID"]);
+        table.row(["1-0"]);
+        table.note("the field user is missing\n");
+        assert!(written(&table, None).ends_with("    the field user is missing\\n\n"));
+        assert!(written(&table, Some(20)).ends_with("    the field user\n    is missing\\n\n"));
     }
 
     #[test]

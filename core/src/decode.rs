@@ -3,9 +3,13 @@
 //! The four ways to write an entry are one mechanism: levels of members. The entry's fields are the
 //! outermost level; `data` may hold an object, whose own `data` may hold another (CloudEvents, binary
 //! and structured), and inside wins over outside. An array in `data` is many objects, each by itself.
+//!
+//! What stands in a text or in base64 inside has to be unpacked first, and is copied; all else is borrowed.
+
+use std::borrow::Cow;
 
 use crate::entry::{Entry, Oversize};
-use crate::event::{Event, Kind, Limits, Members, Name, Reason, Rejection};
+use crate::event::{Bytes, Event, Kind, Limits, Members, Name, Reason, Rejection};
 use crate::format::{Format, Malformed, Member, Piece, Shape};
 use crate::key::partition_of;
 use crate::time::EventTime;
@@ -85,7 +89,25 @@ pub struct Rejected<'a> {
 
 /// Decodes an entry of the stream of partition `partition`.
 pub fn decode<'a>(entry: &'a Entry, partition: u16, rules: &Rules) -> Decoded<'a> {
-    let decoder = Decoder { entry_ms: entry.id.ms, partition, rules };
+    decode_with(entry, partition, rules, false)
+}
+
+/// The same, and with each event the names of its unknown members: for people who ask for them.
+pub fn decode_with_unknown_names<'a>(
+    entry: &'a Entry,
+    partition: u16,
+    rules: &Rules,
+) -> Decoded<'a> {
+    decode_with(entry, partition, rules, true)
+}
+
+fn decode_with<'a>(
+    entry: &'a Entry,
+    partition: u16,
+    rules: &Rules,
+    with_unknown_names: bool,
+) -> Decoded<'a> {
+    let decoder = Decoder { entry_ms: entry.id.ms, partition, rules, with_unknown_names };
     decoder.entry(entry).unwrap_or_else(|rejection| Decoded {
         rejected: vec![Rejected { rejection, element: None }],
         ..Decoded::default()
@@ -96,6 +118,7 @@ struct Decoder<'r> {
     entry_ms: u64,
     partition: u16,
     rules: &'r Rules,
+    with_unknown_names: bool,
 }
 
 impl Decoder<'_> {
@@ -108,16 +131,24 @@ impl Decoder<'_> {
             return Err(Rejection::new(Reason::TooLarge, detail));
         }
         let fields = self.fields(entry)?;
-        let Some(data) = envelope(&fields) else { return self.single(Format::Flat, &fields) };
+        let data = if is_envelope(&fields) { fields.bytes(Name::Data)? } else { None };
+        let Some(data) = data else { return self.single(Format::Flat, &fields) };
         let format = content_format(&fields)?;
-        let raw = data.raw;
-        if format.is_array(raw) {
+        if let Cow::Borrowed(raw) = data
+            && format.is_array(raw)
+        {
             let decoded = self.packed(&fields, format, raw)?;
             self.check_letters(entry, raw.len(), decoded.rejected.len())?;
             return Ok(decoded);
         }
-        let members = read_object(format, raw)?.over(&fields.without(Name::Data));
-        self.single(format, &opened(members)?)
+        let object = unquoted(format, data)?;
+        if format.is_array(&object) {
+            let detail =
+                "data holds an array inside a text or base64; send the array itself as data";
+            return Err(Rejection::new(Reason::UnexpectedArray, detail));
+        }
+        let members = self.object(format, object)?.over(fields.without_data());
+        self.single(format, &self.opened(members)?)
     }
 
     /// An entry that is one event.
@@ -137,13 +168,12 @@ impl Decoder<'_> {
             );
             return Err(Rejection::new(Reason::TooManyFields, detail));
         }
-        let mut members = Members::default();
+        let mut members = self.members();
         for (name, value) in entry.fields() {
             let known = Name::from_name(name);
-            let limit = if known == Some(Name::Data) {
-                limits.max_data_bytes
-            } else {
-                limits.max_field_bytes
+            let limit = match known {
+                Some(Name::Data | Name::DataBase64) => limits.max_data_bytes,
+                _ => limits.max_field_bytes,
             };
             let longest = name.len().max(value.len());
             if longest > limit {
@@ -153,12 +183,9 @@ impl Decoder<'_> {
                     limit,
                 ));
             }
-            match known {
-                Some(name) => members.set(name, Member::flat(value)),
-                None => members.note(name),
-            }
+            members.add(name, Member::flat(value));
         }
-        Ok(members)
+        members.close()
     }
 
     /// A packed entry: each element is an event of its own.
@@ -168,12 +195,12 @@ impl Decoder<'_> {
         format: Format,
         raw: &'a [u8],
     ) -> Result<Decoded<'a>, Rejection> {
-        let (mut decoded, mut members, mut count) = (Decoded::default(), Members::default(), 0);
+        let (mut decoded, mut members, mut count) = (Decoded::default(), self.members(), 0);
         let limit = self.rules.limits.max_events;
         let each = |piece: Piece<'_, 'a>| match piece {
             Piece::Member(name, member) => members.add(name, member),
             Piece::Element(element) => {
-                let members = std::mem::take(&mut members);
+                let members = std::mem::replace(&mut members, self.members());
                 if count < limit {
                     self.element(count, element, members, &mut decoded);
                 }
@@ -203,10 +230,11 @@ impl Decoder<'_> {
         decoded: &mut Decoded<'a>,
     ) {
         let members = match element.shape {
-            Shape::Object => Ok(members),
-            _ => read_object(element.format, element.raw),
+            Shape::Object => members.close(),
+            _ => self.object(element.format, Cow::Borrowed(element.raw)),
         };
-        match members.and_then(opened).and_then(|members| self.event(&members)) {
+        let opened = members.and_then(|members| self.opened(members));
+        match opened.and_then(|members| self.event(&members)) {
             Ok(event) => decoded.events.push(event),
             Err(rejection) => {
                 let element = Some((index, element.raw));
@@ -241,11 +269,37 @@ impl Decoder<'_> {
         let time = EventTime::of_event(claimed_ms, self.entry_ms, self.rules.max_skew_ms);
         let latest_ms = self.entry_ms.saturating_add(self.rules.max_skew_ms);
         let from_future = claimed_ms.is_some_and(|ms| ms > latest_ms);
+        let unknown = members.unknown().clone();
         if self.rules.partitions == 1 {
-            return Ok(Event { time, from_future, kind });
+            return Ok(Event { time, from_future, unknown, kind });
         }
         self.check_partition(&kind)?;
-        Ok(Event { time, from_future, kind: kind.without_foreign_parts() })
+        Ok(Event { time, from_future, unknown, kind: kind.without_foreign_parts() })
+    }
+
+    /// No members yet.
+    fn members<'a>(&self) -> Members<'a> {
+        Members::new(self.with_unknown_names)
+    }
+
+    /// The members of an object.
+    fn object<'a>(&self, format: Format, raw: Bytes<'a>) -> Result<Members<'a>, Rejection> {
+        let mut members = self.members();
+        match raw {
+            Cow::Borrowed(raw) => format.members(raw, |name, member| members.add(name, member)),
+            Cow::Owned(raw) => format.members(&raw, |name, member| members.add_copy(name, member)),
+        }
+        .map_err(malformed)?;
+        members.close()
+    }
+
+    /// Members; over them, those of the object that their `data` is, or that it holds as a text.
+    fn opened<'a>(&self, members: Members<'a>) -> Result<Members<'a>, Rejection> {
+        match inner_object(&members)? {
+            // A third level would be no envelope any more: its data counts only as a session's.
+            Some((format, raw)) => Ok(self.object(format, raw)?.over(members.without_data())),
+            None => Ok(members),
+        }
     }
 
     fn check_partition(&self, kind: &Kind<'_>) -> Result<(), Rejection> {
@@ -265,42 +319,55 @@ fn malformed(problem: Malformed) -> Rejection {
     Rejection::malformed(Name::Data, &problem)
 }
 
-fn read_object(format: Format, raw: &[u8]) -> Result<Members<'_>, Rejection> {
-    let mut members = Members::default();
-    format.members(raw, |name, member| members.add(name, member)).map_err(malformed)?;
-    Ok(members)
+/// The object that `data` is, or that it holds as a text.
+fn inner_object<'a>(members: &Members<'a>) -> Result<Option<(Format, Bytes<'a>)>, Rejection> {
+    let Some(data) = members.get(Name::Data).filter(|_| is_envelope(members)) else {
+        return Ok(None);
+    };
+    let (format, raw) = match data.shape {
+        Shape::Object => (Some(data.format), members.raw(Name::Data)?),
+        Shape::Text => (text_format(members), members.bytes(Name::Data)?),
+        _ => return Ok(None),
+    };
+    Ok(format.zip(raw).filter(|(format, raw)| format.is_object(raw)))
 }
 
-/// Members; over them, those of the object that their `data` may be.
-fn opened<'a>(members: Members<'a>) -> Result<Members<'a>, Rejection> {
-    match envelope(&members) {
-        Some(data) if data.shape == Shape::Object => {
-            let inner = read_object(data.format, data.raw)?;
-            // A third level would be no envelope any more: its data counts only as a session's.
-            Ok(inner.over(&members.without(Name::Data)))
-        }
-        _ => Ok(members),
-    }
-}
-
-/// `data`, unless it is a session's own: that is so beside `type session` and a `sid`.
-fn envelope<'a>(members: &Members<'a>) -> Option<Member<'a>> {
-    let data = members.get(Name::Data)?;
+/// Whether `data`, if there is any, is more than a session's own, as it is beside `type session` and a `sid`.
+fn is_envelope(members: &Members<'_>) -> bool {
     let is_session = || {
         let value = members.get(Name::Type).and_then(|member| member.value().ok());
         value.is_some_and(|value| *value == *b"session")
     };
-    (!(members.get(Name::Sid).is_some() && is_session())).then_some(data)
+    !(members.get(Name::Sid).is_some() && is_session())
 }
 
 /// The format that `datacontenttype` names.
+fn text_format(members: &Members<'_>) -> Option<Format> {
+    members
+        .content_type()
+        .map_or(Some(Format::Json), |media_type| Format::of_content_type(&media_type))
+}
+
 fn content_format(members: &Members<'_>) -> Result<Format, Rejection> {
-    let Some(member) = members.get(Name::ContentType) else { return Ok(Format::Json) };
-    let media_type = member.value().map_err(malformed)?;
-    Format::of_content_type(&media_type).ok_or_else(|| {
+    text_format(members).ok_or_else(|| {
         Rejection::new(
             Reason::UnsupportedContentType,
             "datacontenttype is neither application/json nor application/msgpack; send data as one of these",
         )
     })
 }
+
+/// What stands in JSON that is nothing but a text: some libraries encode twice.
+fn unquoted(format: Format, data: Bytes<'_>) -> Result<Bytes<'_>, Rejection> {
+    match data {
+        Cow::Borrowed(raw) => format.unquoted(raw).map(|text| text.unwrap_or(data)),
+        Cow::Owned(ref raw) => {
+            let text = format.unquoted(raw).map(|text| text.map(Cow::into_owned));
+            text.map(|text| text.map_or(data, Cow::Owned))
+        }
+    }
+    .map_err(malformed)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,8 @@
 //! Fold: a batch of entries → one plan, coalesced by key. Pure: no I/O, no clock.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
-use crate::decode::{Decoded, Form, Rejected, Rules, decode};
+use crate::decode::{Decoded, Form, Rejected, Rules, decode, decode_with_unknown_names};
 use crate::entry::Entry;
 use crate::event::{Event, Reason, Rejection, TYPES};
 use crate::op::{Letter, Plan};
@@ -41,6 +41,29 @@ pub struct Counts {
     pub types: [u64; TYPES.len()],
     /// Events that claimed a later time than is allowed.
     pub from_future: u64,
+    /// Members that nothing reads, by event type.
+    pub unknown_members: [u64; TYPES.len()],
+}
+
+/// The members of the entries' events that nothing reads: event type and name, at most `most`. Decodes the
+/// entries once more, so this is for people who ask.
+pub fn unknown_members(
+    entries: &[Entry],
+    settings: &FoldSettings,
+    most: usize,
+) -> BTreeSet<(&'static str, String)> {
+    let mut found = BTreeSet::new();
+    for entry in entries {
+        let decoded = decode_with_unknown_names(entry, settings.partition, &settings.rules);
+        for event in decoded.events {
+            let names = event.unknown.names.into_iter().flatten();
+            found.extend(names.map(|name| (TYPES[event.kind.place()], name)));
+            if found.len() >= most {
+                return found.into_iter().take(most).collect();
+            }
+        }
+    }
+    found
 }
 
 /// Builds the plan of a batch.
@@ -78,6 +101,7 @@ impl<'s, 'a> Folder<'s, 'a> {
         for event in &events {
             self.counts.types[event.kind.place()] += 1;
             self.counts.from_future += u64::from(event.from_future);
+            self.counts.unknown_members[event.kind.place()] += u64::from(event.unknown.count);
             projections.fold(event, entry.id.ms, &mut self.plan);
         }
         match taken {

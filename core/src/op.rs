@@ -6,7 +6,7 @@
 use foldhash::fast::RandomState;
 
 use crate::entry::EntryId;
-use crate::event::{Rejection, Text};
+use crate::event::{Bytes, Rejection, Text};
 use crate::time::EventTime;
 
 /// A map of a plan, in the order in which its keys came. Outsiders choose the keys: each map hashes with a
@@ -91,7 +91,7 @@ pub struct SessionMerge<'a> {
     /// The latest activity: a value that begins with its version.
     pub touched: Latest<String>,
     /// The latest data.
-    pub data: Latest<Text<'a>>,
+    pub data: Latest<Bytes<'a>>,
     /// Its end.
     pub ended: Option<Ending>,
 }

@@ -58,18 +58,14 @@ impl fmt::Display for EventTime {
     }
 }
 
-/// Reads a producer's `time`: thirteen digits (milliseconds since the epoch), or RFC 3339 cut to
-/// milliseconds. `None` if it is neither; dates before 1970 count as 1970.
-pub fn parse_time(text: &str) -> Option<u64> {
-    if text.len() == 13 && text.bytes().all(|b| b.is_ascii_digit()) {
-        return text.parse().ok();
-    }
+/// Reads RFC 3339 as milliseconds since the epoch, rounded down. `None` if it is something else.
+pub fn parse_time(text: &str) -> Option<i64> {
     // The parser takes any character between date and time; RFC 3339 does not.
     if !matches!(text.as_bytes().get(10), Some(b'T' | b't' | b' ')) {
         return None;
     }
     let moment = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-    Some(u64::try_from(moment.unix_timestamp_nanos().div_euclid(1_000_000)).unwrap_or(0))
+    i64::try_from(moment.unix_timestamp_nanos().div_euclid(1_000_000)).ok()
 }
 
 /// RFC 3339 with milliseconds, in UTC, for people: `2026-09-21T14:13:20.123Z`.
@@ -95,20 +91,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_is_thirteen_digits_or_rfc_3339() {
-        assert_eq!(parse_time("1790000000123"), Some(1_790_000_000_123));
+    fn rfc_3339_is_cut_to_milliseconds() {
         assert_eq!(parse_time("2026-09-21T14:13:20.1239Z"), Some(1_790_000_000_123));
         assert_eq!(parse_time("2026-09-21T16:13:20.123+02:00"), Some(1_790_000_000_123));
-        assert_eq!(parse_time("1969-12-31T23:59:59Z"), Some(0));
-        for bad in [
-            "1790000000",
-            "179000000012x",
-            "-790000000123",
-            "yesterday",
-            "",
-            "1e12",
-            "2026-09-21x14:13:20Z",
-        ] {
+        assert_eq!(parse_time("1969-12-31T23:59:59.9999Z"), Some(-1));
+        assert_eq!(parse_time("0001-01-01T00:00:00Z"), Some(-62_135_596_800_000));
+        for bad in ["1790000000123", "yesterday", "", "2026-09-21", "2026-09-21x14:13:20Z"] {
             assert_eq!(parse_time(bad), None, "{bad}");
         }
     }

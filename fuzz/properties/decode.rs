@@ -8,11 +8,11 @@
 use std::sync::LazyLock;
 
 use rollcall::config::{Config, Gathered};
-use rollcall::decode::{Decoded, Rejected, Rules, decode};
+use rollcall::decode::{Decoded, Rejected, Rules, decode, decode_with_unknown_names};
 use rollcall::entry::{Entry, EntryId};
 use rollcall::event::{Event, Kind, Limits, Name, SessionAction};
 use rollcall::fold::{Avoided, FoldSettings, Folder};
-use rollcall::format::{Format, MAX_DEPTH, Member};
+use rollcall::format::{Format, MAX_DEPTH, Member, is_opaque};
 use rollcall::key::{Keys, partition_of};
 use rollcall::op::{Letter, Plan};
 use rollcall::projection::Projections;
@@ -40,6 +40,7 @@ pub fn holds(input: &[u8]) {
     let (rules, partition) = (&settings.rules, settings.partition);
     let decoded = decode(&entry, partition, rules);
     assert_eq!(decoded, decode(&entry.clone(), partition, rules), "decoded otherwise again");
+    check_unknown(&decoded, decode_with_unknown_names(&entry, partition, rules));
     check_counts(&decoded, &rules.limits);
     decoded.events.iter().for_each(|event| check_event(event, &entry, &settings));
     decoded.rejected.iter().for_each(|rejected| check_rejected(rejected, &entry));
@@ -113,6 +114,17 @@ fn check_counts(Decoded { form, events, rejected }: &Decoded<'_>, limits: &Limit
     assert!(positions().is_sorted_by(|a, b| a < b), "elements out of order");
 }
 
+/// To ask for the names of unknown members changes nothing else.
+fn check_unknown(decoded: &Decoded<'_>, mut named: Decoded<'_>) {
+    for event in &mut named.events {
+        let names = event.unknown.names.take().expect("they were asked for");
+        assert_eq!(names.is_empty(), event.unknown.count == 0, "{names:?}");
+        assert!(names.len() <= event.unknown.count as usize, "more than there are: {names:?}");
+        assert!(names.iter().all(|name| name.len() <= DETAIL_BYTES), "{names:?}");
+    }
+    assert_eq!(*decoded, named);
+}
+
 fn check_event(event: &Event<'_>, entry: &Entry, settings: &FoldSettings) {
     let Rules { limits, max_skew_ms, partitions } = &settings.rules;
     let latest = EventTime::from_millis(entry.id.ms.saturating_add(*max_skew_ms));
@@ -129,8 +141,7 @@ fn check_event(event: &Event<'_>, entry: &Entry, settings: &FoldSettings) {
         assert!(text.len() <= limits.max_field_bytes * 3, "text {text:?}");
     }
     if let Some(data) = parts.data {
-        assert!(data.len() <= limits.max_data_bytes, "session data {data:?}");
-        assert!(Member::flat(data.as_bytes()).json().is_ok(), "session data {data:?}");
+        check_session_data(data, entry, limits);
     }
     if *partitions > 1 {
         let right = partition_of(event.kind.routing_id(), *partitions);
@@ -145,7 +156,7 @@ struct Parts<'e> {
     ids: Vec<&'e str>,
     optional_ids: Vec<&'e str>,
     texts: Vec<&'e str>,
-    data: Option<&'e str>,
+    data: Option<&'e [u8]>,
 }
 
 impl<'e> Parts<'e> {
@@ -187,6 +198,19 @@ impl<'e> Parts<'e> {
         }
         parts
     }
+}
+
+/// Of a flat entry a session's data is kept byte for byte, and is JSON if it is not declared as opaque.
+fn check_session_data(data: &[u8], entry: &Entry, limits: &Limits) {
+    assert!((1..=limits.max_data_bytes).contains(&data.len()), "session data {data:?}");
+    let is_flat = entry.get(b"type") == Some(b"session") && entry.get(b"sid").is_some();
+    if !is_flat {
+        return;
+    }
+    let is_opaque = entry.get(b"datacontenttype").is_some_and(is_opaque);
+    assert!(is_opaque || Member::flat(data).json().is_ok(), "session data {data:?}");
+    let sent = entry.get(b"data");
+    assert!(sent.is_none_or(|sent| sent == data), "{data:?} is not what was sent: {sent:?}");
 }
 
 fn check_rejected(Rejected { rejection, element }: &Rejected<'_>, entry: &Entry) {

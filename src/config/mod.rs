@@ -11,10 +11,12 @@ mod duration;
 mod error;
 mod flags;
 mod gather;
+mod options;
 mod resolve;
 mod sentinel;
 mod server;
 pub mod settings;
+mod shell;
 #[cfg(test)]
 mod tests;
 mod traces;
@@ -28,6 +30,7 @@ pub use flags::Flags;
 pub use gather::{Definition, Gathered, Kind, definitions};
 pub use sentinel::Sentinels;
 pub use server::{RedisConfig, RedisUrl, Secret, Server, ServerError};
+pub use shell::Shell;
 pub use traces::{Sampling, TraceConfig};
 pub use values::{Http, LogFormat, Threshold, Thresholds, ValueError};
 
@@ -71,7 +74,7 @@ pub struct Deployment {
     pub thresholds: Vec<Threshold>,
     /// How far an event's time may lie after its entry's, in milliseconds.
     pub max_skew_ms: u64,
-    /// How long a user counts as online, in milliseconds; whole minutes.
+    /// How long it is kept in which minutes a user was seen, in milliseconds; whole minutes.
     pub online_window_ms: u64,
     /// How long presence lasts after the last sign of life, in milliseconds.
     pub presence_ttl_ms: u64,

@@ -7,10 +7,11 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 
 use super::error::{ConfigError, Origin};
 use super::gather::Gathered;
+use super::server::read_password;
 use super::settings::{ConnectionArgs, JanitorArgs, LimitArgs, Settings, WorkerArgs};
 use super::{
-    Config, Deployment, JanitorConfig, Limits, LogConfig, Projection, RedisConfig, Secret,
-    ServerError, WorkerConfig, values,
+    Config, Deployment, JanitorConfig, Limits, LogConfig, Projection, RedisConfig, ServerError,
+    WorkerConfig, values,
 };
 use crate::key::Keys;
 
@@ -66,17 +67,17 @@ fn redis(args: &ConnectionArgs, gathered: &Gathered) -> Result<RedisConfig, Conf
             return Err(gathered.refuse("redis-password-file", why));
         }
         password_key = "redis-password-file";
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+        let read = read_password(path).map_err(|source| ConfigError::Unreadable {
             setting: password_key,
             origin: gathered.origin(password_key),
             path: path.clone(),
             source,
-        })?;
-        let line = text.strip_suffix('\n').unwrap_or(&text);
-        password = Some(Secret::from(line.strip_suffix('\r').unwrap_or(line).to_owned()));
+        });
+        password = Some(read?);
     }
     let username = args.redis_username.as_deref();
-    RedisConfig::new(args.redis_url.clone(), username, password.as_ref()).map_err(|error| {
+    let config = RedisConfig::new(args.redis_url.clone(), username, password.as_ref());
+    let config = config.map_err(|error| {
         let key = match error {
             ServerError::TwoPasswords => password_key,
             ServerError::TwoUsernames => "redis-username",
@@ -84,6 +85,10 @@ fn redis(args: &ConnectionArgs, gathered: &Gathered) -> Result<RedisConfig, Conf
             _ => "redis-url",
         };
         gathered.refuse(key, error)
+    })?;
+    Ok(match &args.redis_password_file {
+        Some(path) => config.with_password_file(path),
+        None => config,
     })
 }
 

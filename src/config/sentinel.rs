@@ -12,6 +12,9 @@ use std::fmt;
 
 use redis::{ConnectionInfo, IntoConnectionInfo as _};
 
+use super::options::{self, Target};
+use super::server::ServerError;
+
 /// What every such URL has behind the scheme of the data servers.
 const MARK: &str = "+sentinel://";
 const DEFAULT_PORT: u16 = 26379;
@@ -59,13 +62,16 @@ impl<'u> SentinelUrl<'u> {
         let plain = format!("{scheme}://{login}{}/{db}{options}", hosts[0]);
         let named = !master.is_empty() && master.chars().all(is_named);
         let url = Self { scheme, hosts, master, db, query, plain };
-        (named && url.has_known_options() && url.nodes().is_some()).then_some(url)
+        (named && url.nodes().is_some()).then_some(url)
     }
 
-    fn has_known_options(&self) -> bool {
-        let known = ["protocol", USERNAME, PASSWORD];
-        redis::parse_redis_url(&self.plain)
-            .is_some_and(|url| url.query_pairs().all(|(key, _)| known.contains(&&*key)))
+    /// Holds its options to those that there are.
+    ///
+    /// # Errors
+    /// See [`options::check`].
+    pub(super) fn check(&self) -> Result<(), ServerError> {
+        let plain = redis::parse_redis_url(&self.plain).ok_or(ServerError::SentinelUrl)?;
+        options::check(Target::Master, plain.fragment(), plain.query_pairs())
     }
 
     /// How to log in to the data servers, wherever they are; the address is the first sentinel's.

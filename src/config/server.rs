@@ -1,10 +1,12 @@
 //! Where Redis is and who we are there; nothing here ever shows a password.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
 
 use redis::{ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion};
 
+use super::options::{self, Target, with_literal_plus};
 use super::sentinel::{SentinelUrl, Sentinels};
 
 /// A text that is never shown: `Debug` gives `***`, and there is no `Display`.
@@ -50,7 +52,7 @@ impl fmt::Debug for RedisUrl {
 /// scheme is shown: where in it a password stands nobody knows.
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.0.expose();
+        let text = &*with_literal_plus(self.0.expose());
         if let Some(url) = SentinelUrl::cut(text).filter(|url| url.login().is_some()) {
             return url.fmt(f);
         }
@@ -93,6 +95,10 @@ const SCHEMES: [&str; 9] = [
     "rediss+sentinel",
 ];
 
+/// What would end a password within a URL.
+const ENCODED: &str =
+    "in a password write % as %25, / as %2F, @ as %40, # as %23, ? as %3F and & as %26";
+
 /// Why a server cannot be reached this way.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -100,17 +106,53 @@ pub enum ServerError {
     /// Not a URL that the Redis client takes.
     #[error(
         "not a Redis URL; write redis://[user:password@]host[:port][/db], rediss://… for TLS or \
-         unix:/path[?db=0&user=…&pass=…], with %, / and @ in a password percent-encoded; \
-         redis+sentinel://… to follow a master"
+         unix:/path[?db=0&user=…&pass=…]; redis+sentinel://… to follow a master; {ENCODED}"
     )]
     Url,
     /// Not a URL of sentinels, though it begins like one.
     #[error(
         "not a URL of sentinels; write redis+sentinel://[user:password@]sentinel[:26379][,sentinel…]/master[/db], \
-         rediss+sentinel://… for TLS, with %, / and @ in a password percent-encoded, and behind it \
-         ?sentinel_password=… or ?sentinel_username=…&sentinel_password=… if sentinels want a login"
+         rediss+sentinel://… for TLS, and behind it ?sentinel_password=… or \
+         ?sentinel_username=…&sentinel_password=… if sentinels want a login; {ENCODED}"
     )]
     SentinelUrl,
+    /// An option that other clients have.
+    #[error("{name} is no option of this URL and would be ignored: {place}")]
+    Option {
+        /// The option.
+        name: String,
+        /// What to write in its place.
+        place: &'static str,
+    },
+    /// An option that nobody has. Its name may be a part of a password: it is not shown.
+    #[error(
+        "the URL has an option that does not exist{}; there are {known}; {ENCODED}",
+        nearest.as_ref().map(|name| format!(" (did you mean {name}?)")).unwrap_or_default()
+    )]
+    UnknownOption {
+        /// An option that looks like it.
+        nearest: Option<String>,
+        /// The options of such a URL.
+        known: String,
+    },
+    /// An option of which one would be ignored.
+    #[error("the URL has the option {0} twice; keep one of them")]
+    OptionTwice(&'static str),
+    /// An option whose value could not be used as it is.
+    #[error("the option {0} is not UTF-8 once it is percent-decoded")]
+    OptionText(&'static str),
+    /// A protocol that the client does not know.
+    #[error("protocol must be resp2 or resp3; RESP2 is spoken in any case, so it can go")]
+    Protocol,
+    /// What stands behind `#`, which would be ignored.
+    #[error("nothing may stand behind # in the URL; {ENCODED}")]
+    Fragment,
+    /// A login in front of the path of a socket, which would be ignored.
+    #[error(
+        "unix: takes a path alone, without user, password and port in front of it; a login is \
+         ?user=…&pass=…, or --redis-username and --redis-password-file"
+    )]
+    SocketLogin,
     /// TLS without verification, which this build does not have.
     #[error("certificates are always verified; remove #insecure and trust the server's authority")]
     Insecure,
@@ -135,21 +177,49 @@ pub struct Server {
     pub info: ConnectionInfo,
     /// Who knows where the master is.
     pub sentinels: Option<Sentinels>,
+    /// Where the password stands, if it may change while the process runs.
+    pub password_file: Option<PathBuf>,
 }
 
 impl Server {
+    /// How to connect now: with the password that its file holds by now.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn current(&self) -> io::Result<ConnectionInfo> {
+        let Some(path) = &self.password_file else { return Ok(self.info.clone()) };
+        let login = self.info.redis_settings().clone();
+        let login = login.set_password(read_password(path)?.expose());
+        Ok(self.info.clone().set_redis_settings(login))
+    }
+
     fn read(url: &RedisUrl) -> Result<Self, ServerError> {
         // The client's own error may quote parts of the URL: it stops here.
-        let text = url.0.expose();
+        let text = &*with_literal_plus(url.0.expose());
         if SentinelUrl::is_one(text) {
-            let server = SentinelUrl::cut(text).and_then(|url| {
-                Some(Self { info: url.login()?, sentinels: Some(url.sentinels()?) })
-            });
-            return server.ok_or(ServerError::SentinelUrl);
+            let url = SentinelUrl::cut(text).ok_or(ServerError::SentinelUrl)?;
+            url.check()?;
+            let login = url.login().zip(url.sentinels());
+            let (info, sentinels) = login.ok_or(ServerError::SentinelUrl)?;
+            return Ok(Self { info, sentinels: Some(sentinels), password_file: None });
         }
-        let info = text.into_connection_info().map_err(|_| ServerError::Url)?;
-        Ok(Self { info, sentinels: None })
+        let url = redis::parse_redis_url(text).ok_or(ServerError::Url)?;
+        let target = Target::of(url.scheme());
+        options::check(target, url.fragment(), url.query_pairs())?;
+        let has_login = !url.username().is_empty() || url.password().is_some();
+        if target == Target::Socket && (has_login || url.port().is_some()) {
+            return Err(ServerError::SocketLogin);
+        }
+        let info = url.into_connection_info().map_err(|_| ServerError::Url)?;
+        Ok(Self { info, sentinels: None, password_file: None })
     }
+}
+
+/// The password that a file holds: its text without one newline at the end.
+pub(super) fn read_password(path: &Path) -> io::Result<Secret> {
+    let text = fs::read_to_string(path)?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(Secret(line.strip_suffix('\r').unwrap_or(line).to_owned()))
 }
 
 /// A server and the credentials for it, checked.
@@ -169,10 +239,7 @@ impl RedisConfig {
         username: Option<&str>,
         password: Option<&Secret>,
     ) -> Result<Self, ServerError> {
-        let Server { info, sentinels } = Server::read(&url)?;
-        if matches!(info.addr(), redis::ConnectionAddr::TcpTls { insecure: true, .. }) {
-            return Err(ServerError::Insecure);
-        }
+        let Server { info, sentinels, .. } = Server::read(&url)?;
         // RESP3 would bring nothing, and a server that does not know its HELLO repeats the password.
         let mut login = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
         if let Some(username) = username {
@@ -190,8 +257,15 @@ impl RedisConfig {
         if login.username().is_some() && login.password().is_none() {
             return Err(ServerError::NoPassword);
         }
-        let server = Server { info: info.set_redis_settings(login), sentinels };
-        Ok(Self { url, server })
+        let info = info.set_redis_settings(login);
+        Ok(Self { url, server: Server { info, sentinels, password_file: None } })
+    }
+
+    /// The same, with the password that stands in this file whenever a connection is opened. What is no regular
+    /// file, such as a pipe, can be read only once and is not read again.
+    pub fn with_password_file(mut self, path: &Path) -> Self {
+        self.server.password_file = path.is_file().then(|| path.to_owned());
+        self
     }
 
     /// What it takes to connect; credentials included.
@@ -239,7 +313,11 @@ mod tests {
             ("redis+sentinel://:hun/ter2@h/m", "redis+sentinel:…"),
             ("redis+sentinel://h:hunter2/m", "redis+sentinel:…"),
             ("redis+sentinel://h/hunter2 /0", "redis+sentinel:…"),
-            ("redis+sentinel://h/m?hunter2=1", "redis+sentinel:…"),
+            ("redis+sentinel://h/m?hunter2=1", "redis+sentinel://h/m?***"),
+            ("unix:/run/r.sock?pass=a&hunter2=1", "unix:/run/r.sock?pass=***&***"),
+            ("unix://al:hunter2@localhost/run/r.sock", "unix://al:***@localhost/run/r.sock"),
+            ("redis://alice:6379?hunter2@host", "redis://alice:6379?***"),
+            ("redis://alice:6379#hunter2@host", "redis://alice:6379"),
         ] {
             assert_eq!(url(text).to_string(), shown);
             let debug = format!("{:?} {:?}", url(text), RedisConfig::new(url(text), None, None));
@@ -250,7 +328,8 @@ mod tests {
     #[test]
     fn a_master_can_be_named_through_its_sentinels() {
         let text = "redis+sentinel://al:p%40ss@s1,[::1]:7000/my-master/3?sentinel_username=sen&sentinel_password=t%26nel";
-        let Server { info, sentinels } = RedisConfig::new(url(text), None, None).unwrap().server();
+        let Server { info, sentinels, .. } =
+            RedisConfig::new(url(text), None, None).unwrap().server();
         let login = info.redis_settings();
         assert_eq!((login.username(), login.password()), (Some("al"), Some("p@ss")));
         assert_eq!(login.db(), 3);
@@ -264,7 +343,8 @@ mod tests {
             assert_eq!(login.db(), 0);
         }
         let tls = "rediss+sentinel://s1/m";
-        let Server { info, sentinels } = RedisConfig::new(url(tls), None, None).unwrap().server();
+        let Server { info, sentinels, .. } =
+            RedisConfig::new(url(tls), None, None).unwrap().server();
         let is_tls = |info: &ConnectionInfo| {
             matches!(info.addr(), redis::ConnectionAddr::TcpTls { insecure: false, .. })
         };
@@ -280,7 +360,6 @@ mod tests {
             "redis+sentinel://s1/m/0/1",
             "redis+sentinel://s1/my master",
             "redis+sentinel://s1/m?sentinel_username=alone",
-            "redis+sentinel://s1/m?sentinel_pasword=x",
         ] {
             let error = RedisConfig::new(url(bad), None, None).unwrap_err();
             assert_eq!(error, ServerError::SentinelUrl, "{bad}");
@@ -305,11 +384,24 @@ mod tests {
             ("redis://host", Some("alice"), None, ServerError::NoPassword),
             ("redis://alice@host", None, None, ServerError::NoPassword),
             ("rediss://host#insecure", None, None, ServerError::Insecure),
+            ("unix://al:b@localhost/r.sock", None, None, ServerError::SocketLogin),
+            ("unix://localhost:6379/r.sock", None, None, ServerError::SocketLogin),
         ] {
             assert_eq!(with(text, user, password).unwrap_err(), error);
         }
-        for bad in ["", "localhost:6379", "redis://", "http://host", "redis://host/x"] {
-            assert!(matches!(with(bad, None, None), Err(ServerError::Url)), "{bad}");
+        for bad in [
+            "",
+            "localhost:6379",
+            "redis://",
+            "http://host",
+            "redis://host/x",
+            "redis://:a#b@host",
+            "redis://:a?b@host",
+            "redis://:a/b@host",
+        ] {
+            let error = with(bad, None, None).unwrap_err();
+            assert_eq!(error, ServerError::Url, "{bad}");
+            assert!(error.to_string().contains("# as %23, ? as %3F"), "{error}");
         }
     }
 }

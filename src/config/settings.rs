@@ -20,7 +20,7 @@ use crate::projection::Projections;
 #[command(next_help_heading = "Redis")]
 pub struct ConnectionArgs {
     /// Server: redis://host:port/db, rediss:// for TLS, unix:/path, or a master by its sentinels:
-    /// redis+sentinel://host:26379,host:26379/master/db
+    /// redis+sentinel://host:26379,host:26379/master/db; write # ? / @ % of a password as %23 %3F %2F %40 %25
     #[arg(long, env = "ROLLCALL_REDIS_URL", value_name = "URL")]
     #[arg(default_value = "redis://127.0.0.1:6379")]
     pub redis_url: RedisUrl,
@@ -30,7 +30,7 @@ pub struct ConnectionArgs {
     /// Password, if not in the URL; everyone on the machine sees flags, so prefer the variable
     #[arg(long, env = "ROLLCALL_REDIS_PASSWORD", value_name = "PASSWORD")]
     pub redis_password: Option<Secret>,
-    /// File that holds the password; one newline at its end is ignored
+    /// File that holds the password, read again for every connection; one newline at its end is ignored
     #[arg(long, env = "ROLLCALL_REDIS_PASSWORD_FILE", value_name = "FILE")]
     pub redis_password_file: Option<PathBuf>,
 }
@@ -76,7 +76,7 @@ pub struct StateArgs {
     /// How far an event's time may lie after its entry's (a duration)
     #[arg(long, env = "ROLLCALL_MAX_SKEW", value_name = "DURATION", default_value = "60s")]
     pub max_skew: Millis,
-    /// How long a user counts as online (whole minutes, 1m to 24h)
+    /// How long it is kept in which minutes a user was seen (whole minutes, 1m to 24h)
     #[arg(long, env = "ROLLCALL_ONLINE_WINDOW", value_name = "DURATION")]
     #[arg(default_value = "5m", value_parser = whole_minutes)]
     pub online_window: Millis,

@@ -7,8 +7,9 @@
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 
-use super::finding::{Answer, Cli, Diagnosis, Unseen};
-use crate::config::Deployment;
+use super::finding::{Answer, Diagnosis, Unseen};
+use super::report::ALLOW;
+use crate::config::{Deployment, Shell};
 use crate::error::Error;
 use crate::redis::reply;
 use crate::redis::scripts::Script;
@@ -48,7 +49,18 @@ impl Role {
         !matches!(self, Self::Producer | Self::Reader)
     }
 
-    fn name(self) -> &'static str {
+    /// The commands it sends, as `ACL SETUSER` names them.
+    fn commands(self) -> impl Iterator<Item = &'static str> {
+        self.line().split_whitespace().filter_map(|rule| rule.strip_prefix('+'))
+    }
+
+    /// Whether it sends this command, or a part of it.
+    pub(super) fn needs(self, command: &str) -> bool {
+        let own = |rule: &str| rule.split('|').any(|word| word.eq_ignore_ascii_case(command));
+        self.commands().any(own)
+    }
+
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Worker => "worker",
             Self::Janitor => "janitor",
@@ -72,34 +84,62 @@ pub(super) async fn rights(
     partition: &mut Partition,
     deployment: &Deployment,
     role: Role,
-    cli: &Cli,
+    shell: &Shell,
     user: &str,
 ) -> Answer {
-    let commands: Vec<&str> =
-        role.line().split_whitespace().filter_map(|rule| rule.strip_prefix('+')).collect();
+    let commands: Vec<&str> = role.commands().collect();
     let keys = reaches(role, deployment, partition.keys.base());
     let connection = &mut partition.connection;
-    let missing = match role {
+    let lacking = match role {
         Role::Producer => tried_to_add(connection, &keys).await?,
         Role::Reader => tried_to_read(connection, &commands, &keys).await?,
         _ => match asked_a_script(connection, &commands, &keys).await {
             Err(error) if error.is_forbidden() => {
-                Unseen::from(error).into_right().into_iter().collect()
+                let missing = Unseen::from(error).into_right().into_iter().collect();
+                Lacking { missing, gone: Vec::new() }
             }
-            missing => missing?,
+            lacking => lacking?,
         },
     };
-    let role = role.name();
-    if missing.is_empty() {
-        return Ok(Diagnosis::ok(format!("user {user} may do all that the role {role} needs")));
+    Ok(lacking.diagnosis(role.name(), shell, user))
+}
+
+/// What keeps a role from its work.
+#[derive(Default)]
+struct Lacking {
+    /// Rights that the user does not have.
+    missing: Vec<String>,
+    /// Commands that the server does not have.
+    gone: Vec<String>,
+}
+
+impl Lacking {
+    fn diagnosis(self, role: &str, shell: &Shell, user: &str) -> Diagnosis {
+        let Self { missing, gone } = self;
+        if missing.is_empty() && gone.is_empty() {
+            return Diagnosis::ok(format!("user {user} may do all that the role {role} needs"));
+        }
+        let mut found = Vec::new();
+        if !gone.is_empty() {
+            let gone = gone.join(", ").to_ascii_uppercase();
+            found.push(format!("this server has no {gone}; renamed or removed"));
+        }
+        if !missing.is_empty() {
+            found.push(format!("user {user} lacks {}", missing.join(" ")));
+        }
+        let means = format!("the role {role} fails where it needs them");
+        let mut diagnosis = Diagnosis::failure(found.join("; "), means);
+        if !gone.is_empty() {
+            diagnosis = diagnosis.advise(ALLOW);
+        }
+        if missing.is_empty() {
+            return diagnosis;
+        }
+        let rules: Vec<&str> = missing.iter().map(String::as_str).collect();
+        diagnosis.run(shell.redis_cli(&[&["ACL", "SETUSER", user], &rules[..]].concat())).advise(
+            format!("put them in the user's line of the ACL file, as in deploy/acl/{role}.acl"),
+        )
     }
-    let found = format!("user {user} lacks {}", missing.join(" "));
-    let rules: Vec<&str> = missing.iter().map(String::as_str).collect();
-    Ok(Diagnosis::failure(found, format!("the role {role} fails where it needs them (NOPERM)"))
-        .run(cli.command(&[&["ACL", "SETUSER", user], &rules[..]].concat()))
-        .advise(format!(
-            "put them in the user's line of the ACL file, as in deploy/acl/{role}.acl"
-        )))
 }
 
 /// The keys that a role's line names, under this deployment's prefix and stream.
@@ -129,33 +169,30 @@ fn reaches(role: Role, deployment: &Deployment, base: &str) -> Vec<Reach> {
 async fn tried_to_add(
     connection: &mut MultiplexedConnection,
     keys: &[Reach],
-) -> Result<Vec<String>, AskError> {
-    let mut missing = Vec::new();
+) -> Result<Lacking, AskError> {
+    let mut lacking = Lacking::default();
     for Reach { right, key, .. } in keys {
-        match denied(connection, &["XADD", key, "NOMKSTREAM", "0-0", "type", "none"]).await? {
-            Some(Denied::Command) => missing.push("+xadd".to_owned()),
-            Some(Denied::Key) => missing.push(right.clone()),
-            None => {}
-        }
+        let tried = denied(connection, &["XADD", key, "NOMKSTREAM", "0-0", "type", "none"]).await?;
+        lacking.add(tried, "xadd", right);
     }
-    Ok(missing)
+    Ok(lacking)
 }
 
 async fn tried_to_read(
     connection: &mut MultiplexedConnection,
     commands: &[&str],
     keys: &[Reach],
-) -> Result<Vec<String>, AskError> {
+) -> Result<Lacking, AskError> {
     let never = keys.iter().find(|reach| reach.right.ends_with("online-users/*"));
     let key = never.map_or("online-users/0", |reach| &reach.key);
-    let mut missing = Vec::new();
+    let mut lacking = Lacking::default();
     for command in commands {
         let words: Vec<&str> = command.split('|').collect();
         // As many arguments as the command takes: with others it is refused before rights are looked at.
         for arguments in [&[key, "0", "0"][..], &[key, "0"], &[key], &[]] {
             match denied(connection, &[&words, arguments].concat()).await {
-                Ok(Some(Denied::Command)) => missing.push(format!("+{command}")),
-                Ok(_) => {}
+                Ok(Some(Denied::Key)) => {}
+                Ok(tried) => lacking.add(tried, command, ""),
                 Err(error) if is_other_arity(&error) => continue,
                 Err(error) => return Err(error),
             }
@@ -163,17 +200,31 @@ async fn tried_to_read(
         }
     }
     for Reach { right, key, .. } in keys {
-        if matches!(denied(connection, &["GET", key]).await?, Some(Denied::Key)) {
-            missing.push(right.clone());
+        if let Some(Denied::Key) = denied(connection, &["GET", key]).await? {
+            lacking.missing.push(right.clone());
         }
     }
-    Ok(missing)
+    Ok(lacking)
+}
+
+impl Lacking {
+    /// What came of trying a command, and a key that there is a right to.
+    fn add(&mut self, tried: Option<Denied>, command: &str, right: &str) {
+        match tried {
+            Some(Denied::Command) => self.missing.push(format!("+{command}")),
+            Some(Denied::Key) => self.missing.push(right.to_owned()),
+            Some(Denied::Gone) => self.gone.push(command.replace('|', " ")),
+            None => {}
+        }
+    }
 }
 
 /// What a refusal is about.
 enum Denied {
     Command,
     Key,
+    /// The server does not have the command.
+    Gone,
 }
 
 /// Sends a command that has no effect; whether, and why, this user may not.
@@ -186,6 +237,7 @@ async fn denied(
             let of_command = Unseen::from(error).into_right().is_some();
             Ok(Some(if of_command { Denied::Command } else { Denied::Key }))
         }
+        Err(AskError::Server(Error::NoCommand { .. })) => Ok(Some(Denied::Gone)),
         // It was let through, and had nothing to do.
         Err(error) if is_other_arity(&error) || !is_answer(&error) => Err(error),
         _ => Ok(None),
@@ -209,7 +261,7 @@ async fn asked_a_script(
     connection: &mut MultiplexedConnection,
     commands: &[&str],
     keys: &[Reach],
-) -> Result<Vec<String>, AskError> {
+) -> Result<Lacking, AskError> {
     // A key may be written, or read, if any command that does it may: the commands themselves come next.
     let writing = ["set", "hset", "unlink"];
     let reading = ["get", "hget", "type"];
@@ -218,16 +270,33 @@ async fn asked_a_script(
         ways(reach).map(|command| [command, &reach.key, &reach.key, &reach.key].join("\t"))
     });
     let allowed = script(connection, of_keys.collect()).await?;
-    let open: Vec<bool> = allowed.chunks(writing.len()).map(|ways| ways.contains(&true)).collect();
+    let is_open = |ways: &[Allowed]| ways.contains(&Allowed::Yes);
+    let open: Vec<bool> = allowed.chunks(writing.len()).map(is_open).collect();
     let pairs = || keys.iter().zip(&open);
     let key =
         pairs().find(|(reach, open)| reach.writes && **open).map_or(&keys[0], |(reach, _)| reach);
     let of_commands = commands.iter().map(|command| call(command, &key.key)).collect();
     let allowed = script(connection, of_commands).await?;
-    let commands = commands.iter().zip(allowed).filter(|(_, allowed)| !allowed);
-    let commands = commands.map(|(command, _)| format!("+{command}"));
-    let keys = pairs().filter(|(_, open)| !**open).map(|(reach, _)| reach.right.clone());
-    Ok(keys.chain(commands).collect())
+    let missing = pairs().filter(|(_, open)| !**open).map(|(reach, _)| reach.right.clone());
+    let mut lacking = Lacking { missing: missing.collect(), gone: Vec::new() };
+    for (command, allowed) in commands.iter().zip(allowed) {
+        let tried = match allowed {
+            Allowed::Yes => None,
+            Allowed::No => Some(Denied::Command),
+            Allowed::Gone => Some(Denied::Gone),
+        };
+        lacking.add(tried, command, "");
+    }
+    Ok(lacking)
+}
+
+/// What the script says of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Allowed {
+    No,
+    Yes,
+    /// The server does not have it.
+    Gone,
 }
 
 /// A whole command on one key, its words joined by tabs.
@@ -242,16 +311,18 @@ fn call(command: &str, key: &str) -> String {
 async fn script(
     connection: &mut MultiplexedConnection,
     calls: Vec<String>,
-) -> Result<Vec<bool>, AskError> {
+) -> Result<Vec<Allowed>, AskError> {
     let digest = reply::text(ask(connection, &["SCRIPT", "LOAD", Script::RIGHTS]).await?);
     let mut words = vec!["EVALSHA", digest.as_deref().unwrap_or_default(), "0"];
     words.extend(calls.iter().map(String::as_str));
     let value = ask(connection, &words).await?;
     let unexpected = reply::unexpected("asking for rights", &value);
-    let allowed: Vec<bool> = reply::array(value)
-        .unwrap_or_default()
-        .into_iter()
-        .map(|one| one == Value::Int(1))
-        .collect();
+    let of = |one: Value| match one {
+        Value::Int(1) => Allowed::Yes,
+        Value::Int(2) => Allowed::Gone,
+        _ => Allowed::No,
+    };
+    let allowed: Vec<Allowed> =
+        reply::array(value).unwrap_or_default().into_iter().map(of).collect();
     if allowed.len() == calls.len() { Ok(allowed) } else { Err(unexpected.into()) }
 }

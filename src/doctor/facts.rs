@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use redis::Value;
 
-use super::finding::{Cli, Unseen};
+use super::finding::{Diagnosis, Unseen};
+use crate::config::Shell;
 use crate::redis::connect::Node;
 use crate::redis::reply;
 use crate::state::ask;
@@ -22,18 +23,18 @@ const PARAMETERS: &[&str] = &[
 
 /// What is known of a server.
 pub(super) struct Facts {
-    pub(super) cli: Cli,
+    pub(super) shell: Shell,
     info: Result<HashMap<String, String>, Unseen>,
     parameters: Result<HashMap<String, String>, Unseen>,
 }
 
 impl Facts {
-    pub(super) async fn gather(node: &mut Node) -> Self {
+    pub(super) async fn gather(node: &mut Node, shell: Shell) -> Self {
         let info = ask(&mut node.connection, &["INFO"]).await;
         let parameters =
             ask(&mut node.connection, &[&["CONFIG", "GET"], PARAMETERS].concat()).await;
         Self {
-            cli: Cli::of(&node.info),
+            shell,
             info: info.map(read_info).map_err(Unseen::from),
             parameters: parameters.map(read_pairs).map_err(Unseen::from),
         }
@@ -60,6 +61,26 @@ impl Facts {
     pub(super) fn parameter_number(&self, name: &str) -> Result<u64, Unseen> {
         self.parameter(name)?.parse().map_err(|_| Unseen::unsaid(name))
     }
+
+    /// Advises to set a parameter of the server, now and for good: where its settings are the provider's, there.
+    pub(super) fn set(&self, diagnosis: Diagnosis, parameter: &str, value: &str) -> Diagnosis {
+        let provider = format!("set {parameter} to {value} in the provider's settings");
+        match &self.parameters {
+            Err(Unseen::NoCommand(_)) => diagnosis.advise(format!(
+                "this server has no CONFIG: {provider} or, if the server is your own, in redis.conf"
+            )),
+            Err(_) => self
+                .configured(diagnosis, parameter, value)
+                .advise(format!("if this user may not because others run the server: {provider}")),
+            Ok(_) => self.configured(diagnosis, parameter, value),
+        }
+    }
+
+    fn configured(&self, diagnosis: Diagnosis, parameter: &str, value: &str) -> Diagnosis {
+        diagnosis
+            .run(self.shell.redis_cli(&["CONFIG", "SET", parameter, value]))
+            .configure(format!("{parameter} {value}"))
+    }
 }
 
 fn read_info(reply: Value) -> HashMap<String, String> {
@@ -76,10 +97,11 @@ fn read_pairs(reply: Value) -> HashMap<String, String> {
 /// Facts as a test wants them.
 #[cfg(test)]
 pub(super) fn facts(info: &[(&str, &str)], parameters: &[(&str, &str)]) -> Facts {
-    use redis::IntoConnectionInfo as _;
+    use crate::config::{Config, Gathered};
     let map = |pairs: &[(&str, &str)]| {
         Ok(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
     };
-    let cli = Cli::of(&"redis://localhost".into_connection_info().unwrap());
-    Facts { cli, info: map(info), parameters: map(parameters) }
+    let config = Config::resolve(&Gathered::default()).unwrap();
+    let shell = Shell::of(&config.redis, &config.deployment);
+    Facts { shell, info: map(info), parameters: map(parameters) }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::finding::{Answer, Cli, Diagnosis};
-use crate::config::Config;
+use super::finding::{Answer, Diagnosis};
+use crate::config::{Config, Shell};
 use crate::redis::reply;
 use crate::redis::scripts::owner::{Ownership, Seen};
 use crate::state::status::{Backlog, Stream, Work};
@@ -17,7 +17,7 @@ pub(super) struct Place<'a> {
     pub(super) config: &'a Config,
     pub(super) work: &'a Work,
     pub(super) now_ms: u64,
-    pub(super) cli: &'a Cli,
+    pub(super) shell: &'a Shell,
 }
 
 impl Place<'_> {
@@ -25,33 +25,22 @@ impl Place<'_> {
         self.work.stream.as_ref()?.group.as_ref()
     }
 
-    fn start(&self, role: &str) -> String {
-        let url = self.config.redis.url().to_string();
-        // A role has a user and a password of its own, and they stay out of sight.
-        let url = match (url.split_once("://"), url.rsplit_once('@')) {
-            (Some((scheme, _)), Some((_, server))) => format!("{scheme}://{server}"),
-            _ => url,
-        };
-        format!("start one: rollcall {role} --redis-url {url}")
+    /// The remedy where nobody plays a role.
+    fn start(&self, diagnosis: Diagnosis, role: &str) -> Diagnosis {
+        diagnosis.advise("start one:").run(self.shell.rollcall(&[role]))
     }
 }
 
 pub(super) fn group(place: &Place<'_>) -> Diagnosis {
     let name = &place.config.deployment.group;
     let Some(stream) = &place.work.stream else {
-        return Diagnosis::warning(
-            "there is no stream yet",
-            "nobody has added an event, no worker has started",
-        )
-        .advise(place.start("worker"));
+        let means = "nobody has added an event, no worker has started";
+        return place.start(Diagnosis::warning("there is no stream yet", means), "worker");
     };
     let Some(group) = &stream.group else {
         let found = format!("{} has no group {name}", stream.key);
-        return Diagnosis::warning(
-            found,
-            format!("{} entries wait; a worker makes the group", stream.entries),
-        )
-        .advise(place.start("worker"));
+        let means = format!("{} entries wait; a worker makes the group", stream.entries);
+        return place.start(Diagnosis::warning(found, means), "worker");
     };
     let undelivered =
         group.undelivered.map_or("an unknown number of".to_owned(), |n| n.to_string());
@@ -70,7 +59,7 @@ pub(super) async fn owner(partition: &mut Partition, place: &Place<'_>) -> Answe
         } else {
             Diagnosis::warning(found, "nothing waits now; the next event will")
         };
-        diagnosis.advise(place.start("worker"))
+        place.start(diagnosis, "worker")
     };
     let Some(owner) = &group.owner else {
         return Ok(idle("no worker owns the partition".to_owned()));
@@ -109,7 +98,7 @@ pub(super) async fn trouble(partition: &mut Partition, place: &Place<'_>) -> Ans
         let after = format!("({cursor}");
         return Ok(Diagnosis::warning(found, "at the second time it becomes a dead letter")
             .advise("see the workers' logs, and what the entry holds:")
-            .run(place.cli.command(&["XRANGE", &stream.key, &after, "+", "COUNT", "1"])));
+            .run(place.shell.redis_cli(&["XRANGE", &stream.key, &after, "+", "COUNT", "1"])));
     }
     let pending = ask(&mut partition.connection, &["XPENDING", &stream.key, name]).await?;
     let pending = reply::array(pending).and_then(|parts| number(parts.first()?)).unwrap_or(0);
@@ -118,7 +107,7 @@ pub(super) async fn trouble(partition: &mut Partition, place: &Place<'_>) -> Ans
         let means = "somebody else reads through it; the owner acknowledges what they leave, and nothing is lost";
         return Ok(Diagnosis::warning(found, means)
             .advise("give them a group of their own; see who it is:")
-            .run(place.cli.command(&["XINFO", "CONSUMERS", &stream.key, name])));
+            .run(place.shell.redis_cli(&["XINFO", "CONSUMERS", &stream.key, name])));
     }
     Ok(Diagnosis::ok("no worker died on an entry, and nobody else uses the group"))
 }
@@ -138,8 +127,8 @@ pub(super) fn janitor(place: &Place<'_>) -> Diagnosis {
     };
     let has_begun = ago_ms.is_some() || place.backlog().is_some();
     let judge: fn(_, _) -> _ = if has_begun { Diagnosis::failure } else { Diagnosis::warning };
-    judge(found, "nothing stale goes: who left stays present, and the stream grows")
-        .advise(place.start("janitor"))
+    let means = "nothing stale goes: who left stays online, and the stream grows";
+    place.start(judge(found, means), "janitor")
 }
 
 /// What keeps the stream from being trimmed.
@@ -167,5 +156,5 @@ fn blocked(place: &Place<'_>, stream: &Stream, group: &str, age_s: f64) -> Diagn
     }
     diagnosis
         .advise("start what reads with that group, or, if nothing does any more:")
-        .run(place.cli.command(&["XGROUP", "DESTROY", &stream.key, group]))
+        .run(place.shell.redis_cli(&["XGROUP", "DESTROY", &stream.key, group]))
 }

@@ -2,8 +2,8 @@
 
 use redis::Value;
 
-use super::finding::{Answer, Cli, Diagnosis, Unseen};
-use crate::config::Deployment;
+use super::finding::{Answer, Diagnosis, Unseen};
+use crate::config::{Deployment, Shell};
 use crate::key::Keys;
 use crate::redis::reply;
 use crate::redis::scripts::shared_keys;
@@ -17,7 +17,7 @@ const CALLS: usize = 20;
 const NAMED: usize = 5;
 
 /// The structures that every event may need.
-pub(super) async fn shared(partition: &mut Partition, stream: &str, cli: &Cli) -> Answer {
+pub(super) async fn shared(partition: &mut Partition, stream: &str, shell: &Shell) -> Answer {
     let wanted = shared_keys(stream, &partition.keys);
     let count = wanted.len();
     let wrong = of_another_type(partition, wanted).await?;
@@ -25,11 +25,11 @@ pub(super) async fn shared(partition: &mut Partition, stream: &str, cli: &Cli) -
         return Ok(Diagnosis::ok(format!("all {count} have their type")));
     }
     let means = "workers and janitors stand still until this key is free";
-    Ok(out_of_the_way(Diagnosis::failure(listed(&wrong), means), &wrong, cli))
+    Ok(out_of_the_way(Diagnosis::failure(listed(&wrong), means), &wrong, shell))
 }
 
 /// A bounded sample of the keys with an identifier in their name.
-pub(super) async fn sample(partition: &mut Partition, cli: &Cli) -> Answer {
+pub(super) async fn sample(partition: &mut Partition, shell: &Shell) -> Answer {
     let names = sampled(partition).await?;
     let count = names.len();
     let wrong = of_another_type(partition, names).await?;
@@ -37,7 +37,7 @@ pub(super) async fn sample(partition: &mut Partition, cli: &Cli) -> Answer {
         return Ok(Diagnosis::ok(format!("{count} looked at, all have their type")));
     }
     let means = "an entry that needs such a key becomes a dead letter (wrong_type)";
-    Ok(out_of_the_way(Diagnosis::warning(listed(&wrong), means), &wrong, cli))
+    Ok(out_of_the_way(Diagnosis::warning(listed(&wrong), means), &wrong, shell))
 }
 
 async fn sampled(partition: &mut Partition) -> Result<Vec<(String, &'static str)>, Unseen> {
@@ -108,10 +108,10 @@ fn listed(wrong: &[Wrong]) -> String {
     named.join("; ") + &more
 }
 
-fn out_of_the_way(mut diagnosis: Diagnosis, wrong: &[Wrong], cli: &Cli) -> Diagnosis {
+fn out_of_the_way(mut diagnosis: Diagnosis, wrong: &[Wrong], shell: &Shell) -> Diagnosis {
     diagnosis = diagnosis.advise("find out who wrote it, and put it out of the way:");
     for (key, ..) in wrong.iter().take(NAMED) {
-        diagnosis = diagnosis.run(cli.command(&["RENAMENX", key, &format!("foreign:{key}")]));
+        diagnosis = diagnosis.run(shell.redis_cli(&["RENAMENX", key, &format!("foreign:{key}")]));
     }
     diagnosis
 }
@@ -121,7 +121,7 @@ pub(super) async fn caps(
     partition: &mut Partition,
     deployment: &Deployment,
     now_ms: u64,
-    cli: &Cli,
+    shell: &Shell,
 ) -> Answer {
     let sizes = partition_sizes(partition, deployment, now_ms / 60_000).await?;
     let size = |name: &str| sizes.iter().find(|size| size.name == name).map_or(0, |s| s.size);
@@ -133,8 +133,11 @@ pub(super) async fn caps(
     let is_near = |size: u64, cap: u64| size.saturating_mul(10) >= cap.saturating_mul(9);
     if is_near(dead, deployment.dead_cap) {
         return Ok(Diagnosis::warning(found, "the oldest dead letters are dropped at the cap")
-            .advise("see what they are (`rollcall dead list`) and mend what makes them; then, with all read:")
-            .run(cli.command(&["XTRIM", &partition.keys.dead(), "MAXLEN", "0"])));
+            .advise(
+                "see what they are, and mend what makes them; then, with all read, let them go:",
+            )
+            .run(shell.rollcall(&["dead", "list"]))
+            .run(shell.redis_cli(&["XTRIM", &partition.keys.dead(), "MAXLEN", "0"])));
     }
     if is_near(recent, deployment.recent_cap) {
         let means = "at the cap the oldest tokens go, with their logins and viewed items";

@@ -10,7 +10,7 @@ pub(super) fn eviction(facts: &Facts) -> Answer {
         return Ok(Diagnosis::ok(found));
     }
     let means = "short of memory, the server evicts the stream, its group and the state: events are lost unseen";
-    Ok(Diagnosis::failure(found, means).set(&facts.cli, "maxmemory-policy", "noeviction"))
+    Ok(facts.set(Diagnosis::failure(found, means), "maxmemory-policy", "noeviction"))
 }
 
 pub(super) fn memory(facts: &Facts) -> Answer {
@@ -40,5 +40,5 @@ fn mib(bytes: u64) -> String {
 
 fn set_mib(diagnosis: Diagnosis, facts: &Facts, bytes: u64) -> Diagnosis {
     let value = format!("{}mb", bytes.div_ceil(1_048_576));
-    diagnosis.set(&facts.cli, "maxmemory", &value)
+    facts.set(diagnosis, "maxmemory", &value)
 }

@@ -11,14 +11,16 @@ mod keys;
 mod memory;
 mod persistence;
 mod replication;
+mod report;
 mod scripts;
 mod server;
 mod settings;
 mod stream;
 
 use self::facts::Facts;
-use self::finding::{Answer, Cli, Unseen};
+use self::finding::Unseen;
 use self::group::Place;
+use self::report::Report;
 use crate::config::Config;
 use crate::redis::connect::Node;
 use crate::state::status::work;
@@ -30,15 +32,13 @@ pub use self::finding::{Diagnosis, Finding, Level, Step};
 /// Makes every check; what cannot be reached or looked at is among the findings.
 pub async fn examine(config: &Config, role: Role) -> Vec<Finding> {
     let server = config.redis.server();
-    let user = server.info.redis_settings().username().unwrap_or("default").to_owned();
-    let mut report =
-        Report { findings: Vec::new(), cli: Cli::of(&server.info), user, partition: 0 };
+    let mut report = Report::new(config, role);
     let Reached { mut nodes, mut partitions, node_of } =
         match reach(&server, &config.deployment).await {
             Ok(reached) => reached,
             Err(error) => {
-                report.add("reach", Ok(server::unreachable(&error, &report.cli)));
-                return report.findings;
+                report.add("reach", Ok(server::unreachable(&error, &report.shell)));
+                return report.finish();
             }
         };
     for (place, node) in nodes.iter_mut().enumerate() {
@@ -50,13 +50,13 @@ pub async fn examine(config: &Config, role: Role) -> Vec<Finding> {
         report.turn_to(&nodes[place], partition.index);
         examine_partition(&mut report, partition, config, role).await;
     }
-    report.findings
+    report.finish()
 }
 
 async fn examine_node(report: &mut Report, node: &mut Node, config: &Config) {
-    let facts = Facts::gather(node).await;
+    let facts = Facts::gather(node, report.shell.clone()).await;
     report.add("version", server::version(&facts));
-    report.add("latency", server::latency(node).await);
+    report.add("latency", server::latency(node, &facts.shell).await);
     report.add("clock", server::clock(node, config).await);
     report.add("eviction", memory::eviction(&facts));
     report.add("memory", memory::memory(&facts));
@@ -80,24 +80,25 @@ async fn examine_partition(
     config: &Config,
     role: Role,
 ) {
-    let (cli, user, deployment) = (report.cli.clone(), report.user.clone(), &config.deployment);
-    report.add("rights", access::rights(partition, deployment, role, &cli, &user).await);
+    let (shell, user) = (report.shell.clone(), report.user.clone());
+    let deployment = &config.deployment;
+    report.add("rights", access::rights(partition, deployment, role, &shell, &user).await);
     if role.runs_scripts() {
         report.add("scripts", scripts::scripts(partition).await);
     }
-    report.add("settings", settings::settings(partition, deployment, &cli).await);
-    report.add("shared keys", keys::shared(partition, &deployment.stream, &cli).await);
-    report.add("own keys", keys::sample(partition, &cli).await);
-    report.add("entries", stream::entries(partition, deployment).await);
+    report.add("settings", settings::settings(partition, deployment, &shell).await);
+    report.add("shared keys", keys::shared(partition, &deployment.stream, &shell).await);
+    report.add("own keys", keys::sample(partition, &shell).await);
+    report.add("entries", stream::entries(partition, deployment, &shell).await);
     let now_ms = match server_time(&mut partition.connection).await {
         Ok(now_ms) => now_ms,
         Err(error) => return report.add("group", Err(Unseen::from(error))),
     };
-    report.add("caps", keys::caps(partition, deployment, now_ms, &cli).await);
+    report.add("caps", keys::caps(partition, deployment, now_ms, &shell).await);
     match work(partition, deployment, now_ms).await {
         Ok(work) => {
-            let place = Place { config, work: &work, now_ms, cli: &cli };
-            report.add("ids", Ok(stream::ids(&work, deployment, &partition.keys, now_ms, &cli)));
+            let place = Place { config, work: &work, now_ms, shell: &shell };
+            report.add("ids", Ok(stream::ids(&work, deployment, now_ms, &shell)));
             report.add("group", Ok(group::group(&place)));
             report.add("owner", group::owner(partition, &place).await);
             report.add("trouble", group::trouble(partition, &place).await);
@@ -105,25 +106,5 @@ async fn examine_partition(
             report.add("janitor", Ok(group::janitor(&place)));
         }
         Err(error) => report.add("group", Err(Unseen::from(error))),
-    }
-}
-
-/// The findings so far, and what a remedy is to be run against.
-struct Report {
-    findings: Vec<Finding>,
-    cli: Cli,
-    user: String,
-    partition: u16,
-}
-
-impl Report {
-    fn turn_to(&mut self, node: &Node, partition: u16) {
-        self.cli = Cli::of(&node.info);
-        self.partition = partition;
-    }
-
-    fn add(&mut self, check: &'static str, answer: Answer) {
-        let diagnosis = answer.unwrap_or_else(|unseen| unseen.diagnosis(&self.cli, &self.user));
-        self.findings.push(Finding { check, partition: self.partition, diagnosis });
     }
 }

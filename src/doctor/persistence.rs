@@ -21,7 +21,7 @@ pub(super) fn persistence(facts: &Facts) -> Answer {
             Diagnosis::warning("no append-only file; a crash loses what was not saved", means)
         }
     };
-    Ok(diagnosis.set(&facts.cli, "appendonly", "yes"))
+    Ok(facts.set(diagnosis, "appendonly", "yes"))
 }
 
 fn append_only(facts: &Facts) -> Answer {
@@ -32,7 +32,7 @@ fn append_only(facts: &Facts) -> Answer {
     }
     let means =
         "a crash of the machine loses what the operating system had not written: often 30 s";
-    Ok(Diagnosis::warning(found, means).set(&facts.cli, "appendfsync", "everysec"))
+    Ok(facts.set(Diagnosis::warning(found, means), "appendfsync", "everysec"))
 }
 
 pub(super) fn saving(facts: &Facts) -> Answer {
@@ -51,5 +51,5 @@ pub(super) fn saving(facts: &Facts) -> Answer {
     let command = if failing.contains(&snapshot) { "BGSAVE" } else { "BGREWRITEAOF" };
     Ok(Diagnosis::failure(format!("failed: {}", failing.join(", ")), means)
         .advise(format!("make room in {folder} and let the server write there; its log says why"))
-        .run(facts.cli.command(&[command])))
+        .run(facts.shell.redis_cli(&[command])))
 }

@@ -16,8 +16,8 @@ pub(super) fn role(facts: &Facts) -> Answer {
     let found = format!("a replica of {host}:{port}, its link is {link}");
     let means = "a replica takes no writes, and what it shows may be old";
     Ok(Diagnosis::failure(found, means)
-        .advise(format!("use --redis-url redis://{host}:{port}, or make this the primary:"))
-        .run(facts.cli.command(&["REPLICAOF", "NO", "ONE"])))
+        .advise(format!("point --redis-url at {host}:{port}, or make this the primary:"))
+        .run(facts.shell.redis_cli(&["REPLICAOF", "NO", "ONE"])))
 }
 
 pub(super) fn replicas(facts: &Facts) -> Answer {
@@ -31,9 +31,9 @@ pub(super) fn replicas(facts: &Facts) -> Answer {
         let wanted = facts.parameter_number("min-replicas-to-write")?;
         if good < wanted {
             let found = format!("{good} good replicas where min-replicas-to-write is {wanted}");
-            return Ok(Diagnosis::failure(found, "the server refuses all writes (NOREPLICAS)")
-                .advise("bring the replicas back, or go on without them:")
-                .run(facts.cli.command(&["CONFIG", "SET", "min-replicas-to-write", "0"])));
+            let diagnosis = Diagnosis::failure(found, "the server refuses all writes (NOREPLICAS)")
+                .advise("bring the replicas back, or go on without them:");
+            return Ok(facts.set(diagnosis, "min-replicas-to-write", "0"));
         }
     }
     if away > 0 {
@@ -71,7 +71,7 @@ pub(super) async fn cluster(node: &mut Node, facts: &Facts, deployment: &Deploym
     }
     Ok(Diagnosis::failure(found, "the Cluster refuses commands (CLUSTERDOWN)")
         .advise("bring the missing nodes back, or see what is wrong:")
-        .run(facts.cli.command(&["CLUSTER", "NODES"])))
+        .run(facts.shell.redis_cli(&["CLUSTER", "NODES"])))
 }
 
 /// Whether a Cluster takes only a part of the key for its slot.

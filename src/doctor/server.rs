@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::facts::Facts;
-use super::finding::{Answer, Cli, Diagnosis};
-use crate::config::Config;
+use super::finding::{Answer, Diagnosis};
+use crate::config::{Config, Shell};
 use crate::error::{Error, chain};
 use crate::redis::connect::Node;
 use crate::state::server_time;
@@ -35,7 +35,7 @@ pub(super) fn version(facts: &Facts) -> Answer {
 }
 
 /// The middle one of some round trips; a refused command takes as long as one that is answered.
-pub(super) async fn latency(node: &mut Node) -> Answer {
+pub(super) async fn latency(node: &mut Node, shell: &Shell) -> Answer {
     let mut trips = [Duration::ZERO; TRIPS];
     for trip in &mut trips {
         let start = Instant::now();
@@ -43,17 +43,17 @@ pub(super) async fn latency(node: &mut Node) -> Answer {
         *trip = start.elapsed();
     }
     trips.sort();
-    Ok(judge_latency(trips[TRIPS / 2]))
+    Ok(judge_latency(trips[TRIPS / 2], shell))
 }
 
-fn judge_latency(trip: Duration) -> Diagnosis {
+fn judge_latency(trip: Duration, shell: &Shell) -> Diagnosis {
     let found = format!("a round trip takes {:.1} ms", trip.as_secs_f64() * 1000.0);
     if trip < SLOW {
         return Diagnosis::ok(found);
     }
-    Diagnosis::warning(found, "every batch waits for one round trip, and every reader, too").advise(
-        "run Rollcall near the server, and look what keeps the server busy: redis-cli SLOWLOG GET",
-    )
+    Diagnosis::warning(found, "every batch waits for one round trip, and every reader, too")
+        .advise("run Rollcall near the server, and look what keeps the server busy:")
+        .run(shell.redis_cli(&["SLOWLOG", "GET"]))
 }
 
 /// The server's clock against this machine's.
@@ -86,11 +86,8 @@ pub(super) fn clients(facts: &Facts) -> Answer {
         return Ok(Diagnosis::ok(found));
     }
     let raised = (most * 2).to_string();
-    Ok(Diagnosis::warning(found, "at the limit the server refuses every new connection").set(
-        &facts.cli,
-        "maxclients",
-        &raised,
-    ))
+    let means = "at the limit the server refuses every new connection";
+    Ok(facts.set(Diagnosis::warning(found, means), "maxclients", &raised))
 }
 
 pub(super) fn timeout(facts: &Facts) -> Answer {
@@ -99,8 +96,8 @@ pub(super) fn timeout(facts: &Facts) -> Answer {
         return Ok(Diagnosis::ok(format!("{seconds} s (0: idle clients are never cut)")));
     }
     let found = format!("{seconds} s: then idle clients are cut");
-    Ok(Diagnosis::warning(found, "a worker with nothing to do connects again and again")
-        .set(&facts.cli, "timeout", "0"))
+    let means = "programs that keep a connection for later find it cut; workers and janitors keep theirs alive";
+    Ok(facts.set(Diagnosis::warning(found, means), "timeout", "0"))
 }
 
 pub(super) fn script_limit(facts: &Facts) -> Answer {
@@ -110,7 +107,7 @@ pub(super) fn script_limit(facts: &Facts) -> Answer {
         return Ok(Diagnosis::ok(found));
     }
     let means = "during a script that takes longer, everybody else is refused with BUSY";
-    Ok(Diagnosis::warning(found, means).set(&facts.cli, "busy-reply-threshold", "5000"))
+    Ok(facts.set(Diagnosis::warning(found, means), "busy-reply-threshold", "5000"))
 }
 
 /// The limit of normal clients: beyond it the server cuts a worker that reads a large batch.
@@ -129,11 +126,8 @@ pub(super) fn output_buffers(facts: &Facts, config: &Config) -> Answer {
             let means = format!(
                 "a batch of large entries can have {batch} bytes: a worker that is cut reads it again, in vain"
             );
-            Ok(Diagnosis::warning(found, means).set(
-                &facts.cli,
-                "client-output-buffer-limit",
-                "normal 0 0 0",
-            ))
+            let diagnosis = Diagnosis::warning(found, means);
+            Ok(facts.set(diagnosis, "client-output-buffer-limit", "normal 0 0 0"))
         }
         Some(limit) => Ok(Diagnosis::ok(format!("{limit} bytes for normal clients"))),
         None => Ok(Diagnosis::ok("no limit for normal clients")),
@@ -141,7 +135,7 @@ pub(super) fn output_buffers(facts: &Facts, config: &Config) -> Answer {
 }
 
 /// The server could not be reached at all, or answers nothing about keys.
-pub(super) fn unreachable(error: &Error, cli: &Cli) -> Diagnosis {
+pub(super) fn unreachable(error: &Error, shell: &Shell) -> Diagnosis {
     let means = "no role can start, and no other check could be made";
     let diagnosis = Diagnosis::failure(chain(error), means);
     match error.kind() {
@@ -152,9 +146,12 @@ pub(super) fn unreachable(error: &Error, cli: &Cli) -> Diagnosis {
             .advise(
                 "bring the missing nodes of the Cluster back, or see which slots are not served:",
             )
-            .run(cli.command(&["CLUSTER", "NODES"])),
+            .run(shell.redis_cli(&["CLUSTER", "NODES"])),
         "loading" => diagnosis.advise("the server reads its data from disk: wait, and look again"),
-        _ => diagnosis.advise("check that the server runs, --redis-url, and the network between"),
+        "connection" => {
+            diagnosis.advise("check that the server runs, --redis-url, and the network between")
+        }
+        _ => diagnosis.advise(error.remedy(shell).unwrap_or_else(|| "see its log".to_owned())),
     }
 }
 
@@ -176,8 +173,9 @@ mod tests {
 
     #[test]
     fn a_slow_answer_and_a_wrong_clock_are_noticed() {
-        assert_eq!(judge_latency(Duration::from_millis(1)).level, Level::Ok);
-        assert_eq!(judge_latency(Duration::from_millis(80)).level, Level::Warning);
+        let shell = facts(&[], &[]).shell;
+        assert_eq!(judge_latency(Duration::from_millis(1), &shell).level, Level::Ok);
+        assert_eq!(judge_latency(Duration::from_millis(80), &shell).level, Level::Warning);
         let level = |server, own, trip| judge_clock(server, own, trip, 60_000).level;
         assert_eq!(level(1_000_000, 1_000_900, 0), Level::Ok);
         assert_eq!(level(1_000_000, 1_003_000, 2_500), Level::Ok, "the trip took that long");

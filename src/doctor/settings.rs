@@ -1,7 +1,7 @@
 //! Settings: whether this process would be let in, and whether the state is cut the same way.
 
-use super::finding::{Answer, Cli, Diagnosis};
-use crate::config::{Deployment, Server};
+use super::finding::{Answer, Diagnosis};
+use crate::config::{Deployment, Server, Shell};
 use crate::error::Error;
 use crate::redis::connect::Node;
 use crate::redis::reply;
@@ -12,7 +12,7 @@ use crate::state::{Partition, ask};
 pub(super) async fn settings(
     partition: &mut Partition,
     deployment: &Deployment,
-    cli: &Cli,
+    shell: &Shell,
 ) -> Answer {
     let own: Vec<(&str, String)> =
         [("format", STATE_FORMAT.to_owned())].into_iter().chain(deployment.meta_fields()).collect();
@@ -38,7 +38,7 @@ pub(super) async fn settings(
             "the first worker of this version takes it over, once nothing is pending in the group",
         )
         .advise("stop the workers of the version before in good order; see whether anything is pending:")
-        .run(cli.command(&["XPENDING", &stream, &deployment.group])));
+        .run(shell.redis_cli(&["XPENDING", &stream, &deployment.group])));
     }
     let said: Vec<String> = differ
         .iter()
@@ -57,12 +57,12 @@ pub(super) async fn settings(
     Ok(diagnosis
         .advise(format!("use the deployment's: {}", flags.join(" ")))
         .advise("or stop every worker and janitor, and let the next to start write its own:")
-        .run(cli.command(&[&["HDEL", meta.as_str()], &names[..]].concat())))
+        .run(shell.redis_cli(&[&["HDEL", meta.as_str()], &names[..]].concat())))
 }
 
 /// Whether there is state with one partition where several are configured, or the other way round.
 pub(super) async fn layout(node: &mut Node, deployment: &Deployment) -> Answer {
-    let at = Server { info: node.info.clone(), sentinels: None };
+    let at = Server { info: node.info.clone(), sentinels: None, password_file: None };
     match check_layout(&at, &mut node.connection, deployment).await {
         Err(Error::Partitions { key, stored, own }) => {
             let found = format!("{key} says partitions = {stored}, here it is {own}");

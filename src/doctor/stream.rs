@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::finding::{Answer, Cli, Diagnosis, Unseen};
-use crate::config::Deployment;
+use super::finding::{Answer, Diagnosis, Unseen};
+use crate::config::{Deployment, Shell};
 use crate::decode::{Rules, decode};
 use crate::entry::EntryId;
-use crate::key::Keys;
 use crate::redis::reply;
 use crate::state::status::Work;
 use crate::state::{Partition, ask};
@@ -15,22 +14,9 @@ use crate::state::{Partition, ask};
 const SAMPLE: &str = "50";
 /// How far the last id may run ahead: the clock of a server may have been set back a little.
 const AHEAD_MS: u64 = 1_000;
-/// Sets the stream's last id back, and what stood at it: in one call, with a fence of nobody, so that no worker takes
-/// it for another stream, and each looks again where it is.
-const SET_BACK: &str = "redis.call('XDEL', KEYS[1], ARGV[1]) redis.call('XSETID', KEYS[1], ARGV[2]) \
-    redis.call('HSET', KEYS[2], 'last_id', ARGV[2], 'fence', '') \
-    if redis.call('HGET', KEYS[2], 'cursor') ~= ARGV[1] then return 0 end \
-    redis.call('XGROUP', 'SETID', KEYS[1], ARGV[3], ARGV[2]) redis.call('HSET', KEYS[3], 'cursor', ARGV[2]) \
-    redis.call('HSET', KEYS[2], 'cursor', ARGV[2]) return 1";
 
 /// The last id against the server's clock.
-pub(super) fn ids(
-    work: &Work,
-    deployment: &Deployment,
-    keys: &Keys,
-    now_ms: u64,
-    cli: &Cli,
-) -> Diagnosis {
+pub(super) fn ids(work: &Work, deployment: &Deployment, now_ms: u64, shell: &Shell) -> Diagnosis {
     let last = work
         .stream
         .as_ref()
@@ -49,14 +35,19 @@ pub(super) fn ids(
     }
     let means = "events count as that much later than they are; beyond the greatest id XADD is refused for good";
     let (last, new) = (last.to_string(), format!("{now_ms}-0"));
-    let (meta, janitor, group) = (keys.meta(), keys.janitor(), &deployment.group);
     Diagnosis::failure(found, means)
         .advise("take XADD with ids of their own from producers; stop them, let the workers finish, then:")
-        .run(cli.command(&["EVAL", SET_BACK, "3", stream, &meta, &janitor, &last, &new, group]))
+        .run(shell.redis_cli(&["XDEL", stream, &last]))
+        .run(shell.redis_cli(&["XSETID", stream, &new]))
+        .run(shell.redis_cli(&["XGROUP", "SETID", stream, &deployment.group, &new]))
 }
 
 /// The newest entries, read as a worker would.
-pub(super) async fn entries(partition: &mut Partition, deployment: &Deployment) -> Answer {
+pub(super) async fn entries(
+    partition: &mut Partition,
+    deployment: &Deployment,
+    shell: &Shell,
+) -> Answer {
     let stream = partition.keys.named(&deployment.stream);
     let words = ["XREVRANGE", &stream, "+", "-", "COUNT", SAMPLE];
     let value = ask(&mut partition.connection, &words).await?;
@@ -80,5 +71,6 @@ pub(super) async fn entries(partition: &mut Partition, deployment: &Deployment) 
     let found =
         format!("of the newest {count} entries some cannot be read: {}", reasons.join(", "));
     Ok(Diagnosis::warning(found, "what cannot be read becomes a dead letter")
-        .advise("see why, and mend the producer: rollcall dead list; what an entry may hold: rollcall schema"))
+        .advise("see why, and what an entry may hold (rollcall schema); then mend the producer:")
+        .run(shell.rollcall(&["dead", "list"])))
 }

@@ -11,13 +11,13 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use crate::config::{Config, Deployment, JanitorConfig, Server};
-use crate::error::{Error, Verdict, chain};
+use crate::config::{Config, Deployment, JanitorConfig, Server, Shell};
+use crate::error::{Error, Fatal, Verdict, chain};
 use crate::failpoint::Failpoint;
 use crate::key::Keys;
 use crate::op::{STREAM, SweepKind};
 use crate::projection::sweeps;
-use crate::redis::connect::connect;
+use crate::redis::connect::{MOST_IDLE, Node, keep_alive, locate};
 use crate::redis::scripts::layout::check_layout;
 use crate::redis::scripts::owner::Ownership;
 use crate::redis::scripts::sweep::{Sweeper, Swept, Turn};
@@ -56,6 +56,8 @@ const REMINDER: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Janitor {
     server: Server,
+    /// Makes the commands that log lines and health pages suggest.
+    shell: Shell,
     deployment: Deployment,
     partition: u16,
     keys: Keys,
@@ -88,6 +90,7 @@ impl Janitor {
         let keys = Keys::new(&deployment.prefix, deployment.partitions, partition);
         Self {
             server: config.redis.server(),
+            shell: Shell::of(&config.redis, deployment),
             deployment: deployment.clone(),
             partition,
             sweeper: Sweeper::new(deployment, &keys, &config.janitor),
@@ -115,16 +118,18 @@ impl Janitor {
     ///
     /// # Errors
     /// Only what no waiting helps against, such as other settings than the deployment has.
-    pub async fn run(mut self) -> Result<(), Error> {
+    pub async fn run(mut self) -> Result<(), Fatal> {
         while !*self.stop.borrow() {
             match self.session().await {
                 Ok(()) => break,
-                Err(error) if error.verdict() == Verdict::Fatal => return Err(error),
+                Err(error) if error.verdict() == Verdict::Fatal => {
+                    return Err(error.fatal(&self.shell));
+                }
                 Err(error) => {
                     metrics::redis_error(error.kind());
                     self.metrics.did_not_sweep();
                     self.metrics.did_not_survey();
-                    self.pulse.unready(error.hindrance());
+                    self.pulse.unready(error.hindrance(&self.shell));
                     std::mem::take(&mut self.under_way).within(|| self.report(&error));
                     self.wait(self.settings.interval.max(Duration::from_secs(1))).await;
                 }
@@ -146,7 +151,9 @@ impl Janitor {
     }
 
     async fn session(&mut self) -> Result<(), Error> {
-        let mut connection = connect(&self.server, &self.keys.meta(), RESPONSE_TIMEOUT).await?;
+        let Node { info, mut connection } =
+            locate(&self.server, &self.keys.meta(), RESPONSE_TIMEOUT).await?;
+        self.shell = self.shell.at(&info);
         check_layout(&self.server, &mut connection, &self.deployment).await?;
         self.ownership.check_settings(&mut connection).await?;
         self.metrics.connected();
@@ -163,8 +170,20 @@ impl Janitor {
             }
             self.survey(&mut connection).await?;
             self.pulse.waiting();
-            self.wait(self.settings.interval.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+            self.rest(&mut connection).await?;
         }
+        Ok(())
+    }
+
+    /// Waits for the next round, and keeps the connection alive meanwhile.
+    async fn rest(&mut self, connection: &mut MultiplexedConnection) -> Result<(), Error> {
+        let mut left = self.settings.interval.mul_f64(0.75 + fastrand::f64() / 2.0);
+        while left > MOST_IDLE && !*self.stop.borrow() {
+            self.wait(MOST_IDLE).await;
+            left -= MOST_IDLE;
+            keep_alive(connection, &self.keys.meta()).await?;
+        }
+        self.wait(left).await;
         Ok(())
     }
 

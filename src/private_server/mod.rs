@@ -10,6 +10,7 @@
 
 mod locate;
 mod probe;
+mod running;
 mod watchdog;
 
 use std::fs::{self, File};
@@ -17,7 +18,7 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,8 @@ use tempfile::TempDir;
 
 pub use self::locate::{SERVER_VARIABLE, find_server, in_path, install_hint};
 use self::probe::{Answer, probe};
+use self::running::Running;
+pub use self::running::ended_of_this_thread;
 use self::watchdog::Watchdog;
 
 const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -95,7 +98,7 @@ pub struct PrivateServer {
     options: Options,
     binary: PathBuf,
     port: u16,
-    child: Option<Child>,
+    child: Option<Running>,
     // Dropped in this order: the watchdog sees the pipe's end only when all is gone.
     folder: TempDir,
     watchdog: Watchdog,
@@ -141,7 +144,7 @@ impl PrivateServer {
 
     /// The server's process id, while it runs.
     pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
+        self.child.as_ref().map(Running::pid)
     }
 
     /// The folder that holds its files; a restart keeps it.
@@ -156,26 +159,18 @@ impl PrivateServer {
 
     /// The last lines of the server's log.
     pub fn log_tail(&self) -> String {
-        let text = fs::read(self.log()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-        match lines[lines.len().saturating_sub(12)..] {
-            [] => "(none)".to_owned(),
-            ref last => last.join("\n"),
-        }
+        tail(&self.log())
     }
 
     /// How the server ended, if it ended by itself.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.as_mut().and_then(|child| child.try_wait().ok().flatten())
+        self.child.as_ref().and_then(Running::ended)
     }
 
     /// Kills the server with SIGKILL and waits until it is gone; its folder stays.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // Fails only where the child has ended already.
-            let _ = child.kill();
-            let _ = child.wait();
+        if let Some(child) = self.child.take() {
+            child.kill();
             self.watchdog.guard(0);
         }
     }
@@ -213,7 +208,7 @@ impl PrivateServer {
         let child =
             spawned.map_err(|source| ServerError::Spawn { binary: self.binary.clone(), source })?;
         self.watchdog.guard(child.id());
-        self.child = Some(child);
+        self.child = Some(Running::new(child, self.port, self.log()));
         let ready = self.wait_until_ready();
         if ready.is_err() {
             self.kill();
@@ -259,6 +254,17 @@ impl PrivateServer {
                 _ => thread::sleep(POLL),
             }
         }
+    }
+}
+
+/// The last lines of a log.
+fn tail(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    match lines[lines.len().saturating_sub(12)..] {
+        [] => "(none)".to_owned(),
+        ref last => last.join("\n"),
     }
 }
 
@@ -342,7 +348,26 @@ mod tests {
         drop(std::mem::replace(&mut server.watchdog, Watchdog::over(Path::new("/nonexistent"))));
         eventually("the server is killed", || !listens(port));
         assert!(!folder.exists());
-        child.unwrap().wait().unwrap();
+        eventually("it is no more", || child.as_ref().unwrap().ended().is_some());
+    }
+
+    #[test]
+    fn a_server_that_died_is_named_and_one_that_was_stopped_is_not() {
+        let mut server = PrivateServer::start(Options::default()).unwrap();
+        assert!(ended_of_this_thread().is_empty());
+        server.kill();
+        assert!(ended_of_this_thread().is_empty(), "that was meant");
+        server.restart().unwrap();
+        let kill = format!("kill -SEGV {}", server.pid().unwrap());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        eventually("it is named", || !ended_of_this_thread().is_empty());
+        let [said] = &ended_of_this_thread()[..] else { panic!("more than one") };
+        let port = server.port().to_string();
+        assert!(said.contains(&port) && said.contains("signal"), "{said}");
+        let elsewhere = thread::spawn(ended_of_this_thread).join().unwrap();
+        assert!(elsewhere.is_empty(), "it is another's: {elsewhere:?}");
+        drop(server);
+        assert!(ended_of_this_thread().is_empty());
     }
 
     #[test]

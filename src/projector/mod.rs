@@ -22,9 +22,9 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::{Mutex, watch as channel};
 use tracing::{info, warn};
 
-use crate::config::{Config, Deployment, Server, WorkerConfig};
+use crate::config::{Config, Deployment, Server, Shell, WorkerConfig};
 use crate::decode::Rules;
-use crate::error::{Error, Verdict, chain};
+use crate::error::{Error, Fatal, Verdict, chain};
 use crate::fold::FoldSettings;
 use crate::key::Keys;
 use crate::redis::scripts::owner::{Cause, Ownership, Seen};
@@ -80,6 +80,8 @@ impl Worker {
 /// A worker's part in one partition.
 pub struct Projector {
     server: Server,
+    /// Makes the commands that log lines and health pages suggest.
+    shell: Shell,
     deployment: Deployment,
     settings: WorkerConfig,
     keys: Keys,
@@ -127,6 +129,7 @@ impl Projector {
             batches: trace::Batches::new(&deployment, partition, &worker.name, &server.info),
             in_hand: trace::Span::default(),
             server,
+            shell: Shell::of(&config.redis, &deployment),
             fold: FoldSettings { rules, projections: deployment.projections, partition },
             ownership: Ownership::new(&deployment, &keys, worker.name.clone()),
             peers: Arc::new(Mutex::new(Peers::new(&worker.name, partition, SILENCE))),
@@ -152,12 +155,14 @@ impl Projector {
     ///
     /// # Errors
     /// Only what no waiting helps against, such as other settings than the deployment has.
-    pub async fn run(mut self) -> Result<(), Error> {
+    pub async fn run(mut self) -> Result<(), Fatal> {
         let mut failures = 0;
         while !*self.stop.borrow() {
             match self.turn(&mut failures).await {
                 Ok(()) => {}
-                Err(error) if error.verdict() == Verdict::Fatal => return Err(error),
+                Err(error) if error.verdict() == Verdict::Fatal => {
+                    return Err(error.fatal(&self.shell));
+                }
                 Err(error) => self.pause(&error, &mut failures).await,
             }
         }
@@ -284,7 +289,9 @@ impl Projector {
             return;
         }
         metrics::redis_error(error.kind());
-        self.pulse.unready(error.hindrance());
+        if self.pulse.unready(error.hindrance(&self.shell)) {
+            *failures = 0;
+        }
         let (first, longest) = BACKOFF;
         let pause = (first * 2_u32.pow((*failures).min(8)))
             .min(longest)

@@ -4,19 +4,21 @@
 use std::time::Instant;
 
 use redis::aio::MultiplexedConnection;
-use tracing::warn;
+use tracing::{Level, debug, warn};
 
 use super::Projector;
 use super::quiet::Quiet;
 use super::reader::Batch;
+use crate::config::Shell;
 use crate::entry::{Entry, EntryId};
 use crate::error::{self, Error, Verdict, chain};
 use crate::event::{Reason, Rejection};
 use crate::failpoint::Failpoint;
-use crate::fold::{Avoided, Folder};
+use crate::fold::{Avoided, Counts, FoldSettings, Folder, unknown_members};
 use crate::op::Plan;
+use crate::redis::connect::keep_alive;
 use crate::redis::scripts::apply::{Applied, Applier, Outcome};
-use crate::telemetry::log::letters_line_due;
+use crate::telemetry::log::{letters_line_due, unknown_members_line_due};
 use crate::telemetry::metrics;
 use crate::telemetry::trace::Span;
 
@@ -41,6 +43,11 @@ impl<'p> Projecting<'p> {
         quiet: Option<Quiet>,
     ) -> Self {
         Self { projector, applier, connection, quiet }
+    }
+
+    /// Uses the connection, so that no server or proxy takes it for idle.
+    pub(super) async fn keep_alive(&mut self) -> Result<(), Error> {
+        keep_alive(self.connection, &self.projector.keys.meta()).await
     }
 
     /// Applies a batch, as a trace of its own.
@@ -117,6 +124,7 @@ impl<'p> Projecting<'p> {
             Failpoint::AfterFold.pass();
             let Some(more) = self.apply_plan(&plan, entries, after).await? else {
                 self.projector.metrics.events_applied(&counts);
+                tell_of_unknown_members(&counts, entries, &self.projector.fold);
                 return Ok(());
             };
             avoided.add(more);
@@ -139,7 +147,7 @@ impl<'p> Projecting<'p> {
             Outcome::WrongType(keys) => Ok(Some(keys)),
             Outcome::Applied(applied) => {
                 self.projector.metrics.applied(plan, entries, &applied, started.elapsed());
-                report_letters(plan, &applied);
+                report_letters(&self.projector.shell, plan, &applied);
                 Ok(None)
             }
         }
@@ -155,7 +163,7 @@ impl<'p> Projecting<'p> {
 }
 
 /// Logs the letters of a plan, if they were written.
-fn report_letters(plan: &Plan<'_>, applied: &Applied) {
+fn report_letters(shell: &Shell, plan: &Plan<'_>, applied: &Applied) {
     if applied.letters == 0 {
         return;
     }
@@ -164,7 +172,22 @@ fn report_letters(plan: &Plan<'_>, applied: &Applied) {
     {
         let (last_id, rejection) = (letter.id, &letter.rejection);
         let (reason, detail) = (rejection.reason.name(), &rejection.detail);
-        warn!(count, %last_id, reason, detail, "entries became dead letters; see: rollcall dead list");
+        let see = shell.rollcall(&["dead", "list"]);
+        warn!(count, %last_id, reason, detail, "entries became dead letters; see: {see}");
+    }
+}
+
+/// At level debug, names the members that nothing reads.
+fn tell_of_unknown_members(counts: &Counts, entries: &[Entry], settings: &FoldSettings) {
+    const MOST_NAMES: usize = 20;
+    let count = counts.unknown_members.iter().sum();
+    if count == 0 || !tracing::enabled!(Level::DEBUG) {
+        return;
+    }
+    if let Some(count) = unknown_members_line_due(count) {
+        let found = unknown_members(entries, settings, MOST_NAMES).into_iter();
+        let names: Vec<_> = found.map(|(kind, name)| format!("{kind} {name}")).collect();
+        debug!(count, members = names.join(", "), "ignored members that no event type has");
     }
 }
 

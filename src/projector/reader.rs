@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use redis::ConnectionInfo;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
@@ -40,21 +41,54 @@ pub(super) struct Batch {
     pub(super) since: Instant,
 }
 
+/// Where the reading connection goes, and what shows that it leads to the server that applies.
+pub(super) struct Place {
+    /// The node.
+    pub(super) info: ConnectionInfo,
+    /// How long a reply may take.
+    pub(super) response_timeout: Duration,
+    /// The key that holds the owner's fence.
+    pub(super) meta: String,
+    /// The fence that has to be there.
+    pub(super) fence: String,
+}
+
+impl Place {
+    /// Connects, and makes sure that it is the server where this owner's fence is.
+    async fn open(&self) -> Result<Feed, Error> {
+        let mut feed = Feed::open(&self.info, self.response_timeout).await?;
+        match feed.field(&self.meta, "fence").await? {
+            Some(fence) if fence == self.fence => Ok(feed),
+            _ => Err(Error::OtherServer),
+        }
+    }
+}
+
 /// Reads a partition's stream.
 pub(super) struct Source {
-    /// The reading connection.
-    pub(super) feed: Feed,
-    /// The stream's key.
-    pub(super) stream: String,
-    /// How much is kept of a reply.
-    pub(super) bounds: Bounds,
-    /// What keeps others from looking into entries.
-    pub(super) quiet: Quiet,
-    /// Counts what is read.
-    pub(super) metrics: WorkerMetrics,
+    place: Place,
+    feed: Feed,
+    /// When it last brought something, or was asked in vain.
+    fed: Instant,
+    stream: String,
+    bounds: Bounds,
+    quiet: Quiet,
+    metrics: WorkerMetrics,
 }
 
 impl Source {
+    /// Connects. What is kept of a reply is within `bounds`.
+    pub(super) async fn open(
+        place: Place,
+        stream: String,
+        bounds: Bounds,
+        quiet: Quiet,
+        metrics: WorkerMetrics,
+    ) -> Result<Self, Error> {
+        let feed = place.open().await?;
+        Ok(Self { place, feed, fed: Instant::now(), stream, bounds, quiet, metrics })
+    }
+
     /// Up to `count` entries after one; none if nothing came within [`BLOCK`].
     pub(super) async fn read(&mut self, after: EntryId, count: usize) -> Result<Batch, Error> {
         self.read_guarded(after, count, false).await.map(|(batch, _)| batch)
@@ -66,10 +100,15 @@ impl Source {
         count: usize,
         guarded: bool,
     ) -> Result<(Batch, bool), Error> {
+        if self.fed.elapsed() > BLOCK {
+            // It was idle for longer than some servers and proxies bear, and nothing is on its way over it.
+            self.feed = self.place.open().await?;
+        }
         let (started, read) = (Instant::now(), Read::begin());
         let command = read_after(&self.stream, after, count, BLOCK);
         let gate = guarded.then(|| self.quiet.gate());
         let Delivered { entries, is_cut } = self.feed.read(&command, self.bounds, gate).await?;
+        self.fed = Instant::now();
         self.metrics.read_took(started.elapsed());
         self.metrics.read(&entries);
         let is_full = is_cut || entries.len() >= count;

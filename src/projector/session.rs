@@ -4,18 +4,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::beat::{Beating, Standing};
 use super::project::Projecting;
-use super::reader::{BLOCK, FIRST_COUNT, Reader, Source};
+use super::reader::{BLOCK, FIRST_COUNT, Place, Reader, Source};
 use super::sign::Sign;
 use super::single::Single;
 use super::{PATIENCE, Projector};
 use crate::entry::EntryId;
 use crate::error::Error;
-use crate::redis::connect::locate;
-use crate::redis::feed::Feed;
+use crate::redis::connect::{MOST_IDLE, locate};
 use crate::redis::feed::parse::Bounds;
 use crate::redis::scripts::apply::Applier;
 use crate::redis::scripts::layout::check_layout;
@@ -55,6 +55,7 @@ impl Projector {
     ) -> Result<(), Error> {
         let deadline = self.settings.batch_deadline();
         let mut node = locate(&self.server, &self.keys.meta(), deadline).await?;
+        self.shell = self.shell.at(&node.info);
         check_layout(&self.server, &mut node.connection, &self.deployment).await?;
         let mut fence = fence(true);
         let mut sign = Sign::raise(&node.info, &self.ownership.channel(&fence)).await;
@@ -68,17 +69,16 @@ impl Projector {
         let Some(joined) = joined else { return Ok(()) };
         self.report_join(&joined, seen, cause);
         self.remember(&mut node.connection, cause).await;
-        let mut feed = Feed::open(&node.info, BLOCK + deadline).await?;
-        if feed.field(&self.keys.meta(), "fence").await?.as_deref() != Some(&fence) {
-            return Err(Error::OtherServer);
-        }
-        let source = Source {
-            feed,
-            stream: self.keys.named(&self.deployment.stream),
-            bounds: Bounds::new(&self.fold.rules.limits, REPLY_BYTES),
-            quiet: self.worker.quiet.clone(),
-            metrics: self.metrics.clone(),
+        let place = Place {
+            info: node.info.clone(),
+            response_timeout: BLOCK + deadline,
+            meta: self.keys.meta(),
+            fence,
         };
+        let stream = self.keys.named(&self.deployment.stream);
+        let bounds = Bounds::new(&self.fold.rules.limits, REPLY_BYTES);
+        let (quiet, metrics) = (self.worker.quiet.clone(), self.metrics.clone());
+        let source = Source::open(place, stream, bounds, quiet, metrics).await?;
         self.memory.term = Some(joined.tenure.term.clone());
         self.metrics.role(Role::Owner);
         let standing = Arc::new(Standing::default());
@@ -160,8 +160,12 @@ impl Projector {
             }
             let batch = tokio::select! {
                 batch = reader.next() => batch.ok_or(Error::ReaderGone)??,
-                _ = stop.wait_for(|stop| *stop) => return Ok(None),
+                () = stopped(&mut stop) => return Ok(None),
                 () = standing.asked() => continue,
+                () = tokio::time::sleep(MOST_IDLE) => {
+                    projecting.keep_alive().await?;
+                    continue;
+                }
             };
             pulse.busy();
             standing.begin();
@@ -215,6 +219,12 @@ impl Projector {
         *granted = Some(std::time::Instant::now());
         Some(asked_by)
     }
+}
+
+/// Waits until told to stop.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that nobody can tell any more: that is the end, too.
+    let _told = stop.wait_for(|stop| *stop).await;
 }
 
 /// The server's run id, which a restart changes; `None` if this user may not ask.

@@ -4,15 +4,22 @@
 //! a read holds its connection. A partition lives in one slot, so on a Redis Cluster a plain connection to
 //! that slot's node is all it takes: the redirect that the first node answers with is followed once, when
 //! connecting. Where sentinels say who the master is, they are asked each time: a master that was demoted
-//! refuses to write, or drops its clients, and whoever connects anew comes to its successor.
+//! refuses to write, or drops its clients, and whoever connects anew comes to its successor. A password that
+//! stands in a file is read each time as well.
+//!
+//! A connection that broke is never replaced under a batch in hand: the server at the other end may have lost
+//! what the batch was read from. So one that is idle is kept alive instead.
 
+use std::io;
 use std::time::Duration;
 
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, Value};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, RedisError, RedisResult, Value,
+};
 
-use super::reply;
+use super::{login, reply};
 use crate::config::{Sentinels, Server};
 use crate::error::Error;
 
@@ -22,6 +29,10 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const SENTINEL_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long sent data may stay unacknowledged before the connection counts as dead.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
+/// What is tried before anything else.
+pub(super) const CONNECTING: &str = "connecting to";
+/// How long a connection may be idle: shorter than the least time, two seconds, after which servers end one.
+pub const MOST_IDLE: Duration = Duration::from_secs(1);
 /// Redirects to follow before giving up.
 const MAX_REDIRECTS: usize = 5;
 
@@ -37,7 +48,8 @@ pub struct Node {
 /// Opens a connection to the node that holds `key`. Replies may take `response_timeout`.
 ///
 /// # Errors
-/// If the server cannot be reached or refuses the credentials, or no sentinel leads to a master.
+/// If the server cannot be reached or refuses the credentials, its password file cannot be read, or no sentinel
+/// leads to a master.
 pub async fn connect(
     server: &Server,
     key: &str,
@@ -49,12 +61,26 @@ pub async fn connect(
 /// As [`connect`], and says which node it is.
 ///
 /// # Errors
-/// If the server cannot be reached or refuses the credentials, or no sentinel leads to a master.
+/// Those of [`connect`].
 pub async fn locate(server: &Server, key: &str, response_timeout: Duration) -> Result<Node, Error> {
+    let info = server.current().map_err(|source| Error::PasswordFile {
+        path: server.password_file.clone().unwrap_or_default(),
+        source,
+    })?;
     match &server.sentinels {
-        None => connect_to(&server.info, key, response_timeout).await,
-        Some(sentinels) => follow(sentinels, &server.info, key, response_timeout).await,
+        None => connect_to(&info, key, response_timeout).await,
+        Some(sentinels) => follow(sentinels, &info, key, response_timeout).await,
     }
+}
+
+/// Uses a connection that nobody needs just now: some servers and proxies end one that is idle, and whoever sends
+/// the next batch would be the one to find out. `key` lies at this node.
+///
+/// # Errors
+/// If the connection has ended all the same.
+pub async fn keep_alive(connection: &mut MultiplexedConnection, key: &str) -> Result<(), Error> {
+    let exists = redis::cmd("EXISTS").arg(key).query_async(connection).await;
+    exists.map_err(Error::at("keeping an idle connection"))
 }
 
 /// Asks one sentinel after the other until one names a server that is indeed a master.
@@ -110,10 +136,13 @@ async fn connect_to_master(
     key: &str,
     response_timeout: Duration,
 ) -> Result<Node, Error> {
-    const STEP: &str = "asking the server for its role";
+    const STEP: &str = "asking for the role of";
     let mut node = connect_to(info, key, response_timeout).await?;
-    let value: Value =
-        redis::cmd("HELLO").query_async(&mut node.connection).await.map_err(Error::at(STEP))?;
+    let address = || info.addr().to_string();
+    let value: Value = redis::cmd("HELLO")
+        .query_async(&mut node.connection)
+        .await
+        .map_err(Error::of_server(STEP, address()))?;
     let unexpected = reply::unexpected(STEP, &value);
     let mut about = reply::pairs(value).unwrap_or_default().into_iter();
     let role = about.find_map(|(name, value)| {
@@ -142,7 +171,7 @@ async fn connect_to(
             }
             // A producer may do nothing but add: it is told so when it tries more.
             Err(error) if error.code() == Some("NOPERM") => return Ok(Node { info, connection }),
-            Err(error) => return Err(Error::at("the first command on a connection")(error)),
+            Err(error) => return Err(failed(&info, "the first command to", error).await),
             Ok(_) => return Ok(Node { info, connection }),
         }
     }
@@ -166,15 +195,36 @@ pub(super) async fn open(
     connect_timeout: Duration,
     response_timeout: Duration,
 ) -> Result<MultiplexedConnection, Error> {
+    match try_to_open(info, connect_timeout, response_timeout).await {
+        Ok(connection) => Ok(connection),
+        Err(error) => Err(failed(info, CONNECTING, error).await),
+    }
+}
+
+async fn try_to_open(
+    info: &ConnectionInfo,
+    connect_timeout: Duration,
+    response_timeout: Duration,
+) -> RedisResult<MultiplexedConnection> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(connect_timeout))
         .set_response_timeout(Some(response_timeout));
-    let client = Client::open(with_tcp_settings(info))
-        .map_err(Error::at("reading the address of the server"))?;
-    client
-        .get_multiplexed_async_connection_with_config(&config)
+    let client = Client::open(login::without_login(&with_tcp_settings(info)))?;
+    let opened = async {
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        login::log_in(&mut connection, info.redis_settings()).await?;
+        Ok(connection)
+    };
+    tokio::time::timeout(connect_timeout, opened)
         .await
-        .map_err(Error::at("connecting"))
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// The error that something failed with this very server, for the reason that the server itself gives.
+pub(super) async fn failed(info: &ConnectionInfo, step: &'static str, error: RedisError) -> Error {
+    let was_ended = error.is_connection_dropped() && !error.is_connection_refusal();
+    let reason = if was_ended { login::reason(info).await } else { None };
+    Error::of_server(step, info.addr().to_string())(reason.unwrap_or(error))
 }
 
 pub(super) fn with_tcp_settings(info: &ConnectionInfo) -> ConnectionInfo {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use redis::aio::{AsyncStream, MultiplexedConnection};
 use redis::io::tcp::{TcpSettings, socket2::SockRef};
-use redis::{Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, RedisResult, Value};
+use redis::{Cmd, ConnectionAddr, ConnectionInfo, RedisResult, Value};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::sync::{RwLock, RwLockReadGuard};
@@ -20,7 +20,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use self::parse::{Bounds, Delivered, Parser, STEP, answer};
-use super::connect::{CONNECT_TIMEOUT, open, with_tcp_settings};
+use super::connect::{CONNECT_TIMEOUT, CONNECTING, failed, open, with_tcp_settings};
+use super::login::refused;
 use super::{reply, stream};
 use crate::error::Error;
 
@@ -48,9 +49,10 @@ impl Feed {
     /// If the server cannot be reached or refuses the credentials.
     pub async fn open(info: &ConnectionInfo, response_timeout: Duration) -> Result<Self, Error> {
         let plain = within(CONNECT_TIMEOUT, Plain::open(&with_tcp_settings(info))).await;
-        let connection = match plain.map_err(Error::at("connecting"))? {
-            Some(plain) => Connection::Plain(plain),
-            None => Connection::Tls(open(info, CONNECT_TIMEOUT, response_timeout).await?),
+        let connection = match plain {
+            Ok(Some(plain)) => Connection::Plain(plain),
+            Ok(None) => Connection::Tls(open(info, CONNECT_TIMEOUT, response_timeout).await?),
+            Err(error) => return Err(failed(info, CONNECTING, error).await),
         };
         Ok(Self { connection, response_timeout })
     }
@@ -132,7 +134,7 @@ impl Plain {
         let login = info.redis_settings();
         if let Some(password) = login.password() {
             let mut auth = redis::cmd("AUTH");
-            plain.ask(auth.arg(login.username()).arg(password)).await.map_err(without_words)?;
+            plain.ask(auth.arg(login.username()).arg(password)).await.map_err(refused)?;
         }
         if login.db() != 0 {
             plain.ask(redis::cmd("SELECT").arg(login.db())).await?;
@@ -182,15 +184,7 @@ impl Plain {
     }
 }
 
-/// A refusal to log in, as the client library has it: the server's own words may repeat the password.
-fn without_words(error: RedisError) -> RedisError {
-    match error.code() {
-        Some(_) => (ErrorKind::AuthenticationFailed, "Password authentication failed").into(),
-        None => error,
-    }
-}
-
-async fn dial(info: &ConnectionInfo) -> io::Result<Option<Socket>> {
+pub(super) async fn dial(info: &ConnectionInfo) -> io::Result<Option<Socket>> {
     Ok(match info.addr() {
         ConnectionAddr::Tcp(host, port) => {
             let socket = dial_any(host, *port).await?;

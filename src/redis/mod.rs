@@ -2,6 +2,7 @@
 
 pub mod connect;
 pub mod feed;
+mod login;
 pub mod reply;
 pub mod scripts;
 pub mod stream;

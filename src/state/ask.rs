@@ -7,6 +7,7 @@ use std::hash::BuildHasher as _;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Value};
 
+use crate::config::Shell;
 use crate::error::Error;
 use crate::redis::reply;
 pub(crate) use crate::redis::reply::number;
@@ -22,11 +23,9 @@ pub enum AskError {
     #[error(transparent)]
     Server(#[from] Error),
     /// A key holds what Rollcall never keeps there.
-    #[error(
-        "the key {key} holds a {found}, where Rollcall keeps a {wanted}; rename it or delete it"
-    )]
+    #[error("the key {} holds a {found}, where Rollcall keeps a {wanted}", key.escape_debug())]
     WrongType {
-        /// The key, escaped.
+        /// The key.
         key: String,
         /// What it holds, as `TYPE` says.
         found: String,
@@ -34,7 +33,7 @@ pub enum AskError {
         wanted: &'static str,
     },
     /// The deployment has another number of partitions.
-    #[error("{key} says partitions = {stored}; ask with --partitions {stored}")]
+    #[error("{key} says partitions = {stored}")]
     Partitions {
         /// The key that says so.
         key: String,
@@ -44,9 +43,26 @@ pub enum AskError {
 }
 
 impl AskError {
+    /// What to do about it, if there is more to do than to try again.
+    pub fn remedy(&self, shell: &Shell) -> Option<String> {
+        match self {
+            Self::Server(error) => error.remedy(shell),
+            Self::WrongType { key, .. } => Some(format!(
+                "find out who wrote it, and put it out of the way: {}",
+                shell.redis_cli(&["RENAMENX", key, &format!("foreign:{key}")])
+            )),
+            Self::Partitions { stored, .. } => Some(format!("ask with --partitions {stored}")),
+        }
+    }
+
     /// Whether the server's access rules forbid the command.
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Server(error) if error.kind() == "permission")
+    }
+
+    /// Whether this user may not send the command, or the server does not have it.
+    pub fn is_unavailable(&self) -> bool {
+        self.is_forbidden() || matches!(self, Self::Server(Error::NoCommand { .. }))
     }
 }
 
@@ -90,7 +106,7 @@ async fn wrong_type(connection: &mut MultiplexedConnection, words: &[&str]) -> O
     };
     let found = reply::text(found)?;
     let found = if found == "zset" { "sorted set".to_owned() } else { found };
-    Some(AskError::WrongType { key: key.escape_debug().to_string(), found, wanted })
+    Some(AskError::WrongType { key: (*key).to_owned(), found, wanted })
 }
 
 /// A number with decimals.

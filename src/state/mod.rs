@@ -23,7 +23,7 @@ use serde::Serialize;
 
 pub use self::ask::AskError;
 pub(crate) use self::ask::{ask, literal, number};
-use crate::config::{Config, Deployment, Millis, Server, Threshold};
+use crate::config::{Config, Deployment, Millis, Server, Shell, Threshold};
 use crate::error::Error;
 use crate::key::{Keys, partition_of};
 use crate::redis::connect::{Node, locate};
@@ -98,8 +98,8 @@ pub struct State {
     pub deployment: Deployment,
     /// Whether there is a `rollcall:meta`: whether any worker or janitor ever started here.
     pub found: bool,
-    /// The server's address, without its password.
-    pub address: String,
+    /// Makes the commands that answers suggest.
+    pub shell: Shell,
     /// The server's time, in milliseconds: ages and windows follow the clock that expiries follow.
     pub now_ms: u64,
 }
@@ -112,14 +112,18 @@ impl State {
     pub async fn open(config: &Config) -> Result<Self, AskError> {
         let mut deployment = config.deployment.clone();
         let server = config.redis.server();
-        let Reached { partitions, .. } = reach(&server, &deployment).await?;
+        let Reached { nodes, partitions, .. } = reach(&server, &deployment).await?;
         let Some(mut first) = partitions.first().cloned() else {
             return Err(reply::unexpected("reaching the partitions", &Value::Nil).into());
         };
+        if partitions.len() == 1 {
+            one_slot(&mut first.connection, &first.keys).await?;
+        }
         let found = read_meta(&mut first.connection, &first.keys, &mut deployment).await?;
         let now_ms = server_time(&mut first.connection).await?;
-        let address = config.redis.url().to_string();
-        Ok(Self { partitions, deployment, found, address, now_ms })
+        let shell = Shell::of(&config.redis, &config.deployment);
+        let shell = if let [node] = nodes.as_slice() { shell.at(&node.info) } else { shell };
+        Ok(Self { partitions, deployment, found, shell, now_ms })
     }
 
     /// The partition that an identifier belongs to.
@@ -177,6 +181,17 @@ pub(crate) async fn server_time(connection: &mut MultiplexedConnection) -> Resul
     match (parts.first().and_then(number), parts.get(1).and_then(number)) {
         (Some(seconds), Some(micros)) => Ok(seconds * 1000 + micros / 1000),
         _ => Err(unexpected.into()),
+    }
+}
+
+/// Makes sure that a single partition's keys share a slot, so that a Cluster which scatters them is told as such
+/// and not by a redirect of whatever is asked first.
+async fn one_slot(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<(), AskError> {
+    let words = ["EXISTS", &keys.meta(), &keys.presence(), &keys.login()];
+    match ask(connection, &words).await {
+        Err(AskError::Server(error @ Error::CrossSlot(_))) => Err(error.into()),
+        // Whatever else hinders it will be said when something is asked.
+        _ => Ok(()),
     }
 }
 

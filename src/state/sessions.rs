@@ -81,8 +81,8 @@ pub async fn active(
 pub struct Kept {
     /// Its entry, whether it has expired or not.
     pub entry: Option<Session>,
-    /// Its data, as it was sent.
-    pub data: Option<String>,
+    /// Its data, as it was sent: JSON, or whatever bytes were declared as opaque.
+    pub data: Option<Vec<u8>>,
     /// How much longer the data is kept, in milliseconds; `None` without data or expiry.
     pub data_ttl_ms: Option<u64>,
 }
@@ -98,7 +98,7 @@ pub async fn session(
 ) -> Result<Option<Kept>, AskError> {
     let entry = reply::text(ask(connection, &["HGET", &keys.sessions(), sid]).await?);
     let key = format!("{}{sid}", keys.session_data());
-    let data = reply::text(ask(connection, &["GET", &key]).await?);
+    let data = reply::bytes(ask(connection, &["GET", &key]).await?);
     // Negative where there is no key or no expiry.
     let data_ttl_ms = number(&ask(connection, &["PTTL", &key]).await?);
     let entry = entry.and_then(|json| Session::read(sid, &json));

@@ -43,13 +43,13 @@ pub struct Server {
 /// The sections of `INFO` that say so.
 const INFO: &[&str] = &["server", "replication", "memory", "stats"];
 
-/// What the server says of itself; `None` if this user may not ask.
+/// What the server says of itself; `None` if this user may not ask, or nobody.
 ///
 /// # Errors
 /// If the server refuses for another reason, or no reply came.
 pub async fn server(connection: &mut MultiplexedConnection) -> Result<Option<Server>, AskError> {
     let info = match ask(connection, &[&["INFO"], INFO].concat()).await {
-        Err(error) if error.is_forbidden() => return Ok(None),
+        Err(error) if error.is_unavailable() => return Ok(None),
         reply => reply::text(reply?).unwrap_or_default(),
     };
     Ok(Some(read_info(&info)))
@@ -108,7 +108,7 @@ macro_rules! structure {
 /// Every such structure.
 pub const STRUCTURES: &[Structure] = &[
     Structure {
-        name: "online_this_minute",
+        name: "seen_this_minute",
         command: "SCARD",
         key: Keys::online_minute,
         cap: |_| None,

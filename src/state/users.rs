@@ -1,4 +1,6 @@
-//! Users: who is online, when one was last seen, where they are.
+//! Users: who is online, who was seen, when one was last seen, where they are.
+//!
+//! Online is whoever has a presence entry now; seen in the last minutes is whoever stands in one of their sets.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -18,7 +20,7 @@ use crate::key::{self, Keys};
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
-pub async fn online(
+pub async fn seen(
     connection: &mut MultiplexedConnection,
     keys: &Keys,
     now_ms: u64,
@@ -36,11 +38,11 @@ pub async fn online(
     Ok(users)
 }
 
-/// The users [`online`] in any partition: how many, and the first `limit` by name.
+/// The users [`seen`] in any partition: how many, and the first `limit` by name.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
-pub async fn online_everywhere(
+pub async fn seen_everywhere(
     partitions: &mut [Partition],
     now_ms: u64,
     minutes: u64,
@@ -48,13 +50,36 @@ pub async fn online_everywhere(
 ) -> Result<Listed<String>, AskError> {
     let mut users = HashSet::new();
     for partition in partitions {
-        users.extend(online(&mut partition.connection, &partition.keys, now_ms, minutes).await?);
+        users.extend(seen(&mut partition.connection, &partition.keys, now_ms, minutes).await?);
     }
+    Ok(by_name(users, limit))
+}
+
+/// The users that have a presence entry last seen after `since_ms`: how many, and the first `limit` by name.
+///
+/// # Errors
+/// If the server refuses, or no reply came.
+pub async fn online(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    since_ms: u64,
+    limit: usize,
+) -> Result<Listed<String>, AskError> {
+    let key = keys.presence();
+    let (mut walk, mut users) = (Walk::hash(&key, None), HashSet::new());
+    while let Some(page) = walk.fields(connection).await? {
+        let present = page.iter().filter_map(|(_, json)| Present::read(json));
+        users.extend(present.filter(|entry| entry.last_seen_ms > since_ms).map(|entry| entry.user));
+    }
+    Ok(by_name(users, limit))
+}
+
+fn by_name(users: HashSet<String>, limit: usize) -> Listed<String> {
     let count = users.len() as u64;
     let mut items: Vec<String> = users.into_iter().collect();
     items.sort_unstable();
     items.truncate(limit);
-    Ok(Listed { count, items })
+    Listed { count, items }
 }
 
 /// When a user was last seen, in epoch seconds; `None` if that is longer ago than is kept.

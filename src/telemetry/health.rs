@@ -7,6 +7,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tracing::info;
+
 /// What is known of one loop.
 #[derive(Clone, Debug)]
 struct State {
@@ -16,6 +18,8 @@ struct State {
     since: Instant,
     /// What kept it from its work the last time it tried.
     hindrance: Option<String>,
+    /// Whether it failed since it last did its work.
+    in_trouble: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,12 +48,20 @@ pub struct Pulse {
     name: String,
     patience: Duration,
     state: Arc<Mutex<State>>,
+    troubles: Arc<Mutex<Troubles>>,
 }
 
 impl Pulse {
     /// The loop did its work, and waits for more.
     pub fn waiting(&self) {
-        *self.state() = State { doing: Doing::Waiting, since: Instant::now(), hindrance: None };
+        let since = Instant::now();
+        let now = State { doing: Doing::Waiting, since, hindrance: None, in_trouble: false };
+        let before = std::mem::replace(&mut *self.state(), now);
+        if before.in_trouble
+            && let Some(lasted) = lock(&self.troubles).end()
+        {
+            info!(lasted_ms = lasted.as_millis() as u64, "the trouble is over, all work again");
+        }
     }
 
     /// The loop asked for work and there was none; says nothing about work in hand.
@@ -65,14 +77,20 @@ impl Pulse {
         (state.doing, state.since) = (Doing::Busy, Instant::now());
     }
 
-    /// The loop cannot work, and will try again.
-    pub fn unready(&self, why: String) {
+    /// The loop cannot work, and will try again. Says whether it could until now.
+    pub fn unready(&self, why: String) -> bool {
         let hindrance = Some(why);
-        *self.state() = State { doing: Doing::Trying, since: Instant::now(), hindrance };
+        let now =
+            State { doing: Doing::Trying, since: Instant::now(), hindrance, in_trouble: true };
+        let before = std::mem::replace(&mut *self.state(), now);
+        if !before.in_trouble {
+            lock(&self.troubles).begin();
+        }
+        !before.in_trouble
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn stuck(&self) -> Option<String> {
@@ -87,19 +105,48 @@ impl Pulse {
     }
 }
 
+/// The loops of a process that cannot work, and since when there is such a one.
+#[derive(Debug, Default)]
+struct Troubles {
+    loops: usize,
+    since: Option<Instant>,
+}
+
+impl Troubles {
+    fn begin(&mut self) {
+        self.loops += 1;
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// How long it lasted, if this was the last of them.
+    fn end(&mut self) -> Option<Duration> {
+        self.loops = self.loops.saturating_sub(1);
+        if self.loops > 0 {
+            return None;
+        }
+        self.since.take().map(|since| since.elapsed())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The health of a process: that of all its loops.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
     pulses: Arc<Mutex<Vec<Pulse>>>,
+    troubles: Arc<Mutex<Troubles>>,
 }
 
 impl Health {
     /// Adds a loop that says something at least every `patience`; it is not ready until it says so.
     pub fn add(&self, name: String, patience: Duration) -> Pulse {
         let hindrance = Some("starting".to_owned());
-        let state = State { doing: Doing::Trying, since: Instant::now(), hindrance };
-        let pulse = Pulse { name, patience, state: Arc::new(Mutex::new(state)) };
-        self.pulses.lock().unwrap_or_else(PoisonError::into_inner).push(pulse.clone());
+        let (doing, since) = (Doing::Trying, Instant::now());
+        let state = Arc::new(Mutex::new(State { doing, since, hindrance, in_trouble: false }));
+        let pulse = Pulse { name, patience, state, troubles: self.troubles.clone() };
+        lock(&self.pulses).push(pulse.clone());
         pulse
     }
 
@@ -114,7 +161,7 @@ impl Health {
     }
 
     fn each(&self, fault: impl Fn(&Pulse) -> Option<String>) -> Vec<String> {
-        let pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
+        let pulses = lock(&self.pulses);
         pulses.iter().filter_map(fault).collect()
     }
 }
@@ -162,6 +209,23 @@ mod tests {
         hasty.busy();
         patient.busy();
         assert_eq!(stuck(), ["hasty has had the same work in hand for 0 s"]);
+    }
+
+    #[test]
+    fn a_trouble_is_over_when_the_last_loop_works_again() {
+        let health = Health::default();
+        let (a, b) = (pulse(&health, "a", LONG), pulse(&health, "b", LONG));
+        let lasting = || lock(&health.troubles).since.is_some();
+        a.waiting();
+        b.waiting();
+        assert!(!lasting(), "to have started is no trouble that is over");
+        assert!(a.unready("no server".to_owned()) && b.unready("no server".to_owned()));
+        assert!(!a.unready("still none".to_owned()));
+        a.waiting();
+        a.waiting();
+        assert!(lasting());
+        b.waiting();
+        assert!(!lasting());
     }
 
     #[test]

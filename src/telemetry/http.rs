@@ -1,17 +1,29 @@
 //! `/metrics`, `/livez` and `/readyz` over HTTP, and a page that names them.
+//!
+//! A connection is for one request and lives ten seconds at most, whatever its client does or leaves undone; there
+//! is a bound to their number. What is answered is made before it is sent: a slow reader holds nothing but that.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tracing::warn;
 
 use super::health::Health;
+use super::log::Throttle;
 use super::metrics::page;
 use crate::config::Http;
 
@@ -23,6 +35,13 @@ rollcall
 /livez    whether every loop gets on
 /readyz   whether every loop can do its work, and if not, why
 ";
+
+/// How long a connection may last.
+const LIFE: Duration = Duration::from_secs(10);
+/// The pause after a connection could not be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often a lasting fault is logged.
+const REMINDER: Duration = Duration::from_secs(60);
 
 /// No address to serve on.
 #[derive(Debug, thiserror::Error)]
@@ -68,27 +87,59 @@ pub async fn bind(http: &Http) -> Result<Option<TcpListener>, HttpError> {
     }
 }
 
-/// Serves until `stop` turns true.
-///
-/// # Errors
-/// If the listener fails.
+/// Serves until `stop` turns true, at most so many connections at a time: with one more the oldest gives way, so
+/// that neither silent clients nor slow readers keep a probe from its answer.
 pub async fn serve(
     listener: TcpListener,
+    most_connections: usize,
     metrics: PrometheusHandle,
     health: Health,
     mut stop: watch::Receiver<bool>,
-) -> io::Result<()> {
+) {
+    let service = TowerToHyperService::new(router(metrics, health));
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
+    let mut refused = Throttle::new(REMINDER);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            // An error means that the sender is gone: stop then, too.
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                open.retain(|connection| !connection.is_finished());
+                if open.len() >= most_connections
+                    && let Some(oldest) = open.pop_front()
+                {
+                    oldest.abort();
+                }
+                open.push_back(tokio::spawn(answer(stream, service.clone())).abort_handle());
+            }
+            Err(error) => {
+                if let Some(times) = refused.add(1) {
+                    warn!(times, "cannot accept a connection for the pages: {error}");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+fn router(metrics: PrometheusHandle, health: Health) -> Router {
     let (live, ready) = (health.clone(), health);
-    let router = Router::new()
+    Router::new()
         .route("/", get(|| async { CONTENTS }))
         .route("/metrics", get(|| async move { text(page(&metrics)) }))
         .route("/livez", get(|| async move { verdict(&live.stuck()) }))
-        .route("/readyz", get(|| async move { verdict(&ready.unready()) }));
-    let stopped = async move {
-        // An error means that the sender is gone: stop then, too.
-        let _gone = stop.wait_for(|stop| *stop).await;
-    };
-    axum::serve(listener, router).with_graceful_shutdown(stopped).await
+        .route("/readyz", get(|| async move { verdict(&ready.unready()) }))
+}
+
+/// One request and its answer, each as slow as it may be.
+async fn answer(stream: TcpStream, service: TowerToHyperService<Router>) {
+    let exchange =
+        http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+    // What fails is the client's own affair.
+    let _ended = timeout(LIFE, exchange).await;
 }
 
 fn text(body: String) -> impl IntoResponse {

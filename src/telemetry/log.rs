@@ -1,5 +1,5 @@
 //! Logs: structured lines on standard error that name the trace they belong to, a filter that can be changed
-//! while the process runs, and a limit for lines that could flood.
+//! while the process runs, and a limit for lines that could flood. Nobody waits for them to be read.
 
 use std::fmt;
 use std::io::{IsTerminal as _, stderr};
@@ -14,7 +14,7 @@ use tracing_subscriber::prelude::*;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Registry, registry, reload};
 
-use super::trace;
+use super::{lines, trace};
 use crate::config::{LogConfig, LogFormat};
 
 /// Starts logging to standard error.
@@ -24,22 +24,23 @@ use crate::config::{LogConfig, LogFormat};
 pub fn install(config: &LogConfig) -> Result<Filter, ParseError> {
     let filter = EnvFilter::builder().parse(&config.filter)?;
     let (filter, handle) = reload::Layer::new(filter);
-    let lines = layer().with_writer(stderr);
-    let lines = match config.format {
+    let layer = layer().with_writer(|| lines::Line);
+    let layer = match config.format {
         LogFormat::Text => {
             let format = format().with_ansi(stderr().is_terminal());
-            lines.event_format(Traced { format, add: to_text }).boxed()
+            layer.event_format(Traced { format, add: to_text }).boxed()
         }
         LogFormat::Json => {
+            lines::use_json();
             let format = format().json().flatten_event(true);
-            lines
+            layer
                 .fmt_fields(JsonFields::new())
                 .event_format(Traced { format, add: to_json })
                 .boxed()
         }
     };
     // A second call in the same process keeps the first one's settings.
-    let _already = registry().with(filter).with(lines).try_init();
+    let _already = registry().with(filter).with(layer).try_init();
     Ok(Filter(handle))
 }
 
@@ -134,6 +135,12 @@ pub fn failure_line_due() -> Option<u64> {
 pub fn letters_line_due(count: u64) -> Option<u64> {
     static LETTERS: Shared = Shared::new(Duration::from_secs(1));
     LETTERS.add(count)
+}
+
+/// The same for members that nothing reads.
+pub fn unknown_members_line_due(count: u64) -> Option<u64> {
+    static MEMBERS: Shared = Shared::new(Duration::from_secs(1));
+    MEMBERS.add(count)
 }
 
 /// A throttle that all loops of the process share, and that outlives their sessions.

@@ -24,7 +24,7 @@ pub use janitor::{JanitorMetrics, Round};
 pub use loss::{LossCause, entries_lost};
 pub use worker::{Role, WorkerMetrics};
 
-use inventory::REDIS_ERRORS;
+use inventory::{LOG_LINES_LOST, REDIS_ERRORS};
 
 /// The bound of the service-level objective, 1 s, is one of them.
 const SECONDS: &[f64] = &[
@@ -130,6 +130,11 @@ impl ByLabel {
 /// A step against the server failed.
 pub fn redis_error(kind: &'static str) {
     counter!(REDIS_ERRORS.name, "kind" => kind).increment(1);
+}
+
+/// So many log lines were lost.
+pub(super) fn log_lines_lost(count: u64) {
+    counter!(LOG_LINES_LOST.name).increment(count);
 }
 
 fn now() -> Duration {

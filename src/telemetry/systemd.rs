@@ -5,6 +5,7 @@ use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tracing::warn;
@@ -14,11 +15,15 @@ use super::log::Throttle;
 
 /// How often a lasting fault is logged.
 const REMINDER: Duration = Duration::from_secs(60);
+/// The pause before the start is told again.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Whoever started the process and wants to hear of it, or nobody.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Supervisor {
     listener: Option<(UnixDatagram, SocketAddr)>,
+    /// What it could not be told.
+    unheard: Mutex<Throttle>,
     /// How often it wants to hear that the process gets on, if it does.
     watchdog: Option<Duration>,
 }
@@ -30,7 +35,7 @@ impl Supervisor {
     /// If its address is of a kind that cannot be used here.
     pub fn from_env() -> io::Result<Self> {
         let Some(name) = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
-            return Ok(Self::default());
+            return Ok(Self::silent());
         };
         let number = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
         let meant = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
@@ -38,21 +43,28 @@ impl Supervisor {
         Self::new(name, watchdog)
     }
 
+    fn silent() -> Self {
+        Self { listener: None, unheard: Mutex::new(Throttle::new(REMINDER)), watchdog: None }
+    }
+
     fn new(name: OsString, watchdog: Option<Duration>) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         // A supervisor that does not listen must not hold the process up.
         socket.set_nonblocking(true)?;
-        Ok(Self { listener: Some((socket, address(&name)?)), watchdog })
+        Ok(Self { listener: Some((socket, address(&name)?)), watchdog, ..Self::silent() })
     }
 
-    /// The process has started: its loops run, its pages are served.
-    pub fn started(&self) {
-        self.tell("READY=1");
+    /// The process has started: its loops run, its pages are served. Said again until the supervisor has room to
+    /// hear it, because it would end a process that never starts.
+    pub async fn started(&self) {
+        while !self.tell("READY=1") {
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 
     /// The process finishes what it has in hand, and ends.
     pub fn stopping(&self) {
-        self.tell("STOPPING=1");
+        let _unheard = self.tell("STOPPING=1");
     }
 
     /// Says again and again that the process gets on, while it does, at twice the pace that is asked for.
@@ -62,7 +74,7 @@ impl Supervisor {
         loop {
             let stuck = health.stuck();
             if stuck.is_empty() {
-                self.tell("WATCHDOG=1");
+                let _unheard = self.tell("WATCHDOG=1");
             } else if told.add(1).is_some() {
                 warn!("not telling the watchdog that all is well: {}", stuck.join("; "));
             }
@@ -70,11 +82,15 @@ impl Supervisor {
         }
     }
 
-    fn tell(&self, state: &str) {
-        let Some((socket, address)) = &self.listener else { return };
-        if let Err(error) = socket.send_to_addr(state.as_bytes(), address) {
-            warn!(state, "cannot tell the supervisor: {error}");
+    /// Whether it was told, or nobody wants to hear.
+    fn tell(&self, state: &str) -> bool {
+        let Some((socket, address)) = &self.listener else { return true };
+        let Err(error) = socket.send_to_addr(state.as_bytes(), address) else { return true };
+        let mut unheard = self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(times) = unheard.add(1) {
+            warn!(state, times, "cannot tell the supervisor: {error}");
         }
+        false
     }
 }
 
@@ -136,16 +152,16 @@ mod tests {
         watching.abort();
     }
 
-    #[test]
+    #[tokio::test]
     #[cfg(target_os = "linux")]
-    fn a_socket_may_have_a_name_without_a_path() {
+    async fn a_socket_may_have_a_name_without_a_path() {
         use std::os::linux::net::SocketAddrExt as _;
         let name = format!("rollcall-test-{}-{:x}", std::process::id(), fastrand::u64(..));
         let bound = SocketAddr::from_abstract_name(&name).unwrap();
         let listener = UnixDatagram::bind_addr(&bound).unwrap();
         listener.set_read_timeout(Some(SOON)).unwrap();
         let supervisor = Supervisor::new(format!("@{name}").into(), None).unwrap();
-        supervisor.started();
+        supervisor.started().await;
         supervisor.stopping();
         assert_eq!(heard(&listener).unwrap(), "READY=1");
         assert_eq!(heard(&listener).unwrap(), "STOPPING=1");

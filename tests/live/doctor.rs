@@ -1,6 +1,7 @@
 //! The doctor against real servers: each fault is made, found and named, and where the remedy is a command
 //! it is run as it was printed, and the fault is gone.
 
+mod missing;
 mod rights;
 mod server;
 mod slow;
@@ -40,17 +41,29 @@ impl Finding {
     pub fn run_remedy(&self) {
         let commands = self.steps("run");
         assert!(!commands.is_empty(), "no command in {}", self.0);
-        for command in commands {
-            let rest = command.strip_prefix("redis-cli ").unwrap();
+        commands.into_iter().for_each(run_command);
+    }
+
+    /// The commands of the remedy.
+    pub fn commands(&self) -> Vec<&str> {
+        self.steps("run")
+    }
+}
+
+/// Runs a suggested command as it stands there; fails if it, or the server, refuses.
+pub fn run_command(command: &str) {
+    let line = match command.strip_prefix("redis-cli ") {
+        Some(rest) => {
             let program = if in_path("redis-cli").is_some() { "redis-cli" } else { "valkey-cli" };
             // With -e a refusal is told by the exit code.
-            let line = format!("{program} -e {rest}");
-            let output = Command::new("sh").args(["-c", &line]).output().unwrap();
-            let said = [output.stdout, output.stderr].concat();
-            let said = String::from_utf8_lossy(&said);
-            assert!(output.status.success(), "{line}: {said}");
+            format!("{program} -e {rest}")
         }
-    }
+        None => command.replacen("rollcall", env!("CARGO_BIN_EXE_rollcall"), 1),
+    };
+    let output = Command::new("sh").args(["-c", &line]).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(output.status.success(), "{line}: {said}");
 }
 
 /// A server to examine, and how.

@@ -153,10 +153,7 @@ fn a_master_that_is_demoted_by_hand_is_left() {
         fleet.workers.iter().all(|worker| worker.log().contains(told))
     });
     let log = fleet.workers[0].log();
-    assert!(
-        log.contains("redis-url: no sentinel leads to a master mymaster; check the name"),
-        "{log}"
-    );
+    assert!(log.contains("redis-url: no sentinel leads to a master mymaster: "), "{log}");
     // A sentinel that names the old one is behind: it is a replica now.
     fleet.sentinels.monitor(0, old);
     fleet.sentinels.monitor(1, new);

@@ -13,7 +13,7 @@ use rollcall::error::Error;
 use rollcall::fold::{Avoided, FoldSettings, Folder};
 use rollcall::key::Keys;
 use rollcall::op::SweepKind;
-use rollcall::private_server::{Options, PrivateServer};
+use rollcall::private_server::{Options, PrivateServer, ended_of_this_thread};
 use rollcall::projection::sweeps;
 use rollcall::redis::connect::connect;
 use rollcall::redis::feed::Feed;
@@ -305,11 +305,29 @@ pub fn id(ms: u64, seq: u64) -> EntryId {
     EntryId { ms, seq }
 }
 
-/// Polls until `done`; fails with what `state` says after `deadline`.
+/// Polls until `done`; fails after `deadline`, and says so if a server of this test has died.
 pub fn wait_until(deadline: Duration, what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < deadline, "not within {deadline:?}: {what}");
+        assert!(start.elapsed() < deadline, "{}not within {deadline:?}: {what}", dead_servers());
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The servers of this test that have died, a paragraph each: whatever fails then, fails for that.
+pub fn dead_servers() -> String {
+    ended_of_this_thread().iter().map(|said| format!("{said}\n")).collect()
+}
+
+#[test]
+fn a_server_that_died_is_named_in_place_of_what_did_not_come_about() {
+    let server = PrivateServer::start(Options::default()).unwrap();
+    let kill = format!("kill -SEGV {}", server.pid().unwrap());
+    assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    let failed = std::panic::catch_unwind(|| {
+        wait_until(Duration::from_secs(2), "something comes about", || false);
+    });
+    let said = failed.unwrap_err().downcast::<String>().unwrap();
+    let named = format!("the server on port {} ended (signal: 11", server.port());
+    assert!(said.starts_with(&named), "{said}");
 }

@@ -4,9 +4,11 @@
 mod acl;
 mod changes;
 mod chaos;
+mod clients;
 mod crash;
 #[path = "../support/dashboards.rs"]
 mod dashboards;
+mod demo;
 mod doctor;
 mod failover;
 mod feed;
@@ -24,6 +26,7 @@ mod reader;
 mod readers;
 mod roles;
 mod scene;
+mod stalled;
 #[path = "../support/mod.rs"]
 mod support;
 mod traces;

@@ -184,6 +184,37 @@ fn entries_are_counted_by_form_and_events_by_type() {
 }
 
 #[test]
+fn members_that_nothing_reads_are_counted_and_a_debug_line_names_them() {
+    let server = server();
+    let mut conn = dump::connect(&server.url());
+    let mut add = |fields: &[&str]| {
+        redis::cmd("XADD").arg("rollcall:events").arg("*").arg(fields).exec(&mut conn).unwrap();
+    };
+    let extension = ["specversion", "1.0", "tenant", "acme"];
+    add(&[&["type", "heartbeat", "user", "alice", "pgae", "/home"][..], &extension].concat());
+    let packed = r#"[{"type":"login","user":"a","token":"t","tokne":1,"page":"/"},
+        {"type":"heartbeat","user":"b","pgae":"/","usr\u001b":"b","traceparent":"x"}, {"type":"view","zzz":1}]"#;
+    add(&["data", packed]);
+    add(&["type", "heartbeat", "user", "alice", "pgae", "/home"]);
+    let args = ["--http", "127.0.0.1:0", "--log", "rollcall=debug"];
+    let process = Worker::start(&server.url(), &args, &[]);
+    let pages = Pages::of(&process);
+    let count = |kind: &str| {
+        let series = format!("rollcall_events_unknown_members_total{{type=\"{kind}\"}}");
+        pages.metric(&series).unwrap_or(-1.0)
+    };
+    wait_until(SOON, "all is applied", || count("heartbeat") == 3.0);
+    assert_eq!((count("login"), count("view"), count("session")), (1.0, 0.0, 0.0));
+    wait_until(SOON, "a line names them", || process.log().contains("no event type has"));
+    let log = process.log();
+    let line = log.lines().find(|line| line.contains("no event type has")).unwrap();
+    assert!(line.contains("count=4") && !line.contains("tenant"), "{line}");
+    for said in ["heartbeat pgae", "login tokne", r"heartbeat usr\\u{1b}"] {
+        assert!(line.contains(said), "{said}: {line}");
+    }
+}
+
+#[test]
 fn what_happens_is_counted_and_timed() {
     let server = server();
     add_heartbeats(&server.url(), 50);

@@ -22,8 +22,39 @@ impl Worker {
 
     /// Any of the long-running roles.
     pub fn start_as(role: &str, url: &str, extra_args: &[&str], env: &[(&str, &str)]) -> Self {
+        let program = Command::new(env!("CARGO_BIN_EXE_rollcall"));
+        Self::start_by(program, role, url, extra_args, env, None)
+    }
+
+    /// The same in a shell after these words, such as `ulimit -n 256`.
+    pub fn start_after(words: &str, role: &str, url: &str, extra_args: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        let line = format!("{words}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &line, env!("CARGO_BIN_EXE_rollcall")]);
+        Self::start_by(shell, role, url, extra_args, &[], None)
+    }
+
+    /// The same with its standard error elsewhere than in the log.
+    pub fn start_telling(
+        stderr: Stdio,
+        role: &str,
+        url: &str,
+        extra_args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Self {
+        let program = Command::new(env!("CARGO_BIN_EXE_rollcall"));
+        Self::start_by(program, role, url, extra_args, env, Some(stderr))
+    }
+
+    fn start_by(
+        mut command: Command,
+        role: &str,
+        url: &str,
+        extra_args: &[&str],
+        env: &[(&str, &str)],
+        stderr: Option<Stdio>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_ours(name)) {
             command.env_remove(name);
         }
@@ -32,7 +63,8 @@ impl Worker {
             command.args(["--http", "off"]);
         }
         let log = File::create(log_path(folder.path())).unwrap();
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let stderr = stderr.unwrap_or_else(|| log.into());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         Self { child: command.spawn().unwrap(), folder }
     }
 

@@ -15,28 +15,20 @@ use self::ground::{Ground, ODD, ask_at};
 fn an_empty_server_has_a_clear_answer_to_everything() {
     let ground = Ground::new();
     for (command, sentence, expected) in [
-        ("online", "Nobody was online", json!({"minutes": 5, "count": 0, "users": []})),
-        (
-            "user alice",
-            "Nothing is known of alice",
-            json!({"last_activity_ms": null, "presence": []}),
-        ),
+        ("online", "Nobody is online", json!({"count": 0, "users": []})),
+        ("seen", "Nobody was seen", json!({"minutes": 5, "count": 0, "users": []})),
         (
             "presence",
-            "Nobody was present",
+            "No presence entries",
             json!({"active_ms": 300_000, "count": 0, "presence": []}),
         ),
         ("sessions", "No active sessions", json!({"count": 0, "sessions": []})),
-        ("sessions --sid s", "There is no such session", json!(null)),
         ("recent", "No recent tokens", json!({"count": 0, "tokens": []})),
         ("viewed", "Nothing has been viewed", json!({"items": []})),
-        ("viewed t", "There is no such token", json!(null)),
         ("document", "Nobody is in any document", json!({"count": 0, "documents": []})),
-        ("document d", "Nobody is in this document", json!(null)),
         ("dead list", "No dead letters", json!({"count": 0, "letters": []})),
         ("dead list --reason poison", "No dead letters", json!({"count": 0})),
-        ("dead show 1-1", "There is no dead letter", json!([])),
-        ("status", "start a worker with `rollcall run", json!({"found": false})),
+        ("status", "Nothing here yet. Start a worker", json!({"found": false})),
     ] {
         let words: Vec<&str> = command.split(' ').collect();
         let page = ground.page(&words);
@@ -46,26 +38,101 @@ fn an_empty_server_has_a_clear_answer_to_everything() {
 }
 
 #[test]
-fn online_is_the_union_of_the_last_minutes() {
+fn what_is_not_found_exits_with_1_and_says_so_and_programs_get_their_document() {
+    let ground = Ground::new();
+    for (command, sentence, expected) in [
+        (
+            "user alice",
+            "nothing is known of user alice",
+            json!({"user": "alice", "last_activity_ms": null, "presence": []}),
+        ),
+        ("sessions s", "there is no such session", json!(null)),
+        ("viewed t", "there is no such token", json!(null)),
+        ("document d", "nobody is in this document", json!(null)),
+        ("dead show 1-1", "there is no dead letter", json!([])),
+    ] {
+        let words: Vec<&str> = command.split(' ').collect();
+        let error = ground.error(&words, 1);
+        assert!(error.starts_with(&format!("rollcall: {sentence}")), "{command}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+        let (code, out, error) = ask_at(&ground.url(), &[&words[..], &["--json"]].concat());
+        assert_eq!(code, 1, "{command}: {error}");
+        let answer: Value = serde_json::from_str(&out).unwrap();
+        for (name, value) in expected.as_object().into_iter().flatten() {
+            assert_eq!(&answer[name], value, "{command}: {answer}");
+        }
+        assert!(expected.is_object() || answer == expected, "{command}: {answer}");
+    }
+}
+
+/// Everything that is suggested names the place at hand: what is not there yet can be started as it stands.
+#[test]
+fn the_suggested_command_starts_the_deployment_that_was_asked_about() {
+    let mut ground = Ground::new();
+    let odd = ["--prefix", "it's:", "--partitions", "2", "--stream", "in"];
+    let page = ground.page(&[&["status"][..], &odd].concat());
+    let suggested = page.lines().last().unwrap().trim();
+    let expected = format!(
+        "rollcall run --redis-url {} --prefix 'it'\\''s:' --partitions 2 --stream in",
+        ground.url()
+    );
+    assert_eq!(suggested, expected);
+    let _: () = ground.conn.rpush("it's:{p0}:presence:users", 1).unwrap();
+    let _: () = ground.conn.rpush("it's:{p1}:presence:users", 1).unwrap();
+    let error = ground.error(&[&["presence"][..], &odd[..4]].concat(), 1);
+    let command = error.trim_end().split_once("out of the way: ").unwrap().1;
+    assert!(
+        command.ends_with(
+            "RENAMENX 'it'\\''s:{p0}:presence:users' 'foreign:it'\\''s:{p0}:presence:users'"
+        ),
+        "{command}"
+    );
+    crate::doctor::run_command(command);
+    let error = ground.error(&[&["presence"][..], &odd[..4]].concat(), 1);
+    assert!(
+        error.contains("{p1}:presence:users holds a list"),
+        "the first is out of the way: {error}"
+    );
+}
+
+#[test]
+fn online_is_who_has_a_presence_entry_now_each_user_once() {
+    let mut ground = Ground::new();
+    let now = ground.now_ms;
+    for (user, ip, ago) in [
+        ("bob", "::1", 5_000),
+        ("alice", "", 10_000),
+        ("alice", "10.0.0.7", 20_000),
+        ("gone", "", 301_000),
+    ] {
+        ground.present(user, ip, now - ago);
+    }
+    // To be seen is another thing.
+    let _: () = ground.conn.sadd(format!("online-users/{}", now / 60_000), "carol").unwrap();
+    ground.json_has(&["online"], json!({"count": 2, "users": ["alice", "bob"]}));
+    ground.json_has(&["seen"], json!({"count": 1, "users": ["carol"]}));
+    let page = ground.page(&["online", "--limit", "1"]);
+    assert_eq!(page, "2 users online\nalice\n… and 1 more (--limit 0 shows all)\n");
+}
+
+#[test]
+fn seen_is_the_union_of_the_last_minutes() {
     let mut ground = Ground::new();
     let minute = ground.now_ms / 60_000;
     for (ago, users) in [(0, &["alice", "bob"][..]), (3, &["carol", "bob"]), (7, &["dave"])] {
         let _: () = ground.conn.sadd(format!("online-users/{}", minute - ago), users).unwrap();
     }
     let expected = json!({"minutes": 5, "count": 3, "users": ["alice", "bob", "carol"]});
-    ground.json_has(&["online"], expected);
-    ground.json_has(&["online", "--minutes", "10"], json!({"count": 4}));
-    let page = ground.page(&["online", "--limit", "1"]);
-    assert_eq!(
-        page,
-        "3 users online in the last 5 min\nalice\n… and 2 more (--limit 0 shows all)\n"
-    );
+    ground.json_has(&["seen"], expected);
+    ground.json_has(&["seen", "--minutes", "10"], json!({"count": 4}));
+    let page = ground.page(&["seen", "--limit", "1"]);
+    assert_eq!(page, "3 users seen in the last 5 min\nalice\n… and 2 more (--limit 0 shows all)\n");
     let _: () = ground
         .conn
         .hset_multiple("rollcall:meta", &[("format", "2"), ("online-window", "10m")])
         .unwrap();
-    ground.json_has(&["online"], json!({"minutes": 10, "count": 4}));
-    ground.json_has(&["online", "--limit", "1"], json!({"count": 4, "users": ["alice"]}));
+    ground.json_has(&["seen"], json!({"minutes": 10, "count": 4}));
+    ground.json_has(&["seen", "--limit", "1"], json!({"count": 4, "users": ["alice"]}));
 }
 
 #[test]
@@ -135,10 +202,9 @@ fn large_structures_are_walked_whole() {
         (presence["count"].as_u64(), users(&presence["presence"])),
         (Some(5_000), vec!["u0", "u1", "u2"])
     );
-    ground.json_has(
-        &["online", "--limit", "2"],
-        json!({"count": 5_000, "users": ["u0000", "u0001"]}),
-    );
+    ground
+        .json_has(&["seen", "--limit", "2"], json!({"count": 5_000, "users": ["u0000", "u0001"]}));
+    ground.json_has(&["online", "--limit", "2"], json!({"count": 5_000, "users": ["u0", "u1"]}));
     let recent = ground.json(&["recent", "--limit", "0"]);
     assert_eq!(recent["tokens"].as_array().unwrap().len(), 5_000);
     assert_eq!(recent["tokens"][4_999]["token"], "t4999");
@@ -168,13 +234,22 @@ fn sessions_are_listed_and_one_is_shown_with_its_data() {
     ground.json_has(&["sessions", "--user", "alice"], mine);
     assert!(ground.page(&["sessions"]).contains("\ns\\n2     bob"));
 
-    let one = ground.json(&["sessions", "--sid", "s1"]);
+    let one = ground.json(&["sessions", "s1"]);
     assert_eq!((&one["active"], &one["data"]), (&json!(true), &json!(data)));
     assert!((1..=1_740_000).contains(&one["data_ttl_ms"].as_u64().unwrap()));
-    let page = ground.page(&["sessions", "--sid", "s1"]);
+    let page = ground.page(&["sessions", "s1"]);
     assert!(page.ends_with(&format!("{data}\n")) && page.contains("data kept      for "), "{page}");
-    ground.json_has(&["sessions", "--sid", "s3"], json!({"active": false, "data": null}));
-    assert!(ground.page(&["sessions", "--sid", "s3"]).contains("; expired)"));
+    ground.json_has(&["sessions", "s3"], json!({"active": false, "data": null}));
+    for (data, shown, json) in [
+        (&b"gAAAA\x1b[2J"[..], "\ngAAAA\\u{1b}[2J\n", json!({"data": "gAAAA\u{1b}[2J"})),
+        (b"\xff\0{", "in base64\n/wB7\n", json!({"data": null, "data_base64": "/wB7"})),
+    ] {
+        let _: () = ground.conn.set("session:s1", data).unwrap();
+        let page = ground.page(&["sessions", "s1"]);
+        assert!(page.ends_with(shown), "{page:?}");
+        ground.json_has(&["sessions", "s1"], json);
+    }
+    assert!(ground.page(&["sessions", "s3"]).contains("; expired)"));
 }
 
 #[test]
@@ -260,7 +335,10 @@ fn four_partitions_answer_as_one() {
     }
     let with =
         |words: &[&'static str]| [words, &["--prefix", "t:", "--partitions", "4"][..]].concat();
-    ground.json_has(&with(&["online"]), json!({"count": 4, "users": ["u0", "u1", "u2", "u3"]}));
+    for command in ["online", "seen"] {
+        let users = json!({"count": 4, "users": ["u0", "u1", "u2", "u3"]});
+        ground.json_has(&with(&[command]), users);
+    }
     assert_eq!(users(&ground.json(&with(&["presence", "--limit", "2"]))["presence"]), ["u0", "u1"]);
     let recent = ground.json(&with(&["recent", "--limit", "2"]));
     assert_eq!((&recent["count"], &recent["tokens"][1]["token"]), (&json!(4), &json!("t1")));
@@ -299,7 +377,8 @@ fn trouble_is_one_line_with_the_address_and_without_the_password() {
         let words: Vec<&str> = command.split(' ').collect();
         let (code, out, error) = ask_at("redis://alice:hunter2@127.0.0.1:1", &words);
         assert_eq!((code, out.as_str()), (1, ""), "{error}");
-        assert!(error.contains("redis://alice:***@127.0.0.1:1: connecting failed: "), "{error}");
+        let start = "redis://alice:***@127.0.0.1:1: connecting to 127.0.0.1:1 failed: ";
+        assert!(error.contains(start), "{error}");
         assert!(error.lines().count() == 1 && !error.contains("hunter2"), "{error}");
     }
     let _: () = ground.conn.rpush("presence:users", 1).unwrap();
@@ -316,7 +395,8 @@ fn trouble_is_one_line_with_the_address_and_without_the_password() {
         let error = ground.error(&words, 1);
         assert!(error.contains(named), "{error}");
     }
-    ground.error(&["online", "--minutes", "0"], 64);
+    ground.error(&["seen", "--minutes", "0"], 64);
+    ground.error(&["sessions", "s", "--user", "alice"], 64);
     ground.error(&["viewed", ""], 64);
     ground.error(&["dead", "show", "1"], 64);
 }

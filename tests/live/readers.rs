@@ -148,10 +148,11 @@ fn readers_and_queries_need_just_the_rights_of_a_reader() {
     session_data(&mut reader);
     for (words, answer) in [
         ("online --json", "user-flat"),
+        ("seen --json", "left-flat"),
         ("user user-flat", "10.0.0.7"),
         ("presence --json", "left-json"),
         ("sessions", "sid-packed"),
-        ("sessions --sid sid-packed --json", "theme"),
+        ("sessions sid-packed --json", "theme"),
         ("recent --full", "token-cloudevent"),
         ("viewed", "books"),
         ("viewed token-flat", "records"),

@@ -1,6 +1,8 @@
 //! The long-running roles as a person runs them: addresses, pages, settings, exit codes, memory.
 
 pub mod cluster;
+mod descriptors;
+mod login;
 pub mod tls;
 
 use std::io::{Read as _, Write as _};
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use rollcall::private_server::{Options, PrivateServer};
 
+use crate::demo::DEFAULT_PORTS;
 use crate::harness::{Deployment, id, is_finished, wait_until};
 use crate::process::Worker;
 use crate::support::dump;
@@ -81,6 +84,7 @@ fn presence(conn: &mut redis::Connection) -> u64 {
 
 #[test]
 fn pages_take_the_first_free_default_port_and_an_explicit_one_in_use_is_an_error() {
+    let _alone = DEFAULT_PORTS.lock().unwrap();
     let server = server();
     let start = || Worker::start(&server.url(), &["--http", "auto"], &[]);
     let first = start();

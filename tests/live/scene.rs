@@ -11,7 +11,7 @@ use redis::{Connection, Value};
 use rollcall::entry::{Entry, EntryId, Field};
 use rollcall::private_server::Options;
 
-use crate::harness::{Deployment, id, is_finished, wait_until, xadd};
+use crate::harness::{Deployment, dead_servers, id, is_finished, wait_until, xadd};
 use crate::process::Worker;
 use crate::support::dump::{self, DeadLetter};
 use crate::support::events::{Events, field};
@@ -172,7 +172,7 @@ impl Scene {
 
     pub fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         try_command(&mut self.connection(), words)
-            .unwrap_or_else(|error| panic!("{words:?}: {error}"))
+            .unwrap_or_else(|error| panic!("{}{words:?}: {error}", dead_servers()))
     }
 
     /// Ends a worker's work in good order.
@@ -330,7 +330,8 @@ pub fn wait_for_page(worker: &Worker, path: &str, is_right: impl Fn(u16, &str) -
         if is_right(status, &body) {
             return body;
         }
-        assert!(start.elapsed() < SOON, "{path} says {status}:\n{body}\nlog:\n{}", worker.log());
+        let is_time = start.elapsed() < SOON;
+        assert!(is_time, "{}{path} says {status}:\n{body}\n{}", dead_servers(), worker.log());
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -2,7 +2,9 @@
 //! is still in the stream is lost, nothing sticks, and no good entry is written off for it.
 
 mod blame;
+mod commands;
 mod forgotten;
+mod idle;
 mod server;
 mod settings;
 mod taken;

@@ -94,7 +94,7 @@ fn help_of_every_command_names_every_flag_and_its_variable() {
     ]
     .into_iter()
     .chain(
-        ["online", "user", "presence", "sessions", "recent", "viewed", "document"]
+        ["online", "seen", "user", "presence", "sessions", "recent", "viewed", "document"]
             .map(|query| (query, flags::<QueryFlags>())),
     )
     .chain(
@@ -185,6 +185,18 @@ fn impossible_values_are_refused_with_the_remedy() {
         (
             &["run", "--redis-url", "redis://a:hunter2@h", "--redis-password", "hunter2"],
             &["redis-password", "keep one of them"],
+        ),
+        (
+            &["online", "--redis-url", "redis://h?db=3"],
+            &["redis-url", "db is no option", "redis://host:6379/3"],
+        ),
+        (
+            &["doctor", "--redis-url", "unix:/r.sock?password=hunter2"],
+            &["redis-url", "password is no option", "pass=…"],
+        ),
+        (
+            &["status", "--redis-url", "rediss+sentinel://h/m?ssl_ca_certs=hunter2"],
+            &["redis-url", "ssl_ca_certs is no option", "SSL_CERT_FILE"],
         ),
         (&["run", "--redis-username", "al"], &["redis-username", "only with a password"]),
         (&["run", "--redis-password-file", "/no/such"], &["redis-password-file", "No such file"]),

@@ -34,6 +34,7 @@ fn the_unit_listens_and_restarts_what_a_restart_can_help() {
         ("WatchdogSec", "30s"),
         ("Restart", "always"),
         ("RestartPreventExitStatus", "64"),
+        ("LimitNOFILE", "65536"),
         ("DynamicUser", "yes"),
         ("ProtectSystem", "strict"),
         ("CapabilityBoundingSet", ""),

@@ -114,6 +114,10 @@ fn panel_faults(panel: &Value) -> Vec<String> {
     if description.len() < 10 || !description.ends_with('.') {
         faults.push(format!("is explained by {description:?}"));
     }
+    let empty = panel["fieldConfig"]["defaults"]["noValue"].as_str().unwrap_or_default();
+    if empty.len() < 10 {
+        faults.push(format!("says {empty:?} where there is nothing"));
+    }
     let targets = panel["targets"].as_array().map_or(&[][..], Vec::as_slice);
     if targets.is_empty() {
         faults.push("asks for nothing".to_owned());
@@ -150,6 +154,32 @@ fn target_faults(expression: &str, legend: &str) -> Vec<String> {
     let lost = named.filter(|label| !labels.contains(label));
     faults.extend(lost.map(|label| format!("names the label {label}, which is added up")));
     faults
+}
+
+/// Most are empty for want of a process. What is empty for another reason says so.
+#[test]
+fn emptiness_is_explained_by_what_it_means() {
+    let mut said = Vec::new();
+    for dashboard in with_numbers() {
+        for panel in dashboard.panels() {
+            let empty = text_of(&panel["fieldConfig"]["defaults"], "noValue").to_owned();
+            said.push((text_of(panel, "title").to_owned(), empty));
+        }
+    }
+    for (title, words) in [
+        ("Memory used", "no maxmemory is set"),
+        ("Applied within a second", "no entry was applied"),
+        ("Undelivered entries", "the server does not know"),
+        ("Keys evicted", "(INFO)"),
+        ("Longest wait", "no janitor measures this"),
+        ("Event age", "none in the time shown"),
+        ("Entries lost", "no janitor is scraped"),
+        ("Events applied", "no worker is scraped"),
+        ("Processes", "no process is scraped"),
+    ] {
+        let found = said.iter().find(|(of, _)| of == title).unwrap();
+        assert!(found.1.contains(words), "{found:?}");
+    }
 }
 
 #[test]
@@ -191,6 +221,7 @@ fn every_alert_has_its_runbook_its_test_and_a_panel_that_shows_why() {
         let runbook = format!("grafana/runbooks/{alert}.md");
         assert_eq!(member(&rule, "runbook_url"), Some(&*runbook), "{alert}");
         assert!(["critical", "warning"].map(Some).contains(&member(&rule, "severity")), "{alert}");
+        assert!(!rule.contains("{{ $value"), "{alert}: a number that is not rounded (printf)");
         for what in ["summary", "description"] {
             assert!(member(&rule, what).is_some_and(|text| text.len() > 20), "{alert}: {what}");
         }

@@ -13,7 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jsonschema::{Registry, Validator};
+use rollcall::format::is_opaque;
 use serde_json::{Map, Value, json};
 
 /// Decodes an entry with these fields: how many events it holds, or why it (or its first bad
@@ -167,11 +170,14 @@ fn decode_msgpack(value: &Value) -> Outcome {
 /// The event as flat fields, unless something in it would become right by becoming text.
 fn flat(event: &Object) -> Option<Object> {
     let is_session = event.get("type").is_some_and(|kind| kind == "session");
+    let media_type = event.get("datacontenttype").and_then(Value::as_str);
+    let is_opaque = media_type.is_some_and(|media_type| is_opaque(media_type.as_bytes()));
     let mut fields = Object::new();
     for (name, value) in event {
         let text = match (name.as_str(), value) {
             (_, Value::Null) => String::new(),
             ("data", value) if value == "" => String::new(),
+            ("data", Value::String(text)) if is_session && is_opaque => text.clone(),
             ("data", value) if is_session => value.to_string(),
             (_, Value::String(text)) => text.clone(),
             ("time", Value::Number(number)) => number.to_string(),
@@ -207,16 +213,31 @@ fn decode_every_way(event: &Value) -> Vec<(&'static str, Outcome)> {
         outcomes.push(("flat", decode_entry(&fields)));
     }
     let (attributes, data) = cloudevent_parts(event);
-    let data = Value::Object(data);
-    if let Some(mut fields) = flat(&attributes) {
-        fields.insert("data".into(), data.to_string().into());
-        outcomes.push(("binary CloudEvent", decode_entry(&fields)));
+    let text = Value::Object(data.clone()).to_string();
+    if let Some(fields) = flat(&attributes) {
+        let with = |name: &str, value: String| {
+            let mut fields = fields.clone();
+            fields.insert(name.into(), value.into());
+            decode_entry(&fields)
+        };
+        outcomes.push(("binary CloudEvent", with("data", text.clone())));
+        outcomes.push(("binary CloudEvent, encoded twice", with("data", json!(text).to_string())));
+        outcomes.push(("binary CloudEvent in base64", with("data_base64", STANDARD.encode(&text))));
     }
-    let mut structured = attributes;
-    structured.insert("data".into(), data);
-    let structured = Value::Object(structured);
-    outcomes.push(("structured CloudEvent", decode_json(&structured)));
-    outcomes.push(("structured CloudEvent in MessagePack", decode_msgpack(&structured)));
+    let with = |name: &str, value: Value| {
+        let mut structured = attributes.clone();
+        structured.insert(name.into(), value);
+        Value::Object(structured)
+    };
+    let whole = with("data", Value::Object(data));
+    outcomes.push(("structured CloudEvent", decode_json(&whole)));
+    outcomes.push(("structured CloudEvent in MessagePack", decode_msgpack(&whole)));
+    let with_text = with("data", text.clone().into());
+    outcomes.push(("structured CloudEvent with a text", decode_json(&with_text)));
+    outcomes.push(("the same in MessagePack", decode_msgpack(&with_text)));
+    let with_base64 = with("data_base64", STANDARD.encode(&text).into());
+    outcomes.push(("structured CloudEvent with base64", decode_json(&with_base64)));
+    outcomes.push(("packed CloudEvent with base64", decode_json(&json!([with_base64]))));
     outcomes
 }
 

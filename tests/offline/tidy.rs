@@ -19,15 +19,16 @@ const MOST_LINES: usize = 450;
 /// The modules of the library from the ground up: each may name those of lower rows only.
 const LAYERS: &[&[&str]] = &[
     &["key", "time", "entry", "format", "schema", "failpoint"],
-    &["event", "origin", "change"],
+    &["change", "event", "origin"],
     &["op"],
     &["decode", "projection"],
     &["fold"],
     // ---- what knows servers and clocks
-    &["config", "error"],
+    &["config"],
+    &["error"],
     &["redis", "private_server"],
-    &["state", "changes"],
-    &["doctor", "telemetry"],
+    &["state"],
+    &["changes", "doctor", "telemetry"],
     &["projector", "janitor"],
 ];
 
@@ -37,9 +38,9 @@ const PURE: &[&str] = &[
     "time",
     "entry",
     "format",
+    "change",
     "event",
     "origin",
-    "change",
     "op",
     "decode",
     "projection",

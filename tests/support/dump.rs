@@ -38,7 +38,9 @@ impl DeadLetter {
 
 /// A connection to the server at `url`.
 pub fn connect(url: &str) -> Connection {
-    redis::Client::open(url).unwrap().get_connection().unwrap()
+    let connection = redis::Client::open(url).unwrap().get_connection();
+    let dead = || rollcall::private_server::ended_of_this_thread().join("\n");
+    connection.unwrap_or_else(|error| panic!("{url}: {error}\n{}", dead()))
 }
 
 /// The server's clock, epoch milliseconds.

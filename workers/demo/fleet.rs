@@ -1,6 +1,7 @@
 //! The fleet that the demo shows: one worker and one janitor, as `rollcall run` starts them.
 
-use rollcall::config::{Config, ConfigError, Gathered};
+use rollcall::config::{Config, ConfigError, Gathered, Http};
+use rollcall::telemetry::http::HttpError;
 use rollcall::telemetry::metrics;
 
 use crate::run::{Fleet, Roles, RunError};
@@ -27,10 +28,11 @@ pub(crate) enum FleetError {
 ///
 /// # Errors
 /// If they contradict each other.
-pub(super) fn settings(url: &str, tokens: u32) -> Result<Config, ConfigError> {
-    let tokens = tokens.to_string();
+pub(super) fn settings(url: &str, tokens: u32, http: Option<Http>) -> Result<Config, ConfigError> {
+    let (tokens, http) = (tokens.to_string(), http.unwrap_or(Http::Default).to_string());
     Config::resolve(&Gathered::from_flags([
         ("redis-url", url),
+        ("http", &http),
         ("name", "demo"),
         ("presence-ttl", PRESENCE_TTL),
         ("session-ttl", "60s"),
@@ -44,11 +46,17 @@ pub(super) fn settings(url: &str, tokens: u32) -> Result<Config, ConfigError> {
     ])?)
 }
 
-/// Starts the fleet.
+/// Starts the fleet; without its pages, if nobody `chose` their address and none of the usual ones is free.
 ///
 /// # Errors
-/// If there is no address for its pages or no recorder for its metrics.
-pub(super) async fn start(config: &Config) -> Result<Fleet, FleetError> {
-    let roles = Roles { worker: true, janitor: true };
-    Ok(Fleet::start(config, roles, metrics::install()?).await?)
+/// If the address that was chosen is taken, or there is no recorder for metrics.
+pub(super) async fn start(config: &Config, chose: bool) -> Result<Fleet, FleetError> {
+    let (roles, recorded) = (Roles { worker: true, janitor: true }, metrics::install()?);
+    match Fleet::start(config, roles, recorded.clone()).await {
+        Err(RunError::Http(HttpError::NoneFree)) if !chose => {
+            let without = Config { http: Http::Off, ..config.clone() };
+            Ok(Fleet::start(&without, roles, recorded).await?)
+        }
+        started => Ok(started?),
+    }
 }

@@ -1,11 +1,12 @@
 //! Finds a server for the demo; on Debian and Ubuntu installs one where there is none.
 
 use std::env;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rollcall::private_server::{SERVER_VARIABLE, ServerError, find_server, in_path};
+use rollcall::telemetry::lines;
 use tokio::process::Command;
 
 const SCRIPT: &str = include_str!("install.sh");
@@ -58,7 +59,7 @@ fn installer() -> Option<Command> {
 }
 
 fn say(what: &str) {
-    let _unwritable = writeln!(io::stderr().lock(), "rollcall demo: {what}");
+    lines::say(&format!("rollcall demo: {what}"));
 }
 
 #[cfg(test)]

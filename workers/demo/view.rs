@@ -7,11 +7,14 @@ use super::watch::{Change, Snapshot, Watch};
 use crate::line::{Line, Look, Style, visible};
 use crate::load::Sent;
 use crate::screen::Size;
+use crate::width::{columns, wrapped};
 
 /// How long someone who came is shown as new, in milliseconds.
 const NEW_MS: u64 = 3_000;
-/// The frame's rows besides names, table and changes.
-const FIXED_ROWS: usize = 10;
+/// The frame's rows besides addresses, names, table and changes.
+const FIXED_ROWS: usize = 7;
+/// Columns of the labels at the left.
+const LABEL: usize = 9;
 
 /// What stays the same while the demo runs.
 #[derive(Clone, Debug)]
@@ -20,25 +23,16 @@ pub(super) struct About {
     pub server: String,
     /// Its address.
     pub url: String,
-    /// Its port.
-    pub port: u16,
-    /// Where `/metrics` is.
-    pub metrics: Option<String>,
-    /// The stream of events.
-    pub stream: String,
+    /// Where `/metrics` is, or why it is nowhere.
+    pub metrics: String,
+    /// A command that adds an event.
+    pub example: String,
     /// Users who are the demo's own: others are shown first.
     pub crowd: BTreeSet<String>,
     /// From how many users on a document is marked.
     pub threshold: Option<u64>,
     /// How long the demo is to run.
     pub duration: Option<Duration>,
-}
-
-impl About {
-    /// A command that adds an event.
-    pub(super) fn example(&self) -> String {
-        format!("redis-cli -p {} XADD {} '*' type heartbeat user you", self.port, self.stream)
-    }
 }
 
 /// What one frame shows.
@@ -54,14 +48,15 @@ pub(super) struct View<'a> {
 }
 
 impl View<'_> {
-    /// A frame for a terminal of that size.
-    pub(super) fn frame(&self, size: Size) -> Vec<Line> {
-        let spare = size.height.saturating_sub(FIXED_ROWS);
+    /// A frame for a terminal of that size; it says what ends the demo.
+    pub(super) fn frame(&self, size: Size, ending: &str) -> Vec<Line> {
+        let addresses = self.addresses(size.width);
+        let spare = size.height.saturating_sub(FIXED_ROWS + addresses.len());
         let names = (spare / 4).clamp(1, 3);
         let table = (spare * 2 / 5).clamp(4, 10);
         let changes = spare.saturating_sub(names + table);
-        let mut frame = vec![self.title()];
-        frame.extend(self.addresses());
+        let mut frame = vec![self.title(ending)];
+        frame.extend(addresses);
         frame.push(Line::default());
         frame.extend(self.online(size.width, names));
         frame.push(Line::default());
@@ -73,24 +68,31 @@ impl View<'_> {
         frame
     }
 
-    fn title(&self) -> Line {
+    fn title(&self, ending: &str) -> Line {
         let time = match self.about.duration {
             Some(all) => format!("{} s of {} s", self.sent.within.as_secs(), all.as_secs()),
             None => format!("{} s", self.sent.within.as_secs()),
         };
-        let rest = [self.about.server.as_str(), &time, "Ctrl-C ends it"];
+        let rest = [self.about.server.as_str(), &time, ending];
         let rest = rest.map(|part| format!("{}{part}", self.look.dot())).concat();
         Line::default().with(Style::Bold, "Rollcall demo").with(Style::Dim, rest)
     }
 
-    fn addresses(&self) -> [Line; 3] {
-        let metrics = self.about.metrics.as_deref().unwrap_or("no address for /metrics");
-        let label = |text: &str| Line::default().with(Style::Dim, format!("{text:9}"));
-        [
-            label("redis").with(Style::Cyan, self.about.url.as_str()),
-            label("metrics").with(Style::Cyan, metrics),
-            label("try").with(Style::Cyan, self.about.example()),
-        ]
+    fn addresses(&self, width: usize) -> Vec<Line> {
+        let About { url, metrics, example, .. } = self.about;
+        let label = |text: &str| Line::default().with(Style::Dim, format!("{text:LABEL$}"));
+        let mut lines = vec![
+            label("redis").with(Style::Cyan, url.as_str()),
+            label("metrics").with(Style::Cyan, metrics.as_str()),
+        ];
+        // It is there to be copied: where it is too long, a shell reads it over several lines.
+        let parts = wrapped(example, width.saturating_sub(LABEL + 2));
+        for (n, part) in parts.iter().enumerate() {
+            let more = if n + 1 < parts.len() { " \\" } else { "" };
+            let line = label(if n == 0 { "try" } else { "" });
+            lines.push(line.with(Style::Cyan, format!("{part}{more}")));
+        }
+        lines
     }
 
     /// Who is present: those the demo did not make up first, newcomers marked.
@@ -111,10 +113,9 @@ impl View<'_> {
             };
             let (name, more) = (visible(user), format!(" {} {left} more", self.look.ellipsis()));
             let last = lines.len() == rows;
-            let room =
-                width.saturating_sub(if last && left > 1 { more.chars().count() } else { 0 });
+            let room = width.saturating_sub(if last && left > 1 { columns(&more) } else { 0 });
             let used = lines.last().map_or(0, Line::width);
-            if used + name.chars().count() + 2 > room {
+            if used + columns(&name) + 2 > room {
                 if last {
                     append(&mut lines, Style::Dim, more);
                     break;
@@ -140,7 +141,7 @@ impl View<'_> {
     fn flow(&self) -> [Line; 2] {
         let seen = self.seen();
         let rate = self.sent.events as f64 / self.sent.within.as_secs_f64().max(1.0);
-        let label = |text: &str| Line::default().with(Style::Bold, format!("{text:9}"));
+        let label = |text: &str| Line::default().with(Style::Bold, format!("{text:LABEL$}"));
         let waiting = seen.undelivered.map_or("unknown".to_owned(), |entries| entries.to_string());
         let quiet = |count: i64| if count == 0 { Style::Plain } else { Style::Yellow };
         let bars = self.look.bars(self.watch.rates.iter().copied());
@@ -164,15 +165,18 @@ impl View<'_> {
     }
 
     fn tables(&self, width: usize, rows: usize) -> Vec<Line> {
-        let column = width.saturating_sub(4) / 3;
+        const GAP: usize = 2;
+        let column = width.saturating_sub(2 * GAP) / 3;
         let columns = [self.state(column), self.items(column), self.documents(column)];
-        let cell = |cells: &[Line], row: usize| {
-            let line = cells.get(row).cloned().unwrap_or_default();
-            line.fitted(column, self.look).with(Style::Plain, "  ")
-        };
         let row = |row: usize| {
-            let cells = columns.iter().map(|cells| cell(cells, row));
-            cells.fold(Line::default(), Line::join)
+            let mut line = Line::default();
+            for (n, cells) in columns.iter().enumerate() {
+                let gap = if n > 0 { GAP } else { 0 };
+                let cell = cells.get(row).cloned().unwrap_or_default();
+                line = line.with(Style::Plain, " ".repeat(gap));
+                line = line.join(cell.fitted(column, self.look));
+            }
+            line
         };
         (0..rows).map(row).collect()
     }
@@ -213,21 +217,19 @@ impl View<'_> {
         });
         let mut lines = titled("IN DOCUMENTS", rows);
         if let Some(threshold) = self.about.threshold {
-            append(
-                &mut lines[..1],
-                Style::Dim,
-                format!("  {} {threshold} reached", self.look.mark()),
-            );
+            let legend = format!("  {} from {threshold}", self.look.mark());
+            if columns("IN DOCUMENTS") + columns(&legend) <= width {
+                append(&mut lines[..1], Style::Dim, legend);
+            }
         }
         lines
     }
 
     /// A name, and at the end of the column a count.
     fn row(&self, style: Style, name: &str, width: usize, count: &str) -> Line {
-        const COUNT: usize = 7;
         let name = Line::default().with(style, name);
-        let name = name.fitted(width.saturating_sub(COUNT + 1), self.look);
-        name.with(Style::Plain, format!(" {count:>COUNT$}"))
+        let name = name.fitted(width.saturating_sub(columns(count) + 1), self.look);
+        name.with(Style::Plain, format!(" {count}"))
     }
 
     fn changes(&self, rows: usize) -> Vec<Line> {
@@ -305,7 +307,7 @@ fn subject(change: &Change) -> String {
             vec![said("user"), with("in", "doc"), with("now", "count")]
         }
         "threshold_reached" => {
-            vec![said("doc"), with("has", "count"), with("reached", "threshold")]
+            vec![said("doc"), with("has", "count"), with("at threshold", "threshold")]
         }
         "threshold_left" => vec![said("doc"), with("has", "count"), with("left", "threshold")],
         _ => vec![said("sid"), with("of", "user")],
@@ -320,6 +322,7 @@ mod tests {
     use rollcall::entry::{Entry, EntryId};
 
     const NOW: u64 = 1_790_000_000_000;
+    const EXAMPLE: &str = "redis-cli -p 23456 XADD rollcall:events '*' type heartbeat user you";
     const HOSTILE: &str = "\x1b[2Jann\n\u{202e}";
 
     fn entry(seq: u64, kind: &str, user: &str) -> Entry {
@@ -329,7 +332,7 @@ mod tests {
     }
 
     fn watch() -> Watch {
-        let config = fleet::settings("redis://127.0.0.1:1", 100).unwrap();
+        let config = fleet::settings("redis://127.0.0.1:1", 100, None).unwrap();
         let mut watch = Watch::over(config.redis.server(), &config.deployment);
         let many = (0..70).map(|n| format!("user-{n:02}"));
         watch.latest = Snapshot {
@@ -351,9 +354,8 @@ mod tests {
         About {
             server: "redis-server".to_owned(),
             url: "redis://127.0.0.1:23456".to_owned(),
-            port: 23_456,
-            metrics: None,
-            stream: "rollcall:events".to_owned(),
+            metrics: "off".to_owned(),
+            example: EXAMPLE.to_owned(),
             crowd: (0..70).map(|n| format!("user-{n:02}")).collect(),
             threshold: Some(3),
             duration: None,
@@ -361,10 +363,17 @@ mod tests {
     }
 
     fn shown(size: Size, look: Look) -> Vec<String> {
+        shown_of(&watch(), size, look)
+    }
+
+    fn shown_of(watch: &Watch, size: Size, look: Look) -> Vec<String> {
         let sent = Sent { events: 40, entries: 39, in_doubt: 0, within: Duration::from_secs(1) };
-        let view = View { about: &about(), watch: &watch(), sent, look };
+        let view = View { about: &about(), watch, sent, look };
         assert!(!view.plain().contains(char::is_control));
-        view.frame(size).iter().map(|line| line.rendered(size.width, look)).collect()
+        view.frame(size, "q or Ctrl-C ends it")
+            .iter()
+            .map(|line| line.rendered(size.width, look))
+            .collect()
     }
 
     #[test]
@@ -374,9 +383,43 @@ mod tests {
             let lines = shown(Size { width, height }, look);
             assert!(height < 20 || lines.len() <= height, "{} rows", lines.len());
             for line in &lines {
-                assert!(line.chars().count() <= width, "{line}");
+                assert!(columns(line) <= width, "{line}");
                 assert!(!line.contains(|c: char| c.is_control() || c == '\u{202e}'), "{line:?}");
             }
+        }
+    }
+
+    #[test]
+    fn nothing_is_cut_that_has_room() {
+        let look = Look { colours: false, unicode: true };
+        let mut watch = watch();
+        watch.latest.items = vec![("lamp".to_owned(), 7)];
+        watch.latest.documents = vec![("plan".to_owned(), 3, true), ("list".to_owned(), 1, false)];
+        watch.changes.clear();
+        for width in 78..=200 {
+            let lines = shown_of(&watch, Size { width, height: 30 }, look);
+            for line in lines {
+                assert!(!line.contains('…') || line.contains(" more"), "{width}: {line}");
+                assert!(columns(&line) <= width, "{width}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_command_to_try_is_whole_however_narrow_the_terminal() {
+        let look = Look { colours: false, unicode: true };
+        for width in [40, 60, 75, 76, 120] {
+            let lines = shown(Size { width, height: 40 }, look);
+            let from = lines.iter().position(|line| line.starts_with("try ")).unwrap();
+            let mut command = String::new();
+            for line in &lines[from..] {
+                let part = &line[LABEL..];
+                command.push_str(part.trim_end_matches('\\'));
+                if !part.ends_with('\\') {
+                    break;
+                }
+            }
+            assert_eq!(command, EXAMPLE, "{width}");
         }
     }
 
@@ -385,7 +428,7 @@ mod tests {
         let lines = shown(Size { width: 80, height: 24 }, Look { colours: false, unicode: false });
         let all = lines.join("\n");
         assert!(all.contains("ONLINE 72  \\u{1b}[2Jann\\n\\u{202e}  you  user-00"), "{all}");
-        assert!(all.contains(" more\n") && all.contains("      3 ^"), "{all}");
+        assert!(all.contains(" more\n") && all.contains(" 3 ^"), "{all}");
         assert!(all.contains("XADD rollcall:events '*' type heartbeat user you"), "{all}");
         let latest = lines.iter().position(|line| line.starts_with("LATEST CHANGES")).unwrap();
         assert!(lines[latest + 1].starts_with("14:13:20.000  online  "), "{all}");

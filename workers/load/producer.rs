@@ -13,7 +13,7 @@ use redis::{ErrorKind, RedisError};
 use rollcall::config::Server;
 use rollcall::error::{Error, chain};
 use rollcall::key::Keys;
-use rollcall::redis::connect::connect;
+use rollcall::redis::connect::{MOST_IDLE, connect};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -47,7 +47,8 @@ impl Target {
     fn links(&self) -> Vec<Link> {
         let partitions = self.partitions.max(1);
         let stream = |index| Keys::new(&self.prefix, partitions, index).named(&self.stream);
-        (0..partitions).map(|index| Link { stream: stream(index), connection: None }).collect()
+        let link = |index| Link { stream: stream(index), connection: None, used: Instant::now() };
+        (0..partitions).map(link).collect()
     }
 }
 
@@ -94,6 +95,7 @@ impl End {
 struct Link {
     stream: String,
     connection: Option<MultiplexedConnection>,
+    used: Instant,
 }
 
 /// One producer.
@@ -141,7 +143,7 @@ impl Producer {
 
     async fn connect(&mut self) -> Result<(), Error> {
         for link in self.links.iter_mut().filter(|link| link.connection.is_none()) {
-            link.connection = Some(connect(&self.server, &link.stream, ANSWER_WITHIN).await?);
+            link.connect(&self.server).await?;
         }
         Ok(())
     }
@@ -161,7 +163,7 @@ impl Producer {
             let own: Vec<&Entry> =
                 entries.iter().filter(|entry| entry.partition == index).collect();
             let events = own.iter().map(|entry| entry.events).sum();
-            match link.add(&own).await {
+            match link.add(&self.server, &own).await {
                 Ok(()) => {
                     self.counts.events.fetch_add(events, Ordering::Relaxed);
                     self.counts.entries.fetch_add(own.len() as u64, Ordering::Relaxed);
@@ -194,10 +196,20 @@ impl Producer {
 }
 
 impl Link {
+    async fn connect(&mut self, server: &Server) -> Result<(), Error> {
+        self.connection = Some(connect(server, &self.stream, ANSWER_WITHIN).await?);
+        self.used = Instant::now();
+        Ok(())
+    }
+
     /// Adds entries; a connection that fails is dropped.
-    async fn add(&mut self, entries: &[&Entry]) -> Result<(), Error> {
+    async fn add(&mut self, server: &Server, entries: &[&Entry]) -> Result<(), Error> {
         if entries.is_empty() {
             return Ok(());
+        }
+        // Some servers end a connection that is idle, and what is sent over it then is in doubt.
+        if self.used.elapsed() > MOST_IDLE {
+            self.connect(server).await?;
         }
         let lost = || RedisError::from(io::Error::from(io::ErrorKind::NotConnected));
         let adding = Error::at("adding events");
@@ -213,6 +225,7 @@ impl Link {
         let added = pipe.exec_async(&mut connection).await;
         added.map_err(|error| adding(first_of(error)))?;
         self.connection = Some(connection);
+        self.used = Instant::now();
         Ok(())
     }
 }
@@ -225,9 +238,9 @@ fn first_of(error: RedisError) -> RedisError {
 
 /// Whether waiting would not help.
 fn is_lasting(error: &Error) -> bool {
-    let refused = matches!(error, Error::Redis { source, .. }
-        if matches!(source.kind(), ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig));
-    refused || matches!(error.kind(), "auth" | "permission" | "wrong_key")
+    let is_impossible = |source: &RedisError| source.kind() == ErrorKind::InvalidClientConfig;
+    error.redis().is_some_and(is_impossible)
+        || matches!(error.kind(), "auth" | "permission" | "wrong_key")
 }
 
 /// How many events are due.

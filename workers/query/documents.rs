@@ -74,10 +74,13 @@ async fn one(state: &mut State, doc: &str, limit: usize) -> Result<DocumentAnswe
 }
 
 impl Answer for DocumentAnswer {
+    fn not_found(&self) -> Option<String> {
+        matches!(self, Self::One(None)).then(|| "nobody is in this document".to_owned())
+    }
+
     fn show(&self, page: &mut Page) {
         match self {
-            Self::One(None) => page.line("Nobody is in this document."),
-            Self::One(Some(one)) => one.show(page),
+            Self::One(one) => one.iter().for_each(|one| one.show(page)),
             Self::All { count: 0, .. } => page.line("Nobody is in any document."),
             Self::All { count, documents } => {
                 page.line(format!("{} with users", plural(*count, "document", "documents")));
@@ -99,7 +102,7 @@ impl One {
             let level = if *reached { "reached" } else { "not reached" };
             page.line(format!("threshold {up}:{down} {level}"));
         }
-        let mut table = Table::new(&["USER…", ">CONNECTIONS"]);
+        let mut table = Table::new(&["USER*", ">CONNECTIONS"]);
         for Member { user, connections } in &self.users {
             table.row([user, &connections.map_or(String::new(), |n| n.to_string())]);
         }

@@ -1,5 +1,7 @@
 //! `sessions`.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::builder::NonEmptyStringValueParser;
 use rollcall::state::sessions::{self, Session};
 use rollcall::state::{AskError, Listed, State};
@@ -8,15 +10,15 @@ use serde::Serialize;
 use super::{Answer, Limit, Output, Query, QueryFlags, settings};
 use crate::table::{Page, Table, escape_json, length, plural, time};
 
-/// Active sessions, the last active first, or one session with its data.
+/// All about a session, its data included; without a session, the active ones, the last active first.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Sessions {
+    /// The session
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    sid: Option<String>,
     /// Only this user's
     #[arg(long, value_name = "USER", conflicts_with = "sid")]
     user: Option<String>,
-    /// All about this session, its data and how long that is kept included
-    #[arg(long, value_name = "SID", value_parser = NonEmptyStringValueParser::new())]
-    sid: Option<String>,
     #[command(flatten)]
     limit: Limit,
     #[command(flatten)]
@@ -37,7 +39,7 @@ pub(crate) enum SessionsAnswer {
     One(Option<Box<One>>),
 }
 
-/// One session. Its data is the text that was sent: JSON, unless another writer stored it.
+/// One session. Its data is what was sent: JSON, unless it was declared as opaque or another writer stored it.
 #[derive(Serialize)]
 pub(crate) struct One {
     now_ms: u64,
@@ -48,6 +50,9 @@ pub(crate) struct One {
     ua: Option<String>,
     last_activity_ms: Option<u64>,
     data: Option<String>,
+    /// In place of `data` where that is not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_base64: Option<String>,
     data_ttl_ms: Option<u64>,
 }
 
@@ -88,6 +93,11 @@ async fn one(state: &mut State, sid: &str) -> Result<SessionsAnswer, AskError> {
             Some(entry) => (Some(entry.user), Some(entry.ip), Some(entry.ua)),
             None => (None, None, None),
         };
+        let (data, data_base64) = match kept.data.map(String::from_utf8) {
+            None => (None, None),
+            Some(Ok(text)) => (Some(text), None),
+            Some(Err(error)) => (None, Some(STANDARD.encode(error.as_bytes()))),
+        };
         Box::new(One {
             now_ms,
             sid: sid.to_owned(),
@@ -96,28 +106,31 @@ async fn one(state: &mut State, sid: &str) -> Result<SessionsAnswer, AskError> {
             ip,
             ua,
             last_activity_ms,
-            data: kept.data,
+            data,
+            data_base64,
             data_ttl_ms: kept.data_ttl_ms,
         })
     })))
 }
 
 impl Answer for SessionsAnswer {
+    fn not_found(&self) -> Option<String> {
+        matches!(self, Self::One(None))
+            .then(|| "there is no such session: it never was, ended or expired".to_owned())
+    }
+
     fn show(&self, page: &mut Page) {
         match self {
-            Self::One(None) => {
-                page.line("There is no such session: it never was, ended or expired.")
-            }
-            Self::One(Some(one)) => one.show(page),
+            Self::One(one) => one.iter().for_each(|one| one.show(page)),
             Self::All { count: 0, .. } => page.line("No active sessions."),
             Self::All { now_ms, count, sessions } => {
                 page.line(plural(*count, "active session", "active sessions"));
                 let mut table = Table::new(&[
                     "SESSION…",
-                    "USER…",
-                    "LAST ACTIVITY",
+                    "USER*",
+                    "LAST ACTIVITY@",
                     "AGE",
-                    "IP…",
+                    "IP*",
                     "USER AGENT…",
                 ]);
                 for Session { sid, user, ip, ua, last_activity_ms } in sessions {
@@ -144,13 +157,17 @@ impl One {
         table.row(["ip", self.ip.as_deref().unwrap_or("")]);
         table.row(["user agent", self.ua.as_deref().unwrap_or("")]);
         let kept = self.data_ttl_ms.map(|ms| format!("for {}", length(ms)));
-        match (&self.data, kept) {
-            (Some(_), Some(kept)) => table.row(["data kept", &kept]),
-            (Some(_), None) => table.row(["data kept", "without an expiry"]),
-            (None, _) => table.row(["data", "none"]),
+        let has_data = self.data.is_some() || self.data_base64.is_some();
+        match kept {
+            _ if !has_data => table.row(["data", "none"]),
+            Some(kept) => table.row(["data kept", &kept]),
+            None => table.row(["data kept", "without an expiry"]),
+        }
+        if self.data_base64.is_some() {
+            table.row(["data", "no text, here in base64"]);
         }
         page.table(&table);
-        if let Some(data) = &self.data {
+        if let Some(data) = self.data.as_ref().or(self.data_base64.as_ref()) {
             page.line(escape_json(data));
         }
     }

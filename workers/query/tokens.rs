@@ -54,7 +54,7 @@ impl Answer for RecentAnswer {
             return page.line("No recent tokens.");
         }
         page.line(plural(self.count, "recent token", "recent tokens"));
-        let mut table = Table::new(&["TOKEN", "USER…", "LAST USED", "AGE"]);
+        let mut table = Table::new(&["TOKEN", "USER*", "LAST USED@", "AGE"]);
         for Token { token, user, last_seen_ms } in &self.tokens {
             let [at, age] = time(*last_seen_ms, self.now_ms);
             let token = if self.full { token.clone() } else { shortened(token) };
@@ -136,6 +136,12 @@ impl Query for Viewed {
 }
 
 impl Answer for ViewedAnswer {
+    fn not_found(&self) -> Option<String> {
+        matches!(self, Self::Token(None)).then(|| {
+            "there is no such token: it never was, was logged out or is no longer recent".to_owned()
+        })
+    }
+
     fn show(&self, page: &mut Page) {
         match self {
             Self::Ranking { items } if items.is_empty() => {
@@ -148,12 +154,7 @@ impl Answer for ViewedAnswer {
                 }
                 page.table(&table);
             }
-            Self::Token(None) => {
-                page.line(
-                    "There is no such token: it never was, was logged out or is no longer recent.",
-                );
-            }
-            Self::Token(Some(token)) => token.show(page),
+            Self::Token(token) => token.iter().for_each(|token| token.show(page)),
         }
     }
 }
@@ -170,7 +171,7 @@ impl TokenAnswer {
         if self.items.is_empty() {
             return page.line("It has viewed nothing.");
         }
-        let mut table = Table::new(&["ITEM…", "VIEWED", "AGE"]);
+        let mut table = Table::new(&["ITEM…", "VIEWED@", "AGE"]);
         for tokens::Viewed { item, viewed_ms } in &self.items {
             let [at, age] = time(*viewed_ms, self.now_ms);
             table.row([item, &at, &age]);

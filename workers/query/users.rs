@@ -1,4 +1,4 @@
-//! `online`, `user` and `presence`.
+//! `online`, `seen`, `user` and `presence`.
 
 use clap::builder::NonEmptyStringValueParser;
 use rollcall::config::Millis;
@@ -9,10 +9,65 @@ use serde::Serialize;
 use super::{Answer, Limit, Output, Query, QueryFlags, settings};
 use crate::table::{Page, Table, escape, length, plural, time};
 
-/// Users seen in the last minutes, the current one included, by name.
+/// Users who are online, by name: those that have a presence entry now.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Online {
-    /// Look back so many minutes; state is kept for the deployment's online-window
+    #[command(flatten)]
+    limit: Limit,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    flags: QueryFlags,
+}
+
+#[derive(Serialize)]
+pub(crate) struct OnlineAnswer {
+    count: u64,
+    users: Vec<String>,
+}
+
+impl Query for Online {
+    type Answer = OnlineAnswer;
+    settings!();
+
+    async fn ask(&self, state: &mut State) -> Result<OnlineAnswer, AskError> {
+        let (since_ms, limit) = (present_since_ms(state), self.limit.get());
+        let mut parts = Vec::new();
+        for partition in &mut state.partitions {
+            let (connection, keys) = (&mut partition.connection, &partition.keys);
+            parts.push(users::online(connection, keys, since_ms, limit).await?);
+        }
+        let Listed { count, items } = Listed::merged(parts, limit, String::cmp);
+        Ok(OnlineAnswer { count, users: items })
+    }
+}
+
+/// What was last seen before has left, though no janitor has taken it yet.
+fn present_since_ms(state: &State) -> u64 {
+    state.now_ms.saturating_sub(state.deployment.presence_ttl_ms)
+}
+
+impl Answer for OnlineAnswer {
+    fn show(&self, page: &mut Page) {
+        if self.count == 0 {
+            return page.line("Nobody is online.");
+        }
+        page.line(format!("{} online", plural(self.count, "user", "users")));
+        show_names(&self.users, self.count, page);
+    }
+}
+
+fn show_names(users: &[String], count: u64, page: &mut Page) {
+    for user in users {
+        page.line(escape(user));
+    }
+    page.more(count, users.len());
+}
+
+/// Users seen in the last minutes, the current one included, by name, whether they are still online or not.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Seen {
+    /// Look back so many minutes; they are kept for the deployment's online-window
     /// [default: that window]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1440))]
     minutes: Option<u64>,
@@ -25,36 +80,33 @@ pub(crate) struct Online {
 }
 
 #[derive(Serialize)]
-pub(crate) struct OnlineAnswer {
+pub(crate) struct SeenAnswer {
     minutes: u64,
     count: u64,
     users: Vec<String>,
 }
 
-impl Query for Online {
-    type Answer = OnlineAnswer;
+impl Query for Seen {
+    type Answer = SeenAnswer;
     settings!();
 
-    async fn ask(&self, state: &mut State) -> Result<OnlineAnswer, AskError> {
+    async fn ask(&self, state: &mut State) -> Result<SeenAnswer, AskError> {
         let minutes = self.minutes.unwrap_or(state.deployment.online_window_ms / 60_000);
         let (now_ms, limit) = (state.now_ms, self.limit.get());
         let Listed { count, items } =
-            users::online_everywhere(&mut state.partitions, now_ms, minutes, limit).await?;
-        Ok(OnlineAnswer { minutes, count, users: items })
+            users::seen_everywhere(&mut state.partitions, now_ms, minutes, limit).await?;
+        Ok(SeenAnswer { minutes, count, users: items })
     }
 }
 
-impl Answer for OnlineAnswer {
+impl Answer for SeenAnswer {
     fn show(&self, page: &mut Page) {
         let within = length(self.minutes * 60_000);
         if self.count == 0 {
-            return page.line(format!("Nobody was online in the last {within}."));
+            return page.line(format!("Nobody was seen in the last {within}."));
         }
-        page.line(format!("{} online in the last {within}", plural(self.count, "user", "users")));
-        for user in &self.users {
-            page.line(escape(user));
-        }
-        page.more(self.count, self.users.len());
+        page.line(format!("{} seen in the last {within}", plural(self.count, "user", "users")));
+        show_names(&self.users, self.count, page);
     }
 }
 
@@ -84,7 +136,7 @@ impl Query for User {
 
     async fn ask(&self, state: &mut State) -> Result<UserAnswer, AskError> {
         let now_ms = state.now_ms;
-        let since_ms = now_ms.saturating_sub(state.deployment.presence_ttl_ms);
+        let since_ms = present_since_ms(state);
         let partition = state.partition_of(&self.user);
         let (connection, keys) = (&mut partition.connection, &partition.keys);
         let last_activity = users::last_activity(connection, keys, &self.user).await?;
@@ -95,12 +147,18 @@ impl Query for User {
 }
 
 impl Answer for UserAnswer {
+    fn not_found(&self) -> Option<String> {
+        let unknown = self.last_activity_ms.is_none() && self.presence.is_empty();
+        unknown.then(|| {
+            format!(
+                "nothing is known of user {}: neither activity nor presence",
+                escape(&self.user)
+            )
+        })
+    }
+
     fn show(&self, page: &mut Page) {
         let user = escape(&self.user);
-        if self.last_activity_ms.is_none() && self.presence.is_empty() {
-            return page
-                .line(format!("Nothing is known of {user}: neither activity nor presence."));
-        }
         match self.last_activity_ms {
             Some(ms) => {
                 let [at, age] = time(ms, self.now_ms);
@@ -109,9 +167,9 @@ impl Answer for UserAnswer {
             None => page.line(format!("{user} has no activity that is still kept.")),
         }
         if self.presence.is_empty() {
-            return page.line("No presence entries.");
+            return page.line("Not online.");
         }
-        let mut table = Table::new(&["IP", "LAST SEEN", "AGE", "PAGE…", "USER AGENT…"]);
+        let mut table = Table::new(&["IP*", "LAST SEEN@", "AGE", "PAGE…", "USER AGENT…"]);
         for Present { ip, page, ua, last_seen_ms, .. } in &self.presence {
             let [at, age] = time(*last_seen_ms, self.now_ms);
             table.row([ip, &at, &age, page, ua]);
@@ -164,11 +222,11 @@ impl Answer for PresenceAnswer {
     fn show(&self, page: &mut Page) {
         let within = length(self.active_ms);
         if self.count == 0 {
-            return page.line(format!("Nobody was present in the last {within}."));
+            return page.line(format!("No presence entries in the last {within}."));
         }
         let entries = plural(self.count, "presence entry", "presence entries");
         page.line(format!("{entries} in the last {within}"));
-        let mut table = Table::new(&["USER…", "IP…", "LAST SEEN", "AGE", "PAGE…", "USER AGENT…"]);
+        let mut table = Table::new(&["USER*", "IP*", "LAST SEEN@", "AGE", "PAGE…", "USER AGENT…"]);
         for Present { user, ip, page, ua, last_seen_ms } in &self.presence {
             let [at, age] = time(*last_seen_ms, self.now_ms);
             table.row([user, ip, &at, &age, page, ua]);

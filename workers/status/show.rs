@@ -31,10 +31,8 @@ impl StatusAnswer {
         }
         if self.is_empty() {
             page.table(&about);
-            let Self { address, .. } = self;
-            return page.line(format!(
-                "Nothing here yet: start a worker with `rollcall run --redis-url {address}`."
-            ));
+            page.line("Nothing here yet. Start a worker and a janitor:");
+            return page.line(format!("    {}", self.shell.rollcall(&["run"])));
         }
         about.row(["stream", &self.stream_line()]);
         about.row(["group", &self.group_line()]);

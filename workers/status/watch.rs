@@ -1,19 +1,19 @@
 //! `status --watch`: the same page again and again. On a terminal in place; elsewhere one after the other.
 
-use std::io::{self, ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::time::Duration;
 
 use rollcall::config::Config;
 use rollcall::error::chain;
-use rollcall::state::State;
-use rollcall::telemetry::log;
+use rollcall::telemetry::{lines, log};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{Rates, Status, StatusAnswer};
 use crate::line::{Line, Look, Style};
-use crate::query::{Answer as _, Query as _, QueryError, failed, json};
-use crate::screen::{Screen, Size, can_draw};
+use crate::out::Out;
+use crate::query::{Answer as _, Query as _, QueryError, ask, json};
+use crate::screen::{Screen, can_draw, quit};
 use crate::signals;
 use crate::table::{Page, escape};
 
@@ -35,10 +35,16 @@ pub(super) async fn run(status: &Status, every: Duration) -> Result<(), QueryErr
     loop {
         tokio::select! {
             _ = &mut stop => return Ok(()),
+            () = quit(&mut view.screen) => return Ok(()),
             () = signals::received(&mut resizes) => view.screen.iter_mut().for_each(Screen::resized),
             look = look(status, &config, &mut ticks) => view.take(look)?,
         }
-        match view.show() {
+        let shown = tokio::select! {
+            // Who reads slowly may not keep the process from its end.
+            _ = &mut stop => return Ok(()),
+            shown = view.show() => shown,
+        };
+        match shown {
             // Nobody reads any more: `rollcall status --watch | head`, or a terminal that is gone.
             Err(QueryError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {
                 return Ok(());
@@ -55,12 +61,12 @@ async fn look(
     ticks: &mut Interval,
 ) -> Result<StatusAnswer, QueryError> {
     ticks.tick().await;
-    let answer = async { status.ask(&mut State::open(config).await?).await };
-    answer.await.map_err(|source| failed(config, source))
+    ask(status, config).await
 }
 
 /// What is shown, and where.
 struct View {
+    out: Out,
     screen: Option<Screen>,
     json: bool,
     every: Duration,
@@ -73,7 +79,8 @@ impl View {
     fn new(status: &Status, every: Duration) -> Result<Self, QueryError> {
         let draws = !status.output.json && can_draw();
         let screen = draws.then(|| Screen::enter(Look::of_environment())).transpose()?;
-        Ok(Self { screen, json: status.output.json, every, latest: None, trouble: None })
+        let (out, json) = (Out::open()?, status.output.json);
+        Ok(Self { out, screen, json, every, latest: None, trouble: None })
     }
 
     fn take(&mut self, look: Result<StatusAnswer, QueryError>) -> Result<(), QueryError> {
@@ -90,13 +97,15 @@ impl View {
         Ok(())
     }
 
-    fn show(&self) -> Result<(), QueryError> {
+    async fn show(&mut self) -> Result<(), QueryError> {
         let Some(latest) = &self.latest else { return Ok(()) };
         if let Some(screen) = &self.screen {
-            return Ok(screen.draw(&self.frame(latest, screen.size()))?);
+            let frame = self.frame(latest, screen);
+            return Ok(self.screen.iter_mut().try_for_each(|screen| screen.draw(&frame))?);
         }
         if let Some(trouble) = &self.trouble {
-            return Ok(writeln!(io::stderr(), "rollcall: {trouble}")?);
+            lines::say(&format!("rollcall: {trouble}"));
+            return Ok(());
         }
         let text = if self.json {
             json(latest)?
@@ -105,15 +114,13 @@ impl View {
             latest.show(&mut page);
             page.into_text() + "\n"
         };
-        let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes())?;
-        Ok(out.flush()?)
+        Ok(self.out.write(text).await?)
     }
 
     /// One screen: workers give way where it is small.
-    fn frame(&self, latest: &StatusAnswer, size: Size) -> Vec<Line> {
-        let every = self.every.as_secs_f64();
-        let title = format!("rollcall status, every {every} s; Ctrl-C ends it");
+    fn frame(&self, latest: &StatusAnswer, screen: &Screen) -> Vec<Line> {
+        let (every, size) = (self.every.as_secs_f64(), screen.size());
+        let title = format!("rollcall status, every {every} s; {}", screen.ending());
         let mut lines = vec![Line::default().with(Style::Bold, title)];
         if let Some(trouble) = &self.trouble {
             lines.push(Line::default().with(Style::Red, escape(trouble)));

@@ -6,9 +6,13 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::Text;
-use crate::format::{Format, Malformed, Member, Shape};
-use crate::time::parse_time;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::rejection::{excerpt, found};
+use super::{Bytes, Rejection, Text, Unknown};
+use crate::format::{Copied, Malformed, Member, Shape, is_opaque};
+use crate::time::{EventTime, parse_time};
 
 /// Sizes beyond which an entry or a member is rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +111,8 @@ names! {
         Time = "time",
         /// An envelope's content, or a session's data.
         Data = "data",
+        /// The same in base64: what CloudEvents in JSON make of bytes.
+        DataBase64 = "data_base64",
         /// The format of `data`.
         ContentType = "datacontenttype",
     }
@@ -129,12 +135,14 @@ names! {
         InvalidUtf8 = "invalid_utf8",
         /// A member has the wrong shape, or none of the values it can have.
         InvalidValue = "invalid_value",
-        /// `time` is neither thirteen digits nor RFC 3339.
+        /// `time` is neither milliseconds nor RFC 3339 nor a timestamp, or lies where no event can.
         InvalidTime = "invalid_time",
         /// `data` is not JSON.
         InvalidJson = "invalid_json",
         /// `data` is not MessagePack.
         InvalidMsgpack = "invalid_msgpack",
+        /// `data_base64` is not base64.
+        InvalidBase64 = "invalid_base64",
         /// `datacontenttype` is neither JSON nor MessagePack.
         UnsupportedContentType = "unsupported_content_type",
         /// `data` is an array though the entry has a `type`.
@@ -152,118 +160,142 @@ names! {
     }
 }
 
-/// Why an entry, or one element of a packed entry, cannot be applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejection {
-    /// The kind of reason.
-    pub reason: Reason,
-    /// The field, the shape of its value and the remedy, for people.
-    pub detail: String,
-}
-
-impl Rejection {
-    /// A rejection with its explanation.
-    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
-    }
-
-    pub(crate) fn missing(name: Name, remedy: &str) -> Self {
-        Self::new(Reason::MissingField, format!("{name} is missing or empty; {remedy}"))
-    }
-
-    pub(crate) fn unknown_type(found: &[u8]) -> Self {
-        let detail =
-            format!("type is {}; it must be one of {}", excerpt(found), super::TYPES.join(", "));
-        Self::new(Reason::UnknownType, detail)
-    }
-
-    /// A member whose text breaks the rules of its format.
-    pub(crate) fn malformed(name: Name, malformed: &Malformed) -> Self {
-        let reason = match malformed {
-            Malformed::Syntax { format: Format::MessagePack, .. } => Reason::InvalidMsgpack,
-            Malformed::Syntax { .. } => Reason::InvalidJson,
-            Malformed::NotJson { .. } => Reason::InvalidValue,
-        };
-        Self::new(reason, format!("{name} {malformed}"))
-    }
-
-    pub(crate) fn too_long(what: &str, bytes: usize, limit: usize) -> Self {
-        let detail = format!("{what} has {bytes} bytes; the limit is {limit}");
-        Self::new(Reason::FieldTooLong, detail)
-    }
-}
-
-/// The beginning of a value, printable and short enough for a message.
-fn excerpt(bytes: &[u8]) -> String {
-    const SHOWN: usize = 40;
-    let shown =
-        String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]).escape_debug().to_string();
-    if bytes.len() > SHOWN {
-        format!("\"{shown}…\" ({} bytes)", bytes.len())
-    } else {
-        format!("\"{shown}\"")
-    }
-}
-
 /// The members of one event by name; absent, empty and null ones are not there.
 #[derive(Clone, Debug, Default)]
 pub struct Members<'a> {
     slots: [Option<Member<'a>>; Name::ALL.len()],
-    is_cloud_event: bool,
+    /// Members that stood in a text, or in base64, inside the entry: they win over the others.
+    copies: Option<Box<Copies>>,
+    unknown: Unknown,
 }
 
-/// The member that makes a CloudEvent of whatever has it; its value has no effect.
-const CLOUD_EVENT: &[u8] = b"specversion";
+type Copies = [Option<Copied>; Name::ALL.len()];
 
 impl<'a> Members<'a> {
-    /// Adds a member, whatever its name.
+    /// None yet. The names of unknown members are kept on demand.
+    pub(crate) fn new(with_unknown_names: bool) -> Self {
+        Self { unknown: Unknown::new(with_unknown_names), ..Self::default() }
+    }
+
+    /// Adds a member, whatever its name; a later one of the same name replaces it, an empty one removes it.
     pub fn add(&mut self, name: &[u8], member: Member<'a>) {
         match Name::from_name(name) {
-            Some(name) => self.set(name, member),
-            None => self.note(name),
+            Some(name) => self.slots[name as usize] = Some(member).filter(|m| !m.is_absent()),
+            None => self.unknown.note(name, member),
         }
     }
 
-    /// Sets a member; a later one of the same name replaces it, an empty one removes it.
-    pub fn set(&mut self, name: Name, member: Member<'a>) {
-        self.slots[name as usize] = Some(member).filter(|member| !member.is_absent());
+    /// The same of a member that stands in bytes which do not last.
+    pub(crate) fn add_copy(&mut self, name: &[u8], member: Member<'_>) {
+        match Name::from_name(name) {
+            Some(name) => self.set_copy(name, Some(member).filter(|m| !m.is_absent())),
+            None => self.unknown.note(name, member),
+        }
     }
 
-    /// Notes a member that has no effect: one of them tells a CloudEvent.
-    pub fn note(&mut self, name: &[u8]) {
-        self.is_cloud_event |= name == CLOUD_EVENT;
+    fn set_copy(&mut self, name: Name, member: Option<Member<'_>>) {
+        self.copies.get_or_insert_default()[name as usize] = member.as_ref().map(Member::copied);
+    }
+
+    /// These members, now that all of their level were added: `data_base64` becomes `data`.
+    pub(crate) fn close(mut self) -> Result<Self, Rejection> {
+        self.unknown.close();
+        self.decode_base64()?;
+        Ok(self)
     }
 
     /// Whether they, or those around them, are a CloudEvent's.
     pub fn is_cloud_event(&self) -> bool {
-        self.is_cloud_event
+        self.unknown.is_cloud_event
+    }
+
+    /// Those that nothing reads.
+    pub(crate) fn unknown(&self) -> &Unknown {
+        &self.unknown
     }
 
     /// A member, if it is there.
-    pub fn get(&self, name: Name) -> Option<Member<'a>> {
-        self.slots[name as usize]
+    pub fn get(&self, name: Name) -> Option<Member<'_>> {
+        self.copy(name).or(self.slots[name as usize])
+    }
+
+    fn copy(&self, name: Name) -> Option<Member<'_>> {
+        self.copies.as_ref()?[name as usize].as_ref().map(Copied::member)
+    }
+
+    /// What `read` makes of a member: borrowed if it stands in the entry itself.
+    fn read<T: ToOwned + ?Sized>(
+        &self,
+        name: Name,
+        read: impl for<'m> Fn(Member<'m>) -> Result<Cow<'m, T>, Malformed>,
+    ) -> Result<Option<Cow<'a, T>>, Rejection> {
+        let value = match self.copy(name) {
+            Some(copy) => read(copy).map(|value| Some(Cow::Owned(value.into_owned()))),
+            None => self.slots[name as usize].map(read).transpose(),
+        };
+        value.map_err(|malformed| Rejection::malformed(name, &malformed))
+    }
+
+    /// The value of a member as it stands in its envelope.
+    pub(crate) fn raw(&self, name: Name) -> Result<Option<Bytes<'a>>, Rejection> {
+        self.read(name, |member| Ok(Cow::Borrowed(member.raw)))
     }
 
     /// These members; what they lack, `outer` gives.
-    pub fn over(mut self, outer: &Self) -> Self {
-        for (slot, outer) in self.slots.iter_mut().zip(&outer.slots) {
-            *slot = slot.or(*outer);
+    pub fn over(mut self, mut outer: Self) -> Self {
+        if let Some(copies) = outer.copies.take() {
+            let own = self.copies.get_or_insert_default();
+            for ((own, outer), slot) in own.iter_mut().zip(*copies).zip(&self.slots) {
+                *own = own.take().or(outer.filter(|_| slot.is_none()));
+            }
         }
-        self.is_cloud_event |= outer.is_cloud_event;
+        for (slot, outer) in self.slots.iter_mut().zip(outer.slots) {
+            *slot = slot.or(outer);
+        }
+        self.unknown.join(outer.unknown);
         self
     }
 
-    /// The same without one member.
-    pub fn without(mut self, name: Name) -> Self {
-        self.slots[name as usize] = None;
+    /// The same without `data` and what belongs to it: the level inside has its own.
+    pub(crate) fn without_data(mut self) -> Self {
+        [Name::Data, Name::ContentType].into_iter().for_each(|name| self.remove(name));
         self
+    }
+
+    fn remove(&mut self, name: Name) {
+        self.slots[name as usize] = None;
+        if let Some(copies) = &mut self.copies {
+            copies[name as usize] = None;
+        }
+    }
+
+    fn decode_base64(&mut self) -> Result<(), Rejection> {
+        let Some(text) = self.bytes(Name::DataBase64)? else { return Ok(()) };
+        if self.get(Name::Data).is_some() {
+            let detail = "data and data_base64 are both there; send one of them";
+            return Err(Rejection::new(Reason::InvalidValue, detail));
+        }
+        let data = STANDARD.decode(&text).map_err(|error| {
+            let detail = format!(
+                "data_base64 is not base64: {error}; send the standard alphabet with padding"
+            );
+            Rejection::new(Reason::InvalidBase64, detail)
+        })?;
+        self.remove(Name::DataBase64);
+        self.set_copy(Name::Data, Some(Member::flat(&data)));
+        Ok(())
+    }
+
+    /// What `datacontenttype` says, if it is a text.
+    pub(crate) fn content_type(&self) -> Option<Cow<'_, [u8]>> {
+        self.get(Name::ContentType).filter(|member| member.shape == Shape::Text)?.value().ok()
     }
 
     /// The text of a member, `None` where it is absent.
-    fn bytes(&self, name: Name) -> Result<Option<Cow<'a, [u8]>>, Rejection> {
+    pub(crate) fn bytes(&self, name: Name) -> Result<Option<Bytes<'a>>, Rejection> {
         match self.get(name) {
             None => Ok(None),
-            Some(member) if member.shape == Shape::Text => value(name, member).map(Some),
+            Some(member) if member.shape == Shape::Text => self.read(name, |member| member.value()),
             Some(member) => Err(Rejection::new(
                 Reason::InvalidValue,
                 format!("{name} is {}; send it as text", member.shape),
@@ -319,6 +351,20 @@ impl<'a> Members<'a> {
         }
     }
 
+    /// A number without a fraction and without a sign, however it is written: the digits of an integer, as a
+    /// number or as text, or a float such as `7200.0` or `7.2e3`.
+    ///
+    /// # Errors
+    /// If something else stands there.
+    pub fn whole_number(&self, name: Name) -> Result<Option<u64>, Rejection> {
+        let Some(member) = self.get(name) else { return Ok(None) };
+        let rejection = || {
+            let detail = format!("{name} is {}; send a whole number", found(member));
+            Rejection::new(Reason::InvalidValue, detail)
+        };
+        member.whole().map(Some).ok_or_else(rejection)
+    }
+
     /// The event type.
     pub(crate) fn event_type(&self) -> Result<Cow<'a, [u8]>, Rejection> {
         self.bytes(Name::Type)?.ok_or_else(|| {
@@ -330,40 +376,41 @@ impl<'a> Members<'a> {
     /// The claimed event time in milliseconds.
     pub(crate) fn time(&self) -> Result<Option<u64>, Rejection> {
         let Some(member) = self.get(Name::Time) else { return Ok(None) };
-        let thirteen_digits = |text: &str| text.len() == 13;
-        let value = value(Name::Time, member)?;
-        let time = match (member.shape, std::str::from_utf8(&value)) {
-            (Shape::Text, Ok(text)) => parse_time(text),
-            (Shape::Integer, Ok(text)) if thirteen_digits(text) => parse_time(text),
-            _ => None,
-        };
-        let found = match member.shape {
-            Shape::Text | Shape::Integer => excerpt(&value),
-            shape => shape.to_string(),
-        };
-        let rejection = || {
-            let detail = format!(
-                "time is {found}; send milliseconds since the epoch (13 digits) or RFC 3339"
-            );
-            Rejection::new(Reason::InvalidTime, detail)
-        };
-        time.map(Some).ok_or_else(rejection)
+        let claimed = member.timestamp_ms().or_else(|| {
+            member.whole().and_then(|ms| i64::try_from(ms).ok()).or_else(|| date_time(member))
+        });
+        let in_bounds = |ms: &u64| (EventTime::MIN.millis()..=EventTime::MAX.millis()).contains(ms);
+        let time = claimed.and_then(|ms| u64::try_from(ms).ok()).filter(in_bounds);
+        time.map(Some).ok_or_else(|| Rejection::time(member, claimed))
     }
 
-    /// A session's data as JSON text: verbatim from a flat entry, compact otherwise.
-    pub(super) fn session_data(&self, limits: &Limits) -> Result<Option<Text<'a>>, Rejection> {
+    /// A session's data: opaque bytes if it is declared as such; otherwise JSON text, verbatim from a flat entry
+    /// and compact from elsewhere.
+    pub(super) fn session_data(&self, limits: &Limits) -> Result<Option<Bytes<'a>>, Rejection> {
         let Some(member) = self.get(Name::Data) else { return Ok(None) };
-        let text =
-            member.json().map_err(|malformed| Rejection::malformed(Name::Data, &malformed))?;
-        if text.len() > limits.max_data_bytes {
-            return Err(Rejection::too_long("data", text.len(), limits.max_data_bytes));
+        let is_opaque = member.shape == Shape::Text
+            && self.content_type().is_some_and(|media_type| is_opaque(&media_type));
+        let data = if is_opaque {
+            self.bytes(Name::Data)?
+        } else {
+            self.read(Name::Data, |member| member.json())?.map(|text| match text {
+                Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+                Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+            })
+        };
+        match data {
+            Some(data) if data.len() > limits.max_data_bytes => {
+                Err(Rejection::too_long("data", data.len(), limits.max_data_bytes))
+            }
+            data => Ok(data),
         }
-        Ok(Some(text))
     }
 }
 
-fn value<'a>(name: Name, member: Member<'a>) -> Result<Cow<'a, [u8]>, Rejection> {
-    member.value().map_err(|malformed| Rejection::malformed(name, &malformed))
+/// RFC 3339, in milliseconds since the epoch.
+fn date_time(member: Member<'_>) -> Option<i64> {
+    let text = member.value().ok().filter(|_| member.shape == Shape::Text)?;
+    parse_time(std::str::from_utf8(&text).ok()?)
 }
 
 /// The bytes as text, borrowed where they were borrowed; back again if they are not UTF-8.

@@ -7,7 +7,9 @@ mod heartbeat;
 mod login;
 mod logout;
 mod members;
+mod rejection;
 mod session;
+mod unknown;
 mod view;
 
 use std::borrow::Cow;
@@ -16,14 +18,19 @@ pub use document::{Document, DocumentAction};
 pub use heartbeat::Heartbeat;
 pub use login::Login;
 pub use logout::Logout;
-pub use members::{Limits, Members, Name, Reason, Rejection};
+pub use members::{Limits, Members, Name, Reason};
+pub use rejection::Rejection;
 pub use session::{Session, SessionAction};
+pub use unknown::Unknown;
 pub use view::View;
 
 use crate::time::EventTime;
 
 /// Text of an event, borrowed from its entry where it stands there unescaped.
 pub type Text<'a> = Cow<'a, str>;
+
+/// Bytes of an event, likewise.
+pub type Bytes<'a> = Cow<'a, [u8]>;
 
 /// Declares the event types: the name on the wire and the struct that reads its members.
 macro_rules! event_types {
@@ -74,6 +81,8 @@ pub struct Event<'a> {
     pub time: EventTime,
     /// Whether the event claimed a later time than that bound allows.
     pub from_future: bool,
+    /// The members that nothing reads.
+    pub unknown: Unknown,
     /// What happened.
     pub kind: Kind<'a>,
 }

@@ -1,6 +1,6 @@
 //! `session`: a session was active, or ended.
 
-use super::{Limits, Members, Name, Rejection, Text};
+use super::{Bytes, Limits, Members, Name, Rejection, Text};
 
 /// A session was active, or ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +20,8 @@ pub struct Session<'a> {
 /// What happened to a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionAction<'a> {
-    /// It was active; the data, JSON text, replaces what it had.
-    Update(Option<Text<'a>>),
+    /// It was active; the data, JSON text or opaque bytes, replaces what it had.
+    Update(Option<Bytes<'a>>),
     /// It ended for good.
     Terminate,
 }

@@ -11,8 +11,16 @@ fn syntax(problem: impl Into<String>) -> Malformed {
     Malformed::Syntax { format: Format::Json, problem: problem.into() }
 }
 
-pub(super) fn is_array(raw: &[u8]) -> bool {
-    raw.iter().find(|byte| !is_space(**byte)) == Some(&b'[')
+pub(super) fn begins_with(raw: &[u8], first: u8) -> bool {
+    raw.iter().find(|byte| !is_space(**byte)) == Some(&first)
+}
+
+/// What a text stands for that is all there is.
+pub(super) fn whole_text(raw: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
+    let mut scan = Scan::new(raw);
+    let text = scan.value()?;
+    scan.end()?;
+    text.value()
 }
 
 /// Flat session data: valid as it is.

@@ -24,8 +24,10 @@ pub enum Shape {
     Text,
     /// An integer: its digits.
     Integer,
-    /// Any other number.
+    /// A number written with a fraction or an exponent, or as a float.
     Number,
+    /// A point in time: MessagePack's timestamp extension.
+    Timestamp,
     /// A truth value.
     Boolean,
     /// An array, in its own format.
@@ -43,6 +45,7 @@ impl fmt::Display for Shape {
             Self::Text => "text",
             Self::Integer => "an integer",
             Self::Number => "a number with a fraction or exponent",
+            Self::Timestamp => "a MessagePack timestamp",
             Self::Boolean => "true or false",
             Self::Array => "an array",
             Self::Object => "an object",
@@ -96,6 +99,23 @@ pub struct Member<'a> {
     escaped: bool,
 }
 
+/// A member whose value is a copy.
+#[derive(Clone, Debug)]
+pub struct Copied {
+    shape: Shape,
+    raw: Box<[u8]>,
+    format: Format,
+    escaped: bool,
+}
+
+impl Copied {
+    /// The member.
+    pub fn member(&self) -> Member<'_> {
+        let Self { shape, raw, format, escaped } = self;
+        Member { shape: *shape, raw, format: *format, escaped: *escaped }
+    }
+}
+
 /// What a walk through an array comes upon.
 #[derive(Clone, Copy, Debug)]
 pub enum Piece<'n, 'a> {
@@ -111,6 +131,12 @@ impl<'a> Member<'a> {
         Self { shape: Shape::Text, raw: value, format: Format::Flat, escaped: false }
     }
 
+    /// The same with a copy of its value.
+    pub fn copied(&self) -> Copied {
+        let Self { shape, raw, format, escaped } = *self;
+        Copied { shape, raw: raw.into(), format, escaped }
+    }
+
     /// Whether it counts as absent: null, or empty text.
     pub fn is_absent(&self) -> bool {
         match self.shape {
@@ -120,7 +146,7 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// The text itself, the digits of an integer; otherwise the value in its own format.
+    /// The text itself, the digits of a number; otherwise the value in its own format.
     ///
     /// # Errors
     /// If a text has broken escapes, or is cut off.
@@ -131,8 +157,32 @@ impl<'a> Member<'a> {
             (Format::MessagePack, Shape::Integer) => {
                 msgpack::integer(self.raw).map(|digits| Cow::Owned(digits.into_bytes()))
             }
+            (Format::MessagePack, Shape::Number) => {
+                msgpack::float(self.raw).map(|float| Cow::Owned(float.to_string().into_bytes()))
+            }
             _ => Ok(Cow::Borrowed(self.raw)),
         }
+    }
+
+    /// The whole number it is, not negative: an integer, a float without a fraction (up to 2^53), or a text of
+    /// digits, with `.0` or without. `None` for anything else.
+    pub fn whole(&self) -> Option<u64> {
+        let value = self.value().ok()?;
+        let digits = std::str::from_utf8(&value).ok()?;
+        match self.shape {
+            Shape::Integer => digits.parse().ok(),
+            Shape::Number => whole_float(digits.parse().ok()?),
+            Shape::Text => whole_text(digits),
+            _ => None,
+        }
+    }
+
+    /// The point in time that a timestamp is, in milliseconds since the epoch, rounded down. `None` for
+    /// anything else, and if it is too far away to be said in milliseconds.
+    pub fn timestamp_ms(&self) -> Option<i64> {
+        let (seconds, nanos) =
+            msgpack::timestamp(self.raw).filter(|_| self.shape == Shape::Timestamp)?;
+        seconds.checked_mul(1000)?.checked_add(i64::from(nanos / 1_000_000))
     }
 
     /// The value as JSON text: verbatim from a flat field, compact in member order otherwise.
@@ -148,12 +198,36 @@ impl<'a> Member<'a> {
     }
 }
 
+/// Whether a media type says that `data` is not to be looked into.
+pub fn is_opaque(media_type: &[u8]) -> bool {
+    matches!(essence(media_type).as_str(), "text/plain" | "application/octet-stream")
+}
+
+/// A media type without its parameters, in lower case.
+fn essence(media_type: &[u8]) -> String {
+    let full = String::from_utf8_lossy(media_type);
+    full.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Floats count as whole only where each of them is exact.
+fn whole_float(float: f64) -> Option<u64> {
+    const EXACT: f64 = (1_u64 << 53) as f64;
+    (float.fract() == 0.0 && (0.0..=EXACT).contains(&float)).then_some(float as u64)
+}
+
+/// Digits without a leading zero; some languages write a float as text.
+fn whole_text(text: &str) -> Option<u64> {
+    let (digits, zeros) = text.split_once('.').unwrap_or((text, "0"));
+    let is_whole = !zeros.is_empty() && zeros.bytes().all(|byte| byte == b'0');
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let is_short = digits == "0" || !digits.starts_with('0');
+    if is_whole && is_number && is_short { digits.parse().ok() } else { None }
+}
+
 impl Format {
     /// The format of a media type; its parameters do not matter.
     pub fn of_content_type(media_type: &[u8]) -> Option<Self> {
-        let full = String::from_utf8_lossy(media_type);
-        let essence = full.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        match essence.as_str() {
+        match essence(media_type).as_str() {
             "application/json" | "text/json" => Some(Self::Json),
             "application/msgpack" | "application/x-msgpack" | "application/vnd.msgpack" => {
                 Some(Self::MessagePack)
@@ -167,7 +241,28 @@ impl Format {
     pub fn is_array(self, raw: &[u8]) -> bool {
         match self {
             Self::MessagePack => msgpack::shape(raw) == Some(Shape::Array),
-            Self::Json | Self::Flat => json::is_array(raw),
+            Self::Json | Self::Flat => json::begins_with(raw, b'['),
+        }
+    }
+
+    /// Whether an object stands at the beginning of `raw`; nothing is validated.
+    pub fn is_object(self, raw: &[u8]) -> bool {
+        match self {
+            Self::MessagePack => msgpack::shape(raw) == Some(Shape::Object),
+            Self::Json | Self::Flat => json::begins_with(raw, b'{'),
+        }
+    }
+
+    /// What a text holds, where `raw` is JSON and nothing but a text.
+    ///
+    /// # Errors
+    /// If a text begins, and is broken or followed by more.
+    pub fn unquoted(self, raw: &[u8]) -> Result<Option<Cow<'_, [u8]>>, Malformed> {
+        match self {
+            Self::Json | Self::Flat if json::begins_with(raw, b'"') => {
+                json::whole_text(raw).map(Some)
+            }
+            _ => Ok(None),
         }
     }
 
@@ -209,5 +304,56 @@ impl Format {
             Self::Json => raw == b"\"\"",
             Self::MessagePack => msgpack::text(raw).is_ok_and(<[u8]>::is_empty),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json_whole(text: &str) -> Option<u64> {
+        let array = format!("[{text}]");
+        let mut found = None;
+        let each = |piece: Piece<'_, '_>| {
+            if let Piece::Element(member) = piece {
+                found = member.whole();
+            }
+        };
+        Format::Json.elements(array.as_bytes(), each).unwrap();
+        found
+    }
+
+    #[test]
+    fn a_float_without_a_fraction_is_the_integer_it_is() {
+        for (text, whole) in [
+            ("0", Some(0)),
+            ("-0.0", Some(0)),
+            ("1790000000123", Some(1_790_000_000_123)),
+            ("1790000000123.0", Some(1_790_000_000_123)),
+            ("1.79e12", Some(1_790_000_000_000)),
+            ("179000000012300E-2", Some(1_790_000_000_123)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("9007199254740992.0", Some(1 << 53)),
+            ("9007199254740994.0", None),
+            ("1e999", None),
+            ("0.5", None),
+            ("-1", None),
+            ("-1.0", None),
+            ("true", None),
+            ("null", None),
+            ("[1]", None),
+            (r#""7200""#, Some(7200)),
+            (r#""7200.00""#, Some(7200)),
+            (r#""07""#, None),
+            (r#""7.""#, None),
+            (r#"".0""#, None),
+            (r#""7.5""#, None),
+            (r#""1e3""#, None),
+            (r#""+7""#, None),
+            (r#"" 7""#, None),
+        ] {
+            assert_eq!(json_whole(text), whole, "{text}");
+        }
+        assert_eq!(Member::flat(b"7200").whole(), Some(7200));
     }
 }

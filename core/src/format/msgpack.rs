@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use rmp::Marker;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use time::OffsetDateTime;
 
 use super::{Format, MAX_DEPTH, Malformed, Member, Piece, Shape, json};
 
@@ -28,8 +29,42 @@ pub(super) fn shape(raw: &[u8]) -> Option<Shape> {
         Marker::Bin8 | Marker::Bin16 | Marker::Bin32 => Shape::Text,
         Marker::FixArray(_) | Marker::Array16 | Marker::Array32 => Shape::Array,
         Marker::FixMap(_) | Marker::Map16 | Marker::Map32 => Shape::Object,
-        _ => Shape::Extension,
+        _ => match extension(raw) {
+            Some((TIMESTAMP, _)) => Shape::Timestamp,
+            Some(UNDEFINED) => Shape::Null,
+            _ => Shape::Extension,
+        },
     })
+}
+
+/// The extension type of points in time.
+const TIMESTAMP: i8 = -1;
+
+/// What JavaScript's `undefined` is to msgpackr, msgpack5 and notepack.
+const UNDEFINED: (i8, &[u8]) = (0, &[0]);
+
+/// The type and the bytes of an extension.
+fn extension(raw: &[u8]) -> Option<(i8, &[u8])> {
+    let mut rest = raw;
+    let head = rmp::decode::read_ext_meta(&mut rest).ok()?;
+    Some((head.typeid, rest.get(..head.size as usize)?))
+}
+
+/// Seconds since the epoch and nanoseconds, from each of the three sizes that a timestamp can have.
+pub(super) fn timestamp(raw: &[u8]) -> Option<(i64, u32)> {
+    let (TIMESTAMP, bytes) = extension(raw)? else { return None };
+    let (seconds, nanos) = match *bytes {
+        [a, b, c, d] => (i64::from(u32::from_be_bytes([a, b, c, d])), 0),
+        [a, b, c, d, e, f, g, h] => {
+            let both = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+            ((both & ((1 << 34) - 1)) as i64, (both >> 34) as u32)
+        }
+        [a, b, c, d, ref seconds @ ..] => {
+            (i64::from_be_bytes(seconds.try_into().ok()?), u32::from_be_bytes([a, b, c, d]))
+        }
+        _ => return None,
+    };
+    (nanos < 1_000_000_000).then_some((seconds, nanos))
 }
 
 /// Cuts the first value off `rest`. Lengths that a head claims are never allocated.
@@ -76,7 +111,7 @@ pub(super) fn members<'a>(
     mut each: impl FnMut(&[u8], Member<'a>),
 ) -> Result<(), Malformed> {
     let mut rest = raw;
-    let count = rmp::decode::read_map_len(&mut rest).map_err(|_| syntax("not a map"))?;
+    let count = rmp::decode::read_map_len(&mut rest).map_err(|_| syntax(not_a_map(raw)))?;
     for _ in 0..count {
         let name = take_value(&mut rest)?;
         let value = take_value(&mut rest)?;
@@ -88,11 +123,25 @@ pub(super) fn members<'a>(
     end(rest)
 }
 
+/// An instance of msgpackr's `Packr` writes records of its own kind where nobody tells it not to.
+fn not_a_map(raw: &[u8]) -> &'static str {
+    const RECORD: &[u8] = b"\xd4\x72";
+    if raw.starts_with(RECORD) {
+        "a record of msgpackr, not a map; pack() writes maps, and so does a Packr with useRecords: false"
+    } else {
+        "not a map"
+    }
+}
+
 pub(super) fn integer(raw: &[u8]) -> Result<String, Malformed> {
     let unsigned = rmp_serde::from_slice::<u64>(raw).map(|n| n.to_string());
     unsigned
         .or_else(|_| rmp_serde::from_slice::<i64>(raw).map(|n| n.to_string()))
         .map_err(|error| syntax(error.to_string()))
+}
+
+pub(super) fn float(raw: &[u8]) -> Result<f64, Malformed> {
+    rmp_serde::from_slice(raw).map_err(|error| syntax(error.to_string()))
 }
 
 fn is_binary(raw: &[u8]) -> bool {
@@ -121,37 +170,70 @@ fn write_json(rest: &mut &[u8], json: &mut String) -> Result<(), Malformed> {
     match shape(rest) {
         Some(Shape::Array) => {
             let count = rmp::decode::read_array_len(rest).map_err(|_| syntax("not an array"))?;
-            write_items(json, ('[', ']'), count, |json| write_json(rest, json))
+            json.push('[');
+            for i in 0..count {
+                if i > 0 {
+                    json.push(',');
+                }
+                write_json(rest, json)?;
+            }
+            json.push(']');
+            Ok(())
         }
         Some(Shape::Object) => {
             let count = rmp::decode::read_map_len(rest).map_err(|_| syntax("not a map"))?;
-            write_items(json, ('{', '}'), count, |json| {
-                if shape(rest) != Some(Shape::Text) {
-                    return Err(not_json("a key that is no text", "send text keys"));
-                }
-                write_scalar(take_value(rest)?, json)?;
-                json.push(':');
-                write_json(rest, json)
-            })
+            write_members(rest, count, json)
         }
         _ => write_scalar(take_value(rest)?, json),
     }
 }
 
-fn write_items(
-    json: &mut String,
-    (open, close): (char, char),
-    count: u32,
-    mut write_item: impl FnMut(&mut String) -> Result<(), Malformed>,
-) -> Result<(), Malformed> {
-    json.push(open);
-    for i in 0..count {
-        if i > 0 {
+/// Members that are `undefined` are left out, as JavaScript leaves them out of JSON; in an array they are null.
+fn write_members(rest: &mut &[u8], count: u32, json: &mut String) -> Result<(), Malformed> {
+    json.push('{');
+    let empty = json.len();
+    for _ in 0..count {
+        let name = take_value(rest)?;
+        if shape(name) != Some(Shape::Text) {
+            return Err(not_json("a key that is no text", "send text keys"));
+        }
+        if extension(rest) == Some(UNDEFINED) {
+            take_value(rest)?;
+            continue;
+        }
+        if json.len() > empty {
             json.push(',');
         }
-        write_item(json)?;
+        write_scalar(name, json)?;
+        json.push(':');
+        write_json(rest, json)?;
     }
-    json.push(close);
+    json.push('}');
+    Ok(())
+}
+
+/// RFC 3339 in UTC, as dates are written in JSON: with milliseconds, or with nanoseconds where there are any.
+fn format_timestamp((seconds, nanos): (i64, u32)) -> Option<String> {
+    let at = OffsetDateTime::from_unix_timestamp(seconds).ok()?;
+    (0..=9999).contains(&at.year()).then(|| {
+        let (date, (hour, minute, second)) = (at.date(), at.to_hms());
+        let (digits, fraction) =
+            if nanos % 1_000_000 == 0 { (3, nanos / 1_000_000) } else { (9, nanos) };
+        format!("{date}T{hour:02}:{minute:02}:{second:02}.{fraction:0digits$}Z")
+    })
+}
+
+/// As JavaScript writes a number: it has no integers, and its libraries make floats of large ones.
+fn write_float(float: f64, json: &mut String) -> Result<(), Malformed> {
+    const EXACT: f64 = (1_u64 << 53) as f64;
+    if float.fract() == 0.0 && float.abs() <= EXACT {
+        json.push_str(itoa::Buffer::new().format(float as i64));
+        return Ok(());
+    }
+    let Some(number) = serde_json::Number::from_f64(float) else {
+        return Err(not_json("a number that is not finite", "send null or text"));
+    };
+    let _infallible = write!(json, "{number}");
     Ok(())
 }
 
@@ -166,14 +248,11 @@ fn write_scalar(raw: &[u8], json: &mut String) -> Result<(), Malformed> {
             json.push_str(if raw[0] == Marker::True.to_u8() { "true" } else { "false" })
         }
         Shape::Null => json.push_str("null"),
-        Shape::Number => {
-            let number: f64 =
-                rmp_serde::from_slice(raw).map_err(|error| syntax(error.to_string()))?;
-            let Some(number) = serde_json::Number::from_f64(number) else {
-                return Err(not_json("a number that is not finite", "send null or text"));
-            };
-            let _infallible = write!(json, "{number}");
-        }
+        Shape::Number => write_float(float(raw)?, json)?,
+        Shape::Timestamp => match timestamp(raw).and_then(format_timestamp) {
+            Some(text) => json::write_text(json, &text),
+            None => return Err(not_json("a timestamp of no date", "send text or a number")),
+        },
         _ => return Err(not_json("an extension type", "send text or a number")),
     }
     Ok(())
@@ -222,11 +301,51 @@ mod tests {
 
     #[test]
     fn what_json_cannot_say_is_refused() {
-        for raw in
-            [&b"\xc4\x01a"[..], b"\xd6\xff\0\0\0\0", b"\x81\x01\x02", b"\xcb\x7f\xf8\0\0\0\0\0\0"]
-        {
+        for raw in [
+            &b"\xc4\x01a"[..],
+            b"\xd6\x01\0\0\0\0",
+            b"\xd4\xff\xff",
+            b"\x81\x01\x02",
+            b"\xcb\x7f\xf8\0\0\0\0\0\0",
+        ] {
             assert!(matches!(to_json(raw), Err(Malformed::NotJson { .. })), "{raw:?}");
         }
+    }
+
+    #[test]
+    fn timestamps_have_three_sizes() {
+        for (raw, expected, json) in [
+            (&b"\xd6\xff\0\0\0\x01"[..], Some((1, 0)), "\"1970-01-01T00:00:01.000Z\""),
+            // What msgpackr, @msgpack/msgpack and Python's msgpack make of the same date.
+            (
+                b"\xd7\xff\x1d\x53\x53\0\x6a\xb1\x3b\x80",
+                Some((1_790_000_000, 123_000_000)),
+                "\"2026-09-21T14:13:20.123Z\"",
+            ),
+            (
+                b"\xc7\x0c\xff\0\0\0\x07\xff\xff\xff\xff\xff\xff\xff\xff",
+                Some((-1, 7)),
+                "\"1969-12-31T23:59:59.000000007Z\"",
+            ),
+            (b"\xc7\x0c\xff\0\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff", Some((i64::MAX, 0)), ""),
+            // More nanoseconds than a second has, an invalid date, another size, another type.
+            (b"\xd7\xff\xff\xff\xff\xff\0\0\0\0", None, ""),
+            (b"\xd4\xff\xff", None, ""),
+            (b"\xd5\xff\0\0", None, ""),
+            (b"\xd6\x01\0\0\0\x01", None, ""),
+            (b"\xd6\xff\0\0\0", None, ""),
+        ] {
+            assert_eq!(timestamp(raw), expected, "{raw:?}");
+            assert_eq!(to_json(raw).unwrap_or_default(), json, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn undefined_is_absent() {
+        assert_eq!(shape(b"\xd4\0\0"), Some(Shape::Null));
+        assert_eq!(shape(b"\xd4\0\x01"), Some(Shape::Extension));
+        let raw = b"\x83\xa1a\xd4\0\0\xa1b\x92\xd4\0\0\xc0\xa1c\xd4\0\0";
+        assert_eq!(to_json(raw).unwrap(), r#"{"b":[null,null]}"#);
     }
 
     proptest! {

@@ -321,7 +321,7 @@ pub fn answer(buffer: &mut Vec<u8>) -> RedisResult<Option<Value>> {
 ///
 /// # Errors
 /// The server's own, or that this is no such reply.
-fn line(buffer: &mut Vec<u8>) -> RedisResult<Option<Value>> {
+pub fn line(buffer: &mut Vec<u8>) -> RedisResult<Option<Value>> {
     let Some(end) = buffer.windows(2).position(|two| two == b"\r\n") else {
         if buffer.len() < LINE_BYTES {
             return Ok(None);

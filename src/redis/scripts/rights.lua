@@ -1,12 +1,13 @@
 #!lua flags=no-writes,allow-stale
 -- Rights: which commands this user may send. Each element of ARGV is one, its words joined by tabs; it is
--- looked at, not run. Returns 1 or 0 for each. Words must make a whole command: Redis 7.0 reads past the end
+-- looked at, not run. Returns 1 or 0 for each, 2 where the server does not have the command. Words must make a whole command: Redis 7.0 reads past the end
 -- of one that lacks its keys.
 
 local allowed = {}
 for i, command in ipairs(ARGV) do
   local words = {}
   for word in string.gmatch(command, '[^\t]+') do words[#words + 1] = word end
-  allowed[i] = redis.acl_check_cmd(unpack(words)) and 1 or 0
+  local is_known, may = pcall(redis.acl_check_cmd, unpack(words))
+  allowed[i] = is_known and (may and 1 or 0) or 2
 end
 return allowed

@@ -193,6 +193,9 @@ inventory! {
         "Events found in entries, by type; those of an entry that is tried again count again";
     FROM_FUTURE = "rollcall_events_from_future_total", Counter, Count, Worker, [],
         "Events applied whose time lay beyond the allowed skew and was cut to it: a producer's clock is ahead";
+    UNKNOWN_MEMBERS = "rollcall_events_unknown_members_total", Counter, Count, Worker, [TYPE],
+        "Members of applied events that no event type has, by the event's type: often a name spelled wrong; a line \
+         at level debug names them";
     EVENTS_APPLIED = "rollcall_events_applied_total", Counter, Count, Worker, [TYPE],
         "Events applied, by type";
     REJECTED = "rollcall_events_rejected_total", Counter, Count, Worker, [REASON],
@@ -288,6 +291,8 @@ inventory! {
         "Replicas connected to the partition's server";
     LINK_UP = "rollcall_redis_replication_link_up", Gauge, Truth, Surveying, [PARTITION],
         "Whether a server that is a replica is connected to its primary; 1 on a primary";
+    LOG_LINES_LOST = "rollcall_log_lines_lost_total", Counter, Count, Every, [],
+        "Log lines lost because nobody read standard error, or not fast enough";
     BUILD = "rollcall_build_info", Gauge, Count, Every, [VERSION],
         "Always 1";
     RUNTIME_WORKERS = "rollcall_runtime_workers", Gauge, Count, Every, [],

@@ -10,7 +10,7 @@ use super::inventory::{
     AGE, APPLIED, APPLY_TIME, BATCH, CHANGES, CHANGES_DROPPED, CONNECTS, DECODED, EVENTS_APPLIED,
     EVENTS_DECODED, FOLD_TIME, FROM_FUTURE, INTERFERENCES, LATE, LETTERS_DROPPED, OPERATIONS,
     OWNED, READ, READ_BYTES, READ_TIME, REJECTED, ROUND_TRIPS, STANDBY, TAKEOVERS, TERM,
-    TRIED_ALONE,
+    TRIED_ALONE, UNKNOWN_MEMBERS,
 };
 use super::{ByLabel, now, own_counter, own_histogram};
 use crate::decode::Form;
@@ -54,6 +54,7 @@ pub struct WorkerMetrics {
     applied: Counter,
     events_applied: ByLabel,
     from_future: Counter,
+    unknown_members: ByLabel,
     operations: ByLabel,
     late: Counter,
     rejected: ByLabel,
@@ -89,6 +90,7 @@ impl WorkerMetrics {
             applied: own_counter(APPLIED),
             events_applied: ByLabel::new(EVENTS_APPLIED),
             from_future: own_counter(FROM_FUTURE),
+            unknown_members: ByLabel::new(UNKNOWN_MEMBERS),
             operations: ByLabel::new(OPERATIONS),
             late: own_counter(LATE),
             rejected: ByLabel::new(REJECTED),
@@ -151,6 +153,8 @@ impl WorkerMetrics {
         let types = TYPES.iter().zip(counts.types);
         types.for_each(|(name, count)| self.events_applied.add(name, count));
         self.from_future.increment(counts.from_future);
+        let unknown = TYPES.iter().zip(counts.unknown_members);
+        unknown.for_each(|(name, count)| self.unknown_members.add(name, count));
     }
 
     /// An apply call ended well.

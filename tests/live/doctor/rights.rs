@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Finding, Patient, examine};
 use crate::acl::{Guarded, ROLES, commands};
+use crate::query::ground::ask_at;
 
 /// The rights that the finding says are missing.
 fn lacking(finding: &Finding) -> BTreeSet<String> {
@@ -76,27 +77,53 @@ fn rights_hold_for_the_prefix_and_the_stream_that_are_used() {
     patient.is_cured("rights", &[], "failure", "~x:{p*}:login:");
 }
 
-/// On a managed server nobody may ask INFO or CONFIG: that is no failure, and it says what is missing.
+/// A role need not look at the server: that it may not is one line, and no plea for more rights.
 #[test]
-fn what_may_not_be_looked_at_is_a_warning_with_the_right_that_is_missing() {
-    let mut patient = patient("worker", "");
-    let user =
-        ["--redis-username", "rollcall-worker", "--redis-password", "pw", "--role", "worker"];
-    patient.examined_with(&user);
-    let url = patient.server.url();
-    let (code, report) = examine(&url, &user);
-    assert_eq!((code, &report["level"]), (0, &"warning".into()), "{report}");
-    for (check, right) in
-        [("eviction", "'info'"), ("timeout", "'config|get'"), ("own keys", "'scan'")]
-    {
-        patient.is_cured(check, &[], "warning", right);
+fn what_a_role_may_not_look_at_is_said_in_one_line() {
+    for role in ["worker", "janitor", "run", "reader"] {
+        let patient = patient(role, "");
+        let user = format!("rollcall-{role}");
+        let login = ["--redis-username", &user, "--redis-password", "pw", "--role", role];
+        let (code, report) = examine(&patient.server.url(), &login);
+        assert_eq!((code, &report["level"]), (0, &"warning".into()), "{report}");
+        let findings = report["findings"].as_array().unwrap();
+        let unseen = findings.iter().filter(|one| one.to_string().contains("may not look"));
+        let [unseen] = unseen.collect::<Vec<_>>()[..] else { panic!("not one line: {report}") };
+        assert_eq!(unseen["check"], "not looked at");
+        let found = unseen["found"].as_str().unwrap();
+        let start = format!("user {user} may not look at ");
+        assert!(found.starts_with(&start) && found.contains("timeout"), "{role}: {found}");
+        assert!(unseen["means"].as_str().unwrap().contains("config|get"), "{unseen}");
+        assert!(!report.to_string().contains("SETUSER"), "{role}: {report}");
+        patient.is_well("rights");
+        // Whoever wants it looked at is told how.
+        let finding = patient.suffers("not looked at", "warning", &start);
+        let expected = format!(
+            "rollcall doctor --role doctor --redis-username rollcall-doctor --redis-url {}",
+            patient.server.url()
+        );
+        assert_eq!(finding.commands(), [expected]);
     }
-    // Some rename or remove a command.
-    patient = Patient::with_args(&["--rename-command", "CONFIG", ""]);
-    let finding = patient.finding("timeout");
-    assert_eq!(finding.level(), "warning");
-    assert!(finding.found().contains("unknown command"), "{}", finding.found());
-    patient.is_well("eviction");
+}
+
+#[test]
+fn partitions_that_say_the_same_are_one_line_for_people() {
+    let patient = patient("worker", "");
+    let login = ["--redis-username", "rollcall-worker", "--redis-password", "pw"];
+    let more = ["doctor", "--role", "worker", "--prefix", "x:", "--partitions", "8"];
+    let (code, page, _) = ask_at(&patient.server.url(), &[&more[..], &login].concat());
+    assert_eq!(code, 1, "{page}");
+    let lines_with = |words: &str| page.lines().filter(|line| line.contains(words)).count();
+    assert_eq!(lines_with("rights p0-p7"), 1, "{page}");
+    assert_eq!(lines_with("lacks ~"), 1, "{page}");
+    assert_eq!(lines_with("SETUSER"), 1, "{page}");
+    let (_, page, _) = ask_at(&patient.server.url(), &["doctor", "--partitions", "8"]);
+    let lines_with = |words: &str| page.lines().filter(|line| line.contains(words)).count();
+    for words in ["group p0-p7", "janitor p0-p7", "nobody has added an event"] {
+        assert_eq!(lines_with(words), 1, "{words}: {page}");
+    }
+    let command = format!("rollcall worker --redis-url {} --partitions 8", patient.server.url());
+    assert_eq!(lines_with(&command), 1, "{page}");
 }
 
 /// The doctor's own user: enough to look at everything, no more than it asks for.

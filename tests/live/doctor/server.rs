@@ -95,7 +95,7 @@ fn a_replica_and_replicas_that_are_missing_are_found() {
     // The primary hears of it a moment later.
     wait_until(SOON, "for the primary, too", || primary.finding("replicas").level() == "ok");
     let finding = replica.suffers("role", "failure", &format!("a replica of 127.0.0.1:{port}"));
-    assert!(finding.advice().contains(&format!("--redis-url redis://127.0.0.1:{port}")));
+    assert!(finding.advice().contains(&format!("--redis-url at 127.0.0.1:{port}")));
     primary.send("CONFIG SET min-replicas-to-write 1");
     primary.is_well("replicas");
     finding.run_remedy();

@@ -25,18 +25,17 @@ fn a_fresh_server_has_only_warnings_and_a_working_one_is_well() {
     let patient = Patient::with_args(&[]);
     for (check, words) in [("group", "no stream yet"), ("janitor", "no janitor has swept")] {
         let finding = patient.suffers(check, "warning", words);
-        assert!(finding.advice().contains("rollcall "), "{}", finding.advice());
+        assert!(finding.commands()[0].starts_with("rollcall "), "{:?}", finding.commands());
     }
     patient.send("XADD rollcall:events * type heartbeat user a");
     let finding = patient.suffers("group", "warning", "has no group");
     // The remedy as it stands there.
-    let advice = finding.advice();
-    let words: Vec<&str> = advice.rsplit("rollcall ").next().unwrap().split(' ').collect();
-    assert_eq!(words, ["worker", "--redis-url", &patient.server.url()]);
-    let _worker = Worker::start_as(words[0], words[2], &[], &[]);
+    let words: Vec<&str> = finding.commands()[0].split(' ').collect();
+    assert_eq!(words, ["rollcall", "worker", "--redis-url", &patient.server.url()]);
+    let _worker = Worker::start_as(words[1], words[3], &[], &[]);
     wait_until(SOON, "it works", || patient.finding("owner").found().ends_with(", 1 at work"));
     patient.suffers("janitor", "failure", "no janitor has swept");
-    let _janitor = Worker::start_as("janitor", words[2], &[], &[]);
+    let _janitor = Worker::start_as("janitor", words[3], &[], &[]);
     wait_until(SOON, "it sweeps", || patient.finding("janitor").level() == "ok");
     for check in ["group", "owner", "trouble", "trimming", "ids", "entries", "caps", "settings"] {
         patient.is_well(check);

@@ -10,6 +10,8 @@ use rollcall::private_server::{Options, PrivateServer, find_server};
 use tempfile::TempDir;
 
 use crate::harness::wait_until;
+use crate::process::Worker;
+use crate::roles::Pages;
 use crate::scene::try_command;
 use crate::support::dump;
 
@@ -103,7 +105,7 @@ fn query(url: &str) -> (Option<i32>, String) {
 #[test]
 fn sentinels_and_servers_have_logins_of_their_own_and_keep_them() {
     let extra_args = ["--requirepass", "d@ta"].map(str::to_owned).to_vec();
-    let server = PrivateServer::start(Options { extra_args, ..Options::default() }).unwrap();
+    let mut server = PrivateServer::start(Options { extra_args, ..Options::default() }).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let rules = format!("{}sentinel auth-pass {MASTER} d@ta\n", rules(server.port()));
     let sentinel = start(folder.path(), 0, &rules, &["--requirepass", "sentin&l"]);
@@ -124,11 +126,65 @@ fn sentinels_and_servers_have_logins_of_their_own_and_keep_them() {
         assert!(said.contains(why), "{url}: {said}");
         assert!(said.contains("redis-url: no sentinel leads to a master mymaster"), "{said}");
         assert!(
-            said.contains("127.0.0.1:1: connecting failed"),
+            said.contains("connecting to 127.0.0.1:1 failed"),
             "the one that is not there: {said}"
         );
+        let show = "redis-cli -p 1 --askpass SENTINEL MASTERS";
+        assert!(said.trim_end().ends_with(show) || !url.contains("sentin%26l"), "{said}");
         for secret in ["d@ta", "d%40ta", "sentin&l", "sentin%26l", "wrong"] {
             assert!(!said.contains(secret), "{said}");
         }
     }
+    // Who refuses is the master that they name, and neither of them.
+    server.kill();
+    let (code, said) = query(&url(":d%40ta@", "?sentinel_password=sentin%26l"));
+    let refused = format!("127.0.0.1:{port}: connecting to 127.0.0.1:{} failed: ", server.port());
+    assert!(code == Some(1) && said.contains(&refused), "{said}");
+}
+
+#[test]
+fn a_rotated_password_file_is_read_for_the_master_too() {
+    let server = PrivateServer::start(Options::default()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let sentinel = start(folder.path(), 0, &rules(server.port()), &[]);
+    let url = format!("redis+sentinel://127.0.0.1:{}/{MASTER}", sentinel.port());
+    let file = folder.path().join("password");
+    let mut conn = dump::connect(&server.url());
+    let mut rotate = |password: &str| {
+        std::fs::write(&file, password).unwrap();
+        try_command::<()>(&mut conn, &["CONFIG", "SET", "requirepass", password]).unwrap();
+        // Of the others, who have not logged in, the server keeps those that sentinels have.
+        try_command::<u64>(&mut conn, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+            .unwrap();
+    };
+    rotate("first");
+    let flags = ["--redis-password-file", file.to_str().unwrap(), "--http", "127.0.0.1:0"];
+    let mut process = Worker::start_as("run", &url, &flags, &[]);
+    let pages = Pages::of(&process);
+    let is_ready = || pages.get("/readyz").0 == 200;
+    wait_until(SOON, "it works", is_ready);
+    rotate("second");
+    let connects = || pages.metric("rollcall_redis_connects_total{role=\"worker\"}");
+    wait_until(SOON, "it connects again", || connects() >= Some(2.0));
+    wait_until(SOON, "it is ready again", is_ready);
+    assert_eq!(process.terminate(), 0, "{}", process.log());
+}
+
+/// Where the master is known to sentinels alone, what is suggested asks them, too.
+#[test]
+fn a_suggested_command_finds_the_master() {
+    let server = PrivateServer::start(Options::default()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let sentinel = start(folder.path(), 0, &rules(server.port()), &[]);
+    let url = format!("redis+sentinel://127.0.0.1:{}/{MASTER}", sentinel.port());
+    let mut conn = dump::connect(&server.url());
+    try_command::<()>(&mut conn, &["SET", "rollcall:meta", "x"]).unwrap();
+    let (code, said) = query(&url);
+    assert_eq!(code, Some(1));
+    let command = said.trim_end().split_once("out of the way: ").unwrap().1;
+    crate::doctor::run_command(command);
+    let moved: String = try_command(&mut conn, &["GET", "foreign:rollcall:meta"]).unwrap();
+    assert_eq!(moved, "x", "{command}");
+    let (code, said) = query(&url);
+    assert_eq!(code, Some(0), "{said}");
 }

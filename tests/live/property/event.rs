@@ -96,6 +96,8 @@ const BAD_ELEMENTS: [&str; 4] = [
     r#"{"type":"heartbeat","user":"bob","time":1}"#,
     "[]",
 ];
+/// Session data that is kept as it is.
+const OPAQUE: [&str; 4] = ["gAAAAA==", "7", "{\u{7f}", "\u{1f}\"é"];
 /// Equal and almost equal values in other bytes.
 const DATA: [&str; 5] = [r#"{"a":1}"#, r#"{ "a": 1 }"#, r#"{"a":1,"b":[]}"#, "7", r#""ü""#];
 const AGENTS: [&str; 4] = ["ua1", "ua2", "Ü\"\\/\u{1}", "u"];
@@ -119,9 +121,9 @@ const ID_MS: [u64; 12] = [
 ];
 const ID_SEQ: [u64; 5] = [0, 1, (1 << 53) + 1, u64::MAX - 1, u64::MAX];
 const TIMES: [&str; 6] = [
-    "1970-01-01T00:00:00Z",
+    "0001-01-01T00:00:00Z",
     "0000000000000",
-    "1000000000000",
+    "1000000000000.0",
     "2001-09-09T03:46:40.001+02:00",
     "9999999999999",
     "9999-12-31T23:59:59Z",
@@ -178,7 +180,7 @@ fn said() -> impl Strategy<Value = Said> {
         ("logout", &["user"], &["ip", "token", "sid"]),
         ("view", &["user", "token", "item"], &[]),
         ("view", &["user", "token", "item"], &[]),
-        ("session", &["sid"], &["user", "ip", "ua", "data", "data", "end"]),
+        ("session", &["sid"], &["user", "ip", "ua", "data", "data", "opaque", "end"]),
         ("document", &["doc", "user", "act"], &["connection"]),
         ("document", &["doc", "user", "act"], &["connection"]),
         ("document", &["doc", "user", "act", "connection"], &[]),
@@ -186,7 +188,7 @@ fn said() -> impl Strategy<Value = Said> {
     select(&KINDS[..]).prop_flat_map(|(kind, required, optional)| {
         let members = required.iter().map(|name| member(name).prop_map(Some).boxed());
         // What ends a session for good is rare, or nothing else would be seen.
-        let often = |name| if name == "end" { 0.1 } else { 0.4 };
+        let often = |name| if ["end", "opaque"].contains(&name) { 0.1 } else { 0.4 };
         let optional = optional.iter().map(|name| weighted(often(*name), member(name)).boxed());
         (members.chain(optional).collect::<Vec<_>>(), time()).prop_map(move |(members, time)| {
             Said { kind, members: members.into_iter().flatten().collect(), time }
@@ -206,6 +208,7 @@ fn member(name: &str) -> impl Strategy<Value = (&'static str, &'static str)> + u
         "connection" => ("connection", &CONNECTIONS),
         "item" => ("item", &ITEMS),
         "data" => ("data", &DATA),
+        "opaque" => ("opaque", &OPAQUE),
         "end" => ("action", &["terminate"]),
         "act" => ("action", &["join", "leave", "join"]),
         other => panic!("no values for {other}"),
@@ -314,7 +317,11 @@ fn under_type(object: &Map<String, Value>) -> Vec<Field> {
 impl Said {
     /// As fields, each value byte for byte.
     fn flat(&self, drawn: &Drawn, base: u64) -> Vec<Field> {
-        let members = self.members.iter().map(|(name, value)| field(name, value));
+        let opaque = [field("datacontenttype", "application/octet-stream")];
+        let members = self.members.iter().flat_map(|(name, value)| match *name {
+            "opaque" => [&opaque[..], &[field("data", value)]].concat(),
+            name => vec![field(name, value)],
+        });
         let time = self.time.value(drawn, base).map(|time| {
             field("time", time.as_str().map_or_else(|| time.to_string(), str::to_owned).as_str())
         });
@@ -325,11 +332,15 @@ impl Said {
         let mut object = Map::from_iter([("type".to_owned(), json!(self.kind))]);
         for (name, value) in &self.members {
             // Inside JSON a session's data is a value.
-            let value = match *name {
-                "data" => serde_json::from_str(value).unwrap(),
-                _ => json!(value),
+            let (name, value) = match *name {
+                "data" => ("data", serde_json::from_str(value).unwrap()),
+                "opaque" => {
+                    object.insert("datacontenttype".to_owned(), json!("text/plain"));
+                    ("data", json!(value))
+                }
+                name => (name, json!(value)),
             };
-            object.insert((*name).to_owned(), value);
+            object.insert(name.to_owned(), value);
         }
         if let Some(time) = self.time.value(drawn, base) {
             object.insert("time".to_owned(), time);

@@ -31,21 +31,45 @@ const PAIRS: &[[&[(&str, &str)]; 2]] = &[
 async fn at_the_same_instant_the_order_of_arrival_decides_nothing() {
     let deployment = Deployment::start(&[]);
     for pair in PAIRS {
-        for order in [[0, 1], [1, 0]] {
-            redis::cmd("FLUSHALL").exec(&mut deployment.connection()).unwrap();
-            let now = dump::server_now(&mut deployment.connection());
-            let time = (now - 1_000).to_string();
-            let entry = |seq: usize| {
-                let fields = pair[order[seq]].iter().copied().chain([("time", &*time)]);
-                Entry::new(id(now, seq as u64), fields)
-            };
-            let entries = [entry(0), entry(1)];
-            deployment.add(0, &entries);
-            let mut script = deployment.script(0).await;
-            for one in entries.chunks(1) {
-                script.apply(one).await;
-            }
-            deployment.verify(&format!("{pair:?} in the order {order:?}")).await;
+        check_both_orders(
+            &deployment,
+            pair.map(|fields| {
+                fields.iter().map(|(name, value)| (*name, value.as_bytes())).collect()
+            }),
+        )
+        .await;
+    }
+    // Opaque data: of bytes that are no text, too, the greater win.
+    let session = |data| {
+        let content = ("datacontenttype", &b"application/octet-stream"[..]);
+        vec![("type", &b"session"[..]), ("sid", b"s"), content, ("data", data)]
+    };
+    for (less, greater) in
+        [(&b"\x7f\xff"[..], &b"\x80"[..]), (b"\xff", b"\xff\0"), (b"\xc3\xa9", b"\xff")]
+    {
+        check_both_orders(&deployment, [session(less), session(greater)]).await;
+        let kept: Vec<u8> =
+            redis::Commands::get(&mut deployment.connection(), "session:s").unwrap();
+        assert_eq!(kept, greater);
+    }
+}
+
+/// Applies two events of one instant in each order, to a server with nothing else.
+async fn check_both_orders(deployment: &Deployment, pair: [Vec<(&str, &[u8])>; 2]) {
+    for order in [[0, 1], [1, 0]] {
+        redis::cmd("FLUSHALL").exec(&mut deployment.connection()).unwrap();
+        let now = dump::server_now(&mut deployment.connection());
+        let time = (now - 1_000).to_string();
+        let entry = |seq: usize| {
+            let fields = pair[order[seq]].iter().map(|(name, value)| (name.as_bytes(), *value));
+            Entry::new(id(now, seq as u64), fields.chain([(&b"time"[..], time.as_bytes())]))
+        };
+        let entries = [entry(0), entry(1)];
+        deployment.add(0, &entries);
+        let mut script = deployment.script(0).await;
+        for one in entries.chunks(1) {
+            script.apply(one).await;
         }
+        deployment.verify(&format!("{pair:?} in the order {order:?}")).await;
     }
 }

@@ -6,6 +6,7 @@ use rollcall::private_server::{Options, PrivateServer};
 use super::{Pages, SOON};
 use crate::harness::wait_until;
 use crate::process::Worker;
+use crate::query::ground::ask_at;
 use crate::support::dump;
 
 const PARTITIONS: u16 = 4;
@@ -191,4 +192,36 @@ fn one_partition_on_a_cluster_needs_a_hash_tag_as_its_prefix() {
         size.arg("{acme}:presence:users").query::<u64>(&mut cluster.conns[node]) == Ok(1)
     });
     assert_eq!(process.terminate(), 0);
+}
+
+/// Whoever asks is told what a worker is told, and not to what address some key has moved.
+#[test]
+fn a_query_without_a_hash_tag_explains_itself_as_a_worker_does() {
+    let cluster = Cluster::start();
+    let mut worker = Worker::start(&cluster.url(), &[], &[]);
+    assert_eq!(worker.exit_code(SOON), 1);
+    let why = "on a Redis Cluster the keys of a partition must share a slot";
+    let remedy = "give --prefix a hash tag, such as '{acme}:', or use --partitions 2 or more";
+    assert!(worker.log().contains(why) && worker.log().contains(remedy), "{}", worker.log());
+    for node in &cluster.nodes {
+        for command in [&["online"][..], &["seen"], &["sessions"], &["status"], &["dead", "list"]] {
+            let (code, _, error) = ask_at(&node.url(), command);
+            assert_eq!(code, 1, "{command:?}: {error}");
+            assert!(error.contains(why) && error.contains(remedy), "{command:?}: {error}");
+        }
+        let (code, _, error) = ask_at(&node.url(), &["online", "--prefix", "{acme}:"]);
+        assert_eq!(code, 0, "{error}");
+    }
+}
+
+#[test]
+fn a_node_that_is_gone_is_named_by_its_own_address() {
+    let mut cluster = Cluster::start();
+    let gone = cluster.node_of(0);
+    let other = cluster.nodes[(gone + 1) % 3].url();
+    let port = cluster.nodes[gone].port();
+    cluster.nodes[gone].kill();
+    let (code, _, error) = ask_at(&other, &["online", "--partitions", &PARTITIONS.to_string()]);
+    let refused = format!("connecting to 127.0.0.1:{port} failed: ");
+    assert!(code == 1 && error.contains(&refused), "{error}");
 }

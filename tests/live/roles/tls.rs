@@ -78,7 +78,7 @@ fn a_server_without_tls_is_told_from_one_that_fails() {
 }
 
 /// Where connections do not come from, so that no outgoing one takes it first.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     (0..64).map(|_| fastrand::u16(20_000..32_000)).find(free).unwrap()
 }

@@ -61,7 +61,8 @@ fn other_settings_are_refused_with_the_remedy() {
     ] {
         let mut second = Worker::start_as(role, &scene.url(), &other, &[]);
         assert_eq!(second.exit_code(SOON), 1, "{role} {other:?}");
-        let remedy = format!("redis-cli HDEL rollcall:meta {}", other[0].trim_start_matches("--"));
+        let (port, setting) = (scene.deployment.server.port(), other[0].trim_start_matches("--"));
+        let remedy = format!("redis-cli -p {port} HDEL rollcall:meta {setting}");
         assert!(
             second.log().contains(&remedy) && second.log().contains(other[1]),
             "{}",

@@ -30,6 +30,23 @@ fn no_text() -> impl Strategy<Value = Value> {
     select(vec![json!(0), json!(-42), json!(0.5), json!(true), json!([]), json!({"user": "alice"})])
 }
 
+/// JSON in base64, now and then in another alphabet or cut off.
+fn base64() -> impl Strategy<Value = Value> {
+    let texts = select(vec!["1", "12", r#"{"a":"???"}"#, "null", "[]", r#""~~~""#]);
+    prop_oneof![
+        6 => texts.prop_map(|text| json!(STANDARD.encode(text))),
+        2 => "[A-Za-z0-9+/]{2,3}={0,2}".prop_filter("may hold no JSON", |text| STANDARD.decode(text).is_err())
+            .prop_map(Value::from),
+        1 => absent(),
+        1 => no_text(),
+    ]
+}
+
+fn media_type() -> impl Strategy<Value = Value> {
+    let types = ["application/json", "text/plain", "application/octet-stream; x=y", "TEXT/PLAIN"];
+    prop_oneof![4 => select(types.to_vec()).prop_map(Value::from), 1 => absent(), 1 => no_text()]
+}
+
 fn one_of(words: &[&'static str]) -> impl Strategy<Value = Value> {
     prop_oneof![
         20 => select(words.to_vec()).prop_map(Value::from),
@@ -45,6 +62,8 @@ fn time() -> impl Strategy<Value = Value> {
         1 => select(vec![json!(999_999_999_999_u64), json!(10_000_000_000_000_u64)]),
         1 => any::<i64>().prop_map(Value::from),
         1 => "[0-9]{12,14}".prop_map(Value::from),
+        1 => r"[1-9][0-9]{12}\.0{0,3}".prop_map(Value::from),
+        2 => (999_999_999_998_f64..10_000_000_000_002.0).prop_map(|ms| json!(ms.round())),
         1 => "[0-9TZ:.+ -]{1,25}".prop_map(Value::from),
         1 => absent(),
         1 => no_text(),
@@ -52,10 +71,10 @@ fn time() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// RFC 3339, each part now and then just past what it can be. The second 60 is left out: whether it
-/// exists depends on the day in UTC.
+/// RFC 3339, each part now and then just past what it can be. Left out are the second 60, which exists or
+/// not depending on the day in UTC, and the two years that lie within the bounds in part.
 fn date_time() -> impl Strategy<Value = String> {
-    let year = prop_oneof![0..=9999, select(vec![1900, 2000, 2024, 2026])];
+    let year = prop_oneof![8 => 2002..=2285, 1 => 0..=2000, 1 => 2287..=9999, 4 => select(vec![2024, 2026])];
     let month = prop_oneof![9 => 1..=12, 1 => select(vec![0, 13])];
     let day = prop_oneof![9 => 1..=28, 4 => 29..=32, 1 => Just(0)];
     let clock = prop_oneof![
@@ -106,6 +125,8 @@ fn event_like(event_type: &'static str) -> impl Strategy<Value = Object> {
         ("action", 0.9, one_of(actions).boxed()),
         ("time", 0.6, time().boxed()),
         ("data", 0.3, anything()),
+        ("data_base64", 0.1, base64().boxed()),
+        ("datacontenttype", 0.1, media_type().boxed()),
         ("id", 0.1, anything()),
         ("colour", 0.1, long_text()),
     ];
@@ -113,9 +134,13 @@ fn event_like(event_type: &'static str) -> impl Strategy<Value = Object> {
     members.prop_map(|members| {
         let there = |(name, value): (&str, Option<Value>)| Some((name.to_owned(), value?));
         let mut event: Object = members.into_iter().filter_map(there).collect();
-        // Unless it is a session's, an object in data is the inside of a CloudEvent.
-        if !has_session_data(&event) && event.get("data").is_some_and(Value::is_object) {
-            event.remove("data");
+        // Unless it is a session's, an object in data is the inside of a CloudEvent; in a text or base64, too.
+        let is_object = |data: &Value| {
+            data.is_object() || data.as_str().is_some_and(|text| text.trim().starts_with('{'))
+        };
+        if !has_session_data(&event) {
+            event.remove("data_base64");
+            event.retain(|name, value| name != "data" || !is_object(value));
         }
         event
     })

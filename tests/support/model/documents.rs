@@ -27,7 +27,7 @@ pub(super) fn users(fold: &Fold<'_>, state: &mut State) {
             let field = join(&[doc, user]);
             put_field(state, fold.keys.docs_connections(), &field, connections.len().to_string());
         }
-        put(state, fold.keys.document_count(doc), &users.len().to_string(), None);
+        put(state, fold.keys.document_count(doc), users.len().to_string(), None);
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) enum What {
     /// A session was active, and the value its entry would have.
     Touched { sid: String, value: String },
     /// A session got data.
-    Data { sid: String, data: String },
+    Data { sid: String, data: Vec<u8> },
     /// A session ended.
     SessionEnded { sid: String },
     /// A user's connection joined a document.
@@ -153,7 +153,7 @@ fn of_kind(kind: &Kind<'_>, t: u64) -> Vec<What> {
         Kind::Session(event) => match &event.action {
             SessionAction::Update(data) => {
                 said.push(touched(t, &event.sid, &event.user, &event.ip, &event.ua));
-                let data = data.as_ref().map(ToString::to_string);
+                let data = data.as_ref().map(|data| data.to_vec());
                 said.extend(data.map(|data| What::Data { sid: event.sid.to_string(), data }));
             }
             SessionAction::Terminate => {

@@ -56,9 +56,9 @@ fn endings<'a>(fold: &Fold<'a>) -> BTreeMap<&'a str, u64> {
     })
 }
 
-fn latest_data<'a>(fold: &Fold<'a>) -> BTreeMap<&'a str, (u64, &'a str)> {
+fn latest_data<'a>(fold: &Fold<'a>) -> BTreeMap<&'a str, (u64, &'a [u8])> {
     fold.greatest(|fact, what| match what {
-        What::Data { sid, data } => Some((sid.as_str(), (fact.t, data.as_str()))),
+        What::Data { sid, data } => Some((sid.as_str(), (fact.t, data.as_slice()))),
         _ => None,
     })
 }
@@ -81,7 +81,7 @@ pub(super) fn open(fold: &Fold<'_>, open: &mut Open) {
             }
             What::Data { sid, data } if open_data.contains(sid.as_str()) => {
                 let key = format!("{}{sid}", fold.keys.session_data());
-                allow(open, string_of(key), [data.as_str()]);
+                allow(open, string_of(key), [data.as_slice()]);
                 let version = field_of(fold.keys.session_data_versions(), sid);
                 allow(open, version, [fact.t.to_string()]);
             }

@@ -27,7 +27,7 @@ pub fn score_text(score: f64) -> String {
 }
 
 /// Sets a string.
-pub(super) fn put(state: &mut State, key: String, value: &str, expiry: Option<u64>) {
+pub(super) fn put(state: &mut State, key: String, value: impl Into<Bytes>, expiry: Option<u64>) {
     state.insert(key.into_bytes(), (Value::Str(value.into()), expiry));
 }
 

@@ -1,4 +1,4 @@
-//! Who is online, when each was last active, and the presence entries.
+//! Who was seen in which minute, when each was last active, and the presence entries.
 
 use super::facts::What;
 use super::state::{put, put_field, put_member, put_score, whole};
@@ -26,7 +26,7 @@ pub(super) fn activity(fold: &Fold<'_>, state: &mut State) {
     for (user, (seconds, expiry)) in latest {
         if !fold.is_gone(expiry) {
             let key = format!("{}{user}", fold.keys.activity());
-            put(state, key, &seconds.to_string(), Some(expiry));
+            put(state, key, seconds.to_string(), Some(expiry));
         }
     }
 }

@@ -1,0 +1,63 @@
+//! Members that nothing reads: most often a name spelled wrong, in an event that is fine without it.
+
+use super::Name;
+use super::rejection::beginning;
+use crate::format::Member;
+
+/// Members that are known, though none of them has an effect: CloudEvents attributes, and what tracing adds.
+const WITHOUT_EFFECT: [&[u8]; 7] =
+    [b"id", b"source", SPECVERSION, b"subject", b"traceparent", b"tracestate", b"baggage"];
+
+/// The member that makes a CloudEvent of whatever has it; its value has no effect.
+const SPECVERSION: &[u8] = b"specversion";
+
+/// How many names of one event are kept.
+const MOST_NAMES: usize = 16;
+
+/// The members of an event that no event type has. Those beside `specversion` are extension attributes of a
+/// CloudEvent, which may have any name: they do not count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unknown {
+    /// How many.
+    pub count: u32,
+    /// Some of their names, printable, if they were asked for.
+    pub names: Option<Vec<String>>,
+    pub(super) is_cloud_event: bool,
+}
+
+impl Unknown {
+    /// None yet.
+    pub(crate) fn new(with_names: bool) -> Self {
+        Self { names: with_names.then(Vec::new), ..Self::default() }
+    }
+
+    /// Notes a member whose name is none of [`Name`].
+    pub(super) fn note(&mut self, name: &[u8], member: Member<'_>) {
+        debug_assert!(Name::from_name(name).is_none());
+        if WITHOUT_EFFECT.contains(&name) {
+            self.is_cloud_event |= name == SPECVERSION;
+        } else if !member.is_absent() {
+            self.count = self.count.saturating_add(1);
+            if let Some(names) = self.names.as_mut().filter(|names| names.len() < MOST_NAMES) {
+                names.push(beginning(name));
+            }
+        }
+    }
+
+    /// All members of a level were noted.
+    pub(super) fn close(&mut self) {
+        if self.is_cloud_event {
+            self.count = 0;
+            self.names = self.names.take().map(|_| Vec::new());
+        }
+    }
+
+    /// Adds those of the level around.
+    pub(super) fn join(&mut self, outer: Self) {
+        self.count = self.count.saturating_add(outer.count);
+        self.is_cloud_event |= outer.is_cloud_event;
+        if let (Some(names), Some(outer)) = (&mut self.names, outer.names) {
+            names.extend(outer);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What to do about each kind of trouble, in words and in commands that reach the server at hand.
+
+use super::{
+    AUTH, CONNECTION, DENIED, Error, MAXCLIENTS, NO_COMMAND, NO_MASTER, NOT_OWNER, PASSWORD_FILE,
+    PERMISSION, TIMEOUT, chain,
+};
+use crate::config::Shell;
+
+/// What to do about each kind of trouble, and the command that shows more; everything is tried again meanwhile.
+const REMEDIES: &[(&str, &str, &[&str])] = &[
+    (
+        NO_MASTER,
+        "check the master's name, that sentinels and master are up, and both logins; see which masters there are",
+        &["SENTINEL", "MASTERS"],
+    ),
+    (CONNECTION, "check --redis-url, and that the server runs and can be reached", &[]),
+    (
+        TIMEOUT,
+        "the server is too slow or stands still; look at its load and for slow commands",
+        &["SLOWLOG", "GET"],
+    ),
+    (AUTH, "check --redis-username and the password", &[]),
+    (PASSWORD_FILE, "put the password there, readable for this process", &[]),
+    (PERMISSION, "give the user the rights that stand in deploy/acl", &[]),
+    (
+        DENIED,
+        "the server runs in protected mode: give it users or a password, or let it listen on loopback only",
+        &[],
+    ),
+    (
+        MAXCLIENTS,
+        "the server has as many clients as it takes: end some, or raise maxclients in redis.conf or in the \
+         provider's settings",
+        &[],
+    ),
+    (
+        NO_COMMAND,
+        "allow it, in redis.conf (rename-command) or in the provider's settings; see all that is missing",
+        &["doctor"],
+    ),
+    ("oom", "raise maxmemory or free some; keep maxmemory-policy noeviction", &[]),
+    ("loading", "wait until the server has loaded its data", &[]),
+    ("readonly", "this is a replica: point --redis-url at the primary", &[]),
+    (
+        "misconf",
+        "the server cannot write to its disk: free some of it, then look at the server's log",
+        &[],
+    ),
+    ("noreplicas", "bring the replicas back, or lower min-replicas-to-write", &[]),
+    ("masterdown", "bring the primary back, or promote a replica", &[]),
+    ("clusterdown", "bring the Cluster's missing nodes back; see which", &["CLUSTER", "NODES"]),
+    ("busy", "a script of somebody else blocks the server; end it", &["SCRIPT", "KILL"]),
+    ("nogroup", "the group is made again; find out who destroyed it, or the stream", &[]),
+    (NOT_OWNER, "another worker goes on with the partition: nothing to do", &[]),
+    ("wrong_key", "rename or delete that key", &[]),
+];
+
+/// An error that no waiting helps against, with what does.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", advised(.error, .remedy.as_deref()))]
+pub struct Fatal {
+    /// What went wrong.
+    pub error: Box<Error>,
+    remedy: Option<String>,
+}
+
+impl Error {
+    /// The end of a loop, and what to do about it.
+    pub fn fatal(self, shell: &Shell) -> Fatal {
+        Fatal { remedy: self.remedy(shell), error: Box::new(self) }
+    }
+
+    /// What went wrong with all its causes, and what to do about it: the words of `/readyz`.
+    pub fn hindrance(&self, shell: &Shell) -> String {
+        let remedy = self.remedy(shell);
+        advised(self, Some(remedy.as_deref().unwrap_or("it is tried again; see the log")))
+    }
+
+    /// What to do about it, if there is more to do than to wait.
+    pub fn remedy(&self, shell: &Shell) -> Option<String> {
+        match self {
+            Self::Settings { key, setting, .. } => Some(format!(
+                "use the same setting everywhere, or stop every worker and janitor and let the next to start \
+                 write its own: {}",
+                shell.redis_cli(&["HDEL", key, setting])
+            )),
+            Self::Partitions { stored, .. } => {
+                Some(format!("use --partitions {stored}, or another --prefix to begin anew"))
+            }
+            Self::Format { .. } => Some(
+                "run the version that wrote it, or use another --prefix to begin anew".to_owned(),
+            ),
+            Self::CrossSlot(_) => Some(
+                "give --prefix a hash tag, such as '{acme}:', or use --partitions 2 or more"
+                    .to_owned(),
+            ),
+            _ => of_kind(self.kind(), shell),
+        }
+    }
+}
+
+/// The error with all its causes and, if there is one, what to do about it, on one line.
+pub fn advised(error: &dyn std::error::Error, remedy: Option<&str>) -> String {
+    let mut text = chain(error);
+    if let Some(remedy) = remedy {
+        text.push_str("; ");
+        text.push_str(remedy);
+    }
+    text
+}
+
+fn of_kind(kind: &str, shell: &Shell) -> Option<String> {
+    let (_, advice, words) = REMEDIES.iter().find(|(known, ..)| *known == kind)?;
+    let command = match *words {
+        [] => return Some((*advice).to_owned()),
+        ["doctor"] => shell.rollcall(words),
+        ["SENTINEL", ..] => shell.sentinel_cli(words),
+        _ => shell.redis_cli(words),
+    };
+    Some(format!("{advice}: {command}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::{OTHER, SCRIPT, kinds};
+    use super::*;
+    use crate::config::{Config, Gathered};
+
+    fn shell(url: &str) -> Shell {
+        let config = Config::resolve(&Gathered::from_flags([("redis-url", url)]).unwrap()).unwrap();
+        Shell::of(&config.redis, &config.deployment)
+    }
+
+    #[test]
+    fn every_kind_of_trouble_has_a_remedy_or_is_in_the_log() {
+        let known: BTreeSet<_> = REMEDIES.iter().map(|(kind, ..)| *kind).collect();
+        let without: Vec<_> = kinds().difference(&known).copied().collect();
+        assert_eq!(without, [OTHER, SCRIPT]);
+        assert!(known.is_subset(&kinds()) && known.len() == REMEDIES.len());
+        let shell = shell("redis://h:7");
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let error = Error::Redis { step: "connecting", source: refused.into() };
+        let words = error.hindrance(&shell);
+        assert!(
+            words.starts_with("connecting failed: ") && words.contains("--redis-url"),
+            "{words}"
+        );
+        assert!(Error::ReaderGone.hindrance(&shell).ends_with("; it is tried again; see the log"));
+    }
+
+    #[test]
+    fn remedies_name_the_server_at_hand() {
+        let command = |kind, url| of_kind(kind, &shell(url)).unwrap();
+        let slow = command(TIMEOUT, "redis://:hunter2@h:7/2");
+        assert!(slow.ends_with(": redis-cli -h h -p 7 -n 2 --askpass SLOWLOG GET"), "{slow}");
+        let lost = command(NO_MASTER, "redis+sentinel://s1,s2/m");
+        assert!(lost.ends_with(": redis-cli -h s1 -p 26379 SENTINEL MASTERS"), "{lost}");
+        let gone = command(NO_COMMAND, "redis://h");
+        assert!(gone.ends_with(": rollcall doctor --redis-url redis://h"), "{gone}");
+    }
+}

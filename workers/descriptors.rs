@@ -1,0 +1,64 @@
+//! File descriptors: as many as the system allows, and whether they are enough.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::warn;
+
+use rollcall::config::Config;
+
+use crate::run::Roles;
+
+/// Connections to the pages at a time, where there is room for them.
+const MOST_PAGES: u64 = 64;
+/// What a process opens besides: files, the runtime's own, name lookups.
+const OTHERS: u64 = 32;
+
+/// Raises the limit to the highest that the system allows this process.
+pub(crate) fn raise() {
+    let limit = getrlimit(Resource::Nofile);
+    // A limit that stays as it was is counted with.
+    let _unchanged = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+/// How many descriptors this process may have open.
+pub(crate) fn limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// How many connections the pages may have at a time: never so many that none are left for Redis.
+pub(crate) fn for_pages(limit: u64) -> usize {
+    (limit / 4).clamp(1, MOST_PAGES) as usize
+}
+
+/// Warns if the connections of all partitions will not fit.
+pub(crate) fn check(config: &Config, roles: Roles) {
+    let (limit, needed) = (limit(), needed(config.deployment.partitions, roles));
+    if needed > limit {
+        let partitions = config.deployment.partitions;
+        warn!(
+            limit,
+            needed,
+            partitions,
+            "too few file descriptors for all partitions, some will not be worked on: raise the hard limit \
+             (LimitNOFILE= of a systemd unit, --ulimit nofile= of a container, ulimit -Hn of a shell)"
+        );
+    }
+}
+
+/// A worker has two connections a partition, a janitor one.
+fn needed(partitions: u16, roles: Roles) -> u64 {
+    let each = 2 * u64::from(roles.worker) + u64::from(roles.janitor);
+    u64::from(partitions) * each + MOST_PAGES + OTHERS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_leave_room_for_redis() {
+        assert_eq!([0, 64, 256, 1024, u64::MAX].map(for_pages), [1, 16, 64, 64, 64]);
+        let (worker, janitor) = (true, true);
+        assert_eq!(needed(1, Roles { worker, janitor: false }), 98);
+        assert_eq!(needed(400, Roles { worker, janitor }), 1296);
+    }
+}
