@@ -168,7 +168,7 @@ fn impossible_values_are_refused_with_the_remedy() {
         (&["worker", "--batch", "0"][..], &["batch", "flag", "from 1 to 5000"][..]),
         (&["worker", "--takeover", "30"], &["takeover", "no unit", "write 30ms, 30s"]),
         (&["worker", "--takeover", "10ms"], &["takeover", "at least "]),
-        (&["worker", "--standbys", "-1"], &["standbys"]),
+        (&["worker", "--standbys", "0"], &["standbys", "from 1 to 100"]),
         (&["janitor", "--keep", "25h"], &["keep", "at most horizon = 24h", "raise horizon"]),
         (&["janitor", "--horizon", "30m"], &["horizon", "at least keep = 1h", "lower keep"]),
         (&["run", "--partitions", "0"], &["partitions", "from 1 to 1024"]),
