@@ -316,6 +316,10 @@ JANITOR = [
     [
         graph("Taken away", "cps", "What janitors took away, by sweep.",
               [(rate("rollcall_sweep_removed_total", "sweep"), "{{sweep}}")], stacked=True),
+        graph("Put right", "short", "What another program, or a clock that went back, made wrong and was put right, in each "
+              "interval shown.",
+              [(f'sum by (repair) (increase(rollcall_repairs_total{{{OURS}}}[$__rate_interval]))', "{{repair}}")],
+              ["RollcallForeignWrites"]),
         graph("Left over", "short", "Sweeps that left something because their time was up. For long: the janitor does not keep up.",
               [(worst("rollcall_sweep_unfinished", "job, partition, sweep"), "{{sweep}} of {{job}} partition {{partition}}")],
               stacked=True),

@@ -262,6 +262,7 @@ const CODES: &[(&str, &str)] = &[
     ("NOTOWNER", NOT_OWNER),
     ("WRONGKEY", "wrong_key"),
     ("WRONGTYPE", "wrong_key"),
+    ("TORN", "torn"),
     ("NOAUTH", AUTH),
     ("WRONGPASS", AUTH),
     ("NOPERM", PERMISSION),

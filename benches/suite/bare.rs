@@ -6,7 +6,7 @@ use redis::Pipeline;
 use rollcall::config::Projections;
 use rollcall::fold::{Avoided, FoldSettings, Folder};
 use rollcall::key::Keys;
-use rollcall::op::{Plan, Register};
+use rollcall::op::Plan;
 use rollcall::projection::presence_field;
 
 use crate::plain::{Consumer, SESSION_TTL_S, WINDOW_S, add_acknowledgement, rules};
@@ -29,7 +29,7 @@ pub(crate) fn write_all(consumer: &mut Consumer) {
 
 fn write(pipeline: &mut Pipeline, keys: &Keys, plan: &Plan<'_>) {
     assert!(
-        plan.connections.is_empty() && plan.letters.is_empty(),
+        plan.connections.is_empty() && plan.departed.is_empty() && plan.letters.is_empty(),
         "no mix that it meets has these"
     );
     write_seen(pipeline, keys, plan);
@@ -60,8 +60,8 @@ fn write_presence(pipeline: &mut Pipeline, keys: &Keys, plan: &Plan<'_>) {
         return;
     }
     pipeline.cmd("HSET").arg(keys.presence());
-    for (place, register) in &plan.presence {
-        let Register::Value(_, value) = register else { panic!("no mix here has an ending") };
+    for (place, latest) in &plan.presence {
+        let (_, value) = latest.as_ref().unwrap();
         pipeline.arg(presence_field(&place.user, &place.ip)).arg(value.as_bytes());
     }
     pipeline.ignore();

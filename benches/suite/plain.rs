@@ -216,7 +216,7 @@ fn write_token(pipeline: &mut Pipeline, time: EventTime, user: &str, token: &str
 }
 
 fn write_session(pipeline: &mut Pipeline, time: EventTime, session: &Session<'_>) {
-    let Session { sid, user, ip, ua, action } = session;
+    let Session { sid, user, ip, ua, action, .. } = session;
     let value = json!({
         "last_activity": time.millis(), "sid": sid, "session_id": sid, "user": user, "ip": ip, "ua": ua,
     });

@@ -49,14 +49,23 @@ fixed_keys! {
     changes_seq = "rollcall:changes:seq";
     /// Hash: state format, settings of the deployment, epoch, owner, cursor.
     meta = "rollcall:meta";
-    /// Sorted set: presence field → time of the logout that ended it, ms.
+    /// Sorted set: presence field, or a user as those fields begin with it → time of the logout that ended
+    /// the entry, or all of the user's, ms.
     presence_ended = "rollcall:presence:ended";
+    /// Hash: user → the addresses of their presence entries, escaped, in order, joined by `|`; `%` if there
+    /// are too many for that.
+    presence_addresses = "rollcall:presence:addresses";
+    /// Sorted set: presence fields of the users who have too many for a value of the hash, all with score 0.
+    presence_crowds = "rollcall:presence:crowds";
     /// Sorted set: token → entry-id ms of its greatest ending.
     tokens_ended = "rollcall:tokens:ended";
     /// Sorted set: session id → entry-id ms of its greatest ending.
     sessions_ended = "rollcall:sessions:ended";
     /// Hash: session id → time of its stored data, thirteen digits.
     session_data_versions = "rollcall:sessions:data";
+    /// Hash: session id → its own lifetime: when it was given (ms, thirteen digits), seconds (seven digits),
+    /// last activity since (thirteen digits), joined by `:`.
+    session_ttls = "rollcall:sessions:ttl";
     /// Sorted set: `doc|user|connection` → time of the join, ms.
     docs_joined = "rollcall:docs:joined";
     /// Sorted set: `doc|user|connection` → time of the leave, ms.

@@ -16,33 +16,6 @@ pub type Map<K, V> = indexmap::IndexMap<K, V, RandomState>;
 /// A set of a plan, likewise.
 pub type Set<T> = indexmap::IndexSet<T, RandomState>;
 
-/// Last writer wins between a value and its ending; at the same time an ending beats a value, and
-/// of two values the greater bytes win.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Register {
-    /// Present with a value that begins with its version.
-    Value(EventTime, String),
-    /// Ended.
-    Ended(EventTime),
-}
-
-impl Register {
-    /// What orders two writes: time, then ending before value, then bytes.
-    fn rank(&self) -> (EventTime, bool, &[u8]) {
-        match self {
-            Self::Value(time, value) => (*time, false, value.as_bytes()),
-            Self::Ended(time) => (*time, true, &[]),
-        }
-    }
-
-    /// Keeps the winner of the two.
-    pub fn merge(&mut self, other: Self) {
-        if other.rank() > self.rank() {
-            *self = other;
-        }
-    }
-}
-
 /// An ending that is final: the newest entry that said so, and the latest time one gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ending {
@@ -92,6 +65,8 @@ pub struct SessionMerge<'a> {
     pub touched: Latest<String>,
     /// The latest data.
     pub data: Latest<Bytes<'a>>,
+    /// The latest lifetime of its own, in seconds.
+    pub ttl: Latest<u32>,
     /// Its end.
     pub ended: Option<Ending>,
 }
@@ -103,6 +78,15 @@ pub struct Place<'a> {
     pub user: Text<'a>,
     /// The address; may be empty.
     pub ip: Text<'a>,
+}
+
+/// What a logout ends: a user's presence entry at an address, or all of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Departure<'a> {
+    /// The user.
+    pub user: Text<'a>,
+    /// The address; `None` for all.
+    pub ip: Option<Text<'a>>,
 }
 
 /// A user's connection to a document.
@@ -145,8 +129,10 @@ pub struct Plan<'a> {
     pub minutes: Map<u64, Set<Text<'a>>>,
     /// The latest activity of a user, in seconds.
     pub activity: Map<Text<'a>, u64>,
-    /// Presence entries.
-    pub presence: Map<Place<'a>, Register>,
+    /// The latest value of presence entries, which begins with its version.
+    pub presence: Map<Place<'a>, Latest<String>>,
+    /// The latest ending of presence entries, each by itself or all of a user's.
+    pub departed: Map<Departure<'a>, EventTime>,
     /// Tokens.
     pub tokens: Map<Text<'a>, TokenMerge<'a>>,
     /// Sessions.
@@ -163,7 +149,7 @@ pub struct Plan<'a> {
     pub last: Option<EntryId>,
 }
 
-impl Plan<'_> {
+impl<'a> Plan<'a> {
     /// An empty plan with room for so many events of the most frequent kind: heartbeats.
     pub fn with_capacity(events: usize) -> Self {
         Self {
@@ -171,6 +157,14 @@ impl Plan<'_> {
             presence: Map::with_capacity_and_hasher(events, RandomState::default()),
             ..Self::default()
         }
+    }
+
+    /// Whether a presence entry of that time is newer than what ends it in this plan: at the same time an
+    /// ending beats a value.
+    pub fn is_present(&self, place: &Place<'a>, time: EventTime) -> bool {
+        let ended = |ip| self.departed.get(&Departure { user: place.user.clone(), ip });
+        self.departed.is_empty()
+            || [Some(place.ip.clone()), None].into_iter().filter_map(ended).all(|end| time > *end)
     }
 }
 
@@ -183,6 +177,13 @@ pub struct Sweep {
     pub kind: SweepKind,
 }
 
+impl Sweep {
+    /// Whether it takes anything away.
+    pub fn takes(&self) -> bool {
+        self.kind != SweepKind::Patrol
+    }
+}
+
 /// The finished part of the stream.
 pub const STREAM: Sweep = Sweep { name: "stream", kind: SweepKind::Drain };
 
@@ -191,6 +192,8 @@ pub const STREAM: Sweep = Sweep { name: "stream", kind: SweepKind::Drain };
 pub enum SweepKind {
     /// It walks a whole hash, a part at a time.
     Walk,
+    /// It walks a whole hash in no hurry, and takes nothing: it puts back what others took of what follows from it.
+    Patrol,
     /// It takes from the low end of a sorted set or of the stream until nothing is left to take.
     Drain,
 }
@@ -218,22 +221,12 @@ mod tests {
         (0..3_u64).prop_map(|ms| EventTime::from_millis(EventTime::MIN.millis() + ms))
     }
 
-    fn register() -> impl Strategy<Value = Register> {
-        let value = (time(), "[ab]{0,2}").prop_map(|(time, value)| Register::Value(time, value));
-        prop_oneof![value, time().prop_map(Register::Ended)]
-    }
-
     fn ending() -> impl Strategy<Value = Option<Ending>> {
         let ending = (0..3_u64, time()).prop_map(|(entry_ms, time)| Ending { entry_ms, time });
         proptest::option::of(ending)
     }
 
     proptest! {
-        #[test]
-        fn registers_merge_as_a_set(registers in [register(), register(), register()]) {
-            check(|mut a, b| { a.merge(b); a }, registers)?;
-        }
-
         #[test]
         fn endings_merge_as_a_set(endings in [ending(), ending(), ending()]) {
             let merge = |mut a, b: Option<Ending>| {

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use rollcall::config::{Config, Gathered};
 use rollcall::decode::{Decoded, Rejected, Rules, decode, decode_with_unknown_names};
 use rollcall::entry::{Entry, EntryId};
-use rollcall::event::{Event, Kind, Limits, Name, SessionAction};
+use rollcall::event::{Event, Kind, Limits, Name, Session, SessionAction};
 use rollcall::fold::{Avoided, FoldSettings, Folder};
 use rollcall::format::{Format, MAX_DEPTH, Member, is_opaque};
 use rollcall::key::{Keys, partition_of};
@@ -143,6 +143,11 @@ fn check_event(event: &Event<'_>, entry: &Entry, settings: &FoldSettings) {
     if let Some(data) = parts.data {
         check_session_data(data, entry, limits);
     }
+    if let Kind::Session(session) = &event.kind
+        && let Some(ttl) = session.ttl
+    {
+        assert!((1..=Session::MAX_TTL).contains(&ttl), "a session's ttl of {ttl} s");
+    }
     if *partitions > 1 {
         let right = partition_of(event.kind.routing_id(), *partitions);
         assert_eq!(right, settings.partition, "in a foreign partition: {event:?}");
@@ -178,9 +183,8 @@ impl<'e> Parts<'e> {
             }
             Kind::Logout(event) => {
                 parts.ids.push(&event.user);
-                parts.ids.extend(event.token.as_deref());
-                parts.ids.extend(event.sid.as_deref());
-                parts.optional_ids.push(&event.ip);
+                let given = [&event.ip, &event.token, &event.sid].into_iter().flatten();
+                parts.ids.extend(given.map(AsRef::<str>::as_ref));
             }
             Kind::View(event) => parts.ids.extend([&*event.user, &event.token, &event.item]),
             Kind::Session(event) => {

@@ -7,7 +7,7 @@ use crate::config::{Config, Shell};
 use crate::redis::reply;
 use crate::redis::scripts::owner::{Ownership, Seen};
 use crate::state::status::{Backlog, Stream, Work};
-use crate::state::{AskError, Partition, ask, number};
+use crate::state::{AskError, Partition, ask, clock_went_back, number};
 
 /// An owner says more often than this that it lives.
 const A_BEAT: Duration = Duration::from_millis(1_500);
@@ -117,8 +117,14 @@ pub(super) fn janitor(place: &Place<'_>) -> Diagnosis {
     let interval_ms = place.config.janitor.interval.as_millis() as u64;
     // A round over much takes its time.
     let patience_ms = (10 * interval_ms).max(60_000);
-    let ago_ms = place.work.janitor_last_run_ms.map(|ms| place.now_ms.saturating_sub(ms));
+    let last_ms = place.work.janitor_last_run_ms;
+    let ahead_ms = last_ms.and_then(|ms| clock_went_back(ms, place.now_ms));
+    let ago_ms = last_ms.map(|ms| place.now_ms.saturating_sub(ms));
     let found = match ago_ms {
+        _ if ahead_ms.is_some() => format!(
+            "the last sweep is dated {} s ahead of the server's clock: that went back, and no janitor has swept since",
+            ahead_ms.unwrap_or_default() / 1000
+        ),
         Some(ms) if ms <= patience_ms => {
             return Diagnosis::ok(format!("swept {} s ago", ms / 1000));
         }
@@ -140,8 +146,10 @@ pub(super) fn trimming(place: &Place<'_>) -> Diagnosis {
     match &stream.held {
         Some(held) if held.age_s > keep_s => blocked(place, stream, &held.group, held.age_s),
         _ => {
-            let first = stream.first_entry_age_s.unwrap_or(0.0);
-            Diagnosis::ok(format!("{} entries, the oldest {first:.0} s old", stream.entries))
+            let age_s = stream.first_entry_age_s.unwrap_or(0.0);
+            let (seconds, how) =
+                (age_s.abs(), if age_s < 0.0 { "ahead of the clock" } else { "old" });
+            Diagnosis::ok(format!("{} entries, the oldest {seconds:.0} s {how}", stream.entries))
         }
     }
 }

@@ -6,15 +6,18 @@ use super::finding::{Answer, Diagnosis, Unseen};
 use crate::config::{Deployment, Shell};
 use crate::key::Keys;
 use crate::redis::reply;
+use crate::redis::scripts::repairs::Last;
 use crate::redis::scripts::shared_keys;
 use crate::state::status::partition_sizes;
-use crate::state::{Partition, ask, literal};
+use crate::state::{Partition, ask, clock_went_back, literal};
 
 /// Keys that are looked at, of those that `SCAN` comes upon in so many calls.
 const SAMPLE: usize = 500;
 const CALLS: usize = 20;
 /// Keys that a finding names.
 const NAMED: usize = 5;
+/// For how long something that was put right is told.
+const LATELY_MS: u64 = 3_600_000;
 
 /// The structures that every event may need.
 pub(super) async fn shared(partition: &mut Partition, stream: &str, shell: &Shell) -> Answer {
@@ -28,19 +31,105 @@ pub(super) async fn shared(partition: &mut Partition, stream: &str, shell: &Shel
     Ok(out_of_the_way(Diagnosis::failure(listed(&wrong), means), &wrong, shell))
 }
 
-/// A bounded sample of the keys with an identifier in their name.
-pub(super) async fn sample(partition: &mut Partition, shell: &Shell) -> Answer {
-    let names = sampled(partition).await?;
-    let count = names.len();
-    let wrong = of_another_type(partition, names).await?;
-    if wrong.is_empty() {
-        return Ok(Diagnosis::ok(format!("{count} looked at, all have their type")));
+/// Expiries that others set: on the shared keys now, and on any key lately.
+pub(super) async fn expiries(
+    partition: &mut Partition,
+    stream: &str,
+    now_ms: u64,
+    shell: &Shell,
+) -> Answer {
+    let keys = shared_keys(stream, &partition.keys);
+    let count = keys.len();
+    let mut ending = Vec::new();
+    for (key, _) in keys {
+        let left = reply::integer(&ask(&mut partition.connection, &["PTTL", &key]).await?);
+        ending.extend(left.filter(|left_ms| *left_ms >= 0).map(|left_ms| (key, left_ms)));
     }
-    let means = "an entry that needs such a key becomes a dead letter (wrong_type)";
-    Ok(out_of_the_way(Diagnosis::warning(listed(&wrong), means), &wrong, shell))
+    if let Some((key, left_ms)) = ending.first() {
+        let found = format!("{key} goes in {} s, with all that is in it", left_ms / 1000);
+        let means = "another program set an expiry on it; a janitor, or a worker with something to do, takes it off \
+                     within 2 s";
+        let mut diagnosis = Diagnosis::failure(found, means)
+            .advise("see that a janitor runs, and stop whoever sets it; at once:");
+        for (key, _) in &ending {
+            diagnosis = diagnosis.run(shell.redis_cli(&["PERSIST", key]));
+        }
+        return Ok(diagnosis);
+    }
+    let janitor = partition.keys.janitor();
+    let last = reply::text(ask(&mut partition.connection, &["HGET", &janitor, "repair"]).await?);
+    let last = last.as_deref().and_then(Last::read);
+    match last.filter(|last| now_ms.saturating_sub(last.at_ms) < LATELY_MS) {
+        Some(last) => Ok(repaired(&last, now_ms, &janitor, shell)),
+        None => Ok(Diagnosis::ok(format!("none of the {count} shared keys has one"))),
+    }
 }
 
-async fn sampled(partition: &mut Partition) -> Result<Vec<(String, &'static str)>, Unseen> {
+/// Something was put right that others, or a clock that went back, had made wrong.
+fn repaired(last: &Last, now_ms: u64, janitor: &str, shell: &Shell) -> Diagnosis {
+    let ago_s = now_ms.saturating_sub(last.at_ms) / 1000;
+    let when = match clock_went_back(last.at_ms, now_ms) {
+        Some(_) => "before the server's clock went back".to_owned(),
+        None => format!("{ago_s} s ago"),
+    };
+    let found = format!("{when}, {}: {}", last.key, last.repair.story());
+    let means =
+        "what is taken between two looks is lost until the next event; not everything comes back";
+    Diagnosis::warning(found, means)
+        .advise(
+            "find the program (an old version of your own that sets expiries? see CLIENT LIST, and for a moment \
+             MONITOR), and take its rights to these keys; a clock: see the checks on it; then forget it:",
+        )
+        .run(shell.redis_cli(&["HDEL", janitor, "repair"]))
+}
+
+/// A bounded sample of the keys with an identifier in their name.
+pub(super) async fn sample(partition: &mut Partition, shell: &Shell) -> Answer {
+    let sample = sampled(partition).await?;
+    let count = sample.len();
+    let names = sample.iter().map(|own| (own.key.clone(), own.kind)).collect();
+    let wrong = of_another_type(partition, names).await?;
+    if !wrong.is_empty() {
+        let means = "an entry that needs such a key becomes a dead letter (wrong_type)";
+        return Ok(out_of_the_way(Diagnosis::warning(listed(&wrong), means), &wrong, shell));
+    }
+    match of_another_end(partition, &sample).await? {
+        Some(own) => Ok(wrong_end(own, shell)),
+        None => Ok(Diagnosis::ok(format!("{count} looked at, all have their type and expiry"))),
+    }
+}
+
+/// The first of the keys that has an expiry and should have none, or the other way round.
+async fn of_another_end<'k>(
+    partition: &mut Partition,
+    sample: &'k [OwnKey],
+) -> Result<Option<&'k OwnKey>, Unseen> {
+    for own in sample {
+        let left = reply::integer(&ask(&mut partition.connection, &["PTTL", &own.key]).await?);
+        if left.is_some_and(|left| left >= 0 && !own.ends || left == -1 && own.ends) {
+            return Ok(Some(own));
+        }
+    }
+    Ok(None)
+}
+
+fn wrong_end(own: &OwnKey, shell: &Shell) -> Diagnosis {
+    let key = own.key.as_str();
+    let diagnosis = if own.ends {
+        let means = "another program took its expiry off: it stays until an event writes it again";
+        Diagnosis::warning(format!("{key} has no expiry"), means)
+            .advise("find out who did; give it one:")
+            .run(shell.redis_cli(&["EXPIRE", key, "300"]))
+    } else {
+        let means = "another program set one: what is in it goes with it";
+        Diagnosis::warning(format!("{key} has an expiry"), means)
+            .advise("find out who did; take it off:")
+            .run(shell.redis_cli(&["PERSIST", key]))
+    };
+    diagnosis
+}
+
+async fn sampled(partition: &mut Partition) -> Result<Vec<OwnKey>, Unseen> {
     let is_own = own_key(&partition.keys);
     let pattern = format!("{}*", literal(partition.keys.base()));
     let (mut cursor, mut names) = ("0".to_owned(), Vec::new());
@@ -74,23 +163,32 @@ async fn of_another_type(
     Ok(wrong)
 }
 
-/// The key and the type that belongs there, if it is one with an identifier in its name.
-fn own_key(keys: &Keys) -> impl Fn(Value) -> Option<(String, &'static str)> + use<> {
+/// A key with an identifier in its name.
+struct OwnKey {
+    key: String,
+    /// The type that belongs there.
+    kind: &'static str,
+    /// Whether it ends by an expiry of its own.
+    ends: bool,
+}
+
+/// What a key is, if it is one with an identifier in its name.
+fn own_key(keys: &Keys) -> impl Fn(Value) -> Option<OwnKey> + use<> {
     let kinds = [
-        (keys.online(), "", "set"),
-        (keys.activity(), "", "string"),
-        (keys.viewed(), "", "zset"),
-        (keys.document(), ":users", "set"),
-        (keys.document(), ":count", "string"),
-        (keys.session_data(), "", "string"),
+        (keys.online(), "", "set", true),
+        (keys.activity(), "", "string", true),
+        (keys.viewed(), "", "zset", false),
+        (keys.document(), ":users", "set", false),
+        (keys.document(), ":count", "string", false),
+        (keys.session_data(), "", "string", true),
     ];
     move |name| {
-        let name = reply::text(name)?;
-        let fits = |(start, end, _): &&(String, &str, &str)| {
-            name.len() > start.len() && name.starts_with(start.as_str()) && name.ends_with(end)
+        let key = reply::text(name)?;
+        let fits = |(start, end, ..): &&(String, &str, &str, bool)| {
+            key.len() > start.len() && key.starts_with(start.as_str()) && key.ends_with(end)
         };
-        let kind = kinds.iter().find(fits)?.2;
-        Some((name, kind))
+        let &(_, _, kind, ends) = kinds.iter().find(fits)?;
+        Some(OwnKey { key, kind, ends })
     }
 }
 

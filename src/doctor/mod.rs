@@ -94,6 +94,8 @@ async fn examine_partition(
         Ok(now_ms) => now_ms,
         Err(error) => return report.add("group", Err(Unseen::from(error))),
     };
+    let expiries = keys::expiries(partition, &deployment.stream, now_ms, &shell).await;
+    report.add("expiries", expiries);
     report.add("caps", keys::caps(partition, deployment, now_ms, &shell).await);
     match work(partition, deployment, now_ms).await {
         Ok(work) => {

@@ -53,6 +53,11 @@ const REMEDIES: &[(&str, &str, &[&str])] = &[
     ("nogroup", "the group is made again; find out who destroyed it, or the stream", &[]),
     (NOT_OWNER, "another worker goes on with the partition: nothing to do", &[]),
     ("wrong_key", "rename or delete that key", &[]),
+    (
+        "torn",
+        "another program took a key of rollcall:docs: find out who; users come back with their next event",
+        &[],
+    ),
 ];
 
 /// An error that no waiting helps against, with what does.

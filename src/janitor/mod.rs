@@ -4,6 +4,7 @@
 //! its script, so that two at once would only do the same work twice.
 
 mod losses;
+mod repairs;
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,8 @@ use crate::projection::sweeps;
 use crate::redis::connect::{MOST_IDLE, Node, keep_alive, locate};
 use crate::redis::scripts::layout::check_layout;
 use crate::redis::scripts::owner::Ownership;
-use crate::redis::scripts::sweep::{Sweeper, Swept, Turn};
+use crate::redis::scripts::sweep::{Sweeper, Swept};
+use crate::redis::scripts::turn::Turn;
 use crate::state::status::survey::survey;
 use crate::telemetry::health::Pulse;
 use crate::telemetry::log::{Throttle, failure_line_due};
@@ -28,6 +30,7 @@ use crate::telemetry::metrics::{self, JanitorMetrics, Round};
 use crate::telemetry::trace::{self, Span};
 
 use losses::Watch;
+use repairs::Repairs;
 
 /// Hash fields a call looks at.
 const WALK: u64 = 200;
@@ -68,6 +71,7 @@ pub struct Janitor {
     watch: Watch,
     /// The owner and its beat at this janitor's last survey, if no other has surveyed since.
     owner_seen: Option<(Option<String>, u64)>,
+    repairs: Repairs,
     metrics: JanitorMetrics,
     pulse: Pulse,
     blocked: Throttle,
@@ -88,6 +92,7 @@ impl Janitor {
     ) -> Self {
         let deployment = &config.deployment;
         let keys = Keys::new(&deployment.prefix, deployment.partitions, partition);
+        let metrics = JanitorMetrics::new(partition);
         Self {
             server: config.redis.server(),
             shell: Shell::of(&config.redis, deployment),
@@ -100,7 +105,8 @@ impl Janitor {
             keys,
             name,
             owner_seen: None,
-            metrics: JanitorMetrics::new(partition),
+            repairs: Repairs::new(partition, metrics.clone()),
+            metrics,
             pulse,
             blocked: Throttle::new(REMINDER),
             horizon: Throttle::new(REMINDER),
@@ -159,8 +165,9 @@ impl Janitor {
         self.metrics.connected();
         while !*self.stop.borrow() {
             // Shorter than the shortest wait, so that the one who had it can have it again.
-            let lease_ms = self.settings.interval.as_millis() as u64 * 7 / 10;
-            if self.sweeper.take_lease(&mut connection, &self.name, lease_ms.max(1)).await? {
+            let length_ms = (self.settings.interval.as_millis() as u64 * 7 / 10).max(1);
+            let turn = self.sweeper.sweep_turn(&mut connection, &self.name, length_ms).await?;
+            if self.is_due(turn) {
                 let span = trace::round(self.partition);
                 self.under_way = span.clone();
                 span.around(self.round(&mut connection)).await?;
@@ -170,18 +177,33 @@ impl Janitor {
             }
             self.survey(&mut connection).await?;
             self.pulse.waiting();
-            self.rest(&mut connection).await?;
+            self.rest(&mut connection, turn).await?;
         }
         Ok(())
     }
 
-    /// Waits for the next round, and keeps the connection alive meanwhile.
-    async fn rest(&mut self, connection: &mut MultiplexedConnection) -> Result<(), Error> {
+    /// Whether this one has a turn from now on.
+    fn is_due(&mut self, turn: Turn) -> bool {
+        if let Turn::Now { overran: true } = turn {
+            self.repairs.ended_a_turn();
+        }
+        matches!(turn, Turn::Now { .. })
+    }
+
+    /// Waits for the next round. Meanwhile whoever swept keeps the shared keys, and the others their connection alive.
+    async fn rest(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        turn: Turn,
+    ) -> Result<(), Error> {
         let mut left = self.settings.interval.mul_f64(0.75 + fastrand::f64() / 2.0);
         while left > MOST_IDLE && !*self.stop.borrow() {
             self.wait(MOST_IDLE).await;
             left -= MOST_IDLE;
-            keep_alive(connection, &self.keys.meta()).await?;
+            match turn {
+                Turn::Now { .. } => self.repairs.look(&self.sweeper, connection).await?,
+                _ => keep_alive(connection, &self.keys.meta()).await?,
+            }
         }
         self.wait(left).await;
         Ok(())
@@ -194,18 +216,24 @@ impl Janitor {
         for sweep in sweeps() {
             let span = trace::sweep(sweep.name);
             let more = match sweep.kind {
-                SweepKind::Walk => span.around(self.walk(connection, sweep.name)).await?,
+                SweepKind::Walk => {
+                    span.around(self.walk(connection, sweep.name, WALK_CALLS)).await?
+                }
+                SweepKind::Patrol => span.around(self.walk(connection, sweep.name, 1)).await?,
                 SweepKind::Drain => {
                     span.around(self.drain(connection, sweep.name, DRAIN)).await?.more
                 }
             };
-            unfinished.push((sweep.name, more));
+            if sweep.takes() {
+                unfinished.push((sweep.name, more));
+            }
         }
         let trimmed = self.drain(connection, STREAM.name, TRIM);
         let last = trace::sweep(STREAM.name).around(trimmed).await?;
         unfinished.push((STREAM.name, last.more));
         self.report_position(&last);
         self.watch.look(connection).await?;
+        self.repairs.look(&self.sweeper, connection).await?;
         let round = Round {
             unfinished,
             blocked_by_own: last.blocked_by == self.deployment.group,
@@ -220,20 +248,17 @@ impl Janitor {
     /// Asks the server how things are, if it is this one's turn.
     async fn survey(&mut self, connection: &mut MultiplexedConnection) -> Result<(), Error> {
         let period = SURVEY.max(self.settings.interval.mul_f64(1.5)).as_millis() as u64;
-        match self.sweeper.survey_turn(connection, &self.name, period).await? {
-            Turn::Now => {
-                let found = survey(connection, &self.deployment, &self.keys).await?;
-                let owner = found.group.as_ref().and_then(|group| group.owner.clone());
-                let life = (owner, found.beat);
-                let is_unowned = life.0.is_none() || self.owner_seen.as_ref() == Some(&life);
-                self.owner_seen = Some(life);
-                self.metrics.surveyed(&found, is_unowned);
-            }
-            Turn::Done => {}
-            Turn::Others => {
-                self.owner_seen = None;
-                self.metrics.did_not_survey();
-            }
+        let turn = self.sweeper.survey_turn(connection, &self.name, period).await?;
+        if self.is_due(turn) {
+            let found = survey(connection, &self.deployment, &self.keys).await?;
+            let owner = found.group.as_ref().and_then(|group| group.owner.clone());
+            let life = (owner, found.beat);
+            let is_unowned = life.0.is_none() || self.owner_seen.as_ref() == Some(&life);
+            self.owner_seen = Some(life);
+            self.metrics.surveyed(&found, is_unowned);
+        } else if turn == Turn::Others {
+            self.owner_seen = None;
+            self.metrics.did_not_survey();
         }
         Ok(())
     }
@@ -243,10 +268,14 @@ impl Janitor {
         &self,
         connection: &mut MultiplexedConnection,
         structure: &'static str,
+        least_calls: u64,
     ) -> Result<bool, Error> {
         let size = self.sweeper.size(connection, structure).await?;
+        if size == 0 {
+            return Ok(false);
+        }
         let share = self.settings.interval.as_secs_f64() / PASS.as_secs_f64();
-        let part = ((size as f64 * share).ceil() as u64).max(WALK * WALK_CALLS).min(size);
+        let part = ((size as f64 * share).ceil() as u64).max(WALK * least_calls).min(size);
         let (mut looked_at, mut removed, mut limit, mut ends) = (0, 0, WALK, 0);
         loop {
             let swept = self.sweep(connection, structure, limit).await?;

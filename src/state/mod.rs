@@ -184,6 +184,15 @@ pub(crate) async fn server_time(connection: &mut MultiplexedConnection) -> Resul
     }
 }
 
+/// How long after the question of the time the last answer of a look may come.
+const LOOK_MS: u64 = 5_000;
+
+/// How far a time that was stored by the server's clock lies ahead of that clock: it went back since, or another
+/// server, whose clock is behind, took over.
+pub fn clock_went_back(stored_ms: u64, now_ms: u64) -> Option<u64> {
+    stored_ms.checked_sub(now_ms).filter(|ahead_ms| *ahead_ms > LOOK_MS)
+}
+
 /// Makes sure that a single partition's keys share a slot, so that a Cluster which scatters them is told as such
 /// and not by a redirect of whatever is asked first.
 async fn one_slot(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<(), AskError> {

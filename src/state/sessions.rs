@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize};
 
-use super::Listed;
 use super::ask::{AskError, Walk, ask, number};
+use super::{Listed, list};
 use crate::key::Keys;
 use crate::redis::reply;
 
@@ -23,6 +23,8 @@ pub struct Session {
     pub ua: String,
     /// Its last activity, epoch milliseconds.
     pub last_activity_ms: u64,
+    /// When it expires if it stays silent, epoch milliseconds.
+    pub expires_ms: u64,
 }
 
 /// The stored value, read as readers read it: other members do not matter, nor does their order.
@@ -47,27 +49,66 @@ impl Session {
     /// `None` for what is no session's entry: readers pass it over, too.
     fn read(sid: &str, json: &str) -> Option<Self> {
         let Value { last_activity, user, ip, ua } = serde_json::from_str(json).ok()?;
-        Some(Self { sid: sid.to_owned(), user, ip, ua, last_activity_ms: last_activity as u64 })
+        let (sid, last_activity_ms) = (sid.to_owned(), last_activity as u64);
+        Some(Self { sid, user, ip, ua, last_activity_ms, expires_ms: last_activity_ms })
+    }
+
+    fn expires_after(mut self, life_ms: u64) -> Self {
+        self.expires_ms = self.last_activity_ms.saturating_add(life_ms);
+        self
     }
 }
 
-/// The sessions active after `since_ms`, of one user or of all: how many, and the newest `limit`.
+/// When it is asked, and how long sessions live that were given no lifetime of their own; both in
+/// milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// The server's time.
+    pub now_ms: u64,
+    /// The deployment's `session-ttl`.
+    pub usual_ms: u64,
+}
+
+impl Clock {
+    /// How long a session lives with this record of a lifetime of its own (`when:seconds:last activity`).
+    /// Once nothing from before the last activity can count any more, the record is forgotten.
+    fn life_ms(self, record: Option<&str>) -> u64 {
+        let own = record.and_then(|record| {
+            let mut parts = record.split(':').skip(1);
+            let seconds: u64 = parts.next()?.parse().ok()?;
+            let (seen, life_ms): (u64, u64) = (parts.next()?.parse().ok()?, seconds * 1000);
+            (seen.saturating_add(life_ms.max(self.usual_ms)) > self.now_ms).then_some(life_ms)
+        });
+        own.unwrap_or(self.usual_ms)
+    }
+}
+
+/// The sessions that have not expired, of one user or of all: how many, and the newest `limit`.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
 pub async fn active(
     connection: &mut MultiplexedConnection,
     keys: &Keys,
-    since_ms: u64,
+    clock: Clock,
     user: Option<&str>,
     limit: usize,
 ) -> Result<Listed<Session>, AskError> {
-    let key = keys.sessions();
+    let (key, ttls) = (keys.sessions(), keys.session_ttls());
+    let has_ttls = number(&ask(connection, &["EXISTS", &ttls]).await?) == Some(1);
     let (mut walk, mut listed) = (Walk::hash(&key, None), Listed::default());
     while let Some(page) = walk.fields(connection).await? {
-        for session in page.iter().filter_map(|(sid, json)| Session::read(sid, json)) {
-            let wanted = user.is_none_or(|user| user == session.user);
-            if wanted && session.last_activity_ms > since_ms {
+        let read = page.iter().filter_map(|(sid, json)| Session::read(sid, json));
+        let wanted: Vec<_> = read.filter(|s| user.is_none_or(|user| user == s.user)).collect();
+        let mut records = Vec::new();
+        if has_ttls && !wanted.is_empty() {
+            let words = ["HMGET", &ttls].into_iter().chain(wanted.iter().map(|s| &*s.sid));
+            records = list(ask(connection, &words.collect::<Vec<_>>()).await?);
+        }
+        let records = records.into_iter().map(reply::text).chain(std::iter::repeat(None));
+        for (session, record) in wanted.into_iter().zip(records) {
+            let session = session.expires_after(clock.life_ms(record.as_deref()));
+            if session.expires_ms > clock.now_ms {
                 listed.push(session, limit, Session::newest_first);
             }
         }
@@ -94,14 +135,18 @@ pub struct Kept {
 pub async fn session(
     connection: &mut MultiplexedConnection,
     keys: &Keys,
+    clock: Clock,
     sid: &str,
 ) -> Result<Option<Kept>, AskError> {
+    let record = reply::text(ask(connection, &["HGET", &keys.session_ttls(), sid]).await?);
+    let life_ms = clock.life_ms(record.as_deref());
     let entry = reply::text(ask(connection, &["HGET", &keys.sessions(), sid]).await?);
     let key = format!("{}{sid}", keys.session_data());
     let data = reply::bytes(ask(connection, &["GET", &key]).await?);
     // Negative where there is no key or no expiry.
     let data_ttl_ms = number(&ask(connection, &["PTTL", &key]).await?);
     let entry = entry.and_then(|json| Session::read(sid, &json));
+    let entry = entry.map(|session| session.expires_after(life_ms));
     let known = entry.is_some() || data.is_some();
     Ok(known.then_some(Kept { entry, data, data_ttl_ms }))
 }
@@ -117,5 +162,16 @@ mod tests {
         assert_eq!(session.last_activity_ms, 1_790_000_000_123);
         assert_eq!(session.user, "Неизвестно");
         assert_eq!(Session::read("s", "{\"user\":\"a\"}"), None);
+    }
+
+    #[test]
+    fn a_lifetime_of_its_own_counts_until_it_is_forgotten() {
+        let clock = |now_ms| Clock { now_ms, usual_ms: 1_800_000 };
+        let record = Some("1790000000000:0000060:1790000005000");
+        let last = 1_790_000_005_000;
+        assert_eq!(clock(last + 1_799_999).life_ms(record), 60_000);
+        assert_eq!(clock(last + 1_800_000).life_ms(record), 1_800_000);
+        assert_eq!(clock(last).life_ms(None), 1_800_000);
+        assert_eq!(clock(last).life_ms(Some("not ours")), 1_800_000);
     }
 }

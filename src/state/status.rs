@@ -14,6 +14,7 @@ use super::{Partition, State};
 use crate::config::Deployment;
 use crate::key::Keys;
 use crate::redis::reply;
+use crate::redis::scripts::turn;
 
 /// The server that has the first partition (`INFO`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -205,7 +206,7 @@ pub async fn work(
         partition: partition.index,
         stream,
         janitor_last_run_ms: number(&last_run),
-        janitor: reply::text(janitor),
+        janitor: reply::text(janitor).map(|holder| turn::owner(&holder).to_owned()),
         changes_seq: number(&seq).unwrap_or(0),
     })
 }

@@ -9,8 +9,9 @@ use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize};
 
 use super::ask::{AskError, Walk, ask, literal, number};
-use super::{Listed, Partition};
+use super::{Listed, Partition, list};
 use crate::key::{self, Keys};
+use crate::redis::reply;
 
 /// The users seen in the last `minutes`, the current one included: the union of
 /// `online-users/<minute>`.
@@ -153,8 +154,9 @@ pub async fn presence(
     walk(connection, keys, None, since_ms, limit).await
 }
 
-/// The presence entries of one user last seen after `since_ms`, the newest first. The server looks
-/// at all entries, page by page: there is no index by user.
+/// The presence entries of one user last seen after `since_ms`, the newest first: those that the index of
+/// addresses names. State of versions that kept none is walked through, page by page, until a janitor has
+/// made the index.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
@@ -164,8 +166,64 @@ pub async fn presence_of(
     user: &str,
     since_ms: u64,
 ) -> Result<Vec<Present>, AskError> {
-    let pattern = format!("{}|*", literal(&key::escape(user)));
-    walk(connection, keys, Some(&pattern), since_ms, usize::MAX).await.map(|listed| listed.items)
+    let Some(fields) = fields_of(connection, keys, user).await? else {
+        let pattern = format!("{}|*", literal(&key::escape(user)));
+        let walked = walk(connection, keys, Some(&pattern), since_ms, usize::MAX).await;
+        return walked.map(|listed| listed.items);
+    };
+    let (key, mut present) = (keys.presence(), Vec::new());
+    for page in fields.chunks(PAGE) {
+        let words: Vec<_> = ["HMGET", &key].into_iter().chain(page.iter().map(|f| &**f)).collect();
+        let values = list(ask(connection, &words).await?).into_iter().filter_map(reply::text);
+        present.extend(values.filter_map(|json| Present::read(&json)));
+    }
+    present.retain(|present| present.last_seen_ms > since_ms);
+    present.sort_by(Present::newest_first);
+    Ok(present)
+}
+
+/// Fields in a page.
+const PAGE: usize = 1000;
+
+/// The presence fields of a user by the index; `None` where no index is kept.
+async fn fields_of(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    user: &str,
+) -> Result<Option<Vec<String>>, AskError> {
+    let (index, name) = (keys.presence_addresses(), key::escape(user));
+    match reply::text(ask(connection, &["HGET", &index, user]).await?).as_deref() {
+        Some(CROWD) => crowd(connection, keys, &name).await.map(Some),
+        Some(addresses) => {
+            Ok(Some(addresses.split('|').map(|address| format!("{name}|{address}")).collect()))
+        }
+        None => {
+            let is_kept = number(&ask(connection, &["EXISTS", &index]).await?) == Some(1);
+            Ok(is_kept.then(Vec::new))
+        }
+    }
+}
+
+/// What the index holds for users with many addresses: their fields stand in a sorted set, in order.
+const CROWD: &str = "%";
+
+async fn crowd(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    name: &str,
+) -> Result<Vec<String>, AskError> {
+    let (key, end, limit) = (keys.presence_crowds(), format!("({name}}}"), PAGE.to_string());
+    let (mut fields, mut start) = (Vec::new(), format!("[{name}|"));
+    loop {
+        let words = ["ZRANGE", &key, &start, &end, "BYLEX", "LIMIT", "0", &limit];
+        let page = list(ask(connection, &words).await?).into_iter().filter_map(reply::text);
+        let before = fields.len();
+        fields.extend(page);
+        match fields.last() {
+            Some(last) if fields.len() - before == PAGE => start = format!("({last}"),
+            _ => return Ok(fields),
+        }
+    }
 }
 
 async fn walk(

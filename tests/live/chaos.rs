@@ -13,6 +13,7 @@ mod ledger;
 pub mod proxy;
 mod report;
 mod schedule;
+mod taking;
 mod traced;
 mod verdict;
 

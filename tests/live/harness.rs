@@ -188,7 +188,7 @@ pub async fn take(connection: &mut MultiplexedConnection, ownership: &Ownership)
 async fn sweep_all(connection: &mut MultiplexedConnection, sweeper: &Sweeper) {
     for sweep in sweeps() {
         // A walk may have stopped anywhere: to its end, then once around.
-        let rounds = if sweep.kind == SweepKind::Walk { 2 } else { 1 };
+        let rounds = if sweep.kind == SweepKind::Drain { 1 } else { 2 };
         for _ in 0..rounds {
             while sweeper.sweep(connection, sweep.name, 1000).await.unwrap().more {}
         }

@@ -5,6 +5,7 @@ mod acl;
 mod changes;
 mod chaos;
 mod clients;
+mod clock;
 mod crash;
 #[path = "../support/dashboards.rs"]
 mod dashboards;
@@ -19,6 +20,7 @@ mod janitor;
 mod logs;
 mod losses;
 mod metrics;
+mod others;
 mod process;
 mod property;
 mod query;

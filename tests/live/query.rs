@@ -2,6 +2,7 @@
 //! binary makes of it, as a page for people and as JSON for programs.
 
 pub mod ground;
+mod lookup;
 mod stream;
 mod watch;
 
@@ -230,7 +231,7 @@ fn sessions_are_listed_and_one_is_shown_with_its_data() {
         (answer["count"].as_u64(), users(&answer["sessions"])),
         (Some(2), vec!["bob", "alice"])
     );
-    let mine = json!({"count": 1, "sessions": [{"sid": "s1", "user": "alice", "ip": "::1", "ua": "", "last_activity_ms": now - 60_000}]});
+    let mine = json!({"count": 1, "sessions": [{"sid": "s1", "user": "alice", "ip": "::1", "ua": "", "last_activity_ms": now - 60_000, "expires_ms": now + 1_740_000}]});
     ground.json_has(&["sessions", "--user", "alice"], mine);
     assert!(ground.page(&["sessions"]).contains("\ns\\n2     bob"));
 

@@ -64,9 +64,12 @@ fn traffic(form: &str) -> Vec<Value> {
     let name = |what: &str| format!("{what}-{form}");
     let (user, left, token, gone) = (name("user"), name("left"), name("token"), name("gone"));
     let (sid, ended, doc) = (name("sid"), name("ended"), name("doc"));
+    let (away, kept) = (name("away"), name("kept"));
     vec![
         json!({"type": "heartbeat", "user": user, "ip": "10.0.0.7", "ua": "Ü/1.0", "page": "/home"}),
         json!({"type": "heartbeat", "user": left, "ip": "10.0.0.8", "page": "/admin"}),
+        json!({"type": "heartbeat", "user": away, "ip": "10.0.1.1"}),
+        json!({"type": "heartbeat", "user": away, "ip": "10.0.1.2"}),
         json!({"type": "login", "user": user, "token": token, "ip": "10.0.0.9", "ua": "curl"}),
         json!({"type": "login", "user": left, "token": gone}),
         json!({"type": "view", "user": user, "token": token, "item": "books"}),
@@ -74,10 +77,13 @@ fn traffic(form: &str) -> Vec<Value> {
         json!({"type": "view", "user": left, "token": gone, "item": "books"}),
         json!({"type": "session", "sid": sid, "user": user, "ip": "10.0.0.7", "ua": "Ü/1.0",
             "data": {"cart": ["item1", "item2"], "theme": "dark"}}),
+        json!({"type": "session", "sid": kept, "user": user, "ip": "10.0.0.7", "ua": "Ü/1.0",
+            "data": {"theme": "light"}, "ttl": 7200}),
         json!({"type": "session", "sid": ended, "data": {"cart": []}}),
         json!({"type": "document", "doc": doc, "user": user, "action": "join", "connection": "a"}),
         json!({"type": "document", "doc": doc, "user": left, "action": "join"}),
         json!({"type": "logout", "user": left, "ip": "10.0.0.8", "token": gone}),
+        json!({"type": "logout", "user": away}),
         json!({"type": "session", "sid": ended, "action": "terminate"}),
         json!({"type": "document", "doc": doc, "user": left, "action": "leave"}),
     ]
@@ -205,7 +211,7 @@ fn online_users_and_last_activity(conn: &mut Connection, now: &Now) {
     let words: Vec<&str> =
         std::iter::once("SUNION").chain(minutes.iter().map(String::as_str)).collect();
     let online: BTreeSet<String> = ask(conn, &words);
-    assert_eq!(online, each("user").union(&each("left")).cloned().collect());
+    assert_eq!(online, [each("user"), each("left"), each("away")].into_iter().flatten().collect());
     for user in &online {
         // The reader does `int(last_active)`.
         let last_active: String = ask(conn, &["GET", &format!("user-activity/{user}")]);
@@ -283,11 +289,12 @@ fn presence_of_the_last_five_minutes(conn: &mut Connection, now: &Now) {
 /// `get_sessions_redis` of presence-and-sessions-flask.md.
 fn active_sessions(conn: &mut Connection, now: &Now) {
     let all: BTreeMap<String, String> = ask(conn, &["HGETALL", "sessions:active"]);
-    assert_eq!(all.keys().cloned().collect::<BTreeSet<_>>(), each("sid"));
+    let sids = [each("sid"), each("kept")].into_iter().flatten();
+    assert_eq!(all.keys().cloned().collect::<BTreeSet<_>>(), sids.collect());
     for (sid, value) in all {
         let session: Value = serde_json::from_str(&value).unwrap();
         assert!(now.covers_ms(session["last_activity"].as_u64().unwrap()), "{value}");
-        let user = sid.replace("sid-", "user-");
+        let user = sid.replace("sid-", "user-").replace("kept-", "user-");
         let expected = json!({"last_activity": session["last_activity"], "sid": sid,
             "session_id": sid, "user": user, "ip": "10.0.0.7", "ua": "Ü/1.0"});
         assert_eq!(session, expected);
@@ -315,6 +322,8 @@ fn session_data(conn: &mut Connection) {
         assert_eq!(data, r#"{"cart":["item1","item2"],"theme":"dark"}"#);
         let ttl: i64 = ask(conn, &["TTL", &key]);
         assert!((1_700..=1_800).contains(&ttl), "{ttl}");
+        let kept: i64 = ask(conn, &["TTL", &format!("session:kept-{form}")]);
+        assert!((7_100..=7_200).contains(&kept), "{kept}");
         assert_eq!(ask::<i64>(conn, &["TTL", &format!("session:ended-{form}")]), -2, "terminated");
         assert_eq!(ask::<Option<String>>(conn, &["GET", &format!("session:ended-{form}")]), None);
     }

@@ -62,8 +62,10 @@ impl Scene {
     }
 
     pub fn janitor_with(&self, extra: &[&str], env: &[(&str, &str)]) -> Worker {
-        let mut arguments = vec!["--janitor-interval", "100ms"];
-        arguments.extend(extra);
+        let mut arguments = extra.to_vec();
+        if !extra.contains(&"--janitor-interval") {
+            arguments.extend(["--janitor-interval", "100ms"]);
+        }
         Worker::start_as("janitor", &self.url(), &self.with_settings(&arguments), env)
     }
 

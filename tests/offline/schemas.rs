@@ -180,7 +180,7 @@ fn flat(event: &Object) -> Option<Object> {
             ("data", Value::String(text)) if is_session && is_opaque => text.clone(),
             ("data", value) if is_session => value.to_string(),
             (_, Value::String(text)) => text.clone(),
-            ("time", Value::Number(number)) => number.to_string(),
+            ("time" | "ttl", Value::Number(number)) => number.to_string(),
             _ => return None,
         };
         fields.insert(name.clone(), text.into());

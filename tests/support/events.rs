@@ -12,6 +12,8 @@ pub const TOKENS: [&str; 6] = ["t1", "t2", "t3", "t|4", "t{5}", "%"];
 pub const SIDS: [&str; 5] = ["s1", "s2", "s|3", "s{4}", "s 5"];
 pub const DOCS: [&str; 4] = ["d1", "d:2", "d|3", "a:users"];
 pub const CONNECTIONS: [&str; 3] = ["", "c1", "c|2"];
+/// Shorter and longer than sessions live by default.
+const TTLS: [&str; 4] = ["1200", "7200", "2592000", "60"];
 const TYPES: [&str; 6] = ["heartbeat", "login", "logout", "view", "session", "document"];
 
 /// Random events around one instant.
@@ -89,6 +91,9 @@ impl Events {
             }
             "session" => {
                 put("sid", sid);
+                if self.rng.u32(0..5) == 0 {
+                    put("ttl", self.pick(&TTLS));
+                }
                 if self.rng.u32(0..8) == 0 {
                     put("action", "terminate");
                 }

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::builder::NonEmptyStringValueParser;
-use rollcall::state::sessions::{self, Session};
+use rollcall::state::sessions::{self, Clock, Session};
 use rollcall::state::{AskError, Listed, State};
 use serde::Serialize;
 
@@ -49,6 +49,7 @@ pub(crate) struct One {
     ip: Option<String>,
     ua: Option<String>,
     last_activity_ms: Option<u64>,
+    expires_ms: Option<u64>,
     data: Option<String>,
     /// In place of `data` where that is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,12 +72,12 @@ impl Query for Sessions {
 impl Sessions {
     async fn all(&self, state: &mut State) -> Result<SessionsAnswer, AskError> {
         let (now_ms, limit) = (state.now_ms, self.limit.get());
-        let since_ms = now_ms.saturating_sub(state.deployment.session_ttl_ms);
+        let clock = Clock { now_ms, usual_ms: state.deployment.session_ttl_ms };
         let mut parts = Vec::new();
         for partition in &mut state.partitions {
             let (connection, keys) = (&mut partition.connection, &partition.keys);
             let user = self.user.as_deref();
-            parts.push(sessions::active(connection, keys, since_ms, user, limit).await?);
+            parts.push(sessions::active(connection, keys, clock, user, limit).await?);
         }
         let Listed { count, items } = Listed::merged(parts, limit, Session::newest_first);
         Ok(SessionsAnswer::All { now_ms, count, sessions: items })
@@ -84,11 +85,13 @@ impl Sessions {
 }
 
 async fn one(state: &mut State, sid: &str) -> Result<SessionsAnswer, AskError> {
-    let (now_ms, ttl_ms) = (state.now_ms, state.deployment.session_ttl_ms);
+    let (now_ms, usual_ms) = (state.now_ms, state.deployment.session_ttl_ms);
     let partition = state.partition_of(sid);
-    let found = sessions::session(&mut partition.connection, &partition.keys, sid).await?;
+    let (connection, keys) = (&mut partition.connection, &partition.keys);
+    let found = sessions::session(connection, keys, Clock { now_ms, usual_ms }, sid).await?;
     Ok(SessionsAnswer::One(found.map(|kept| {
         let last_activity_ms = kept.entry.as_ref().map(|entry| entry.last_activity_ms);
+        let expires_ms = kept.entry.as_ref().map(|entry| entry.expires_ms);
         let (user, ip, ua) = match kept.entry {
             Some(entry) => (Some(entry.user), Some(entry.ip), Some(entry.ua)),
             None => (None, None, None),
@@ -101,11 +104,12 @@ async fn one(state: &mut State, sid: &str) -> Result<SessionsAnswer, AskError> {
         Box::new(One {
             now_ms,
             sid: sid.to_owned(),
-            active: last_activity_ms.is_some_and(|ms| ms.saturating_add(ttl_ms) > now_ms),
+            active: expires_ms.is_some_and(|ms| ms > now_ms),
             user,
             ip,
             ua,
             last_activity_ms,
+            expires_ms,
             data,
             data_base64,
             data_ttl_ms: kept.data_ttl_ms,
@@ -133,7 +137,7 @@ impl Answer for SessionsAnswer {
                     "IP*",
                     "USER AGENT…",
                 ]);
-                for Session { sid, user, ip, ua, last_activity_ms } in sessions {
+                for Session { sid, user, ip, ua, last_activity_ms, .. } in sessions {
                     let [at, age] = time(*last_activity_ms, *now_ms);
                     table.row([sid, user, &at, &age, ip, ua]);
                 }
@@ -153,6 +157,10 @@ impl One {
             let [at, age] = time(ms, self.now_ms);
             let state = if self.active { "" } else { "; expired" };
             table.row(["last activity", &format!("{at} ({age}{state})")]);
+        }
+        if let Some(ms) = self.expires_ms.filter(|_| self.active) {
+            let left = length(ms.saturating_sub(self.now_ms));
+            table.row(["expires", &format!("in {left} without activity")]);
         }
         table.row(["ip", self.ip.as_deref().unwrap_or("")]);
         table.row(["user agent", self.ua.as_deref().unwrap_or("")]);

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use rollcall::entry::EntryId;
+use rollcall::state::clock_went_back;
 use rollcall::state::status::{Backlog, Server, Size};
 
 use super::{Rates, StatusAnswer};
@@ -56,7 +58,7 @@ impl StatusAnswer {
         let oldest = streams.filter_map(|stream| stream.first_entry_age_s).reduce(f64::max);
         let entries = plural(self.total.entries, "entry", "entries");
         match oldest {
-            Some(age_s) => format!("{}, {entries}, the oldest {} old", self.stream, seconds(age_s)),
+            Some(age_s) => format!("{}, {entries}, the oldest {}", self.stream, old(age_s)),
             None => format!("{}, {entries}", self.stream),
         }
     }
@@ -81,8 +83,7 @@ impl StatusAnswer {
         names.dedup();
         let names = names.join(", ");
         let by = if names.is_empty() { String::new() } else { format!(" ({names})") };
-        // One may have swept since the question of the time.
-        format!("ran {}{by}", age(last.min(self.now_ms), self.now_ms))
+        format!("ran {}{by}", server_age(last, self.now_ms))
     }
 
     fn is_empty(&self) -> bool {
@@ -101,8 +102,19 @@ impl StatusAnswer {
         format!("{}, {count} {waiting}", self.group)
     }
 
+    /// How far the newest id of any stream is ahead of the clock.
+    fn clock_behind_ms(&self) -> Option<u64> {
+        let streams = self.partitions.iter().filter_map(|work| work.stream.as_ref());
+        let newest = streams.filter_map(|stream| stream.last_id.parse::<EntryId>().ok()).max()?;
+        clock_went_back(newest.ms, self.now_ms)
+    }
+
     /// What an operator must not overlook.
     fn warn(&self, page: &mut Page) {
+        if let Some(ahead_ms) = self.clock_behind_ms() {
+            let ahead = ahead(ahead_ms);
+            page.line(format!("WARNING: the newest entry's id is {ahead}; ages are too small"));
+        }
         let Some(server) = &self.server else { return };
         let policy = server.maxmemory_policy.as_str();
         if !matches!(policy, "" | "noeviction") {
@@ -127,7 +139,8 @@ impl StatusAnswer {
         for work in &self.partitions {
             let group = work.stream.as_ref().and_then(|stream| stream.group.as_ref());
             let number = |n: Option<u64>| n.map_or(String::new(), |n| n.to_string());
-            let janitor = work.janitor_last_run_ms.map_or(String::new(), |ms| age(ms, self.now_ms));
+            let janitor =
+                work.janitor_last_run_ms.map_or(String::new(), |ms| server_age(ms, self.now_ms));
             table.row([
                 &work.partition.to_string(),
                 &number(work.stream.as_ref().map(|stream| stream.entries)),
@@ -216,8 +229,23 @@ fn seconds(age_s: f64) -> String {
     length((age_s * 1000.0) as u64)
 }
 
+/// An age, or how far ahead of the clock a time lies.
+fn old(age_s: f64) -> String {
+    if age_s < 0.0 { ahead((-age_s * 1000.0) as u64) } else { format!("{} old", seconds(age_s)) }
+}
+
+fn ahead(ms: u64) -> String {
+    format!("{} ahead of the server's clock", length(ms))
+}
+
+/// How long ago something was, by the server's clock; what it says may have come after the question of the time.
+fn server_age(ms: u64, now_ms: u64) -> String {
+    clock_went_back(ms, now_ms).map_or_else(|| age(ms.min(now_ms), now_ms), ahead)
+}
+
 fn with_oldest(what: &str, oldest_age_s: Option<f64>) -> String {
     match oldest_age_s {
+        Some(age_s) if age_s < 0.0 => format!("{what} (oldest {})", old(age_s)),
         Some(age_s) => format!("{what} (oldest {})", seconds(age_s)),
         None => what.to_owned(),
     }
@@ -260,5 +288,11 @@ mod tests {
         assert_eq!(counted(Some(4), false), "about 4");
         assert_eq!(counted(None, false), "unknown");
         assert_eq!(with_oldest("waiting", Some(12.3)), "waiting (oldest 12 s)");
+        assert_eq!(
+            with_oldest("waiting", Some(-12.3)),
+            "waiting (oldest 12 s ahead of the server's clock)"
+        );
+        assert_eq!(server_age(9_000, 4_000), "0 s ago");
+        assert_eq!(server_age(9_001, 4_000), "5 s ahead of the server's clock");
     }
 }

@@ -1,4 +1,5 @@
-//! `logout`: a user's presence entry ends, and with it the token and the session it names.
+//! `logout`: a user's presence ends, at one address or everywhere, and with it the token and the session
+//! it names.
 
 use super::{Limits, Members, Name, Rejection, Text};
 
@@ -7,8 +8,8 @@ use super::{Limits, Members, Name, Rejection, Text};
 pub struct Logout<'a> {
     /// Who.
     pub user: Text<'a>,
-    /// From where; may be empty.
-    pub ip: Text<'a>,
+    /// The address whose presence entry ends; `None`: all of the user's entries.
+    pub ip: Option<Text<'a>>,
     /// The token that ends for good.
     pub token: Option<Text<'a>>,
     /// The session that ends for good.
@@ -19,7 +20,7 @@ impl<'a> Logout<'a> {
     pub(super) fn read(members: &Members<'a>, limits: &Limits) -> Result<Self, Rejection> {
         Ok(Self {
             user: members.required_id(Name::User, limits)?,
-            ip: members.optional_id(Name::Ip, limits)?.unwrap_or_default(),
+            ip: members.optional_id(Name::Ip, limits)?,
             token: members.optional_id(Name::Token, limits)?,
             sid: members.optional_id(Name::Sid, limits)?,
         })

@@ -109,6 +109,8 @@ names! {
         Action = "action",
         /// Event time.
         Time = "time",
+        /// A session's own lifetime.
+        Ttl = "ttl",
         /// An envelope's content, or a session's data.
         Data = "data",
         /// The same in base64: what CloudEvents in JSON make of bytes.
@@ -363,6 +365,20 @@ impl<'a> Members<'a> {
             Rejection::new(Reason::InvalidValue, detail)
         };
         member.whole().map(Some).ok_or_else(rejection)
+    }
+
+    /// Whole seconds, from 1 to `most`.
+    pub(super) fn seconds(&self, name: Name, most: u32) -> Result<Option<u32>, Rejection> {
+        let Some(member) = self.get(name) else { return Ok(None) };
+        let seconds = member.whole().and_then(|seconds| u32::try_from(seconds).ok());
+        match seconds.filter(|seconds| (1..=most).contains(seconds)) {
+            Some(seconds) => Ok(Some(seconds)),
+            None => {
+                let detail =
+                    format!("{name} is {}; send whole seconds from 1 to {most}", found(member));
+                Err(Rejection::new(Reason::InvalidValue, detail))
+            }
+        }
     }
 
     /// The event type.

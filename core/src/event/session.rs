@@ -13,6 +13,8 @@ pub struct Session<'a> {
     pub ip: Text<'a>,
     /// User agent; may be empty.
     pub ua: Text<'a>,
+    /// How long it lives after its last activity, in seconds; `None` where the producer did not say.
+    pub ttl: Option<u32>,
     /// What happened to it.
     pub action: SessionAction<'a>,
 }
@@ -29,6 +31,8 @@ pub enum SessionAction<'a> {
 impl<'a> Session<'a> {
     /// The user of a session that no one has claimed.
     pub const UNKNOWN_USER: &'static str = "unknown";
+    /// The longest lifetime that a session can be given: 30 days, in seconds.
+    pub const MAX_TTL: u32 = 2_592_000;
 
     pub(super) fn read(members: &Members<'a>, limits: &Limits) -> Result<Self, Rejection> {
         let action = match members.choice(Name::Action, &["update", "terminate"])? {
@@ -40,6 +44,7 @@ impl<'a> Session<'a> {
             user: members.optional_id(Name::User, limits)?.unwrap_or(Self::UNKNOWN_USER.into()),
             ip: members.optional_id(Name::Ip, limits)?.unwrap_or_default(),
             ua: members.text(Name::Ua, limits)?,
+            ttl: members.seconds(Name::Ttl, Self::MAX_TTL)?,
             action,
         })
     }

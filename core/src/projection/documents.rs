@@ -3,11 +3,12 @@
 //! A user is active while any of their connections is; the script derives set, count and threshold
 //! levels from the connections, so they cannot drift apart.
 
-use super::{Context, drain};
+use super::{Context, drain, patrol};
 use crate::event::{DocumentAction, Event, Kind, Text};
 use crate::op::{Connection, JoinOrLeave, Plan, Sweep};
 
-pub(super) const SWEEPS: &[Sweep] = &[drain("documents"), drain("documents_left")];
+pub(super) const SWEEPS: &[Sweep] =
+    &[drain("documents"), drain("documents_left"), patrol("document_users")];
 
 pub(super) fn fold<'a>(event: &Event<'a>, context: &Context, plan: &mut Plan<'a>) {
     match &event.kind {

@@ -50,7 +50,7 @@ macro_rules! projections {
             }
         }
 
-        /// Everything that sweeps take away, whichever projections are on.
+        /// Everything that sweeps take away or put back, whichever projections are on.
         pub fn sweeps() -> impl Iterator<Item = Sweep> {
             [$($module::SWEEPS,)*].into_iter().flatten().copied()
         }
@@ -80,7 +80,7 @@ impl Projection {
         let count = match self {
             Self::Online => plan.minutes.values().map(Set::len).sum(),
             Self::Activity => plan.activity.len(),
-            Self::Presence => plan.presence.len(),
+            Self::Presence => plan.presence.len() + plan.departed.len(),
             Self::Tokens => plan.tokens.values().map(|token| 1 + token.items.len()).sum(),
             Self::Ranking => plan.views.len(),
             Self::Sessions => plan.sessions.len(),
@@ -168,6 +168,10 @@ impl FromIterator<Projection> for Projections {
 
 const fn walk(name: &'static str) -> Sweep {
     Sweep { name, kind: SweepKind::Walk }
+}
+
+const fn patrol(name: &'static str) -> Sweep {
+    Sweep { name, kind: SweepKind::Patrol }
 }
 
 const fn drain(name: &'static str) -> Sweep {

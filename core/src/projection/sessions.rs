@@ -1,13 +1,14 @@
 //! `sessions:active` and `session:<sid>`: which sessions live, and their data.
 //!
-//! Last writer wins, for the entry and for the data each by itself; what ended stays ended.
+//! Last writer wins, for the entry, for the data and for a lifetime of its own, each by itself; what ended
+//! stays ended.
 
 use super::{Context, drain, stored, walk};
 use crate::event::{Event, Kind, Session, SessionAction, Text};
 use crate::op::{Ending, Plan, SessionMerge, Sweep, keep_latest};
 
 pub(super) const SWEEPS: &[Sweep] =
-    &[walk("sessions"), walk("session_data"), drain("sessions_ended")];
+    &[walk("sessions"), walk("session_data"), walk("session_ttls"), drain("sessions_ended")];
 
 pub(super) fn fold<'a>(event: &Event<'a>, context: &Context, plan: &mut Plan<'a>) {
     let ending = Ending { entry_ms: context.entry_ms, time: event.time };
@@ -26,6 +27,9 @@ pub(super) fn fold<'a>(event: &Event<'a>, context: &Context, plan: &mut Plan<'a>
         }
         Kind::Session(e) if context.on => {
             touch(plan, event, Some(&e.sid), [&e.user, &e.ip, &e.ua]);
+            if let Some(ttl) = e.ttl {
+                keep_latest(&mut session(plan, &e.sid).ttl, event.time, ttl);
+            }
             if let SessionAction::Update(Some(data)) = &e.action {
                 keep_latest(&mut session(plan, &e.sid).data, event.time, data.clone());
             }

@@ -2,11 +2,11 @@
 //!
 //! The three switch together: a token enters and leaves them at once, and `recent:` versions `login:`.
 
-use super::{Context, drain};
+use super::{Context, drain, patrol};
 use crate::event::{Event, Kind, Text};
 use crate::op::{Ending, Plan, Sweep, keep_latest};
 
-pub(super) const SWEEPS: &[Sweep] = &[drain("recent"), drain("tokens_ended")];
+pub(super) const SWEEPS: &[Sweep] = &[drain("recent"), drain("tokens_ended"), patrol("logins")];
 
 pub(super) fn fold<'a>(event: &Event<'a>, context: &Context, plan: &mut Plan<'a>) {
     match &event.kind {

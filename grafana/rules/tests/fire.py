@@ -275,6 +275,15 @@ def letters_reach_their_cap(bed):
         bed.add("type", "nonsense")
 
 
+def old_code_sets_an_expiry(bed):
+    """EXPIRE presence:users 300"""
+    bed.both()
+    bed.add()
+    bed.wait("somebody is present", lambda: bed.cli("EXISTS", "presence:users") == "1")
+    yield
+    bed.cli("EXPIRE", "presence:users", "300")
+
+
 def memory_is_short(bed):
     """maxmemory is set 5 % above what is used"""
     bed.both()
@@ -307,6 +316,7 @@ FAULTS = {
     group_is_abandoned: ["RollcallTrimBlocked"],
     horizon_is_short: ["RollcallHorizonNear"],
     letters_reach_their_cap: ["RollcallLimitReached"],
+    old_code_sets_an_expiry: ["RollcallForeignWrites"],
     memory_is_short: ["RollcallRedisMemoryFull"],
     policy_is_changed: ["RollcallEvictionPolicyWrong"],
 }

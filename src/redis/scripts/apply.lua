@@ -6,8 +6,9 @@
 -- as it is:
 --   seen      a minute each: key ('' if none is kept), expiry ms, n, groups; groups of seconds ('' if that is
 --             not kept), users, entries; n users by group; presence entries by group: field, value
---   present   field, value: last writer wins | ended: field, t, kept-out tombstones
+--   present   field, value: last writer wins | ended: field, or a user as fields begin with it, t
 --   tokens    tokens; rows of user, score, 2n, n × (score, item) | ended: token, entry ms, t
+--   ttls      sid, t, seconds: lifetimes of their own
 --   touched   sids; values | data: sids; rows of t, data | ended: sid, entry ms, t
 --   joined    doc, user, connection, t | left: the same
 --   letters   entry id, reason, detail, index, n, n × (name, value)
@@ -55,6 +56,9 @@ local function missing_right()
   end
 end
 
+-- Users that a call puts out of documents at most, where others took half of who is joined.
+local MEND = 500
+
 local refused = wrong_shared_key() or wrong_seq() or missing_right()
 if refused then return refused end
 -- Without the group, or with a batch of another stream than this one, nothing is written.
@@ -65,6 +69,11 @@ if to ~= from and #call('XRANGE', stream, to, to) == 0 then
 end
 local other, read = refuse_other_stream(from)
 if other then return other end
+if mend_documents(MEND) then
+  count_documents()
+  write_changes()
+  return redis.error_reply('TORN half of who is joined was taken: all leave their documents first')
+end
 
 -- Should a merge fail in spite of all, the changes of those that were done are recorded all the same: a
 -- change is noted after its write. The cursor stays then.
@@ -74,6 +83,7 @@ local merged, fault = pcall(function()
   end_presence()
   merge_tokens()
   end_tokens()
+  read_ttls()
   merge_touched()
   merge_data()
   end_sessions()
@@ -82,6 +92,7 @@ local merged, fault = pcall(function()
 end)
 count_documents()
 local changes_dropped, kinds = write_changes()
+index_addresses() -- what it fails to write a janitor finds
 if not merged then
   -- pcall() hands out the text of a command's error, which begins with its code.
   local text = type(fault) == 'table' and fault.err or tostring(fault)

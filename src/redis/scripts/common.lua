@@ -5,8 +5,8 @@
 -- ARGV     1 epoch, 2 group, 3 presence ttl ms, 4 session ttl ms, 5 document ttl ms, 6 activity ttl s,
 --          7 viewed cap, 8 changes cap, 9 dead cap, 10 thresholds `up:down,…`; then what each script says
 local stream, dead, changes, changes_seq, meta, janitor, workers,
-  login, recent, viewed, tokens_ended, presence, presence_ended,
-  sessions, sessions_ended, session_versions,
+  login, recent, viewed, tokens_ended, presence, presence_ended, presence_addresses, presence_crowds,
+  sessions, sessions_ended, session_versions, session_ttls,
   docs_joined, docs_left, docs_connections, docs_levels,
   activity_of, session_data_of, document_of = unpack(KEYS)
 
@@ -22,13 +22,36 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 -- unpack() takes at most 7,999 values.
 local CHUNK = 2000
 
+-- Calls `visit(first, last)` for a list cut into pieces that unpack() can take.
+local function chunks(count, visit)
+  for first = 1, count, CHUNK do visit(first, math.min(first + CHUNK - 1, count)) end
+end
+
+-- Sends a command with a list of any length.
+local function with_all(command, key, list)
+  chunks(#list, function(first, last) call(command, key, unpack(list, first, last)) end)
+end
+
+-- What a hash or sorted set holds for `count` members of a list; nothing, without a call, if the key is absent.
+local function lookup(command, key, list, first, count)
+  if count == 0 or call('EXISTS', key) == 0 then return {} end
+  if count <= CHUNK then return call(command, key, unpack(list, first, first + count - 1)) end
+  local found = {}
+  chunks(count, function(from, to)
+    local values = call(command, key, unpack(list, first + from - 1, first + to - 1))
+    for i, value in ipairs(values) do found[from + i - 1] = value end
+  end)
+  return found
+end
+
 -- ---- types: checked before the first write, so that nothing after it can fail
 
 local TYPES = {
   { 'stream', stream, dead, changes },
   { 'string', changes_seq },
-  { 'hash', meta, janitor, workers, login, presence, sessions, session_versions, docs_connections, docs_levels },
-  { 'zset', recent, viewed, tokens_ended, presence_ended, sessions_ended, docs_joined, docs_left },
+  { 'hash', meta, janitor, workers, login, presence, presence_addresses, sessions, session_versions, session_ttls,
+    docs_connections, docs_levels },
+  { 'zset', recent, viewed, tokens_ended, presence_ended, presence_crowds, sessions_ended, docs_joined, docs_left },
 }
 
 local function is_type(key, kind)
@@ -36,19 +59,58 @@ local function is_type(key, kind)
   return found == kind or found == 'none', found
 end
 
+-- What others did to Rollcall's keys, or a clock that went back did, and was put right. The janitor tells it.
+local function repaired(what, key, count)
+  call('HINCRBY', janitor, 'repairs:' .. what, count or 1)
+  call('HSET', janitor, 'repair', string.format('%.0f %s %s', now, what, key))
+end
+
+-- Takes off an expiry that others set on a key that lives without one.
+local function persist(key)
+  if call('PERSIST', key) == 1 then repaired('expiry', key) end
+end
+
+-- Keeps the shared keys, at most so often for all who call scripts: a janitor or a worker does every second.
+local KEEP_MS = 500
+local function keep_shared_keys(kept)
+  local age = now - (tonumber(kept) or 0)
+  if age >= 0 and age < KEEP_MS then return end
+  for _, row in ipairs(TYPES) do
+    for i = 2, #row do
+      if is_type(row[i], row[1]) then persist(row[i]) end
+    end
+  end
+  call('HSET', janitor, 'kept', string.format('%.0f', now))
+end
+
 -- Entries that this group is done with: without it they would count as lost.
 local settled = 0
 
-local function wrong_shared_key()
+-- The shared keys that are not there.
+local absent = {}
+
+local function wrong_type()
+  local refused
   for _, row in ipairs(TYPES) do
     for i = 2, #row do
       local fine, found = is_type(row[i], row[1])
       if not fine then
-        return redis.error_reply('WRONGKEY ' .. row[i] .. ' holds a ' .. found .. ' where Rollcall keeps a ' .. row[1])
+        refused = refused
+          or redis.error_reply('WRONGKEY ' .. row[i] .. ' holds a ' .. found .. ' where Rollcall keeps a ' .. row[1])
       end
+      absent[row[i]] = found == 'none'
     end
   end
-  local stored = call('HGET', janitor, 'settled') or '0'
+  return refused
+end
+
+local function wrong_shared_key()
+  local refused = wrong_type()
+  if refused and not is_type(janitor, 'hash') then return refused end
+  local stored, kept = unpack(call('HMGET', janitor, 'settled', 'kept'))
+  keep_shared_keys(kept)
+  if refused then return refused end
+  stored = stored or '0'
   if find(stored, '%D') or #stored > 15 then
     return redis.error_reply('WRONGKEY ' .. janitor .. ' holds no number under settled; delete that field')
   end
@@ -142,11 +204,127 @@ local function write_changes()
   return call('XTRIM', changes, 'MAXLEN', changes_cap), kinds
 end
 
+-- Where others took the sequence number, the last change has it.
+local function restore_seq()
+  local last = call('XREVRANGE', changes, '+', '-', 'COUNT', 1)[1]
+  local seq = last and last[2][1] == 'seq' and tonumber(last[2][2])
+  if not seq then return end
+  call('SET', changes_seq, string.format('%.0f', seq))
+  repaired('sequence', changes_seq)
+end
+
 local function wrong_seq()
   local seq = call('GET', changes_seq)
+  if not seq then restore_seq() end
   if seq and (find(seq, '%D') or #seq > 15) then
     return redis.error_reply('WRONGKEY ' .. changes_seq .. ' holds no sequence number')
   end
+end
+
+-- ---- presence: the index of addresses follows from the entries that come and go
+
+-- Addresses of one user in one value; of users with more, entries stand in a sorted set.
+local ADDRESSES, CROWD = 16, '%'
+
+local moved = {} -- user → address, escaped → whether there is an entry now
+
+-- Both parts of a presence field as they stand there; nothing if it is none.
+local function place_of(field)
+  return string.match(field, '^([^|]*)|([^|]*)$')
+end
+
+-- Notes that an entry came or went; returns its user and address, empty for what is no presence field.
+local function move(field, is_there)
+  local user, address = place_of(field)
+  if not user then return unescape(field), '' end
+  user = unescape(user)
+  local addresses = moved[user]
+  if addresses then addresses[address] = is_there else moved[user] = { [address] = is_there } end
+  return user, unescape(address)
+end
+
+local function presence_change(kind, at, field)
+  local user, ip = move(field, kind == 'online')
+  change(kind, at, 'user', user, 'ip', ip)
+end
+
+-- The entries of a user in the sorted set, up to `limit`.
+local function crowd(user, limit)
+  local name = escape(user)
+  return call('ZRANGE', presence_crowds, '[' .. name .. '|', '(' .. name .. '}', 'BYLEX', 'LIMIT', 0, limit)
+end
+
+-- What stands for a user whose entries are in the sorted set, once some came or went.
+local function index_crowd(user, addresses)
+  local name = escape(user) .. '|'
+  for address, is_there in pairs(addresses) do
+    if is_there then
+      call('ZADD', presence_crowds, 0, name .. address)
+    else
+      call('ZREM', presence_crowds, name .. address)
+    end
+  end
+  local fields = crowd(user, ADDRESSES + 1)
+  if #fields > ADDRESSES then return CROWD end
+  for i, field in ipairs(fields) do
+    call('ZREM', presence_crowds, field)
+    fields[i] = sub(field, #name + 1)
+  end
+  return #fields > 0 and table.concat(fields, '|')
+end
+
+-- The same where they are few: the value, in the order of bytes, or false if none is left.
+local function index_user(user, stored, addresses)
+  if stored == CROWD then return index_crowd(user, addresses) end
+  local address, is_there = next(addresses)
+  if next(addresses, address) == nil and (not stored or stored == address) then -- nearly always
+    return is_there and address
+  end
+  local list = {}
+  for stored_address in string.gmatch(stored and stored .. '|' or '', '([^|]*)|') do
+    if addresses[stored_address] == nil then list[#list + 1] = stored_address end
+  end
+  for moved_address, has_come in pairs(addresses) do
+    if has_come then list[#list + 1] = moved_address end
+  end
+  if #list > ADDRESSES then
+    for i = 1, #list do addresses[list[i]] = true end
+    return index_crowd(user, addresses)
+  end
+  table.sort(list, function(a, b) return greater_bytes(b, a) end)
+  return #list > 0 and table.concat(list, '|')
+end
+
+local function index_addresses()
+  local users, kept, gone = {}, {}, {}
+  for user in pairs(moved) do users[#users + 1] = user end
+  local stored = lookup('HMGET', presence_addresses, users, 1, #users)
+  for i, user in ipairs(users) do
+    local value = index_user(user, stored[i], moved[user])
+    if not value then
+      gone[#gone + 1] = user
+    elseif value ~= stored[i] then
+      kept[#kept + 1] = user
+      kept[#kept + 1] = value
+    end
+  end
+  with_all('HSET', presence_addresses, kept)
+  with_all('HDEL', presence_addresses, gone)
+end
+
+-- ---- sessions: a lifetime of their own is kept as when:seconds:last activity, 13, 7 and 13 digits
+
+-- When it was given, its seconds, the last activity; nothing if there is none, or if it is forgotten, once
+-- nothing that was said before can count any more.
+local function read_ttl(record)
+  local t, seconds, seen = string.match(record or '', '^(%d+):(%d+):(%d+)$')
+  if not t or seen + math.max(seconds * 1000, session_ttl) <= now then return end
+  return t, tonumber(seconds), seen
+end
+
+local function life(record)
+  local _, seconds = read_ttl(record)
+  return seconds and seconds * 1000 or session_ttl
 end
 
 -- ---- tokens: login, recent and viewed lose a token together
@@ -205,14 +383,15 @@ local function drop_connection(doc, user, member, at)
   document_change('document_left', at, user, doc)
 end
 
-local function cross_thresholds(doc, count, at)
+-- While a set is put back piece by piece, its count only `rises`: what was reached is not left for that.
+local function cross_thresholds(doc, count, at, rises)
   for up, down in string.gmatch(ARGV[10], '(%d+):(%d+)') do
     local level = up .. ':' .. down .. ':' .. escape(doc)
     local reached = call('HEXISTS', docs_levels, level) == 1
     if not reached and count >= tonumber(up) then
       call('HSET', docs_levels, level, 1)
       change('threshold_reached', at, 'doc', doc, 'count', count, 'threshold', up)
-    elseif reached and count <= tonumber(down) then
+    elseif reached and count <= tonumber(down) and not rises then
       call('HDEL', docs_levels, level)
       change('threshold_left', at, 'doc', doc, 'count', count, 'threshold', up)
     end
@@ -223,7 +402,9 @@ local function count_documents()
   for doc, records in pairs(touched_docs) do
     -- A sweep meets documents whose keys others have taken since: it leaves those alone.
     local users_key, count_key = document_of .. doc .. ':users', document_of .. doc .. ':count'
-    local count = is_type(users_key, 'set') and call('SCARD', users_key) or 0
+    local is_set = is_type(users_key, 'set')
+    local count = is_set and call('SCARD', users_key) or 0
+    if is_set and count > 0 then persist(users_key) end
     if is_type(count_key, 'string') then
       if count > 0 then call('SET', count_key, count) else call('DEL', count_key) end
     end

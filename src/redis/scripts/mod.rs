@@ -5,7 +5,9 @@ pub mod changes;
 pub mod layout;
 pub mod losses;
 pub mod owner;
+pub mod repairs;
 pub mod sweep;
+pub mod turn;
 
 use std::sync::LazyLock;
 
@@ -16,7 +18,15 @@ use crate::config::Deployment;
 use crate::key::Keys;
 
 const COMMON: &str = include_str!("common.lua");
-const MERGE: &str = include_str!("merge.lua");
+const TORN: &str = include_str!("torn.lua");
+/// What the apply script merges, a file for each structure.
+const MERGE: [&str; 5] = [
+    include_str!("merge.lua"),
+    include_str!("merge_presence.lua"),
+    include_str!("merge_tokens.lua"),
+    include_str!("merge_sessions.lua"),
+    include_str!("merge_documents.lua"),
+];
 const APPLY: &str = include_str!("apply.lua");
 const GROUPS: &str = include_str!("groups.lua");
 const SWEEP: &str = include_str!("sweep.lua");
@@ -53,8 +63,10 @@ impl Script {
 
     fn source(self) -> String {
         match self {
-            Self::Apply => [COMMON, GROUPS, POSITION, CURSOR, MERGE, APPLY].join("\n"),
-            Self::Sweep => [COMMON, GROUPS, SWEEP].join("\n"),
+            Self::Apply => {
+                [COMMON, GROUPS, POSITION, CURSOR, TORN, &MERGE.join("\n"), APPLY].join("\n")
+            }
+            Self::Sweep => [COMMON, TORN, GROUPS, SWEEP].join("\n"),
             // At full memory a partition must still change hands.
             Self::Owner => [COMMON, GROUPS, POSITION, CURSOR, OWNER].join("\n").replacen(
                 "#!lua\n",
@@ -101,8 +113,9 @@ fn declared_keys(stream: &str, keys: &Keys) -> Vec<String> {
     shared_keys(stream, keys).into_iter().map(|(key, _)| key).chain(beginnings).collect()
 }
 
-/// The structures that many entries share, and the type of each, as `TYPE` says it.
-pub(crate) fn shared_keys(stream: &str, keys: &Keys) -> Vec<(String, &'static str)> {
+/// The structures that many entries share, and the type of each, as `TYPE` says it. None has an expiry: what others
+/// set is taken off.
+pub fn shared_keys(stream: &str, keys: &Keys) -> Vec<(String, &'static str)> {
     vec![
         (keys.named(stream), "stream"),
         (keys.dead(), "stream"),
@@ -117,9 +130,12 @@ pub(crate) fn shared_keys(stream: &str, keys: &Keys) -> Vec<(String, &'static st
         (keys.tokens_ended(), "zset"),
         (keys.presence(), "hash"),
         (keys.presence_ended(), "zset"),
+        (keys.presence_addresses(), "hash"),
+        (keys.presence_crowds(), "zset"),
         (keys.sessions(), "hash"),
         (keys.sessions_ended(), "zset"),
         (keys.session_data_versions(), "hash"),
+        (keys.session_ttls(), "hash"),
         (keys.docs_joined(), "zset"),
         (keys.docs_left(), "zset"),
         (keys.docs_connections(), "hash"),

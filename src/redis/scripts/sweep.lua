@@ -2,22 +2,38 @@
 --
 -- After the settings of common.lua: 11 what to sweep, 12 most members to look at, 13 cap, 14 horizon ms,
 -- 15 keep ms. Returns { looked at, removed, changes dropped, 1 if there is more to do now, { kind of change,
--- count, … }, … }.
+-- count, … }, … }; for `repairs` what was put right since that was asked last, { what, count, … }, and the last
+-- of it: `ms what key`.
 
 local what, limit, cap = ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13])
 local horizon, keep = tonumber(ARGV[14]), tonumber(ARGV[15])
 
--- Walks a hash a chunk at a time; the cursor is kept in the server, so that all janitors walk together.
-local function walk(key, visit)
+-- Walks a hash, or by another command a sorted set, a page at a time; the cursor is kept in the server, so
+-- that all janitors walk together. `visit` is given the page's members and what stands with each, and says
+-- how many it removed.
+local function walk(key, visit, command)
   local name = 'cursor:' .. what
   local cursor = call('HGET', janitor, name) or '0'
-  local reply = call('HSCAN', key, cursor, 'COUNT', limit)
-  local removed = 0
+  local reply = call(command or 'HSCAN', key, cursor, 'COUNT', limit)
+  local members, values = {}, {}
   for i = 1, #reply[2], 2 do
-    if visit(reply[2][i], reply[2][i + 1]) then removed = removed + 1 end
+    local n = #members + 1
+    members[n], values[n] = reply[2][i], reply[2][i + 1]
   end
+  local removed = visit(members, values)
   if reply[1] == '0' then call('HDEL', janitor, name) else call('HSET', janitor, name, reply[1]) end
-  return #reply[2] / 2, removed, reply[1] ~= '0'
+  return #members, removed, reply[1] ~= '0'
+end
+
+-- A visit to one member after the other, which says whether it was removed.
+local function each(visit)
+  return function(members, values)
+    local removed = 0
+    for i, member in ipairs(members) do
+      if visit(member, values[i]) then removed = removed + 1 end
+    end
+    return removed
+  end
 end
 
 local function stale(key, bound, visit)
@@ -39,14 +55,69 @@ end
 
 local sweeps = {}
 
+-- The names of the users of presence fields, as they are and as those fields begin; empty for other fields.
+local function users_of(fields)
+  local users, names = {}, {}
+  for i, field in ipairs(fields) do
+    names[i] = place_of(field) or ''
+    users[i] = unescape(names[i])
+  end
+  return users, names
+end
+
+local function is_indexed(stored, field)
+  local _, address = place_of(field)
+  if not address or stored == address then return true end
+  if stored == CROWD then return call('ZSCORE', presence_crowds, field) end
+  return stored and find('|' .. stored .. '|', '|' .. address .. '|', 1, true)
+end
+
+-- What is stale goes, and what its user's ending left over; what others wrote, or lost, comes into the index.
 function sweeps.presence()
-  return walk(presence, function(field, value)
-    if version(value, LAST_SEEN) + presence_ttl > now then return false end
-    if call('HDEL', presence, field) == 0 then return false end
-    local part = parts(field)
-    change('offline', now, 'user', part[1], 'ip', part[2] or '')
-    return true
+  return walk(presence, function(fields, values)
+    local users, names = users_of(fields)
+    local stored = lookup('HMGET', presence_addresses, users, 1, #users)
+    local ended = lookup('ZMSCORE', presence_ended, names, 1, #names)
+    local removed = 0
+    for i, field in ipairs(fields) do
+      local t = tonumber(version(values[i], LAST_SEEN))
+      if t + presence_ttl > now and not (ended[i] and tonumber(ended[i]) >= t) then
+        if not is_indexed(stored[i], field) then move(field, true) end
+      elseif call('HDEL', presence, field) == 1 then
+        presence_change('offline', now, field)
+        removed = removed + 1
+      end
+    end
+    return removed
   end)
+end
+
+-- Addresses without an entry: others took it.
+function sweeps.addresses()
+  return walk(presence_addresses, each(function(user, stored)
+    local name, is_stale = escape(user) .. '|', false
+    if stored == CROWD then moved[user] = #crowd(user, ADDRESSES + 1) <= ADDRESSES and {} or nil end
+    for address in string.gmatch(stored ~= CROWD and stored .. '|' or '', '([^|]*)|') do
+      if call('HEXISTS', presence, name .. address) == 0 then
+        move(name .. address, false)
+        is_stale = true
+      end
+    end
+    return is_stale
+  end))
+end
+
+function sweeps.crowds()
+  return walk(presence_crowds, each(function(field)
+    local user = place_of(field)
+    if user and call('HGET', presence_addresses, unescape(user)) == CROWD then
+      if call('HEXISTS', presence, field) == 1 then return false end
+      move(field, false)
+    else
+      call('ZREM', presence_crowds, field)
+    end
+    return true
+  end), 'ZSCAN')
 end
 
 function sweeps.presence_ended()
@@ -54,19 +125,29 @@ function sweeps.presence_ended()
 end
 
 function sweeps.sessions()
-  return walk(sessions, function(sid, value)
-    if version(value, LAST_ACTIVITY) + session_ttl > now then return false end
-    if call('HDEL', sessions, sid) == 0 then return false end
-    change('session_expired', now, 'user', user_of(value), 'sid', sid)
-    return true
+  return walk(sessions, function(sids, values)
+    local ttls, removed = lookup('HMGET', session_ttls, sids, 1, #sids), 0
+    for i, sid in ipairs(sids) do
+      if version(values[i], LAST_ACTIVITY) + life(ttls[i]) <= now and call('HDEL', sessions, sid) == 1 then
+        change('session_expired', now, 'user', user_of(values[i]), 'sid', sid)
+        removed = removed + 1
+      end
+    end
+    return removed
   end)
 end
 
 -- The data itself goes by its own expiry; this takes the versions of what has gone.
 function sweeps.session_data()
-  return walk(session_versions, function(sid)
+  return walk(session_versions, each(function(sid)
     return call('EXISTS', session_data_of .. sid) == 0 and call('HDEL', session_versions, sid) == 1
-  end)
+  end))
+end
+
+function sweeps.session_ttls()
+  return walk(session_ttls, each(function(sid, record)
+    return not read_ttl(record) and call('HDEL', session_ttls, sid) == 1
+  end))
 end
 
 function sweeps.documents()
@@ -79,6 +160,47 @@ end
 
 function sweeps.documents_left()
   return stale(docs_left, now - document_ttl, remove_from(docs_left))
+end
+
+-- A document's set and count follow from the connections: what others took of them is put back.
+local function put_back(doc, users)
+  local users_key, count_key = document_of .. doc .. ':users', document_of .. doc .. ':count'
+  if not (is_type(users_key, 'set') and is_type(count_key, 'string')) then return end
+  need_document_rights(doc, true)
+  local missing = call('SADD', users_key, unpack(users))
+  if missing > 0 then repaired('user', users_key, missing) end
+  persist(users_key)
+  local count = call('SCARD', users_key)
+  if call('GET', count_key) == tostring(count) then
+    persist(count_key)
+  else
+    call('SET', count_key, count)
+    repaired('count', count_key)
+  end
+  cross_thresholds(doc, count, now, true)
+end
+
+function sweeps.document_users()
+  local docs = {}
+  local looked, _, more = walk(docs_connections, function(pair)
+    local part = parts(pair)
+    local users = docs[part[1]] or {}
+    users[#users + 1] = part[2]
+    docs[part[1]] = users
+  end)
+  for doc, users in pairs(docs) do put_back(doc, users) end
+  return looked, 0, more
+end
+
+-- Tokens that someone holds and whose last use others took: it is unknown, so that they go first.
+function sweeps.logins()
+  if call('HLEN', login) <= call('ZCARD', recent) then return 0, 0, false end
+  local missing = 0
+  local looked, _, more = walk(login, function(token)
+    missing = missing + call('ZADD', recent, 'NX', 0, token)
+  end)
+  if missing > 0 then repaired('token', recent, missing) end
+  return looked, 0, more
 end
 
 function sweeps.recent()
@@ -127,10 +249,38 @@ function sweeps.stream()
   return removed, removed, removed > 0 and removed + 200 > limit, blocking, age
 end
 
+local REPAIRS = { 'expiry', 'user', 'count', 'joined', 'token', 'sequence', 'clock' }
+
+local function tell_repairs()
+  local told = {}
+  for _, what in ipairs(REPAIRS) do
+    local count = call('HGET', janitor, 'repairs:' .. what)
+    if count then
+      told[#told + 1], told[#told + 2] = what, count
+      call('HDEL', janitor, 'repairs:' .. what)
+    end
+  end
+  return { told, call('HGET', janitor, 'repair') or '' }
+end
+
+-- A clock may be set by a moment at any time.
+local CLOCK_MS = 1000
+local function note_run()
+  local last = tonumber(call('HGET', janitor, 'last_run') or 0)
+  if last and last - now > CLOCK_MS then repaired('clock', janitor) end
+  call('HSET', janitor, 'last_run', string.format('%.0f', now))
+end
+
 local refused = wrong_shared_key() or wrong_seq()
 if refused then return refused end
-local looked, removed, more, extra, age = sweeps[what]()
+if what == 'repairs' then return tell_repairs() end
+local looked, removed, extra, age = 0, 0, nil, nil
+local mended, more = mend_documents(limit)
+if not mended then
+  looked, removed, more, extra, age = sweeps[what]()
+end
 count_documents()
 local dropped, kinds = write_changes()
-call('HSET', janitor, 'last_run', string.format('%.0f', now))
+index_addresses()
+note_run()
 return { looked, removed, dropped, more and 1 or 0, kinds, extra or '', age or 0 }

@@ -1,9 +1,11 @@
-//! Sweeps: calls of the script that takes stale members away, and the lease on making them.
+//! Sweeps: calls of the script that takes stale members away, and the turns of making them.
 
-use redis::Value;
 use redis::aio::MultiplexedConnection;
+use redis::{Cmd, Value};
 
 use super::changes::Changes;
+use super::repairs::{self, Repairs};
+use super::turn::Turn;
 use super::{Script, Scripts, send};
 use crate::config::{Deployment, JanitorConfig};
 use crate::error::Error;
@@ -60,9 +62,7 @@ impl Sweeper {
         limit: u64,
     ) -> Result<Swept, Error> {
         const STEP: &str = "sweeping";
-        let mut call = self.scripts.call(Script::Sweep, "");
-        call.arg(structure).arg(limit).arg(self.cap(structure));
-        call.arg(self.janitor.horizon_ms).arg(self.janitor.keep_ms);
+        let call = self.call(structure, limit);
         let value = send(connection, Script::Sweep, &call).await.map_err(Error::at(STEP))?;
         let unexpected = reply::unexpected(STEP, &value);
         swept(value).ok_or(unexpected)
@@ -76,7 +76,7 @@ impl Sweeper {
         }
     }
 
-    /// The number of fields in a hash that is walked.
+    /// How much there is in a structure that is walked.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
@@ -85,36 +85,57 @@ impl Sweeper {
         connection: &mut MultiplexedConnection,
         structure: &str,
     ) -> Result<u64, Error> {
-        let key = match structure {
-            "presence" => self.keys.presence(),
-            "sessions" => self.keys.sessions(),
-            _ => self.keys.session_data_versions(),
+        let (command, key) = match structure {
+            "presence" => ("HLEN", self.keys.presence()),
+            "addresses" => ("HLEN", self.keys.presence_addresses()),
+            "crowds" => ("ZCARD", self.keys.presence_crowds()),
+            "sessions" => ("HLEN", self.keys.sessions()),
+            "session_ttls" => ("HLEN", self.keys.session_ttls()),
+            "document_users" => ("HLEN", self.keys.docs_connections()),
+            "logins" => ("HLEN", self.keys.login()),
+            _ => ("HLEN", self.keys.session_data_versions()),
         };
-        redis::cmd("HLEN")
+        redis::cmd(command)
             .arg(key)
             .query_async(connection)
             .await
             .map_err(Error::at("asking for a size"))
     }
 
-    /// Takes the lease on sweeping for `ttl_ms`; `false` if another janitor has it.
+    /// What was put right since any janitor asked last. Like every script this keeps the shared keys.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
-    pub async fn take_lease(
+    pub async fn repairs(&self, connection: &mut MultiplexedConnection) -> Result<Repairs, Error> {
+        const STEP: &str = "asking what was put right";
+        let value = send(connection, Script::Sweep, &self.call("repairs", 0))
+            .await
+            .map_err(Error::at(STEP))?;
+        let unexpected = reply::unexpected(STEP, &value);
+        repairs::read(value).ok_or(unexpected)
+    }
+
+    fn call(&self, what: &str, limit: u64) -> Cmd {
+        let mut call = self.scripts.call(Script::Sweep, "");
+        call.arg(what).arg(limit).arg(self.cap(what));
+        call.arg(self.janitor.horizon_ms).arg(self.janitor.keep_ms);
+        call
+    }
+
+    /// Takes the turn of sweeping for `length_ms`.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came.
+    pub async fn sweep_turn(
         &self,
         connection: &mut MultiplexedConnection,
         owner: &str,
-        ttl_ms: u64,
-    ) -> Result<bool, Error> {
-        let mut set = redis::cmd("SET");
-        set.arg(self.keys.janitor_lease()).arg(owner).arg("NX").arg("PX").arg(ttl_ms);
-        let reply: Value =
-            set.query_async(connection).await.map_err(Error::at("taking the janitor's lease"))?;
-        Ok(reply != Value::Nil)
+        length_ms: u64,
+    ) -> Result<Turn, Error> {
+        Turn::take(connection, &self.keys.janitor_lease(), owner, length_ms).await
     }
 
-    /// Whose turn it is to ask how the server is, once in `period_ms` for all janitors.
+    /// Takes the turn of asking how the server is for `length_ms`.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
@@ -122,33 +143,10 @@ impl Sweeper {
         &self,
         connection: &mut MultiplexedConnection,
         owner: &str,
-        period_ms: u64,
+        length_ms: u64,
     ) -> Result<Turn, Error> {
-        let mut set = redis::cmd("SET");
-        set.arg(self.keys.janitor_survey()).arg(owner).arg("NX").arg("GET");
-        let holder: Option<String> = set
-            .arg("PX")
-            .arg(period_ms)
-            .query_async(connection)
-            .await
-            .map_err(Error::at("asking whose turn it is to survey"))?;
-        Ok(match holder {
-            None => Turn::Now,
-            Some(holder) if holder == owner => Turn::Done,
-            Some(_) => Turn::Others,
-        })
+        Turn::take(connection, &self.keys.janitor_survey(), owner, length_ms).await
     }
-}
-
-/// Whether a janitor has to ask how the server is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
-    /// It is due, and this one's to do.
-    Now,
-    /// This one did it a while ago.
-    Done,
-    /// Another one did.
-    Others,
 }
 
 fn swept(value: Value) -> Option<Swept> {

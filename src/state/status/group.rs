@@ -8,7 +8,7 @@ use crate::config::Deployment;
 use crate::entry::EntryId;
 use crate::redis::reply;
 use crate::state::ask::{AskError, ask, number};
-use crate::state::{Partition, list};
+use crate::state::{Partition, clock_went_back, list};
 
 /// The stream of events.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -19,7 +19,7 @@ pub struct Stream {
     pub entries: u64,
     /// Entries ever added, removed ones included.
     pub entries_added: u64,
-    /// Age of the first one that is there, in seconds.
+    /// Age of the first one that is there, in seconds. Below 0, like all ages: its id is ahead of the server's clock.
     pub first_entry_age_s: Option<f64>,
     /// The id that the server gave last.
     pub last_id: String,
@@ -163,8 +163,12 @@ async fn held(
     Ok(oldest.map(|(id, group)| Held { group, id: id.to_string(), age_s: age_s(id, now_ms) }))
 }
 
+/// The age of an entry; below 0 if its id is ahead of the clock by more than the time that a look takes.
 fn age_s(id: EntryId, now_ms: u64) -> f64 {
-    now_ms.saturating_sub(id.ms) as f64 / 1000.0
+    match clock_went_back(id.ms, now_ms) {
+        Some(ahead_ms) => -(ahead_ms as f64 / 1000.0),
+        None => now_ms.saturating_sub(id.ms) as f64 / 1000.0,
+    }
 }
 
 /// What `XINFO GROUPS` says of one group.

@@ -9,9 +9,10 @@ use crate::change::ChangeKind;
 use crate::decode::Form;
 use crate::error;
 use crate::event::{Reason, TYPES};
-use crate::op::STREAM;
+use crate::op::{STREAM, Sweep};
 use crate::projection::{Projection, sweeps};
 use crate::redis::scripts::owner::Cause;
+use crate::redis::scripts::repairs::Repair;
 use crate::state::status::STRUCTURES;
 
 /// How a metric behaves.
@@ -159,8 +160,11 @@ const CHANGE: Label =
 const ERROR: Label = Label::new("kind", || error::kinds().into_iter().collect());
 const ROLE: Label = Label::new("role", || vec!["worker", "janitor"]);
 const STAGE: Label = Label::new("stage", || vec!["read", "apply", "sweep", "survey"]);
-const SWEEP: Label =
-    Label::new("sweep", || sweeps().chain([STREAM]).map(|sweep| sweep.name).collect());
+const SWEEP: Label = Label::new("sweep", || {
+    let taking = sweeps().filter(Sweep::takes).chain([STREAM]);
+    taking.map(|sweep| sweep.name).collect()
+});
+const REPAIR: Label = Label::new("repair", || Repair::ALL.map(Repair::label).to_vec());
 const STRUCTURE: Label = Label::new("structure", || STRUCTURES.iter().map(|s| s.name).collect());
 const BLOCKER: Label = Label::new("by", || vec!["own_group", "other_group"]);
 const TAKEOVER: Label = Label::new("cause", || Cause::ALL.map(Cause::name).to_vec());
@@ -234,7 +238,8 @@ inventory! {
     APPLY_TIME = "rollcall_apply_duration_seconds", Histogram, Seconds, Worker, [],
         "Time of one apply call, round trip included";
     AGE = "rollcall_event_age_seconds", Histogram, Seconds, Worker, [],
-        "Age of entries when they had been applied: now, by this machine's clock, minus the time of the entry's id";
+        "Age of entries when they had been applied: now, by this machine's clock, minus the time of the entry's id; 0 if \
+         that is ahead of this clock";
     CHANGES = "rollcall_changes_total", Counter, Count, Every, [CHANGE],
         "Transitions recorded by events and sweeps, by kind";
     CHANGES_DROPPED = "rollcall_changes_dropped_total", Counter, Count, Every, [],
@@ -247,6 +252,10 @@ inventory! {
         "Round trips to the server that belong to the regular work, by stage";
     SWEPT = "rollcall_sweep_removed_total", Counter, Count, Janitor, [SWEEP],
         "What this janitor took away, by sweep";
+    REPAIRS = "rollcall_repairs_total", Counter, Count, Janitor, [REPAIR],
+        "What another program, or a clock that went back, made wrong and was put right: expiry (taken off a key that lives \
+         without one), user and count (of a document), joined (users left, because half of who is joined was gone), \
+         token, sequence, clock, turn";
     SWEEP_TIME = "rollcall_sweep_duration_seconds", Histogram, Seconds, Janitor, [],
         "Time of one sweep call, round trip included";
     ROUND_TIME = "rollcall_sweep_round_duration_seconds", Histogram, Seconds, Janitor, [],
@@ -264,7 +273,7 @@ inventory! {
     UNDELIVERED_TRUSTED = "rollcall_undelivered_trusted", Gauge, Truth, Surveying, [PARTITION],
         "Whether that count is certain; after deletions it can be wrong: go by the age";
     OLDEST_UNDELIVERED = "rollcall_oldest_undelivered_seconds", Gauge, Seconds, Surveying, [PARTITION],
-        "Age of the oldest entry behind the cursor, by the server's clock; 0 if there is none";
+        "Age of the oldest entry behind the cursor, by the server's clock; 0 if there is none, below 0 if its id is ahead of it";
     UNOWNED = "rollcall_partition_unowned", Gauge, Truth, Surveying, [PARTITION],
         "Whether no worker owns the partition, or its owner has shown no sign of life since the survey before";
     GROUP_MISSING = "rollcall_group_missing", Gauge, Truth, Surveying, [PARTITION],

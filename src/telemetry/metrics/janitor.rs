@@ -8,12 +8,13 @@ use metrics::Histogram;
 use super::board::{self, Sample, Topic};
 use super::inventory::{
     CLOCK_AHEAD, CONNECTS, EVICTED, GROUP_MISSING, HORIZON, LINK_UP, MAX_MEMORY,
-    OLDEST_UNDELIVERED, POLICY_FAULT, PRIMARY, REPLICAS, ROUND_TIME, ROUND_TRIPS, STREAM_ENTRIES,
-    STRUCTURE_LIMIT, STRUCTURE_SIZE, SWEEP_BACKLOG, SWEEP_SUCCESS, SWEEP_TIME, SWEPT, TRIM_BLOCKED,
-    UNDELIVERED, UNDELIVERED_TRUSTED, UNOWNED, USED_MEMORY,
+    OLDEST_UNDELIVERED, POLICY_FAULT, PRIMARY, REPAIRS, REPLICAS, ROUND_TIME, ROUND_TRIPS,
+    STREAM_ENTRIES, STRUCTURE_LIMIT, STRUCTURE_SIZE, SWEEP_BACKLOG, SWEEP_SUCCESS, SWEEP_TIME,
+    SWEPT, TRIM_BLOCKED, UNDELIVERED, UNDELIVERED_TRUSTED, UNOWNED, USED_MEMORY,
 };
 use super::worker::ChangeCounters;
 use super::{ByLabel, now, own_histogram};
+use crate::redis::scripts::repairs::Repair;
 use crate::redis::scripts::sweep::Swept;
 use crate::state::status::survey::Survey;
 use crate::state::status::{Backlog, Server, Size};
@@ -38,6 +39,7 @@ pub struct JanitorMetrics {
     connects: ByLabel,
     round_trips: ByLabel,
     swept: ByLabel,
+    repairs: ByLabel,
     sweep_time: Histogram,
     round_time: Histogram,
     changes: ChangeCounters,
@@ -57,6 +59,7 @@ impl JanitorMetrics {
             connects: ByLabel::new(CONNECTS),
             round_trips: ByLabel::new(ROUND_TRIPS),
             swept: ByLabel::new(SWEPT),
+            repairs: ByLabel::new(REPAIRS),
             sweep_time: own_histogram(SWEEP_TIME),
             round_time: own_histogram(ROUND_TIME),
             changes: ChangeCounters::new(),
@@ -71,9 +74,16 @@ impl JanitorMetrics {
     /// A sweep call ended well.
     pub fn swept(&self, structure: &'static str, swept: &Swept, took: Duration) {
         self.round_trips.add("sweep", 1);
-        self.swept.add(structure, swept.removed);
+        if swept.removed > 0 {
+            self.swept.add(structure, swept.removed);
+        }
         self.changes.add(&swept.changes);
         self.sweep_time.record(took);
+    }
+
+    /// Something was put right.
+    pub fn repaired(&self, repair: Repair, count: u64) {
+        self.repairs.add(repair.label(), count);
     }
 
     /// A round ended well.

@@ -6,6 +6,7 @@ use redis::Connection;
 use rollcall::config::{Config, Gathered};
 use rollcall::entry::Entry;
 use rollcall::key::Keys;
+use rollcall::op::Sweep;
 use rollcall::projection::sweeps;
 use rollcall::redis::connect::connect;
 use rollcall::redis::scripts::apply::Applier;
@@ -58,7 +59,10 @@ fn job() -> Vec<Vec<(String, Vec<u8>)>> {
         flat("type heartbeat user al ip 1 token t1 sid s1"),
         flat("type session sid s5 data {}"),
         flat("type session sid s5 action terminate"),
+        flat("type session sid s6 ttl 1"),
+        flat("type logout user al"),
     ];
+    entries.extend((0..20).map(|n| flat(&format!("type heartbeat user crowd ip {n}"))));
     entries.extend((0..250).map(|n| flat(&format!("type heartbeat user u{n} sid u{n}"))));
     // In a later batch than the join, or the two would be one leave.
     entries.push(flat("type document doc d2 user bo action leave"));
@@ -108,6 +112,22 @@ fn work(guarded: &Guarded) -> Vec<String> {
     wait_until(SOON, "the ghost's entries are applied", || acknowledged(&worker) == 3);
     let tried = Pages::of(&worker).metric("rollcall_entries_tried_alone_total");
     assert_eq!(tried, Some(3.0));
+    // Half of who is joined is gone, one half or the other; what is joined in the end is for the janitor.
+    let time = start_ms.to_string();
+    for (done, gone) in [(4, "rollcall:docs:connections"), (5, "rollcall:docs:joined"), (6, "")] {
+        if !gone.is_empty() {
+            redis::cmd("DEL").arg(guarded.key(gone)).exec(&mut admin).unwrap();
+        }
+        let join = ["*", "type", "document", "action", "join", "doc", "d1", "user", "bo"];
+        redis::cmd("XADD")
+            .arg(&stream)
+            .arg(&join)
+            .arg("time")
+            .arg(&time)
+            .exec(&mut producer)
+            .unwrap();
+        wait_until(SOON, "it is applied", || acknowledged(&worker) == done);
+    }
     assert_eq!(worker.terminate(), 0, "{}", worker.log());
     logs.push(worker.log());
     logs
@@ -143,6 +163,23 @@ async fn take_back(guarded: &Guarded) {
     assert!(!write_giant(&mut conn, &applier, &entry).await.unwrap(), "it was not pending");
 }
 
+/// Presence entries that are not in the index, as a version without one leaves them, and the other way
+/// round.
+fn unindex(guarded: &Guarded, admin: &mut Connection) {
+    let now = dump::server_now(admin);
+    let mut add = redis::cmd("HSET");
+    add.arg(guarded.key("presence:users"));
+    for ip in 100..120 {
+        add.arg(format!("crowd|{ip}"));
+        add.arg(format!(r#"{{"lastSeen":{now},"user":"crowd","ip":"{ip}","ua":"","page":""}}"#));
+    }
+    add.exec(admin).unwrap();
+    let addresses = guarded.key("rollcall:presence:addresses");
+    redis::cmd("HSET").arg(addresses).arg(&["ghost", "1"]).exec(admin).unwrap();
+    let crowds = guarded.key("rollcall:presence:crowds");
+    redis::cmd("ZADD").arg(crowds).arg(&["0", "ghost|1"]).exec(admin).unwrap();
+}
+
 /// A janitor's life: every structure has something to take.
 fn sweep(guarded: &Guarded) -> String {
     let mut admin = guarded.admin();
@@ -150,12 +187,18 @@ fn sweep(guarded: &Guarded) -> String {
     let changed = ["presence-ttl", "session-ttl", "document-ttl", "recent-cap", "ranking-cap"];
     redis::cmd("HDEL").arg(&meta).arg(&changed).exec(&mut admin).unwrap();
     redis::cmd("DEL").arg(guarded.key("session:s3")).exec(&mut admin).unwrap();
-    redis::cmd("ZADD")
-        .arg(guarded.key("rollcall:consumers"))
-        .arg(1)
-        .arg("ghost")
-        .exec(&mut admin)
-        .unwrap();
+    let now = dump::server_now(&mut admin);
+    let ahead = now + 600_000;
+    for (key, score, member) in [
+        ("rollcall:consumers", 1, "ghost"),
+        ("rollcall:consumers", ahead, "ahead"),
+        ("rollcall:docs:joined", now, "d9|bo|"),
+    ] {
+        redis::cmd("ZADD").arg(guarded.key(key)).arg(score).arg(member).exec(&mut admin).unwrap();
+    }
+    let connections = guarded.key("rollcall:docs:connections");
+    redis::cmd("HSET").arg(connections).arg("d9|bo").arg(1).exec(&mut admin).unwrap();
+    unindex(guarded, &mut admin);
     let stream = guarded.key("rollcall:events");
     for _ in 0..2 {
         let add = ["*", "type", "heartbeat", "user", "al"];
@@ -176,10 +219,15 @@ fn sweep(guarded: &Guarded) -> String {
     let rest = ["--horizon", "60s", "--keep", "60s", "--janitor-interval", "100ms"];
     let mut janitor = guarded.process("janitor", &[&ttls[..], &caps, &rest].concat());
     let pages = Pages::of(&janitor);
-    for what in sweeps().map(|sweep| sweep.name).chain(["stream", "consumers"]) {
+    let taking = sweeps().filter(Sweep::takes).map(|sweep| sweep.name);
+    for what in taking.chain(["stream", "consumers"]) {
         let series = format!("rollcall_sweep_removed_total{{sweep=\"{what}\"}}");
         wait_until(SOON, what, || pages.metric(&series) >= Some(1.0));
     }
+    let users = guarded.key("sessions:doc:d9:users");
+    wait_until(SOON, "a document's user is put back", || {
+        redis::cmd("EXISTS").arg(&users).query(&mut admin).unwrap()
+    });
     assert_eq!(janitor.terminate(), 0, "{}", janitor.log());
     janitor.log()
 }

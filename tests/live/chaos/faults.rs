@@ -10,7 +10,7 @@ use rollcall::redis::scripts::sweep::Sweeper;
 use super::fleet::Target::{self, Owner, Standby};
 use super::ledger::{Account, blow};
 use super::proxy::Mode;
-use super::schedule::{Chaos, Strike};
+use super::schedule::{CLOCK_MS, Chaos, Strike};
 use super::traced::{self, taken_users};
 use crate::harness::wait_until;
 use crate::scene::{SOON, add, block_on, heartbeat};
@@ -41,11 +41,20 @@ pub struct Kind {
     pub most: usize,
     /// What its count in the report counts.
     pub counts: &'static str,
+    /// How the names of kinds begin that a schedule does not have with this one.
+    pub without: &'static [&'static str],
     pub strike: fn(&mut Chaos, &Strike),
 }
 
+impl Kind {
+    /// Whether a schedule with this kind has no room for another.
+    pub fn clashes(&self, other: &Self) -> bool {
+        self.without.iter().any(|name| other.name.starts_with(name))
+    }
+}
+
 const fn kind(name: &'static str, strike: fn(&mut Chaos, &Strike)) -> Kind {
-    Kind { name, needs: None, most: 4, counts: "", strike }
+    Kind { name, needs: None, most: 4, counts: "", without: &[], strike }
 }
 
 const fn counting(
@@ -62,6 +71,16 @@ const fn dying(name: &'static str, strike: fn(&mut Chaos, &Strike)) -> Kind {
 
 const fn restart(name: &'static str, needs: Persistence, strike: fn(&mut Chaos, &Strike)) -> Kind {
     Kind { needs: Some(needs), ..kind(name, strike) }
+}
+
+const fn taking(name: &'static str, strike: fn(&mut Chaos, &Strike)) -> Kind {
+    // Which keys of those users have their effects is known only as long as nothing else is missing.
+    Kind { without: &["WRONGTYPE of keys of one user"], ..counting(name, "keys taken", strike) }
+}
+
+/// Where the clock steps, the next stream may give the same ids again.
+const fn dropping(name: &'static str, strike: fn(&mut Chaos, &Strike)) -> Kind {
+    Kind { without: &["the clock"], ..counting(name, "entries taken", strike) }
 }
 
 /// Each of these deaths counts against the entry that was named: three could be on the same one.
@@ -163,12 +182,13 @@ pub const KINDS: &[Kind] = &[
         c.meddle("destroy", s.between(1, 2), s);
     }),
     counting("stranger: XSETID ahead", "streams", |c, s| {
-        c.blow("advance", s.between(1, 1_000), s);
+        c.stepped_ms = 2 * CLOCK_MS;
+        c.blow("advance", s.between(1, 2 * CLOCK_MS), s);
     }),
-    counting("stream deleted", "entries taken", |c, s| c.drop_stream(0, s)),
-    counting("stream begun again with smaller ids", "entries taken", |c, s| c.drop_stream(1, s)),
-    counting("stream begun again with greater ids", "entries taken", |c, s| c.drop_stream(2, s)),
-    counting("stream and group begun again", "entries taken", |c, s| c.drop_stream(3, s)),
+    dropping("stream deleted", |c, s| c.drop_stream(0, s)),
+    dropping("stream begun again with smaller ids", |c, s| c.drop_stream(1, s)),
+    dropping("stream begun again with greater ids", |c, s| c.drop_stream(2, s)),
+    dropping("stream and group begun again", |c, s| c.drop_stream(3, s)),
     counting("XTRIM past the cursor", "entries taken", |c, s| {
         c.blow_that_meets("trim", s.between(100, 1_000), s);
         c.disturb(s);
@@ -199,6 +219,12 @@ pub const KINDS: &[Kind] = &[
     }),
     counting("WRONGTYPE of keys of one user", "dead letters for it", |c, s| c.take_user_keys(s)),
     kind("WRONGTYPE of a shared key", |c, s| c.take_shared_key(s)),
+    kind("EXPIRE of a shared key or a document's", |c, s| c.expire(s)),
+    kind("PERSIST of a shared key or a turn", |c, s| c.persist(s)),
+    taking("DEL of a shared key", |c, s| c.take_away("DEL", s)),
+    taking("RENAME of a shared key", |c, s| c.take_away("RENAME", s)),
+    taking("DEL of a document's set or count", |c, s| c.take_document(s)),
+    kind("the clock steps by up to a second", |c, s| c.step_clock(s)),
     kind("network: cut at a random byte", |c, s| {
         c.fleet.bring_owner_behind_proxy(&c.scene, s.partition(&c.scene));
         c.proxy.cut_after(s.between(0, 5_000) as u32);
@@ -340,9 +366,13 @@ impl Chaos {
 
     /// What was added since an instant until now may be lost.
     fn lose(&mut self, from: u64) {
-        // Ids may have been set ahead.
         let now = server_now(&mut self.scene.connection());
-        self.losses.push(from..=now + 10_000);
+        self.losses.push(from.saturating_sub(self.stepped_ms)..=now + self.stepped_ms);
+    }
+
+    fn step_clock(&mut self, strike: &Strike) {
+        self.stepped_ms = 2 * CLOCK_MS;
+        self.clock.set(strike.between(0, 2 * CLOCK_MS) as i64 - CLOCK_MS as i64);
     }
 
     /// A blow against stream or group, as soon as there is a group.

@@ -5,7 +5,7 @@
 //! a worker had it in hand; its trace in the state tells which. Nothing that strangers do to the group changes any of
 //! this.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use redis::{RedisResult, Value};
 use rollcall::entry::{Entry, EntryId, Field};
@@ -22,9 +22,9 @@ pub const NOTES: &str = "chaos:";
 const INFO: &str = "if redis.call('EXISTS', KEYS[1]) == 0 then return {{}, {}} end \
                     return {redis.call('XINFO', 'STREAM', KEYS[1]), redis.call('XINFO', 'GROUPS', KEYS[1])}";
 
-/// The keys of one partition's notes: gone, kept, base.
-fn notes(partition: u16) -> [String; 3] {
-    ["gone", "kept", "base"].map(|name| format!("{NOTES}{name}:{partition}"))
+/// The keys of one partition's notes.
+pub fn notes<const N: usize>(partition: u16, names: [&str; N]) -> [String; N] {
+    names.map(|name| format!("{NOTES}{name}:{partition}"))
 }
 
 /// Does one of the blows of `ledger.lua`; how many entries it concerned. `None` while there is no group for it.
@@ -33,7 +33,7 @@ pub fn blow(scene: &Scene, partition: u16, what: &str, argument: u64) -> Option<
     let keys = deployment.keys(partition);
     let mut call = redis::cmd("EVAL");
     call.arg(include_str!("ledger.lua")).arg(6).arg(deployment.stream(partition));
-    call.arg(&notes(partition)).arg(keys.meta()).arg(keys.janitor());
+    call.arg(&notes(partition, ["gone", "kept", "base"])).arg(keys.meta()).arg(keys.janitor());
     call.arg(&deployment.config.deployment.group).arg(what).arg(argument);
     let count: i64 = call.query(&mut scene.connection()).unwrap();
     u64::try_from(count).ok()
@@ -92,6 +92,8 @@ pub struct Ledger {
     pub settled: i64,
     /// Dead letters of entries that are nowhere.
     pub strangers: Vec<Dead>,
+    /// The names of keys that were taken away.
+    pub taken: BTreeSet<String>,
 }
 
 type Reply = (
@@ -104,7 +106,7 @@ type Reply = (
     HashMap<String, Bytes>,
     HashMap<String, Bytes>,
     Option<i64>,
-    Value,
+    (Value, BTreeSet<String>, Vec<Bytes>, Value),
 );
 
 impl Ledger {
@@ -115,7 +117,8 @@ impl Ledger {
     pub fn read(scene: &Scene, partition: u16) -> RedisResult<Self> {
         let deployment = &scene.deployment;
         let (stream, keys) = (deployment.stream(partition), deployment.keys(partition));
-        let [gone, kept, base] = notes(partition);
+        let [gone, kept, base] = notes(partition, ["gone", "kept", "base"]);
+        let [taken, traces, letters] = notes(partition, ["taken", "traces", "letters"]);
         let mut all = redis::pipe();
         all.atomic();
         all.cmd("EVAL").arg(INFO).arg(1).arg(&stream);
@@ -128,16 +131,26 @@ impl Ledger {
         all.cmd("HGETALL").arg(kept);
         all.cmd("GET").arg(base);
         all.cmd("XRANGE").arg(keys.dead()).arg("-").arg("+");
-        let reply: Reply = all.query(&mut scene.connection())?;
+        all.cmd("SMEMBERS").arg(taken);
+        all.cmd("SMEMBERS").arg(traces);
+        all.cmd("XRANGE").arg(letters).arg("-").arg("+");
+        let mut values: Vec<Value> = all.query(&mut scene.connection())?;
+        // One tuple has no room for all of them.
+        let rest = values.split_off(9);
+        values.push(Value::Array(rest));
+        let reply: Reply = redis::from_redis_value(Value::Array(values))?;
         Ok(Self::of(reply, &deployment.config.deployment.group))
     }
 
     fn of(reply: Reply, group: &str) -> Self {
-        let ((stream, groups), cursor, copy, entries, joined, present, gone, kept, base, dead) =
+        let ((stream, groups), cursor, copy, entries, joined, present, gone, kept, base, rest) =
             reply;
+        let (dead, taken, seen, taken_dead) = rest;
         let cursor = cursor.or(copy.0).map_or(EntryId { ms: 0, seq: 0 }, |id| id.parse().unwrap());
-        let traces = traced::in_state(&joined, &present);
-        let mut letters = letters(dead);
+        let mut traces = traced::in_state(&joined, &present);
+        // Noted as it stood in either: a name is known by its beginning.
+        traces.extend(traced::in_state(&seen, &seen));
+        let mut letters = letters([dead, taken_dead]);
         let mut accounts = BTreeMap::new();
         let mut add = |entry: Entry, fate, is_gone| {
             let id = entry.id;
@@ -172,6 +185,7 @@ impl Ledger {
                 + base.unwrap_or(0),
             settled: copy.1.unwrap_or(0),
             strangers: letters.into_values().flatten().collect(),
+            taken,
         }
     }
 
@@ -230,9 +244,9 @@ fn note_of(note: &[u8]) -> (Fate, Vec<Field>) {
 }
 
 /// Dead letters by entry.
-fn letters(dead: Value) -> BTreeMap<EntryId, Vec<Dead>> {
+fn letters(dead: [Value; 2]) -> BTreeMap<EntryId, Vec<Dead>> {
     let mut letters: BTreeMap<EntryId, Vec<Dead>> = BTreeMap::new();
-    for letter in reply::entries(dead).unwrap() {
+    for letter in dead.into_iter().flat_map(|dead| reply::entries(dead).unwrap()) {
         let [id, reason, _, _, index, _] = DeadLetter::read(&letter).unwrap().header;
         let id = id.parse().unwrap();
         letters.entry(id).or_default().push((id, reason, index.parse().ok()));

@@ -14,6 +14,7 @@ use super::proxy::Proxy;
 use super::report::Report;
 use super::traced::Traced;
 use super::verdict::{Losses, check_end, check_instant};
+use crate::clock::Clock;
 use crate::harness::wait_until;
 use crate::scene::{Added, SOON, Scene, Traffic};
 use crate::support::dump::server_now;
@@ -25,6 +26,8 @@ const KINDS_AT_LEAST: usize = 3;
 /// What was behind the cursor when calm came is passed within the takeover time, 1 s here, and this much more: the
 /// longest pause after a failure.
 const CALM: Duration = Duration::from_secs(1 + 5);
+/// How far the server's clock may be ahead or behind.
+pub const CLOCK_MS: u64 = 500;
 const PER_SECOND: u64 = 250;
 
 /// One fault of a schedule.
@@ -84,7 +87,10 @@ impl Plan {
 
     fn allows(&self, kind: &'static Kind) -> bool {
         let times = self.strikes.iter().filter(|strike| strike.kind.name == kind.name).count();
-        times < kind.most && kind.needs.is_none_or(|needs| needs == self.persistence)
+        let clashes = |strike: &Strike| strike.kind.clashes(kind) || kind.clashes(strike.kind);
+        times < kind.most
+            && kind.needs.is_none_or(|needs| needs == self.persistence)
+            && !self.strikes.iter().any(clashes)
     }
 
     pub fn kinds(&self) -> BTreeSet<&'static str> {
@@ -101,21 +107,24 @@ impl Plan {
         )
     }
 
-    fn options(&self) -> Options {
+    fn options(&self, clock: &Clock) -> Options {
         let fsync = if self.persistence == Persistence::Always { "always" } else { "everysec" };
         // What is trimmed goes in such pieces.
         let args = ["--appendfsync", fsync, "--stream-node-max-entries", "10"];
-        Options {
+        clock.options(Options {
             appendonly: self.persistence != Persistence::Nothing,
             extra_args: args.map(str::to_owned).to_vec(),
             ..Options::default()
-        }
+        })
     }
 }
 
 /// What a schedule works on.
 pub struct Chaos {
     pub scene: Scene,
+    pub clock: Clock,
+    /// How far ids may be from the clock because that stepped, or they were set ahead.
+    pub stepped_ms: u64,
     pub proxy: Proxy,
     pub fleet: Fleet,
     pub losses: Losses,
@@ -140,13 +149,15 @@ struct Trust {
 pub fn run(plan: &Plan, report: &Report) {
     let what = plan.told();
     let settings = [("thresholds", "3:1"), ("partitions", plan.partitions), ("viewed-cap", "5")];
-    let scene = Scene::start_with(&settings, plan.options());
+    let clock = Clock::new();
+    let scene = Scene::start_with(&settings, plan.options(&clock));
     let proxy = Proxy::start(scene.deployment.server.port());
     proxy.set(SLOW);
     let fleet = Fleet::start(&scene, &proxy);
     let trust = vec![Trust::default(); usize::from(scene.deployment.partitions())];
     let (losses, gate) = (Losses::new(), Arc::default());
-    let mut chaos = Chaos { scene, proxy, fleet, losses, counted: 0, gate, trust };
+    let mut chaos =
+        Chaos { scene, clock, stepped_ms: 0, proxy, fleet, losses, counted: 0, gate, trust };
     chaos.disturb_all();
     let traffic = chaos.traffic(plan.seed);
     for strike in &plan.strikes {
@@ -162,6 +173,9 @@ pub fn run(plan: &Plan, report: &Report) {
     chaos.calm_down(&what);
     let added = traffic.stop();
     chaos.scene.wait_finished(SOON * 2, &what);
+    if chaos.send_again() > 0 {
+        chaos.scene.wait_finished(SOON * 2, &format!("{what}\nwith everything once more"));
+    }
     chaos.fleet.end();
     chaos.look(&added, &format!("{what}\nin the end"));
     let mut written_off = 0;

@@ -45,19 +45,19 @@ impl Traced {
                 let mut events = self.events.packed(partition, first);
                 events.push(json!({
                     "type": "document", "action": "join", "user": "tracer",
-                    "doc": self.document(partition), "connection": connection,
+                    "doc": document(self.events.partitions, partition), "connection": connection,
                 }));
                 packed(&events, form)
             }
         };
         (partition, fields)
     }
+}
 
-    /// The name of a document that belongs to a partition.
-    fn document(&self, partition: u16) -> String {
-        let mut names = (0..).map(|n| format!("trace{n}"));
-        names.find(|name| partition_of(name, self.events.partitions) == partition).unwrap()
-    }
+/// The document of a partition that entries join.
+pub fn document(partitions: u16, partition: u16) -> String {
+    let mut names = (0..).map(|n| format!("trace{n}"));
+    names.find(|name| partition_of(name, partitions) == partition).unwrap()
 }
 
 fn packed(events: &[Value], form: u8) -> Vec<Field> {

@@ -7,10 +7,14 @@ use rollcall::entry::EntryId;
 
 use super::fleet::BATCH;
 use super::ledger::{Account, Fate, Ledger, NOTES};
+use super::taking::exempt;
 use super::traced;
 use crate::scene::{Added, Scene, block_on};
 use crate::support::dump;
-use crate::support::model::{Dead, Model, Open, State, diff};
+use crate::support::model::{Dead, Model, Open, State, Value, diff};
+
+/// The name of the ranking.
+const RANKING: &str = "viewed:";
 
 /// Entries that a server which came back with less, or nothing, may have lost: those added between two
 /// instants, in milliseconds.
@@ -102,12 +106,16 @@ pub fn check_end(scene: &Scene, partition: u16, ledger: &Ledger, what: &str) {
     block_on(deployment.sweep(partition));
     let mut conn = scene.connection();
     let now = dump::server_now(&mut conn);
-    let expected = Expected::of(ledger, deployment.model(partition), now);
+    let mut expected = Expected::of(ledger, deployment.model(partition), now);
     let mut found = dump::dump(&mut conn, &keys);
     found.retain(|name, _| !name.starts_with(NOTES.as_bytes()));
     let seen = dump::changes(&mut conn, &keys);
-    dump::check_changes(&seen, &found, &keys).unwrap_or_else(|fault| panic!("{what}: {fault}"));
+    dump::check_changes_but(&exempt(&ledger.taken), &seen, &found, &keys)
+        .unwrap_or_else(|fault| panic!("{what}: {fault}"));
     expected.check_letters(ledger, what);
+    if ledger.taken.contains(RANKING) {
+        expected.check_what_is_left_of_counts(&mut found, keys.viewed().as_bytes(), what);
+    }
     found.retain(|key, _| !expected.unknown.contains(key));
     let differences = diff(&expected.state, &expected.open, &found);
     assert!(differences.is_empty(), "{what}:\n{}", differences.join("\n"));
@@ -142,6 +150,20 @@ impl Expected {
         let mut state = model.state(now);
         state.retain(|key, _| !written_off.contains(key) && !unknown.contains(key));
         Self { state, open: model.open(now), letters: model.dead(), unknown }
+    }
+
+    /// Where others took the ranking, nobody knows how many of its counts are left.
+    fn check_what_is_left_of_counts(&mut self, found: &mut State, ranking: &[u8], what: &str) {
+        let counts = |value: Option<(Value, Option<u64>)>| match value {
+            Some((Value::Zset(members), _)) => members,
+            _ => Default::default(),
+        };
+        let (most, left) = (counts(self.state.remove(ranking)), counts(found.remove(ranking)));
+        let number = |text: &str| text.parse::<u64>().unwrap();
+        for (item, count) in left {
+            let item_s_most = most.get(&item).map_or(0, |count| number(count));
+            assert!(number(&count) <= item_s_most, "{what}: {item:?} counted {count}");
+        }
     }
 
     /// Each dead letter is there once, and no other is; but for those of entries that met a key of another type, or

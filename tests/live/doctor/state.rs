@@ -72,7 +72,7 @@ fn keys_that_others_took_are_put_out_of_the_way() {
         let fault = format!("RPUSH {key} x");
         patient.is_cured("shared keys", &[&fault], "failure", &format!("{key} holds a list"));
     }
-    patient.send("SET user-activity/al 1");
+    patient.send("SET user-activity/al 1 EX 300");
     patient.send("SADD sessions:doc:a:count:users u");
     patient.is_well("own keys");
     for key in
@@ -86,6 +86,44 @@ fn keys_that_others_took_are_put_out_of_the_way() {
     patient.suffers("own keys", "warning", "and 4 more").run_remedy();
     patient.suffers("own keys", "warning", "session:").run_remedy();
     patient.is_well("own keys");
+}
+
+/// An expiry where none belongs, and none where one does; and what was put right lately.
+#[test]
+fn expiries_of_others_are_found() {
+    let (patient, run) = at_work();
+    patient.send("XADD rollcall:events * type heartbeat user al");
+    wait_until(SOON, "applied", || patient.finding("own keys").found().starts_with("2 looked at"));
+    patient.is_well("expiries");
+    patient.send("EXPIRE presence:users 60");
+    let lately = "presence:users: another program set an expiry";
+    wait_until(SOON, "it is put right", || patient.finding("expiries").found().contains(lately));
+    patient.is_cured("expiries", &[], "warning", lately);
+    // With nobody at work it goes.
+    drop(run);
+    let words = "presence:users goes in 5";
+    patient.is_cured("expiries", &["EXPIRE presence:users 60"], "failure", words);
+    for (fault, words) in [
+        ("PERSIST user-activity/al", "user-activity/al has no expiry"),
+        ("SET sessions:doc:d:count 1 EX 60", "sessions:doc:d:count has an expiry"),
+    ] {
+        patient.is_cured("own keys", &[fault], "warning", words);
+    }
+}
+
+/// A sign of a janitor or worker that is dated ahead of the clock is from before that went back, and says nothing.
+#[test]
+fn signs_of_life_from_before_the_clock_went_back_are_none() {
+    let (patient, run) = at_work();
+    drop(run);
+    let ahead = now_ms(&patient) + 300_000;
+    patient.send(&format!("HSET rollcall:janitor last_run {ahead}"));
+    patient.suffers("janitor", "failure", "s ahead of the server's clock");
+    let consumers = patient.send("ZRANGE rollcall:consumers 0 -1");
+    let name =
+        rollcall::redis::reply::text(rollcall::redis::reply::array(consumers).unwrap().remove(0));
+    patient.send(&format!("ZADD rollcall:consumers {ahead} {}", name.unwrap()));
+    patient.suffers("workers", "warning", "no worker has said");
 }
 
 #[test]

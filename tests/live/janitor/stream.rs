@@ -279,3 +279,21 @@ async fn dead_consumers_go_once_nothing_is_pending_for_them() {
     assert_eq!(bench.sweep(&sweeper_with(500), "consumers").await, 1);
     assert_eq!(bench.exists(&["rollcall:consumers"]), 0);
 }
+
+/// Signs of life that are dated ahead, as before a clock that went back, count from now.
+#[tokio::test]
+async fn a_consumer_whose_sign_of_life_is_ahead_of_the_clock_does_not_live_for_ever() {
+    let mut bench = Bench::new(&[]).await;
+    bench.create_group("rollcall");
+    let (now, ahead) = (bench.now, bench.now + HOUR_MS);
+    for (consumer, beat) in [("gone", ahead), ("alive", now)] {
+        bench.ask::<()>(&["XGROUP", "CREATECONSUMER", STREAM, "rollcall", consumer]);
+        bench.ask::<()>(&["ZADD", "rollcall:consumers", &beat.to_string(), consumer]);
+    }
+    let sweeper = bench.sweeper(|_, _| {});
+    assert_eq!(bench.sweep(&sweeper, "consumers").await, 0);
+    let beats: Vec<(String, u64)> =
+        bench.ask(&["ZRANGE", "rollcall:consumers", "0", "-1", "WITHSCORES"]);
+    assert_eq!(beats[0], ("alive".to_owned(), now));
+    assert!(beats[1].0 == "gone" && (now..now + 60_000).contains(&beats[1].1), "{beats:?}");
+}

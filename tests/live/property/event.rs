@@ -41,6 +41,8 @@ pub enum Time {
 pub enum Lifetime {
     Presence,
     Session,
+    /// A session's own lifetime of so many seconds.
+    Ttl(u64),
     Document,
     Activity,
     Minute,
@@ -101,6 +103,8 @@ const OPAQUE: [&str; 4] = ["gAAAAA==", "7", "{\u{7f}", "\u{1f}\"é"];
 /// Equal and almost equal values in other bytes.
 const DATA: [&str; 5] = [r#"{"a":1}"#, r#"{ "a": 1 }"#, r#"{"a":1,"b":[]}"#, "7", r#""ü""#];
 const AGENTS: [&str; 4] = ["ua1", "ua2", "Ü\"\\/\u{1}", "u"];
+/// Seconds, as text or as a number. With short ones much depends on the schedule.
+const TTLS: [&str; 5] = ["7200", "2592000", "60", "2", "1"];
 const PAGES: [&str; 2] = ["/", "/home"];
 const ITEMS: [&str; 5] = ["i1", "i2", "i|3", "i\n4", "日本"];
 
@@ -180,15 +184,19 @@ fn said() -> impl Strategy<Value = Said> {
         ("logout", &["user"], &["ip", "token", "sid"]),
         ("view", &["user", "token", "item"], &[]),
         ("view", &["user", "token", "item"], &[]),
-        ("session", &["sid"], &["user", "ip", "ua", "data", "data", "opaque", "end"]),
+        ("session", &["sid"], &["user", "ip", "ua", "data", "data", "opaque", "ttl", "end"]),
         ("document", &["doc", "user", "act"], &["connection"]),
         ("document", &["doc", "user", "act"], &["connection"]),
         ("document", &["doc", "user", "act", "connection"], &[]),
     ];
     select(&KINDS[..]).prop_flat_map(|(kind, required, optional)| {
         let members = required.iter().map(|name| member(name).prop_map(Some).boxed());
-        // What ends a session for good is rare, or nothing else would be seen.
-        let often = |name| if ["end", "opaque"].contains(&name) { 0.1 } else { 0.4 };
+        // What ends a session for good is rare, or nothing else would be seen; so is what gives it a time.
+        let often = |name| match name {
+            "end" | "opaque" => 0.1,
+            "ttl" => 0.2,
+            _ => 0.4,
+        };
         let optional = optional.iter().map(|name| weighted(often(*name), member(name)).boxed());
         (members.chain(optional).collect::<Vec<_>>(), time()).prop_map(move |(members, time)| {
             Said { kind, members: members.into_iter().flatten().collect(), time }
@@ -209,6 +217,7 @@ fn member(name: &str) -> impl Strategy<Value = (&'static str, &'static str)> + u
         "item" => ("item", &ITEMS),
         "data" => ("data", &DATA),
         "opaque" => ("opaque", &OPAQUE),
+        "ttl" => ("ttl", &TTLS),
         "end" => ("action", &["terminate"]),
         "act" => ("action", &["join", "leave", "join"]),
         other => panic!("no values for {other}"),
@@ -223,9 +232,12 @@ fn member(name: &str) -> impl Strategy<Value = (&'static str, &'static str)> + u
 }
 
 fn time() -> impl Strategy<Value = Time> {
-    const LIFETIMES: [Lifetime; 5] = [
+    const LIFETIMES: [Lifetime; 8] = [
         Lifetime::Presence,
         Lifetime::Session,
+        Lifetime::Ttl(1),
+        Lifetime::Ttl(2),
+        Lifetime::Ttl(7200),
         Lifetime::Document,
         Lifetime::Activity,
         Lifetime::Minute,
@@ -337,6 +349,9 @@ impl Said {
                 "opaque" => {
                     object.insert("datacontenttype".to_owned(), json!("text/plain"));
                     ("data", json!(value))
+                }
+                "ttl" if self.members.len() % 2 == 0 => {
+                    ("ttl", json!(value.parse::<u64>().unwrap()))
                 }
                 name => (name, json!(value)),
             };

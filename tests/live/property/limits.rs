@@ -1,9 +1,9 @@
 //! What holds even where the schedule decides which members stay, and how many changes there are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rollcall::config::Deployment;
-use rollcall::key::Keys;
+use rollcall::key::{Keys, unescape};
 
 use crate::support::model::{Change, State, Value};
 
@@ -38,17 +38,60 @@ pub fn check_caps(state: &State, keys: &Keys, deployment: &Deployment) -> Result
     Ok(())
 }
 
+/// The index names just the addresses of the presence entries there are, and no entry is older than what
+/// ended it: after every call, not only once all is swept.
+///
+/// # Errors
+/// What is too much or missing.
+pub fn check_presence(state: &State, keys: &Keys) -> Result<(), String> {
+    let hash = |key: String| match state.get(key.as_bytes()) {
+        Some((Value::Hash(fields), _)) => fields.clone(),
+        _ => BTreeMap::new(),
+    };
+    let ended = match state.get(keys.presence_ended().as_bytes()) {
+        Some((Value::Zset(members), _)) => members.clone(),
+        _ => BTreeMap::new(),
+    };
+    let mut expected: BTreeMap<Vec<u8>, BTreeSet<String>> = BTreeMap::new();
+    for (field, value) in hash(keys.presence()) {
+        let field = String::from_utf8(field).unwrap();
+        let (user, address) = field.split_once('|').unwrap();
+        let last_seen = std::str::from_utf8(&value[12..25]).unwrap();
+        for name in [&*field, user] {
+            if ended.get(name.as_bytes()).is_some_and(|ended| ended.as_str() >= last_seen) {
+                return Err(format!("{field} of {last_seen} has ended: {ended:?}"));
+            }
+        }
+        let user = unescape(user).into_owned().into_bytes();
+        expected.entry(user).or_default().insert(address.to_owned());
+    }
+    let of = |value: Vec<u8>| {
+        String::from_utf8(value).unwrap().split('|').map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let found: BTreeMap<_, _> = hash(keys.presence_addresses())
+        .into_iter()
+        .map(|(user, addresses)| (user, of(addresses)))
+        .collect();
+    if found == expected { Ok(()) } else { Err(format!("the index {found:?}, not {expected:?}")) }
+}
+
 /// Nothing begins that was late when the case began at `base` ms, and a threshold is left at its lower end.
+/// No session has a longer lifetime of its own than `longest_ttl_ms`.
 ///
 /// # Errors
 /// The change that must not be.
-pub fn check_change(change: &Change, deployment: &Deployment, base: u64) -> Result<(), String> {
+pub fn check_change(
+    change: &Change,
+    deployment: &Deployment,
+    longest_ttl_ms: u64,
+    base: u64,
+) -> Result<(), String> {
     let text = |name: &str| std::str::from_utf8(&change[name]).unwrap();
     let number = |name: &str| text(name).parse::<u64>().unwrap();
     let is_alive = |ttl_ms: u64| number("time") + ttl_ms > base;
     let is_right = match text("kind") {
         "online" => is_alive(deployment.presence_ttl_ms),
-        "session_started" => is_alive(deployment.session_ttl_ms),
+        "session_started" => is_alive(deployment.session_ttl_ms.max(longest_ttl_ms)),
         "document_joined" => is_alive(deployment.document_ttl_ms),
         "threshold_left" => {
             let (up, count) = (number("threshold"), number("count"));

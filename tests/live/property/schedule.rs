@@ -44,6 +44,8 @@ pub enum Act {
     Meddle { deed: usize },
     /// A janitor's call (the sweep's number, modulo how many there are).
     Sweep { sweep: usize, limit: u64 },
+    /// Another program sets an expiry on a shared key (its number, modulo how many there are).
+    Expire { key: usize },
     /// Milliseconds pass.
     Pass(u64),
     /// Time passes up to the next full second.
@@ -84,6 +86,7 @@ fn step() -> impl Strategy<Value = Step> {
         15 => worker().prop_map(|worker| Act::Beat { worker }),
         10 => (0..100_usize).prop_map(|deed| Act::Meddle { deed }),
         80 => sweep.prop_map(|(sweep, limit)| Act::Sweep { sweep, limit }),
+        10 => (0..100_usize).prop_map(|key| Act::Expire { key }),
         30 => (1..20_u64).prop_map(Act::Pass),
         1 => Just(Act::PassSecond),
     ];

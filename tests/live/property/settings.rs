@@ -141,6 +141,7 @@ impl Drawn {
         match of {
             Lifetime::Presence => after(base, ms) - self.presence_ttl_ms,
             Lifetime::Session => after(base, ms) - self.session_ttl_ms,
+            Lifetime::Ttl(seconds) => after(base, ms) - seconds * 1000,
             Lifetime::Document => after(base, ms) - self.document_ttl_ms,
             Lifetime::Activity => full - self.window_ms(base) - 10_000,
             Lifetime::Minute => full - self.window_ms(base) - 70_000,

@@ -12,7 +12,11 @@ const PAIRS: &[[&[(&str, &str)]; 2]] = &[
         &[("type", "heartbeat"), ("user", "u"), ("page", "/a")],
         &[("type", "heartbeat"), ("user", "u"), ("page", "/b")],
     ],
-    [&[("type", "heartbeat"), ("user", "u")], &[("type", "logout"), ("user", "u")]],
+    [
+        &[("type", "heartbeat"), ("user", "u"), ("ip", "i")],
+        &[("type", "logout"), ("user", "u"), ("ip", "i")],
+    ],
+    [&[("type", "heartbeat"), ("user", "u"), ("ip", "i")], &[("type", "logout"), ("user", "u")]],
     [
         &[("type", "login"), ("user", "u"), ("token", "t")],
         &[("type", "login"), ("user", "v"), ("token", "t")],
@@ -20,6 +24,10 @@ const PAIRS: &[[&[(&str, &str)]; 2]] = &[
     [
         &[("type", "session"), ("sid", "s"), ("ua", "a"), ("data", "1")],
         &[("type", "session"), ("sid", "s"), ("ua", "b"), ("data", "2")],
+    ],
+    [
+        &[("type", "session"), ("sid", "s"), ("data", "1"), ("ttl", "7200")],
+        &[("type", "session"), ("sid", "s"), ("ttl", "600")],
     ],
     [
         &[("type", "document"), ("doc", "d"), ("user", "u"), ("action", "join")],

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use redis::Connection;
 use redis::aio::MultiplexedConnection;
-use rollcall::decode::decode;
+use rollcall::decode::{Rules, decode};
 use rollcall::entry::{Entry, EntryId};
+use rollcall::event::Kind;
 use rollcall::fold::{Avoided, FoldSettings, Folder};
 use rollcall::key::Keys;
 use rollcall::op::{Plan, STREAM};
@@ -13,10 +14,11 @@ use rollcall::private_server::Options;
 use rollcall::projection::sweeps;
 use rollcall::redis::scripts::apply::{Applier, Outcome};
 use rollcall::redis::scripts::owner::{Beat, Ownership, Tenure};
+use rollcall::redis::scripts::shared_keys;
 use rollcall::redis::scripts::sweep::Sweeper;
 
 use super::event::{Draft, entries};
-use super::limits::{check_caps, check_change};
+use super::limits::{check_caps, check_change, check_presence};
 use super::schedule::{Act, Case, How, Step, WORKERS};
 use super::settings::Drawn;
 use crate::harness::{Deployment, settle, take};
@@ -53,6 +55,8 @@ struct Lane {
     entries: Vec<Entry>,
     /// When the case began.
     base: u64,
+    /// Of the lifetimes that sessions are given.
+    longest_ttl_ms: u64,
     added: usize,
     /// Entries that the cursor has passed.
     passed: u64,
@@ -158,6 +162,7 @@ impl World {
         let mut model = self.deployment.model(partition);
         entries.iter().for_each(|entry| model.apply_entry(entry, base));
         let (rules, projections) = (self.deployment.rules(), deployment.projections);
+        let longest_ttl_ms = longest_ttl_ms(&entries, partition, &rules);
         let mut lane = Lane {
             partition,
             model,
@@ -167,6 +172,7 @@ impl World {
             owner: 0,
             entries,
             base,
+            longest_ttl_ms,
             added: 0,
             passed: 0,
             state: State::new(),
@@ -189,6 +195,7 @@ impl World {
             Act::Beat { worker } => self.beat(lane, *worker).await?,
             Act::Meddle { deed } => self.meddle(lane, *deed),
             Act::Sweep { sweep, limit } => self.sweep(lane, *sweep, *limit).await?,
+            Act::Expire { key } => self.expire(lane, *key),
             Act::Pass(ms) => std::thread::sleep(Duration::from_millis(*ms)),
             Act::PassSecond => {
                 let past = dump::server_now(&mut self.conn) % 1000;
@@ -196,6 +203,14 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    fn expire(&mut self, lane: &Lane, key: usize) {
+        let keys = lane.model.keys();
+        let all = shared_keys(&self.deployment.config.deployment.stream, &keys);
+        redis::cmd("EXPIRE").arg(&all[key % all.len()].0).arg(100).exec(&mut self.conn).unwrap();
+        // As if enough time had passed since they were kept last.
+        redis::cmd("HDEL").arg(keys.janitor()).arg("kept").exec(&mut self.conn).unwrap();
     }
 
     fn add(&mut self, lane: &mut Lane, count: usize) {
@@ -405,7 +420,10 @@ impl World {
             return Err(format!("told of {told} changes, but the last is {:?}", changes.last()));
         }
         let deployment = &self.deployment.config.deployment;
-        changes.iter().try_for_each(|change| check_change(change, deployment, lane.base))?;
+        let longest_ttl_ms = lane.longest_ttl_ms;
+        let check = |change| check_change(change, deployment, longest_ttl_ms, lane.base);
+        changes.iter().try_for_each(check)?;
+        check_presence(&lane.state, &keys)?;
         // Otherwise the cap has dropped some of them at once.
         if changes.len() as u64 == told {
             dump::check_transitions(&before, &lane.state, &changes, &keys)?;
@@ -464,6 +482,15 @@ fn plan_of<'e>(lane: &Lane, entries: &'e [Entry]) -> Plan<'e> {
     let mut folder = Folder::new(&lane.fold);
     entries.iter().for_each(|entry| folder.add(entry, &Avoided::default()));
     folder.finish(&Avoided::default())
+}
+
+fn longest_ttl_ms(entries: &[Entry], partition: u16, rules: &Rules) -> u64 {
+    let events = entries.iter().flat_map(|entry| decode(entry, partition, rules).events);
+    let ttls = events.filter_map(|event| match event.kind {
+        Kind::Session(session) => session.ttl,
+        _ => None,
+    });
+    u64::from(ttls.max().unwrap_or(0)) * 1000
 }
 
 fn seq(change: &dump::Change) -> u64 {

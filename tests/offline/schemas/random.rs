@@ -71,6 +71,17 @@ fn time() -> impl Strategy<Value = Value> {
     ]
 }
 
+fn ttl() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        6 => (1..=2_592_000_u32).prop_map(Value::from),
+        3 => (1..=2_592_000_u32).prop_map(|seconds| seconds.to_string().into()),
+        1 => select(vec![json!(2_592_000), json!(2_592_001), json!("2592001"), json!(u64::MAX)]),
+        1 => "[0-9]{1,8}".prop_map(Value::from),
+        1 => absent(),
+        1 => no_text(),
+    ]
+}
+
 /// RFC 3339, each part now and then just past what it can be. Left out are the second 60, which exists or
 /// not depending on the day in UTC, and the two years that lie within the bounds in part.
 fn date_time() -> impl Strategy<Value = String> {
@@ -124,6 +135,7 @@ fn event_like(event_type: &'static str) -> impl Strategy<Value = Object> {
         ("page", 0.3, long_text()),
         ("action", 0.9, one_of(actions).boxed()),
         ("time", 0.6, time().boxed()),
+        ("ttl", 0.2, ttl().boxed()),
         ("data", 0.3, anything()),
         ("data_base64", 0.1, base64().boxed()),
         ("datacontenttype", 0.1, media_type().boxed()),

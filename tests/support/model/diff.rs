@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::open::{Open, field_of, member_of, score_of, string_of};
+use super::open::{Open, expiry_of, field_of, member_of, score_of, string_of};
 use super::{Bytes, State, Value};
 
 /// Lines a difference has at most.
@@ -17,7 +17,9 @@ pub fn diff(expected: &State, open: &Open, found: &State) -> Vec<String> {
         let key = shown(name);
         let values = match (expected.get(name), found.get(name)) {
             (Some(expected), Some(found)) => {
-                if expected.1 != found.1 {
+                let digits = found.1.unwrap_or(0).to_string().into_bytes();
+                let is_open = open.get(&expiry_of(name)).is_some_and(|all| all.contains(&digits));
+                if expected.1 != found.1 && !is_open {
                     let [expected, found] = [expected.1, found.1].map(instant);
                     lines.push(format!("{key}: expected {expected}, found {found}"));
                 }

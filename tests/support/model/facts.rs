@@ -3,7 +3,7 @@
 
 use rollcall::entry::EntryId;
 use rollcall::event::{DocumentAction, Event, Kind, SessionAction};
-use rollcall::key::join;
+use rollcall::key::{escape, join};
 
 use super::settings::Settings;
 
@@ -14,6 +14,8 @@ pub(super) struct Fact {
     pub(super) t: u64,
     /// The milliseconds of the entry's id.
     pub(super) entry_ms: u64,
+    /// What the server's clock showed when it was applied, at least.
+    pub(super) applied_ms: u64,
     pub(super) what: What,
 }
 
@@ -27,6 +29,8 @@ pub(super) enum What {
     Present { field: String, value: String },
     /// A presence entry ended.
     Absent { field: String },
+    /// All presence entries of a user ended. The user's name as those fields begin with it.
+    UserAbsent { user: String },
     /// A token was used by a user.
     TokenUsed { token: String, user: String },
     /// An item was viewed with a token.
@@ -35,8 +39,9 @@ pub(super) enum What {
     ViewCounted { item: String },
     /// A token ended.
     TokenEnded { token: String },
-    /// A session was active, and the value its entry would have.
-    Touched { sid: String, value: String },
+    /// A session was active, the value its entry would have, and the lifetime in milliseconds that it was
+    /// given with it.
+    Touched { sid: String, value: String, ttl_ms: Option<u64> },
     /// A session got data.
     Data { sid: String, data: Vec<u8> },
     /// A session ended.
@@ -57,11 +62,11 @@ pub(super) struct Connection {
 
 impl Fact {
     /// What an event says.
-    pub(super) fn of_event(event: &Event<'_>, entry: EntryId) -> Vec<Self> {
+    pub(super) fn of_event(event: &Event<'_>, entry: EntryId, applied_ms: u64) -> Vec<Self> {
         let t = event.time.millis();
         of_kind(&event.kind, t)
             .into_iter()
-            .map(|what| Self { t, entry_ms: entry.ms, what })
+            .map(|what| Self { t, entry_ms: entry.ms, applied_ms, what })
             .collect()
     }
 
@@ -72,17 +77,20 @@ impl Fact {
         is_on && !is_late
     }
 
-    /// When what it says ends by itself; endings of tokens and sessions, tokens and counts never do.
+    /// When what it says ends by itself; endings of tokens and sessions, tokens and counts never do. When a
+    /// session's activity and data end, others say, too: see `sessions.rs`.
     pub(super) fn expiry(&self, settings: &Settings) -> Option<u64> {
         match self.what {
             What::SeenInMinute { .. } => {
                 Some(self.minute() * 60_000 + settings.online_window_ms + 70_000)
             }
             What::Active { .. } => Some(self.t / 1000 * 1000 + settings.online_window_ms + 10_000),
-            What::Present { .. } | What::Absent { .. } => Some(self.t + settings.presence_ttl_ms),
-            What::Touched { .. } | What::Data { .. } => Some(self.t + settings.session_ttl_ms),
+            What::Present { .. } | What::Absent { .. } | What::UserAbsent { .. } => {
+                Some(self.t + settings.presence_ttl_ms)
+            }
             What::Joined(_) | What::Left(_) => Some(self.t + settings.document_ttl_ms),
             What::TokenUsed { .. } | What::Viewed { .. } | What::ViewCounted { .. } => None,
+            What::Touched { .. } | What::Data { .. } => None,
             What::TokenEnded { .. } | What::SessionEnded { .. } => None,
         }
     }
@@ -96,7 +104,7 @@ impl Fact {
         match self.what {
             What::SeenInMinute { .. } => "online",
             What::Active { .. } => "activity",
-            What::Present { .. } | What::Absent { .. } => "presence",
+            What::Present { .. } | What::Absent { .. } | What::UserAbsent { .. } => "presence",
             What::TokenUsed { .. } | What::Viewed { .. } | What::TokenEnded { .. } => "tokens",
             What::ViewCounted { .. } => "ranking",
             What::Touched { .. } | What::Data { .. } | What::SessionEnded { .. } => "sessions",
@@ -109,6 +117,7 @@ impl Fact {
         matches!(
             self.what,
             What::Absent { .. }
+                | What::UserAbsent { .. }
                 | What::TokenEnded { .. }
                 | What::SessionEnded { .. }
                 | What::Left(_)
@@ -137,7 +146,10 @@ fn of_kind(kind: &Kind<'_>, t: u64) -> Vec<What> {
             said.extend(event.sid.as_deref().map(touch));
         }
         Kind::Logout(event) => {
-            said.push(What::Absent { field: join(&[&event.user, &event.ip]) });
+            said.push(match &event.ip {
+                Some(ip) => What::Absent { field: join(&[&event.user, ip]) },
+                None => What::UserAbsent { user: escape(&event.user).into_owned() },
+            });
             let token = event.token.as_ref().map(ToString::to_string);
             said.extend(token.map(|token| What::TokenEnded { token }));
             let sid = event.sid.as_ref().map(ToString::to_string);
@@ -152,7 +164,11 @@ fn of_kind(kind: &Kind<'_>, t: u64) -> Vec<What> {
         }
         Kind::Session(event) => match &event.action {
             SessionAction::Update(data) => {
-                said.push(touched(t, &event.sid, &event.user, &event.ip, &event.ua));
+                let mut touch = touched(t, &event.sid, &event.user, &event.ip, &event.ua);
+                if let What::Touched { ttl_ms, .. } = &mut touch {
+                    *ttl_ms = event.ttl.map(|seconds| u64::from(seconds) * 1000);
+                }
+                said.push(touch);
                 let data = data.as_ref().map(|data| data.to_vec());
                 said.extend(data.map(|data| What::Data { sid: event.sid.to_string(), data }));
             }
@@ -195,7 +211,7 @@ fn touched(t: u64, sid: &str, user: &str, ip: &str, ua: &str) -> What {
     let value = format!(
         r#"{{"last_activity":{t},"sid":{s},"session_id":{s},"user":{u},"ip":{i},"ua":{a}}}"#
     );
-    What::Touched { sid: sid.to_owned(), value }
+    What::Touched { sid: sid.to_owned(), value, ttl_ms: None }
 }
 
 fn json(text: &str) -> String {

@@ -27,6 +27,8 @@ mod users;
 mod tests;
 #[cfg(test)]
 mod tests_limits;
+#[cfg(test)]
+mod tests_sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,7 +36,7 @@ use rollcall::decode::decode;
 use rollcall::entry::{Entry, EntryId};
 use rollcall::key::Keys;
 
-pub use changes::{Change, check_changes, check_transitions};
+pub use changes::{Change, Exempt, check_changes, check_changes_but, check_transitions};
 pub use diff::diff;
 use facts::{Fact, What};
 pub use open::Open;
@@ -69,7 +71,7 @@ impl Model {
         }
         let decoded = decode(entry, self.partition, &self.settings.rules);
         for event in &decoded.events {
-            let facts = Fact::of_event(event, entry.id).into_iter();
+            let facts = Fact::of_event(event, entry.id, now_ms).into_iter();
             self.facts.extend(facts.filter(|fact| fact.counts(&self.settings, now_ms)));
         }
         for rejected in &decoded.rejected {
@@ -85,12 +87,12 @@ impl Model {
         users::online_minutes(&fold, &mut state);
         users::activity(&fold, &mut state);
         users::presence(&fold, &mut state);
+        users::addresses(&fold, &mut state);
         tokens::ended(&fold, &mut state);
         tokens::tokens(&fold, &mut state);
         tokens::ranking(&fold, &mut state);
         sessions::ended(&fold, &mut state);
-        sessions::active(&fold, &mut state);
-        sessions::data(&fold, &mut state);
+        sessions::sessions(&fold, &mut state);
         documents::connections(&fold, &mut state);
         documents::users(&fold, &mut state);
         documents::levels(&fold, &mut state);

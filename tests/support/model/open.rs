@@ -25,6 +25,11 @@ pub(super) fn string_of(key: impl AsRef<[u8]>) -> String {
     format!("{} string", shown(key.as_ref()))
 }
 
+/// The name of a key's expiry; its values are milliseconds in digits.
+pub(super) fn expiry_of(key: impl AsRef<[u8]>) -> String {
+    format!("{} expiry", shown(key.as_ref()))
+}
+
 /// The name of a hash's field.
 pub(super) fn field_of(key: impl AsRef<[u8]>, field: impl AsRef<[u8]>) -> String {
     format!("{}[{}]", shown(key.as_ref()), shown(field.as_ref()))

@@ -1,9 +1,9 @@
-//! Sessions and their data.
+//! Sessions, their data, and how long each of them lives.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::facts::What;
-use super::open::{Open, allow, field_of, string_of};
+use super::open::{Open, allow, expiry_of, field_of, string_of};
 use super::state::{put, put_field, put_score, whole};
 use super::{Fold, State};
 
@@ -16,36 +16,106 @@ pub(super) fn ended(fold: &Fold<'_>, state: &mut State) {
     }
 }
 
-/// The last writer's entry of each session that is alive.
-pub(super) fn active(fold: &Fold<'_>, state: &mut State) {
-    for (sid, (_, value)) in alive(fold) {
-        put_field(state, fold.keys.sessions(), sid, value);
-    }
-}
-
-/// The last data of each session that is alive. It lives as long as the session, which may be
-/// longer than its own time says.
-pub(super) fn data(fold: &Fold<'_>, state: &mut State) {
-    let alive = alive(fold);
-    for (sid, (t, data)) in latest_data(fold) {
-        let Some((last_activity, _)) = alive.get(sid) else { continue };
-        let expiry = last_activity + fold.settings.session_ttl_ms;
-        put(state, format!("{}{sid}", fold.keys.session_data()), data, Some(expiry));
-        put_field(state, fold.keys.session_data_versions(), sid, t.to_string());
-    }
-}
-
-/// Sessions that never ended and have not expired: last activity, and the last writer's value.
-fn alive<'a>(fold: &Fold<'a>) -> BTreeMap<&'a str, (u64, &'a str)> {
-    let mut latest = fold.greatest(|fact, what| match what {
-        What::Touched { sid, value } => Some((sid.as_str(), (fact.t, value.as_str()))),
-        _ => None,
-    });
+/// Sessions that never ended: the last writer's entry and data while it lives, which is as long after its
+/// last activity as the last event says that named a time, and that event for as long as the session would
+/// live at the longer of this time and the usual one.
+pub(super) fn sessions(fold: &Fold<'_>, state: &mut State) {
     let ended = endings(fold);
-    latest.retain(|sid, (t, _)| {
-        !ended.contains_key(sid) && !fold.is_gone(*t + fold.settings.session_ttl_ms)
-    });
-    latest
+    for said in all(fold).values().filter(|said| !ended.contains_key(said.sid)) {
+        let ((last, value), life) = (said.last(), said.life_ms());
+        if let Some(ttl) = said.ttl()
+            && !fold.is_gone(last + life.max(said.usual_ms))
+        {
+            put_field(state, fold.keys.session_ttls(), said.sid, record(ttl, last));
+        }
+        if fold.is_gone(last + life) {
+            continue;
+        }
+        put_field(state, fold.keys.sessions(), said.sid, value);
+        let in_time = said.data.iter().filter(|data| data.t + life > data.applied_ms);
+        if let Some(data) = in_time.max() {
+            put(state, said.data_key(fold), data.text, Some(last + life));
+            let version = data.t.to_string();
+            put_field(state, fold.keys.session_data_versions(), said.sid, version);
+        }
+    }
+}
+
+/// What the events say of one session.
+struct Said<'a> {
+    sid: &'a str,
+    /// How long sessions live that were given no time of their own.
+    usual_ms: u64,
+    touches: Vec<Touch<'a>>,
+    data: Vec<Data<'a>>,
+}
+
+struct Touch<'a> {
+    t: u64,
+    value: &'a str,
+    ttl_ms: Option<u64>,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Data<'a> {
+    t: u64,
+    text: &'a [u8],
+    applied_ms: u64,
+}
+
+/// A lifetime, and when it was given.
+type Ttl = (u64, u64);
+
+impl<'a> Said<'a> {
+    fn last(&self) -> (u64, &'a str) {
+        self.touches.iter().map(|touch| (touch.t, touch.value)).max().unwrap()
+    }
+
+    /// The lifetime given last, the longer one at the same time.
+    fn ttl(&self) -> Option<Ttl> {
+        self.ttls().into_iter().max()
+    }
+
+    fn ttls(&self) -> Vec<Ttl> {
+        self.touches.iter().filter_map(|touch| Some((touch.t, touch.ttl_ms?))).collect()
+    }
+
+    fn life_ms(&self) -> u64 {
+        self.ttl().map_or(self.usual_ms, |(_, ttl_ms)| ttl_ms)
+    }
+
+    fn data_key(&self, fold: &Fold<'_>) -> String {
+        format!("{}{}", fold.keys.session_data(), self.sid)
+    }
+}
+
+/// When the lifetime was given, its seconds, the last activity.
+fn record((t, ttl_ms): Ttl, last: u64) -> String {
+    format!("{t}:{:07}:{last}", ttl_ms / 1000)
+}
+
+fn all<'a>(fold: &Fold<'a>) -> BTreeMap<&'a str, Said<'a>> {
+    let mut all = BTreeMap::new();
+    for (fact, what) in fold.each(|fact, what| Some((fact, what))) {
+        let (What::Touched { sid, .. } | What::Data { sid, .. }) = what else { continue };
+        let usual_ms = fold.settings.session_ttl_ms;
+        let said = all.entry(sid.as_str()).or_insert_with(|| Said {
+            sid,
+            usual_ms,
+            touches: Vec::new(),
+            data: Vec::new(),
+        });
+        match what {
+            What::Touched { value, ttl_ms, .. } => {
+                said.touches.push(Touch { t: fact.t, value, ttl_ms: *ttl_ms });
+            }
+            What::Data { data: text, .. } => {
+                said.data.push(Data { t: fact.t, text, applied_ms: fact.applied_ms });
+            }
+            _ => {}
+        }
+    }
+    all
 }
 
 /// The greatest entry-id milliseconds of each session's endings.
@@ -56,36 +126,137 @@ fn endings<'a>(fold: &Fold<'a>) -> BTreeMap<&'a str, u64> {
     })
 }
 
-fn latest_data<'a>(fold: &Fold<'a>) -> BTreeMap<&'a str, (u64, &'a [u8])> {
-    fold.greatest(|fact, what| match what {
-        What::Data { sid, data } => Some((sid.as_str(), (fact.t, data.as_slice()))),
-        _ => None,
-    })
+/// A session that has expired when an event comes that gives it longer is not restored, and neither is data
+/// that has expired when a touch comes; the lifetime of a session that is gone for long is forgotten; and a
+/// session whose ending is forgotten may have begun again.
+pub(super) fn open(fold: &Fold<'_>, open: &mut Open) {
+    let ended = endings(fold);
+    for said in all(fold).values() {
+        match ended.get(said.sid) {
+            None => Schedules::of(said, fold, false).allow(open),
+            Some(entry_ms) if !fold.is_remembered(*entry_ms) => {
+                Schedules::of(said, fold, true).allow(open);
+            }
+            Some(_) => {}
+        }
+    }
 }
 
-/// Data whose own time is over may have gone before a touch came that would have kept it, or may have
-/// come too late itself; and a session whose ending is forgotten may have begun again.
-pub(super) fn open(fold: &Fold<'_>, open: &mut Open) {
-    let ttl_ms = fold.settings.session_ttl_ms;
-    let mut open_data: BTreeSet<_> = latest_data(fold)
-        .into_iter()
-        .filter_map(|(sid, (t, _))| fold.is_gone(t + ttl_ms).then_some(sid))
-        .collect();
-    let mut forgotten = endings(fold);
-    forgotten.retain(|_, entry_ms| !fold.is_remembered(*entry_ms));
-    open_data.extend(forgotten.keys());
-    for (fact, what) in fold.each(|fact, what| Some((fact, what))) {
-        match what {
-            What::Touched { sid, value } if forgotten.contains_key(sid.as_str()) => {
-                allow(open, field_of(fold.keys.sessions(), sid), [value.as_str()]);
+/// What schedules can make of a session.
+struct Schedules<'s, 'a> {
+    said: &'s Said<'a>,
+    fold: &'s Fold<'a>,
+    /// Whether it may have ended in between.
+    is_forgotten: bool,
+    /// The lifetimes that may be known now.
+    ttls: Vec<Option<Ttl>>,
+}
+
+impl<'s, 'a> Schedules<'s, 'a> {
+    fn of(said: &'s Said<'a>, fold: &'s Fold<'a>, is_forgotten: bool) -> Self {
+        let last = said.ttl();
+        // It is remembered for that long at least.
+        let is_sure = |(t, ttl_ms): Ttl| !fold.is_gone(t + ttl_ms.max(said.usual_ms));
+        let ttls = if !is_forgotten && last.is_none_or(is_sure) {
+            vec![last]
+        } else {
+            said.ttls().into_iter().map(Some).chain([None]).collect()
+        };
+        Self { said, fold, is_forgotten, ttls }
+    }
+
+    fn life_ms(&self, ttl: Option<Ttl>) -> u64 {
+        ttl.map_or(self.said.usual_ms, |(_, ttl_ms)| ttl_ms)
+    }
+
+    /// Whether a touch may have had no effect that is left: where only other lifetimes were known than that
+    /// which counts in the end.
+    fn may_be_lost(&self, t: u64, value: &str) -> bool {
+        let same = || self.said.touches.iter().filter(|touch| (touch.t, touch.value) == (t, value));
+        let own: Option<Vec<Ttl>> = same().map(|touch| Some((touch.t, touch.ttl_ms?))).collect();
+        let known = match own.and_then(|own| own.into_iter().min()) {
+            // It came with a lifetime of its own: none that was given earlier counted.
+            Some(own) => self.said.ttls().into_iter().filter(|ttl| *ttl >= own).collect(),
+            None => [self.said.ttls(), vec![(0, self.said.usual_ms)]].concat(),
+        };
+        self.is_forgotten || known.into_iter().any(|(_, ms)| self.fold.is_gone(t + ms))
+    }
+
+    /// The touches that may have been the last to have an effect, if it is not sure which.
+    fn last_touches(&self) -> Vec<(u64, &'a str)> {
+        let touches: BTreeSet<_> = self.said.touches.iter().map(|t| (t.t, t.value)).collect();
+        let longest = self.ttls.iter().map(|ttl| self.life_ms(*ttl)).max().unwrap();
+        let mut candidates = Vec::new();
+        for (t, value) in touches.into_iter().rev() {
+            if !self.fold.is_gone(t + longest) {
+                candidates.push((t, value));
             }
-            What::Data { sid, data } if open_data.contains(sid.as_str()) => {
-                let key = format!("{}{sid}", fold.keys.session_data());
-                allow(open, string_of(key), [data.as_slice()]);
-                let version = field_of(fold.keys.session_data_versions(), sid);
-                allow(open, version, [fact.t.to_string()]);
+            if !self.may_be_lost(t, value) {
+                break;
             }
-            _ => {}
         }
+        candidates
+    }
+
+    fn allow(&self, open: &mut Open) {
+        let Self { said, fold, .. } = self;
+        let (last, value) = said.last();
+        let touches = self.last_touches();
+        let is_sure = !self.may_be_lost(last, value);
+        if !is_sure {
+            let values = touches.iter().map(|(_, value)| *value);
+            allow(open, field_of(fold.keys.sessions(), said.sid), values);
+        }
+        self.allow_records(open);
+        let is_data_sure = self.allow_data(open);
+        if !is_sure || !is_data_sure || self.ttls.len() > 1 {
+            let expiries = touches.iter().flat_map(|(t, _)| {
+                self.ttls.iter().map(move |ttl| (t + self.life_ms(*ttl)).to_string())
+            });
+            allow(open, expiry_of(said.data_key(fold)), expiries);
+        }
+    }
+
+    /// A lifetime that counts, with the last activity since it was known.
+    fn allow_records(&self, open: &mut Open) {
+        let Self { said, fold, .. } = self;
+        let mut seen = Vec::new();
+        for t in said.touches.iter().map(|touch| touch.t).collect::<BTreeSet<_>>().into_iter().rev()
+        {
+            seen.push(t);
+            if !self.is_forgotten && !fold.is_gone(t + said.usual_ms) {
+                break;
+            }
+        }
+        if self.ttls.len() == 1 && seen.len() == 1 {
+            return;
+        }
+        let counts = |(t, ttl_ms): Ttl, seen: u64| {
+            t <= seen && !fold.is_gone(seen + ttl_ms.max(said.usual_ms))
+        };
+        for ttl in self.ttls.iter().flatten() {
+            let seen = seen.iter().filter(|seen| counts(*ttl, **seen));
+            let field = field_of(fold.keys.session_ttls(), said.sid);
+            allow(open, field, seen.map(|seen| record(*ttl, *seen)));
+        }
+    }
+
+    /// Data that may have expired, or come too late: all that came in time for some lifetime. Whether it is
+    /// sure.
+    fn allow_data(&self, open: &mut Open) -> bool {
+        let Self { said, fold, .. } = self;
+        let Some(last) = said.data.iter().max() else { return true };
+        let mut touches = said.touches.iter().filter(|touch| touch.t == last.t);
+        if !touches.any(|touch| self.may_be_lost(touch.t, touch.value)) {
+            return true;
+        }
+        let all = [said.ttls(), vec![(0, said.usual_ms)]].concat();
+        let longest = all.into_iter().map(|(_, ms)| ms).max().unwrap();
+        for data in said.data.iter().filter(|data| data.t + longest > data.applied_ms) {
+            allow(open, string_of(said.data_key(fold)), [data.text]);
+            let version = field_of(fold.keys.session_data_versions(), said.sid);
+            allow(open, version, [data.t.to_string()]);
+        }
+        false
     }
 }

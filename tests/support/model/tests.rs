@@ -57,6 +57,8 @@ fn a_full_heartbeat_reaches_every_structure() {
     let presence =
         format!(r#"{{"lastSeen":{t},"user":"al|ce","ip":"10.0.0.7","ua":"moz","page":"/a"}}"#);
     assert_eq!(fields(&state, "presence:users"), pairs(&[("al%7Cce|10.0.0.7", &presence)]));
+    let addresses = fields(&state, "rollcall:presence:addresses");
+    assert_eq!(addresses, pairs(&[("al|ce", "10.0.0.7")]));
     let session = format!(
         r#"{{"last_activity":{t},"sid":"s","session_id":"s","user":"al|ce","ip":"10.0.0.7","ua":"moz"}}"#
     );
@@ -69,7 +71,7 @@ fn a_full_heartbeat_reaches_every_structure() {
     assert_eq!(expiry("user-activity/al|ce"), Some(1_789_999_999_000 + 310_000));
     let others = ["login:", "sessions:doc:d:count", "sessions:doc:d:users"];
     assert!(others.iter().all(|name| expiry(name).is_none()));
-    assert_eq!(state.len(), 10);
+    assert_eq!(state.len(), 11);
 }
 
 #[test]
@@ -79,17 +81,55 @@ fn presence_goes_to_the_last_then_the_ending_then_the_greater_bytes() {
         let page = fields(&state, "presence:users").pop().map(|(_, value)| value);
         (page, fields(&state, "rollcall:presence:ended").pop().map(|(_, t)| t))
     };
-    let (a, b) = ("type heartbeat user u page /a", "type heartbeat user u page /b");
-    let out = "type logout user u";
+    let (a, b) = ("type heartbeat user u ip i page /a", "type heartbeat user u ip i page /b");
+    let out = "type logout user u ip i";
     let value = |t: u64, page: &str| {
-        Some(format!(r#"{{"lastSeen":{t},"user":"u","ip":"","ua":"","page":"{page}"}}"#))
+        Some(format!(r#"{{"lastSeen":{t},"user":"u","ip":"i","ua":"","page":"{page}"}}"#))
     };
     assert_eq!(presence(&[(-1, b), (-2, a)]), (value(NOW - 1, "/b"), None));
     assert_eq!(presence(&[(-2, b), (-2, a)]), (value(NOW - 2, "/b"), None));
-    assert_eq!(presence(&[(-2, out), (-2, b)]), (None, Some((NOW - 2).to_string())));
-    assert_eq!(presence(&[(-1, a), (-2, out)]), (value(NOW - 1, "/a"), None));
+    let ended = Some((NOW - 2).to_string());
+    assert_eq!(presence(&[(-2, out), (-2, b)]), (None, ended.clone()));
+    assert_eq!(presence(&[(-1, a), (-2, out)]), (value(NOW - 1, "/a"), ended));
     assert_eq!(presence(&[(-300_000, out), (-299_999, a)]).1, None);
     assert_eq!(presence(&[(-300_000, out)]), (None, None));
+}
+
+#[test]
+fn a_logout_without_address_ends_what_its_user_has_anywhere_and_nothing_newer() {
+    let state = state(&[
+        (-9, "type heartbeat user a|b"),
+        (-9, "type heartbeat user a|b ip i|1"),
+        (-4, "type logout user a|b"),
+        (-4, "type heartbeat user a|b ip late"),
+        (-3, "type heartbeat user a|b ip new"),
+        (-3, "type heartbeat user a|b ip j"),
+        (-9, "type heartbeat user a%7Cb ip other"),
+        (-5, "type logout user a|b"),
+        (-2, "type logout user a|b ip j"),
+    ]);
+    let present: Vec<_> = fields(&state, "presence:users").into_iter().map(|(f, _)| f).collect();
+    assert_eq!(present, ["a%257Cb|other", "a%7Cb|new"]);
+    let ended = [("a%7Cb", "1789999999996"), ("a%7Cb|j", "1789999999998")];
+    assert_eq!(fields(&state, "rollcall:presence:ended"), pairs(&ended));
+    let addresses = fields(&state, "rollcall:presence:addresses");
+    assert_eq!(addresses, pairs(&[("a%7Cb", "other"), ("a|b", "new")]));
+}
+
+#[test]
+fn addresses_stand_in_order_in_one_value_and_in_a_sorted_set_where_they_are_many() {
+    let beats: Vec<_> = (10..27).map(|n| format!("type heartbeat user u|v ip {n}|")).collect();
+    let index = |count: usize| {
+        let entries: Vec<_> = beats[..count].iter().map(|beat| (-1, beat.as_str())).collect();
+        let state = state(&entries);
+        let crowd = fields(&state, "rollcall:presence:crowds");
+        (fields(&state, "rollcall:presence:addresses").pop().unwrap().1, crowd)
+    };
+    assert_eq!(index(2), ("10%7C|11%7C".to_owned(), vec![]));
+    assert_eq!(index(16).1, []);
+    let (value, crowd) = index(17);
+    assert_eq!((value.as_str(), crowd.len()), ("%", 17));
+    assert_eq!(crowd[0], ("u%7Cv|10%7C".to_owned(), "0".to_owned()));
 }
 
 #[test]

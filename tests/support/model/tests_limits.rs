@@ -105,7 +105,12 @@ fn partitions_have_their_own_names_and_events() {
         let mut model = Model::new(settings.clone(), partition);
         model.apply_entry(&beat, NOW);
         if partition == right {
-            let expected = ["online-users/29833333", "presence:users", "user-activity/u"];
+            let expected = [
+                "online-users/29833333",
+                "presence:users",
+                "rollcall:presence:addresses",
+                "user-activity/u",
+            ];
             let expected = expected.map(|name| format!("acme:{{p{partition}}}:{name}"));
             assert_eq!(names(&model.state(NOW)), expected);
         } else {

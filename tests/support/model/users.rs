@@ -1,5 +1,9 @@
 //! Who was seen in which minute, when each was last active, and the presence entries.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use rollcall::key::unescape;
+
 use super::facts::What;
 use super::state::{put, put_field, put_member, put_score, whole};
 use super::{Fold, State};
@@ -31,22 +35,61 @@ pub(super) fn activity(fold: &Fold<'_>, state: &mut State) {
     }
 }
 
-/// Last writer wins per entry: by time, then the ending, then the greater bytes. The winner alone
-/// stays, as a value or as a tombstone, and either is gone after the same time.
+/// Addresses of a user that stand in one value; more of them stand in a sorted set.
+const ADDRESSES: usize = 16;
+
+/// Last writer wins per entry: by time, then the greater bytes. It is there if it is newer than what ended
+/// it, or all entries of its user. Both are gone after the same time.
 pub(super) fn presence(fold: &Fold<'_>, state: &mut State) {
-    let latest = fold.greatest(|fact, what| match what {
-        What::Present { field, value } => Some((field, (fact.t, false, value.as_str()))),
-        What::Absent { field } => Some((field, (fact.t, true, ""))),
-        _ => None,
-    });
-    for (field, (t, has_ended, value)) in latest {
-        if fold.is_gone(t + fold.settings.presence_ttl_ms) {
-            continue;
-        }
-        if has_ended {
-            put_score(state, fold.keys.presence_ended(), field, whole(t));
-        } else {
-            put_field(state, fold.keys.presence(), field, value);
+    for (name, t) in endings(fold) {
+        put_score(state, fold.keys.presence_ended(), name, whole(t));
+    }
+    for (field, value) in present(fold) {
+        put_field(state, fold.keys.presence(), field, value);
+    }
+}
+
+/// By user, the addresses of their entries in order.
+pub(super) fn addresses(fold: &Fold<'_>, state: &mut State) {
+    let mut addresses: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for field in present(fold).into_keys() {
+        let (user, address) = field.split_once('|').unwrap();
+        addresses.entry(user).or_default().insert(address);
+    }
+    for (user, addresses) in addresses {
+        let few = addresses.len() <= ADDRESSES;
+        let joined = addresses.iter().copied().collect::<Vec<_>>().join("|");
+        let value = if few { joined.as_str() } else { "%" };
+        put_field(state, fold.keys.presence_addresses(), &unescape(user), value);
+        for address in addresses.iter().filter(|_| !few) {
+            put_score(state, fold.keys.presence_crowds(), &format!("{user}|{address}"), whole(0));
         }
     }
+}
+
+fn present<'a>(fold: &Fold<'a>) -> BTreeMap<&'a str, &'a str> {
+    let latest = fold.greatest(|fact, what| match what {
+        What::Present { field, value } => Some((field.as_str(), (fact.t, value.as_str()))),
+        _ => None,
+    });
+    let ended = endings(fold);
+    let is_there = |field: &str, t: u64| {
+        let user = field.split('|').next().unwrap();
+        let last = [field, user].into_iter().filter_map(|name| ended.get(name)).max();
+        last.is_none_or(|ended| t > *ended) && !fold.is_gone(t + fold.settings.presence_ttl_ms)
+    };
+    let there = latest.into_iter().filter(|(field, (t, _))| is_there(field, *t));
+    there.map(|(field, (_, value))| (field, value)).collect()
+}
+
+/// The last endings, of entries and of users.
+fn endings<'a>(fold: &Fold<'a>) -> BTreeMap<&'a str, u64> {
+    let mut latest = fold.greatest(|fact, what| match what {
+        What::Absent { field: name } | What::UserAbsent { user: name } => {
+            Some((name.as_str(), fact.t))
+        }
+        _ => None,
+    });
+    latest.retain(|_, t| !fold.is_gone(*t + fold.settings.presence_ttl_ms));
+    latest
 }

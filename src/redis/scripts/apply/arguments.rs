@@ -8,8 +8,8 @@ use redis::Cmd;
 
 use crate::config::Deployment;
 use crate::event::Text;
-use crate::key::Keys;
-use crate::op::{Ending, Letter, Map, Place, Plan, Register};
+use crate::key::{Keys, escape};
+use crate::op::{Departure, Ending, Letter, Map, Place, Plan};
 use crate::projection::presence_field;
 use crate::redis::scripts::minute_expiry_ms;
 
@@ -87,15 +87,13 @@ impl Arguments<'_> {
     fn presence(&mut self, plan: &Plan<'_>, others: &[Entry<'_>]) {
         self.call.arg(others.len());
         others.iter().for_each(|entry| self.entry(entry));
-        let ended = || {
-            plan.presence.iter().filter_map(|(place, register)| match register {
-                Register::Ended(time) => Some((place, time)),
-                Register::Value(..) => None,
-            })
-        };
-        self.call.arg(ended().count());
-        for (place, time) in ended() {
-            self.call.arg(presence_field(&place.user, &place.ip)).arg(time.millis());
+        self.call.arg(plan.departed.len());
+        for (Departure { user, ip }, time) in &plan.departed {
+            match ip {
+                Some(ip) => self.call.arg(presence_field(user, ip)),
+                None => self.call.arg(escape(user).as_ref()),
+            };
+            self.call.arg(time.millis());
         }
     }
 
@@ -123,6 +121,11 @@ impl Arguments<'_> {
 
     fn sessions(&mut self, plan: &Plan<'_>) {
         let live = || plan.sessions.iter().filter(|(_, merge)| merge.ended.is_none());
+        let given = || live().filter_map(|(sid, merge)| Some((sid, merge.ttl?)));
+        self.call.arg(given().count());
+        for (sid, (time, seconds)) in given() {
+            self.call.arg(sid.as_ref()).arg(time.millis()).arg(seconds);
+        }
         let touched = || live().filter_map(|(sid, merge)| Some((sid, merge.touched.as_ref()?)));
         self.call.arg(touched().count());
         for (sid, _) in touched() {
@@ -191,11 +194,15 @@ fn seen<'p>(plan: &'p Plan<'_>) -> (Seen<'p>, Vec<Entry<'p>>) {
     (seen, others)
 }
 
-/// By user, a presence entry of the same second as the user's latest activity; and all other entries.
+/// By user, a presence entry of the same second as the user's latest activity; and all other entries. Those
+/// that the plan ends again are left out.
 fn latest_entries<'p>(plan: &'p Plan<'_>) -> (Map<&'p str, Entry<'p>>, Vec<Entry<'p>>) {
     let (mut latest, mut others) = (Map::default(), Vec::new());
-    for (place, register) in &plan.presence {
-        let Register::Value(time, value) = register else { continue };
+    for (place, write) in &plan.presence {
+        let Some((time, value)) = write else { continue };
+        if !plan.is_present(place, *time) {
+            continue;
+        }
         let entry: Entry<'p> = (place, value);
         if plan.activity.get(&place.user) == Some(&time.seconds())
             && !latest.contains_key(place.user.as_ref())

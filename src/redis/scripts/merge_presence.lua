@@ -1,0 +1,159 @@
+-- Merge: online minutes, activity and presence entries.
+
+local function merge_minute(key, expires, first, last)
+  local fine, found = is_type(key, 'set')
+  if not fine then error(redis.error_reply('WRONGKEY ' .. key .. ' holds a ' .. found .. ' where Rollcall keeps a set')) end
+  if is_late(tonumber(expires)) then return end
+  for from = first, last, CHUNK do
+    call('SADD', key, unpack(ARGV, from, math.min(from + CHUNK - 1, last)))
+  end
+  call('PEXPIREAT', key, expires)
+end
+
+-- A presence entry that appeared with its write: unless it, or all of its user, has ended already, that is
+-- a change.
+local function appeared(field, value)
+  local t = version(value, LAST_SEEN)
+  for _, ended in ipairs(call('ZMSCORE', presence_ended, field, (place_of(field)))) do
+    if ended and tonumber(ended) >= tonumber(t) then return call('HDEL', presence, field) end
+  end
+  presence_change('online', t, field)
+end
+
+local function write_present(field, value)
+  if call('HSET', presence, field, value) == 1 then appeared(field, value) end
+end
+
+-- Presence entries that have to be compared with what is stored: fields, values, and whether their user had
+-- no activity.
+local doubtful, doubtful_values, without_activity = {}, {}, {}
+local function doubt(field, value, is_absent)
+  local n = #doubtful + 1
+  doubtful[n], doubtful_values[n], without_activity[n] = field, value, is_absent
+end
+
+-- Whether an older activity proves that a presence entry is the newest. Where an activity was seen that is
+-- not what Rollcall made it, none does until the presence entries of that time have expired.
+local distrusted_until = tonumber(call('HGET', meta, 'activity_distrusted_until') or 0)
+local is_proof = distrusted_until <= now
+
+local function distrust_activity(t)
+  local last = t + presence_ttl
+  if last <= distrusted_until then return end
+  distrusted_until = last
+  call('HSET', meta, 'activity_distrusted_until', string.format('%.0f', last))
+end
+
+-- Whether an activity that was stored proves, with its age, that what comes with a later one is the newest.
+-- A newer one is put back; other's keys are noted.
+local function is_outdone(old, key, seconds, is_in_time)
+  if is_wrong(old) then
+    mark_wrong(key)
+    distrust_activity(seconds * 1000 + 999)
+    return false
+  end
+  if #old == 10 and old > seconds and not find(old, '%D') then
+    call('SET', key, old, 'EXAT', old + ARGV[6])
+    return false
+  end
+  return is_proof and is_in_time and #old == 10
+end
+
+-- Users last seen in the same second; the first of them with a presence entry of that second each. Nothing
+-- stored for a user is newer than its activity: where that was older, so is the presence entry, unread.
+local function merge_activity(seconds, user_at, users, entry_at, entries)
+  local expiry = string.format('%.0f', seconds + ARGV[6])
+  local is_kept = not is_late(expiry * 1000, users)
+  local is_in_time = seconds * 1000 + presence_ttl > now
+  local outdone = {} -- many were last seen in the same few seconds: what was found of one holds for all
+  for i = 0, users - 1 do
+    local old, is_newer = nil, false
+    if is_kept then
+      local key = activity_of .. ARGV[user_at + i]
+      old = try('SET', key, seconds, 'EXAT', expiry, 'GET')
+      if old then
+        is_newer = outdone[old]
+        if not is_newer and old ~= seconds then
+          is_newer = is_outdone(old, key, seconds, is_in_time)
+          outdone[old] = is_newer
+        end
+      end
+    end
+    if i < entries then
+      local field, value = ARGV[entry_at + 2 * i], ARGV[entry_at + 2 * i + 1]
+      if is_newer then write_present(field, value) else doubt(field, value, is_kept and not old) end
+    end
+  end
+end
+
+local function merge_seen()
+  for _ = 1, section() do
+    local key, expires, count, groups = take(4)
+    local group_at, user_at = at, at + groups * 3
+    local entry_at = user_at + count
+    if key ~= '' then merge_minute(key, expires, user_at, entry_at - 1) end
+    for _ = 1, groups do
+      local seconds, users, entries = ARGV[group_at], tonumber(ARGV[group_at + 1]), tonumber(ARGV[group_at + 2])
+      if seconds ~= '' then merge_activity(seconds, user_at, users, entry_at, entries) end
+      group_at, user_at, entry_at = group_at + 3, user_at + users, entry_at + entries * 2
+    end
+    at = entry_at
+  end
+end
+
+local function merge_present()
+  for _ = 1, section() do
+    local field, value = take(2)
+    doubt(field, value, false)
+  end
+  local stored, gone = lookup('HMGET', presence, doubtful, 1, #doubtful), late_until(presence_ttl)
+  for i, field in ipairs(doubtful) do
+    local value, old = doubtful_values[i], stored[i]
+    local t, old_t = version(value, LAST_SEEN), old and version(old, LAST_SEEN)
+    if without_activity[i] and old and old_t > t then distrust_activity(old_t) end
+    if t <= gone then
+      late = late + 1
+    elseif not old or t > old_t or (t == old_t and greater_bytes(value, old)) then
+      write_present(field, value)
+    end
+  end
+end
+
+-- Entries that a call looks at for users whose every entry is to end; the janitor ends the rest.
+local looks_left = 2000
+
+-- The presence fields of a user by the index.
+local function fields_of(user)
+  local stored, name = call('HGET', presence_addresses, user), escape(user) .. '|'
+  if stored == CROWD then return crowd(user, looks_left) end
+  local fields = {}
+  for address in string.gmatch(stored and stored .. '|' or '', '([^|]*)|') do fields[#fields + 1] = name .. address end
+  return fields
+end
+
+local function end_present(field, t)
+  local old = call('HGET', presence, field)
+  if not old or version(old, LAST_SEEN) > t then return end
+  call('HDEL', presence, field)
+  presence_change('offline', t, field)
+end
+
+-- The ending is kept for the time in which an older value may come; what is newer stands beside it.
+local function end_presence()
+  local gone = late_until(presence_ttl)
+  for _ = 1, section() do
+    local name, t = take(2)
+    if t <= gone then
+      late = late + 1
+    else
+      call('ZADD', presence_ended, 'GT', t, name)
+      if place_of(name) then
+        end_present(name, t)
+      elseif looks_left > 0 then
+        local fields = fields_of(unescape(name))
+        looks_left = looks_left - #fields
+        for _, field in ipairs(fields) do end_present(field, t) end
+      end
+    end
+  end
+end

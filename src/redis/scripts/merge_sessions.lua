@@ -1,0 +1,121 @@
+-- Merge: sessions and their data.
+
+local given = {} -- session → the lifetime that this batch gave it last: when, seconds
+
+local function read_ttls()
+  for _ = 1, section() do
+    local sid, t, seconds = take(3)
+    given[sid] = { t, tonumber(seconds) }
+  end
+end
+
+local lives = {} -- of sessions with a lifetime of their own, touched in this call: ms
+local expiries = {} -- of sessions touched in time: when they expire as they are stored now, ms
+
+local function later(a, b)
+  return (not a or (b and b > a)) and b or a
+end
+
+-- Merges a session's lifetimes, stored and given, and returns how long it lives: ms. The last activity goes
+-- with the lifetime, so that what was said before is still late once the session itself is gone.
+local function merge_ttl(sid, record, t, old_t, writes)
+  local own = given[sid]
+  local named_t, seconds, seen = read_ttl(record)
+  local is_known = named_t or old_t
+  if own and (not named_t or own[1] > named_t or (own[1] == named_t and own[2] > seconds)) then
+    named_t, seconds = own[1], own[2]
+  end
+  if not named_t then return session_ttl end
+  local merged = string.format('%s:%07d:%s', named_t, seconds, later(later(seen, t), old_t))
+  if merged ~= record and (is_known or read_ttl(merged)) then
+    local n = #writes
+    writes[n + 1], writes[n + 2] = sid, merged
+  end
+  lives[sid] = seconds * 1000
+  return lives[sid]
+end
+
+-- Writes a touch that came in time, if it is the latest; says whether it is.
+local function touch(sid, value, t, old, old_t)
+  if old and (t < old_t or (t == old_t and not greater_bytes(value, old))) then return false end
+  call('HSET', sessions, sid, value)
+  if not old then change('session_started', t, 'user', user_of(value), 'sid', sid) end
+  return true
+end
+
+local function merge_touched()
+  local count, sids = column()
+  local stored = lookup('HMGET', sessions, ARGV, sids, count)
+  local ended = lookup('ZMSCORE', sessions_ended, ARGV, sids, count)
+  local data = lookup('HMGET', session_versions, ARGV, sids, count)
+  local ttls, writes = lookup('HMGET', session_ttls, ARGV, sids, count), {}
+  for i = 1, count do
+    local sid, value, old = ARGV[sids + i - 1], ARGV[at + i - 1], stored[i]
+    local t = version(value, LAST_ACTIVITY)
+    local last = old and version(old, LAST_ACTIVITY)
+    if not ended[i] then -- what ended stays ended
+      local life_ms, is_moved = session_ttl, false
+      if ttls[i] or given[sid] then
+        life_ms = merge_ttl(sid, ttls[i], t, last, writes)
+        is_moved = given[sid] and last
+      end
+      local expiry = t + life_ms
+      if not is_late(expiry) then
+        if touch(sid, value, t, old, last) then is_moved = true else expiry = last + life_ms end
+        expiries[sid] = expiry
+      end
+      -- Only data that Rollcall wrote: another's key of that name is not ours to expire.
+      local key = session_data_of .. sid
+      if is_moved and data[i] and is_type(key, 'string') then
+        call('PEXPIREAT', key, expiries[sid] or last + life_ms)
+      end
+    end
+  end
+  at = at + count
+  with_all('HSET', session_ttls, writes)
+end
+
+local function wins_data(key, t, data, old_t)
+  if not old_t or t ~= old_t then return not old_t or t > old_t end
+  local old = call('GET', key)
+  return not old or greater_bytes(data, old)
+end
+
+local function merge_data()
+  local count, sids = column()
+  local ended = lookup('ZMSCORE', sessions_ended, ARGV, sids, count)
+  local versions = lookup('HMGET', session_versions, ARGV, sids, count)
+  local writes = {}
+  for i = 1, count do
+    local sid, t, data = ARGV[sids + i - 1], take(2)
+    local key = session_data_of .. sid
+    -- What has data was touched just above, unless it has ended.
+    if not ended[i] and not is_late(t + (lives[sid] or session_ttl)) then
+      if not is_type(key, 'string') then
+        mark_wrong(key)
+      elseif wins_data(key, t, data, versions[i]) then
+        call('SET', key, data, 'PXAT', expiries[sid])
+        local n = #writes
+        writes[n + 1], writes[n + 2] = sid, t
+      end
+    end
+  end
+  with_all('HSET', session_versions, writes)
+end
+
+local function end_sessions()
+  local count = section()
+  local has_ttls = count > 0 and call('EXISTS', session_ttls) == 1
+  for _ = 1, count do
+    local sid, entry_ms, t = take(3)
+    call('ZADD', sessions_ended, 'GT', entry_ms, sid)
+    local key = session_data_of .. sid
+    if call('HDEL', session_versions, sid) == 1 and is_type(key, 'string') then call('UNLINK', key) end
+    if has_ttls then call('HDEL', session_ttls, sid) end
+    local old = call('HGET', sessions, sid)
+    if old then
+      call('HDEL', sessions, sid)
+      change('session_ended', t, 'user', user_of(old), 'sid', sid)
+    end
+  end
+end

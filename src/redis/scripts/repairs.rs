@@ -1,0 +1,122 @@
+//! Repairs: what others did to Rollcall's keys, or a clock that went back did, and a script put right.
+//!
+//! Every script puts right what it comes upon and counts that in the server; the janitor whose turn it is asks for
+//! the counts and tells them, once for the whole deployment.
+
+use redis::Value;
+
+use crate::redis::reply;
+
+/// What can be put right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// An expiry that others set on a key that lives without one was taken off.
+    Expiry,
+    /// A user was put back into a document's set.
+    User,
+    /// A document's count was made the number of its users again.
+    Count,
+    /// Who is joined was taken by half: users left their documents.
+    Joined,
+    /// A token that someone holds was put back among the recent ones.
+    Token,
+    /// The sequence number of changes was put back.
+    Sequence,
+    /// The server's clock went back.
+    Clock,
+    /// A janitor's turn would have lasted longer than it is, and was ended.
+    Turn,
+}
+
+impl Repair {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Expiry,
+        Self::User,
+        Self::Count,
+        Self::Joined,
+        Self::Token,
+        Self::Sequence,
+        Self::Clock,
+        Self::Turn,
+    ];
+
+    /// Its name in the scripts, and the value of the label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Expiry => "expiry",
+            Self::User => "user",
+            Self::Count => "count",
+            Self::Joined => "joined",
+            Self::Token => "token",
+            Self::Sequence => "sequence",
+            Self::Clock => "clock",
+            Self::Turn => "turn",
+        }
+    }
+
+    /// What happened, for people.
+    pub fn story(self) -> &'static str {
+        match self {
+            Self::Expiry => {
+                "another program set an expiry on keys that live without one; it was taken off"
+            }
+            Self::User => "another program took users from documents' sets; they were put back",
+            Self::Count => "another program changed documents' counts; they were put right",
+            Self::Joined => {
+                "another program took half of who is joined; users left their documents until their next event"
+            }
+            Self::Token => {
+                "another program took recent tokens; those in use were put back, as the oldest"
+            }
+            Self::Sequence => "another program took the changes' sequence number; it was put back",
+            Self::Clock => "the server's clock went back",
+            Self::Turn => {
+                "a janitor's turn would have lasted longer than it is, as after a clock that went back; it was ended"
+            }
+        }
+    }
+
+    fn of_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|repair| repair.label() == label)
+    }
+}
+
+/// What was put right since it was told last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Repairs {
+    /// How often each was.
+    pub counts: Vec<(Repair, u64)>,
+    /// The last of all, told or not.
+    pub last: Option<Last>,
+}
+
+/// The last repair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Last {
+    /// When, epoch milliseconds by the server's clock.
+    pub at_ms: u64,
+    /// What was put right.
+    pub repair: Repair,
+    /// The key.
+    pub key: String,
+}
+
+impl Last {
+    /// Reads `ms what key`, as the field `repair` of the janitor's hash holds it.
+    pub fn read(text: &str) -> Option<Self> {
+        let mut words = text.splitn(3, ' ');
+        let (at_ms, label, key) = (words.next()?.parse().ok()?, words.next()?, words.next()?);
+        Some(Self { at_ms, repair: Repair::of_label(label)?, key: key.to_owned() })
+    }
+}
+
+/// Reads `[[what, count, …], last]`; `None` if it is not that.
+pub(super) fn read(value: Value) -> Option<Repairs> {
+    let [told, last]: [Value; 2] = reply::array(value)?.try_into().ok()?;
+    let mut counts = Vec::new();
+    for (label, count) in reply::pairs(told)? {
+        counts.push((Repair::of_label(&reply::text(label)?)?, reply::number(&count)?));
+    }
+    Some(Repairs { counts, last: Last::read(&reply::text(last)?) })
+}
