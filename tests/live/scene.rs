@@ -164,14 +164,6 @@ impl Scene {
         assert!(written_off.len() <= kills / 2, "{what}: {written_off:?} after {kills} kills");
     }
 
-    /// The worker that owns partition 0, by the process that it is.
-    pub fn owner<'w>(&self, workers: &'w mut [Worker]) -> Option<&'w mut Worker> {
-        let owner: Option<String> =
-            self.command(&["HGET", &self.deployment.keys(0).meta(), "owner"]);
-        let owner = owner?;
-        workers.iter_mut().find(|worker| owner.contains(&format!("-{}-", worker.pid())))
-    }
-
     /// The workers that speak of partition 0.
     pub fn workers(&self) -> Vec<String> {
         self.command(&["HKEYS", &self.deployment.keys(0).workers()])

@@ -26,11 +26,6 @@
 
 local worker = ARGV[12]
 
-local function stream_info()
-  if call('EXISTS', stream) == 0 then return { length = 0, ['last-generated-id'] = '0-0', ['entries-added'] = 0 } end
-  return members(call('XINFO', 'STREAM', stream))
-end
-
 -- ---- position
 
 -- Recorded with the settings; the janitor's copy counts where those are gone, and the group's own position where
@@ -88,56 +83,21 @@ local function check()
   return wrong_shared_key() or agree() or { 'OK' }
 end
 
--- Ids were set back below the cursor (XSETID): the server did not let that happen before the entries from there on
--- were deleted.
-local function was_set_back(info, cursor)
-  local deleted = info['max-deleted-entry-id']
-  return id_less(info['last-generated-id'], cursor) and deleted and not id_less(deleted, cursor)
-end
+-- ---- the group
 
--- Where the cursor is in a stream whose ids were set back: before the last so many entries, as were not read.
-local function before_unread(info)
-  local read = tonumber(call('HGET', meta, 'read') or -1)
-  local unread = read >= 0 and info['entries-added'] - read or info.length
-  if unread <= 0 then return info['last-generated-id'] end
-  if unread > CHUNK then return '0-0' end
-  local last = call('XREVRANGE', stream, '+', '-', 'COUNT', unread + 1)
-  return last[unread + 1] and last[unread + 1][1] or '0-0'
-end
-
--- A stream that was deleted and begun again has smaller figures than were seen, or lost the group, and nothing that
--- the cursor knows.
-local function is_other_stream(info, own, cursor)
-  local seen = call('HMGET', meta, 'last_id', 'added')
-  local last = info['last-generated-id']
-  local is_smaller = seen[1] and (id_less(last, seen[1]) or info['entries-added'] < tonumber(seen[2]))
-  if not is_smaller and not id_less(last, cursor) and (own or cursor == '0-0') then return false end
-  return #call('XRANGE', stream, cursor, cursor) == 0 and not was_set_back(info, cursor)
-end
-
-local function record(info)
-  call('HSET', meta, 'last_id', info['last-generated-id'], 'added', string.format('%.0f', info['entries-added']),
+-- Notes how the stream is, and where the cursor was then.
+local function record(info, cursor, count)
+  call('HSET', meta, 'last_id', info['last-generated-id'], 'added', string.format('%.0f', info['entries-added']))
+  call('HSET', janitor, 'read', count, 'looked', cursor, 'taken', taken_from(info),
     'deleted', info['max-deleted-entry-id'] or '0-0')
-end
-
--- Entries up to the cursor that were ever added: sure at both ends of the stream, elsewhere as long as none was
--- deleted on the way; -1 where nobody can know.
-local function count_read(info, cursor)
-  local first = info['first-entry'] and info['first-entry'][1]
-  if not id_less(cursor, info['last-generated-id']) then return info['entries-added'] end
-  if not first or id_less(cursor, first) then return info['entries-added'] - info.length end
-  local deleted, seen = info['max-deleted-entry-id'], call('HMGET', meta, 'read', 'deleted')
-  if deleted and deleted ~= seen[2] and not id_less(cursor, deleted) then return -1 end
-  return tonumber(seen[1]) or -1
 end
 
 -- Publishes the cursor as the group's position; makes stream and group where they are missing. Returns what
 -- strangers had done to them.
 local function publish(info, own, cursor)
-  local interferences, read = 0, count_read(info, cursor)
-  local text = string.format('%.0f', read)
-  call('HSET', meta, 'read', text)
-  record(info)
+  local interferences, count = 0, count_read(info, cursor)
+  local text = string.format('%.0f', count)
+  record(info, cursor, text)
   if not own then
     call('XGROUP', 'CREATE', stream, group, cursor, 'MKSTREAM', 'ENTRIESREAD', text)
     return 1
@@ -148,7 +108,7 @@ local function publish(info, own, cursor)
     end
   end
   local moved = own['last-delivered-id'] ~= cursor
-  if moved or (own['entries-read'] or -1) ~= read then call('XGROUP', 'SETID', stream, group, cursor, 'ENTRIESREAD', text) end
+  if moved or (own['entries-read'] or -1) ~= count then call('XGROUP', 'SETID', stream, group, cursor, 'ENTRIESREAD', text) end
   return interferences + (moved and 1 or 0)
 end
 
@@ -188,7 +148,8 @@ local function join()
   if not other and was_set_back(info, cursor) then cursor = before_unread(info) end
   if other then
     cursor = '0-0'
-    call('HDEL', meta, 'last_id', 'added', 'read', 'deleted', 'named', 'deaths')
+    call('HDEL', meta, 'last_id', 'added', 'named', 'deaths')
+    call('HDEL', janitor, 'read', 'taken', 'deleted', 'looked')
   end
   if other or not had_epoch then call('HSET', meta, 'epoch', ARGV[14]) end
 
@@ -225,7 +186,8 @@ local function release()
 end
 
 local function next_entry()
-  return ARGV[15] ~= GREATEST_ID and call('XRANGE', stream, '(' .. ARGV[15], '+', 'COUNT', 1)[1]
+  if ARGV[15] == GREATEST_ID then return nil end
+  return call('XRANGE', stream, '(' .. ARGV[15], '+', 'COUNT', 1)[1]
 end
 
 local function name()
@@ -238,9 +200,13 @@ local function unname()
   return call('HDEL', meta, 'named')
 end
 
-local function skip(read)
+local function skip()
   local entry = next_entry()
   if not entry or #deaths_on(ARGV[15]) < tonumber(ARGV[18]) then return '' end
+  local refused = wrong_shared_key()
+  if refused then return refused end
+  local other, read = refuse_other_stream(ARGV[15])
+  if other then return other end
   local id, fields, bytes = entry[1], entry[2], 0
   for _, text in ipairs(fields) do bytes = bytes + #text end
   local detail = ARGV[17] .. '; it has ' .. #fields / 2 .. ' fields with ' .. bytes
@@ -295,6 +261,6 @@ local of_anyone =
 local what = ARGV[11]
 if of_anyone[what] then return of_anyone[what]() end
 local from = (what == 'name' or what == 'skip') and ARGV[15] or ''
-local refused, read = refuse_stranger(worker, ARGV[13], ARGV[14], from)
+local refused = refuse_stranger(worker, ARGV[13], ARGV[14], from)
 if refused then return refused end
-return of_owner[what](read)
+return of_owner[what]()

@@ -68,12 +68,6 @@ impl Model {
 
     /// Applies an entry when the server's clock shows `now_ms` or later; an entry applied before has no effect.
     pub fn apply_entry(&mut self, entry: &Entry, now_ms: u64) {
-        self.apply_counting(entry, now_ms, 1);
-    }
-
-    /// Applies an entry that was acknowledged `times`: that often its views are counted and its dead letters
-    /// written. More than once, or never, happens only where others break the consumer group.
-    pub fn apply_counting(&mut self, entry: &Entry, now_ms: u64, times: u32) {
         if !self.applied.insert(entry.id) {
             return;
         }
@@ -81,15 +75,11 @@ impl Model {
         let decoded = decode(&entry, self.partition, &self.settings.rules);
         for event in &decoded.events {
             let facts = Fact::of_event(event, entry.id, now_ms).into_iter();
-            for fact in facts.filter(|fact| fact.counts(&self.settings, now_ms)) {
-                let times = if fact.is_counted() { times as usize } else { 1 };
-                self.facts.extend(std::iter::repeat_n(fact, times));
-            }
+            self.facts.extend(facts.filter(|fact| fact.counts(&self.settings, now_ms)));
         }
         for rejected in &decoded.rejected {
             let index = rejected.element.map(|(index, _)| index);
-            let letter = (entry.id, rejected.rejection.reason.name().to_owned(), index);
-            self.dead.extend(std::iter::repeat_n(letter, times as usize));
+            self.dead.push((entry.id, rejected.rejection.reason.name().to_owned(), index));
         }
     }
 
