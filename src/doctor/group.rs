@@ -1,11 +1,16 @@
 //! The partition's owner and the janitor: whether somebody works, and what waits.
 
+use std::time::Duration;
+
 use super::finding::{Answer, Diagnosis};
 use crate::config::{Config, Shell};
 use crate::redis::reply;
 use crate::redis::scripts::owner::{Ownership, Seen};
 use crate::state::status::{Backlog, Stream, Work};
 use crate::state::{AskError, Partition, ask, clock_went_back, number};
+
+/// An owner says more often than this that it lives.
+const A_BEAT: Duration = Duration::from_millis(1_500);
 
 /// What a check of the group starts from.
 pub(super) struct Place<'a> {
@@ -60,20 +65,19 @@ pub(super) async fn owner(partition: &mut Partition, place: &Place<'_>) -> Answe
         return Ok(idle("no worker owns the partition".to_owned()));
     };
     let ownership = Ownership::new(&place.config.deployment, &partition.keys, String::new());
-    let seen: Seen = ownership.look(&mut partition.connection).await.map_err(AskError::from)?;
-    Ok(
-        match ownership
-            .owner_lives(&mut partition.connection, &seen)
-            .await
-            .map_err(AskError::from)?
-        {
-            Some(false) => idle(format!("the owner, {owner}, is gone, and nobody has taken over")),
-            Some(true) => Diagnosis::ok(format!("{owner}, {} at work", group.workers.len())),
-            None => {
-                Diagnosis::ok(format!("{owner}; its subscription does not show whether it lives"))
-            }
-        },
-    )
+    let connection = &mut partition.connection;
+    let seen: Seen = ownership.look(connection).await.map_err(AskError::from)?;
+    let lives = ownership.owner_lives(connection, &seen).await.map_err(AskError::from)?;
+    if lives == Some(false) {
+        return Ok(idle(format!("the owner, {owner}, is gone, and nobody has taken over")));
+    }
+    if waits {
+        tokio::time::sleep(A_BEAT).await;
+        if ownership.look(connection).await.map_err(AskError::from)? == seen {
+            return Ok(idle(format!("the owner, {owner}, shows no sign of life")));
+        }
+    }
+    Ok(Diagnosis::ok(format!("{owner}, {} at work", group.workers.len())))
 }
 
 /// What workers died on, and what others do to the group.
@@ -82,13 +86,15 @@ pub(super) async fn trouble(partition: &mut Partition, place: &Place<'_>) -> Ans
         return Ok(Diagnosis::ok("nothing is read yet"));
     };
     let name = &place.config.deployment.group;
-    let deaths =
-        ask(&mut partition.connection, &["HGET", &partition.keys.meta(), "deaths"]).await?;
+    let meta = partition.keys.meta();
+    let deaths = ask(&mut partition.connection, &["HGET", &meta, "deaths"]).await?;
+    let at = stream.group.as_ref().and_then(|group| group.cursor.as_deref());
+    // Those on an entry that was passed since are no trouble any more.
     if let Some(deaths) = reply::text(deaths)
-        && let Some((cursor, terms)) = deaths.split_once(' ')
+        && let Some((cursor, terms)) = deaths.split_once(' ').filter(|found| Some(found.0) == at)
     {
         let times = terms.split(' ').count();
-        let found = format!("workers died {times} times on the entry after {cursor}");
+        let found = format!("deaths of workers on the entry after {cursor}: {times}");
         let after = format!("({cursor}");
         return Ok(Diagnosis::warning(found, "at the second time it becomes a dead letter")
             .advise("see the workers' logs, and what the entry holds:")

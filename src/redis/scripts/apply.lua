@@ -41,7 +41,7 @@ end
 -- ---- the call
 
 local from, to = ARGV[14], ARGV[15]
-local stranger, read = refuse_stranger(ARGV[11], ARGV[12], ARGV[13], from)
+local stranger = refuse_stranger(ARGV[11], ARGV[12], ARGV[13], from)
 if stranger then return stranger end
 
 -- Rights that are needed when the state is written already.
@@ -67,6 +67,8 @@ if in_group.err then return in_group end
 if to ~= from and #call('XRANGE', stream, to, to) == 0 then
   return redis.error_reply('NOTOWNER the entry ' .. to .. ' is not in the stream any more; the batch is read again')
 end
+local other, read = refuse_other_stream(from)
+if other then return other end
 if mend_documents(MEND) then
   count_documents()
   write_changes()

@@ -15,6 +15,9 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The state format this version reads and writes.
 pub const STATE_FORMAT: &str = "2";
 
+/// The format before it, which a worker takes over once nothing is pending in the group.
+pub const FORMAT_BEFORE: &str = "1";
+
 /// Looks whether there is state with one partition where this process has several, or the other way
 /// round: their keys differ, so joining would not meet it. What hinders the look is no finding.
 ///

@@ -31,6 +31,7 @@ const APPLY: &str = include_str!("apply.lua");
 const GROUPS: &str = include_str!("groups.lua");
 const SWEEP: &str = include_str!("sweep.lua");
 const OWNER: &str = include_str!("owner.lua");
+const POSITION: &str = include_str!("position.lua");
 const CURSOR: &str = include_str!("cursor.lua");
 const LOSSES: &str = include_str!("losses.lua");
 
@@ -62,10 +63,12 @@ impl Script {
 
     fn source(self) -> String {
         match self {
-            Self::Apply => [COMMON, CURSOR, TORN, &MERGE.join("\n"), APPLY].join("\n"),
+            Self::Apply => {
+                [COMMON, GROUPS, POSITION, CURSOR, TORN, &MERGE.join("\n"), APPLY].join("\n")
+            }
             Self::Sweep => [COMMON, TORN, GROUPS, SWEEP].join("\n"),
             // At full memory a partition must still change hands.
-            Self::Owner => [COMMON, GROUPS, CURSOR, OWNER].join("\n").replacen(
+            Self::Owner => [COMMON, GROUPS, POSITION, CURSOR, OWNER].join("\n").replacen(
                 "#!lua\n",
                 "#!lua flags=allow-oom\n",
                 1,

@@ -11,12 +11,13 @@
 --            stream is another than before }
 --   beat     13 term, 14 fence. Says that the owner lives, sets right what strangers did. Returns
 --            { 'OK', who asks for the partition or '', strangers' interferences },  or  { 'OTHER' }  if the stream is
---            not the cursor's any more
+--            not the cursor's any more, or its ids were set back
 --   release  13 term, 14 fence, 15 heir or ''. Gives the partition up
 --   name     13 term, 14 fence, 15 cursor. Names the entry after the cursor as what is tried next: should the
 --            worker die, it died on it. Returns 1, or 0 if there is none
+--   unname   13 term, 14 fence. The worker lives, and is done with what it had named
 --   skip     13 term, 14 fence, 15 cursor, 16 reason, 17 detail, 18 deaths. Writes the entry after the cursor off
---            without reading it. Returns its id, '' if there is none
+--            without reading it. Returns its id, '' if there is none, or fewer owners died on it
 --   innocent 13 term. A former owner lives: what it had named did not kill it
 --   live     13 what it says of itself. Returns { workers and what they say, seen } with seen as in look()
 --   ask      asks the owner for the partition
@@ -24,49 +25,6 @@
 --   leave    forgets this worker
 
 local worker = ARGV[12]
-
-local function stream_info()
-  if call('EXISTS', stream) == 0 then return { length = 0, ['last-generated-id'] = '0-0', ['entries-added'] = 0 } end
-  return members(call('XINFO', 'STREAM', stream))
-end
-
--- ---- settings
-
--- The format before kept its position in the group's pending entries: only with none of them is it the cursor.
-local function agree_on_format(own_format)
-  local stored = call('HGET', meta, 'format')
-  if stored == own_format then return nil end
-  if stored and not (stored == '1' and own_format == '2') then return { 'DIFFERS', 'format', stored, own_format } end
-  if stored then
-    local own = own_group()
-    if own and own.pending > 0 then return { 'PENDING', own.pending } end
-    local base = sub(meta, 1, -5)
-    call('UNLINK', base .. 'consumers', base .. 'suspects')
-  end
-  call('HSET', meta, 'format', own_format)
-  return nil, true
-end
-
--- Writes what no one wrote yet. A deployment that gets a new setting gets a new epoch, so that those who still
--- hold to the old ones are refused.
-local function agree()
-  local differs, renewed = agree_on_format(ARGV[13])
-  for i = 16, 15 + 2 * ARGV[15], 2 do
-    local stored = call('HGET', meta, ARGV[i])
-    if differs then return differs end
-    if stored and stored ~= ARGV[i + 1] then return { 'DIFFERS', ARGV[i], stored, ARGV[i + 1] } end
-    if not stored then
-      call('HSET', meta, ARGV[i], ARGV[i + 1])
-      renewed = true
-    end
-  end
-  if renewed then call('HSET', meta, 'epoch', ARGV[14]) end
-  return differs
-end
-
-local function check()
-  return wrong_shared_key() or agree() or { 'OK' }
-end
 
 -- ---- position
 
@@ -77,38 +35,69 @@ local function stored_cursor(own)
     or own and own['last-delivered-id'] or call('HGET', janitor, 'finished:' .. group) or '0-0'
 end
 
--- A stream that was deleted and begun again has smaller figures than were seen, or nothing that the cursor knows.
-local function is_other_stream(info, own, cursor)
-  local seen = call('HMGET', meta, 'last_id', 'added')
-  local last = info['last-generated-id']
-  if seen[1] and (id_less(last, seen[1]) or info['entries-added'] < tonumber(seen[2])) then return true end
-  if id_less(last, cursor) then return true end
-  return not own and cursor ~= '0-0' and #call('XRANGE', stream, cursor, cursor) == 0
+-- ---- settings
+
+-- What keeps the caller from this deployment. The format before kept its position in the group; where nothing is
+-- pending, that is the cursor.
+local function differing(own_format)
+  local stored = call('HGET', meta, 'format')
+  if stored and stored ~= own_format and not (stored == '1' and own_format == '2') then
+    return { 'DIFFERS', 'format', stored, own_format }
+  end
+  for i = 16, 15 + 2 * ARGV[15], 2 do
+    local setting = call('HGET', meta, ARGV[i])
+    if setting and setting ~= ARGV[i + 1] then return { 'DIFFERS', ARGV[i], setting, ARGV[i + 1] } end
+  end
+  local own = stored == '1' and own_group()
+  if own and own.pending > 0 then return { 'PENDING', own.pending } end
 end
 
-local function record(info)
-  call('HSET', meta, 'last_id', info['last-generated-id'], 'added', string.format('%.0f', info['entries-added']),
+-- From now on the cursor counts, whatever workers of the version before still read.
+local function migrate()
+  local base = sub(meta, 1, -5)
+  call('UNLINK', base .. 'consumers', base .. 'suspects')
+  call('HSET', meta, 'cursor', stored_cursor(own_group()))
+end
+
+-- Writes what no one wrote yet. A deployment that gets a new setting gets a new epoch, so that those who still
+-- hold to the old ones are refused.
+local function agree()
+  local differs = differing(ARGV[13])
+  if differs then return differs end
+  local stored, renewed = call('HGET', meta, 'format'), false
+  if stored ~= ARGV[13] then
+    if stored then migrate() end
+    call('HSET', meta, 'format', ARGV[13])
+    renewed = true
+  end
+  for i = 16, 15 + 2 * ARGV[15], 2 do
+    if call('HEXISTS', meta, ARGV[i]) == 0 then
+      call('HSET', meta, ARGV[i], ARGV[i + 1])
+      renewed = true
+    end
+  end
+  if renewed then call('HSET', meta, 'epoch', ARGV[14]) end
+end
+
+local function check()
+  return wrong_shared_key() or agree() or { 'OK' }
+end
+
+-- ---- the group
+
+-- Notes how the stream is, and where the cursor was then.
+local function record(info, cursor, count)
+  call('HSET', meta, 'last_id', info['last-generated-id'], 'added', string.format('%.0f', info['entries-added']))
+  call('HSET', janitor, 'read', count, 'looked', cursor, 'taken', taken_from(info),
     'deleted', info['max-deleted-entry-id'] or '0-0')
-end
-
--- Entries up to the cursor that were ever added: sure at both ends of the stream, elsewhere as long as none was
--- deleted on the way; -1 where nobody can know.
-local function count_read(info, cursor)
-  local first = info['first-entry'] and info['first-entry'][1]
-  if not id_less(cursor, info['last-generated-id']) then return info['entries-added'] end
-  if not first or id_less(cursor, first) then return info['entries-added'] - info.length end
-  local deleted, seen = info['max-deleted-entry-id'], call('HMGET', meta, 'read', 'deleted')
-  if deleted and deleted ~= seen[2] and not id_less(cursor, deleted) then return -1 end
-  return tonumber(seen[1]) or -1
 end
 
 -- Publishes the cursor as the group's position; makes stream and group where they are missing. Returns what
 -- strangers had done to them.
 local function publish(info, own, cursor)
-  local interferences, read = 0, count_read(info, cursor)
-  local text = string.format('%.0f', read)
-  call('HSET', meta, 'read', text)
-  record(info)
+  local interferences, count = 0, count_read(info, cursor)
+  local text = string.format('%.0f', count)
+  record(info, cursor, text)
   if not own then
     call('XGROUP', 'CREATE', stream, group, cursor, 'MKSTREAM', 'ENTRIESREAD', text)
     return 1
@@ -119,7 +108,7 @@ local function publish(info, own, cursor)
     end
   end
   local moved = own['last-delivered-id'] ~= cursor
-  if moved or (own['entries-read'] or -1) ~= read then call('XGROUP', 'SETID', stream, group, cursor, 'ENTRIESREAD', text) end
+  if moved or (own['entries-read'] or -1) ~= count then call('XGROUP', 'SETID', stream, group, cursor, 'ENTRIESREAD', text) end
   return interferences + (moved and 1 or 0)
 end
 
@@ -156,9 +145,11 @@ local function join()
   local info, own = stream_info(), own_group()
   local cursor, had_epoch = stored_cursor(own), call('HEXISTS', meta, 'epoch') == 1
   local other = is_other_stream(info, own, cursor)
+  if not other and was_set_back(info, cursor) then cursor = before_unread(info) end
   if other then
     cursor = '0-0'
-    call('HDEL', meta, 'last_id', 'added', 'read', 'deleted', 'named', 'deaths')
+    call('HDEL', meta, 'last_id', 'added', 'named', 'deaths')
+    call('HDEL', janitor, 'read', 'taken', 'deleted', 'looked')
   end
   if other or not had_epoch then call('HSET', meta, 'epoch', ARGV[14]) end
 
@@ -183,7 +174,7 @@ local function beat()
   call('HINCRBY', meta, 'beat', 1)
   local info, own = stream_info(), own_group()
   local cursor = call('HGET', meta, 'cursor')
-  if is_other_stream(info, own, cursor) then return { 'OTHER' } end
+  if is_other_stream(info, own, cursor) or was_set_back(info, cursor) then return { 'OTHER' } end
   local interferences = publish(info, own, cursor)
   return { 'OK', call('HGET', meta, 'ask') or '', interferences }
 end
@@ -195,6 +186,7 @@ local function release()
 end
 
 local function next_entry()
+  if ARGV[15] == GREATEST_ID then return nil end
   return call('XRANGE', stream, '(' .. ARGV[15], '+', 'COUNT', 1)[1]
 end
 
@@ -204,9 +196,17 @@ local function name()
   return 1
 end
 
-local function skip(read)
+local function unname()
+  return call('HDEL', meta, 'named')
+end
+
+local function skip()
   local entry = next_entry()
-  if not entry then return '' end
+  if not entry or #deaths_on(ARGV[15]) < tonumber(ARGV[18]) then return '' end
+  local refused = wrong_shared_key()
+  if refused then return refused end
+  local other, read = refuse_other_stream(ARGV[15])
+  if other then return other end
   local id, fields, bytes = entry[1], entry[2], 0
   for _, text in ipairs(fields) do bytes = bytes + #text end
   local detail = ARGV[17] .. '; it has ' .. #fields / 2 .. ' fields with ' .. bytes
@@ -254,13 +254,13 @@ local function leave()
   return call('HDEL', workers, worker)
 end
 
-local of_owner = { beat = beat, release = release, name = name, skip = skip }
+local of_owner = { beat = beat, release = release, name = name, unname = unname, skip = skip }
 local of_anyone =
   { check = check, join = join, innocent = innocent, live = live, ask = ask, bury = bury, leave = leave }
 
 local what = ARGV[11]
 if of_anyone[what] then return of_anyone[what]() end
 local from = (what == 'name' or what == 'skip') and ARGV[15] or ''
-local refused, read = refuse_stranger(worker, ARGV[13], ARGV[14], from)
+local refused = refuse_stranger(worker, ARGV[13], ARGV[14], from)
 if refused then return refused end
-return of_owner[what](read)
+return of_owner[what]()

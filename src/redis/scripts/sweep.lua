@@ -231,10 +231,10 @@ function sweeps.tokens_ended() return tombstones(tokens_ended) end
 function sweeps.sessions_ended() return tombstones(sessions_ended) end
 
 -- Trims the stream below the cursor, what every other group has finished, and what is kept. The cursor's own entry
--- stays: it tells this stream from another one. Where the cursor is unknown nothing is trimmed.
+-- stays: it tells this stream from another one. Where the cursor is unknown, or about a stream that is gone, nothing
+-- is trimmed.
 function sweeps.stream()
-  local cursor = call('HGET', meta, 'cursor')
-  if not cursor then return 0, 0, false, group, 0 end
+  local cursor = call('HGET', meta, 'cursor') or '0-0'
   local bound = string.format('%.0f-0', math.max(now - keep, 0))
   local blocking, oldest = '', first_after(cursor)
   if oldest and id_less(oldest, bound) then bound, blocking = oldest, group end
@@ -244,7 +244,7 @@ function sweeps.stream()
   end
   if id_less(cursor, bound) then bound = cursor end
   local removed = 0
-  if call('EXISTS', stream) == 1 then
+  if call('EXISTS', stream) == 1 and #call('XRANGE', stream, cursor, cursor) > 0 then
     removed = call('XTRIM', stream, 'MINID', '~', bound, 'LIMIT', limit)
   end
   local age = oldest and math.max(0, now - tonumber((halves(oldest)))) or 0

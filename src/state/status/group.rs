@@ -208,12 +208,12 @@ impl Backlog {
         now_ms: u64,
     ) -> Self {
         let Owned { owner, term, cursor } = owned;
+        let published = group.id("last-delivered-id");
         let position = Position {
-            delivered: cursor
-                .or(group.id("last-delivered-id"))
-                .unwrap_or(EntryId { ms: 0, seq: 0 }),
+            delivered: cursor.or(published).unwrap_or(EntryId { ms: 0, seq: 0 }),
             next,
-            lag: group.number("lag"),
+            // Where somebody else moved the group, it is about another entry than the cursor.
+            lag: group.number("lag").filter(|_| cursor.is_none() || cursor == published),
             entries: stream.number("length").unwrap_or(0),
             first: stream.get("first-entry").and_then(entry_id),
             deleted: stream.id("max-deleted-entry-id"),
