@@ -27,6 +27,7 @@ use crate::decode::Rules;
 use crate::error::{Error, Fatal, Verdict, chain};
 use crate::fold::FoldSettings;
 use crate::key::Keys;
+use crate::redis::scripts::layout::check_layout;
 use crate::redis::scripts::owner::{Cause, Ownership, Seen};
 use crate::telemetry::health::Pulse;
 use crate::telemetry::log::failure_line_due;
@@ -37,6 +38,7 @@ use nodes::Nodes;
 use peers::Peers;
 use quiet::Quiet;
 use session::Memory;
+use sign::Sign;
 use watch::Watch;
 
 /// The first pause after a failure, and the longest.
@@ -92,6 +94,8 @@ pub struct Projector {
     /// How often this worker has spoken.
     spoken: u64,
     memory: Memory,
+    /// Shows others that this process lives, if it had the partition last.
+    sign: Option<Sign>,
     metrics: WorkerMetrics,
     pulse: Pulse,
     batches: trace::Batches,
@@ -135,6 +139,7 @@ impl Projector {
             peers: Arc::new(Mutex::new(Peers::new(&worker.name, partition, SILENCE))),
             spoken: 0,
             memory: Memory::default(),
+            sign: None,
             settings: config.worker.clone(),
             worker: worker.clone(),
             deployment,
@@ -179,6 +184,8 @@ impl Projector {
     /// Looks at the partition until it is to be had; `None` once told to stop.
     async fn stand_by(&mut self, failures: u32) -> Result<Option<(Seen, Cause)>, Error> {
         let mut connection = self.worker.nodes.connect(&self.keys.meta()).await?;
+        check_layout(&self.server, &mut connection, &self.deployment).await?;
+        self.ownership.check_settings(&mut connection).await?;
         let mut watch = Watch::new(self.settings.takeover);
         let begun = Instant::now();
         let mut review_due = begun;
@@ -192,6 +199,9 @@ impl Projector {
             } else {
                 self.ownership.look(&mut connection).await?
             };
+            if seen.owner != self.worker.name {
+                self.step_back(&mut connection).await?;
+            }
             let is_still = watch.look(&seen, asked, Instant::now());
             let place = self.peers.lock().await.place_behind(&seen.owner);
             // Who comes, or gave it up, watches until the others have heard of it.

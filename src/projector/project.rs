@@ -13,7 +13,7 @@ use crate::config::Shell;
 use crate::entry::{Entry, EntryId};
 use crate::error::{self, Error, Verdict, chain};
 use crate::event::{Reason, Rejection};
-use crate::failpoint::Failpoint;
+use crate::failpoint::{self, Failpoint};
 use crate::fold::{Avoided, Counts, FoldSettings, Folder, unknown_members};
 use crate::op::Plan;
 use crate::redis::connect::keep_alive;
@@ -114,6 +114,7 @@ impl<'p> Projecting<'p> {
             let fold = self.projector.batches.fold();
             let mut folder = Folder::with_capacity(&self.projector.fold, entries.len());
             for entry in entries {
+                failpoint::look_into(entry);
                 folder.add(entry, &avoided);
             }
             let counts = folder.counts().clone();

@@ -18,7 +18,6 @@ use crate::error::Error;
 use crate::redis::connect::{MOST_IDLE, locate};
 use crate::redis::feed::parse::Bounds;
 use crate::redis::scripts::apply::Applier;
-use crate::redis::scripts::layout::check_layout;
 use crate::redis::scripts::owner::{Cause, Joined, Seen, Tenure, fence};
 use crate::telemetry::metrics::Role;
 
@@ -56,17 +55,14 @@ impl Projector {
         let deadline = self.settings.batch_deadline();
         let mut node = locate(&self.server, &self.keys.meta(), deadline).await?;
         self.shell = self.shell.at(&node.info);
-        check_layout(&self.server, &mut node.connection, &self.deployment).await?;
         let mut fence = fence(true);
-        let mut sign = Sign::raise(&node.info, &self.ownership.channel(&fence)).await;
+        let sign = Sign::raise(&node.info, &self.ownership.channel(&fence)).await;
         if sign.is_none() {
             fence = crate::redis::scripts::owner::fence(false);
         }
-        if let Some(term) = self.memory.term.take().filter(|_| seen.owner != self.worker.name) {
-            self.ownership.is_innocent(&mut node.connection, &term).await?;
-        }
         let joined = self.ownership.join(&mut node.connection, seen, &fence, cause).await?;
         let Some(joined) = joined else { return Ok(()) };
+        self.sign = sign;
         self.report_join(&joined, seen, cause);
         self.remember(&mut node.connection, cause).await;
         let place = Place {
@@ -84,6 +80,7 @@ impl Projector {
         let standing = Arc::new(Standing::default());
         let mut beating = Beating::start(self, joined.tenure.clone(), standing.clone());
         let tenure = joined.tenure.clone();
+        let mut sign = self.sign.take();
         let work = self.work(source, joined, &mut node.connection, &standing, failures);
         let ended = tokio::select! {
             ended = work => ended,
@@ -91,6 +88,8 @@ impl Projector {
             error = Sign::lost(&mut sign) => Err(error),
         };
         drop(beating);
+        // It stays until the next session, or until another worker has the partition: this process lives.
+        self.sign = sign;
         self.give_up_if_due(ended, &mut node.connection, &tenure, *failures).await
     }
 
@@ -108,7 +107,7 @@ impl Projector {
                 let heir = heir.unwrap_or_default();
                 self.ownership.release(connection, tenure, &heir).await?;
                 info!(partition, heir, "gave the partition up");
-                self.memory = Memory::default();
+                (self.memory, self.sign) = Default::default();
                 Ok(())
             }
             Err(error) => {
@@ -138,8 +137,9 @@ impl Projector {
         let applier = Applier::new(&self.deployment, &self.keys, joined.tenure.clone());
         let mut cursor = joined.cursor;
         if self.memory.suspicion > 0 {
-            let single = Single { projector: self, joined: &joined, standing };
-            cursor = single.work(&mut source, &applier, connection).await?;
+            let (tenure, source, applier) = (&joined.tenure, &mut source, &applier);
+            let single = Single { projector: self, tenure, standing, source, applier, connection };
+            cursor = single.work(cursor, joined.deaths).await?;
             *failures = 0;
         }
         let first_count = self.memory.first_count.unwrap_or(FIRST_COUNT);
@@ -174,6 +174,18 @@ impl Projector {
             pulse.waiting();
             *failures = 0;
         }
+    }
+
+    /// Another worker owns the partition: says that this one lives, whatever it had named.
+    pub(super) async fn step_back(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<(), Error> {
+        if let Some(term) = &self.memory.term {
+            self.ownership.is_innocent(connection, term).await?;
+        }
+        (self.memory.term, self.sign) = (None, None);
+        Ok(())
     }
 
     /// Prepares for what the partition's past calls for: entries that may have killed a worker, or the server, are

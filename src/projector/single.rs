@@ -3,6 +3,8 @@
 //! After an owner's death, and where the server restarted under a batch, the entries that may have been in hand are
 //! tried like this. Nothing else of the process looks into entries meanwhile.
 
+use std::time::Duration;
+
 use redis::aio::MultiplexedConnection;
 use tracing::warn;
 
@@ -14,7 +16,7 @@ use crate::entry::EntryId;
 use crate::error::Error;
 use crate::failpoint::Failpoint;
 use crate::redis::scripts::apply::Applier;
-use crate::redis::scripts::owner::Joined;
+use crate::redis::scripts::owner::Tenure;
 
 /// Owners that may die on an entry they had named before it is written off.
 const MOST_DEATHS: u64 = 2;
@@ -23,70 +25,105 @@ const MOST_RESTARTS: u32 = 2;
 /// Entries that are tried alone after one was written off: others like it may follow.
 const AFTER_WRITE_OFF: usize = 500;
 
+/// How long taking a naming back may take, with everything else of the process waiting.
+const UNNAME: Duration = Duration::from_secs(1);
+
 /// One by one through what is under suspicion.
 pub(super) struct Single<'s> {
     pub(super) projector: &'s mut Projector,
-    pub(super) joined: &'s Joined,
+    pub(super) tenure: &'s Tenure,
     pub(super) standing: &'s Standing,
+    pub(super) source: &'s mut Source,
+    pub(super) applier: &'s Applier,
+    pub(super) connection: &'s mut MultiplexedConnection,
 }
 
 impl Single<'_> {
-    /// Works until nothing is under suspicion any more, or nothing is left; returns where the cursor is then.
+    /// Works from `cursor` on, until nothing is under suspicion any more, or nothing is left; `deaths` are those on
+    /// the first entry. Returns where the cursor is then.
     pub(super) async fn work(
-        self,
-        source: &mut Source,
-        applier: &Applier,
-        connection: &mut MultiplexedConnection,
+        mut self,
+        mut cursor: EntryId,
+        mut deaths: u64,
     ) -> Result<EntryId, Error> {
-        let Self { projector, joined, standing } = self;
-        let (ownership, quiet) = (projector.ownership.clone(), projector.worker.quiet.clone());
-        let mut cursor = joined.cursor;
-        let mut deaths = joined.deaths;
-        while projector.memory.suspicion > 0 && !*projector.stop.borrow() {
-            standing.begin();
-            projector.pulse.busy();
-            let alone = quiet.alone().await;
+        while self.projector.memory.suspicion > 0 && !*self.projector.stop.borrow() {
+            self.standing.begin();
+            self.projector.pulse.busy();
             if deaths >= MOST_DEATHS {
-                let detail = format!("{deaths} workers did not survive trying it alone");
-                let off = (detail.as_str(), deaths);
-                deaths = 0;
-                let Some(id) = ownership.skip_next(connection, &joined.tenure, cursor, off).await?
-                else {
-                    break;
-                };
-                projector.written_off(id, &detail);
-                cursor = id;
-                continue;
-            }
-            if !ownership.name_next(connection, &joined.tenure, cursor).await? {
-                break;
-            }
-            Failpoint::AfterNaming.pass();
-            let batch = source.read(cursor, 1).await?;
-            let Some(id) = batch.entries.last().map(|entry| entry.id) else { break };
-            if projector.memory.fatal.get(&id).is_some_and(|times| *times >= MOST_RESTARTS) {
-                let detail = "the server did not survive applying it alone";
-                let off = (detail, u64::from(MOST_RESTARTS));
-                ownership.skip_next(connection, &joined.tenure, cursor, off).await?;
-                projector.written_off(id, detail);
+                cursor = self.write_off(cursor, deaths).await?.unwrap_or(cursor);
             } else {
-                projector.memory.trying = Some(id);
-                projector.metrics.tried_alone();
-                Projecting::new(projector, applier.clone(), connection, None)
-                    .project(batch)
-                    .await?;
-                projector.memory.trying = None;
+                let Some(id) = self.step(cursor).await? else { break };
+                self.projector.memory.suspicion -= 1;
+                cursor = id;
             }
-            drop(alone);
-            projector.memory.fatal.remove(&id);
-            projector.memory.suspicion -= 1;
-            (cursor, deaths) = (id, 0);
-            standing.end();
-            projector.pulse.waiting();
+            deaths = 0;
+            self.standing.end();
+            self.projector.pulse.waiting();
         }
-        projector.memory.suspicion = 0;
-        standing.end();
+        self.projector.memory.suspicion = 0;
+        self.standing.end();
         Ok(cursor)
+    }
+
+    /// Writes the next entry off, unless an owner that counts as dead says meanwhile that it lives.
+    async fn write_off(&mut self, cursor: EntryId, deaths: u64) -> Result<Option<EntryId>, Error> {
+        let (time, mut stop) = (self.projector.settings.takeover, self.projector.stop.clone());
+        if tokio::time::timeout(time, stop.wait_for(|stop| *stop)).await.is_ok() {
+            return Ok(None);
+        }
+        let detail = format!("{deaths} workers did not survive trying it alone");
+        self.skip(cursor, &detail, deaths).await
+    }
+
+    /// Tries the next entry, if there is one.
+    async fn step(&mut self, cursor: EntryId) -> Result<Option<EntryId>, Error> {
+        let (ownership, quiet) =
+            (self.projector.ownership.clone(), self.projector.worker.quiet.clone());
+        let _alone = quiet.alone().await;
+        if !ownership.name_next(self.connection, self.tenure, cursor).await? {
+            return Ok(None);
+        }
+        Failpoint::AfterNaming.pass();
+        let tried = self.try_next(cursor).await;
+        if !matches!(tried, Ok(Some(_))) {
+            // Should this not get through, this worker says so once it sees another one own the partition.
+            let unnamed = ownership.unname(self.connection, self.tenure);
+            let _failed = tokio::time::timeout(UNNAME, unnamed).await;
+        }
+        tried
+    }
+
+    async fn try_next(&mut self, cursor: EntryId) -> Result<Option<EntryId>, Error> {
+        let batch = self.source.read(cursor, 1).await?;
+        let Some(id) = batch.entries.last().map(|entry| entry.id) else { return Ok(None) };
+        let memory = &mut self.projector.memory;
+        if memory.fatal.get(&id).is_some_and(|times| *times >= MOST_RESTARTS) {
+            let detail = "the server did not survive applying it alone";
+            self.skip(cursor, detail, 0).await?;
+        } else {
+            memory.trying = Some(id);
+            self.projector.metrics.tried_alone();
+            let (applier, connection) = (self.applier.clone(), &mut *self.connection);
+            Projecting::new(self.projector, applier, connection, None).project(batch).await?;
+            self.projector.memory.trying = None;
+        }
+        self.projector.memory.fatal.remove(&id);
+        Ok(Some(id))
+    }
+
+    async fn skip(
+        &mut self,
+        cursor: EntryId,
+        detail: &str,
+        deaths: u64,
+    ) -> Result<Option<EntryId>, Error> {
+        let ownership = &self.projector.ownership;
+        let off = ownership.skip_next(self.connection, self.tenure, cursor, (detail, deaths));
+        let off = off.await?;
+        if let Some(id) = off {
+            self.projector.written_off(id, detail);
+        }
+        Ok(off)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use redis::{Connection, Value};
+use redis::Connection;
 use rollcall::entry::{Entry, EntryId, Field};
 use rollcall::private_server::Options;
 
@@ -151,12 +151,51 @@ impl Scene {
         block_on(self.deployment.verify(what));
     }
 
+    /// The same where entries may have been written off: returns which were.
+    pub fn verify_but(&self, what: &str) -> Vec<EntryId> {
+        assert!(self.is_finished(), "{what}: all is applied");
+        block_on(self.deployment.verify_but(what))
+    }
+
+    /// The same after kills at random moments: two that hit an entry which is tried alone have it written off.
+    pub fn verify_after_kills(&self, what: &str, kills: usize) {
+        let written_off = self.verify_but(what);
+        eprintln!("{what}: {} written off", written_off.len());
+        assert!(written_off.len() <= kills / 2, "{what}: {written_off:?} after {kills} kills");
+    }
+
     /// The worker that owns partition 0, by the process that it is.
     pub fn owner<'w>(&self, workers: &'w mut [Worker]) -> Option<&'w mut Worker> {
         let owner: Option<String> =
             self.command(&["HGET", &self.deployment.keys(0).meta(), "owner"]);
         let owner = owner?;
         workers.iter_mut().find(|worker| owner.contains(&format!("-{}-", worker.pid())))
+    }
+
+    /// The workers that speak of partition 0.
+    pub fn workers(&self) -> Vec<String> {
+        self.command(&["HKEYS", &self.deployment.keys(0).workers()])
+    }
+
+    /// Waits until a worker owns partition 0.
+    pub fn wait_owned(&self) {
+        let meta = self.deployment.keys(0).meta();
+        wait_until(SOON, "a worker owns the partition", || {
+            let owner: Option<String> = self.command(&["HGET", &meta, "owner"]);
+            owner.is_some_and(|owner| !owner.is_empty())
+        });
+    }
+
+    /// Waits until a janitor has come to the end of a round over partition 0 with everything finished.
+    pub fn wait_for_round(&self) {
+        let janitor = self.deployment.keys(0).janitor();
+        for _ in 0..2 {
+            // The last thing it notes; the round that is under way may have begun before this.
+            self.command::<u64>(&["HDEL", &janitor, "unfinished"]);
+            wait_until(SOON, "the janitor ends a round", || {
+                self.command(&["HEXISTS", &janitor, "unfinished"])
+            });
+        }
     }
 
     /// The last entry of partition 0 that has had its effect.

@@ -11,12 +11,13 @@
 --            stream is another than before }
 --   beat     13 term, 14 fence. Says that the owner lives, sets right what strangers did. Returns
 --            { 'OK', who asks for the partition or '', strangers' interferences },  or  { 'OTHER' }  if the stream is
---            not the cursor's any more
+--            not the cursor's any more, or its ids were set back
 --   release  13 term, 14 fence, 15 heir or ''. Gives the partition up
 --   name     13 term, 14 fence, 15 cursor. Names the entry after the cursor as what is tried next: should the
 --            worker die, it died on it. Returns 1, or 0 if there is none
+--   unname   13 term, 14 fence. The worker lives, and is done with what it had named
 --   skip     13 term, 14 fence, 15 cursor, 16 reason, 17 detail, 18 deaths. Writes the entry after the cursor off
---            without reading it. Returns its id, '' if there is none
+--            without reading it. Returns its id, '' if there is none, or fewer owners died on it
 --   innocent 13 term. A former owner lives: what it had named did not kill it
 --   live     13 what it says of itself. Returns { workers and what they say, seen } with seen as in look()
 --   ask      asks the owner for the partition
@@ -25,44 +26,6 @@
 
 local worker = ARGV[12]
 
--- ---- settings
-
--- The format before kept its position in the group's pending entries: only with none of them is it the cursor.
-local function agree_on_format(own_format)
-  local stored = call('HGET', meta, 'format')
-  if stored == own_format then return nil end
-  if stored and not (stored == '1' and own_format == '2') then return { 'DIFFERS', 'format', stored, own_format } end
-  if stored then
-    local own = own_group()
-    if own and own.pending > 0 then return { 'PENDING', own.pending } end
-    local base = sub(meta, 1, -5)
-    call('UNLINK', base .. 'consumers', base .. 'suspects')
-  end
-  call('HSET', meta, 'format', own_format)
-  return nil, true
-end
-
--- Writes what no one wrote yet. A deployment that gets a new setting gets a new epoch, so that those who still
--- hold to the old ones are refused.
-local function agree()
-  local differs, renewed = agree_on_format(ARGV[13])
-  for i = 16, 15 + 2 * ARGV[15], 2 do
-    local stored = call('HGET', meta, ARGV[i])
-    if differs then return differs end
-    if stored and stored ~= ARGV[i + 1] then return { 'DIFFERS', ARGV[i], stored, ARGV[i + 1] } end
-    if not stored then
-      call('HSET', meta, ARGV[i], ARGV[i + 1])
-      renewed = true
-    end
-  end
-  if renewed then call('HSET', meta, 'epoch', ARGV[14]) end
-  return differs
-end
-
-local function check()
-  return wrong_shared_key() or agree() or { 'OK' }
-end
-
 -- ---- position
 
 -- Recorded with the settings; the janitor's copy counts where those are gone, and the group's own position where
@@ -70,6 +33,64 @@ end
 local function stored_cursor(own)
   return call('HGET', meta, 'cursor') or call('HGET', janitor, 'cursor')
     or own and own['last-delivered-id'] or call('HGET', janitor, 'finished:' .. group) or '0-0'
+end
+
+-- ---- settings
+
+-- What keeps the caller from this deployment. The format before kept its position in the group; where nothing is
+-- pending, that is the cursor.
+local function differing(own_format)
+  local stored = call('HGET', meta, 'format')
+  if stored and stored ~= own_format and not (stored == '1' and own_format == '2') then
+    return { 'DIFFERS', 'format', stored, own_format }
+  end
+  for i = 16, 15 + 2 * ARGV[15], 2 do
+    local setting = call('HGET', meta, ARGV[i])
+    if setting and setting ~= ARGV[i + 1] then return { 'DIFFERS', ARGV[i], setting, ARGV[i + 1] } end
+  end
+  local own = stored == '1' and own_group()
+  if own and own.pending > 0 then return { 'PENDING', own.pending } end
+end
+
+-- From now on the cursor counts, whatever workers of the version before still read.
+local function migrate()
+  local base = sub(meta, 1, -5)
+  call('UNLINK', base .. 'consumers', base .. 'suspects')
+  call('HSET', meta, 'cursor', stored_cursor(own_group()))
+end
+
+-- Writes what no one wrote yet. A deployment that gets a new setting gets a new epoch, so that those who still
+-- hold to the old ones are refused.
+local function agree()
+  local differs = differing(ARGV[13])
+  if differs then return differs end
+  local stored, renewed = call('HGET', meta, 'format'), false
+  if stored ~= ARGV[13] then
+    if stored then migrate() end
+    call('HSET', meta, 'format', ARGV[13])
+    renewed = true
+  end
+  for i = 16, 15 + 2 * ARGV[15], 2 do
+    if call('HEXISTS', meta, ARGV[i]) == 0 then
+      call('HSET', meta, ARGV[i], ARGV[i + 1])
+      renewed = true
+    end
+  end
+  if renewed then call('HSET', meta, 'epoch', ARGV[14]) end
+end
+
+local function check()
+  return wrong_shared_key() or agree() or { 'OK' }
+end
+
+-- Where the cursor is in a stream whose ids were set back: before the last so many entries, as were not read.
+local function before_unread(info)
+  local read = tonumber(call('HGET', janitor, 'read') or -1)
+  local unread = read >= 0 and info['entries-added'] - read or info.length
+  if unread <= 0 then return info['last-generated-id'] end
+  if unread > CHUNK then return '0-0' end
+  local last = call('XREVRANGE', stream, '+', '-', 'COUNT', unread + 1)
+  return last[unread + 1] and last[unread + 1][1] or '0-0'
 end
 
 -- Notes how the stream is, and where the cursor was then.
@@ -132,6 +153,7 @@ local function join()
   local info, own = stream_info(), own_group()
   local cursor, had_epoch = stored_cursor(own), call('HEXISTS', meta, 'epoch') == 1
   local other = is_other_stream(info, own, cursor)
+  if not other and was_set_back(info, cursor) then cursor = before_unread(info) end
   if other then
     cursor = '0-0'
     call('HDEL', meta, 'last_id', 'added', 'named', 'deaths')
@@ -160,7 +182,7 @@ local function beat()
   call('HINCRBY', meta, 'beat', 1)
   local info, own = stream_info(), own_group()
   local cursor = call('HGET', meta, 'cursor')
-  if is_other_stream(info, own, cursor) then return { 'OTHER' } end
+  if is_other_stream(info, own, cursor) or was_set_back(info, cursor) then return { 'OTHER' } end
   local interferences = publish(info, own, cursor)
   return { 'OK', call('HGET', meta, 'ask') or '', interferences }
 end
@@ -172,8 +194,7 @@ local function release()
 end
 
 local function next_entry()
-  if ARGV[15] == GREATEST_ID then return nil end
-  return call('XRANGE', stream, '(' .. ARGV[15], '+', 'COUNT', 1)[1]
+  return ARGV[15] ~= GREATEST_ID and call('XRANGE', stream, '(' .. ARGV[15], '+', 'COUNT', 1)[1]
 end
 
 local function name()
@@ -182,9 +203,13 @@ local function name()
   return 1
 end
 
+local function unname()
+  return call('HDEL', meta, 'named')
+end
+
 local function skip()
   local entry = next_entry()
-  if not entry then return '' end
+  if not entry or #deaths_on(ARGV[15]) < tonumber(ARGV[18]) then return '' end
   local refused = wrong_shared_key()
   if refused then return refused end
   local other, read = refuse_other_stream(ARGV[15])
@@ -236,7 +261,7 @@ local function leave()
   return call('HDEL', workers, worker)
 end
 
-local of_owner = { beat = beat, release = release, name = name, skip = skip }
+local of_owner = { beat = beat, release = release, name = name, unname = unname, skip = skip }
 local of_anyone =
   { check = check, join = join, innocent = innocent, live = live, ask = ask, bury = bury, leave = leave }
 

@@ -259,7 +259,20 @@ impl Ownership {
         Ok(reply::integer(&self.tell(connection, &call).await?) == Some(1))
     }
 
-    /// Makes a dead letter of the entry after the cursor without reading it; returns its id, if there is one.
+    /// Takes back the naming: what was named did not kill this worker.
+    ///
+    /// # Errors
+    /// If the partition is not ours any more, the server refuses, or no reply came.
+    pub async fn unname(
+        &self,
+        connection: &mut MultiplexedConnection,
+        tenure: &Tenure,
+    ) -> Result<(), Error> {
+        self.tell(connection, &self.call_as("unname", tenure)).await.map(drop)
+    }
+
+    /// Makes a dead letter of the entry after the cursor without reading it, if at least so many deaths count against
+    /// it; returns its id, if it did.
     ///
     /// # Errors
     /// If the partition is not ours any more, the server refuses, or no reply came.

@@ -5,13 +5,21 @@ local function stream_info()
   return members(call('XINFO', 'STREAM', stream))
 end
 
--- A stream that was deleted and begun again has smaller figures than were seen, or nothing that the cursor knows.
+-- Ids were set back below the cursor (XSETID): the server did not let that happen before the entries from there on
+-- were deleted.
+local function was_set_back(info, cursor)
+  local deleted = info['max-deleted-entry-id']
+  return id_less(info['last-generated-id'], cursor) and deleted and not id_less(deleted, cursor)
+end
+
+-- A stream that was deleted and begun again has smaller figures than were seen, or lost the group, and nothing that
+-- the cursor knows.
 local function is_other_stream(info, own, cursor)
   local seen = call('HMGET', meta, 'last_id', 'added')
   local last = info['last-generated-id']
-  if seen[1] and (id_less(last, seen[1]) or info['entries-added'] < tonumber(seen[2])) then return true end
-  if id_less(last, cursor) then return true end
-  return not own and cursor ~= '0-0' and #call('XRANGE', stream, cursor, cursor) == 0
+  local is_smaller = seen[1] and (id_less(last, seen[1]) or info['entries-added'] < tonumber(seen[2]))
+  if not is_smaller and not id_less(last, cursor) and (own or cursor == '0-0') then return false end
+  return #call('XRANGE', stream, cursor, cursor) == 0 and not was_set_back(info, cursor)
 end
 
 local function taken_from(info)
