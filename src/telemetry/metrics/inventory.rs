@@ -5,7 +5,7 @@
 //! of series does not grow with users, tokens or documents.
 
 use super::loss::LossCause;
-use super::serve::{CLASSES, ConnectionKind, ROUTES, TROUBLES};
+use super::serve::{CLASSES, ConnectionKind, TROUBLES, route_names};
 use crate::change::ChangeKind;
 use crate::decode::Form;
 use crate::error;
@@ -171,7 +171,7 @@ const SWEEP: Label = Label::new("sweep", || {
 const REPAIR: Label = Label::new("repair", || Repair::ALL.map(Repair::label).to_vec());
 const STRUCTURE: Label = Label::new("structure", || STRUCTURES.iter().map(|s| s.name).collect());
 const BLOCKER: Label = Label::new("by", || vec!["own_group", "other_group"]);
-const ROUTE: Label = Label::new("route", || ROUTES.to_vec());
+const ROUTE: Label = Label::new("route", route_names);
 const CLASS: Label = Label::new("class", || CLASSES.to_vec());
 const CONNECTION: Label =
     Label::new("kind", || ConnectionKind::ALL.map(|kind| kind.name()).to_vec());
