@@ -253,8 +253,8 @@ inventory! {
         "What this janitor took away, by sweep";
     REPAIRS = "rollcall_repairs_total", Counter, Count, Janitor, [REPAIR],
         "What another program, or a clock that went back, made wrong and was put right: expiry (taken off a key that lives \
-         without one), user and count (of a document), joined (users left, because half of who is joined was gone), \
-         token, sequence, clock, turn";
+         without one), present (taken, and told to be offline), user and count (of a document), joined (users left, because \
+         half of who is joined was gone), token, sequence, clock, turn";
     SWEEP_TIME = "rollcall_sweep_duration_seconds", Histogram, Seconds, Janitor, [],
         "Time of one sweep call, round trip included";
     ROUND_TIME = "rollcall_sweep_round_duration_seconds", Histogram, Seconds, Janitor, [],
