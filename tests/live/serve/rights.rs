@@ -8,9 +8,10 @@ use super::client::Client;
 use crate::acl::{Guarded, commands};
 use crate::harness::wait_until;
 use crate::scene::SOON;
+use crate::support::dump;
 
 /// Follows changes and reads events along; what merges rankings of several partitions is tried in `acl.rs`.
-const ELSEWHERE: [&str; 2] = ["xread", "zmscore"];
+const ELSEWHERE: [&str; 3] = ["xread", "xrevrange", "zmscore"];
 
 #[test]
 fn serve_has_the_rights_it_needs_and_no_others() {
@@ -19,7 +20,10 @@ fn serve_has_the_rights_it_needs_and_no_others() {
     let serve = guarded.process("serve", &["--listen", "127.0.0.1:0"]);
     let client = Client::new(&super::address(&serve));
     wait_until(SOON, "serve reaches Redis", || !client.is_away());
+    let mut admin = guarded.admin();
+    let a_while_ago = dump::server_now(&mut admin) - 90_000;
     let events = json!([
+        { "type": "heartbeat", "user": "old", "time": a_while_ago },
         { "type": "login", "user": "ann", "token": "t", "sid": "s", "ip": "1" },
         { "type": "view", "user": "ann", "token": "t", "item": "i" },
         { "type": "heartbeat", "user": "ann", "doc": "d" },
