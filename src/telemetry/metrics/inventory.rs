@@ -6,7 +6,7 @@
 
 use super::live::{Dropped, LeftOut};
 use super::loss::LossCause;
-use super::serve::{CLASSES, ConnectionKind, ROUTES, TROUBLES};
+use super::serve::{CLASSES, ConnectionKind, TROUBLES, route_names};
 use crate::change::ChangeKind;
 use crate::decode::Form;
 use crate::error;
@@ -174,7 +174,7 @@ const STRUCTURE: Label = Label::new("structure", || STRUCTURES.iter().map(|s| s.
 const DROPPED: Label = Label::new("reason", Dropped::names);
 const LEFT_OUT: Label = Label::new("reason", LeftOut::names);
 const BLOCKER: Label = Label::new("by", || vec!["own_group", "other_group"]);
-const ROUTE: Label = Label::new("route", || ROUTES.to_vec());
+const ROUTE: Label = Label::new("route", route_names);
 const CLASS: Label = Label::new("class", || CLASSES.to_vec());
 const CONNECTION: Label =
     Label::new("kind", || ConnectionKind::ALL.map(|kind| kind.name()).to_vec());
