@@ -4,6 +4,7 @@
 //! stand side by side.
 
 pub mod access;
+mod attended;
 pub mod client;
 mod context;
 mod intake;

@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
+use super::attended::Attended;
 use super::client::Peer;
 use super::context::Context;
 use crate::telemetry::metrics::ConnectionKind;
@@ -23,6 +24,8 @@ use crate::telemetry::metrics::ConnectionKind;
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
 /// Bytes of a request's head at most.
 const HEAD_BYTES: usize = 32 << 10;
+/// How long a client may take nothing of what is sent.
+const TAKES_WITHIN: Duration = Duration::from_secs(30);
 /// How long what is in hand may take once the process stops.
 const GRACE: Duration = Duration::from_secs(8);
 /// Pause after the system refused a connection: most likely no file descriptor is left.
@@ -73,7 +76,8 @@ async fn connection(socket: TcpStream, peer: Peer, router: Router, context: Cont
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(HEAD_BYTES);
-    let connection = builder.serve_connection(TokioIo::new(socket), service).with_upgrades();
+    let socket = TokioIo::new(Attended::new(socket, TAKES_WITHIN));
+    let connection = builder.serve_connection(socket, service).with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,

@@ -1,7 +1,11 @@
-//! The live feed of `serve`: changes as server-sent events, with snapshots, resumed anywhere.
+//! The live feed of `serve`: changes as server-sent events, with snapshots, resumed anywhere; Socket.IO with real
+//! clients.
 
 pub mod client;
+mod drivers;
 mod events;
 mod faults;
+mod sockets;
 
 use client::{Client, address};
+use drivers::{Language, Sockets, TRANSPORTS};

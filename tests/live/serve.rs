@@ -3,7 +3,7 @@
 mod access;
 mod api;
 mod bounds;
-mod client;
+pub mod client;
 mod events;
 mod faults;
 mod openapi;
@@ -68,7 +68,7 @@ fn start(scene: &Scene, flags: &[&str]) -> (Worker, Client) {
 }
 
 /// Where a process serves, once it does.
-fn address(process: &Worker) -> String {
+pub fn address(process: &Worker) -> String {
     let mut address = String::new();
     wait_until(SOON, "the address is logged", || {
         let log = process.log();

@@ -160,6 +160,12 @@ impl Hearing {
         self.next = self.rooms.state().next;
     }
 
+    /// Whether it fell behind what is kept.
+    pub(super) fn is_too_slow(&self) -> bool {
+        let state = self.rooms.state();
+        self.next < state.next - state.messages.len() as u64
+    }
+
     /// Waits for what comes next. Nothing is lost if the wait is given up.
     pub(super) async fn next(&mut self) -> Heard {
         loop {

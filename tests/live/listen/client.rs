@@ -39,16 +39,7 @@ pub struct Client {
 
 /// Where a process serves.
 pub fn address(process: &Worker) -> SocketAddr {
-    let started = Instant::now();
-    loop {
-        let log = process.log();
-        let found = log.split("serve=").nth(1).and_then(|rest| rest.split([' ', '\n']).next());
-        if let Some(address) = found.and_then(|text| text.trim_matches('"').parse().ok()) {
-            return address;
-        }
-        assert!(started.elapsed() < SOON, "no address in the log:\n{log}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    crate::serve::address(process).parse().unwrap()
 }
 
 impl Client {

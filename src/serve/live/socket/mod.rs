@@ -19,7 +19,7 @@ use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::handler::ConnectHandler as _;
 use socketioxide::{SocketIo, TransportType};
 
-use self::session::Session;
+use self::session::{Ears, Session};
 use super::Live;
 use crate::serve::limits::Place;
 use crate::serve::problem::Problem;
@@ -55,15 +55,16 @@ pub(super) fn router(context: &Context, live: &Live) -> Router<Context> {
         .connect_timeout(CONNECT_WITHIN)
         .build_svc();
     let (let_in, live) = (context.clone(), live.clone());
-    let admit = move |socket: SocketRef, TryData(auth): TryData<Auth>| async move {
-        let auth = auth.unwrap_or_default();
-        admit(&let_in, &socket, &auth).map_err(|problem| problem.detail)
+    let admit = move |socket: SocketRef, TryData(auth): TryData<Auth>| {
+        let admitted = admit(&let_in, &socket, &auth.unwrap_or_default());
+        std::future::ready(admitted.map_err(|problem| problem.detail))
     };
     let connected = context.clone();
-    let begin = move |socket: SocketRef| async move {
+    let begin = move |socket: SocketRef| {
         if let Some(admitted) = socket.extensions.remove::<Admitted>() {
             Session::begin(connected, live, socket, admitted);
         }
+        std::future::ready(())
     };
     io.ns("/", begin.with(admit));
     tokio::spawn(close(context.clone(), io));
@@ -89,7 +90,14 @@ struct Auth {
 struct Admitted {
     caller: Caller,
     client: Client,
+    ears: Arc<Mutex<Option<Ears>>>,
     _place: Arc<Place>,
+}
+
+impl Admitted {
+    fn take_ears(&self) -> Option<Ears> {
+        self.ears.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// Lets a client in, if it may.
@@ -109,7 +117,8 @@ fn admit(context: &Context, socket: &SocketRef, auth: &Auth) -> Result<(), Probl
         context.metrics.connection_refused();
         Problem::unavailable("too many connections are open")
     })?;
-    socket.extensions.insert(Admitted { caller, client, _place: Arc::new(place) });
+    let ears = Arc::new(Mutex::new(Some(Ears::open(socket))));
+    socket.extensions.insert(Admitted { caller, client, ears, _place: Arc::new(place) });
     Ok(())
 }
 

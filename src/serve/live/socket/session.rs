@@ -62,27 +62,19 @@ enum End {
     Unauthorized(&'static str),
 }
 
-/// One connection to the namespace.
-pub(super) struct Session {
-    context: Context,
-    live: Live,
-    socket: SocketRef,
-    caller: Caller,
-    client: Client,
-    sender: Arc<Sender>,
-    hearing: Hearing,
-    stays: HashMap<String, Stay>,
-    _admitted: Admitted,
-    _open: Open,
+/// What comes from a client, and word that it is gone.
+pub(super) struct Ears {
+    asked: mpsc::Receiver<Asked>,
+    closed: Arc<Notify>,
 }
 
-impl Session {
-    /// Begins a session; it ends by itself.
-    pub(super) fn begin(context: Context, live: Live, socket: SocketRef, admitted: Admitted) {
+impl Ears {
+    /// Listens to a client that is not told yet that it is connected: nothing that it says after that is missed.
+    pub(super) fn open(socket: &SocketRef) -> Self {
         let (wishes, asked) = mpsc::channel(WISHES);
         let closed = Arc::new(Notify::new());
         let ended = Arc::clone(&closed);
-        // What is before the future runs as the message comes: that keeps their order.
+        // What stands before the future runs as the message comes: that keeps their order.
         socket.on_fallback(
             move |socket: SocketRef,
                   Event(event),
@@ -100,6 +92,28 @@ impl Session {
             ended.notify_one();
             std::future::ready(())
         });
+        Self { asked, closed }
+    }
+}
+
+/// One connection to the namespace.
+pub(super) struct Session {
+    context: Context,
+    live: Live,
+    socket: SocketRef,
+    caller: Caller,
+    client: Client,
+    sender: Arc<Sender>,
+    hearing: Hearing,
+    stays: HashMap<String, Stay>,
+    _admitted: Admitted,
+    _open: Open,
+}
+
+impl Session {
+    /// Begins a session; it ends by itself.
+    pub(super) fn begin(context: Context, live: Live, socket: SocketRef, admitted: Admitted) {
+        let Some(Ears { asked, closed }) = admitted.take_ears() else { return };
         let sender = {
             let headers = &socket.req_parts().headers;
             Arc::new(Sender::client(&admitted.caller, admitted.client, headers))
@@ -236,7 +250,12 @@ impl Session {
             loop {
                 match self.socket.emit(event, data) {
                     Ok(()) => return Ok(()),
-                    Err(SendError::Socket(SocketError::InternalChannelFull)) => sleep(PAUSE).await,
+                    Err(SendError::Socket(SocketError::InternalChannelFull)) => {
+                        if !self.stays.is_empty() && self.hearing.is_too_slow() {
+                            return Err(End::TooSlow);
+                        }
+                        sleep(PAUSE).await;
+                    }
                     Err(error) => {
                         debug!("a connection ended early: {error}");
                         return Err(End::Closed);
