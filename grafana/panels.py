@@ -436,6 +436,27 @@ SERVE = [
         graph("Connections refused", "cps", "Connections closed at once because too many were open, in all or from one address.",
               [(rate("rollcall_http_connections_refused_total"), "refused")]),
     ],
+    [
+        graph("Changes read", "cps", "Changes that the live feed read, per second.",
+              [(rate("rollcall_feed_changes_total"), "changes")]),
+        graph("Age of changes", "s", "Age of a change when listeners can hear it, by this process's clock against the server's.",
+              [(quantile_or_none(part, "rollcall_feed_delay_seconds"), name) for part, name in ((0.5, "p50"), (0.99, "99 %"))]),
+        graph("Time of snapshots", "s", "Time to gather a snapshot of the state for listeners.",
+              [(quantile_or_none(part, "rollcall_snapshot_duration_seconds"), name)
+               for part, name in ((0.5, "p50"), (0.99, "99 %"))]),
+    ],
+    [
+        graph("Lost on the way to listeners", "cps",
+              "Changes that were gone before the feed read them, and snapshots that could not be gathered.",
+              [(rate("rollcall_feed_gaps_total"), "gaps"), (rate("rollcall_snapshots_failed_total"), "failed snapshots")],
+              stacked=True),
+        graph("Listeners dropped", "cps", "Listeners that were disconnected by this process, by why.",
+              [(rate("rollcall_listeners_dropped_total", "reason"), "{{reason}}")], stacked=True),
+        graph("Activities told", "cps", "Activities of a page's users that its room was told.",
+              [(rate("rollcall_activity_told_total"), "told")]),
+        graph("Activities left out", "cps", "Activities that rooms were not told, by why.",
+              [(rate("rollcall_activity_left_out_total", "reason"), "{{reason}}")], stacked=True),
+    ],
 ]
 
 DASHBOARDS = [

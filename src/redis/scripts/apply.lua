@@ -101,5 +101,5 @@ end
 if #wrong > 0 then return { 'WRONGTYPE', unpack(wrong, 1, math.min(#wrong, CHUNK)) } end
 local written, letters_dropped = write_letters()
 count_views()
-move(to, tonumber(ARGV[16]), read)
+move_cursor(to, tonumber(ARGV[16]), read)
 return { late, changes_dropped, written, letters_dropped, kinds }

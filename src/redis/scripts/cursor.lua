@@ -26,7 +26,7 @@ end
 
 -- Moves the cursor past `count` entries that have had their effect. All that could fail came before. `read` are those
 -- up to the cursor that were ever added, if they were counted just now.
-local function move(to, count, read)
+local function move_cursor(to, count, read)
   read = read or tonumber(call('HGET', janitor, 'read')) or -1
   local text = string.format('%.0f', read < 0 and -1 or read + count)
   call('HSET', meta, 'cursor', to)

@@ -215,7 +215,7 @@ local function skip()
     'index', '', 'stream', stream)
   call('XTRIM', dead, 'MAXLEN', dead_cap)
   call('HDEL', meta, 'deaths', 'named')
-  move(id, 1, read)
+  move_cursor(id, 1, read)
   return id
 end
 
