@@ -200,7 +200,7 @@ fn what_is_ahead_of_the_clock_is_told_as_that() {
     let (_, page, _) = ask_at(&scene.url(), &["status"]);
     for words in [
         "WARNING: the newest entry's id is 4 min ahead of the server's clock",
-        "undelivered (oldest 4 min ahead of the server's clock)",
+        "waiting (oldest 4 min ahead of the server's clock)",
         "ran 4 min ahead of the server's clock",
     ] {
         assert!(page.contains(words), "{words}: {page}");
