@@ -101,7 +101,7 @@ mod tests {
         let (text, config) = printed(&[
             ("batch", "007"),
             ("prefix", "a\"b\\c:"),
-            ("claim-idle", "90s"),
+            ("takeover", "9s"),
             ("thresholds", "100:80,10:5"),
             ("projections", "documents,online"),
         ]);

@@ -202,7 +202,7 @@ fn limits(args: &LimitArgs, gathered: &Gathered) -> Result<Limits, ConfigError> 
     })
 }
 
-/// The other side of a relation: `claim-idle = 30s (default)`.
+/// The other side of a relation: `takeover = 3s (default)`.
 fn beside(gathered: &Gathered, key: &str, value: impl std::fmt::Display) -> String {
     format!("{key} = {value} ({})", gathered.origin(key))
 }
