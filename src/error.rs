@@ -241,6 +241,11 @@ impl Error {
         CODES.iter().find(|(known, _)| *known == code).map_or(OTHER, |(_, kind)| kind)
     }
 
+    /// Whether the server is a replica, and takes no writes.
+    pub fn is_of_replica(&self) -> bool {
+        self.kind() == READONLY
+    }
+
     /// Whether another worker owns the partition by now, or took it in between.
     pub fn is_lost_ownership(&self) -> bool {
         self.kind() == NOT_OWNER
@@ -251,7 +256,7 @@ impl Error {
 const CODES: &[(&str, &str)] = &[
     ("OOM", "oom"),
     ("LOADING", "loading"),
-    ("READONLY", "readonly"),
+    ("READONLY", READONLY),
     ("MISCONF", "misconf"),
     ("NOREPLICAS", "noreplicas"),
     ("MASTERDOWN", "masterdown"),
@@ -277,6 +282,7 @@ const TIMEOUT: &str = "timeout";
 const CONNECTION: &str = "connection";
 const NO_MASTER: &str = "no_master";
 const NOT_OWNER: &str = "not_owner";
+const READONLY: &str = "readonly";
 const PASSWORD_FILE: &str = "password_file";
 const OTHER: &str = "other";
 /// The script failed on what it was given.

@@ -159,7 +159,8 @@ impl Beater {
                 match self.beat(&mut review_due).await {
                     Err(error) if error.is_lost_ownership() => return error,
                     // The session meets the same trouble, or it passes.
-                    Err(_) | Ok(()) => {}
+                    Err(error) => self.worker.nodes.heed(&error).await,
+                    Ok(()) => {}
                 }
             }
             tokio::time::sleep(period).await;

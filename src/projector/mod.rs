@@ -168,7 +168,10 @@ impl Projector {
                 Err(error) if error.verdict() == Verdict::Fatal => {
                     return Err(error.fatal(&self.shell));
                 }
-                Err(error) => self.pause(&error, &mut failures).await,
+                Err(error) => {
+                    self.worker.nodes.heed(&error).await;
+                    self.pause(&error, &mut failures).await;
+                }
             }
         }
         self.leave().await;

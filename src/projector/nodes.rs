@@ -41,4 +41,16 @@ impl Nodes {
         known.push(node);
         Ok(connection)
     }
+
+    /// Looks for the nodes anew where a server takes no writes any more: it answers, but others are masters now.
+    pub(super) async fn heed(&self, error: &Error) {
+        if error.is_of_replica() {
+            self.forget().await;
+        }
+    }
+
+    /// Looks for the nodes anew.
+    pub(super) async fn forget(&self) {
+        self.known.lock().await.clear();
+    }
 }

@@ -61,7 +61,11 @@ impl Projector {
             fence = crate::redis::scripts::owner::fence(false);
         }
         let joined = self.ownership.join(&mut node.connection, seen, &fence, cause).await?;
-        let Some(joined) = joined else { return Ok(()) };
+        let Some(joined) = joined else {
+            // Another worker was faster, or what was seen is of a server that is no master any more.
+            self.worker.nodes.forget().await;
+            return Ok(());
+        };
         self.sign = sign;
         self.report_join(&joined, seen, cause);
         self.remember(&mut node.connection, cause).await;

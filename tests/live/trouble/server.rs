@@ -154,7 +154,8 @@ fn a_broken_connection_delays_nothing_until_the_takeover_time() {
         let clients: String = scene.command(&["CLIENT", "LIST"]);
         // What keeps the one that applies alive while it is idle is an EXISTS.
         let kinds = if kind == "evalsha" { vec![kind, "exists"] } else { vec![kind] };
-        let is_broken = |line: &&str| kinds.iter().any(|kind| line.contains(&format!("cmd={kind}")));
+        let is_broken =
+            |line: &&str| kinds.iter().any(|kind| line.contains(&format!("cmd={kind}")));
         let broken = clients.lines().filter(is_broken);
         let ids = broken.filter_map(|line| line.split(' ').find_map(|w| w.strip_prefix("id=")));
         let ids: Vec<_> = ids.collect();
