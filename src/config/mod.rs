@@ -14,6 +14,7 @@ mod gather;
 mod options;
 mod resolve;
 mod sentinel;
+mod serve;
 mod server;
 pub mod settings;
 mod shell;
@@ -29,6 +30,7 @@ pub use error::{ConfigError, Origin};
 pub use flags::Flags;
 pub use gather::{Definition, Gathered, Kind, definitions};
 pub use sentinel::Sentinels;
+pub use serve::{Buffer, Listen, Network, RateLimit, ServeConfig};
 pub use server::{RedisConfig, RedisUrl, Secret, Server, ServerError};
 pub use shell::Shell;
 pub use traces::{Sampling, TraceConfig};
@@ -49,6 +51,8 @@ pub struct Config {
     pub worker: WorkerConfig,
     /// How a janitor sweeps.
     pub janitor: JanitorConfig,
+    /// How applications and browsers are served.
+    pub serve: ServeConfig,
     /// What this instance is called; not unique, the host's name by default.
     pub name: String,
     /// Where `/metrics` and the health pages are.

@@ -7,11 +7,12 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 
 use super::error::{ConfigError, Origin};
 use super::gather::Gathered;
+use super::serve::{Networks, Origins, RateLimitSetting};
 use super::server::read_password;
-use super::settings::{ConnectionArgs, JanitorArgs, LimitArgs, Settings, WorkerArgs};
+use super::settings::{ConnectionArgs, JanitorArgs, LimitArgs, ServeArgs, Settings, WorkerArgs};
 use super::{
-    Config, Deployment, JanitorConfig, Limits, LogConfig, Projection, RedisConfig, ServerError,
-    WorkerConfig, values,
+    Config, Deployment, JanitorConfig, Limits, Listen, LogConfig, Millis, Projection, RedisConfig,
+    ServeConfig, ServerError, WorkerConfig, values,
 };
 use crate::key::Keys;
 
@@ -28,6 +29,7 @@ impl Config {
             redis: redis(&settings.role.stream.query.connection, gathered)?,
             worker: worker(&settings.worker),
             janitor: janitor(&settings.janitor, gathered)?,
+            serve: serve(settings.serve.clone(), gathered)?,
             deployment: deployment(settings, gathered)?,
             name: process.name.unwrap_or_else(host_name),
             http: process.http,
@@ -117,6 +119,39 @@ fn janitor(args: &JanitorArgs, gathered: &Gathered) -> Result<JanitorConfig, Con
         keep_ms: args.keep.ms(),
         horizon_ms: args.horizon.ms(),
     })
+}
+
+fn serve(args: ServeArgs, gathered: &Gathered) -> Result<ServeConfig, ConfigError> {
+    let (Origins(cors_origins), Networks(trusted_proxies)) =
+        (args.cors_origin, args.trusted_proxies);
+    let RateLimitSetting(rate_limit) = args.rate_limit;
+    let serve = ServeConfig {
+        listen: args.listen,
+        read_token_file: args.read_token_file,
+        write_token_file: args.write_token_file,
+        jwt_key_file: args.jwt_key_file,
+        cors_origins,
+        trusted_proxies,
+        rate_limit,
+        linger: args.linger.into(),
+        buffer: args.buffer,
+        activity_interval: args.activity_interval.into(),
+        activity_rate: args.activity_rate,
+        max_connections: args.max_connections,
+        max_client_connections: args.max_client_connections,
+        max_rooms: args.max_rooms,
+    };
+    if args.linger > Millis::new(1_000) {
+        return Err(gathered.refuse("linger", "must be at most 1s: every event waits so long"));
+    }
+    match serve.listen {
+        Some(Listen::Addr(address)) if !address.ip().is_loopback() && !serve.has_credentials() => {
+            let why = "others than this machine could read and write everything; give read-token-file, \
+                       write-token-file or jwt-key-file, or listen on 127.0.0.1";
+            Err(gathered.refuse("listen", why))
+        }
+        _ => Ok(serve),
+    }
 }
 
 fn deployment(settings: Settings, gathered: &Gathered) -> Result<Deployment, ConfigError> {

@@ -151,9 +151,9 @@ fn impossible_values_name_setting_origin_value_and_remedy() {
     refused(&["--batch=-1"], &["from 1 to 5000"]);
     refused(&["--partitions", "1025"], &["partitions", "from 1 to 1024"]);
     refused(&["--keep", "30"], &["keep = \"30\"", "write 30ms, 30s"]);
-    refused(&["--claim-idle", "999ms"], &["at least 1s"]);
+    refused(&["--takeover", "999ms"], &["at least 1s"]);
     refused(&["--janitor-interval", "99ms"], &["at least 100ms"]);
-    refused(&["--max-deliveries", "1"], &["from 2 to"]);
+    refused(&["--standbys", "0"], &["from 1 to"]);
     refused(&["--online-window", "90s"], &["whole minutes"]);
     refused(&["--thresholds", "5:10"], &["thresholds = \"5:10\"", "down must be less"]);
     refused(&["--projections", ""], &["must be all, or names"]);
@@ -183,9 +183,6 @@ fn impossible_values_name_setting_origin_value_and_remedy() {
 
 #[test]
 fn impossible_relations_name_both_sides() {
-    let deadline = error(&["--claim-idle", "10s"], &[], "\nbatch-deadline = \"10s\"");
-    assert!(deadline.contains("line 2"), "{deadline}");
-    assert!(deadline.contains("shorter than claim-idle = 10s (flag)"), "{deadline}");
     refused(&["--horizon", "59m"], &["horizon = \"59m\"", "at least keep = 1h (default)"]);
     refused(&["--keep", "25h"], &["keep = \"25h\"", "at most horizon = 24h (default)"]);
     refused(&["--max-field-bytes", "255"], &["at least max-identifier-bytes = 256 (default)"]);
@@ -280,8 +277,7 @@ fn a_password_never_shows() {
 fn help_shows_defaults_and_variables_but_no_values() {
     let command = <Flags<Settings> as clap::Args>::augment_args(Command::new("rollcall"));
     let help = command.clone().term_width(0).render_help().to_string();
-    for text in ["[env: ROLLCALL_REDIS_PASSWORD]", "[default: 30s]", "Janitor:", "--config <FILE>"]
-    {
+    for text in ["[env: ROLLCALL_REDIS_PASSWORD]", "[default: 3s]", "Janitor:", "--config <FILE>"] {
         assert!(help.contains(text), "{text} is not in:\n{help}");
     }
     command.debug_assert();
@@ -300,5 +296,5 @@ fn every_setting_has_one_name_in_three_spellings() {
         let again = Config::resolve(&flags).unwrap().deployment;
         assert_eq!(again, defaults().deployment, "{key} is not canonical");
     }
-    assert_eq!(definitions().len(), 36);
+    assert_eq!(definitions().len(), 49);
 }

@@ -16,7 +16,6 @@ use rollcall::op::{Plan, SweepKind};
 use rollcall::private_server::{Options, PrivateServer, ended_of_this_thread};
 use rollcall::projection::sweeps;
 use rollcall::redis::connect::connect;
-use rollcall::redis::feed::Feed;
 use rollcall::redis::scripts::apply::{Applied, Applier, Outcome};
 use rollcall::redis::scripts::owner::{Cause, Joined, Ownership, fence};
 use rollcall::redis::scripts::sweep::Sweeper;
@@ -160,10 +159,6 @@ impl Deployment {
     pub async fn async_connection(&self, partition: u16) -> MultiplexedConnection {
         let key = self.keys(partition).meta();
         connect(&self.config.redis.server(), &key, Duration::from_secs(10)).await.unwrap()
-    }
-
-    pub async fn feed(&self) -> Feed {
-        Feed::open(&self.config.redis.server().info, Duration::from_secs(20)).await.unwrap()
     }
 
     /// One worker's dealings with the ownership of a partition.

@@ -7,6 +7,7 @@ mod chaos;
 mod clients;
 mod clock;
 mod crash;
+mod crowd;
 #[path = "../support/dashboards.rs"]
 mod dashboards;
 mod demo;
@@ -17,6 +18,7 @@ mod grafana;
 mod harness;
 mod hostile;
 mod janitor;
+mod listen;
 mod logs;
 mod losses;
 mod metrics;
@@ -28,8 +30,10 @@ mod property;
 mod query;
 mod reader;
 mod readers;
+mod replica;
 mod roles;
 mod scene;
+mod serve;
 mod sizes;
 mod stalled;
 #[path = "../support/mod.rs"]

@@ -69,6 +69,15 @@ impl Scene {
         Worker::start_as("janitor", &self.url(), &self.with_settings(&arguments), env)
     }
 
+    /// A process that serves applications and browsers, on a free port unless told otherwise.
+    pub fn serve(&self, extra: &[&str]) -> Worker {
+        let mut arguments = extra.to_vec();
+        if !extra.contains(&"--listen") {
+            arguments.extend(["--listen", "127.0.0.1:0"]);
+        }
+        Worker::start_as("serve", &self.url(), &self.with_settings(&arguments), &[])
+    }
+
     fn with_settings<'a>(&'a self, extra: &[&'a str]) -> Vec<&'a str> {
         self.arguments.iter().map(String::as_str).chain(extra.iter().copied()).collect()
     }
@@ -162,14 +171,6 @@ impl Scene {
         let written_off = self.verify_but(what);
         eprintln!("{what}: {} written off", written_off.len());
         assert!(written_off.len() <= kills / 2, "{what}: {written_off:?} after {kills} kills");
-    }
-
-    /// The worker that owns partition 0, by the process that it is.
-    pub fn owner<'w>(&self, workers: &'w mut [Worker]) -> Option<&'w mut Worker> {
-        let owner: Option<String> =
-            self.command(&["HGET", &self.deployment.keys(0).meta(), "owner"]);
-        let owner = owner?;
-        workers.iter_mut().find(|worker| owner.contains(&format!("-{}-", worker.pid())))
     }
 
     /// The workers that speak of partition 0.

@@ -1,7 +1,7 @@
 //! Traces as a collector gets them: names, attributes, structure, links, sampling, and that a collector
 //! which is away hinders nothing.
 
-mod receiver;
+pub mod receiver;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;

@@ -35,7 +35,7 @@ impl Limits {
 
     /// Bytes of names and values beyond which no entry can hold an event, and none is kept.
     pub fn most_bytes(&self) -> usize {
-        self.max_fields * 2 * self.max_field_bytes + self.max_data_bytes
+        (self.max_fields * 2 * self.max_field_bytes).saturating_add(self.max_data_bytes)
     }
 }
 

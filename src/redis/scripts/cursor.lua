@@ -18,8 +18,8 @@ end
 local function refuse_other_stream(from)
   if from == '0-0' or #call('XRANGE', stream, from, from) > 0 then return nil end
   local info = stream_info()
-  if is_other_stream(info, true, from) then
-    return redis.error_reply('NOTOWNER the stream was deleted and begun again')
+  if is_other_stream(info, true, from) or was_set_back(info, from) then
+    return redis.error_reply('NOTOWNER the stream was deleted and begun again, or its ids were set back')
   end
   return nil, count_read(info, from)
 end

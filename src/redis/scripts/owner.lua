@@ -83,15 +83,7 @@ local function check()
   return wrong_shared_key() or agree() or { 'OK' }
 end
 
--- Where the cursor is in a stream whose ids were set back: before the last so many entries, as were not read.
-local function before_unread(info)
-  local read = tonumber(call('HGET', janitor, 'read') or -1)
-  local unread = read >= 0 and info['entries-added'] - read or info.length
-  if unread <= 0 then return info['last-generated-id'] end
-  if unread > CHUNK then return '0-0' end
-  local last = call('XREVRANGE', stream, '+', '-', 'COUNT', unread + 1)
-  return last[unread + 1] and last[unread + 1][1] or '0-0'
-end
+-- ---- the group
 
 -- Notes how the stream is, and where the cursor was then.
 local function record(info, cursor, count)
@@ -194,7 +186,8 @@ local function release()
 end
 
 local function next_entry()
-  return ARGV[15] ~= GREATEST_ID and call('XRANGE', stream, '(' .. ARGV[15], '+', 'COUNT', 1)[1]
+  if ARGV[15] == GREATEST_ID then return nil end
+  return call('XRANGE', stream, '(' .. ARGV[15], '+', 'COUNT', 1)[1]
 end
 
 local function name()

@@ -12,6 +12,16 @@ local function was_set_back(info, cursor)
   return id_less(info['last-generated-id'], cursor) and deleted and not id_less(deleted, cursor)
 end
 
+-- Where the cursor is in a stream whose ids were set back: before the last so many entries, as were not read.
+local function before_unread(info)
+  local read = tonumber(call('HGET', janitor, 'read') or -1)
+  local unread = read >= 0 and info['entries-added'] - read or info.length
+  if unread <= 0 then return info['last-generated-id'] end
+  if unread > CHUNK then return '0-0' end
+  local last = call('XREVRANGE', stream, '+', '-', 'COUNT', unread + 1)
+  return last[unread + 1] and last[unread + 1][1] or '0-0'
+end
+
 -- A stream that was deleted and begun again has smaller figures than were seen, or lost the group, and nothing that
 -- the cursor knows.
 local function is_other_stream(info, own, cursor)

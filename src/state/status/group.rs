@@ -62,7 +62,7 @@ pub struct Backlog {
 
 /// The named members of an `XINFO` reply.
 #[derive(Default)]
-pub(super) struct Info(Vec<(String, Value)>);
+pub(in crate::state) struct Info(Vec<(String, Value)>);
 
 impl Info {
     pub(super) fn read(value: Value) -> Option<Self> {
@@ -82,7 +82,7 @@ impl Info {
         self.get("name").cloned().and_then(reply::text).unwrap_or_default()
     }
 
-    pub(super) fn id(&self, name: &str) -> Option<EntryId> {
+    pub(in crate::state) fn id(&self, name: &str) -> Option<EntryId> {
         self.get(name).cloned().and_then(reply::entry_id)
     }
 }
@@ -172,7 +172,7 @@ fn age_s(id: EntryId, now_ms: u64) -> f64 {
 }
 
 /// What `XINFO GROUPS` says of one group.
-pub(super) fn read_group(groups: Value, name: &str) -> Option<Info> {
+pub(in crate::state) fn read_group(groups: Value, name: &str) -> Option<Info> {
     list(groups).into_iter().filter_map(Info::read).find(|info| info.name() == name)
 }
 

@@ -49,6 +49,8 @@ pub(super) enum Topic {
     Round,
     /// What the server was asked.
     Survey,
+    /// What this process serves.
+    Serve,
 }
 
 type Board = BTreeMap<(Topic, u16), Vec<Sample>>;

@@ -4,7 +4,9 @@
 //! Each label has a closed set of values, given by the program or by the number of partitions: the number
 //! of series does not grow with users, tokens or documents.
 
+use super::live::{Dropped, LeftOut};
 use super::loss::LossCause;
+use super::serve::{CLASSES, ConnectionKind, ROUTES, TROUBLES};
 use crate::change::ChangeKind;
 use crate::decode::Form;
 use crate::error;
@@ -76,6 +78,8 @@ pub enum Source {
     Sweeping,
     /// Of all janitors the one that surveyed the partition's server last.
     Surveying,
+    /// Processes that serve applications and browsers.
+    Serve,
     /// Every process.
     Every,
 }
@@ -88,6 +92,7 @@ impl Source {
             Self::Janitor => "janitor",
             Self::Sweeping => "janitor that swept",
             Self::Surveying => "janitor that surveyed",
+            Self::Serve => "serve",
             Self::Every => "every process",
         }
     }
@@ -166,7 +171,16 @@ const SWEEP: Label = Label::new("sweep", || {
 });
 const REPAIR: Label = Label::new("repair", || Repair::ALL.map(Repair::label).to_vec());
 const STRUCTURE: Label = Label::new("structure", || STRUCTURES.iter().map(|s| s.name).collect());
+const DROPPED: Label = Label::new("reason", Dropped::names);
+const LEFT_OUT: Label = Label::new("reason", LeftOut::names);
 const BLOCKER: Label = Label::new("by", || vec!["own_group", "other_group"]);
+const ROUTE: Label = Label::new("route", || ROUTES.to_vec());
+const CLASS: Label = Label::new("class", || CLASSES.to_vec());
+const CONNECTION: Label =
+    Label::new("kind", || ConnectionKind::ALL.map(|kind| kind.name()).to_vec());
+const REFUSAL: Label = Label::new("reason", || {
+    Reason::ALL.iter().map(|reason| reason.name()).chain(TROUBLES).collect()
+});
 const TAKEOVER: Label = Label::new("cause", || Cause::ALL.map(Cause::name).to_vec());
 
 /// Declares a constant for each metric, and the list of all.
@@ -300,6 +314,40 @@ inventory! {
         "Replicas connected to the partition's server";
     LINK_UP = "rollcall_redis_replication_link_up", Gauge, Truth, Surveying, [PARTITION],
         "Whether a server that is a replica is connected to its primary; 1 on a primary";
+    LISTENERS_DROPPED = "rollcall_listeners_dropped_total", Counter, Count, Serve, [DROPPED],
+        "Listeners that this process dropped, by why";
+    FEED_CHANGES = "rollcall_feed_changes_total", Counter, Count, Serve, [],
+        "Changes that the live feed read";
+    FEED_DELAY = "rollcall_feed_delay_seconds", Histogram, Seconds, Serve, [],
+        "Age of a change when listeners can hear it, by this process's clock against the server's";
+    FEED_GAPS = "rollcall_feed_gaps_total", Counter, Count, Serve, [],
+        "Times that changes were lost before the live feed read them: listeners got a new snapshot";
+    SNAPSHOT_TIME = "rollcall_snapshot_duration_seconds", Histogram, Seconds, Serve, [],
+        "Time to gather a snapshot of the state for listeners";
+    SNAPSHOTS_FAILED = "rollcall_snapshots_failed_total", Counter, Count, Serve, [],
+        "Snapshots that could not be gathered";
+    ACTIVITY = "rollcall_activity_told_total", Counter, Count, Serve, [],
+        "Activities told to rooms";
+    ACTIVITY_LEFT_OUT = "rollcall_activity_left_out_total", Counter, Count, Serve, [LEFT_OUT],
+        "Activities not told to rooms, by why";
+    REQUESTS = "rollcall_http_requests_total", Counter, Count, Serve, [ROUTE, CLASS],
+        "Requests of applications and browsers that were answered, by route and class of the status";
+    REQUEST_TIME = "rollcall_http_request_duration_seconds", Histogram, Seconds, Serve, [],
+        "Time from a request's head to its answer's; without the live feed, whose answers go on";
+    CONNECTIONS = "rollcall_http_connections", Gauge, Count, Serve, [CONNECTION],
+        "Open connections of applications and browsers: all of them (http), and those that listen (sse, socketio)";
+    CONNECTIONS_REFUSED = "rollcall_http_connections_refused_total", Counter, Count, Serve, [],
+        "Connections closed at once because too many were open, in all or from one address";
+    TAKEN = "rollcall_intake_events_total", Counter, Count, Serve, [],
+        "Events of applications and browsers that are on the stream";
+    REFUSED = "rollcall_intake_refused_total", Counter, Count, Serve, [REFUSAL],
+        "Events of applications and browsers that are not on the stream, or not for sure, by reason";
+    ADD_TIME = "rollcall_intake_add_duration_seconds", Histogram, Seconds, Serve, [],
+        "Time to add one entry of packed events to the stream, round trip included";
+    BUFFERED = "rollcall_intake_buffered_events", Gauge, Count, Serve, [],
+        "Events that wait to be added to the stream";
+    BUFFER_USED = "rollcall_intake_buffer_used_ratio", Gauge, Ratio, Serve, [],
+        "Part of the buffer for such events that is taken, by events or bytes; at 1 more are refused";
     LOG_LINES_LOST = "rollcall_log_lines_lost_total", Counter, Count, Every, [],
         "Log lines lost because nobody read standard error, or not fast enough";
     BUILD = "rollcall_build_info", Gauge, Count, Every, [VERSION],

@@ -135,7 +135,7 @@ fn producers(entries: &[Entry]) -> impl Iterator<Item = SpanContext> {
     origins.into_iter().map(span_context)
 }
 
-fn span_context(origin: Origin) -> SpanContext {
+pub(super) fn span_context(origin: Origin) -> SpanContext {
     let flags = if origin.sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED };
     SpanContext::new(
         TraceId::from(origin.trace_id),
