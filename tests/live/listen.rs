@@ -4,6 +4,7 @@
 pub mod client;
 mod drivers;
 mod events;
+mod examples;
 mod faults;
 mod sockets;
 

@@ -17,6 +17,8 @@ fn every_route_is_in_the_document_with_its_methods_and_no_other() {
     let document = document();
     let paths = document["paths"].as_object().unwrap();
     for (path, item) in paths {
+        // What never ends by itself is asked for in a way that it refuses.
+        let path = &path.replace("/changes", "/changes?kind=none");
         // An identifier of no particular thing.
         let place = path.find('{').map_or(path.clone(), |at| {
             format!("{}x{}", &path[..at], path[path.find('}').unwrap() + 1..].to_owned())
