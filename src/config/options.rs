@@ -245,7 +245,7 @@ mod tests {
                 ("sentinel_password", "redis+sentinel://"),
                 ("sentinelMasterId", "redis+sentinel://sentinel:26379/mymaster"),
                 ("keyPrefix", "--prefix"),
-                ("socket_timeout", "--batch-deadline"),
+                ("socket_timeout", "--takeover"),
                 ("client-name", "remove it"),
             ] {
                 if own(name) {

@@ -400,8 +400,7 @@ impl World {
         }
         self.beat(lane, 0).await?;
         self.check_position(lane)?;
-        let keys = lane.model.keys();
-        let state = self.settle(lane).await?;
+        let (keys, state) = (lane.model.keys(), self.settle(lane).await?);
         dump::check_changes(&dump::changes(&mut self.conn, &keys), &state, &keys)?;
         self.check_letters(lane, &keys)?;
         check_caps(&state, &keys, &self.deployment.config.deployment)
