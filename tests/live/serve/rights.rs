@@ -8,9 +8,10 @@ use super::client::Client;
 use crate::acl::{Guarded, commands};
 use crate::harness::wait_until;
 use crate::scene::SOON;
+use crate::support::dump;
 
 /// Follows changes and reads events along; what merges rankings of several partitions is tried in `acl.rs`.
-const ELSEWHERE: [&str; 2] = ["xread", "zmscore"];
+const ELSEWHERE: [&str; 3] = ["xread", "xrevrange", "zmscore"];
 
 #[test]
 fn serve_has_the_rights_it_needs_and_no_others() {
@@ -19,7 +20,10 @@ fn serve_has_the_rights_it_needs_and_no_others() {
     let serve = guarded.process("serve", &["--listen", "127.0.0.1:0"]);
     let client = Client::new(&super::address(&serve));
     wait_until(SOON, "serve reaches Redis", || !client.is_away());
+    let mut admin = guarded.admin();
+    let a_while_ago = dump::server_now(&mut admin) - 90_000;
     let events = json!([
+        { "type": "heartbeat", "user": "old", "time": a_while_ago },
         { "type": "login", "user": "ann", "token": "t", "sid": "s", "ip": "1" },
         { "type": "view", "user": "ann", "token": "t", "item": "i" },
         { "type": "heartbeat", "user": "ann", "doc": "d" },
@@ -67,9 +71,14 @@ fn serve_has_the_rights_it_needs_and_no_others() {
         202
     );
     assert_eq!(client.delete("/api/v1/sessions?user=ann").status, 202);
+    redis::cmd("SET").arg("recent:").arg("no sorted set").exec(&mut admin).unwrap();
+    assert_eq!(client.get("/api/v1/recent").status, 503);
     guarded.nothing_was_refused(&[serve.log()]);
-    let called: BTreeSet<_> =
-        guarded.called().into_iter().chain(ELSEWHERE.map(str::to_owned)).collect();
+    let mut called: BTreeSet<String> = ELSEWHERE.map(str::to_owned).into();
+    wait_until(SOON, "the connections were looked after", || {
+        called.extend(guarded.called());
+        called.contains("time")
+    });
     let idle: Vec<_> = commands("serve").difference(&called).cloned().collect();
     assert!(idle.is_empty(), "serve is allowed what it never does: {idle:?}");
 }
