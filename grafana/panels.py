@@ -366,10 +366,67 @@ REDIS = [
     ],
 ]
 
+REQUESTS, ANSWER_TIME = "rollcall_http_requests_total", "rollcall_http_request_duration_seconds"
+REFUSED_NOW = 'rollcall_intake_refused_total{%s, reason=~"buffer_full|redis_away|in_doubt|redis_refuses"}' % OURS
+# Where nobody asks there is nothing to fail: 0, not nothing.
+FAILED_PART = (f'sum(rate({REQUESTS}{{{OURS}, class="5xx"}}[$__rate_interval]))'
+               f' / clamp_min(sum(rate({REQUESTS}{{{OURS}}}[$__rate_interval])), 1e-9)')
+
+
+def quantile_or_none(part, metric):
+    """The value that this part of the measurements stays below; 0 while there are none."""
+    return f"({quantile(part, metric)} >= 0) or vector(0)"
+
+
+SERVE = [
+    [
+        stat("Requests", "reqps", "Answered requests of applications and browsers, per second.",
+             [(rate(REQUESTS), "")]),
+        stat("Failed", "percentunit", "Of the requests, those that were answered with a 5xx.",
+             [(FAILED_PART, "")], ["RollcallServeErrors"], grows_worse(0.001, 0.01)),
+        stat("Answered within", "s", "The time that 99 % of the answers stay below. Intake adds its linger to it.",
+             [(quantile_or_none(0.99, ANSWER_TIME), "")], ["RollcallServeSlow"], grows_worse(0.1, 0.5)),
+        stat("Buffer", "percentunit", "The part of the buffer for events that wait for Redis which is taken, at worst.",
+             [(f"max(rollcall_intake_buffer_used_ratio{{{OURS}}})", "")], ["RollcallIntakeBufferFills"],
+             grows_worse(0.25, 0.5)),
+        stat("Events not taken", "short", "Events that were not added, or not for sure, because of Redis, in the time shown.",
+             [(f"sum(increase({REFUSED_NOW}[$__range]))", "")], ["RollcallIntakeRefuses"], red_from(1)),
+    ],
+    [
+        graph("Requests by route", "reqps", "Answered requests, by route.",
+              [(rate(REQUESTS, "route"), "{{route}}")], stacked=True),
+        graph("Answers by class", "reqps", "Answered requests, by the class of the status.",
+              [(rate(REQUESTS, "class"), "{{class}}")], ["RollcallServeErrors"], stacked=True),
+    ],
+    [
+        graph("Time to answer", "s", "From a request's head to its answer's, without the live feed.",
+              [(quantile_or_none(part, ANSWER_TIME), name) for part, name in ((0.5, "p50"), (0.99, "99 %"), (0.999, "99.9 %"))],
+              ["RollcallServeSlow"], red_from(0.5)),
+        graph("Time to add", "s", "Time to add one entry of packed events to the stream, round trip included.",
+              [(quantile_or_none(part, "rollcall_intake_add_duration_seconds"), name)
+               for part, name in ((0.5, "p50"), (0.99, "99 %"))], ["RollcallIntakeBufferFills"]),
+    ],
+    [
+        graph("Events taken", "cps", "Events of applications and browsers that are on the stream.",
+              [(rate("rollcall_intake_events_total"), "taken")]),
+        graph("Events refused", "cps", "Events that are not on the stream, or not for sure, by reason.",
+              [(rate("rollcall_intake_refused_total", "reason"), "{{reason}}")], ["RollcallIntakeRefuses"], stacked=True),
+        graph("Events that wait", "short", "Events that wait to be added, by process.",
+              [(each("rollcall_intake_buffered_events"), "{{instance}}")], ["RollcallIntakeBufferFills"]),
+    ],
+    [
+        graph("Connections", "short", "Open connections: all of them (http), and those that listen (sse, socketio).",
+              [(f"sum by (kind) (rollcall_http_connections{{{OURS}}})", "{{kind}}")]),
+        graph("Connections refused", "cps", "Connections closed at once because too many were open, in all or from one address.",
+              [(rate("rollcall_http_connections_refused_total"), "refused")]),
+    ],
+]
+
 DASHBOARDS = [
     ("overview", "Overview", "Is Rollcall working, and is it in time?", OVERVIEW),
     ("workers", "Workers", "What does each process do, and what does it cost?", WORKERS),
     ("streams", "Streams and backlog", "What waits, for how long, and what was not applied?", STREAMS),
     ("janitor", "Janitor and limits", "Is what is stale taken away, and how full is everything?", JANITOR),
+    ("serve", "Serve", "What do applications and browsers get, and how fast?", SERVE),
     ("redis", "Redis for Rollcall", "Is the server fit, and how does Rollcall use it?", REDIS),
 ]

@@ -26,6 +26,8 @@ pub enum Role {
     Producer,
     /// Programs that read the state, and rollcall's queries
     Reader,
+    /// `rollcall serve`
+    Serve,
     /// `rollcall run`
     Run,
     /// The doctor alone
@@ -40,13 +42,14 @@ impl Role {
             Self::Janitor => include_str!("../../deploy/acl/janitor.acl"),
             Self::Producer => include_str!("../../deploy/acl/producer.acl"),
             Self::Reader => include_str!("../../deploy/acl/reader.acl"),
+            Self::Serve => include_str!("../../deploy/acl/serve.acl"),
             Self::Run => include_str!("../../deploy/acl/run.acl"),
             Self::Doctor => include_str!("../../deploy/acl/doctor.acl"),
         }
     }
 
     pub(super) fn runs_scripts(self) -> bool {
-        !matches!(self, Self::Producer | Self::Reader)
+        !matches!(self, Self::Producer | Self::Reader | Self::Serve)
     }
 
     /// The commands it sends, as `ACL SETUSER` names them.
@@ -66,6 +69,7 @@ impl Role {
             Self::Janitor => "janitor",
             Self::Producer => "producer",
             Self::Reader => "reader",
+            Self::Serve => "serve",
             Self::Run => "run",
             Self::Doctor => "doctor",
         }
@@ -93,6 +97,14 @@ pub(super) async fn rights(
     let lacking = match role {
         Role::Producer => tried_to_add(connection, &keys).await?,
         Role::Reader => tried_to_read(connection, &commands, &keys).await?,
+        Role::Serve => {
+            let (written, read): (Vec<Reach>, Vec<Reach>) =
+                keys.into_iter().partition(|reach| reach.writes);
+            let reading: Vec<&str> = commands.into_iter().filter(|c| *c != "xadd").collect();
+            let mut lacking = tried_to_read(connection, &reading, &read).await?;
+            lacking.join(tried_to_add(connection, &written).await?);
+            lacking
+        }
         _ => match asked_a_script(connection, &commands, &keys).await {
             Err(error) if error.is_forbidden() => {
                 let missing = Unseen::from(error).into_right().into_iter().collect();
@@ -208,6 +220,11 @@ async fn tried_to_read(
 }
 
 impl Lacking {
+    fn join(&mut self, other: Self) {
+        self.missing.extend(other.missing);
+        self.gone.extend(other.gone);
+    }
+
     /// What came of trying a command, and a key that there is a right to.
     fn add(&mut self, tried: Option<Denied>, command: &str, right: &str) {
         match tried {

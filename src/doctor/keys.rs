@@ -115,18 +115,16 @@ async fn of_another_end<'k>(
 
 fn wrong_end(own: &OwnKey, shell: &Shell) -> Diagnosis {
     let key = own.key.as_str();
-    let diagnosis = if own.ends {
+    if own.ends {
         let means = "another program took its expiry off: it stays until an event writes it again";
-        Diagnosis::warning(format!("{key} has no expiry"), means)
+        return Diagnosis::warning(format!("{key} has no expiry"), means)
             .advise("find out who did; give it one:")
-            .run(shell.redis_cli(&["EXPIRE", key, "300"]))
-    } else {
-        let means = "another program set one: what is in it goes with it";
-        Diagnosis::warning(format!("{key} has an expiry"), means)
-            .advise("find out who did; take it off:")
-            .run(shell.redis_cli(&["PERSIST", key]))
-    };
-    diagnosis
+            .run(shell.redis_cli(&["EXPIRE", key, "300"]));
+    }
+    let means = "another program set one: what is in it goes with it";
+    Diagnosis::warning(format!("{key} has an expiry"), means)
+        .advise("find out who did; take it off:")
+        .run(shell.redis_cli(&["PERSIST", key]))
 }
 
 async fn sampled(partition: &mut Partition) -> Result<Vec<OwnKey>, Unseen> {

@@ -109,7 +109,13 @@ impl Serve {
     ) -> Result<Self, FileError> {
         let access = Access::new(&config.serve, config.deployment.limits.max_identifier_bytes)?;
         let pulse = health.add("serve".to_owned(), Keeper::PATIENCE);
-        let (state, keeper) = Shared::new(config, pulse, stop.clone());
+        let tell = move |hindrance| match hindrance {
+            None => pulse.waiting(),
+            Some(why) => {
+                let _is_first = pulse.unready(why);
+            }
+        };
+        let (state, keeper) = Shared::new(config, tell, stop.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(keeper.run());
         let metrics = ServeMetrics::registered();

@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{AskError, State};
 use crate::config::{Config, Deployment, Shell};
 use crate::error::{Error, chain};
-use crate::telemetry::health::Pulse;
 
 /// How long a reply may take.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -67,13 +66,20 @@ pub struct Keeper {
     current: watch::Sender<Current>,
     facts: watch::Sender<Facts>,
     doubt: Arc<Notify>,
-    pulse: Pulse,
+    tell: Tell,
     stop: watch::Receiver<bool>,
 }
 
+/// Hears again and again whether the state can be asked, and if not, why.
+type Tell = Box<dyn Fn(Option<String>) + Send + Sync>;
+
 impl Shared {
-    /// A state to ask, and the task that has to [run](Keeper::run) for it.
-    pub fn new(config: &Config, pulse: Pulse, stop: watch::Receiver<bool>) -> (Self, Keeper) {
+    /// A state to ask, and the task that has to [run](Keeper::run) for it, and tells how it goes.
+    pub fn new(
+        config: &Config,
+        tell: impl Fn(Option<String>) + Send + Sync + 'static,
+        stop: watch::Receiver<bool>,
+    ) -> (Self, Keeper) {
         let (current_sender, current) = watch::channel(Current::Away("not connected yet".into()));
         let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let server_ms = u64::try_from(clock.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
@@ -87,7 +93,7 @@ impl Shared {
             current: current_sender,
             facts: facts_sender,
             doubt: doubt.clone(),
-            pulse,
+            tell: Box::new(tell),
             stop,
         };
         (Self { current, facts, doubt }, keeper)
@@ -156,9 +162,6 @@ impl Keeper {
         loop {
             match State::open_with(&self.config, RESPONSE_TIMEOUT).await {
                 Ok(state) => {
-                    if is_told {
-                        info!("the state can be asked again");
-                    }
                     (pause, is_told) = (LEAST_PAUSE, false);
                     let why = self.watch(state).await;
                     self.away(&why);
@@ -181,7 +184,7 @@ impl Keeper {
             AskError::Server(error) => error.hindrance(&self.shell),
             other => other.to_string(),
         };
-        self.pulse.unready(words.clone());
+        (self.tell)(Some(words.clone()));
         self.current.send_replace(Current::Away(words.into()));
     }
 
@@ -190,7 +193,7 @@ impl Keeper {
         let mut look = 0_u32;
         loop {
             self.show(&state);
-            self.pulse.waiting();
+            (self.tell)(None);
             look = look.wrapping_add(1);
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}

@@ -158,7 +158,8 @@ fn every_panel_and_every_rule_finds_what_it_asks_for() {
     let scene = Scene::start_with(&[("partitions", &PARTITIONS.to_string())], options);
     let mut workers = [scene.worker(&HTTP), scene.worker(&HTTP)];
     let janitors = [scene.janitor(&HTTP), scene.janitor(&HTTP)];
-    let processes: Vec<&Worker> = workers.iter().chain(&janitors).collect();
+    let serve = scene.serve(&HTTP);
+    let processes: Vec<&Worker> = workers.iter().chain(&janitors).chain([&serve]).collect();
     let traffic = Traffic::start(&scene, SEED, 100);
     let prometheus = Prometheus::start(&processes);
 

@@ -32,13 +32,15 @@ fn full() -> Scene {
     for words in [
         "type heartbeat user al ip 1 page / token t1 sid s1 doc d1 connection c1",
         "type view user al token t1 item i1",
-        "type session sid s1 user al data {}",
+        "type session sid s1 user al data {} ttl 600",
         "type logout user bo ip 2 token t2 sid s2",
         "type document doc d2 user bo action leave",
         "type nonsense user al",
     ] {
         event(&scene, words);
     }
+    // Of a user with many addresses they stand in a key of their own.
+    (0..20).for_each(|ip| event(&scene, &format!("type heartbeat user many ip {ip}")));
     scene.wait_finished(SOON, "applied");
     command(&scene, &["HSET", "rollcall:suspects", "1-0", "nobody"]);
     scene

@@ -29,7 +29,7 @@ const LAYERS: &[&[&str]] = &[
     &["redis", "private_server"],
     &["state"],
     &["changes", "doctor", "telemetry"],
-    &["projector", "janitor"],
+    &["projector", "janitor", "serve"],
 ];
 
 /// The modules that turn entries into plans: values in, values out.

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,7 +45,8 @@ class Bed:
         self.folder = tempfile.mkdtemp(prefix="rollcall-fire-")
         self.running = []
         self.redis_port, self.port = free_port(), free_port()
-        self.ports = {"worker": free_port(), "janitor": free_port()}
+        self.ports = {"worker": free_port(), "janitor": free_port(), "serve": free_port()}
+        self.listen = free_port()
         self.redis = self.spawn("redis-server", "--port", str(self.redis_port), "--save", "", "--dir", self.folder)
         self.wait("Redis answers", lambda: self.cli("PING") == "PONG")
         rules = (ROOT / "grafana/rules/rollcall.yml").read_text()
@@ -68,7 +70,7 @@ class Bed:
         return process
 
     def role(self, role, *flags, **env):
-        """A worker or janitor that is scraped, always at the same address."""
+        """A process of this role that is scraped, always at the same address."""
         url, http = f"redis://127.0.0.1:{self.redis_port}", f"127.0.0.1:{self.ports[role]}"
         process = self.spawn(ROLLCALL, role, "--redis-url", url, "--http", http, *flags, **env)
         if not env:
@@ -80,6 +82,34 @@ class Bed:
     def both(self, *janitor_flags):
         self.role("janitor", *janitor_flags)
         return self.role("worker")
+
+    def serve(self, *flags):
+        """A process that serves."""
+        self.role("serve", "--listen", f"127.0.0.1:{self.listen}", *flags)
+        self.wait("it serves", lambda: self.heartbeat() == 200)
+
+    def heartbeat(self):
+        """The status of a heartbeat's answer."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.listen}/api/heartbeat", b'{"user":"u"}')
+        try:
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                return reply.status
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return None
+
+    def heartbeats(self, count, seconds):
+        """So many clients that send heartbeats for a while."""
+        end = time.monotonic() + seconds
+
+        def client():
+            while time.monotonic() < end:
+                self.heartbeat()
+
+        clients = [threading.Thread(target=client) for _ in range(count)]
+        [one.start() for one in clients]
+        [one.join() for one in clients]
 
     def load(self):
         url = f"redis://127.0.0.1:{self.redis_port}"
@@ -289,6 +319,23 @@ def policy_is_changed(bed):
     bed.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
 
 
+def server_is_away_from_browsers(bed):
+    """the server is stopped while heartbeats come in over HTTP"""
+    bed.serve("--buffer", "10,1MiB,5s")
+    yield
+    bed.redis.terminate()
+    bed.heartbeats(12, 60)
+
+
+def server_pauses(bed):
+    """CLIENT PAUSE of a second, again and again"""
+    bed.serve()
+    yield
+    for _ in range(20):
+        bed.cli("CLIENT", "PAUSE", "1000", "WRITE")
+        bed.heartbeats(4, 1.1)
+
+
 FAULTS = {
     worker_stands_still: ["RollcallEventsLateFast", "RollcallEventsLateSlow"],
     worker_is_killed: ["RollcallProcessDown", "RollcallBacklogGrows", "RollcallNoProgress"],
@@ -307,6 +354,8 @@ FAULTS = {
     old_code_sets_an_expiry: ["RollcallForeignWrites"],
     memory_is_short: ["RollcallRedisMemoryFull"],
     policy_is_changed: ["RollcallEvictionPolicyWrong"],
+    server_is_away_from_browsers: ["RollcallServeErrors", "RollcallIntakeBufferFills", "RollcallIntakeRefuses"],
+    server_pauses: ["RollcallServeSlow"],
 }
 
 

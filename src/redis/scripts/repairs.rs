@@ -12,6 +12,8 @@ use crate::redis::reply;
 pub enum Repair {
     /// An expiry that others set on a key that lives without one was taken off.
     Expiry,
+    /// Presence entries that others took were told to be gone.
+    Present,
     /// A user was put back into a document's set.
     User,
     /// A document's count was made the number of its users again.
@@ -30,8 +32,9 @@ pub enum Repair {
 
 impl Repair {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Expiry,
+        Self::Present,
         Self::User,
         Self::Count,
         Self::Joined,
@@ -45,6 +48,7 @@ impl Repair {
     pub fn label(self) -> &'static str {
         match self {
             Self::Expiry => "expiry",
+            Self::Present => "present",
             Self::User => "user",
             Self::Count => "count",
             Self::Joined => "joined",
@@ -60,6 +64,9 @@ impl Repair {
         match self {
             Self::Expiry => {
                 "another program set an expiry on keys that live without one; it was taken off"
+            }
+            Self::Present => {
+                "another program took presence entries; they are told to be offline, until their next event"
             }
             Self::User => "another program took users from documents' sets; they were put back",
             Self::Count => "another program changed documents' counts; they were put right",

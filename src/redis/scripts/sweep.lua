@@ -93,30 +93,34 @@ function sweeps.presence()
   end)
 end
 
--- Addresses without an entry: others took it.
+-- An address without an entry: others took it, and nobody has been told that it went.
+local function is_taken(field)
+  if call('HEXISTS', presence, field) == 1 then return false end
+  presence_change('offline', now, field)
+  return true
+end
+
+local function tell_taken(looked, removed, more)
+  if removed > 0 then repaired('present', presence, removed) end
+  return looked, removed, more
+end
+
 function sweeps.addresses()
-  return walk(presence_addresses, each(function(user, stored)
+  return tell_taken(walk(presence_addresses, each(function(user, stored)
     local name, is_stale = escape(user) .. '|', false
     if stored == CROWD then moved[user] = #crowd(user, ADDRESSES + 1) <= ADDRESSES and {} or nil end
     for address in string.gmatch(stored ~= CROWD and stored .. '|' or '', '([^|]*)|') do
-      if call('HEXISTS', presence, name .. address) == 0 then
-        move(name .. address, false)
-        is_stale = true
-      end
+      if is_taken(name .. address) then is_stale = true end
     end
     return is_stale
-  end))
+  end)))
 end
 
 function sweeps.crowds()
   return walk(presence_crowds, each(function(field)
     local user = place_of(field)
-    if user and call('HGET', presence_addresses, unescape(user)) == CROWD then
-      if call('HEXISTS', presence, field) == 1 then return false end
-      move(field, false)
-    else
-      call('ZREM', presence_crowds, field)
-    end
+    if user and call('HGET', presence_addresses, unescape(user)) == CROWD then return is_taken(field) end
+    call('ZREM', presence_crowds, field)
     return true
   end), 'ZSCAN')
 end
@@ -183,12 +187,12 @@ end
 
 function sweeps.document_users()
   local docs = {}
-  local looked, _, more = walk(docs_connections, function(pair)
+  local looked, _, more = walk(docs_connections, each(function(pair)
     local part = parts(pair)
     local users = docs[part[1]] or {}
     users[#users + 1] = part[2]
     docs[part[1]] = users
-  end)
+  end))
   for doc, users in pairs(docs) do put_back(doc, users) end
   return looked, 0, more
 end
@@ -197,9 +201,9 @@ end
 function sweeps.logins()
   if call('HLEN', login) <= call('ZCARD', recent) then return 0, 0, false end
   local missing = 0
-  local looked, _, more = walk(login, function(token)
+  local looked, _, more = walk(login, each(function(token)
     missing = missing + call('ZADD', recent, 'NX', 0, token)
-  end)
+  end))
   if missing > 0 then repaired('token', recent, missing) end
   return looked, 0, more
 end
@@ -281,7 +285,7 @@ function sweeps.consumers()
   return #gone, removed, false
 end
 
-local REPAIRS = { 'expiry', 'user', 'count', 'joined', 'token', 'sequence', 'clock' }
+local REPAIRS = { 'expiry', 'present', 'user', 'count', 'joined', 'token', 'sequence', 'clock' }
 
 local function tell_repairs()
   local told = {}

@@ -6,7 +6,7 @@
 
 use super::live::{Dropped, LeftOut};
 use super::loss::LossCause;
-use super::serve::{CLASSES, ConnectionKind, ROUTES, TROUBLES};
+use super::serve::{CLASSES, ConnectionKind, TROUBLES, route_names};
 use crate::change::ChangeKind;
 use crate::decode::Form;
 use crate::error;
@@ -174,7 +174,7 @@ const STRUCTURE: Label = Label::new("structure", || STRUCTURES.iter().map(|s| s.
 const DROPPED: Label = Label::new("reason", Dropped::names);
 const LEFT_OUT: Label = Label::new("reason", LeftOut::names);
 const BLOCKER: Label = Label::new("by", || vec!["own_group", "other_group"]);
-const ROUTE: Label = Label::new("route", || ROUTES.to_vec());
+const ROUTE: Label = Label::new("route", route_names);
 const CLASS: Label = Label::new("class", || CLASSES.to_vec());
 const CONNECTION: Label =
     Label::new("kind", || ConnectionKind::ALL.map(|kind| kind.name()).to_vec());
@@ -256,8 +256,8 @@ inventory! {
         "What this janitor took away, by sweep";
     REPAIRS = "rollcall_repairs_total", Counter, Count, Janitor, [REPAIR],
         "What another program, or a clock that went back, made wrong and was put right: expiry (taken off a key that lives \
-         without one), user and count (of a document), joined (users left, because half of who is joined was gone), \
-         token, sequence, clock, turn";
+         without one), present (taken, and told to be offline), user and count (of a document), joined (users left, because \
+         half of who is joined was gone), token, sequence, clock, turn";
     SWEEP_TIME = "rollcall_sweep_duration_seconds", Histogram, Seconds, Janitor, [],
         "Time of one sweep call, round trip included";
     ROUND_TIME = "rollcall_sweep_round_duration_seconds", Histogram, Seconds, Janitor, [],

@@ -14,42 +14,47 @@ use super::inventory::{
 };
 use super::{ByLabel, own_counter, own_histogram};
 
-/// The routes that requests are counted by; `other` is everything that is none.
-pub const ROUTES: &[&str] = &[
-    "/",
-    "/admin/presence/redis",
-    "/admin/redis/debug",
-    "/admin/redis/stats",
-    "/admin/sessions/redis",
-    "/api/heartbeat",
-    "/api/session/update",
-    "/api/v1/changes",
-    "/api/v1/documents",
-    "/api/v1/documents/{doc}",
-    "/api/v1/events",
-    "/api/v1/login",
-    "/api/v1/logout",
-    "/api/v1/most-viewed",
-    "/api/v1/online",
-    "/api/v1/openapi.json",
-    "/api/v1/presence",
-    "/api/v1/recent",
-    "/api/v1/seen",
-    "/api/v1/sessions",
-    "/api/v1/sessions/{sid}",
-    "/api/v1/stats",
-    "/api/v1/status",
-    "/api/v1/tokens/{token}",
-    "/api/v1/tokens/{token}/viewed",
-    "/api/v1/users/query",
-    "/api/v1/users/{user}",
-    "/online",
-    "/socket.io/",
-    OTHER_ROUTE,
+/// The routes that requests are counted by, with their names in the metric.
+pub const ROUTES: &[(&str, &str)] = &[
+    ("/", "contents"),
+    ("/admin/presence/redis", "source_presence"),
+    ("/admin/redis/debug", "source_debug"),
+    ("/admin/redis/stats", "source_stats"),
+    ("/admin/sessions/redis", "source_sessions"),
+    ("/api/heartbeat", "heartbeat"),
+    ("/api/session/update", "update_session"),
+    ("/api/v1/changes", "changes"),
+    ("/api/v1/documents", "documents"),
+    ("/api/v1/documents/{doc}", "document"),
+    ("/api/v1/events", "events"),
+    ("/api/v1/login", "login"),
+    ("/api/v1/logout", "logout"),
+    ("/api/v1/most-viewed", "most_viewed"),
+    ("/api/v1/online", "online"),
+    ("/api/v1/openapi.json", "openapi"),
+    ("/api/v1/presence", "presence"),
+    ("/api/v1/recent", "recent"),
+    ("/api/v1/seen", "seen"),
+    ("/api/v1/sessions", "sessions"),
+    ("/api/v1/sessions/{sid}", "session"),
+    ("/api/v1/stats", "stats"),
+    ("/api/v1/status", "status"),
+    ("/api/v1/tokens/{token}", "token"),
+    ("/api/v1/tokens/{token}/viewed", "viewed"),
+    ("/api/v1/users/query", "query_users"),
+    ("/api/v1/users/{user}", "user"),
+    ("/online", "online_text"),
+    ("/socket.io/", "socketio"),
 ];
-const OTHER_ROUTE: &str = "other";
+/// Everything that is no route.
+const OTHER: &str = "other";
 /// Routes whose answers go on for as long as somebody listens: their time says nothing.
-const OPEN_ENDED: [&str; 2] = ["/api/v1/changes", "/socket.io/"];
+const OPEN_ENDED: [&str; 2] = ["changes", "socketio"];
+
+/// The names of all routes.
+pub(super) fn route_names() -> Vec<&'static str> {
+    ROUTES.iter().map(|(_, name)| *name).chain([OTHER]).collect()
+}
 
 /// The classes of statuses that answers are counted by.
 pub(super) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -88,8 +93,8 @@ pub const TROUBLES: [&str; 6] =
 pub struct ServeMetrics(Arc<Handles>);
 
 struct Handles {
-    /// By place among the routes, and by class.
-    requests: Vec<[Counter; CLASSES.len()]>,
+    /// By route, and by class.
+    requests: Vec<(&'static str, [Counter; CLASSES.len()])>,
     request_time: Histogram,
     connections: [AtomicUsize; ConnectionKind::ALL.len()],
     connections_refused: Counter,
@@ -121,7 +126,7 @@ impl ServeMetrics {
             CLASSES.map(|class| counter!(REQUESTS.name, "route" => route, "class" => class))
         };
         Self(Arc::new(Handles {
-            requests: ROUTES.iter().map(|route| of(route)).collect(),
+            requests: route_names().into_iter().map(|route| (route, of(route))).collect(),
             request_time: own_histogram(REQUEST_TIME),
             connections: [const { AtomicUsize::new(0) }; ConnectionKind::ALL.len()],
             connections_refused: own_counter(CONNECTIONS_REFUSED),
@@ -133,12 +138,15 @@ impl ServeMetrics {
 
     /// A request to a route was answered with this status, after so long.
     pub fn answered(&self, route: Option<&str>, status: u16, took: Duration) {
-        let place = |wanted: &str| ROUTES.iter().position(|route| *route == wanted);
-        debug_assert!(route.is_none_or(|route| ROUTES.contains(&route)), "{route:?} is not listed");
-        let place = route.and_then(place).or_else(|| place(OTHER_ROUTE)).unwrap_or_default();
+        let known = |path: &str| ROUTES.iter().find(|(route, _)| *route == path);
+        let known = route.and_then(known);
+        debug_assert_eq!(known.is_some(), route.is_some(), "{route:?} is not listed");
+        let name = known.map_or(OTHER, |(_, name)| name);
         let class = usize::from(status / 100).clamp(1, CLASSES.len()) - 1;
-        self.0.requests[place][class].increment(1);
-        if !OPEN_ENDED.contains(&ROUTES[place]) {
+        if let Some((_, classes)) = self.0.requests.iter().find(|(route, _)| *route == name) {
+            classes[class].increment(1);
+        }
+        if !OPEN_ENDED.contains(&name) {
             self.0.request_time.record(took);
         }
     }

@@ -160,7 +160,7 @@ async fn entries_that_are_not_in_the_index_come_into_it_and_end_as_others() {
 }
 
 #[tokio::test]
-async fn addresses_without_an_entry_leave_the_index() {
+async fn addresses_without_an_entry_leave_the_index_and_are_told_offline() {
     let mut bench = Bench::new(&[]).await;
     bench.beats("few", 0..3).await;
     bench.beats("many", 0..40).await;
@@ -179,4 +179,5 @@ async fn addresses_without_an_entry_leave_the_index() {
         bench.sweep(&sweeper, walk).await;
     }
     assert_eq!(bench.exists(&["rollcall:presence:addresses", "rollcall:presence:crowds"]), 0);
+    bench.check_changes();
 }

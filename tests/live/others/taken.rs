@@ -214,3 +214,27 @@ fn changes_go_on_counting() {
     assert_eq!(scene.command::<u64>(&["GET", "rollcall:changes:seq"]), 3);
     scene.verify("without the sequence number");
 }
+
+/// Whoever was in presence when others took it is told to be offline within a minute; who is still there is online
+/// with the next heartbeat.
+#[test]
+fn presence_that_is_taken_is_told() {
+    let scene = Scene::start(&[]);
+    let _worker = scene.worker(&[]);
+    for words in ["user al ip 1", "user al ip 2", "user bo"] {
+        event(&scene, &format!("type heartbeat {words}"));
+    }
+    scene.wait_finished(SOON, "present");
+    command(&scene, &["DEL", "presence:users"]);
+    let janitor = scene.janitor(&HTTP);
+    wait_until(MINUTE, "all are told offline", || {
+        kinds(&scene).iter().filter(|kind| *kind == "offline").count() == 3
+    });
+    let pages = Pages::of(&janitor);
+    wait_until(SOON, "counted", || repairs(&pages, "present") >= Some(2.0));
+    event(&scene, "type heartbeat user al ip 1");
+    scene.wait_finished(SOON, "back");
+    let changes = dump::changes(&mut scene.connection(), &scene.deployment.keys(0));
+    let state = dump::dump(&mut scene.connection(), &scene.deployment.keys(0));
+    dump::check_changes(&changes, &state, &scene.deployment.keys(0)).unwrap();
+}

@@ -153,7 +153,7 @@ fn metrics_tell_what_was_served_and_all_series_are_there_from_the_start() {
     assert_eq!(count("rollcall_intake_events_total"), 0.0);
     let page = crate::scene::page(&served.serve, "/metrics").1;
     for line in [
-        "rollcall_http_requests_total{route=\"/api/heartbeat\",class=\"5xx\"} 0",
+        "rollcall_http_requests_total{route=\"heartbeat\",class=\"5xx\"} 0",
         "rollcall_intake_refused_total{reason=\"in_doubt\"} 0",
         "rollcall_http_connections{kind=\"sse\"} 0",
         "rollcall_intake_buffer_used_ratio 0",
@@ -166,8 +166,8 @@ fn metrics_tell_what_was_served_and_all_series_are_there_from_the_start() {
     served.client.get("/nowhere");
     let page = crate::scene::page(&served.serve, "/metrics").1;
     for line in [
-        "rollcall_http_requests_total{route=\"/api/heartbeat\",class=\"2xx\"} 1",
-        "rollcall_http_requests_total{route=\"/api/heartbeat\",class=\"4xx\"} 1",
+        "rollcall_http_requests_total{route=\"heartbeat\",class=\"2xx\"} 1",
+        "rollcall_http_requests_total{route=\"heartbeat\",class=\"4xx\"} 1",
         "rollcall_http_requests_total{route=\"other\",class=\"4xx\"} 1",
         "rollcall_intake_events_total 2",
         "rollcall_intake_refused_total{reason=\"unknown_type\"} 1",
