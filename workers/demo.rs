@@ -290,7 +290,7 @@ fn summary(watch: &Watch, sent: Sent) -> String {
     format!(
         "The producers {sent}.\nApplied {} entries; {} are left, {} became dead letters.\nChanges: {changes}.",
         seen.applied,
-        seen.pending + seen.undelivered.unwrap_or(0),
+        seen.undelivered.unwrap_or(0),
         seen.dead,
     )
 }

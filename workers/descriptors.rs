@@ -50,10 +50,10 @@ pub(crate) fn for_clients(config: &Config, roles: Roles) -> usize {
     usize::try_from(spare).unwrap_or(usize::MAX).min(config.serve.max_connections)
 }
 
-/// A worker has two connections a partition, a janitor one; serve has three: one to add events, one to follow the
+/// A worker has three connections a partition: one that reads, one that applies, one that shows that it lives; a janitor one; serve has three: one to add events, one to follow the
 /// changes, one to read events along.
 fn needed(partitions: u16, roles: Roles) -> u64 {
-    let each = 2 * u64::from(roles.worker) + u64::from(roles.janitor) + 3 * u64::from(roles.serve);
+    let each = 3 * u64::from(roles.worker) + u64::from(roles.janitor) + 3 * u64::from(roles.serve);
     u64::from(partitions) * each + MOST_PAGES + OTHERS
 }
 
@@ -65,7 +65,7 @@ mod tests {
     fn pages_leave_room_for_redis() {
         assert_eq!([0, 64, 256, 1024, u64::MAX].map(for_pages), [1, 16, 64, 64, 64]);
         let (worker, janitor) = (true, true);
-        assert_eq!(needed(1, Roles { worker, janitor: false, serve: false }), 98);
-        assert_eq!(needed(400, Roles { worker, janitor, serve: false }), 1296);
+        assert_eq!(needed(1, Roles { worker, janitor: false, serve: false }), 99);
+        assert_eq!(needed(400, Roles { worker, janitor, serve: false }), 1696);
     }
 }

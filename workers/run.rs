@@ -12,7 +12,7 @@ use tracing::info;
 use rollcall::config::Config;
 use rollcall::error::Fatal;
 use rollcall::janitor::Janitor;
-use rollcall::projector::Projector;
+use rollcall::projector::{Projector, Worker};
 use rollcall::serve::ServeError;
 use rollcall::telemetry::health::Health;
 use rollcall::telemetry::http::{self, HttpError};
@@ -74,20 +74,19 @@ impl Fleet {
         let listener = http::bind(&config.http).await?;
         let mut fleet =
             Self { loops: JoinSet::new(), stop, health: health.clone(), http: None, serve: None };
-        let consumer = unique_name(&config.name);
+        let name = unique_name(&config.name);
+        let worker = Worker::new(config, name.clone());
         for partition in 0..config.deployment.partitions {
             if roles.worker {
-                let name = format!("worker of partition {partition}");
-                let pulse = health.add(name, Projector::patience(config));
-                let projector =
-                    Projector::new(config, partition, consumer.clone(), pulse, stopped.clone());
+                let part = format!("worker of partition {partition}");
+                let pulse = health.add(part, Projector::patience(config));
+                let projector = Projector::new(config, partition, &worker, pulse, stopped.clone());
                 fleet.loops.spawn(projector.run());
             }
             if roles.janitor {
-                let name = format!("janitor of partition {partition}");
-                let pulse = health.add(name, Janitor::patience(config));
-                let janitor =
-                    Janitor::new(config, partition, consumer.clone(), pulse, stopped.clone());
+                let part = format!("janitor of partition {partition}");
+                let pulse = health.add(part, Janitor::patience(config));
+                let janitor = Janitor::new(config, partition, name.clone(), pulse, stopped.clone());
                 fleet.loops.spawn(janitor.run());
             }
         }
@@ -103,7 +102,7 @@ impl Fleet {
         }
         info!(
             redis = %config.redis.url(),
-            consumer,
+            name,
             worker = roles.worker,
             janitor = roles.janitor,
             serve = fleet.serve.map(|addr| addr.to_string()).as_deref().unwrap_or("off"),
@@ -177,7 +176,7 @@ pub(crate) async fn run(
     }
 }
 
-/// A consumer's name: unique to this start, or what an earlier one left pending could not be claimed.
+/// A process's name: unique to this start, so that one that was here before is another.
 fn unique_name(name: &str) -> String {
     format!("{name}-{}-{:08x}", std::process::id(), fastrand::u32(..))
 }

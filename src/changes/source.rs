@@ -14,7 +14,7 @@ use crate::change::Change;
 use crate::error::Error;
 use crate::key::Keys;
 use crate::redis::reply;
-use crate::redis::stream::delivered;
+use crate::redis::stream::entries;
 
 /// Changes in one read.
 pub(super) const PAGE: usize = 1_000;
@@ -101,7 +101,7 @@ impl Source {
     }
 
     fn first_of(&self, entries: Value) -> Option<Change> {
-        let entries = reply::delivered(entries)?.entries;
+        let entries = reply::entries(entries)?;
         Change::read(entries.first()?, self.partition)
     }
 
@@ -125,7 +125,7 @@ impl Source {
         read.arg("STREAMS").arg(&self.changes).arg(point.id.to_string());
         let value: Value = read.query_async(connection).await.map_err(Error::at(STEP))?;
         let unexpected = reply::unexpected(STEP, &Value::Nil);
-        let entries = delivered(value).ok_or(unexpected)?.entries;
+        let entries = entries(value).ok_or(unexpected)?;
         let mut changes = Vec::with_capacity(entries.len());
         let mut after = point.seq;
         for entry in &entries {

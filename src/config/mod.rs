@@ -135,12 +135,18 @@ impl Deployment {
 pub struct WorkerConfig {
     /// Most entries in a batch.
     pub batch: usize,
-    /// How long an entry waits unacknowledged before another worker claims it.
-    pub claim_idle: Duration,
-    /// How long a batch may take; less than `claim_idle`, or two workers would have it at once.
-    pub batch_deadline: Duration,
-    /// Deliveries after which an entry is tried alone.
-    pub max_deliveries: u64,
+    /// How long a partition's owner may show no progress before another worker takes over.
+    pub takeover: Duration,
+    /// Workers that watch each partition besides its owner.
+    pub standbys: usize,
+}
+
+impl WorkerConfig {
+    /// How long a batch, and each call for it, may take: as long as three takeovers. A slow server delays its
+    /// partition; it does not make its owners change all the time.
+    pub fn batch_deadline(&self) -> Duration {
+        self.takeover * 3
+    }
 }
 
 /// How a janitor sweeps.

@@ -27,7 +27,7 @@ impl Config {
         let log = settings.role.stream.query.log.clone();
         Ok(Self {
             redis: redis(&settings.role.stream.query.connection, gathered)?,
-            worker: worker(&settings.worker, gathered)?,
+            worker: worker(&settings.worker),
             janitor: janitor(&settings.janitor, gathered)?,
             serve: serve(settings.serve.clone(), gathered)?,
             deployment: deployment(settings, gathered)?,
@@ -94,24 +94,8 @@ fn redis(args: &ConnectionArgs, gathered: &Gathered) -> Result<RedisConfig, Conf
     })
 }
 
-fn worker(args: &WorkerArgs, gathered: &Gathered) -> Result<WorkerConfig, ConfigError> {
-    let half = Millis::new(args.claim_idle.ms() / 2);
-    let deadline = args.batch_deadline.unwrap_or(half);
-    if deadline >= args.claim_idle {
-        return Err(gathered.refuse(
-            "batch-deadline",
-            format!(
-                "must be shorter than {}, or two workers apply one batch; lower it or raise that",
-                beside(gathered, "claim-idle", args.claim_idle)
-            ),
-        ));
-    }
-    Ok(WorkerConfig {
-        batch: args.batch,
-        claim_idle: args.claim_idle.into(),
-        batch_deadline: deadline.into(),
-        max_deliveries: args.max_deliveries,
-    })
+fn worker(args: &WorkerArgs) -> WorkerConfig {
+    WorkerConfig { batch: args.batch, takeover: args.takeover.into(), standbys: args.standbys }
 }
 
 fn janitor(args: &JanitorArgs, gathered: &Gathered) -> Result<JanitorConfig, ConfigError> {
@@ -218,7 +202,7 @@ fn limits(args: &LimitArgs, gathered: &Gathered) -> Result<Limits, ConfigError> 
     })
 }
 
-/// The other side of a relation: `claim-idle = 30s (default)`.
+/// The other side of a relation: `takeover = 3s (default)`.
 fn beside(gathered: &Gathered, key: &str, value: impl std::fmt::Display) -> String {
     format!("{key} = {value} ({})", gathered.origin(key))
 }

@@ -154,18 +154,14 @@ pub struct WorkerArgs {
     #[arg(long, env = "ROLLCALL_BATCH", value_name = "N")]
     #[arg(default_value = "500", value_parser = number::<usize, 1, 5_000>)]
     pub batch: usize,
-    /// How long an entry waits unacknowledged before another worker claims it (at least 1s)
-    #[arg(long, env = "ROLLCALL_CLAIM_IDLE", value_name = "DURATION")]
-    #[arg(default_value = "30s", value_parser = at_least::<1_000>)]
-    pub claim_idle: Millis,
-    /// How long a batch may take (a duration, shorter than claim-idle) [default: half of it]
-    #[arg(long, env = "ROLLCALL_BATCH_DEADLINE", value_name = "DURATION")]
-    #[arg(value_parser = at_least::<1>)]
-    pub batch_deadline: Option<Millis>,
-    /// Deliveries after which an entry is tried alone (at least 2)
-    #[arg(long, env = "ROLLCALL_MAX_DELIVERIES", value_name = "N")]
-    #[arg(default_value = "16", value_parser = number::<u64, 2, 1_000_000>)]
-    pub max_deliveries: u64,
+    /// How long a partition's owner may show no progress before another worker takes over (at least 1s)
+    #[arg(long, env = "ROLLCALL_TAKEOVER", value_name = "DURATION")]
+    #[arg(default_value = "3s", value_parser = at_least::<1_000>)]
+    pub takeover: Millis,
+    /// Workers that watch each partition besides its owner
+    #[arg(long, env = "ROLLCALL_STANDBYS", value_name = "N")]
+    #[arg(default_value = "1", value_parser = number::<usize, 1, 100>)]
+    pub standbys: usize,
 }
 
 /// How a janitor sweeps.

@@ -84,6 +84,26 @@ struct Reach {
     writes: bool,
 }
 
+/// The channels that a worker subscribes to, and one of them.
+struct Channel {
+    /// What `ACL SETUSER` takes.
+    right: String,
+    name: String,
+}
+
+impl Channel {
+    fn new(deployment: &Deployment, base: &str) -> Self {
+        let right = format!("&{}rollcall:owner:*", pattern_base(deployment));
+        Self { right, name: format!("{base}rollcall:owner:0") }
+    }
+}
+
+/// What every pattern of a deployment begins with.
+fn pattern_base(deployment: &Deployment) -> String {
+    let tag = if deployment.partitions > 1 { "{p*}:" } else { "" };
+    format!("{}{tag}", literal(&deployment.prefix))
+}
+
 pub(super) async fn rights(
     partition: &mut Partition,
     deployment: &Deployment,
@@ -92,7 +112,8 @@ pub(super) async fn rights(
     user: &str,
 ) -> Answer {
     let commands: Vec<&str> = role.commands().collect();
-    let keys = reaches(role, deployment, partition.keys.base());
+    let base = partition.keys.base();
+    let (keys, channel) = (reaches(role, deployment, base), Channel::new(deployment, base));
     let connection = &mut partition.connection;
     let lacking = match role {
         Role::Producer => tried_to_add(connection, &keys).await?,
@@ -105,7 +126,7 @@ pub(super) async fn rights(
             lacking.join(tried_to_add(connection, &written).await?);
             lacking
         }
-        _ => match asked_a_script(connection, &commands, &keys).await {
+        _ => match asked_a_script(connection, &commands, &keys, &channel).await {
             Err(error) if error.is_forbidden() => {
                 let missing = Unseen::from(error).into_right().into_iter().collect();
                 Lacking { missing, gone: Vec::new() }
@@ -156,8 +177,7 @@ impl Lacking {
 
 /// The keys that a role's line names, under this deployment's prefix and stream.
 fn reaches(role: Role, deployment: &Deployment, base: &str) -> Vec<Reach> {
-    let tag = if deployment.partitions > 1 { "{p*}:" } else { "" };
-    let pattern_base = format!("{}{tag}", literal(&deployment.prefix));
+    let pattern_base = pattern_base(deployment);
     let patterns = role.line().split_whitespace().filter_map(|rule| rule.split_once('~'));
     // A look at the layout of another number of partitions: whatever hinders it is no fault.
     let patterns = patterns.filter(|(_, pattern)| !pattern.starts_with("{p0}"));
@@ -278,6 +298,7 @@ async fn asked_a_script(
     connection: &mut MultiplexedConnection,
     commands: &[&str],
     keys: &[Reach],
+    channel: &Channel,
 ) -> Result<Lacking, AskError> {
     // A key may be written, or read, if any command that does it may: the commands themselves come next.
     let writing = ["set", "hset", "unlink"];
@@ -292,8 +313,8 @@ async fn asked_a_script(
     let pairs = || keys.iter().zip(&open);
     let key =
         pairs().find(|(reach, open)| reach.writes && **open).map_or(&keys[0], |(reach, _)| reach);
-    let of_commands = commands.iter().map(|command| call(command, &key.key)).collect();
-    let allowed = script(connection, of_commands).await?;
+    let of_commands = commands.iter().map(|command| call(command, &key.key, &channel.name));
+    let allowed = script(connection, of_commands.collect()).await?;
     let missing = pairs().filter(|(_, open)| !**open).map(|(reach, _)| reach.right.clone());
     let mut lacking = Lacking { missing: missing.collect(), gone: Vec::new() };
     for (command, allowed) in commands.iter().zip(allowed) {
@@ -302,6 +323,10 @@ async fn asked_a_script(
             Allowed::No => Some(Denied::Command),
             Allowed::Gone => Some(Denied::Gone),
         };
+        if *command == "subscribe" && allowed == Allowed::No {
+            // The server does not say which of the two it is.
+            lacking.missing.push(channel.right.clone());
+        }
         lacking.add(tried, command, "");
     }
     Ok(lacking)
@@ -316,11 +341,12 @@ enum Allowed {
     Gone,
 }
 
-/// A whole command on one key, its words joined by tabs.
-fn call(command: &str, key: &str) -> String {
+/// A whole command on one key or channel, its words joined by tabs.
+fn call(command: &str, key: &str, channel: &str) -> String {
     match command {
         "evalsha" => ["evalsha", "0", "0"].join("\t"),
-        "xreadgroup" => ["xreadgroup", "GROUP", "0", "0", "STREAMS", key, ">"].join("\t"),
+        "xread" => ["xread", "STREAMS", key, "0"].join("\t"),
+        "subscribe" => ["subscribe", channel].join("\t"),
         _ => [command.replace('|', "\t").as_str(), key, key, key].join("\t"),
     }
 }

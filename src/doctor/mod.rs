@@ -102,8 +102,8 @@ async fn examine_partition(
             let place = Place { config, work: &work, now_ms, shell: &shell };
             report.add("ids", Ok(stream::ids(&work, deployment, now_ms, &shell)));
             report.add("group", Ok(group::group(&place)));
-            report.add("workers", Ok(group::workers(&place)));
-            report.add("pending", group::pending(partition, &place).await);
+            report.add("owner", group::owner(partition, &place).await);
+            report.add("trouble", group::trouble(partition, &place).await);
             report.add("trimming", Ok(group::trimming(&place)));
             report.add("janitor", Ok(group::janitor(&place)));
         }

@@ -27,7 +27,7 @@ use serde::Serialize;
 
 pub use self::ask::AskError;
 pub(crate) use self::ask::{Walk, ask, literal, number};
-pub use self::progress::{Progress, progress};
+pub use self::progress::cursor;
 pub use self::shared::{Away, Facts, Keeper, Shared};
 pub use self::statistics::{Statistics, statistics};
 use crate::config::{Config, Deployment, Millis, Server, Shell, Threshold};
@@ -35,7 +35,7 @@ use crate::error::Error;
 use crate::key::{Keys, partition_of};
 use crate::redis::connect::{Node, locate};
 use crate::redis::reply;
-use crate::redis::scripts::group::STATE_FORMAT;
+use crate::redis::scripts::layout::STATE_FORMAT;
 
 /// How long one page may take.
 pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -222,6 +222,14 @@ fn fatal(error: AskError, config: &Config) -> Result<AskError, Error> {
             let own = config.deployment.partitions.to_string();
             Err(Error::Partitions { key, stored, own })
         }
+        // Workers of this version bring an older format up to date.
+        AskError::Server(Error::Format { ref stored, own, .. })
+            if stored
+                .parse()
+                .is_ok_and(|stored: u32| own.parse().is_ok_and(|own| stored < own)) =>
+        {
+            Ok(error)
+        }
         AskError::Server(error @ (Error::Format { .. } | Error::CrossSlot(_))) => Err(error),
         other => Ok(other),
     }

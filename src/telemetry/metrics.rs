@@ -26,7 +26,7 @@ pub use janitor::{JanitorMetrics, Round};
 pub use live::{Dropped, LeftOut, LiveMetrics};
 pub use loss::{LossCause, entries_lost};
 pub use serve::{ConnectionKind, Open, ROUTES, ServeMetrics, TROUBLES};
-pub use worker::{Delivery, WorkerMetrics};
+pub use worker::{Role, WorkerMetrics};
 
 use inventory::{LOG_LINES_LOST, REDIS_ERRORS};
 

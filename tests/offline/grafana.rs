@@ -169,7 +169,7 @@ fn emptiness_is_explained_by_what_it_means() {
     for (title, words) in [
         ("Memory used", "no maxmemory is set"),
         ("Applied within a second", "no entry was applied"),
-        ("Undelivered entries", "the server does not know"),
+        ("Waiting entries", "the server does not know"),
         ("Keys evicted", "(INFO)"),
         ("Longest wait", "no janitor measures this"),
         ("Event age", "none in the time shown"),

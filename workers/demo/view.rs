@@ -168,7 +168,7 @@ impl View<'_> {
                 )
                 .with(Style::Green, bars),
             label("LAG")
-                .with(Style::Plain, format!("{waiting} undelivered + {} pending", seen.pending))
+                .with(Style::Plain, format!("{waiting} waiting"))
                 .with(Style::Dim, "   dead letters ")
                 .with(quiet(seen.dead), seen.dead.to_string()),
         ]
@@ -275,7 +275,7 @@ impl View<'_> {
         });
         format!(
             "{:>4}s  online {}  sessions {}  logins {}  documents {}  sent {}  applied {} ({:.0}/s)  \
-             lag {}+{}  dead {}  latest: {latest}",
+             waiting {}  dead {}  latest: {latest}",
             self.sent.within.as_secs(),
             seen.present.len(),
             seen.sessions,
@@ -285,7 +285,6 @@ impl View<'_> {
             seen.applied,
             self.watch.rate(),
             seen.undelivered.map_or("?".to_owned(), |entries| entries.to_string()),
-            seen.pending,
             seen.dead,
         )
     }

@@ -122,11 +122,6 @@ class Bed:
     def add(self, *fields, at="*"):
         return self.cli("XADD", STREAM, at, *(fields or ("type", "heartbeat", "user", "u")))
 
-    def deliver_to_a_ghost(self):
-        """A consumer that took entries and is gone."""
-        self.cli("XGROUP", "CREATE", STREAM, GROUP, "0", "MKSTREAM")
-        self.cli("XREADGROUP", "GROUP", GROUP, "ghost", "COUNT", "10", "STREAMS", STREAM, ">")
-
     def ask(self, query):
         url = f"http://127.0.0.1:{self.port}/api/v1/query?query={urllib.request.quote(query)}"
         try:
@@ -189,12 +184,30 @@ def worker_is_killed(bed):
     kill(worker)
 
 
-def nobody_claims(bed):
-    """a consumer took entries and is gone, and no worker runs"""
-    bed.role("janitor")
+def worker_is_stopped(bed):
+    """the only worker is stopped with SIGTERM"""
+    worker = bed.both()
     yield
-    bed.add()
-    bed.deliver_to_a_ghost()
+    worker.terminate()
+
+
+def partition_is_taken_away(bed):
+    """somebody overwrites the owner in rollcall:meta, ten times"""
+    bed.both()
+    yield
+    for _ in range(10):
+        bed.cli("HSET", "rollcall:meta", "owner", "nobody")
+        time.sleep(2)
+
+
+def group_is_moved(bed):
+    """somebody moves the consumer group, twenty times"""
+    bed.both()
+    bed.load()
+    yield
+    for _ in range(20):
+        bed.cli("XGROUP", "SETID", STREAM, GROUP, "0")
+        time.sleep(1)
 
 
 def server_is_flushed(bed):
@@ -206,14 +219,12 @@ def server_is_flushed(bed):
 
 
 def somebody_trims(bed):
-    """XTRIM MAXLEN 0 while entries are pending"""
-    bed.role("janitor")
-    worker = bed.role("worker", "--claim-idle", "1s")
+    """XTRIM MAXLEN 0 while entries wait"""
+    worker = bed.both()
     yield
     worker.send_signal(signal.SIGSTOP)
     for _ in range(5):
         bed.add()
-    bed.deliver_to_a_ghost()
     bed.cli("XTRIM", STREAM, "MAXLEN", "0")
     worker.send_signal(signal.SIGCONT)
 
@@ -233,15 +244,14 @@ def producer_sends_nonsense(bed):
 
 
 def entry_kills_workers(bed):
-    """four workers in a row die on one entry (a failpoint of debug builds)"""
+    """three workers in a row die on one entry (a failpoint of debug builds)"""
     bed.role("janitor")
     kill(bed.role("worker"))
     yield
     bed.add()
-    flags = ("--max-deliveries", "2", "--claim-idle", "1s")
-    for _ in range(4):
-        bed.role("worker", *flags, ROLLCALL_TEST_FAILPOINT="after-fold:1").wait()
-    bed.role("worker", *flags)
+    for _ in range(3):
+        bed.role("worker", "--takeover", "1s", ROLLCALL_TEST_FAILPOINT="after-fold:1").wait()
+    bed.role("worker", "--takeover", "1s")
 
 
 def worker_is_killed_again_and_again(bed):
@@ -280,10 +290,10 @@ def group_is_abandoned(bed):
 
 def horizon_is_short(bed):
     """an entry that nobody finishes, with --horizon 20s"""
-    bed.role("janitor", "--keep", "1s", "--horizon", "20s")
+    worker = bed.both("--keep", "1s", "--horizon", "20s")
     yield
+    kill(worker)
     bed.add()
-    bed.deliver_to_a_ghost()
 
 
 def letters_reach_their_cap(bed):
@@ -339,7 +349,9 @@ def server_pauses(bed):
 FAULTS = {
     worker_stands_still: ["RollcallEventsLateFast", "RollcallEventsLateSlow"],
     worker_is_killed: ["RollcallProcessDown", "RollcallBacklogGrows", "RollcallNoProgress"],
-    nobody_claims: ["RollcallPendingOld"],
+    worker_is_stopped: ["RollcallPartitionUnowned"],
+    partition_is_taken_away: ["RollcallTakeovers"],
+    group_is_moved: ["RollcallGroupInterference"],
     janitor_is_killed: ["RollcallJanitorNotRunning"],
     server_is_flushed: ["RollcallGroupMissing"],
     somebody_trims: ["RollcallEntriesLost"],

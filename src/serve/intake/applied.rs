@@ -7,7 +7,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::entry::EntryId;
-use crate::state::{Progress, Shared, progress};
+use crate::state::{Shared, cursor};
 
 /// Pause between two looks while somebody waits.
 const LOOK: Duration = Duration::from_millis(5);
@@ -20,7 +20,7 @@ pub(super) struct Applied {
     state: Shared,
     waiting: AtomicUsize,
     wanted: Notify,
-    progress: watch::Sender<Option<Progress>>,
+    progress: watch::Sender<Option<EntryId>>,
 }
 
 impl Applied {
@@ -48,12 +48,10 @@ impl Applied {
 
     async fn look(&self) -> bool {
         let Ok(mut state) = self.state.get() else { return false };
-        let deployment = &state.deployment;
-        let (stream, group) = (deployment.stream.clone(), deployment.group.clone());
         let Some(partition) = state.partitions.get_mut(usize::from(self.partition)) else {
             return false;
         };
-        let found = progress(partition, &stream, &group).await;
+        let found = cursor(partition).await;
         if found.is_err() {
             self.state.doubt();
         }
@@ -68,7 +66,7 @@ impl Applied {
         let _leaves = Leaves(self);
         self.wanted.notify_one();
         let mut progress = self.progress.subscribe();
-        let has = progress.wait_for(|progress| progress.is_some_and(|progress| progress.has(id)));
+        let has = progress.wait_for(|progress| progress.is_some_and(|cursor| cursor >= id));
         timeout_at(deadline, has).await.is_ok_and(|has| has.is_ok())
     }
 }

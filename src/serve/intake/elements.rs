@@ -380,8 +380,8 @@ mod tests {
     #[test]
     fn an_event_that_would_not_fit_in_an_entry_is_refused() {
         let read = |data: usize| {
-            let event = json!({ "type": "session", "sid": "s", "data": "x".repeat(data) });
-            let flags = [("max-data-bytes", "300"), ("max-field-bytes", "300")];
+            let event = json!({ "type": "session", "sid": "s", "data": ["x".repeat(data)] });
+            let flags = [("max-data-bytes", "300")];
             read(Body::Json(event.to_string().as_bytes()), &Sender::default(), &flags).unwrap()
         };
         let fits = read(200);

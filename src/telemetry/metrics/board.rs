@@ -39,6 +39,10 @@ impl Sample {
 /// What was measured together, and for which partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Topic {
+    /// What this worker is to the partition.
+    Role,
+    /// How often the partition was taken.
+    Term,
     /// When sweeps last succeeded.
     Success,
     /// What the last round of sweeps left.

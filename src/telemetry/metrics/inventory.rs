@@ -11,8 +11,9 @@ use crate::change::ChangeKind;
 use crate::decode::Form;
 use crate::error;
 use crate::event::{Reason, TYPES};
-use crate::op::{CONSUMERS, STREAM, Sweep};
+use crate::op::{STREAM, Sweep};
 use crate::projection::{Projection, sweeps};
+use crate::redis::scripts::owner::Cause;
 use crate::redis::scripts::repairs::Repair;
 use crate::state::status::STRUCTURES;
 
@@ -152,7 +153,6 @@ pub struct Metric {
 
 const PARTITION: Label = Label::bounded("partition", "0 to the number of partitions - 1");
 const VERSION: Label = Label::bounded("version", "the version of the program");
-const SOURCE: Label = Label::new("source", || vec!["new", "pending", "claimed"]);
 const FORM: Label = Label::new("form", || Form::ALL.iter().map(|form| form.name()).collect());
 const TYPE: Label = Label::new("type", || TYPES.to_vec());
 const REASON: Label =
@@ -164,9 +164,9 @@ const CHANGE: Label =
     Label::new("kind", || ChangeKind::ALL.iter().map(|kind| kind.name()).collect());
 const ERROR: Label = Label::new("kind", || error::kinds().into_iter().collect());
 const ROLE: Label = Label::new("role", || vec!["worker", "janitor"]);
-const STAGE: Label = Label::new("stage", || vec!["read", "claim", "apply", "sweep", "survey"]);
+const STAGE: Label = Label::new("stage", || vec!["read", "apply", "sweep", "survey"]);
 const SWEEP: Label = Label::new("sweep", || {
-    let taking = sweeps().filter(Sweep::takes).chain([STREAM, CONSUMERS]);
+    let taking = sweeps().filter(Sweep::takes).chain([STREAM]);
     taking.map(|sweep| sweep.name).collect()
 });
 const REPAIR: Label = Label::new("repair", || Repair::ALL.map(Repair::label).to_vec());
@@ -181,7 +181,7 @@ const CONNECTION: Label =
 const REFUSAL: Label = Label::new("reason", || {
     Reason::ALL.iter().map(|reason| reason.name()).chain(TROUBLES).collect()
 });
-const STATE: Label = Label::new("state", || vec!["live", "dead"]);
+const TAKEOVER: Label = Label::new("cause", || Cause::ALL.map(Cause::name).to_vec());
 
 /// Declares a constant for each metric, and the list of all.
 macro_rules! inventory {
@@ -201,10 +201,10 @@ macro_rules! inventory {
 }
 
 inventory! {
-    READ = "rollcall_entries_read_total", Counter, Count, Worker, [SOURCE],
-        "Entries delivered to this process: new, pending (its own again) or claimed (from others)";
+    READ = "rollcall_entries_read_total", Counter, Count, Worker, [],
+        "Entries read by this process; what is read again after a failure counts again";
     READ_BYTES = "rollcall_read_bytes_total", Counter, Bytes, Worker, [],
-        "Bytes of the fields of the entries delivered to this process";
+        "Bytes of the fields of the entries read by this process";
     DECODED = "rollcall_entries_decoded_total", Counter, Count, Worker, [FORM],
         "Entries that held events, by the form they were written in; an entry that is tried again counts again";
     EVENTS_DECODED = "rollcall_events_decoded_total", Counter, Count, Worker, [TYPE],
@@ -220,13 +220,25 @@ inventory! {
         "Entries, and elements of packed entries, that became dead letters, by reason";
     LETTERS_DROPPED = "rollcall_dead_letters_dropped_total", Counter, Count, Worker, [],
         "Dead letters dropped by their cap";
-    ACKNOWLEDGED = "rollcall_entries_acknowledged_total", Counter, Count, Worker, [],
-        "Entries that this process applied or wrote off, and acknowledged";
+    APPLIED = "rollcall_entries_applied_total", Counter, Count, Worker, [],
+        "Entries that this process applied or wrote off";
+    OWNED = "rollcall_partition_owned", Gauge, Truth, Worker, [PARTITION],
+        "Whether this worker owns the partition";
+    STANDBY = "rollcall_partition_standby", Gauge, Truth, Worker, [PARTITION],
+        "Whether this worker stands by for the partition";
+    TERM = "rollcall_partition_term", Gauge, Count, Worker, [PARTITION],
+        "How often the partition was taken, by any worker; only its owner shows it";
+    TAKEOVERS = "rollcall_takeovers_total", Counter, Count, Worker, [TAKEOVER],
+        "Times this worker took a partition: free (nobody had it), again (after a failure of its own), stall (the \
+         owner made no progress), death (the owner's process was gone)";
+    INTERFERENCES = "rollcall_group_interferences_total", Counter, Count, Worker, [],
+        "Things that somebody else did to the consumer group and that were set right: entries read through it, its \
+         position moved, the group destroyed";
     LOST = "rollcall_entries_lost_total", Counter, Count, Janitor, [CAUSE],
         "Entries that will never be applied, or whose effects are gone: deleted (from the stream before they were \
-         applied), dropped (from what was pending), rewound (the server went back in time; at least so many)";
+         applied), rewound (the server went back in time; at least so many)";
     TRIED_ALONE = "rollcall_entries_tried_alone_total", Counter, Count, Worker, [],
-        "Entries applied by themselves because they were delivered too often";
+        "Entries applied by themselves because a worker or the server may have died on them";
     OPERATIONS = "rollcall_operations_applied_total", Counter, Count, Worker, [PROJECTION],
         "Merge operations applied, by projection; a batch is folded to fewer than it has events";
     LATE = "rollcall_operations_late_total", Counter, Count, Worker, [],
@@ -270,18 +282,14 @@ inventory! {
         "Whether entries older than the time to keep cannot be trimmed, because a group has not finished them";
     HORIZON = "rollcall_horizon_used_ratio", Gauge, Ratio, Sweeping, [PARTITION],
         "Age of the oldest unfinished entry as a part of the horizon: at 1, an ending may be forgotten too soon";
-    PENDING = "rollcall_pending_entries", Gauge, Count, Surveying, [PARTITION],
-        "Entries delivered but not acknowledged";
-    OLDEST_PENDING = "rollcall_oldest_pending_seconds", Gauge, Seconds, Surveying, [PARTITION],
-        "Age of the oldest pending entry, by the server's clock; 0 if there is none, below 0 if its id is ahead of that clock";
     UNDELIVERED = "rollcall_undelivered_entries", Gauge, Count, Surveying, [PARTITION],
-        "Entries not yet delivered to the group, as the server counts them; absent while it does not know";
+        "Entries behind the cursor, as the server counts them; absent while it does not know";
     UNDELIVERED_TRUSTED = "rollcall_undelivered_trusted", Gauge, Truth, Surveying, [PARTITION],
         "Whether that count is certain; after deletions it can be wrong: go by the age";
     OLDEST_UNDELIVERED = "rollcall_oldest_undelivered_seconds", Gauge, Seconds, Surveying, [PARTITION],
-        "Age of the oldest undelivered entry, by the server's clock; 0 if there is none, below 0 if its id is ahead of it";
-    CONSUMERS_SEEN = "rollcall_consumers", Gauge, Count, Surveying, [PARTITION, STATE],
-        "Consumers by whether they said lately that they live; a dead one stays until its entries are claimed";
+        "Age of the oldest entry behind the cursor, by the server's clock; 0 if there is none, below 0 if its id is ahead of it";
+    UNOWNED = "rollcall_partition_unowned", Gauge, Truth, Surveying, [PARTITION],
+        "Whether no worker owns the partition, or its owner has shown no sign of life since the survey before";
     GROUP_MISSING = "rollcall_group_missing", Gauge, Truth, Surveying, [PARTITION],
         "Whether the stream or its consumer group does not exist";
     STREAM_ENTRIES = "rollcall_stream_entries", Gauge, Count, Surveying, [PARTITION],

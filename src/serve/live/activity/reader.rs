@@ -19,7 +19,7 @@ use crate::event::{Event, Heartbeat, Kind, Login, Session, SessionAction};
 use crate::key::Keys;
 use crate::redis::connect::connect;
 use crate::redis::reply;
-use crate::redis::stream::delivered;
+use crate::redis::stream::entries;
 use crate::telemetry::log::failure_line_due;
 use crate::telemetry::metrics;
 
@@ -135,7 +135,7 @@ impl Reader {
         read.arg("STREAMS").arg(&self.stream).arg(place.id.to_string());
         let value: Value = read.query_async(connection).await.map_err(Error::at(STEP))?;
         let unexpected = reply::unexpected(STEP, &Value::Nil);
-        Ok(delivered(value).ok_or(unexpected)?.entries)
+        Ok(entries(value).ok_or(unexpected)?)
     }
 
     fn activities(&self, entry: &Entry) -> Vec<Activity> {
