@@ -215,7 +215,7 @@ impl Projector {
         if let Some(at) = &joined.created_at {
             info!(partition, group = self.deployment.group, at, "created the consumer group");
         }
-        if joined.is_other_stream && seen.term != "" {
+        if joined.is_other_stream && !seen.term.is_empty() {
             warn!(partition, "the stream is another than before; reading it from its beginning");
         }
         let (before, term, cursor) = (&seen.owner, &joined.tenure.term, joined.cursor);

@@ -72,7 +72,7 @@ async fn begin(live: &Live, wanted: &Wanted) -> Stage {
         return Stage::Gathers;
     }
     let listener = timeout(BEGINS_WITHIN, live.hub.listen()).await;
-    listener.map_or(Stage::Waits, |listener| Stage::Listens(listener))
+    listener.map_or(Stage::Waits, Stage::Listens)
 }
 
 /// One listener, as long as it may be one.

@@ -135,7 +135,7 @@ impl Reader {
         read.arg("STREAMS").arg(&self.stream).arg(place.id.to_string());
         let value: Value = read.query_async(connection).await.map_err(Error::at(STEP))?;
         let unexpected = reply::unexpected(STEP, &Value::Nil);
-        Ok(entries(value).ok_or(unexpected)?)
+        entries(value).ok_or(unexpected)
     }
 
     fn activities(&self, entry: &Entry) -> Vec<Activity> {
