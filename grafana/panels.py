@@ -451,7 +451,7 @@ SERVE = [
               [(rate("rollcall_feed_gaps_total"), "gaps"), (rate("rollcall_snapshots_failed_total"), "failed snapshots")],
               stacked=True),
         graph("Listeners dropped", "cps", "Listeners that were disconnected by this process, by why.",
-              [(rate("rollcall_listeners_dropped_total", "reason"), "{{reason}}")], stacked=True),
+              [(rate("rollcall_listeners_dropped_total", "reason"), "{{reason}}")], ["RollcallListenersDropped"], stacked=True),
         graph("Activities told", "cps", "Activities of a page's users that its room was told.",
               [(rate("rollcall_activity_told_total"), "told")]),
         graph("Activities left out", "cps", "Activities that rooms were not told, by why.",

@@ -58,8 +58,7 @@ fn behind_proxies(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpA
         }
         nearest
     };
-    let x_forwarded_for =
-        client(HeaderName::from_static("x-forwarded-for"), plain_address);
+    let x_forwarded_for = client(HeaderName::from_static("x-forwarded-for"), plain_address);
     let forwarded = client(header::FORWARDED, forwarded_for);
     match (x_forwarded_for, forwarded) {
         (Some(address), None) | (None, Some(address)) => address,

@@ -6,6 +6,8 @@ mod drivers;
 mod events;
 mod examples;
 mod faults;
+mod ground;
+mod load;
 mod sockets;
 
 use client::{Client, address};

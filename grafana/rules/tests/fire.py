@@ -346,6 +346,30 @@ def server_pauses(bed):
         bed.heartbeats(4, 1.1)
 
 
+def listeners_do_not_read(bed):
+    """twelve listeners that read nothing while there are 60,000 changes"""
+    bed.serve()
+    yield
+    clients = [socket.create_connection(("127.0.0.1", bed.listen)) for _ in range(12)]
+    request = f"GET /api/v1/changes HTTP/1.1\r\nHost: 127.0.0.1:{bed.listen}\r\n\r\n".encode()
+    [client.sendall(request) for client in clients]
+    [client.recv(1) for client in clients]
+    record = """
+        local seq = redis.call('INCRBY', KEYS[2], 1000) - 1000
+        for i = 1, 1000 do
+          redis.call('XADD', KEYS[1], '*', 'seq', seq + i, 'kind', 'online', 'time', '1790000000000',
+            'user', string.rep('x', 250), 'ip', '')
+        end"""
+    for _ in range(60):
+        bed.cli("EVAL", record, "2", "rollcall:changes", "rollcall:changes:seq")
+        time.sleep(0.1)
+    # They notice when they read on.
+    [client.settimeout(5) for client in clients]
+    with contextlib.suppress(OSError):
+        while any([client.recv(1 << 20) for client in clients]):
+            pass
+
+
 FAULTS = {
     worker_stands_still: ["RollcallEventsLateFast", "RollcallEventsLateSlow"],
     worker_is_killed: ["RollcallProcessDown", "RollcallBacklogGrows", "RollcallNoProgress"],
@@ -368,6 +392,7 @@ FAULTS = {
     policy_is_changed: ["RollcallEvictionPolicyWrong"],
     server_is_away_from_browsers: ["RollcallServeErrors", "RollcallIntakeBufferFills", "RollcallIntakeRefuses"],
     server_pauses: ["RollcallServeSlow"],
+    listeners_do_not_read: ["RollcallListenersDropped"],
 }
 
 

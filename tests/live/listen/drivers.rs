@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -31,9 +31,10 @@ pub const TRANSPORTS: [&[&str]; 3] = [&["polling"], &["websocket"], &["polling",
 pub struct Sockets {
     child: Child,
     commands: ChildStdin,
-    lines: Receiver<Value>,
+    /// Lines, and when they came, in microseconds since the epoch.
+    lines: Receiver<(Value, u64)>,
     /// What was heard and not asked for yet.
-    heard: VecDeque<Value>,
+    heard: VecDeque<(Value, u64)>,
 }
 
 impl Sockets {
@@ -57,7 +58,8 @@ impl Sockets {
         let (sender, lines) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
-                let _gone = sender.send(serde_json::from_str(&line).unwrap());
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
+                let _gone = sender.send((serde_json::from_str(&line).unwrap(), now));
             }
         });
         Self { child, commands, lines, heard: VecDeque::new() }
@@ -120,15 +122,15 @@ impl Sockets {
     }
 
     pub fn expect_where(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
-        if let Some(place) = self.heard.iter().position(&is_it) {
-            return self.heard.remove(place).unwrap();
+        if let Some(place) = self.heard.iter().position(|(line, _)| is_it(line)) {
+            return self.heard.remove(place).unwrap().0;
         }
         let started = Instant::now();
         loop {
             let left = SOON.saturating_sub(started.elapsed());
             match self.lines.recv_timeout(left) {
-                Ok(line) if is_it(&line) => return line,
-                Ok(line) => self.heard.push_back(line),
+                Ok((line, _)) if is_it(&line) => return line,
+                Ok(heard) => self.heard.push_back(heard),
                 Err(_) => panic!("no {what}; heard {:#?}", self.heard),
             }
         }
@@ -136,6 +138,11 @@ impl Sockets {
 
     /// All that is heard within a time, and was heard before and not asked for.
     pub fn heard_within(&mut self, time: Duration) -> Vec<Value> {
+        self.heard_at(time).into_iter().map(|(line, _)| line).collect()
+    }
+
+    /// The same, and when it came, in microseconds since the epoch.
+    pub fn heard_at(&mut self, time: Duration) -> Vec<(Value, u64)> {
         let started = Instant::now();
         while let Ok(line) = self.lines.recv_timeout(time.saturating_sub(started.elapsed())) {
             self.heard.push_back(line);

@@ -2,48 +2,11 @@
 
 use std::time::Duration;
 
-use redis::Connection;
 use serde_json::Value;
 
+use super::ground::{Ground, resident};
 use super::{Client, address};
-use crate::process::Worker;
 use crate::replica::Replica;
-use crate::scene::{Scene, try_command};
-
-/// A deployment without a worker, whose changes the test records itself.
-struct Ground {
-    scene: Scene,
-    serve: Worker,
-    conn: Connection,
-}
-
-impl Ground {
-    fn new(flags: &[&str]) -> Self {
-        let scene = Scene::start(&[]);
-        let (serve, conn) = (scene.serve(flags), scene.connection());
-        Self { scene, serve, conn }
-    }
-
-    fn open(&self, query: &str, last_id: &str) -> Client {
-        Client::open(address(&self.serve), query, last_id, "")
-    }
-
-    fn run<T: redis::FromRedisValue>(&mut self, words: &[&str]) -> T {
-        try_command(&mut self.conn, words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
-    }
-
-    /// Records that users come, as the scripts do; `name` follows the number.
-    fn record(&mut self, count: u64, name: &str) {
-        let record = "
-            local seq = redis.call('INCRBY', KEYS[2], ARGV[1]) - ARGV[1]
-            for i = 1, ARGV[1] do
-              redis.call('XADD', KEYS[1], '*', 'seq', seq + i, 'kind', 'online', 'time', '1790000000000',
-                'user', string.format('%d', seq + i) .. ARGV[2], 'ip', '')
-            end";
-        let (count, keys) = (count.to_string(), ["rollcall:changes", "rollcall:changes:seq"]);
-        self.run::<()>(&["EVAL", record, "2", keys[0], keys[1], &count, name]);
-    }
-}
 
 fn seqs(changes: &[Value]) -> Vec<u64> {
     changes.iter().map(|change| change["seq"].as_u64().unwrap()).collect()
@@ -164,13 +127,6 @@ fn base36(mut n: u64) -> String {
         n /= 36;
     }
     digits.iter().rev().collect()
-}
-
-/// Memory that a process has, in bytes.
-fn resident(process: &Worker) -> u64 {
-    let path = format!("/proc/{}/statm", process.pid());
-    let pages = std::fs::read_to_string(path).unwrap();
-    pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }
 
 #[test]

@@ -6,6 +6,7 @@ use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
 use super::{Language, Sockets, TRANSPORTS, address};
+use crate::harness::wait_until;
 use crate::process::Worker;
 use crate::scene::{SOON, Scene, in_parallel, metric};
 use crate::serve::client::Client;
@@ -277,11 +278,11 @@ fn activity_is_read_along_while_somebody_watches_and_bounded() {
         clients.lines().filter(|line| line.contains("cmd=xread ")).count()
     };
     sockets.join("reader", at, &["websocket"], "doc:d");
-    // The feed of changes alone.
-    crate::harness::wait_until(SOON, "the feed is read", || readers() == 1);
-    let unwatched = readers();
+    // The worker reads the events, and the feed the changes.
+    let unwatched = 2;
+    wait_until(SOON, "the feed is read", || readers() == unwatched);
     sockets.join("admin", at, &["websocket"], "admin");
-    crate::harness::wait_until(SOON, "the stream is read along", || readers() == unwatched + 1);
+    wait_until(SOON, "the stream is read along", || readers() == unwatched + 1);
     served.add(&json!({ "type": "heartbeat", "user": "ann", "page": "/first" }));
     sockets.expect_type("admin", "admin:presence:update", "user_activity");
     sockets.forget();
@@ -300,7 +301,7 @@ fn activity_is_read_along_while_somebody_watches_and_bounded() {
     assert_eq!(metric(&served.serve, "rollcall_activity_told_total"), 6.0);
     assert_eq!(metric(&served.serve, "rollcall_activity_left_out_total"), 395.0);
     sockets.close("admin");
-    crate::harness::wait_until(SOON, "it is read no more", || readers() == unwatched);
+    wait_until(SOON, "it is read no more", || readers() == unwatched);
 }
 
 #[test]
@@ -330,7 +331,7 @@ fn a_connection_that_does_not_read_is_given_up_and_holds_nobody_up() {
     let last = |line: &Value| line["data"]["user"] == (users - 1).to_string();
     sockets.expect_where("the last who joined", last);
     let dropped = || metric(&served.serve, "rollcall_listeners_dropped_total") >= 1.0;
-    crate::harness::wait_until(SOON, "the slow one is dropped", dropped);
+    wait_until(SOON, "the slow one is dropped", dropped);
     let joins = sockets.heard_within(Duration::ZERO);
     let joins = joins.iter().filter(|line| line["event"] == "document:update").count();
     assert_eq!(joins as u64, users - 1, "the other one missed nothing");
