@@ -41,6 +41,9 @@ def emptiness(panel):
         ("rollcall_entries_", "no worker is scraped"),
         ("rollcall_events_", "no worker is scraped"),
         ("rollcall_operations_", "no worker is scraped"),
+        ("rollcall_partition_", "no worker is scraped"),
+        ("rollcall_takeovers_", "no worker is scraped"),
+        ("rollcall_group_interferences_", "no worker is scraped"),
     ]
     return panel.empty or next((text for part, text in kinds if part in asked), "no process is scraped")
 
@@ -101,6 +104,11 @@ def each(metric):
     return f"max by (instance) ({metric}{{{OURS}}})"
 
 
+def held(metric, by):
+    """What workers are to partitions, added over these labels."""
+    return f'{sum_by(by)}({metric}{{{OURS}, partition=~"$partition"}})'
+
+
 def in_time(window):
     """The part of the entries that was applied within a second; Prometheus 3 writes the bucket as 1.0."""
     bucket = f'rollcall_event_age_seconds_bucket{{{OURS}, le=~"1|1\\\\.0"}}'
@@ -109,8 +117,6 @@ def in_time(window):
 
 
 MEMBERS, LIMIT = "rollcall_structure_members", "rollcall_structure_limit_members"
-WAITING = [(f'max({worst("rollcall_oldest_undelivered_seconds")})', "undelivered"),
-           (f'max({worst("rollcall_oldest_pending_seconds")})', "pending")]
 
 OVERVIEW = [
     [
@@ -119,11 +125,11 @@ OVERVIEW = [
         stat("Applied within a second", "percentunit", "Of the entries in the time shown. The objective is 99.9 %.",
              [(in_time("$__range"), "")], ["RollcallEventsLateFast", "RollcallEventsLateSlow"],
              [("red", None), ("yellow", 0.999), ("green", 0.9995)], most=1, empty="no entry was applied"),
-        stat("Longest wait", "s", "Age of the oldest entry that no worker was given, and that a worker has not finished.",
-             WAITING, ["RollcallNoProgress", "RollcallBacklogGrows", "RollcallPendingOld"], grows_worse(10, 30)),
-        stat("Live workers", "short", "Consumers that said lately that they live, over all partitions.",
-             [(total("rollcall_consumers", more=', state="live"'), "")], ["RollcallProcessDown"],
-             [("red", None), ("green", 1)]),
+        stat("Longest wait", "s", "Age of the oldest entry that has not been applied.",
+             [(f'max({worst("rollcall_oldest_undelivered_seconds")})', "")], ["RollcallNoProgress", "RollcallBacklogGrows"],
+             grows_worse(10, 30)),
+        stat("Without an owner", "short", "Partitions that no worker owns, or whose owner shows no sign of life.",
+             [(total("rollcall_partition_unowned"), "")], ["RollcallPartitionUnowned"], red_from(1)),
         stat("Dead letters", "short", "Events that became dead letters in the time shown.",
              [(increase("rollcall_events_rejected_total"), "")], ["RollcallDeadLetters", "RollcallPoison"],
              grows_worse(1, 1000)),
@@ -150,9 +156,9 @@ OVERVIEW = [
               ["RollcallDeadLetters", "RollcallEntriesLost"]),
     ],
     [
-        graph("Backlog", "short", "Entries that no worker was given yet, and entries given but not finished.",
-              [(total("rollcall_undelivered_entries"), "undelivered"), (total("rollcall_pending_entries"), "pending")],
-              ["RollcallBacklogGrows"], stacked=True),
+        graph("Backlog", "short", "Entries that have not been applied yet, as the server counts them.",
+              [(total("rollcall_undelivered_entries"), "")], ["RollcallBacklogGrows"],
+              empty="the server does not know, or no janitor measures this"),
         graph("Errors against Redis", "cps", "Failed steps, by kind. Each is tried again.",
               [(rate("rollcall_redis_errors_total", "kind"), "{{kind}}")], ["RollcallRedisErrors"]),
     ],
@@ -173,13 +179,22 @@ WORKERS = [
               [(f"time() - {each('process_start_time_seconds')}", "{{instance}}")], ["RollcallRestarts"]),
     ],
     [
-        graph("Entries acknowledged", "cps", "Entries that each worker applied or wrote off. Workers share them evenly only when busy.",
-              [(rate("rollcall_entries_acknowledged_total", "instance"), "{{instance}}")], ["RollcallNoProgress"]),
-        graph("Entries read", "cps", "Entries given to workers: new, pending (a worker's own again, after an error or a start) or "
-              "claimed (from a worker that is gone); and those tried alone because they were delivered too often.",
-              [(rate("rollcall_entries_read_total", "source"), "{{source}}"),
-               (rate("rollcall_entries_tried_alone_total"), "tried alone")], ["RollcallPendingOld", "RollcallPoison"]),
-        graph("Bytes read", "Bps", "Bytes of the fields of the entries each worker was given.",
+        graph("Partitions owned", "short", "By worker: the partitions whose entries it applies. Each has one owner.",
+              [(held("rollcall_partition_owned", "instance"), "{{instance}}")], ["RollcallPartitionUnowned"], stacked=True),
+        graph("Partitions stood by", "short", "By worker: the partitions whose owner it watches, to take over from it.",
+              [(held("rollcall_partition_standby", "instance"), "{{instance}}")], ["RollcallTakeovers"], stacked=True),
+        graph("Takeovers", "cps", "Partitions that workers took: free (nobody had it), again (after a failure of its own), stall (the "
+              "owner made no progress), death (the owner's process was gone).",
+              [(rate("rollcall_takeovers_total", "cause"), "{{cause}}")], ["RollcallTakeovers", "RollcallRestarts"]),
+    ],
+    [
+        graph("Entries applied", "cps", "Entries that each worker applied or wrote off.",
+              [(rate("rollcall_entries_applied_total", "instance"), "{{instance}}")], ["RollcallNoProgress"]),
+        graph("Entries read", "cps", "Entries that workers read; more than are applied where a failure made them read again. And those "
+              "tried alone because a worker or the server may have died on them.",
+              [(rate("rollcall_entries_read_total"), "read"),
+               (rate("rollcall_entries_tried_alone_total"), "tried alone")], ["RollcallPoison"]),
+        graph("Bytes read", "Bps", "Bytes of the fields of the entries each worker read.",
               [(rate("rollcall_read_bytes_total", "instance"), "{{instance}}")]),
     ],
     [
@@ -225,40 +240,41 @@ STREAMS = [
     [
         stat("Group missing", "short", "Partitions whose stream or consumer group does not exist.",
              [(total("rollcall_group_missing"), "")], ["RollcallGroupMissing"], red_from(1)),
-        stat("Count trusted", "bool_yes_no", "Whether the number of undelivered entries is certain everywhere; after "
+        stat("Count trusted", "bool_yes_no", "Whether the number of waiting entries is certain everywhere; after "
              "deletions it can be wrong. Then go by the age.",
              [(f'min({worst("rollcall_undelivered_trusted")})', "")], thresholds=[("yellow", None), ("green", 1)]),
         stat("Clock ahead", "s", "How far the newest entry's id is ahead of the server's clock, at worst.",
              [(f'max({worst("rollcall_stream_clock_ahead_seconds")})', "")], ["RollcallStreamClockAhead"],
              grows_worse(1, 10)),
-        stat("Dead consumers", "short", "Consumers that are silent; each stays until its entries are claimed.",
-             [(total("rollcall_consumers", more=', state="dead"'), "")], ["RollcallPendingOld"], grows_worse(1, 100)),
+        stat("Without an owner", "short", "Partitions that no worker owns, or whose owner shows no sign of life.",
+             [(total("rollcall_partition_unowned"), "")], ["RollcallPartitionUnowned"], red_from(1)),
     ],
     [
-        graph("Age of the oldest undelivered entry", "s", "It grows: workers fall behind. Measured by the server's clock.",
+        graph("Age of the oldest waiting entry", "s", "Of those that have not been applied. It grows: the owner falls behind. Measured "
+              "by the server's clock.",
               [(worst("rollcall_oldest_undelivered_seconds"), "{{job}} partition {{partition}}")],
               ["RollcallBacklogGrows", "RollcallNoProgress"], grows_worse(10, 30)),
-        graph("Age of the oldest pending entry", "s", "Given to a worker and not finished. After 30 s another one claims it.",
-              [(worst("rollcall_oldest_pending_seconds"), "{{job}} partition {{partition}}")], ["RollcallPendingOld"],
-              grows_worse(30, 120)),
-    ],
-    [
-        graph("Undelivered entries", "short", "Entries that no worker was given yet, as the server counts them; missing while "
-              "it does not know.",
+        graph("Waiting entries", "short", "Entries that have not been applied, as the server counts them; missing while it does not know.",
               [(worst("rollcall_undelivered_entries"), "{{job}} partition {{partition}}")], ["RollcallBacklogGrows"],
               empty="the server does not know, or no janitor measures this"),
-        graph("Pending entries", "short", "Entries given to a worker and not finished.",
-              [(worst("rollcall_pending_entries"), "{{job}} partition {{partition}}")], ["RollcallPendingOld"]),
         graph("Entries in the stream", "short", "Finished ones included, which stay for --keep.",
               [(worst("rollcall_stream_entries"), "{{job}} partition {{partition}}")], ["RollcallTrimBlocked"]),
     ],
     [
-        graph("Read and acknowledged", "cps", "New entries given to workers, and entries finished. Level with each other, or the backlog grows.",
-              [(rate("rollcall_entries_read_total", "source"), "read: {{source}}"),
-               (rate("rollcall_entries_acknowledged_total"), "acknowledged")], ["RollcallNoProgress"]),
-        graph("Consumers", "short", "Live and dead consumers of each partition.",
-              [(worst("rollcall_consumers", "job, partition, state"), "{{job}} partition {{partition}} {{state}}")],
-              ["RollcallProcessDown"]),
+        graph("Read and applied", "cps", "Entries that workers read, and entries applied. Level with each other.",
+              [(rate("rollcall_entries_read_total"), "read"), (rate("rollcall_entries_applied_total"), "applied")],
+              ["RollcallNoProgress"]),
+        graph("Owner and standbys", "short", "Of each partition: 1 owner, and who would take over from it. Without a standby a partition "
+              "waits until its worker is back.",
+              [(held("rollcall_partition_owned", "job, partition"), "owner of {{job}} partition {{partition}}"),
+               (held("rollcall_partition_standby", "job, partition"), "standbys of {{job}} partition {{partition}}")],
+              ["RollcallPartitionUnowned"]),
+        graph("Term", "short", "How often each partition was taken since it exists. Each step is a change of its owner or of its session.",
+              [(f'max by (job, partition) (rollcall_partition_term{{{OURS}, partition=~"$partition"}})',
+                "{{job}} partition {{partition}}")], ["RollcallTakeovers"]),
+        graph("Interference", "cps", "What somebody else did to the consumer group, and workers set right: read through it, moved it, "
+              "destroyed it. Nothing is lost by it.",
+              [(rate("rollcall_group_interferences_total"), "")], ["RollcallGroupInterference"]),
     ],
     [
         graph("Dead letters", "cps", "By reason.", [(rate("rollcall_events_rejected_total", "reason"), "{{reason}}")],
@@ -366,10 +382,88 @@ REDIS = [
     ],
 ]
 
+REQUESTS, ANSWER_TIME = "rollcall_http_requests_total", "rollcall_http_request_duration_seconds"
+REFUSED_NOW = 'rollcall_intake_refused_total{%s, reason=~"buffer_full|redis_away|in_doubt|redis_refuses"}' % OURS
+# Where nobody asks there is nothing to fail: 0, not nothing.
+FAILED_PART = (f'sum(rate({REQUESTS}{{{OURS}, class="5xx"}}[$__rate_interval]))'
+               f' / clamp_min(sum(rate({REQUESTS}{{{OURS}}}[$__rate_interval])), 1e-9)')
+
+
+def quantile_or_none(part, metric):
+    """The value that this part of the measurements stays below; 0 while there are none."""
+    return f"({quantile(part, metric)} >= 0) or vector(0)"
+
+
+SERVE = [
+    [
+        stat("Requests", "reqps", "Answered requests of applications and browsers, per second.",
+             [(rate(REQUESTS), "")]),
+        stat("Failed", "percentunit", "Of the requests, those that were answered with a 5xx.",
+             [(FAILED_PART, "")], ["RollcallServeErrors"], grows_worse(0.001, 0.01)),
+        stat("Answered within", "s", "The time that 99 % of the answers stay below. Intake adds its linger to it.",
+             [(quantile_or_none(0.99, ANSWER_TIME), "")], ["RollcallServeSlow"], grows_worse(0.1, 0.5)),
+        stat("Buffer", "percentunit", "The part of the buffer for events that wait for Redis which is taken, at worst.",
+             [(f"max(rollcall_intake_buffer_used_ratio{{{OURS}}})", "")], ["RollcallIntakeBufferFills"],
+             grows_worse(0.25, 0.5)),
+        stat("Events not taken", "short", "Events that were not added, or not for sure, because of Redis, in the time shown.",
+             [(f"sum(increase({REFUSED_NOW}[$__range]))", "")], ["RollcallIntakeRefuses"], red_from(1)),
+    ],
+    [
+        graph("Requests by route", "reqps", "Answered requests, by route.",
+              [(rate(REQUESTS, "route"), "{{route}}")], stacked=True),
+        graph("Answers by class", "reqps", "Answered requests, by the class of the status.",
+              [(rate(REQUESTS, "class"), "{{class}}")], ["RollcallServeErrors"], stacked=True),
+    ],
+    [
+        graph("Time to answer", "s", "From a request's head to its answer's, without the live feed.",
+              [(quantile_or_none(part, ANSWER_TIME), name) for part, name in ((0.5, "p50"), (0.99, "99 %"), (0.999, "99.9 %"))],
+              ["RollcallServeSlow"], red_from(0.5)),
+        graph("Time to add", "s", "Time to add one entry of packed events to the stream, round trip included.",
+              [(quantile_or_none(part, "rollcall_intake_add_duration_seconds"), name)
+               for part, name in ((0.5, "p50"), (0.99, "99 %"))], ["RollcallIntakeBufferFills"]),
+    ],
+    [
+        graph("Events taken", "cps", "Events of applications and browsers that are on the stream.",
+              [(rate("rollcall_intake_events_total"), "taken")]),
+        graph("Events refused", "cps", "Events that are not on the stream, or not for sure, by reason.",
+              [(rate("rollcall_intake_refused_total", "reason"), "{{reason}}")], ["RollcallIntakeRefuses"], stacked=True),
+        graph("Events that wait", "short", "Events that wait to be added, by process.",
+              [(each("rollcall_intake_buffered_events"), "{{instance}}")], ["RollcallIntakeBufferFills"]),
+    ],
+    [
+        graph("Connections", "short", "Open connections: all of them (http), and those that listen (sse, socketio).",
+              [(f"sum by (kind) (rollcall_http_connections{{{OURS}}})", "{{kind}}")]),
+        graph("Connections refused", "cps", "Connections closed at once because too many were open, in all or from one address.",
+              [(rate("rollcall_http_connections_refused_total"), "refused")]),
+    ],
+    [
+        graph("Changes read", "cps", "Changes that the live feed read, per second.",
+              [(rate("rollcall_feed_changes_total"), "changes")]),
+        graph("Age of changes", "s", "Age of a change when listeners can hear it, by this process's clock against the server's.",
+              [(quantile_or_none(part, "rollcall_feed_delay_seconds"), name) for part, name in ((0.5, "p50"), (0.99, "99 %"))]),
+        graph("Time of snapshots", "s", "Time to gather a snapshot of the state for listeners.",
+              [(quantile_or_none(part, "rollcall_snapshot_duration_seconds"), name)
+               for part, name in ((0.5, "p50"), (0.99, "99 %"))]),
+    ],
+    [
+        graph("Lost on the way to listeners", "cps",
+              "Changes that were gone before the feed read them, and snapshots that could not be gathered.",
+              [(rate("rollcall_feed_gaps_total"), "gaps"), (rate("rollcall_snapshots_failed_total"), "failed snapshots")],
+              stacked=True),
+        graph("Listeners dropped", "cps", "Listeners that were disconnected by this process, by why.",
+              [(rate("rollcall_listeners_dropped_total", "reason"), "{{reason}}")], stacked=True),
+        graph("Activities told", "cps", "Activities of a page's users that its room was told.",
+              [(rate("rollcall_activity_told_total"), "told")]),
+        graph("Activities left out", "cps", "Activities that rooms were not told, by why.",
+              [(rate("rollcall_activity_left_out_total", "reason"), "{{reason}}")], stacked=True),
+    ],
+]
+
 DASHBOARDS = [
     ("overview", "Overview", "Is Rollcall working, and is it in time?", OVERVIEW),
     ("workers", "Workers", "What does each process do, and what does it cost?", WORKERS),
     ("streams", "Streams and backlog", "What waits, for how long, and what was not applied?", STREAMS),
     ("janitor", "Janitor and limits", "Is what is stale taken away, and how full is everything?", JANITOR),
+    ("serve", "Serve", "What do applications and browsers get, and how fast?", SERVE),
     ("redis", "Redis for Rollcall", "Is the server fit, and how does Rollcall use it?", REDIS),
 ]

@@ -119,6 +119,37 @@ pub enum Error {
         /// What it says it is.
         role: String,
     },
+    /// Workers of the version before have entries in hand.
+    #[error(
+        "{entries} entries of {stream} are pending in the group {group}, which the version before left there; let its \
+         workers finish, or stop them once XPENDING {stream} {group} shows none"
+    )]
+    Pending {
+        /// The stream.
+        stream: String,
+        /// The consumer group.
+        group: String,
+        /// How many are pending.
+        entries: String,
+    },
+    /// Another worker owns the partition.
+    #[error("another worker has taken the partition over")]
+    NotOwner,
+    /// The stream is not the one that the cursor is about.
+    #[error("the stream was deleted and begun again, or its group and entries are gone")]
+    OtherStream,
+    /// The reading connection is at another server than the one that applies.
+    #[error("entries would be read from another server than they are applied to")]
+    OtherServer,
+    /// The connection that shows that this process lives broke.
+    #[error("the connection that shows that this worker lives was closed")]
+    SignLost,
+    /// A batch stayed in hand so long that nothing can be expected of it.
+    #[error("a batch has been in hand for {seconds} s: this process is stuck")]
+    Hung {
+        /// For how long.
+        seconds: u64,
+    },
     /// The password file cannot be read now; it could be when the process started.
     #[error("redis-password-file: cannot read {path:?}")]
     PasswordFile {
@@ -127,7 +158,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// A batch stayed in hand too long; another consumer may have it by now.
+    /// A batch stayed in hand too long; another worker may have taken over by now.
     #[error("a batch was not applied within its deadline of {deadline_ms} ms; it is read again")]
     Deadline {
         /// The deadline.
@@ -173,7 +204,8 @@ impl Error {
             Self::Settings { .. }
             | Self::Partitions { .. }
             | Self::Format { .. }
-            | Self::CrossSlot(_) => Verdict::Fatal,
+            | Self::CrossSlot(_)
+            | Self::Hung { .. } => Verdict::Fatal,
             Self::Redis { source, .. } if is_script_failure(source) => Verdict::Poison,
             _ => Verdict::Reconnect,
         }
@@ -183,6 +215,8 @@ impl Error {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::NoMaster { .. } => return NO_MASTER,
+            Self::NotOwner | Self::OtherStream => return NOT_OWNER,
+            Self::SignLost => return CONNECTION,
             Self::PasswordFile { .. } => return PASSWORD_FILE,
             Self::NoCommand { .. } => return NO_COMMAND,
             _ => {}
@@ -207,9 +241,14 @@ impl Error {
         CODES.iter().find(|(known, _)| *known == code).map_or(OTHER, |(_, kind)| kind)
     }
 
-    /// Whether the server says that the group, or the stream, does not exist.
-    pub fn is_missing_group(&self) -> bool {
-        self.kind() == "nogroup"
+    /// Whether the server is a replica, and takes no writes.
+    pub fn is_of_replica(&self) -> bool {
+        self.kind() == READONLY
+    }
+
+    /// Whether another worker owns the partition by now, or took it in between.
+    pub fn is_lost_ownership(&self) -> bool {
+        self.kind() == NOT_OWNER
     }
 }
 
@@ -217,7 +256,7 @@ impl Error {
 const CODES: &[(&str, &str)] = &[
     ("OOM", "oom"),
     ("LOADING", "loading"),
-    ("READONLY", "readonly"),
+    ("READONLY", READONLY),
     ("MISCONF", "misconf"),
     ("NOREPLICAS", "noreplicas"),
     ("MASTERDOWN", "masterdown"),
@@ -225,7 +264,7 @@ const CODES: &[(&str, &str)] = &[
     ("BUSY", "busy"),
     ("NOGROUP", "nogroup"),
     ("UNBLOCKED", "nogroup"),
-    ("STALEEPOCH", "stale_epoch"),
+    ("NOTOWNER", NOT_OWNER),
     ("WRONGKEY", "wrong_key"),
     ("WRONGTYPE", "wrong_key"),
     ("TORN", "torn"),
@@ -242,6 +281,8 @@ const NO_COMMAND: &str = "no_command";
 const TIMEOUT: &str = "timeout";
 const CONNECTION: &str = "connection";
 const NO_MASTER: &str = "no_master";
+const NOT_OWNER: &str = "not_owner";
+const READONLY: &str = "readonly";
 const PASSWORD_FILE: &str = "password_file";
 const OTHER: &str = "other";
 /// The script failed on what it was given.
@@ -262,7 +303,9 @@ pub fn kinds() -> BTreeSet<&'static str> {
 /// Whether the script ran and failed, as opposed to everything that is not the batch's fault.
 fn is_script_failure(error: &RedisError) -> bool {
     let by_script = error.detail().is_some_and(|detail| detail.contains("script"));
-    error.code() == Some("ERR") && by_script && !is_missing_right(error)
+    // Keys of a slot that migrates: some are there, some here, and the script cannot go on.
+    let is_elsewhere = error.detail().is_some_and(|detail| detail.contains("non local key"));
+    error.code() == Some("ERR") && by_script && !is_elsewhere && !is_missing_right(error)
 }
 
 /// Whether a script lacked a right: servers say so under the code of any error, in words of their own.

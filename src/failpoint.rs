@@ -1,18 +1,22 @@
-//! Points at which a test makes the process die as if by SIGKILL: no cleanup, no goodbye.
+//! Points at which a test makes the process die as if by SIGKILL, with no cleanup and no goodbye, or stand still.
 //!
-//! `ROLLCALL_TEST_FAILPOINT=<name>:<n>` aborts at the n-th pass. Release builds have none of it.
+//! `ROLLCALL_TEST_FAILPOINT=<name>:<n>` aborts at the n-th pass, `<name>:<n>:stop` stops there until SIGCONT, and
+//! `ROLLCALL_TEST_KILLER=<text>` aborts on looking into an entry with a value that holds this text. Release builds have
+//! none of it.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::entry::Entry;
+
 /// The points: first those of a worker, in the order a batch passes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failpoint {
-    /// Entries were delivered, nothing was done yet.
+    /// Entries were read, nothing was done yet.
     AfterRead,
-    /// A try of an entry by itself was counted, it was not applied yet.
-    AfterTrial,
+    /// The next entry was named, it was not read yet.
+    AfterNaming,
     /// The plan is made, nothing more.
     AfterFold,
     /// The plan is about to be sent.
@@ -21,8 +25,6 @@ pub enum Failpoint {
     AfterSend,
     /// The reply came, nothing was done with it yet.
     AfterReply,
-    /// The transaction of an entry with very many fields was sent; whether it arrived is unknown.
-    InGiant,
     /// A janitor's sweep call was answered, the round goes on.
     MidSweep,
 }
@@ -31,50 +33,87 @@ impl Failpoint {
     fn name(self) -> &'static str {
         match self {
             Self::AfterRead => "after-read",
-            Self::AfterTrial => "after-trial",
+            Self::AfterNaming => "after-naming",
             Self::AfterFold => "after-fold",
             Self::BeforeSend => "before-send",
             Self::AfterSend => "after-send",
             Self::AfterReply => "after-reply",
-            Self::InGiant => "in-giant",
             Self::MidSweep => "mid-sweep",
         }
     }
 
-    /// Whether this pass is the one to die at.
-    fn is_due(self) -> bool {
-        static ARMED: OnceLock<Option<(String, u64)>> = OnceLock::new();
+    /// What is to happen at this pass, if anything.
+    fn due(self) -> Option<Deed> {
+        static ARMED: OnceLock<Option<(String, u64, Deed)>> = OnceLock::new();
         static PASSES: AtomicU64 = AtomicU64::new(0);
         if !cfg!(debug_assertions) {
-            return false;
+            return None;
         }
         let armed = ARMED.get_or_init(|| {
             let text = std::env::var("ROLLCALL_TEST_FAILPOINT").ok()?;
             let (name, pass) = text.split_once(':')?;
-            Some((name.to_owned(), pass.parse().ok()?))
+            let (pass, deed) = match pass.strip_suffix(":stop") {
+                Some(pass) => (pass, Deed::Stop),
+                None => (pass, Deed::Die),
+            };
+            Some((name.to_owned(), pass.parse().ok()?, deed))
         });
-        match armed {
-            Some((name, pass)) if name == self.name() => {
-                PASSES.fetch_add(1, Ordering::Relaxed) + 1 == *pass
-            }
-            _ => false,
-        }
+        let (name, pass, deed) = armed.as_ref()?;
+        let is_due = name == self.name() && PASSES.fetch_add(1, Ordering::Relaxed) + 1 == *pass;
+        is_due.then_some(*deed)
     }
 
-    /// Dies here if it is due.
+    /// Dies or stops here if it is due.
     pub fn pass(self) {
-        if self.is_due() {
-            std::process::abort();
+        if let Some(deed) = self.due() {
+            deed.happen();
         }
     }
 
-    /// Makes a call to the server; dies, if it is due, once that is sent and before its reply.
+    /// Makes a call to the server; dies or stops, if it is due, once that is sent and before its reply.
     pub async fn send<T>(self, call: impl Future<Output = T>) -> T {
-        if self.is_due() {
-            // Long enough to send, with luck too short for the reply.
-            let _reply = tokio::time::timeout(Duration::from_millis(1), call).await;
-            std::process::abort();
+        let Some(deed) = self.due() else { return call.await };
+        let mut call = std::pin::pin!(call);
+        // Long enough to send, with luck too short for the reply.
+        let reply = tokio::time::timeout(Duration::from_millis(1), &mut call).await;
+        deed.happen();
+        match reply {
+            Ok(reply) => reply,
+            Err(_) => call.await,
         }
-        call.await
+    }
+}
+
+/// What happens at a point.
+#[derive(Clone, Copy, Debug)]
+enum Deed {
+    Die,
+    Stop,
+}
+
+impl Deed {
+    fn happen(self) {
+        match self {
+            Self::Die => std::process::abort(),
+            Self::Stop => {
+                let id = std::process::id().to_string();
+                let _stopped = std::process::Command::new("kill").args(["-STOP", &id]).status();
+            }
+        }
+    }
+}
+
+/// Dies if this is an entry that kills whoever looks into it.
+pub fn look_into(entry: &Entry) {
+    static KILLER: OnceLock<Option<String>> = OnceLock::new();
+    if !cfg!(debug_assertions) {
+        return;
+    }
+    let Some(text) = KILLER.get_or_init(|| std::env::var("ROLLCALL_TEST_KILLER").ok()) else {
+        return;
+    };
+    let kills = |value: &[u8]| value.windows(text.len()).any(|part| part == text.as_bytes());
+    if entry.fields().any(|(_, value)| kills(value)) {
+        std::process::abort();
     }
 }

@@ -16,5 +16,6 @@ pub mod private_server;
 pub mod projector;
 pub mod redis;
 pub mod schema;
+pub mod serve;
 pub mod state;
 pub mod telemetry;

@@ -2,8 +2,12 @@
 //!
 //! A test compares the names with the files, so that none is forgotten.
 
-/// Name and text of every schema, and of the AsyncAPI document that ties them together.
+/// The OpenAPI document of what `serve` answers.
+pub const OPENAPI: &str = include_str!("../schemas/openapi.json");
+
+/// Name and text of every schema, of the AsyncAPI document that ties them together, and of the OpenAPI document.
 pub const SCHEMAS: &[(&str, &str)] = &[
+    ("openapi", OPENAPI),
     ("asyncapi", include_str!("../schemas/asyncapi.yaml")),
     ("events/heartbeat", include_str!("../schemas/events/heartbeat.json")),
     ("events/login", include_str!("../schemas/events/login.json")),

@@ -3,8 +3,7 @@
 
 use rollcall::config::settings::Settings;
 use rollcall::config::{
-    Config, ConfigError, Definition, Flags, Gathered, Kind, Millis, Origin, TraceConfig,
-    definitions,
+    Config, ConfigError, Definition, Flags, Gathered, Kind, Origin, TraceConfig, definitions,
 };
 
 /// What to do with the settings.
@@ -70,7 +69,6 @@ fn line(definition: &Definition, gathered: &Gathered, config: &Config) -> String
     let origin = gathered.origin(key);
     let derived = || match key.as_str() {
         "name" => Some(config.name.clone()),
-        "batch-deadline" => Some(Millis::from(config.worker.batch_deadline).to_string()),
         _ => None,
     };
     let text = gathered.shown(definition).or_else(derived);
@@ -103,7 +101,7 @@ mod tests {
         let (text, config) = printed(&[
             ("batch", "007"),
             ("prefix", "a\"b\\c:"),
-            ("claim-idle", "90s"),
+            ("takeover", "9s"),
             ("thresholds", "100:80,10:5"),
             ("projections", "documents,online"),
         ]);
@@ -114,7 +112,6 @@ mod tests {
         let again = Config::resolve(&gathered).unwrap();
         assert_eq!(format!("{config:?}"), format!("{again:?}"));
         assert!(text.contains("batch = 7  # flag\n"), "{text}");
-        assert!(text.contains("batch-deadline = \"45s\"  # default\n"), "{text}");
         assert!(text.contains("keep = \"1h\"  # default\n"), "{text}");
         assert!(text.contains("# redis-username = \"\"  # not set\n"), "{text}");
     }

@@ -3,7 +3,7 @@
 use clap::builder::PossibleValuesParser;
 use rollcall::entry::{EntryId, Field};
 use rollcall::event::Reason;
-use rollcall::redis::scripts::giant::DeadLetter;
+use rollcall::state::dead::DeadLetter;
 use rollcall::state::{AskError, Listed, State, dead};
 use serde::{Serialize, Serializer};
 

@@ -259,6 +259,7 @@ fn about(options: &DemoOptions, server: &PrivateServer, fleet: &Fleet, config: &
     About {
         server: program.to_string_lossy().into_owned(),
         url: server.url(),
+        serve: fleet.serve().map(|address| format!("http://{address}")),
         metrics,
         example: shell.redis_cli(&example),
         crowd: user_names(options.users).collect(),
@@ -269,8 +270,12 @@ fn about(options: &DemoOptions, server: &PrivateServer, fleet: &Fleet, config: &
 
 fn greeting(about: &About) -> String {
     format!(
-        "redis    {} (private {}, gone when the demo ends)\nmetrics  {}\ntry      {}",
-        about.url, about.server, about.metrics, about.example,
+        "redis    {} (private {}, gone when the demo ends)\nserve    {}\nmetrics  {}\ntry      {}",
+        about.url,
+        about.server,
+        about.serve(),
+        about.metrics,
+        about.example,
     )
 }
 
@@ -285,7 +290,7 @@ fn summary(watch: &Watch, sent: Sent) -> String {
     format!(
         "The producers {sent}.\nApplied {} entries; {} are left, {} became dead letters.\nChanges: {changes}.",
         seen.applied,
-        seen.pending + seen.undelivered.unwrap_or(0),
+        seen.undelivered.unwrap_or(0),
         seen.dead,
     )
 }

@@ -44,9 +44,16 @@ pub(crate) fn check(config: &Config, roles: Roles) {
     }
 }
 
-/// A worker has two connections a partition, a janitor one.
+/// How many connections of applications and browsers there may be at a time: those of the process itself come first.
+pub(crate) fn for_clients(config: &Config, roles: Roles) -> usize {
+    let spare = limit().saturating_sub(needed(config.deployment.partitions, roles)).max(1);
+    usize::try_from(spare).unwrap_or(usize::MAX).min(config.serve.max_connections)
+}
+
+/// A worker has three connections a partition: one that reads, one that applies, one that shows that it lives; a janitor one; serve has three: one to add events, one to follow the
+/// changes, one to read events along.
 fn needed(partitions: u16, roles: Roles) -> u64 {
-    let each = 2 * u64::from(roles.worker) + u64::from(roles.janitor);
+    let each = 3 * u64::from(roles.worker) + u64::from(roles.janitor) + 3 * u64::from(roles.serve);
     u64::from(partitions) * each + MOST_PAGES + OTHERS
 }
 
@@ -58,7 +65,7 @@ mod tests {
     fn pages_leave_room_for_redis() {
         assert_eq!([0, 64, 256, 1024, u64::MAX].map(for_pages), [1, 16, 64, 64, 64]);
         let (worker, janitor) = (true, true);
-        assert_eq!(needed(1, Roles { worker, janitor: false }), 98);
-        assert_eq!(needed(400, Roles { worker, janitor }), 1296);
+        assert_eq!(needed(1, Roles { worker, janitor: false, serve: false }), 99);
+        assert_eq!(needed(400, Roles { worker, janitor, serve: false }), 1696);
     }
 }

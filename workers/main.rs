@@ -16,6 +16,7 @@ mod query;
 mod run;
 mod schema;
 mod screen;
+mod serve;
 mod signals;
 mod status;
 mod table;
@@ -28,12 +29,13 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use tracing::{info, warn};
 
-use rollcall::config::settings::{JanitorFlags, Settings, StreamFlags, WorkerFlags};
+use rollcall::config::settings::{JanitorFlags, ServeFlags, Settings, StreamFlags, WorkerFlags};
 use rollcall::config::{Config, ConfigError, Flags, Server, TraceConfig};
 use rollcall::error::chain;
+use rollcall::serve::ServeError;
 use rollcall::telemetry::{lines, log, trace};
 
-use run::Roles;
+use run::{Roles, RunError};
 
 /// Bad usage or configuration (`EX_USAGE`).
 const USAGE: u8 = 64;
@@ -53,12 +55,14 @@ struct Cli {
 enum Command {
     /// Watch it work: a private Redis, worker, janitor, synthetic traffic, live view
     Demo(demo::DemoOptions),
-    /// Worker and janitor in one process
+    /// Worker, janitor and serve in one process
     Run(Flags<Settings>),
     /// Read events and keep the state
     Worker(Flags<WorkerFlags>),
     /// Keep every structure within its time and size limits
     Janitor(Flags<JanitorFlags>),
+    /// Serve state and live feed to applications and browsers, and take their events
+    Serve(Flags<ServeFlags>),
     Doctor(doctor::Doctor),
     #[command(flatten)]
     Query(query::QueryCommand),
@@ -80,7 +84,7 @@ enum Failure {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Run(#[from] run::RunError),
+    Run(#[from] RunError),
     #[error(transparent)]
     Query(query::QueryError),
     #[error(transparent)]
@@ -102,7 +106,10 @@ enum Failure {
 impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) => ExitCode::from(USAGE),
+            Self::Config(_)
+            | Self::Run(RunError::Serve(ServeError::File(_) | ServeError::Nowhere)) => {
+                ExitCode::from(USAGE)
+            }
             _ => ExitCode::FAILURE,
         }
     }
@@ -158,9 +165,14 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Doctor(doctor) => doctor::run(&doctor),
         Command::Demo(options) => demonstrate(&options),
         Command::Load { flags, options } => make_traffic(&flags.load()?, &options),
-        Command::Run(flags) => play(&flags, Roles { worker: true, janitor: true }),
-        Command::Worker(flags) => play(&flags, Roles { worker: true, janitor: false }),
-        Command::Janitor(flags) => play(&flags, Roles { worker: false, janitor: true }),
+        Command::Run(flags) => play(&flags, Roles::ALL),
+        Command::Worker(flags) => {
+            play(&flags, Roles { worker: true, janitor: false, serve: false })
+        }
+        Command::Janitor(flags) => {
+            play(&flags, Roles { worker: false, janitor: true, serve: false })
+        }
+        Command::Serve(flags) => play(&flags, Roles { worker: false, janitor: false, serve: true }),
         Command::Config(command) => Ok(table::print(&command.answer()?)?),
     }
 }

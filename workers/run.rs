@@ -1,4 +1,4 @@
-//! `worker`, `janitor` and `run`: the long-running roles, one loop per role and partition.
+//! `worker`, `janitor`, `serve` and `run`: the long-running roles, one loop per role and partition.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,18 +12,25 @@ use tracing::info;
 use rollcall::config::Config;
 use rollcall::error::Fatal;
 use rollcall::janitor::Janitor;
-use rollcall::projector::Projector;
+use rollcall::projector::{Projector, Worker};
+use rollcall::serve::ServeError;
 use rollcall::telemetry::health::Health;
 use rollcall::telemetry::http::{self, HttpError};
 use rollcall::telemetry::systemd::Supervisor;
 
-use crate::descriptors;
+use crate::{descriptors, serve};
 
 /// Which roles a process plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Roles {
     pub(crate) worker: bool,
     pub(crate) janitor: bool,
+    pub(crate) serve: bool,
+}
+
+impl Roles {
+    /// What a process plays that was not asked for one role.
+    pub(crate) const ALL: Self = Self { worker: true, janitor: true, serve: true };
 }
 
 /// Why a process could not go on.
@@ -32,6 +39,9 @@ pub(crate) enum RunError {
     /// No address for `/metrics`.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// No address for applications and browsers, or no keys.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     /// The supervisor cannot be told anything.
     #[error("$NOTIFY_SOCKET names no socket that can be used; unset it, or use Type=simple")]
     Supervisor(#[source] io::Error),
@@ -49,6 +59,7 @@ pub(crate) struct Fleet {
     stop: watch::Sender<bool>,
     health: Health,
     http: Option<SocketAddr>,
+    serve: Option<SocketAddr>,
 }
 
 impl Fleet {
@@ -61,23 +72,27 @@ impl Fleet {
         let (stop, stopped) = watch::channel(false);
         let health = Health::default();
         let listener = http::bind(&config.http).await?;
-        let mut fleet = Self { loops: JoinSet::new(), stop, health: health.clone(), http: None };
-        let consumer = unique_name(&config.name);
+        let mut fleet =
+            Self { loops: JoinSet::new(), stop, health: health.clone(), http: None, serve: None };
+        let name = unique_name(&config.name);
+        let worker = Worker::new(config, name.clone());
         for partition in 0..config.deployment.partitions {
             if roles.worker {
-                let name = format!("worker of partition {partition}");
-                let pulse = health.add(name, Projector::patience(config));
-                let projector =
-                    Projector::new(config, partition, consumer.clone(), pulse, stopped.clone());
+                let part = format!("worker of partition {partition}");
+                let pulse = health.add(part, Projector::patience(config));
+                let projector = Projector::new(config, partition, &worker, pulse, stopped.clone());
                 fleet.loops.spawn(projector.run());
             }
             if roles.janitor {
-                let name = format!("janitor of partition {partition}");
-                let pulse = health.add(name, Janitor::patience(config));
-                let janitor =
-                    Janitor::new(config, partition, consumer.clone(), pulse, stopped.clone());
+                let part = format!("janitor of partition {partition}");
+                let pulse = health.add(part, Janitor::patience(config));
+                let janitor = Janitor::new(config, partition, name.clone(), pulse, stopped.clone());
                 fleet.loops.spawn(janitor.run());
             }
+        }
+        if roles.serve {
+            let (stop, loops) = (stopped.clone(), &mut fleet.loops);
+            fleet.serve = serve::start(config, roles, &health, stop, loops).await?;
         }
         tokio::spawn(rollcall::telemetry::metrics::keep_up(metrics.clone()));
         if let Some(listener) = listener {
@@ -87,9 +102,10 @@ impl Fleet {
         }
         info!(
             redis = %config.redis.url(),
-            consumer,
+            name,
             worker = roles.worker,
             janitor = roles.janitor,
+            serve = fleet.serve.map(|addr| addr.to_string()).as_deref().unwrap_or("off"),
             partitions = config.deployment.partitions,
             http = fleet.http.map(|addr| addr.to_string()).as_deref().unwrap_or("off"),
             "started"
@@ -101,6 +117,11 @@ impl Fleet {
     /// Where `/metrics` is.
     pub(crate) fn http(&self) -> Option<SocketAddr> {
         self.http
+    }
+
+    /// Where applications and browsers are served.
+    pub(crate) fn serve(&self) -> Option<SocketAddr> {
+        self.serve
     }
 
     /// Waits until a loop ends by itself: that is always a failure.
@@ -155,7 +176,7 @@ pub(crate) async fn run(
     }
 }
 
-/// A consumer's name: unique to this start, or what an earlier one left pending could not be claimed.
+/// A process's name: unique to this start, so that one that was here before is another.
 fn unique_name(name: &str) -> String {
     format!("{name}-{}-{:08x}", std::process::id(), fastrand::u32(..))
 }

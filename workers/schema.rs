@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::query::{Answer, Output, QueryError, show};
 use crate::table::Page;
 
-/// The schemas of events and state (JSON Schema 2020-12), and the AsyncAPI document.
+/// The schemas of events and state (JSON Schema 2020-12), the AsyncAPI and the OpenAPI document.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Schema {
     /// Which one to print; without a name, the names are listed

@@ -3,6 +3,8 @@
 mod show;
 mod watch;
 
+use std::collections::BTreeSet;
+
 use rollcall::config::{Millis, Shell};
 use rollcall::state::status::{self, Server, Size, Work};
 use rollcall::state::{AskError, State};
@@ -67,19 +69,21 @@ struct Total {
     entries: u64,
     /// Since the stream began.
     entries_added: u64,
-    pending: u64,
-    oldest_pending_age_s: Option<f64>,
-    /// `null` if the server of any partition does not know.
+    /// Entries behind the cursor; `null` if the server of any partition does not know.
     undelivered: Option<u64>,
     undelivered_is_exact: bool,
     oldest_undelivered_age_s: Option<f64>,
-    consumers: usize,
+    /// Partitions that a worker owns.
+    owned: usize,
+    /// Workers that spoke lately.
+    workers: usize,
     janitor_last_run_ms: Option<u64>,
     changes_seq: u64,
 }
 
 impl Total {
     fn of(partitions: &[Work]) -> Self {
+        let mut workers = BTreeSet::new();
         let mut total =
             Self { undelivered: Some(0), undelivered_is_exact: true, ..Self::default() };
         let oldest = |a: Option<f64>, b: Option<f64>| a.into_iter().chain(b).reduce(f64::max);
@@ -94,15 +98,14 @@ impl Total {
                 total.undelivered = total.undelivered.map(|sum| sum + stream.entries);
                 continue;
             };
-            total.pending += group.pending;
             total.undelivered = total.undelivered.zip(group.undelivered).map(|(a, b)| a + b);
             total.undelivered_is_exact &= group.undelivered_is_exact;
-            total.consumers += group.consumers.len();
-            total.oldest_pending_age_s =
-                oldest(total.oldest_pending_age_s, group.oldest_pending_age_s);
+            total.owned += usize::from(group.owner.is_some());
+            workers.extend(&group.workers);
             total.oldest_undelivered_age_s =
                 oldest(total.oldest_undelivered_age_s, group.oldest_undelivered_age_s);
         }
+        total.workers = workers.len();
         total
     }
 }
@@ -111,7 +114,7 @@ impl Total {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Rates {
     added_per_s: f64,
-    /// Applied and acknowledged; `null` where the server does not know how many are undelivered.
+    /// Applied or written off; `null` where the server does not know how many are undelivered.
     finished_per_s: Option<f64>,
     changes_per_s: f64,
 }
@@ -123,8 +126,8 @@ impl Rates {
         // What began anew counts from nothing.
         let rate = |from: u64, to: u64| to.saturating_sub(from) as f64 / seconds;
         let finished = |answer: &StatusAnswer| {
-            let Total { entries_added, pending, undelivered, .. } = answer.total;
-            Some(entries_added.saturating_sub(pending + undelivered?))
+            let Total { entries_added, undelivered, .. } = answer.total;
+            Some(entries_added.saturating_sub(undelivered?))
         };
         Some(Self {
             added_per_s: rate(earlier.total.entries_added, later.total.entries_added),
@@ -170,12 +173,13 @@ mod tests {
 
     fn work(undelivered: Option<u64>, exact: bool, age: Option<f64>) -> Work {
         let group = Backlog {
-            pending: 1,
-            oldest_pending_age_s: age,
+            cursor: None,
             undelivered,
             undelivered_is_exact: exact,
-            oldest_undelivered_age_s: None,
-            consumers: Vec::new(),
+            oldest_undelivered_age_s: age,
+            owner: Some("a".to_owned()),
+            term: 1,
+            workers: vec!["a".to_owned(), "b".to_owned()],
         };
         let stream = Stream {
             key: "s".to_owned(),
@@ -198,10 +202,14 @@ mod tests {
     #[test]
     fn a_total_is_as_certain_as_its_least_certain_part() {
         let total = Total::of(&[work(Some(2), true, Some(1.5)), work(Some(3), false, Some(0.5))]);
-        assert_eq!((total.entries, total.pending, total.undelivered), (20, 2, Some(5)));
-        assert_eq!((total.undelivered_is_exact, total.oldest_pending_age_s), (false, Some(1.5)));
+        assert_eq!((total.entries, total.undelivered), (20, Some(5)));
+        assert_eq!((total.owned, total.workers), (2, 2));
+        assert_eq!(
+            (total.undelivered_is_exact, total.oldest_undelivered_age_s),
+            (false, Some(1.5))
+        );
         let unknown = Total::of(&[work(Some(2), true, None), work(None, false, None)]);
-        assert_eq!((unknown.undelivered, unknown.oldest_pending_age_s), (None, None));
+        assert_eq!((unknown.undelivered, unknown.oldest_undelivered_age_s), (None, None));
         let waiting = Work { stream: None, ..work(None, true, None) };
         assert_eq!(Total::of(&[waiting]).undelivered, Some(0));
     }

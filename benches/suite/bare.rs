@@ -36,10 +36,7 @@ fn write(pipeline: &mut Pipeline, keys: &Keys, plan: &Plan<'_>) {
     write_presence(pipeline, keys, plan);
     write_tokens(pipeline, keys, plan);
     write_sessions(pipeline, keys, plan);
-    for (item, ids) in &plan.acks.items {
-        pipeline.cmd("ZINCRBY").arg(keys.viewed()).arg(ids.len()).arg(&**item).ignore();
-    }
-    for (item, count) in plan.acks.packed.iter().flat_map(|(_, items)| items) {
+    for (item, count) in &plan.views {
         pipeline.cmd("ZINCRBY").arg(keys.viewed()).arg(*count).arg(&**item).ignore();
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ::metrics::with_local_recorder;
 use rollcall::config::Config;
 use rollcall::janitor::Janitor;
-use rollcall::projector::Projector;
+use rollcall::projector::{Projector, Worker};
 use rollcall::telemetry::health::Health;
 use rollcall::telemetry::metrics;
 use tokio::sync::watch;
@@ -77,8 +77,8 @@ async fn play(config: &Config, role: &Role, with_metrics: bool, mut halted: watc
         let pulse = health.add(partition.to_string(), Duration::from_secs(60));
         match role {
             Role::Worker(name) => {
-                let make =
-                    || Projector::new(config, partition, name.clone(), pulse, stopped.clone());
+                let worker = Worker::new(config, name.clone());
+                let make = || Projector::new(config, partition, &worker, pulse, stopped.clone());
                 let projector =
                     if with_metrics { with_local_recorder(&recorder, make) } else { make() };
                 loops.spawn(projector.run());

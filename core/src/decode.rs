@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 
-use crate::entry::Entry;
+use crate::entry::{Entry, Oversize};
 use crate::event::{Bytes, Event, Kind, Limits, Members, Name, Reason, Rejection};
 use crate::format::{Format, Malformed, Member, Piece, Shape};
 use crate::key::partition_of;
@@ -123,6 +123,13 @@ struct Decoder<'r> {
 
 impl Decoder<'_> {
     fn entry<'a>(&self, entry: &'a Entry) -> Result<Decoded<'a>, Rejection> {
+        if let Some(Oversize { pairs, bytes }) = entry.oversize() {
+            let detail = format!(
+                "the entry has {pairs} fields with {bytes} bytes, more than any event can have; \
+                 it stays in the stream under this id until it is trimmed"
+            );
+            return Err(Rejection::new(Reason::TooLarge, detail));
+        }
         let fields = self.fields(entry)?;
         let data = if is_envelope(&fields) { fields.bytes(Name::Data)? } else { None };
         let Some(data) = data else { return self.single(Format::Flat, &fields) };

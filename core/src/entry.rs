@@ -58,6 +58,16 @@ pub struct Entry {
     bytes: Box<[u8]>,
     /// Where each of them ends.
     ends: Box<[usize]>,
+    oversize: Option<Box<Oversize>>,
+}
+
+/// What is known of an entry whose names and values were not kept, because no limit allows so much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Oversize {
+    /// Its pairs of names and values.
+    pub pairs: usize,
+    /// Bytes of all of them.
+    pub bytes: u64,
 }
 
 impl Entry {
@@ -69,6 +79,17 @@ impl Entry {
             texts.push(value.as_ref());
         }
         texts.take_entry(id)
+    }
+
+    /// An entry whose names and values were not kept.
+    pub fn oversized(id: EntryId, oversize: Oversize) -> Self {
+        let (bytes, ends) = (Box::default(), Box::default());
+        Self { id, bytes, ends, oversize: Some(Box::new(oversize)) }
+    }
+
+    /// What is known of it if its names and values were not kept; it has no fields then.
+    pub fn oversize(&self) -> Option<Oversize> {
+        self.oversize.as_deref().copied()
     }
 
     /// Its fields in order, duplicates included: names and values.
@@ -108,11 +129,25 @@ impl Texts {
 
     /// The entry that they make, names and values in turn. None are left, but the room for more is.
     pub fn take_entry(&mut self, id: EntryId) -> Entry {
-        let entry =
-            Entry { id, bytes: self.bytes.as_slice().into(), ends: self.ends.as_slice().into() };
+        let (bytes, ends) = (self.bytes.as_slice().into(), self.ends.as_slice().into());
+        self.clear();
+        Entry { id, bytes, ends, oversize: None }
+    }
+
+    /// Drops them.
+    pub fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
-        entry
+    }
+
+    /// Bytes of all of them.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.ends.len()
     }
 }
 

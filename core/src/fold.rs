@@ -3,10 +3,10 @@
 use std::collections::{BTreeSet, HashSet};
 
 use crate::decode::{Decoded, Form, Rejected, Rules, decode, decode_with_unknown_names};
-use crate::entry::{Entry, EntryId};
-use crate::event::{Event, Reason, Rejection, TYPES, Text};
-use crate::op::{Letter, Map, Plan};
-use crate::projection::{Projection, Projections, viewed_item};
+use crate::entry::Entry;
+use crate::event::{Event, Reason, Rejection, TYPES};
+use crate::op::{Letter, Plan};
+use crate::projection::{Projection, Projections};
 
 /// What folding depends on besides the entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,8 +72,6 @@ pub struct Folder<'s, 'a> {
     settings: &'s FoldSettings,
     plan: Plan<'a>,
     counts: Counts,
-    /// In order, as entries come.
-    added: Vec<EntryId>,
 }
 
 impl<'s, 'a> Folder<'s, 'a> {
@@ -84,43 +82,48 @@ impl<'s, 'a> Folder<'s, 'a> {
 
     /// An empty plan with room for so many entries.
     pub fn with_capacity(settings: &'s FoldSettings, entries: usize) -> Self {
-        let added = Vec::with_capacity(entries);
-        Self { settings, plan: Plan::with_capacity(entries), counts: Counts::default(), added }
+        Self { settings, plan: Plan::with_capacity(entries), counts: Counts::default() }
     }
 
-    /// Adds an entry, unless it was added already. `avoided` names keys that it must not write.
+    /// Adds an entry that comes after those added before. `avoided` names keys that it must not write.
     pub fn add(&mut self, entry: &'a Entry, avoided: &Avoided) {
-        if !self.is_new(entry.id) {
-            return;
-        }
         let Decoded { form, events, rejected } =
             decode(entry, self.settings.partition, &self.settings.rules);
         if let Some(form) = form {
             self.counts.forms[form as usize] += 1;
         }
-        let before = self.plan.letters.len();
-        for rejected in rejected {
-            self.plan.letters.push(letter(entry, rejected));
-        }
+        let taken = avoided.hit_by(&events, self.settings.projections);
+        // The views of an entry that becomes a dead letter are not counted.
+        let projections = match taken {
+            Some(_) => self.settings.projections.without(Projection::Ranking),
+            None => self.settings.projections,
+        };
         for event in &events {
             self.counts.types[event.kind.place()] += 1;
             self.counts.from_future += u64::from(event.from_future);
             self.counts.unknown_members[event.kind.place()] += u64::from(event.unknown.count);
-            self.settings.projections.fold(event, entry.id.ms, &mut self.plan);
+            projections.fold(event, entry.id.ms, &mut self.plan);
         }
-        match avoided.hit_by(&events, self.settings.projections) {
+        match taken {
             Some(key) => {
-                self.plan.letters.truncate(before);
                 self.reject(entry, Rejection::new(Reason::WrongType, wrong_type_detail(&key)));
             }
-            None => self.acknowledge(entry.id, &events),
+            None => {
+                self.plan.letters.extend(rejected.into_iter().map(|part| letter(entry, part)));
+                self.pass(entry);
+            }
         }
     }
 
     /// Writes an entry off whole, without looking into it.
     pub fn reject(&mut self, entry: &'a Entry, rejection: Rejection) {
         self.plan.letters.push(letter(entry, Rejected { rejection, element: None }));
-        self.plan.acks.plain.push(entry.id);
+        self.pass(entry);
+    }
+
+    fn pass(&mut self, entry: &Entry) {
+        self.plan.entries += 1;
+        self.plan.last = Some(entry.id);
     }
 
     /// What was added held.
@@ -145,39 +148,6 @@ impl<'s, 'a> Folder<'s, 'a> {
             }
         }
         self.plan
-    }
-
-    fn is_new(&mut self, id: EntryId) -> bool {
-        let place = match self.added.last() {
-            Some(last) if *last >= id => self.added.binary_search(&id),
-            _ => Err(self.added.len()),
-        };
-        if let Err(place) = place {
-            self.added.insert(place, id);
-        }
-        place.is_err()
-    }
-
-    fn acknowledge(&mut self, id: EntryId, events: &[Event<'a>]) {
-        let acks = &mut self.plan.acks;
-        let counted = self.settings.projections.contains(Projection::Ranking);
-        let views =
-            || events.iter().filter_map(|event| viewed_item(&event.kind)).filter(|_| counted);
-        match views().count() {
-            0 => acks.plain.push(id),
-            1 => {
-                for item in views() {
-                    acks.items.entry(item.clone()).or_default().push(id);
-                }
-            }
-            _ => {
-                let mut items: Map<Text<'a>, u64> = Map::default();
-                for item in views() {
-                    *items.entry(item.clone()).or_default() += 1;
-                }
-                acks.packed.push((id, items));
-            }
-        }
     }
 }
 

@@ -47,7 +47,7 @@ fixed_keys! {
     changes = "rollcall:changes";
     /// String: sequence number of the last change.
     changes_seq = "rollcall:changes:seq";
-    /// Hash: state format, settings of the deployment, epoch.
+    /// Hash: state format, settings of the deployment, epoch, owner, cursor.
     meta = "rollcall:meta";
     /// Sorted set: presence field, or a user as those fields begin with it → time of the logout that ended
     /// the entry, or all of the user's, ms.
@@ -74,16 +74,14 @@ fixed_keys! {
     docs_connections = "rollcall:docs:connections";
     /// Hash: `up:down:doc` → 1 while that threshold is reached.
     docs_levels = "rollcall:docs:levels";
-    /// Hash: sweep cursors, the finished id, what the janitor did last, the sums by which losses are found.
+    /// Hash: sweep cursors, a copy of the cursor, what the janitor did last, the sums by which losses are found.
     janitor = "rollcall:janitor";
     /// String with a TTL: which janitor sweeps now.
     janitor_lease = "rollcall:janitor:lease";
     /// String with a TTL: which janitor asked last how the server is, and shows it.
     janitor_survey = "rollcall:janitor:survey";
-    /// Sorted set: consumer → its last heartbeat, server ms.
-    consumers = "rollcall:consumers";
-    /// Hash: entry id → consumer that tries it alone.
-    suspects = "rollcall:suspects";
+    /// Hash: worker → what it says of itself; something else each time.
+    workers = "rollcall:workers";
 }
 
 impl Keys {

@@ -109,17 +109,6 @@ pub struct JoinOrLeave {
     pub left: bool,
 }
 
-/// How the views of a batch are counted: with the acknowledgement of the entry that holds them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Acks<'a> {
-    /// Entries without a view to count.
-    pub plain: Vec<EntryId>,
-    /// Entries that are one view, by item.
-    pub items: Map<Text<'a>, Vec<EntryId>>,
-    /// Entries with several views, and how many of each item.
-    pub packed: Vec<(EntryId, Map<Text<'a>, u64>)>,
-}
-
 /// A dead letter to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Letter<'a> {
@@ -129,11 +118,11 @@ pub struct Letter<'a> {
     pub rejection: Rejection,
     /// Position of the element in a packed entry.
     pub index: Option<usize>,
-    /// The original pairs; for an element `data` holds its bytes alone.
+    /// The original pairs; for an element `data` holds its bytes alone. None of an entry too large to keep.
     pub fields: Vec<(&'a [u8], &'a [u8])>,
 }
 
-/// All that one apply call merges, acknowledges and writes off.
+/// All that one apply call merges, counts and writes off.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan<'a> {
     /// Users seen, by epoch minute.
@@ -150,10 +139,14 @@ pub struct Plan<'a> {
     pub sessions: Map<Text<'a>, SessionMerge<'a>>,
     /// Connections to documents.
     pub connections: Map<Connection<'a>, JoinOrLeave>,
-    /// Entries to acknowledge.
-    pub acks: Acks<'a>,
+    /// How many views of each item there are.
+    pub views: Map<Text<'a>, u64>,
     /// What could not be applied.
     pub letters: Vec<Letter<'a>>,
+    /// How many entries it is made of.
+    pub entries: u64,
+    /// The last of them: where the cursor goes.
+    pub last: Option<EntryId>,
 }
 
 impl<'a> Plan<'a> {
@@ -162,7 +155,6 @@ impl<'a> Plan<'a> {
         Self {
             activity: Map::with_capacity_and_hasher(events, RandomState::default()),
             presence: Map::with_capacity_and_hasher(events, RandomState::default()),
-            acks: Acks { plain: Vec::with_capacity(events), ..Acks::default() },
             ..Self::default()
         }
     }
@@ -194,8 +186,6 @@ impl Sweep {
 
 /// The finished part of the stream.
 pub const STREAM: Sweep = Sweep { name: "stream", kind: SweepKind::Drain };
-/// Consumers that no longer say that they live.
-pub const CONSUMERS: Sweep = Sweep { name: "consumers", kind: SweepKind::Drain };
 
 /// How a sweep finds what to take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -87,8 +87,9 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Reads a `traceparent` as section 3.2 of the recommendation has it, also of versions to come.
-fn read(parent: Option<&[u8]>, state: Option<&[u8]>) -> Option<Origin> {
+/// Reads a `traceparent` as section 3.2 of the recommendation has it, also of versions to come, and the `tracestate`
+/// beside it.
+pub fn read(parent: Option<&[u8]>, state: Option<&[u8]>) -> Option<Origin> {
     let parent = std::str::from_utf8(parent?).ok()?;
     let (known, rest) = parent.split_at_checked("00-".len() + 32 + 1 + 16 + "-00".len())?;
     let mut parts = known.split('-');

@@ -71,7 +71,7 @@ fn check_shown(text: &str) {
 fn check_config(config: &Config) {
     check_shown(&format!("{config:?}"));
     let Config { deployment, worker, janitor, .. } = config;
-    assert!(worker.batch_deadline < worker.claim_idle);
+    assert!(worker.takeover < worker.batch_deadline());
     assert!(janitor.keep_ms <= janitor.horizon_ms);
     assert!(deployment.limits.max_identifier_bytes <= deployment.limits.max_field_bytes);
     assert!(deployment.thresholds.iter().all(|threshold| threshold.down < threshold.up));

@@ -1,12 +1,16 @@
-//! Any reply at all: what the readers of `XREADGROUP` and `XAUTOCLAIM` replies make of it, and that new entries
-//! are read from its bytes as the client library would read them, wherever they are cut.
+//! Any reply at all to a read: entries are taken from its bytes as the client library would take them, wherever they
+//! are cut.
 
 use redis::Value;
 use rollcall::entry::{Entry, EntryId};
 use rollcall::error::Error;
-use rollcall::redis::feed::parse::Parser;
-use rollcall::redis::reply::{Delivered, unexpected};
-use rollcall::redis::stream::{claimed, delivered};
+use rollcall::redis::feed::parse::{Bounds, Delivered, Parser};
+use rollcall::redis::reply::unexpected;
+use rollcall::redis::stream::entries;
+
+/// Everything is kept.
+const AMPLE: Bounds =
+    Bounds { pairs: usize::MAX, entry_bytes: usize::MAX / 2, reply_bytes: usize::MAX };
 
 /// Panics unless everything holds of the reply whose bytes are `input`.
 pub fn holds(input: &[u8]) {
@@ -18,22 +22,18 @@ pub fn holds(input: &[u8]) {
     let error = unexpected("reading", &value).to_string();
     assert!(error.chars().count() <= 300, "{error}");
     check_fed(fed, &value);
-    if let Some(read) = delivered(value.clone()) {
+    if let Some(read) = entries(value) {
         check_size(&read, input);
         let reply = encode(&read);
-        assert_eq!(delivered(parse(&reply)).as_ref(), Some(&read), "a reply of the same content");
+        assert_eq!(entries(parse(&reply)).as_ref(), Some(&read), "a reply of the same content");
         assert_eq!(feed(&reply).expect("the server says it so"), Some(read));
-    }
-    if let Some(claimed) = claimed(value) {
-        check_size(&claimed.delivered, input);
-        assert_ne!(claimed.next.as_deref(), Some("0-0"), "the end is no place to go on");
     }
 }
 
 /// The feed may refuse a form that the server does not use. What it takes, it takes as the client library does.
-fn check_fed(fed: Result<Option<Delivered>, Error>, value: &Value) {
+fn check_fed(fed: Result<Option<Vec<Entry>>, Error>, value: &Value) {
     match (fed, value.clone().extract_error()) {
-        (Ok(Some(read)), Ok(value)) => assert_eq!(delivered(value), Some(read)),
+        (Ok(Some(read)), Ok(value)) => assert_eq!(entries(value), Some(read)),
         (Err(fed), Err(error)) if fed.redis().is_some() => assert_eq!(fed.redis(), Some(&error)),
         (Err(error), _) => assert!(error.to_string().chars().count() <= 300, "{error}"),
         other => panic!("a whole reply: {other:?}"),
@@ -41,11 +41,11 @@ fn check_fed(fed: Result<Option<Delivered>, Error>, value: &Value) {
 }
 
 /// Nothing is made up, nothing is multiplied: each byte that is not UTF-8 becomes at most three.
-fn check_size(read: &Delivered, input: &[u8]) {
-    let bytes: usize = read.entries.iter().map(Entry::size).sum();
+fn check_size(read: &[Entry], input: &[u8]) {
+    let bytes: usize = read.iter().map(Entry::size).sum();
     assert!(bytes <= input.len() * 3, "{bytes} bytes");
-    let rows = read.entries.len() + read.lost.len();
-    let fields: usize = read.entries.iter().map(|entry| entry.fields().len()).sum();
+    let rows = read.len();
+    let fields: usize = read.iter().map(|entry| entry.fields().len()).sum();
     assert!(rows + fields <= input.len(), "{rows} rows with {fields} fields");
 }
 
@@ -54,7 +54,7 @@ fn parse(reply: &[u8]) -> Value {
 }
 
 /// What the feed makes of a reply: the same, whatever pieces it comes in.
-fn feed(reply: &[u8]) -> Result<Option<Delivered>, Error> {
+fn feed(reply: &[u8]) -> Result<Option<Vec<Entry>>, Error> {
     let whole = feed_pieces(reply, reply.len().max(1));
     for size in [1, 2, 3, 7, 31] {
         match (feed_pieces(reply, size), &whole) {
@@ -66,31 +66,28 @@ fn feed(reply: &[u8]) -> Result<Option<Delivered>, Error> {
     whole
 }
 
-fn feed_pieces(reply: &[u8], size: usize) -> Result<Option<Delivered>, Error> {
-    let (mut parser, mut buffer) = (Parser::default(), Vec::new());
+fn feed_pieces(reply: &[u8], size: usize) -> Result<Option<Vec<Entry>>, Error> {
+    let (mut parser, mut buffer) = (Parser::new(AMPLE), Vec::new());
     for piece in reply.chunks(size) {
         buffer.extend_from_slice(piece);
-        if let Some(read) = parser.read(&mut buffer)? {
-            return Ok(Some(read));
+        if let Some(Delivered { entries, is_cut }) = parser.read(&mut buffer)? {
+            assert!(!is_cut, "there was room for all");
+            return Ok(Some(entries));
         }
     }
     Ok(None)
 }
 
 /// What the server would have said, as RESP2.
-fn encode(Delivered { entries, lost }: &Delivered) -> Vec<u8> {
+fn encode(entries: &[Entry]) -> Vec<u8> {
     let mut reply = b"*1\r\n*2\r\n$1\r\ns\r\n".to_vec();
-    push_head(&mut reply, b'*', entries.len() + lost.len());
+    push_head(&mut reply, b'*', entries.len());
     for entry in entries {
         push_id(&mut reply, entry.id);
         push_head(&mut reply, b'*', entry.fields().len() * 2);
         for text in entry.fields().flat_map(|(name, value)| [name, value]) {
             push_text(&mut reply, text);
         }
-    }
-    for id in lost {
-        push_id(&mut reply, *id);
-        reply.extend(b"*-1\r\n");
     }
     reply
 }

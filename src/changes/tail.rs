@@ -1,49 +1,26 @@
 //! Follows the changes of one partition: every one, in order, once, or word of the gap.
 //!
-//! Numbers are gapless, so a number that does not follow the last one read is a gap: the cap dropped changes, or the
-//! server went back in time and gave their numbers again. A change at the entry id that was read last, under another
-//! number, is a gap as well. A blocking read says nothing when its key goes, so each one that brings nothing is
-//! followed by a look at where the changes stand.
+//! A blocking read says nothing when its key goes, so each one that brings nothing is followed by a look at where
+//! the changes stand.
 
 use std::time::Duration;
 
-use redis::Value;
 use redis::aio::MultiplexedConnection;
 
 use super::position::Point;
+use super::source::{Source, TailError};
 use crate::change::Change;
 use crate::config::Server;
-use crate::error::Error;
 use crate::key::Keys;
 use crate::redis::connect::connect;
-use crate::redis::reply;
-use crate::redis::stream::delivered;
 
 /// How much longer than a read may block its reply may take.
 const REPLY_WITHIN: Duration = Duration::from_secs(2);
-/// Changes in one read.
-const MOST: usize = 1_000;
-
-/// Why the next change cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum TailError {
-    /// Changes after the position are no longer kept, or were never made here.
-    #[error("the changes after number {after} are no longer kept")]
-    Gap {
-        /// The number of the last change that was read.
-        after: u64,
-    },
-    /// The server cannot be asked: try again later, the position stays.
-    #[error(transparent)]
-    Server(#[from] Error),
-}
 
 /// A reader of one partition's changes.
 pub struct Tail {
     server: Server,
-    partition: u16,
-    changes: String,
-    changes_seq: String,
+    source: Source,
     block: Duration,
     connection: Option<MultiplexedConnection>,
     point: Option<Point>,
@@ -60,17 +37,8 @@ impl Tail {
         point: Option<Point>,
         block: Duration,
     ) -> Self {
-        let (changes, changes_seq) = (keys.changes(), keys.changes_seq());
-        Self {
-            server,
-            partition,
-            changes,
-            changes_seq,
-            block,
-            connection: None,
-            point,
-            is_checked: false,
-        }
+        let source = Source::new(keys, partition);
+        Self { server, source, block, connection: None, point, is_checked: false }
     }
 
     /// Where it is; `None` before the first look at the server.
@@ -95,106 +63,39 @@ impl Tail {
         read
     }
 
-    async fn read(&mut self) -> Result<Vec<Change>, TailError> {
+    /// Connects and finds its position, or makes sure of it; a read does so by itself.
+    ///
+    /// # Errors
+    /// As of a read.
+    pub async fn open(&mut self) -> Result<Point, TailError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
                 self.is_checked = false;
-                connect(&self.server, &self.changes, self.block + REPLY_WITHIN).await?
+                connect(&self.server, self.source.key(), self.block + REPLY_WITHIN).await?
             }
         };
         let point = match self.point {
             Some(point) => point,
-            None => end(&mut connection, &self.changes, &self.changes_seq).await?,
+            None => self.source.end(&mut connection).await?,
         };
         self.point = Some(point);
         if !self.is_checked {
-            self.check(&mut connection, point).await?;
+            self.source.check(&mut connection, point).await?;
+            self.is_checked = true;
         }
-        let changes = self.read_after(&mut connection, point).await?;
-        self.is_checked = !changes.is_empty();
         self.connection = Some(connection);
+        Ok(point)
+    }
+
+    async fn read(&mut self) -> Result<Vec<Change>, TailError> {
+        let point = self.open().await?;
+        let Some(connection) = &mut self.connection else { return Ok(Vec::new()) };
+        let changes = self.source.after(connection, point, Some(self.block)).await?;
+        self.is_checked = !changes.is_empty();
         if let Some(last) = changes.last() {
             self.point = Some(last.into());
         }
         Ok(changes)
     }
-
-    /// Whether what was read last is still what the stream has, or had, there.
-    async fn check(
-        &mut self,
-        connection: &mut MultiplexedConnection,
-        point: Point,
-    ) -> Result<(), TailError> {
-        let gap = TailError::Gap { after: point.seq };
-        let id = point.id.to_string();
-        // The number first: a change that it counts is in the stream by the time that is read.
-        let mut ask = redis::pipe();
-        ask.cmd("GET").arg(&self.changes_seq);
-        ask.cmd("XRANGE").arg(&self.changes).arg(&id).arg(&id);
-        ask.cmd("XRANGE").arg(&self.changes).arg("-").arg("+").arg("COUNT").arg(1);
-        ask.cmd("XREVRANGE").arg(&self.changes).arg("+").arg("-").arg("COUNT").arg(1);
-        let (seq, same, first, last): (Value, Value, Value, Value) =
-            ask.query_async(connection).await.map_err(Error::at("looking at the changes"))?;
-        let seq = reply::number(&seq).unwrap_or(0);
-        let [same, first, last] = [same, first, last].map(|entries| self.first_of(entries));
-        let is_same_history = match (same, first) {
-            (Some(same), _) => same.seq == point.seq,
-            // Dropped by the cap, as all before it. Older entries without it are another history.
-            (None, Some(first)) => first.id > point.id,
-            (None, None) => true,
-        };
-        let has_more = last.is_some_and(|last| last.id > point.id);
-        if is_same_history && (has_more || seq == point.seq) { Ok(()) } else { Err(gap) }
-    }
-
-    fn first_of(&self, entries: Value) -> Option<Change> {
-        let entries = reply::delivered(entries)?.entries;
-        Change::read(entries.first()?, self.partition)
-    }
-
-    async fn read_after(
-        &self,
-        connection: &mut MultiplexedConnection,
-        point: Point,
-    ) -> Result<Vec<Change>, TailError> {
-        const STEP: &str = "reading changes";
-        let mut read = redis::cmd("XREAD");
-        read.arg("COUNT").arg(MOST).arg("BLOCK").arg(self.block.as_millis().max(1) as u64);
-        read.arg("STREAMS").arg(&self.changes).arg(point.id.to_string());
-        let value: Value = read.query_async(connection).await.map_err(Error::at(STEP))?;
-        let unexpected = reply::unexpected(STEP, &Value::Nil);
-        let entries = delivered(value).ok_or(unexpected)?.entries;
-        let mut changes = Vec::with_capacity(entries.len());
-        let mut after = point.seq;
-        for entry in &entries {
-            match Change::read(entry, self.partition) {
-                Some(change) if change.seq == after + 1 => {
-                    after = change.seq;
-                    changes.push(change);
-                }
-                // Those before the gap were read in order.
-                _ if !changes.is_empty() => break,
-                _ => return Err(TailError::Gap { after }),
-            }
-        }
-        Ok(changes)
-    }
-}
-
-/// The newest change of a partition.
-async fn end(
-    connection: &mut MultiplexedConnection,
-    changes: &str,
-    changes_seq: &str,
-) -> Result<Point, Error> {
-    let mut ask = redis::pipe();
-    ask.cmd("GET").arg(changes_seq);
-    ask.cmd("XREVRANGE").arg(changes).arg("+").arg("-").arg("COUNT").arg(1);
-    let (seq, newest): (Value, Value) =
-        ask.query_async(connection).await.map_err(Error::at("looking for the newest change"))?;
-    let newest = reply::delivered(newest).unwrap_or_default().entries;
-    let newest = newest.first().and_then(|entry| Change::read(entry, 0));
-    let before = Point { seq: reply::number(&seq).unwrap_or(0), ..Point::START };
-    Ok(newest.as_ref().map_or(before, Point::from))
 }

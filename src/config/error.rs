@@ -129,9 +129,9 @@ mod tests {
 
     #[test]
     fn a_slip_finds_the_name_that_was_meant() {
-        let names = ["claim-idle", "keep", "batch", "batch-deadline", "redis-url"];
+        let names = ["takeover", "keep", "batch", "standbys", "redis-url"];
         for (slip, meant) in [
-            ("claim-idel", Some("claim-idle")),
+            ("takeovr", Some("takeover")),
             ("redis_url", Some("redis-url")),
             ("kep", Some("keep")),
             ("batchs", Some("batch")),

@@ -13,6 +13,7 @@ use clap::{Arg, CommandFactory as _};
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Origin, nearest};
+use super::serve::{Networks, Origins};
 use super::server::{RedisUrl, Secret};
 use super::settings::Settings;
 use super::values::Thresholds;
@@ -63,7 +64,9 @@ impl Definition {
             Kind::Secret
         } else if is(&[TypeId::of::<RedisUrl>()]) {
             Kind::Url
-        } else if is(&[TypeId::of::<Projections>(), TypeId::of::<Thresholds>()]) {
+        } else if is(&[TypeId::of::<Projections>(), TypeId::of::<Thresholds>()])
+            || is(&[TypeId::of::<Origins>(), TypeId::of::<Networks>()])
+        {
             Kind::List
         } else if is(&[TypeId::of::<u16>(), TypeId::of::<u64>(), TypeId::of::<usize>()]) {
             Kind::Number

@@ -14,6 +14,7 @@ mod gather;
 mod options;
 mod resolve;
 mod sentinel;
+mod serve;
 mod server;
 pub mod settings;
 mod shell;
@@ -29,6 +30,7 @@ pub use error::{ConfigError, Origin};
 pub use flags::Flags;
 pub use gather::{Definition, Gathered, Kind, definitions};
 pub use sentinel::Sentinels;
+pub use serve::{Buffer, Listen, Network, RateLimit, ServeConfig};
 pub use server::{RedisConfig, RedisUrl, Secret, Server, ServerError};
 pub use shell::Shell;
 pub use traces::{Sampling, TraceConfig};
@@ -49,6 +51,8 @@ pub struct Config {
     pub worker: WorkerConfig,
     /// How a janitor sweeps.
     pub janitor: JanitorConfig,
+    /// How applications and browsers are served.
+    pub serve: ServeConfig,
     /// What this instance is called; not unique, the host's name by default.
     pub name: String,
     /// Where `/metrics` and the health pages are.
@@ -131,12 +135,18 @@ impl Deployment {
 pub struct WorkerConfig {
     /// Most entries in a batch.
     pub batch: usize,
-    /// How long an entry waits unacknowledged before another worker claims it.
-    pub claim_idle: Duration,
-    /// How long a batch may take; less than `claim_idle`, or two workers would have it at once.
-    pub batch_deadline: Duration,
-    /// Deliveries after which an entry is tried alone.
-    pub max_deliveries: u64,
+    /// How long a partition's owner may show no progress before another worker takes over.
+    pub takeover: Duration,
+    /// Workers that watch each partition besides its owner.
+    pub standbys: usize,
+}
+
+impl WorkerConfig {
+    /// How long a batch, and each call for it, may take: as long as three takeovers. A slow server delays its
+    /// partition; it does not make its owners change all the time.
+    pub fn batch_deadline(&self) -> Duration {
+        self.takeover * 3
+    }
 }
 
 /// How a janitor sweeps.

@@ -139,7 +139,7 @@ impl Topic {
             (Self::Sentinels, _) => "it belongs to redis+sentinel:// URLs",
             (Self::Master, _) => "a master is named redis+sentinel://sentinel:26379/mymaster",
             (Self::Prefix, _) => "it is a setting of its own, --prefix",
-            (Self::Times, _) => "times follow from --claim-idle and --batch-deadline; remove it",
+            (Self::Times, _) => "times follow from --takeover; remove it",
             (Self::Nothing, _) => "nothing can be set there; remove it",
         }
     }
@@ -245,7 +245,7 @@ mod tests {
                 ("sentinel_password", "redis+sentinel://"),
                 ("sentinelMasterId", "redis+sentinel://sentinel:26379/mymaster"),
                 ("keyPrefix", "--prefix"),
-                ("socket_timeout", "--batch-deadline"),
+                ("socket_timeout", "--takeover"),
                 ("client-name", "remove it"),
             ] {
                 if own(name) {

@@ -7,11 +7,12 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 
 use super::error::{ConfigError, Origin};
 use super::gather::Gathered;
+use super::serve::{Networks, Origins, RateLimitSetting};
 use super::server::read_password;
-use super::settings::{ConnectionArgs, JanitorArgs, LimitArgs, Settings, WorkerArgs};
+use super::settings::{ConnectionArgs, JanitorArgs, LimitArgs, ServeArgs, Settings, WorkerArgs};
 use super::{
-    Config, Deployment, JanitorConfig, Limits, LogConfig, Millis, Projection, RedisConfig,
-    ServerError, WorkerConfig, values,
+    Config, Deployment, JanitorConfig, Limits, Listen, LogConfig, Millis, Projection, RedisConfig,
+    ServeConfig, ServerError, WorkerConfig, values,
 };
 use crate::key::Keys;
 
@@ -26,8 +27,9 @@ impl Config {
         let log = settings.role.stream.query.log.clone();
         Ok(Self {
             redis: redis(&settings.role.stream.query.connection, gathered)?,
-            worker: worker(&settings.worker, gathered)?,
+            worker: worker(&settings.worker),
             janitor: janitor(&settings.janitor, gathered)?,
+            serve: serve(settings.serve.clone(), gathered)?,
             deployment: deployment(settings, gathered)?,
             name: process.name.unwrap_or_else(host_name),
             http: process.http,
@@ -92,24 +94,8 @@ fn redis(args: &ConnectionArgs, gathered: &Gathered) -> Result<RedisConfig, Conf
     })
 }
 
-fn worker(args: &WorkerArgs, gathered: &Gathered) -> Result<WorkerConfig, ConfigError> {
-    let half = Millis::new(args.claim_idle.ms() / 2);
-    let deadline = args.batch_deadline.unwrap_or(half);
-    if deadline >= args.claim_idle {
-        return Err(gathered.refuse(
-            "batch-deadline",
-            format!(
-                "must be shorter than {}, or two workers apply one batch; lower it or raise that",
-                beside(gathered, "claim-idle", args.claim_idle)
-            ),
-        ));
-    }
-    Ok(WorkerConfig {
-        batch: args.batch,
-        claim_idle: args.claim_idle.into(),
-        batch_deadline: deadline.into(),
-        max_deliveries: args.max_deliveries,
-    })
+fn worker(args: &WorkerArgs) -> WorkerConfig {
+    WorkerConfig { batch: args.batch, takeover: args.takeover.into(), standbys: args.standbys }
 }
 
 fn janitor(args: &JanitorArgs, gathered: &Gathered) -> Result<JanitorConfig, ConfigError> {
@@ -133,6 +119,39 @@ fn janitor(args: &JanitorArgs, gathered: &Gathered) -> Result<JanitorConfig, Con
         keep_ms: args.keep.ms(),
         horizon_ms: args.horizon.ms(),
     })
+}
+
+fn serve(args: ServeArgs, gathered: &Gathered) -> Result<ServeConfig, ConfigError> {
+    let (Origins(cors_origins), Networks(trusted_proxies)) =
+        (args.cors_origin, args.trusted_proxies);
+    let RateLimitSetting(rate_limit) = args.rate_limit;
+    let serve = ServeConfig {
+        listen: args.listen,
+        read_token_file: args.read_token_file,
+        write_token_file: args.write_token_file,
+        jwt_key_file: args.jwt_key_file,
+        cors_origins,
+        trusted_proxies,
+        rate_limit,
+        linger: args.linger.into(),
+        buffer: args.buffer,
+        activity_interval: args.activity_interval.into(),
+        activity_rate: args.activity_rate,
+        max_connections: args.max_connections,
+        max_client_connections: args.max_client_connections,
+        max_rooms: args.max_rooms,
+    };
+    if args.linger > Millis::new(1_000) {
+        return Err(gathered.refuse("linger", "must be at most 1s: every event waits so long"));
+    }
+    match serve.listen {
+        Some(Listen::Addr(address)) if !address.ip().is_loopback() && !serve.has_credentials() => {
+            let why = "others than this machine could read and write everything; give read-token-file, \
+                       write-token-file or jwt-key-file, or listen on 127.0.0.1";
+            Err(gathered.refuse("listen", why))
+        }
+        _ => Ok(serve),
+    }
 }
 
 fn deployment(settings: Settings, gathered: &Gathered) -> Result<Deployment, ConfigError> {
@@ -183,7 +202,7 @@ fn limits(args: &LimitArgs, gathered: &Gathered) -> Result<Limits, ConfigError> 
     })
 }
 
-/// The other side of a relation: `claim-idle = 30s (default)`.
+/// The other side of a relation: `takeover = 3s (default)`.
 fn beside(gathered: &Gathered, key: &str, value: impl std::fmt::Display) -> String {
     format!("{key} = {value} ({})", gathered.origin(key))
 }

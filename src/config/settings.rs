@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::duration::{Millis, at_least, whole_minutes};
+use super::serve::{Buffer, Listen, Networks, Origins, RateLimitSetting, rate_limit};
 use super::server::{RedisUrl, Secret};
 use super::values::{Http, LogFormat, Thresholds};
 use super::values::{log_filter, name, number, prefix};
@@ -153,18 +154,14 @@ pub struct WorkerArgs {
     #[arg(long, env = "ROLLCALL_BATCH", value_name = "N")]
     #[arg(default_value = "500", value_parser = number::<usize, 1, 5_000>)]
     pub batch: usize,
-    /// How long an entry waits unacknowledged before another worker claims it (at least 1s)
-    #[arg(long, env = "ROLLCALL_CLAIM_IDLE", value_name = "DURATION")]
-    #[arg(default_value = "30s", value_parser = at_least::<1_000>)]
-    pub claim_idle: Millis,
-    /// How long a batch may take (a duration, shorter than claim-idle) [default: half of it]
-    #[arg(long, env = "ROLLCALL_BATCH_DEADLINE", value_name = "DURATION")]
-    #[arg(value_parser = at_least::<1>)]
-    pub batch_deadline: Option<Millis>,
-    /// Deliveries after which an entry is tried alone (at least 2)
-    #[arg(long, env = "ROLLCALL_MAX_DELIVERIES", value_name = "N")]
-    #[arg(default_value = "16", value_parser = number::<u64, 2, 1_000_000>)]
-    pub max_deliveries: u64,
+    /// How long a partition's owner may show no progress before another worker takes over (at least 1s)
+    #[arg(long, env = "ROLLCALL_TAKEOVER", value_name = "DURATION")]
+    #[arg(default_value = "3s", value_parser = at_least::<1_000>)]
+    pub takeover: Millis,
+    /// Workers that watch each partition besides its owner
+    #[arg(long, env = "ROLLCALL_STANDBYS", value_name = "N")]
+    #[arg(default_value = "1", value_parser = number::<usize, 1, 100>)]
+    pub standbys: usize,
 }
 
 /// How a janitor sweeps.
@@ -181,6 +178,62 @@ pub struct JanitorArgs {
     /// How long it is remembered that a token or session ended (a duration, at least keep)
     #[arg(long, env = "ROLLCALL_HORIZON", value_name = "DURATION", default_value = "24h")]
     pub horizon: Millis,
+}
+
+/// How applications and browsers are served, and who may do what.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Serve")]
+pub struct ServeArgs {
+    /// Address for applications and browsers; auto: 127.0.0.1, first free port of 8484-8493; or off
+    /// [default: 127.0.0.1:8484; run and demo: auto]
+    #[arg(long, env = "ROLLCALL_LISTEN", value_name = "ADDRESS")]
+    pub listen: Option<Listen>,
+    /// File of bearer tokens, one a line, that may read state, live feed and all rooms
+    #[arg(long, env = "ROLLCALL_READ_TOKEN_FILE", value_name = "FILE")]
+    pub read_token_file: Option<PathBuf>,
+    /// File of bearer tokens, one a line, that may send events and end sessions
+    #[arg(long, env = "ROLLCALL_WRITE_TOKEN_FILE", value_name = "FILE")]
+    pub write_token_file: Option<PathBuf>,
+    /// File of the key of JSON Web Tokens: PEM for RS256, ES256 or EdDSA, else a secret for HS256
+    #[arg(long, env = "ROLLCALL_JWT_KEY_FILE", value_name = "FILE")]
+    pub jwt_key_file: Option<PathBuf>,
+    /// Origins whose pages may call, such as https://app.example, separated by commas, or none
+    #[arg(long, env = "ROLLCALL_CORS_ORIGIN", value_name = "ORIGINS", default_value = "none")]
+    pub cors_origin: Origins,
+    /// Proxies whose X-Forwarded-For or Forwarded counts: addresses or ranges by commas, or none
+    #[arg(long, env = "ROLLCALL_TRUSTED_PROXIES", value_name = "RANGES", default_value = "none")]
+    pub trusted_proxies: Networks,
+    /// Events that one client may send a second, and at once, such as 50:200; or off
+    #[arg(long, env = "ROLLCALL_RATE_LIMIT", value_name = "RATE:BURST")]
+    #[arg(default_value = "off", value_parser = rate_limit)]
+    pub rate_limit: RateLimitSetting,
+    /// How long the first event of an entry waits for more (a duration, at most 1s)
+    #[arg(long, env = "ROLLCALL_LINGER", value_name = "DURATION", default_value = "10ms")]
+    pub linger: Millis,
+    /// What may wait while Redis is away: events, bytes and a duration
+    #[arg(long, env = "ROLLCALL_BUFFER", value_name = "EVENTS,BYTES,DURATION")]
+    #[arg(default_value = "100000,64MiB,10s")]
+    pub buffer: Buffer,
+    /// How often a listener hears of the same subject's activity at most (a duration, at least 100ms)
+    #[arg(long, env = "ROLLCALL_ACTIVITY_INTERVAL", value_name = "DURATION")]
+    #[arg(default_value = "1s", value_parser = at_least::<100>)]
+    pub activity_interval: Millis,
+    /// Activities a second that a room hears of at most
+    #[arg(long, env = "ROLLCALL_ACTIVITY_RATE", value_name = "N")]
+    #[arg(default_value = "500", value_parser = number::<u64, 1, 1_000_000>)]
+    pub activity_rate: u64,
+    /// Open connections at most
+    #[arg(long, env = "ROLLCALL_MAX_CONNECTIONS", value_name = "N")]
+    #[arg(default_value = "20000", value_parser = number::<usize, 1, 1_000_000>)]
+    pub max_connections: usize,
+    /// Open connections from one address at most; those of trusted proxies do not count
+    #[arg(long, env = "ROLLCALL_MAX_CLIENT_CONNECTIONS", value_name = "N")]
+    #[arg(default_value = "1000", value_parser = number::<usize, 1, 1_000_000>)]
+    pub max_client_connections: usize,
+    /// Rooms that one connection may be in at most
+    #[arg(long, env = "ROLLCALL_MAX_ROOMS", value_name = "N")]
+    #[arg(default_value = "100", value_parser = number::<usize, 1, 10_000>)]
+    pub max_rooms: usize,
 }
 
 /// What a process that keeps running is called and serves.
@@ -264,6 +317,16 @@ pub struct JanitorFlags {
     pub janitor: JanitorArgs,
 }
 
+/// The flags of `serve`.
+#[derive(Args, Clone, Debug)]
+#[allow(missing_docs, reason = "the groups say what they are")]
+pub struct ServeFlags {
+    #[command(flatten)]
+    pub role: RoleFlags,
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
 /// Every setting: the flags of `run` and `config`.
 #[derive(clap::Parser, Clone, Debug)]
 #[command(name = "rollcall", disable_help_flag = true)]
@@ -275,4 +338,6 @@ pub struct Settings {
     pub worker: WorkerArgs,
     #[command(flatten)]
     pub janitor: JanitorArgs,
+    #[command(flatten)]
+    pub serve: ServeArgs,
 }

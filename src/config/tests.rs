@@ -66,9 +66,9 @@ fn defaults_are_those_of_the_design() {
          max-identifier-bytes=256 max-field-bytes=16384 max-data-bytes=1048576 max-fields=64 \
          max-events=1000"
     );
-    assert_eq!((worker.batch, worker.max_deliveries), (500, 16));
-    assert_eq!(worker.claim_idle, Duration::from_secs(30));
-    assert_eq!(worker.batch_deadline, Duration::from_secs(15));
+    assert_eq!((worker.batch, worker.standbys), (500, 1));
+    assert_eq!(worker.takeover, Duration::from_secs(3));
+    assert_eq!(worker.batch_deadline(), Duration::from_secs(9));
     assert_eq!(janitor.interval, Duration::from_secs(1));
     assert_eq!((janitor.keep_ms, janitor.horizon_ms), (3_600_000, 86_400_000));
     assert_eq!((http, log.filter.as_str(), log.format), (Http::Default, "info", LogFormat::Text));
@@ -93,7 +93,7 @@ fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
 #[test]
 fn one_file_and_one_environment_serve_every_command() {
     let file = "batch = 3\njanitor-interval = \"5s\"\nthresholds = [{ up = 10, down = 5 }]";
-    let variables = [("ROLLCALL_CLAIM_IDLE", "10s"), ("ROLLCALL_KEEP", "2h")];
+    let variables = [("ROLLCALL_TAKEOVER", "10s"), ("ROLLCALL_KEEP", "2h")];
     let gathered = [
         gather::<QueryFlags>(&["--prefix", "a:"], &variables, Some(file)).unwrap(),
         gather::<WorkerFlags>(&["--prefix", "a:"], &variables, Some(file)).unwrap(),
@@ -104,7 +104,7 @@ fn one_file_and_one_environment_serve_every_command() {
         assert_eq!(config.deployment.prefix, "a:");
         assert_eq!(config.deployment.thresholds, [Threshold { up: 10, down: 5 }]);
         assert_eq!((config.worker.batch, config.janitor.keep_ms), (3, 7_200_000));
-        assert_eq!(config.worker.batch_deadline, Duration::from_secs(5));
+        assert_eq!(config.worker.takeover, Duration::from_secs(10));
     }
     let command = <Flags<QueryFlags> as clap::Args>::augment_args(Command::new("rollcall"));
     assert!(command.try_get_matches_from(["rollcall", "--batch", "3"]).is_err());
@@ -126,9 +126,9 @@ fn the_environment_can_name_the_file() {
 
 #[test]
 fn unknown_names_are_refused_with_the_one_that_was_meant() {
-    let text = error(&[], &[], "batch = 1\nclaim_idle = \"3s\"");
-    assert!(text.contains("no setting \"claim_idle\""), "{text}");
-    assert!(text.contains("line 2") && text.contains("did you mean claim-idle?"), "{text}");
+    let text = error(&[], &[], "batch = 1\ntake_over = \"3s\"");
+    assert!(text.contains("no setting \"take_over\""), "{text}");
+    assert!(text.contains("line 2") && text.contains("did you mean takeover?"), "{text}");
     assert!(error(&[], &[], "[redis]\nurl = 1").contains("config print"));
     assert!(error(&[], &[], "config = \"x\"").contains("no setting \"config\""));
     let text = error(&[], &[("ROLLCALL_BACTH", "1")], "");
@@ -151,9 +151,9 @@ fn impossible_values_name_setting_origin_value_and_remedy() {
     refused(&["--batch=-1"], &["from 1 to 5000"]);
     refused(&["--partitions", "1025"], &["partitions", "from 1 to 1024"]);
     refused(&["--keep", "30"], &["keep = \"30\"", "write 30ms, 30s"]);
-    refused(&["--claim-idle", "999ms"], &["at least 1s"]);
+    refused(&["--takeover", "999ms"], &["at least 1s"]);
     refused(&["--janitor-interval", "99ms"], &["at least 100ms"]);
-    refused(&["--max-deliveries", "1"], &["from 2 to"]);
+    refused(&["--standbys", "0"], &["from 1 to"]);
     refused(&["--online-window", "90s"], &["whole minutes"]);
     refused(&["--thresholds", "5:10"], &["thresholds = \"5:10\"", "down must be less"]);
     refused(&["--projections", ""], &["must be all, or names"]);
@@ -183,9 +183,6 @@ fn impossible_values_name_setting_origin_value_and_remedy() {
 
 #[test]
 fn impossible_relations_name_both_sides() {
-    let deadline = error(&["--claim-idle", "10s"], &[], "\nbatch-deadline = \"10s\"");
-    assert!(deadline.contains("line 2"), "{deadline}");
-    assert!(deadline.contains("shorter than claim-idle = 10s (flag)"), "{deadline}");
     refused(&["--horizon", "59m"], &["horizon = \"59m\"", "at least keep = 1h (default)"]);
     refused(&["--keep", "25h"], &["keep = \"25h\"", "at most horizon = 24h (default)"]);
     refused(&["--max-field-bytes", "255"], &["at least max-identifier-bytes = 256 (default)"]);
@@ -280,8 +277,7 @@ fn a_password_never_shows() {
 fn help_shows_defaults_and_variables_but_no_values() {
     let command = <Flags<Settings> as clap::Args>::augment_args(Command::new("rollcall"));
     let help = command.clone().term_width(0).render_help().to_string();
-    for text in ["[env: ROLLCALL_REDIS_PASSWORD]", "[default: 30s]", "Janitor:", "--config <FILE>"]
-    {
+    for text in ["[env: ROLLCALL_REDIS_PASSWORD]", "[default: 3s]", "Janitor:", "--config <FILE>"] {
         assert!(help.contains(text), "{text} is not in:\n{help}");
     }
     command.debug_assert();
@@ -300,5 +296,5 @@ fn every_setting_has_one_name_in_three_spellings() {
         let again = Config::resolve(&flags).unwrap().deployment;
         assert_eq!(again, defaults().deployment, "{key} is not canonical");
     }
-    assert_eq!(definitions().len(), 36);
+    assert_eq!(definitions().len(), 49);
 }

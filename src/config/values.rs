@@ -152,6 +152,23 @@ pub enum ValueError {
     /// Not a filter for log lines.
     #[error("must be a level (error, warn, info, debug, trace, off) or target=level, by commas")]
     LogFilter,
+    /// Not an address to serve applications on.
+    #[error("must be auto, off, or an IP address and a port, such as 127.0.0.1:8484 or [::]:8484")]
+    Listen,
+    /// Not a rate of events.
+    #[error("must be events a second and events at once, such as 50:200, or off")]
+    RateLimit,
+    /// Not the bounds of a buffer.
+    #[error("must be events, bytes and a duration, such as 100000,64MiB,10s")]
+    Buffer,
+    /// Not a range of addresses.
+    #[error("must be addresses or ranges by commas, such as 10.0.0.0/8,fd00::/8, or none")]
+    Network,
+    /// Not an origin as browsers send it.
+    #[error(
+        "must be origins by commas, such as https://app.example or http://localhost:5173, or none"
+    )]
+    CorsOrigin,
     /// Not a name for streams, groups and instances.
     #[error("must be 1 to 256 bytes without spaces and control characters")]
     Name,

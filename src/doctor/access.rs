@@ -26,6 +26,8 @@ pub enum Role {
     Producer,
     /// Programs that read the state, and rollcall's queries
     Reader,
+    /// `rollcall serve`
+    Serve,
     /// `rollcall run`
     Run,
     /// The doctor alone
@@ -40,13 +42,14 @@ impl Role {
             Self::Janitor => include_str!("../../deploy/acl/janitor.acl"),
             Self::Producer => include_str!("../../deploy/acl/producer.acl"),
             Self::Reader => include_str!("../../deploy/acl/reader.acl"),
+            Self::Serve => include_str!("../../deploy/acl/serve.acl"),
             Self::Run => include_str!("../../deploy/acl/run.acl"),
             Self::Doctor => include_str!("../../deploy/acl/doctor.acl"),
         }
     }
 
     pub(super) fn runs_scripts(self) -> bool {
-        !matches!(self, Self::Producer | Self::Reader)
+        !matches!(self, Self::Producer | Self::Reader | Self::Serve)
     }
 
     /// The commands it sends, as `ACL SETUSER` names them.
@@ -66,6 +69,7 @@ impl Role {
             Self::Janitor => "janitor",
             Self::Producer => "producer",
             Self::Reader => "reader",
+            Self::Serve => "serve",
             Self::Run => "run",
             Self::Doctor => "doctor",
         }
@@ -80,6 +84,26 @@ struct Reach {
     writes: bool,
 }
 
+/// The channels that a worker subscribes to, and one of them.
+struct Channel {
+    /// What `ACL SETUSER` takes.
+    right: String,
+    name: String,
+}
+
+impl Channel {
+    fn new(deployment: &Deployment, base: &str) -> Self {
+        let right = format!("&{}rollcall:owner:*", pattern_base(deployment));
+        Self { right, name: format!("{base}rollcall:owner:0") }
+    }
+}
+
+/// What every pattern of a deployment begins with.
+fn pattern_base(deployment: &Deployment) -> String {
+    let tag = if deployment.partitions > 1 { "{p*}:" } else { "" };
+    format!("{}{tag}", literal(&deployment.prefix))
+}
+
 pub(super) async fn rights(
     partition: &mut Partition,
     deployment: &Deployment,
@@ -88,12 +112,21 @@ pub(super) async fn rights(
     user: &str,
 ) -> Answer {
     let commands: Vec<&str> = role.commands().collect();
-    let keys = reaches(role, deployment, partition.keys.base());
+    let base = partition.keys.base();
+    let (keys, channel) = (reaches(role, deployment, base), Channel::new(deployment, base));
     let connection = &mut partition.connection;
     let lacking = match role {
         Role::Producer => tried_to_add(connection, &keys).await?,
         Role::Reader => tried_to_read(connection, &commands, &keys).await?,
-        _ => match asked_a_script(connection, &commands, &keys).await {
+        Role::Serve => {
+            let (written, read): (Vec<Reach>, Vec<Reach>) =
+                keys.into_iter().partition(|reach| reach.writes);
+            let reading: Vec<&str> = commands.into_iter().filter(|c| *c != "xadd").collect();
+            let mut lacking = tried_to_read(connection, &reading, &read).await?;
+            lacking.join(tried_to_add(connection, &written).await?);
+            lacking
+        }
+        _ => match asked_a_script(connection, &commands, &keys, &channel).await {
             Err(error) if error.is_forbidden() => {
                 let missing = Unseen::from(error).into_right().into_iter().collect();
                 Lacking { missing, gone: Vec::new() }
@@ -144,8 +177,7 @@ impl Lacking {
 
 /// The keys that a role's line names, under this deployment's prefix and stream.
 fn reaches(role: Role, deployment: &Deployment, base: &str) -> Vec<Reach> {
-    let tag = if deployment.partitions > 1 { "{p*}:" } else { "" };
-    let pattern_base = format!("{}{tag}", literal(&deployment.prefix));
+    let pattern_base = pattern_base(deployment);
     let patterns = role.line().split_whitespace().filter_map(|rule| rule.split_once('~'));
     // A look at the layout of another number of partitions: whatever hinders it is no fault.
     let patterns = patterns.filter(|(_, pattern)| !pattern.starts_with("{p0}"));
@@ -208,6 +240,11 @@ async fn tried_to_read(
 }
 
 impl Lacking {
+    fn join(&mut self, other: Self) {
+        self.missing.extend(other.missing);
+        self.gone.extend(other.gone);
+    }
+
     /// What came of trying a command, and a key that there is a right to.
     fn add(&mut self, tried: Option<Denied>, command: &str, right: &str) {
         match tried {
@@ -261,6 +298,7 @@ async fn asked_a_script(
     connection: &mut MultiplexedConnection,
     commands: &[&str],
     keys: &[Reach],
+    channel: &Channel,
 ) -> Result<Lacking, AskError> {
     // A key may be written, or read, if any command that does it may: the commands themselves come next.
     let writing = ["set", "hset", "unlink"];
@@ -275,8 +313,8 @@ async fn asked_a_script(
     let pairs = || keys.iter().zip(&open);
     let key =
         pairs().find(|(reach, open)| reach.writes && **open).map_or(&keys[0], |(reach, _)| reach);
-    let of_commands = commands.iter().map(|command| call(command, &key.key)).collect();
-    let allowed = script(connection, of_commands).await?;
+    let of_commands = commands.iter().map(|command| call(command, &key.key, &channel.name));
+    let allowed = script(connection, of_commands.collect()).await?;
     let missing = pairs().filter(|(_, open)| !**open).map(|(reach, _)| reach.right.clone());
     let mut lacking = Lacking { missing: missing.collect(), gone: Vec::new() };
     for (command, allowed) in commands.iter().zip(allowed) {
@@ -285,6 +323,10 @@ async fn asked_a_script(
             Allowed::No => Some(Denied::Command),
             Allowed::Gone => Some(Denied::Gone),
         };
+        if *command == "subscribe" && allowed == Allowed::No {
+            // The server does not say which of the two it is.
+            lacking.missing.push(channel.right.clone());
+        }
         lacking.add(tried, command, "");
     }
     Ok(lacking)
@@ -299,11 +341,12 @@ enum Allowed {
     Gone,
 }
 
-/// A whole command on one key, its words joined by tabs.
-fn call(command: &str, key: &str) -> String {
+/// A whole command on one key or channel, its words joined by tabs.
+fn call(command: &str, key: &str, channel: &str) -> String {
     match command {
         "evalsha" => ["evalsha", "0", "0"].join("\t"),
-        "xreadgroup" => ["xreadgroup", "GROUP", "0", "0", "STREAMS", key, ">"].join("\t"),
+        "xread" => ["xread", "STREAMS", key, "0"].join("\t"),
+        "subscribe" => ["subscribe", channel].join("\t"),
         _ => [command.replace('|', "\t").as_str(), key, key, key].join("\t"),
     }
 }

@@ -1,19 +1,16 @@
-//! The consumer group and the janitor: whether somebody works, and what waits for whom.
+//! The partition's owner and the janitor: whether somebody works, and what waits.
 
-use redis::Value;
+use std::time::Duration;
 
 use super::finding::{Answer, Diagnosis};
 use crate::config::{Config, Shell};
 use crate::redis::reply;
-use crate::state::status::{Backlog, Consumer, Stream, Work};
-use crate::state::{Partition, ask, clock_went_back, number};
+use crate::redis::scripts::owner::{Ownership, Seen};
+use crate::state::status::{Backlog, Stream, Work};
+use crate::state::{AskError, Partition, ask, clock_went_back, number};
 
-/// A worker says that it lives two or three times in its --claim-idle; a busy machine makes that less.
-const LEAST_PATIENCE_MS: u64 = 30_000;
-/// Pending entries that are looked at, from the oldest on.
-const LOOKED_AT: usize = 1000;
-/// Entries or consumers that a finding names.
-const NAMED: usize = 5;
+/// An owner says more often than this that it lives.
+const A_BEAT: Duration = Duration::from_millis(1_500);
 
 /// What a check of the group starts from.
 pub(super) struct Place<'a> {
@@ -26,20 +23,6 @@ pub(super) struct Place<'a> {
 impl Place<'_> {
     fn backlog(&self) -> Option<&Backlog> {
         self.work.stream.as_ref()?.group.as_ref()
-    }
-
-    fn is_alive(&self, consumer: &Consumer) -> bool {
-        // A sign from before the clock went back says nothing.
-        let is_recent = |ms| {
-            clock_went_back(ms, self.now_ms).is_none()
-                && self.now_ms.saturating_sub(ms) <= self.patience_ms()
-        };
-        consumer.heartbeat_ms.is_some_and(is_recent)
-    }
-
-    /// Silence after which a worker counts as gone.
-    fn patience_ms(&self) -> u64 {
-        (self.config.worker.claim_idle.as_millis() as u64).max(LEAST_PATIENCE_MS)
     }
 
     /// The remedy where nobody plays a role.
@@ -61,106 +44,72 @@ pub(super) fn group(place: &Place<'_>) -> Diagnosis {
     };
     let undelivered =
         group.undelivered.map_or("an unknown number of".to_owned(), |n| n.to_string());
-    Diagnosis::ok(format!("{name}: {} pending, {undelivered} undelivered", group.pending))
+    Diagnosis::ok(format!("{name}: {undelivered} entries behind the cursor"))
 }
 
-/// Whether somebody reads.
-pub(super) fn workers(place: &Place<'_>) -> Diagnosis {
+/// Whether somebody works on the partition.
+pub(super) async fn owner(partition: &mut Partition, place: &Place<'_>) -> Answer {
     let Some(group) = place.backlog() else {
-        return Diagnosis::ok("none is expected before there is a group");
+        return Ok(Diagnosis::ok("none is expected before there is a group"));
     };
-    let (alive, dead): (Vec<_>, Vec<_>) =
-        group.consumers.iter().partition(|consumer| place.is_alive(consumer));
-    let waits = group.pending > 0 || group.undelivered != Some(0);
-    if alive.is_empty() {
-        let patience_s = place.patience_ms() / 1000;
-        let found = format!("no worker has said within {patience_s} s that it lives");
+    let waits = group.undelivered != Some(0);
+    let idle = |found: String| {
         let diagnosis = if waits {
             Diagnosis::failure(found, "entries wait, and the state stands still")
         } else {
             Diagnosis::warning(found, "nothing waits now; the next event will")
         };
-        return place.start(diagnosis, "worker");
-    }
-    let stuck: Vec<&Consumer> = dead.into_iter().filter(|consumer| consumer.pending > 0).collect();
-    if let Some(first) = stuck.first() {
-        let named: Vec<&str> = stuck.iter().take(NAMED).map(|c| c.name.as_str()).collect();
-        let count: u64 = stuck.iter().map(|consumer| consumer.pending).sum();
-        let found = format!(
-            "{count} entries are pending for consumers that are gone ({})",
-            named.join(", ")
-        );
-        let means =
-            "a worker that lives claims them after --claim-idle; none may have come to it yet";
-        let (stream, name) = (stream_key(place), &place.config.deployment.group);
-        return Diagnosis::warning(found, means)
-            .advise("if they stay, see how long they have waited:")
-            .run(place.shell.redis_cli(&["XPENDING", stream, name, "-", "+", "10", &first.name]));
-    }
-    Diagnosis::ok(format!("{} at work", alive.len()))
-}
-
-fn stream_key<'a>(place: &'a Place<'_>) -> &'a str {
-    place.work.stream.as_ref().map_or("", |stream| stream.key.as_str())
-}
-
-/// Pending entries: for how long, how often delivered, tried alone.
-pub(super) async fn pending(partition: &mut Partition, place: &Place<'_>) -> Answer {
-    let Some(group) = place.backlog().filter(|group| group.pending > 0) else {
-        return Ok(Diagnosis::ok("nothing is pending"));
+        place.start(diagnosis, "worker")
     };
-    let (stream, name) = (stream_key(place), &place.config.deployment.group);
-    let words = ["XPENDING", stream, name, "-", "+", &LOOKED_AT.to_string()];
-    let rows = reply::array(ask(&mut partition.connection, &words).await?).unwrap_or_default();
-    let rows: Vec<Pending> = rows.into_iter().filter_map(Pending::read).collect();
-    let suspects = ask(&mut partition.connection, &["HLEN", &partition.keys.suspects()]).await?;
-    let suspects = number(&suspects).unwrap_or(0);
-    let worker = &place.config.worker;
-    let often: Vec<&Pending> =
-        rows.iter().filter(|row| row.deliveries > worker.max_deliveries / 2).collect();
-    if let Some(first) = often.first() {
-        let named: Vec<String> = often
-            .iter()
-            .take(NAMED)
-            .map(|row| format!("{} ({} times)", row.id, row.deliveries))
-            .collect();
-        let means = "they may be what workers die on: tried alone beyond --max-deliveries, then a dead letter";
-        return Ok(Diagnosis::warning(
-            format!("entries delivered often: {}", named.join(", ")),
-            means,
-        )
-        .advise("see the workers' logs around them, and what they hold:")
-        .run(place.shell.redis_cli(&["XRANGE", stream, &first.id, &first.id])));
+    let Some(owner) = &group.owner else {
+        return Ok(idle("no worker owns the partition".to_owned()));
+    };
+    let ownership = Ownership::new(&place.config.deployment, &partition.keys, String::new());
+    let connection = &mut partition.connection;
+    let seen: Seen = ownership.look(connection).await.map_err(AskError::from)?;
+    let lives = ownership.owner_lives(connection, &seen).await.map_err(AskError::from)?;
+    if lives == Some(false) {
+        return Ok(idle(format!("the owner, {owner}, is gone, and nobody has taken over")));
     }
-    if suspects > 0 {
-        let means = "workers died on them, or were taken for dead; each is tried by itself";
-        return Ok(Diagnosis::warning(format!("{suspects} entries are tried alone"), means)
-            .advise("see which, and the logs of the workers that had them:")
-            .run(place.shell.redis_cli(&["HGETALL", &partition.keys.suspects()])));
+    if waits {
+        tokio::time::sleep(A_BEAT).await;
+        if ownership.look(connection).await.map_err(AskError::from)? == seen {
+            return Ok(idle(format!("the owner, {owner}, shows no sign of life")));
+        }
     }
-    let claim_ms = worker.claim_idle.as_millis() as u64;
-    let late = rows.iter().filter(|row| row.idle_ms > claim_ms.saturating_mul(2)).count();
-    if late > 0 {
-        let found = format!("{late} entries have been pending for more than twice --claim-idle");
-        return Ok(Diagnosis::warning(found, "workers do not come to claim what others left")
-            .advise("see the workers' logs and /readyz; if they are merely busy, start more"));
-    }
-    Ok(Diagnosis::ok(format!("{}, all within the time to claim", group.pending)))
+    Ok(Diagnosis::ok(format!("{owner}, {} at work", group.workers.len())))
 }
 
-/// A pending entry (`XPENDING`).
-struct Pending {
-    id: String,
-    idle_ms: u64,
-    deliveries: u64,
-}
-
-impl Pending {
-    fn read(row: Value) -> Option<Self> {
-        let mut row = reply::array(row)?.into_iter();
-        let (id, _consumer) = (reply::text(row.next()?)?, row.next()?);
-        Some(Self { id, idle_ms: number(&row.next()?)?, deliveries: number(&row.next()?)? })
+/// What workers died on, and what others do to the group.
+pub(super) async fn trouble(partition: &mut Partition, place: &Place<'_>) -> Answer {
+    let Some(stream) = place.work.stream.as_ref().filter(|stream| stream.group.is_some()) else {
+        return Ok(Diagnosis::ok("nothing is read yet"));
+    };
+    let name = &place.config.deployment.group;
+    let meta = partition.keys.meta();
+    let deaths = ask(&mut partition.connection, &["HGET", &meta, "deaths"]).await?;
+    let at = stream.group.as_ref().and_then(|group| group.cursor.as_deref());
+    // Those on an entry that was passed since are no trouble any more.
+    if let Some(deaths) = reply::text(deaths)
+        && let Some((cursor, terms)) = deaths.split_once(' ').filter(|found| Some(found.0) == at)
+    {
+        let times = terms.split(' ').count();
+        let found = format!("deaths of workers on the entry after {cursor}: {times}");
+        let after = format!("({cursor}");
+        return Ok(Diagnosis::warning(found, "at the second time it becomes a dead letter")
+            .advise("see the workers' logs, and what the entry holds:")
+            .run(place.shell.redis_cli(&["XRANGE", &stream.key, &after, "+", "COUNT", "1"])));
     }
+    let pending = ask(&mut partition.connection, &["XPENDING", &stream.key, name]).await?;
+    let pending = reply::array(pending).and_then(|parts| number(parts.first()?)).unwrap_or(0);
+    if pending > 0 {
+        let found = format!("{pending} entries are pending in the group {name}");
+        let means = "somebody else reads through it; the owner acknowledges what they leave, and nothing is lost";
+        return Ok(Diagnosis::warning(found, means)
+            .advise("give them a group of their own; see who it is:")
+            .run(place.shell.redis_cli(&["XINFO", "CONSUMERS", &stream.key, name])));
+    }
+    Ok(Diagnosis::ok("no worker died on an entry, and nobody else uses the group"))
 }
 
 /// Whether somebody sweeps.

@@ -24,7 +24,7 @@ use self::report::Report;
 use crate::config::Config;
 use crate::redis::connect::Node;
 use crate::state::status::work;
-use crate::state::{Partition, Reached, reach, server_time};
+use crate::state::{Partition, RESPONSE_TIMEOUT, Reached, reach, server_time};
 
 pub use self::access::Role;
 pub use self::finding::{Diagnosis, Finding, Level, Step};
@@ -34,7 +34,7 @@ pub async fn examine(config: &Config, role: Role) -> Vec<Finding> {
     let server = config.redis.server();
     let mut report = Report::new(config, role);
     let Reached { mut nodes, mut partitions, node_of } =
-        match reach(&server, &config.deployment).await {
+        match reach(&server, &config.deployment, RESPONSE_TIMEOUT).await {
             Ok(reached) => reached,
             Err(error) => {
                 report.add("reach", Ok(server::unreachable(&error, &report.shell)));
@@ -102,8 +102,8 @@ async fn examine_partition(
             let place = Place { config, work: &work, now_ms, shell: &shell };
             report.add("ids", Ok(stream::ids(&work, deployment, now_ms, &shell)));
             report.add("group", Ok(group::group(&place)));
-            report.add("workers", Ok(group::workers(&place)));
-            report.add("pending", group::pending(partition, &place).await);
+            report.add("owner", group::owner(partition, &place).await);
+            report.add("trouble", group::trouble(partition, &place).await);
             report.add("trimming", Ok(group::trimming(&place)));
             report.add("janitor", Ok(group::janitor(&place)));
         }

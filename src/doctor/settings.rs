@@ -5,7 +5,7 @@ use crate::config::{Deployment, Server, Shell};
 use crate::error::Error;
 use crate::redis::connect::Node;
 use crate::redis::reply;
-use crate::redis::scripts::group::{STATE_FORMAT, check_layout};
+use crate::redis::scripts::layout::{FORMAT_BEFORE, STATE_FORMAT, check_layout};
 use crate::state::{Partition, ask};
 
 /// The settings given to this process against those of the deployment.
@@ -30,6 +30,15 @@ pub(super) async fn settings(
     let differ: Vec<_> = differ.collect();
     if differ.is_empty() {
         return Ok(Diagnosis::ok(format!("as in {meta}")));
+    }
+    if differ.iter().all(|(name, _, stored)| *name == "format" && *stored == FORMAT_BEFORE) {
+        let stream = partition.keys.named(&deployment.stream);
+        return Ok(Diagnosis::warning(
+            format!("the state has format {FORMAT_BEFORE}, of the version before"),
+            "the first worker of this version takes it over, once nothing is pending in the group",
+        )
+        .advise("stop the workers of the version before in good order; see whether anything is pending:")
+        .run(shell.redis_cli(&["XPENDING", &stream, &deployment.group])));
     }
     let said: Vec<String> = differ
         .iter()

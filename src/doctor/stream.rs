@@ -51,19 +51,19 @@ pub(super) async fn entries(
     let stream = partition.keys.named(&deployment.stream);
     let words = ["XREVRANGE", &stream, "+", "-", "COUNT", SAMPLE];
     let value = ask(&mut partition.connection, &words).await?;
-    let Some(newest) = reply::delivered(value) else { return Err(Unseen::unsaid("its entries")) };
+    let Some(newest) = reply::entries(value) else { return Err(Unseen::unsaid("its entries")) };
     let rules = Rules {
         limits: deployment.limits.clone(),
         max_skew_ms: deployment.max_skew_ms,
         partitions: deployment.partitions,
     };
     let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
-    for entry in &newest.entries {
+    for entry in &newest {
         for rejected in decode(entry, partition.index, &rules).rejected {
             *reasons.entry(rejected.rejection.reason.name()).or_default() += 1;
         }
     }
-    let count = newest.entries.len();
+    let count = newest.len();
     if reasons.is_empty() {
         return Ok(Diagnosis::ok(format!("the newest {count} can be read")));
     }

@@ -1,8 +1,8 @@
 //! What to do about each kind of trouble, in words and in commands that reach the server at hand.
 
 use super::{
-    AUTH, CONNECTION, DENIED, Error, MAXCLIENTS, NO_COMMAND, NO_MASTER, PASSWORD_FILE, PERMISSION,
-    TIMEOUT, chain,
+    AUTH, CONNECTION, DENIED, Error, MAXCLIENTS, NO_COMMAND, NO_MASTER, NOT_OWNER, PASSWORD_FILE,
+    PERMISSION, TIMEOUT, chain,
 };
 use crate::config::Shell;
 
@@ -50,8 +50,8 @@ const REMEDIES: &[(&str, &str, &[&str])] = &[
     ("masterdown", "bring the primary back, or promote a replica", &[]),
     ("clusterdown", "bring the Cluster's missing nodes back; see which", &["CLUSTER", "NODES"]),
     ("busy", "a script of somebody else blocks the server; end it", &["SCRIPT", "KILL"]),
-    ("nogroup", "the group is made anew; find out who destroyed it, or the stream", &[]),
-    ("stale_epoch", "the group is new, its entries are read again: nothing to do", &[]),
+    ("nogroup", "the group is made again; find out who destroyed it, or the stream", &[]),
+    (NOT_OWNER, "another worker goes on with the partition: nothing to do", &[]),
     ("wrong_key", "rename or delete that key", &[]),
     (
         "torn",

@@ -46,10 +46,7 @@ impl Watch {
         connection: &mut MultiplexedConnection,
     ) -> Result<(), Error> {
         let look = self.losses.look(connection, self.seen.as_ref()).await?;
-        for cause in [LossCause::Deleted, LossCause::Dropped] {
-            let lost = if look.deleted == (cause == LossCause::Deleted) { look.lost } else { 0 };
-            self.report(cause, lost, look.since.clone(), &look.position);
-        }
+        self.report(LossCause::Deleted, look.lost, look.since.clone(), &look.position);
         if let Some(seen) = self.seen.clone() {
             let rewind = self.losses.rewound(connection, &seen, &look).await?;
             let after = rewind.and_then(|rewind| rewind.after);

@@ -16,10 +16,11 @@ use crate::config::{Config, Deployment, JanitorConfig, Server, Shell};
 use crate::error::{Error, Fatal, Verdict, chain};
 use crate::failpoint::Failpoint;
 use crate::key::Keys;
-use crate::op::{CONSUMERS, STREAM, SweepKind};
+use crate::op::{STREAM, SweepKind};
 use crate::projection::sweeps;
 use crate::redis::connect::{MOST_IDLE, Node, keep_alive, locate};
-use crate::redis::scripts::group::{Membership, check_layout};
+use crate::redis::scripts::layout::check_layout;
+use crate::redis::scripts::owner::Ownership;
 use crate::redis::scripts::sweep::{Sweeper, Swept};
 use crate::redis::scripts::turn::Turn;
 use crate::state::status::survey::survey;
@@ -47,8 +48,6 @@ const PAUSE: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a call may take before its connection counts as broken.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Silence after which a consumer without pending entries is removed.
-const CONSUMER_PATIENCE_MS: u64 = 600_000;
 
 /// How often one of all janitors asks the server how things are.
 const SURVEY: Duration = Duration::from_secs(5);
@@ -68,11 +67,11 @@ pub struct Janitor {
     name: String,
     settings: JanitorConfig,
     sweeper: Sweeper,
-    membership: Membership,
+    ownership: Ownership,
     watch: Watch,
+    /// The owner and its beat at this janitor's last survey, if no other has surveyed since.
+    owner_seen: Option<(Option<String>, u64)>,
     repairs: Repairs,
-    /// Silence of a consumer after which it counts as dead: it speaks twice in that time at least.
-    consumer_silence: Duration,
     metrics: JanitorMetrics,
     pulse: Pulse,
     blocked: Throttle,
@@ -99,13 +98,13 @@ impl Janitor {
             shell: Shell::of(&config.redis, deployment),
             deployment: deployment.clone(),
             partition,
-            sweeper: Sweeper::new(deployment, &keys, &config.janitor, CONSUMER_PATIENCE_MS),
-            membership: Membership::new(deployment, &keys, name.clone()),
+            sweeper: Sweeper::new(deployment, &keys, &config.janitor),
+            ownership: Ownership::new(deployment, &keys, name.clone()),
             watch: Watch::new(deployment, &keys, partition),
             settings: config.janitor.clone(),
             keys,
             name,
-            consumer_silence: config.worker.claim_idle * 2,
+            owner_seen: None,
             repairs: Repairs::new(partition, metrics.clone()),
             metrics,
             pulse,
@@ -162,7 +161,7 @@ impl Janitor {
             locate(&self.server, &self.keys.meta(), RESPONSE_TIMEOUT).await?;
         self.shell = self.shell.at(&info);
         check_layout(&self.server, &mut connection, &self.deployment).await?;
-        self.membership.check_settings(&mut connection).await?;
+        self.ownership.check_settings(&mut connection).await?;
         self.metrics.connected();
         while !*self.stop.borrow() {
             // Shorter than the shortest wait, so that the one who had it can have it again.
@@ -214,7 +213,7 @@ impl Janitor {
     async fn round(&mut self, connection: &mut MultiplexedConnection) -> Result<(), Error> {
         let started = Instant::now();
         let mut unfinished = Vec::new();
-        for sweep in sweeps().chain([CONSUMERS]) {
+        for sweep in sweeps() {
             let span = trace::sweep(sweep.name);
             let more = match sweep.kind {
                 SweepKind::Walk => {
@@ -251,10 +250,14 @@ impl Janitor {
         let period = SURVEY.max(self.settings.interval.mul_f64(1.5)).as_millis() as u64;
         let turn = self.sweeper.survey_turn(connection, &self.name, period).await?;
         if self.is_due(turn) {
-            let silence = self.consumer_silence;
-            let found = survey(connection, &self.deployment, &self.keys, silence).await?;
-            self.metrics.surveyed(&found);
+            let found = survey(connection, &self.deployment, &self.keys).await?;
+            let owner = found.group.as_ref().and_then(|group| group.owner.clone());
+            let life = (owner, found.beat);
+            let is_unowned = life.0.is_none() || self.owner_seen.as_ref() == Some(&life);
+            self.owner_seen = Some(life);
+            self.metrics.surveyed(&found, is_unowned);
         } else if turn == Turn::Others {
+            self.owner_seen = None;
             self.metrics.did_not_survey();
         }
         Ok(())

@@ -1,74 +1,125 @@
-//! The projector: reads batches of one partition's stream, folds them, applies and acknowledges them.
+//! The projector: a worker's part in one partition. It stands by, takes the partition when it is to be had, and then
+//! reads batches, folds and applies them from where the cursor is.
 //!
-//! After any failure it drops what is in hand and reads it again: what was applied is acknowledged, and
-//! what was not is still pending. Nothing is ever sent a second time from memory.
+//! After any failure it drops what is in hand, takes the partition again and reads on from the cursor: what was
+//! applied is before it, what was not is after it. Nothing is ever sent a second time from memory.
 
+mod beat;
+mod nodes;
+mod peers;
 mod project;
+mod quiet;
 mod reader;
+mod session;
+mod sign;
+mod single;
+mod watch;
 
-use std::collections::HashSet;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch as channel};
 use tracing::{info, warn};
 
 use crate::config::{Config, Deployment, Server, Shell, WorkerConfig};
 use crate::decode::Rules;
-use crate::entry::EntryId;
 use crate::error::{Error, Fatal, Verdict, chain};
 use crate::fold::FoldSettings;
 use crate::key::Keys;
-use crate::redis::connect::locate;
-use crate::redis::scripts::apply::Applier;
-use crate::redis::scripts::giant::take_back_trials;
-use crate::redis::scripts::group::{Membership, check_layout};
+use crate::redis::scripts::layout::check_layout;
+use crate::redis::scripts::owner::{Cause, Ownership, Seen};
 use crate::telemetry::health::Pulse;
 use crate::telemetry::log::failure_line_due;
-use crate::telemetry::metrics::{self, WorkerMetrics};
+use crate::telemetry::metrics::{self, Role, WorkerMetrics};
 use crate::telemetry::trace;
 
-use project::Projecting;
-use reader::Reader;
+use nodes::Nodes;
+use peers::Peers;
+use quiet::Quiet;
+use session::Memory;
+use sign::Sign;
+use watch::Watch;
 
 /// The first pause after a failure, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How often a standby looks at its partition.
+const LOOK: Duration = Duration::from_millis(250);
+/// How often a worker that does not stand by looks whether it has to now.
+const IDLE_LOOK: Duration = Duration::from_secs(2);
+/// How often each worker speaks to, and looks at, every partition.
+const REVIEW: Duration = Duration::from_secs(10);
+/// How long a worker may say nothing new before it counts as dead.
+const SILENCE: Duration = Duration::from_secs(25);
+/// Sessions that fail one after the other before a worker gives the partition up to others.
+const PATIENCE: u32 = 8;
 
-/// Entries that the very first read asks for.
-const FIRST_COUNT: usize = 64;
+/// What the partitions of one process share.
+#[derive(Clone)]
+pub struct Worker {
+    name: String,
+    host: String,
+    nodes: Arc<Nodes>,
+    quiet: Quiet,
+    /// When a partition was last given to another worker: one at a time.
+    granted: Arc<Mutex<Option<Instant>>>,
+}
 
-/// The worker of one partition.
-#[derive(Debug)]
+impl Worker {
+    /// A worker of that name; it must be unique to this start of this process.
+    pub fn new(config: &Config, name: String) -> Self {
+        let response_timeout = (config.worker.takeover / 2).max(Duration::from_millis(500));
+        Self {
+            name,
+            host: config.name.clone(),
+            nodes: Arc::new(Nodes::new(config.redis.server(), response_timeout)),
+            quiet: Quiet::default(),
+            granted: Arc::default(),
+        }
+    }
+}
+
+/// A worker's part in one partition.
 pub struct Projector {
     server: Server,
     /// Makes the commands that log lines and health pages suggest.
     shell: Shell,
     deployment: Deployment,
-    worker: WorkerConfig,
+    settings: WorkerConfig,
     keys: Keys,
     fold: FoldSettings,
-    membership: Membership,
-    /// Entries being tried alone: a trial that the server's troubles ended is none.
-    tried: HashSet<EntryId>,
-    /// Entries that the first read of a session asks for, before it is known how large they are. Half as
-    /// many as before after a failure: over a slow link they may have been too many for the time there is.
-    first_count: usize,
+    worker: Worker,
+    ownership: Ownership,
+    peers: Arc<Mutex<Peers>>,
+    /// How often this worker has spoken.
+    spoken: u64,
+    memory: Memory,
+    /// Shows others that this process lives, if it had the partition last.
+    sign: Option<Sign>,
     metrics: WorkerMetrics,
     pulse: Pulse,
     batches: trace::Batches,
     /// The trace of the batch in hand, for the line that says why it failed.
     in_hand: trace::Span,
-    stop: watch::Receiver<bool>,
+    stop: channel::Receiver<bool>,
+}
+
+/// What a look at the partition calls for.
+enum Next {
+    /// Look again later.
+    Wait,
+    /// Take it.
+    Take(Cause),
 }
 
 impl Projector {
-    /// A worker for `partition`, called `consumer`, that stops in good order once `stop` turns true.
+    /// The part of `worker` in `partition`, until `stop` turns true.
     pub fn new(
         config: &Config,
         partition: u16,
-        consumer: String,
+        worker: &Worker,
         pulse: Pulse,
-        stop: watch::Receiver<bool>,
+        stop: channel::Receiver<bool>,
     ) -> Self {
         let deployment = config.deployment.clone();
         let keys = Keys::new(&deployment.prefix, deployment.partitions, partition);
@@ -79,18 +130,21 @@ impl Projector {
         };
         let server = config.redis.server();
         Self {
-            batches: trace::Batches::new(&deployment, partition, &consumer, &server.info),
+            batches: trace::Batches::new(&deployment, partition, &worker.name, &server.info),
             in_hand: trace::Span::default(),
             server,
             shell: Shell::of(&config.redis, &deployment),
             fold: FoldSettings { rules, projections: deployment.projections, partition },
-            membership: Membership::new(&deployment, &keys, consumer),
-            first_count: config.worker.batch.min(FIRST_COUNT),
-            worker: config.worker.clone(),
+            ownership: Ownership::new(&deployment, &keys, worker.name.clone()),
+            peers: Arc::new(Mutex::new(Peers::new(&worker.name, partition, SILENCE))),
+            spoken: 0,
+            memory: Memory::default(),
+            sign: None,
+            settings: config.worker.clone(),
+            worker: worker.clone(),
             deployment,
             keys,
-            tried: HashSet::new(),
-            metrics: WorkerMetrics::registered(),
+            metrics: WorkerMetrics::registered(partition),
             pulse,
             stop,
         }
@@ -99,7 +153,7 @@ impl Projector {
     /// How long its pulse may be silent: a call may take a deadline, and another one for the reply that does
     /// not come, and to connect takes a while.
     pub fn patience(config: &Config) -> Duration {
-        config.worker.batch_deadline * 3 + Duration::from_secs(30)
+        config.worker.batch_deadline() * 3 + Duration::from_secs(30)
     }
 
     /// Works until told to stop.
@@ -109,77 +163,144 @@ impl Projector {
     pub async fn run(mut self) -> Result<(), Fatal> {
         let mut failures = 0;
         while !*self.stop.borrow() {
-            match self.session(&mut failures).await {
-                Ok(()) => break,
+            match self.turn(&mut failures).await {
+                Ok(()) => {}
                 Err(error) if error.verdict() == Verdict::Fatal => {
                     return Err(error.fatal(&self.shell));
                 }
-                Err(error) => self.pause(&error, &mut failures).await,
+                Err(error) => {
+                    self.worker.nodes.heed(&error).await;
+                    self.pause(&error, &mut failures).await;
+                }
             }
         }
+        self.leave().await;
         Ok(())
     }
 
-    /// From connecting to a failure, or to the end of a drained stop.
-    async fn session(&mut self, failures: &mut u32) -> Result<(), Error> {
-        let (key, deadline) = (self.keys.meta(), self.worker.batch_deadline);
-        let mut node = locate(&self.server, &key, deadline).await?;
-        self.shell = self.shell.at(&node.info);
-        check_layout(&self.server, &mut node.connection, &self.deployment).await?;
-        take_back_trials(&mut node.connection, &self.keys, &mut self.tried).await?;
-        let joined = self.membership.join(&mut node.connection).await?;
-        if let Some(from) = &joined.created_from {
-            let (partition, group) = (self.fold.partition, &self.deployment.group);
-            info!(partition, group, from, "created the consumer group");
-        }
-        self.metrics.connected();
-        let applier = Applier::new(&self.deployment, &self.keys, joined.epoch.clone());
-        let mut reader = Reader::start(self, joined.epoch, &node).await?;
-        let worked = self.work(&mut reader, applier, &mut node.connection, failures).await;
-        // What it may still be given must be pending before the next session looks for what is pending.
-        let asked = reader.end().await.unwrap_or(self.first_count);
-        if worked.is_err() {
-            self.first_count = (asked / 2).clamp(1, self.first_count);
-        }
-        worked?;
-        self.leave(&mut node.connection).await
+    /// Stands by until the partition is to be had, and owns it for as long as that goes.
+    async fn turn(&mut self, failures: &mut u32) -> Result<(), Error> {
+        let Some((seen, cause)) = self.stand_by(*failures).await? else { return Ok(()) };
+        self.own(&seen, cause, failures).await
     }
 
-    async fn work(
-        &mut self,
-        reader: &mut Reader,
-        applier: Applier,
-        connection: &mut MultiplexedConnection,
-        failures: &mut u32,
-    ) -> Result<(), Error> {
-        let (pulse, stop) = (self.pulse.clone(), self.stop.clone());
-        let mut projecting = Projecting::new(self, applier, connection);
-        loop {
-            let Some(batch) = reader.next().await else {
-                return if *stop.borrow() { Ok(()) } else { Err(Error::ReaderGone) };
+    /// Looks at the partition until it is to be had; `None` once told to stop.
+    async fn stand_by(&mut self, failures: u32) -> Result<Option<(Seen, Cause)>, Error> {
+        let mut connection = self.worker.nodes.connect(&self.keys.meta()).await?;
+        check_layout(&self.server, &mut connection, &self.deployment).await?;
+        self.ownership.check_settings(&mut connection).await?;
+        let mut watch = Watch::new(self.settings.takeover);
+        let begun = Instant::now();
+        let mut review_due = begun;
+        self.metrics.role(Role::Idle);
+        while !*self.stop.borrow() {
+            let asked = Instant::now();
+            let is_review = asked >= review_due;
+            let seen = if is_review {
+                review_due = asked + REVIEW.mul_f64(0.9 + fastrand::f64() / 5.0);
+                self.speak(&mut connection).await?
+            } else {
+                self.ownership.look(&mut connection).await?
             };
-            pulse.busy();
-            projecting.project(batch?).await?;
-            pulse.waiting();
-            *failures = 0;
+            if seen.owner != self.worker.name {
+                self.step_back(&mut connection).await?;
+            }
+            let is_still = watch.look(&seen, asked, Instant::now());
+            let place = self.peers.lock().await.place_behind(&seen.owner);
+            // Who comes, or gave it up, watches until the others have heard of it.
+            let is_watching = place < self.settings.standbys || begun.elapsed() < REVIEW;
+            let has_given_up = failures >= PATIENCE && self.peers.lock().await.has_others();
+            if is_review {
+                self.ask_if_first(&mut connection, &seen).await?;
+            }
+            if is_watching && (is_still || !has_given_up) {
+                let next = self.judge(&mut connection, &seen, is_still).await?;
+                if let Next::Take(cause) = next {
+                    return Ok(Some((seen, cause)));
+                }
+            }
+            self.pulse.waiting();
+            self.metrics.role(if is_watching { Role::Standby } else { Role::Idle });
+            let wait = if is_watching { LOOK } else { IDLE_LOOK };
+            // Both ends of the wait are good: it is over, or the stop has come.
+            let _either = tokio::time::timeout(wait, self.stop.wait_for(|stop| *stop)).await;
         }
+        Ok(None)
     }
 
-    async fn leave(&self, connection: &mut MultiplexedConnection) -> Result<(), Error> {
-        let consumer = self.membership.consumer();
-        if self.membership.leave(connection).await? {
-            info!(consumer, "left the consumer group, nothing pending");
-        } else {
-            warn!(
-                consumer,
-                "stays in the consumer group: entries are pending, others will claim them"
-            );
+    /// Whether the partition is to be had, and why.
+    async fn judge(
+        &self,
+        connection: &mut MultiplexedConnection,
+        seen: &Seen,
+        is_still: bool,
+    ) -> Result<Next, Error> {
+        let own = self.ownership.worker();
+        if seen.owner == own {
+            return Ok(Next::Take(Cause::Again));
         }
-        Ok(())
+        if seen.owner.is_empty() {
+            let is_anothers = !seen.heir.is_empty() && seen.heir != own && !is_still;
+            return Ok(if is_anothers { Next::Wait } else { Next::Take(Cause::Free) });
+        }
+        let lives = self.ownership.owner_lives(connection, seen).await?;
+        if lives == Some(false) {
+            self.peers.lock().await.forget(&seen.owner);
+            return Ok(Next::Take(Cause::Death));
+        }
+        if is_still {
+            // Where nothing shows whether the process lives, it may have died on what it had named.
+            return Ok(Next::Take(if lives.is_none() { Cause::Death } else { Cause::Stall }));
+        }
+        Ok(Next::Wait)
+    }
+
+    /// Asks the owner for the partition, if it should be this worker's.
+    async fn ask_if_first(
+        &self,
+        connection: &mut MultiplexedConnection,
+        seen: &Seen,
+    ) -> Result<(), Error> {
+        let own = self.ownership.worker();
+        if seen.owner.is_empty() || seen.owner == own || !self.peers.lock().await.is_first(own) {
+            return Ok(());
+        }
+        self.ownership.ask(connection).await
+    }
+
+    /// Says that this worker lives, and hears who else does.
+    async fn speak(&mut self, connection: &mut MultiplexedConnection) -> Result<Seen, Error> {
+        self.spoken += 1;
+        let says = peers::words(self.spoken, &self.worker.host);
+        let (words, seen) = self.ownership.live(connection, &says).await?;
+        let dead = self.peers.lock().await.hear(Instant::now(), words);
+        for (name, said) in dead {
+            self.ownership.bury(connection, &name, &said).await?;
+        }
+        Ok(seen)
+    }
+
+    /// Says goodbye, where the server can be reached; else others notice by the silence.
+    async fn leave(&self) {
+        let left = async {
+            let mut connection = self.worker.nodes.connect(&self.keys.meta()).await?;
+            self.ownership.leave(&mut connection).await
+        };
+        if let Err(error) = left.await {
+            info!(error = chain(&error), "could not say goodbye; others will notice");
+        }
     }
 
     /// Waits before the next try, longer each time, but not once told to stop.
     async fn pause(&mut self, error: &Error, failures: &mut u32) {
+        self.metrics.role(Role::Idle);
+        if error.is_lost_ownership() {
+            info!(
+                partition = self.fold.partition,
+                "another worker has the partition, or it begins anew"
+            );
+            return;
+        }
         metrics::redis_error(error.kind());
         if self.pulse.unready(error.hindrance(&self.shell)) {
             *failures = 0;

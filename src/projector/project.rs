@@ -1,4 +1,4 @@
-//! Projecting a batch: fold, apply and acknowledge, in parts that keep the server's calls short; and
+//! Projecting a batch: fold, apply and move the cursor, in parts that keep the server's calls short; and
 //! finding the one entry that a failing batch fails on.
 
 use std::time::Instant;
@@ -7,16 +7,17 @@ use redis::aio::MultiplexedConnection;
 use tracing::{Level, debug, warn};
 
 use super::Projector;
+use super::quiet::Quiet;
 use super::reader::Batch;
 use crate::config::Shell;
 use crate::entry::{Entry, EntryId};
 use crate::error::{self, Error, Verdict, chain};
 use crate::event::{Reason, Rejection};
-use crate::failpoint::Failpoint;
+use crate::failpoint::{self, Failpoint};
 use crate::fold::{Avoided, Counts, FoldSettings, Folder, unknown_members};
 use crate::op::Plan;
+use crate::redis::connect::keep_alive;
 use crate::redis::scripts::apply::{Applied, Applier, Outcome};
-use crate::redis::scripts::giant::{count_trial, is_giant, write_giant};
 use crate::telemetry::log::{letters_line_due, unknown_members_line_due};
 use crate::telemetry::metrics;
 use crate::telemetry::trace::Span;
@@ -24,14 +25,14 @@ use crate::telemetry::trace::Span;
 /// Bytes of entries applied in one call, unless one entry alone has more: about a thousand events, so
 /// that no call keeps the server from answering others for long.
 const PART_BYTES: usize = 128 << 10;
-/// Workers that may die on an entry alone before it is written off.
-const MAX_TRIALS: u64 = 2;
 
 /// What projecting needs for the time of a session.
 pub(super) struct Projecting<'p> {
-    projector: &'p mut Projector,
+    pub(super) projector: &'p mut Projector,
     applier: Applier,
     connection: &'p mut MultiplexedConnection,
+    /// What has to be waited for before looking into entries; nothing for who holds it already.
+    quiet: Option<Quiet>,
 }
 
 impl<'p> Projecting<'p> {
@@ -39,8 +40,14 @@ impl<'p> Projecting<'p> {
         projector: &'p mut Projector,
         applier: Applier,
         connection: &'p mut MultiplexedConnection,
+        quiet: Option<Quiet>,
     ) -> Self {
-        Self { projector, applier, connection }
+        Self { projector, applier, connection, quiet }
+    }
+
+    /// Uses the connection, so that no server or proxy takes it for idle.
+    pub(super) async fn keep_alive(&mut self) -> Result<(), Error> {
+        keep_alive(self.connection, &self.projector.keys.meta()).await
     }
 
     /// Applies a batch, as a trace of its own.
@@ -48,69 +55,35 @@ impl<'p> Projecting<'p> {
         Failpoint::AfterRead.pass();
         let span = self.projector.batches.begin(batch.read, &batch.entries);
         self.projector.in_hand = span.clone();
+        self.projector.memory.applying = true;
         span.around(self.apply_batch(batch)).await?;
+        self.projector.memory.applying = false;
         self.projector.in_hand = Span::default();
         Ok(())
     }
 
-    /// Applies a batch; those entries by themselves that were delivered too often, or are too large.
+    /// Applies entries in parts; a part that fails is halved, in order, until the culprit is alone.
     async fn apply_batch(&mut self, batch: Batch) -> Result<(), Error> {
-        let Batch { entries, suspects, since, .. } = batch;
-        let single = |entry: &Entry| suspects.contains(&entry.id) || is_giant(entry);
-        for part in entries.split(single) {
-            self.apply_all(part, since).await?;
-        }
-        for entry in entries.iter().filter(|entry| single(entry)) {
-            self.check_deadline(since)?;
-            if is_giant(entry) {
-                self.write_off_giant(entry).await?;
-            } else {
-                self.apply_alone(entry).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Applies entries in parts; a part that fails is halved until the culprit is alone.
-    async fn apply_all(&mut self, entries: &[Entry], since: Instant) -> Result<(), Error> {
-        let mut waiting: Vec<&[Entry]> = parts(entries).collect();
+        let Batch { entries, mut after, since, .. } = batch;
+        let mut waiting: Vec<&[Entry]> = parts(&entries).collect();
         waiting.reverse();
         while let Some(part) = waiting.pop() {
             self.check_deadline(since)?;
-            match self.apply_part(part, None).await {
+            let Some(last) = part.last() else { continue };
+            match self.apply_part(part, after).await {
                 Err(error) if error.verdict() == Verdict::Poison => {
                     metrics::redis_error(error::SCRIPT);
                     let (first, second) = part.split_at(part.len() / 2);
-                    if first.is_empty() {
-                        self.write_off(&part[0], Reason::ApplyFailed, &chain(&error)).await?;
-                    } else {
+                    if !first.is_empty() {
                         waiting.extend([second, first]);
+                        continue;
                     }
+                    self.write_off(last, after, Reason::ApplyFailed, &chain(&error)).await?;
                 }
                 other => other?,
             }
+            after = last.id;
         }
-        Ok(())
-    }
-
-    /// An entry that was delivered too often: it, or the worker, may fail on it, but only on it.
-    async fn apply_alone(&mut self, entry: &Entry) -> Result<(), Error> {
-        self.projector.metrics.tried_alone();
-        if self.projector.tried.insert(entry.id) {
-            let trials = count_trial(self.connection, &self.projector.keys, entry.id).await?;
-            Failpoint::AfterTrial.pass();
-            if trials > MAX_TRIALS {
-                let detail = format!("{MAX_TRIALS} workers did not survive applying it alone");
-                return self.write_off(entry, Reason::Poison, &detail).await;
-            }
-        }
-        match self.apply_part(std::slice::from_ref(entry), Some(entry.id)).await {
-            Err(error) if error.verdict() == Verdict::Poison => {
-                self.write_off(entry, Reason::ApplyFailed, &chain(&error)).await?;
-            }
-            other => other?,
-        }
-        self.projector.tried.remove(&entry.id);
         Ok(())
     }
 
@@ -118,42 +91,39 @@ impl<'p> Projecting<'p> {
     async fn write_off(
         &mut self,
         entry: &Entry,
+        after: EntryId,
         reason: Reason,
         detail: &str,
     ) -> Result<(), Error> {
         let mut folder = Folder::new(&self.projector.fold);
         folder.reject(entry, Rejection::new(reason, detail));
         let plan = folder.finish(&Avoided::default());
-        self.apply_plan(&plan, std::slice::from_ref(entry), Some(entry.id)).await?;
-        Ok(())
-    }
-
-    /// An entry with more fields than a script can pass on.
-    async fn write_off_giant(&mut self, entry: &Entry) -> Result<(), Error> {
-        if write_giant(self.connection, &self.applier, entry).await? {
-            self.projector.metrics.rejected(Reason::TooManyFields);
-            let detail = format!("{} fields", entry.fields().len());
-            report_letters(&self.projector.shell, 1, entry.id, Reason::TooManyFields, &detail);
-        }
+        self.apply_plan(&plan, std::slice::from_ref(entry), after).await?;
         Ok(())
     }
 
     /// Folds and applies; again without what hits a key of another type, if there is one.
-    async fn apply_part(&mut self, entries: &[Entry], alone: Option<EntryId>) -> Result<(), Error> {
+    async fn apply_part(&mut self, entries: &[Entry], after: EntryId) -> Result<(), Error> {
         let mut avoided = Avoided::default();
         loop {
+            let working = match &self.quiet {
+                Some(quiet) => Some(quiet.work().await),
+                None => None,
+            };
             let started = Instant::now();
             let fold = self.projector.batches.fold();
             let mut folder = Folder::with_capacity(&self.projector.fold, entries.len());
             for entry in entries {
+                failpoint::look_into(entry);
                 folder.add(entry, &avoided);
             }
             let counts = folder.counts().clone();
             let plan = folder.finish(&avoided);
             drop(fold);
+            drop(working);
             self.projector.metrics.folded(&counts, started.elapsed());
             Failpoint::AfterFold.pass();
-            let Some(more) = self.apply_plan(&plan, entries, alone).await? else {
+            let Some(more) = self.apply_plan(&plan, entries, after).await? else {
                 self.projector.metrics.events_applied(&counts);
                 tell_of_unknown_members(&counts, entries, &self.projector.fold);
                 return Ok(());
@@ -166,11 +136,11 @@ impl<'p> Projecting<'p> {
         &mut self,
         plan: &Plan<'_>,
         entries: &[Entry],
-        alone: Option<EntryId>,
+        after: EntryId,
     ) -> Result<Option<Avoided>, Error> {
         Failpoint::BeforeSend.pass();
         let started = Instant::now();
-        let call = self.applier.apply(self.connection, plan, alone);
+        let call = self.applier.apply(self.connection, plan, after);
         let span = self.projector.batches.apply();
         let outcome = Failpoint::AfterSend.send(span.around(call)).await?;
         Failpoint::AfterReply.pass();
@@ -178,14 +148,14 @@ impl<'p> Projecting<'p> {
             Outcome::WrongType(keys) => Ok(Some(keys)),
             Outcome::Applied(applied) => {
                 self.projector.metrics.applied(plan, entries, &applied, started.elapsed());
-                tell_of_letters(&self.projector.shell, plan, &applied);
+                report_letters(&self.projector.shell, plan, &applied);
                 Ok(None)
             }
         }
     }
 
     fn check_deadline(&self, since: Instant) -> Result<(), Error> {
-        let deadline = self.projector.worker.batch_deadline;
+        let deadline = self.projector.settings.batch_deadline();
         if since.elapsed() < deadline {
             return Ok(());
         }
@@ -194,20 +164,17 @@ impl<'p> Projecting<'p> {
 }
 
 /// Logs the letters of a plan, if they were written.
-fn tell_of_letters(shell: &Shell, plan: &Plan<'_>, applied: &Applied) {
+fn report_letters(shell: &Shell, plan: &Plan<'_>, applied: &Applied) {
     if applied.letters == 0 {
         return;
     }
-    if let Some(letter) = plan.letters.last() {
-        let rejection = &letter.rejection;
-        report_letters(shell, applied.letters, letter.id, rejection.reason, &rejection.detail);
-    }
-}
-
-fn report_letters(shell: &Shell, count: u64, last: EntryId, reason: Reason, detail: &str) {
-    if let Some(count) = letters_line_due(count) {
-        let (reason, see) = (reason.name(), shell.rollcall(&["dead", "list"]));
-        warn!(count, last_id = %last, reason, detail, "entries became dead letters; see: {see}");
+    if let Some(letter) = plan.letters.last()
+        && let Some(count) = letters_line_due(applied.letters)
+    {
+        let (last_id, rejection) = (letter.id, &letter.rejection);
+        let (reason, detail) = (rejection.reason.name(), &rejection.detail);
+        let see = shell.rollcall(&["dead", "list"]);
+        warn!(count, %last_id, reason, detail, "entries became dead letters; see: {see}");
     }
 }
 

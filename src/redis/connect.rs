@@ -13,7 +13,7 @@
 use std::io;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
+use redis::aio::{MultiplexedConnection, PubSub};
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, RedisError, RedisResult, Value,
@@ -176,6 +176,18 @@ async fn connect_to(
         }
     }
     Err(Error::Reply { step: "connecting", found: "one redirect after another".to_owned() })
+}
+
+/// Opens a connection to that very node which subscribes to a channel (`SUBSCRIBE`).
+///
+/// # Errors
+/// If the server cannot be reached or refuses.
+pub async fn subscribe(info: &ConnectionInfo, channel: &str) -> Result<PubSub, Error> {
+    let client = Client::open(with_tcp_settings(info))
+        .map_err(Error::at("reading the address of the server"))?;
+    let mut subscription = client.get_async_pubsub().await.map_err(Error::at("connecting"))?;
+    subscription.subscribe(channel).await.map_err(Error::at("subscribing"))?;
+    Ok(subscription)
 }
 
 pub(super) async fn open(

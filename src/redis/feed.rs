@@ -12,17 +12,17 @@ use std::time::Duration;
 
 use redis::aio::{AsyncStream, MultiplexedConnection};
 use redis::io::tcp::{TcpSettings, socket2::SockRef};
-use redis::{Cmd, ConnectionAddr, ConnectionInfo, RedisResult};
+use redis::{Cmd, ConnectionAddr, ConnectionInfo, RedisResult, Value};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use self::parse::{Parser, STEP, line};
+use self::parse::{Bounds, Delivered, Parser, STEP, answer};
 use super::connect::{CONNECT_TIMEOUT, CONNECTING, failed, open, with_tcp_settings};
 use super::login::refused;
-use super::reply::Delivered;
-use super::stream::query;
+use super::{reply, stream};
 use crate::error::Error;
 
 /// Room for each piece that is received: what the server sends at once.
@@ -57,19 +57,59 @@ impl Feed {
         Ok(Self { connection, response_timeout })
     }
 
-    /// What the server delivers to an `XREADGROUP` of new entries from one stream.
+    /// The value of a hash field; `None` if there is none (`HGET`).
     ///
     /// # Errors
-    /// If the server refuses, or no reply came. What was delivered is pending then, and this connection must
-    /// not be read from again.
-    pub async fn read(&mut self, read: &Cmd) -> Result<Delivered, Error> {
+    /// If the server refuses, or no reply came.
+    pub async fn field(&mut self, key: &str, field: &str) -> Result<Option<String>, Error> {
+        let mut get = redis::cmd("HGET");
+        get.arg(key).arg(field);
+        let step = "asking the reading connection for its server";
+        let value = match &mut self.connection {
+            Connection::Plain(plain) => {
+                let value = within(self.response_timeout, plain.ask(&get));
+                value.await.map_err(Error::at(step))?
+            }
+            Connection::Tls(connection) => {
+                get.query_async(connection).await.map_err(Error::at(step))?
+            }
+        };
+        Ok(reply::text(value))
+    }
+
+    /// What the server delivers to a read of new entries from one stream. What came is looked into while `gate`
+    /// is held for reading, if there is one.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came. This connection must not be read from again then.
+    pub async fn read(
+        &mut self,
+        read: &Cmd,
+        bounds: Bounds,
+        gate: Option<&RwLock<()>>,
+    ) -> Result<Delivered, Error> {
         match &mut self.connection {
             Connection::Plain(plain) => {
-                let delivered = within(self.response_timeout, async { Ok(plain.read(read).await) });
+                let delivered = plain.read(read, bounds, gate);
+                let delivered = within(self.response_timeout, async { Ok(delivered.await) });
                 delivered.await.map_err(Error::at(STEP))?
             }
-            Connection::Tls(connection) => query(connection, read, STEP).await,
+            Connection::Tls(connection) => {
+                let value = read.query_async(connection).await.map_err(Error::at(STEP))?;
+                let _held = pass(gate).await;
+                let entries = stream::entries(value);
+                let entries = entries.ok_or_else(|| reply::unexpected(STEP, &Value::Nil))?;
+                Ok(Delivered { entries, is_cut: false })
+            }
         }
+    }
+}
+
+/// Waits at the gate, if there is one, and holds it for reading.
+async fn pass(gate: Option<&RwLock<()>>) -> Option<RwLockReadGuard<'_, ()>> {
+    match gate {
+        Some(gate) => Some(gate.read().await),
+        None => None,
     }
 }
 
@@ -102,20 +142,28 @@ impl Plain {
         Ok(Some(plain))
     }
 
-    /// Sends a command that is answered with `OK`.
-    async fn ask(&mut self, command: &Cmd) -> RedisResult<()> {
+    /// Sends a command that is answered with a line or a text.
+    async fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
         self.send(command).await?;
-        while line(&mut self.buffer)?.is_none() {
+        loop {
+            if let Some(value) = answer(&mut self.buffer)? {
+                return Ok(value);
+            }
             self.receive().await?;
         }
-        Ok(())
     }
 
-    async fn read(&mut self, read: &Cmd) -> Result<Delivered, Error> {
+    async fn read(
+        &mut self,
+        read: &Cmd,
+        bounds: Bounds,
+        gate: Option<&RwLock<()>>,
+    ) -> Result<Delivered, Error> {
         self.send(read).await.map_err(Error::at(STEP))?;
-        let mut parser = Parser::default();
+        let mut parser = Parser::new(bounds);
         loop {
             self.receive().await.map_err(Error::at(STEP))?;
+            let _held = pass(gate).await;
             if let Some(delivered) = parser.read(&mut self.buffer)? {
                 self.buffer.shrink_to(KEPT_BYTES);
                 return Ok(delivered);

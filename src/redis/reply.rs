@@ -99,27 +99,14 @@ pub fn entry_id(value: Value) -> Option<EntryId> {
     text(value)?.parse().ok()
 }
 
-/// What a read or a claim delivered: entries, and ids whose entries are gone from the stream.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Delivered {
-    /// Entries in order.
-    pub entries: Vec<Entry>,
-    /// Pending ids whose entries were trimmed or deleted.
-    pub lost: Vec<EntryId>,
-}
-
-/// Reads `[[id, [name, value, …]], …]`; a pending entry that was deleted has no fields.
-pub fn delivered(value: Value) -> Option<Delivered> {
-    let mut delivered = Delivered::default();
-    for row in array(value)? {
+/// Reads `[[id, [name, value, …]], …]`.
+pub fn entries(value: Value) -> Option<Vec<Entry>> {
+    let entry = |row| {
         let mut row = array(row)?.into_iter();
         let (id, fields) = (entry_id(row.next()?)?, row.next()?);
-        match fields {
-            Value::Nil => delivered.lost.push(id),
-            fields => delivered.entries.push(Entry::new(id, entry_fields(fields)?)),
-        }
-    }
-    Some(delivered)
+        Some(Entry::new(id, entry_fields(fields)?))
+    };
+    array(value)?.into_iter().map(entry).collect()
 }
 
 fn entry_fields(value: Value) -> Option<Vec<Field>> {
@@ -140,9 +127,8 @@ mod tests {
             let fields = fields.iter().map(|field| text(field)).collect();
             Value::Array(vec![Value::Array(vec![text("1-0"), Value::Array(fields)])])
         };
-        let entries = delivered(row(&["a", "b", "a", "c"])).unwrap().entries;
-        assert_eq!(entries[0].fields().len(), 2);
-        assert_eq!(delivered(row(&["a", "b", "c"])), None);
+        assert_eq!(entries(row(&["a", "b", "a", "c"])).unwrap()[0].fields().len(), 2);
+        assert_eq!(entries(row(&["a", "b", "c"])), None);
     }
 
     #[test]

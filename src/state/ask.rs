@@ -12,8 +12,12 @@ use crate::error::Error;
 use crate::redis::reply;
 pub(crate) use crate::redis::reply::number;
 
-/// Members in a page of a walk: about a millisecond of the server's time.
-const PAGE: &str = "1000";
+/// Members in a page of a walk at most: about a millisecond of the server's time.
+const PAGE: usize = 1_000;
+/// Members in the first page, before it is known how large they are.
+const FIRST_PAGE: usize = 250;
+/// Bytes that a page should have at most, for the same reason.
+const PAGE_BYTES: usize = 256 * 1024;
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -126,31 +130,33 @@ pub(super) fn scored(value: Value) -> Vec<(String, f64)> {
 /// A walk over a whole hash or set, a page at a time (`HSCAN`, `SSCAN`).
 ///
 /// What is there from beginning to end comes once; what comes or goes meanwhile, perhaps.
-pub(super) struct Walk<'k> {
+pub(crate) struct Walk<'k> {
     command: &'static str,
     key: &'k str,
     pattern: Option<&'k str>,
     cursor: Option<String>,
+    count: usize,
     seen: Seen,
 }
 
 impl<'k> Walk<'k> {
     /// Over the members of a set.
-    pub(super) fn set(key: &'k str) -> Self {
+    pub(crate) fn set(key: &'k str) -> Self {
         Self::over("SSCAN", key, None)
     }
 
     /// Over the fields of a hash, those that match the pattern if there is one.
-    pub(super) fn hash(key: &'k str, pattern: Option<&'k str>) -> Self {
+    pub(crate) fn hash(key: &'k str, pattern: Option<&'k str>) -> Self {
         Self::over("HSCAN", key, pattern)
     }
 
     fn over(command: &'static str, key: &'k str, pattern: Option<&'k str>) -> Self {
-        Self { command, key, pattern, cursor: Some("0".to_owned()), seen: Seen::default() }
+        let (cursor, seen) = (Some("0".to_owned()), Seen::default());
+        Self { command, key, pattern, cursor, count: FIRST_PAGE, seen }
     }
 
     /// The next members; `None` at the end.
-    pub(super) async fn members(
+    pub(crate) async fn members(
         &mut self,
         connection: &mut MultiplexedConnection,
     ) -> Result<Option<Vec<String>>, AskError> {
@@ -160,7 +166,7 @@ impl<'k> Walk<'k> {
     }
 
     /// The next fields and values; `None` at the end.
-    pub(super) async fn fields(
+    pub(crate) async fn fields(
         &mut self,
         connection: &mut MultiplexedConnection,
     ) -> Result<Option<Vec<(String, String)>>, AskError> {
@@ -175,21 +181,37 @@ impl<'k> Walk<'k> {
         connection: &mut MultiplexedConnection,
     ) -> Result<Option<Vec<Value>>, AskError> {
         let Some(cursor) = self.cursor.take() else { return Ok(None) };
-        let mut words = vec![self.command, self.key, &cursor, "COUNT", PAGE];
+        let count = self.count.to_string();
+        let mut words = vec![self.command, self.key, &cursor, "COUNT", &count];
         if let Some(pattern) = self.pattern {
             words.extend(["MATCH", pattern]);
         }
-        let value = ask(connection, &words).await?;
-        let unexpected = reply::unexpected(self.command, &value);
-        let mut parts = super::list(value).into_iter();
-        match (parts.next().and_then(reply::text), parts.next().and_then(reply::array)) {
-            (Some(next), Some(page)) => {
-                self.cursor = Some(next).filter(|next| next != "0");
-                Ok(Some(page))
-            }
-            _ => Err(unexpected.into()),
-        }
+        let (next, page) = scanned(ask(connection, &words).await?, self.command)?;
+        self.cursor = Some(next).filter(|next| *next != 0).map(|next| next.to_string());
+        self.count = next_count(self.count, &page);
+        Ok(Some(page))
     }
+}
+
+/// The reply of a scan: where it goes on, 0 at the end, and what was found.
+pub(super) fn scanned(value: Value, command: &'static str) -> Result<(u64, Vec<Value>), AskError> {
+    let unexpected = reply::unexpected(command, &value);
+    let mut parts = super::list(value).into_iter();
+    let next = parts.next().and_then(reply::text).and_then(|next| next.parse().ok());
+    match (next, parts.next().and_then(reply::array)) {
+        (Some(next), Some(found)) => Ok((next, found)),
+        _ => Err(unexpected.into()),
+    }
+}
+
+/// How many members to ask for after a page of `count`: fewer where they are large.
+fn next_count(count: usize, page: &[Value]) -> usize {
+    let size = |value: &Value| match value {
+        Value::BulkString(bytes) => bytes.len(),
+        _ => 0,
+    };
+    let bytes: usize = page.iter().map(size).sum();
+    (count * PAGE_BYTES / bytes.max(1)).clamp(1, (count * 4).min(PAGE))
 }
 
 /// What a walk has seen: a table that grows or shrinks meanwhile can hand out a member twice. Digests
@@ -221,6 +243,16 @@ pub(crate) fn literal(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_shrink_where_members_are_large_and_grow_again() {
+        let page = |bytes: usize| vec![Value::BulkString(vec![0; bytes]); 250];
+        assert_eq!(next_count(250, &page(10)), 1_000);
+        assert_eq!(next_count(250, &page(16_384)), 16);
+        assert_eq!(next_count(16, &page(10)), 64);
+        assert_eq!(next_count(1, &page(1 << 20)), 1);
+        assert_eq!(next_count(1_000, &[]), 1_000);
+    }
 
     #[test]
     fn a_pattern_matches_only_its_text() {

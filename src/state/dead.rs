@@ -6,13 +6,40 @@ use redis::aio::MultiplexedConnection;
 
 use super::Listed;
 use super::ask::{AskError, ask, number};
-use crate::entry::{Entry, EntryId};
+use crate::entry::{Entry, EntryId, Field};
 use crate::key::Keys;
 use crate::redis::reply;
-use crate::redis::scripts::giant::DeadLetter;
 
 /// Dead letters in a page; each may carry a mebibyte of data.
 const PAGE: usize = 32;
+
+/// The pairs that stand before the original ones, in order.
+pub const HEADER: [&str; 6] = ["entry_id", "reason", "detail", "deliveries", "index", "stream"];
+
+/// A dead letter as it stands in its stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its own id.
+    pub id: EntryId,
+    /// The values of [`HEADER`], in order.
+    pub header: [String; 6],
+    /// The original pairs.
+    pub fields: Vec<Field>,
+}
+
+impl DeadLetter {
+    /// Reads an entry of the stream of dead letters; `None` if it is not one.
+    pub fn read(entry: &Entry) -> Option<Self> {
+        let mut fields = entry.fields();
+        let mut header: [String; 6] = Default::default();
+        for (name, text) in HEADER.iter().zip(&mut header) {
+            let (_, value) = fields.next().filter(|field| field.0 == name.as_bytes())?;
+            *text = String::from_utf8_lossy(value).into_owned();
+        }
+        let fields = fields.map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        Some(Self { id: entry.id, header, fields })
+    }
+}
 
 /// The newest first.
 pub fn newest_first(a: &DeadLetter, b: &DeadLetter) -> Ordering {
@@ -115,5 +142,5 @@ async fn range(
 ) -> Result<Vec<Entry>, AskError> {
     let value = ask(connection, words).await?;
     let unexpected = reply::unexpected("reading dead letters", &redis::Value::Nil);
-    Ok(reply::delivered(value).ok_or(unexpected)?.entries)
+    reply::entries(value).ok_or_else(|| unexpected.into())
 }

@@ -115,7 +115,20 @@ pub async fn document(
     Ok(Some(Members { users: Listed { count: stored.unwrap_or(users.count), items }, levels }))
 }
 
-async fn members(
+/// How many users are active in a document, as `sessions:doc:<doc>:count` says.
+///
+/// # Errors
+/// If the server refuses, or no reply came.
+pub async fn count(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    doc: &str,
+) -> Result<u64, AskError> {
+    Ok(number(&ask(connection, &["GET", &keys.document_count(doc)]).await?).unwrap_or(0))
+}
+
+/// Users of a document with their connections.
+pub(super) async fn members(
     connection: &mut MultiplexedConnection,
     keys: &Keys,
     doc: &str,
@@ -134,7 +147,11 @@ async fn members(
     Ok(members)
 }
 
-async fn levels(
+/// The deployment's thresholds, and whether a document has reached them.
+///
+/// # Errors
+/// If the server refuses, or no reply came.
+pub async fn levels(
     connection: &mut MultiplexedConnection,
     keys: &Keys,
     doc: &str,
@@ -151,7 +168,8 @@ async fn levels(
     Ok(thresholds.iter().zip(flags).map(level).collect())
 }
 
-async fn hash_values(
+/// What a hash holds under these fields.
+pub(crate) async fn hash_values(
     connection: &mut MultiplexedConnection,
     key: &str,
     fields: Vec<String>,

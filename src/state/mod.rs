@@ -9,7 +9,11 @@
 mod ask;
 pub mod dead;
 pub mod documents;
+pub mod pages;
+mod progress;
 pub mod sessions;
+mod shared;
+mod statistics;
 pub mod status;
 pub mod tokens;
 pub mod users;
@@ -22,16 +26,19 @@ use redis::aio::MultiplexedConnection;
 use serde::Serialize;
 
 pub use self::ask::AskError;
-pub(crate) use self::ask::{ask, literal, number};
+pub(crate) use self::ask::{Walk, ask, literal, number};
+pub use self::progress::cursor;
+pub use self::shared::{Away, Facts, Keeper, Shared};
+pub use self::statistics::{Statistics, statistics};
 use crate::config::{Config, Deployment, Millis, Server, Shell, Threshold};
 use crate::error::Error;
 use crate::key::{Keys, partition_of};
 use crate::redis::connect::{Node, locate};
 use crate::redis::reply;
-use crate::redis::scripts::group::STATE_FORMAT;
+use crate::redis::scripts::layout::STATE_FORMAT;
 
 /// How long one page may take.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The beginning of a list, and how many there are in all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -91,6 +98,7 @@ pub struct Partition {
 }
 
 /// A deployment's state, to ask.
+#[derive(Clone)]
 pub struct State {
     /// The partitions in order.
     pub partitions: Vec<Partition>,
@@ -110,9 +118,18 @@ impl State {
     /// # Errors
     /// If the server cannot be reached or refuses, or has state of another format or partitioning.
     pub async fn open(config: &Config) -> Result<Self, AskError> {
+        Self::open_with(config, RESPONSE_TIMEOUT).await
+    }
+
+    /// The same, where replies may take `response_timeout`.
+    ///
+    /// # Errors
+    /// If the server cannot be reached or refuses, or has state of another format or partitioning.
+    pub async fn open_with(config: &Config, response_timeout: Duration) -> Result<Self, AskError> {
         let mut deployment = config.deployment.clone();
         let server = config.redis.server();
-        let Reached { nodes, partitions, .. } = reach(&server, &deployment).await?;
+        let Reached { nodes, partitions, .. } =
+            reach(&server, &deployment, response_timeout).await?;
         let Some(mut first) = partitions.first().cloned() else {
             return Err(reply::unexpected("reaching the partitions", &Value::Nil).into());
         };
@@ -124,6 +141,26 @@ impl State {
         let shell = Shell::of(&config.redis, &config.deployment);
         let shell = if let [node] = nodes.as_slice() { shell.at(&node.info) } else { shell };
         Ok(Self { partitions, deployment, found, shell, now_ms })
+    }
+
+    /// When it is asked, and how long sessions usually live.
+    pub fn session_clock(&self) -> sessions::Clock {
+        sessions::Clock { now_ms: self.now_ms, usual_ms: self.deployment.session_ttl_ms }
+    }
+
+    /// Whether every partition is still where it was; learns the time, and on request the settings, anew.
+    async fn look(&mut self, reads_settings: bool) -> Result<(), AskError> {
+        for partition in &mut self.partitions {
+            let meta = partition.keys.meta();
+            ask(&mut partition.connection, &["EXISTS", &meta]).await?;
+        }
+        let Some(first) = self.partitions.first_mut() else { return Ok(()) };
+        if reads_settings || !self.found {
+            let (connection, keys) = (&mut first.connection, &first.keys);
+            self.found = read_meta(connection, keys, &mut self.deployment).await?;
+        }
+        self.now_ms = server_time(&mut first.connection).await?;
+        Ok(())
     }
 
     /// The partition that an identifier belongs to.
@@ -144,14 +181,18 @@ pub(crate) struct Reached {
 }
 
 /// Connects to the nodes of all partitions: without a Cluster there is one.
-pub(crate) async fn reach(server: &Server, deployment: &Deployment) -> Result<Reached, Error> {
+pub(crate) async fn reach(
+    server: &Server,
+    deployment: &Deployment,
+    response_timeout: Duration,
+) -> Result<Reached, Error> {
     let mut reached = Reached { nodes: Vec::new(), partitions: Vec::new(), node_of: Vec::new() };
     for index in 0..deployment.partitions {
         let keys = Keys::new(&deployment.prefix, deployment.partitions, index);
         let node = match holder(&mut reached.nodes, &keys.meta()).await {
             Some(node) => node,
             None => {
-                reached.nodes.push(locate(server, &keys.meta(), RESPONSE_TIMEOUT).await?);
+                reached.nodes.push(locate(server, &keys.meta(), response_timeout).await?);
                 reached.nodes.len() - 1
             }
         };
@@ -255,6 +296,7 @@ fn adopt(deployment: &mut Deployment, name: &str, text: &str) {
         }
     };
     let cap = |own: &mut u64| *own = text.parse().unwrap_or(*own);
+    let size = |own: &mut usize| *own = text.parse().unwrap_or(*own);
     match name {
         "stream" => text.clone_into(&mut deployment.stream),
         "group" => text.clone_into(&mut deployment.group),
@@ -268,6 +310,12 @@ fn adopt(deployment: &mut Deployment, name: &str, text: &str) {
         "ranking-cap" => cap(&mut deployment.ranking_cap),
         "dead-cap" => cap(&mut deployment.dead_cap),
         "changes-cap" => cap(&mut deployment.changes_cap),
+        "max-skew" => length(&mut deployment.max_skew_ms),
+        "max-identifier-bytes" => size(&mut deployment.limits.max_identifier_bytes),
+        "max-field-bytes" => size(&mut deployment.limits.max_field_bytes),
+        "max-data-bytes" => size(&mut deployment.limits.max_data_bytes),
+        "max-fields" => size(&mut deployment.limits.max_fields),
+        "max-events" => size(&mut deployment.limits.max_events),
         _ => {}
     }
 }

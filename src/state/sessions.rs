@@ -46,8 +46,14 @@ impl Session {
         b.last_activity_ms.cmp(&a.last_activity_ms).then_with(|| a.sid.cmp(&b.sid))
     }
 
+    /// A session of which no more is known than whose it is.
+    pub(crate) fn unknown(sid: String, user: String) -> Self {
+        let (ip, ua) = (String::new(), String::new());
+        Self { sid, user, ip, ua, last_activity_ms: 0, expires_ms: 0 }
+    }
+
     /// `None` for what is no session's entry: readers pass it over, too.
-    fn read(sid: &str, json: &str) -> Option<Self> {
+    pub(crate) fn read(sid: &str, json: &str) -> Option<Self> {
         let Value { last_activity, user, ip, ua } = serde_json::from_str(json).ok()?;
         let (sid, last_activity_ms) = (sid.to_owned(), last_activity as u64);
         Some(Self { sid, user, ip, ua, last_activity_ms, expires_ms: last_activity_ms })
@@ -94,20 +100,12 @@ pub async fn active(
     user: Option<&str>,
     limit: usize,
 ) -> Result<Listed<Session>, AskError> {
-    let (key, ttls) = (keys.sessions(), keys.session_ttls());
-    let has_ttls = number(&ask(connection, &["EXISTS", &ttls]).await?) == Some(1);
+    let key = keys.sessions();
     let (mut walk, mut listed) = (Walk::hash(&key, None), Listed::default());
     while let Some(page) = walk.fields(connection).await? {
         let read = page.iter().filter_map(|(sid, json)| Session::read(sid, json));
-        let wanted: Vec<_> = read.filter(|s| user.is_none_or(|user| user == s.user)).collect();
-        let mut records = Vec::new();
-        if has_ttls && !wanted.is_empty() {
-            let words = ["HMGET", &ttls].into_iter().chain(wanted.iter().map(|s| &*s.sid));
-            records = list(ask(connection, &words.collect::<Vec<_>>()).await?);
-        }
-        let records = records.into_iter().map(reply::text).chain(std::iter::repeat(None));
-        for (session, record) in wanted.into_iter().zip(records) {
-            let session = session.expires_after(clock.life_ms(record.as_deref()));
+        let wanted = read.filter(|s| user.is_none_or(|user| user == s.user)).collect();
+        for session in with_lives(connection, keys, clock, wanted).await? {
             if session.expires_ms > clock.now_ms {
                 listed.push(session, limit, Session::newest_first);
             }
@@ -115,6 +113,24 @@ pub async fn active(
     }
     listed.cut(limit, Session::newest_first);
     Ok(listed)
+}
+
+/// Sessions as they were read, with when they expire.
+pub(crate) async fn with_lives(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    clock: Clock,
+    sessions: Vec<Session>,
+) -> Result<Vec<Session>, AskError> {
+    if sessions.is_empty() {
+        return Ok(sessions);
+    }
+    let ttls = keys.session_ttls();
+    let words = ["HMGET", &ttls].into_iter().chain(sessions.iter().map(|s| s.sid.as_str()));
+    let records = list(ask(connection, &words.collect::<Vec<_>>()).await?);
+    let records = records.into_iter().map(reply::text).chain(std::iter::repeat(None));
+    let sessions = sessions.into_iter().zip(records);
+    Ok(sessions.map(|(s, record)| s.expires_after(clock.life_ms(record.as_deref()))).collect())
 }
 
 /// All that is kept of one session.

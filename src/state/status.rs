@@ -8,7 +8,7 @@ pub mod survey;
 use redis::aio::MultiplexedConnection;
 use serde::Serialize;
 
-pub use self::group::{Backlog, Consumer, Held, Stream};
+pub use self::group::{Backlog, Held, Stream};
 use super::ask::{AskError, ask, number};
 use super::{Partition, State};
 use crate::config::Deployment;

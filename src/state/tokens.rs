@@ -54,7 +54,8 @@ pub async fn recent(
         let is_last = page.len() < wanted;
         let tokens: Vec<_> =
             page.into_iter().filter(|(token, _)| seen.insert(token.clone())).collect();
-        let users = users(connection, &login, &tokens).await?;
+        let names: Vec<&str> = tokens.iter().map(|(token, _)| token.as_str()).collect();
+        let users = users(connection, &login, &names).await?;
         items.extend(tokens.into_iter().zip(users).map(|((token, score), user)| Token {
             token,
             user,
@@ -78,16 +79,17 @@ async fn newest(
     Ok(scored(ask(connection, &["ZRANGE", key, &first, &last, "REV", "WITHSCORES"]).await?))
 }
 
-async fn users(
+/// Whose the tokens are.
+pub(super) async fn users(
     connection: &mut MultiplexedConnection,
     login: &str,
-    tokens: &[(String, f64)],
+    tokens: &[&str],
 ) -> Result<Vec<Option<String>>, AskError> {
     if tokens.is_empty() {
         return Ok(Vec::new());
     }
     let mut words = vec!["HMGET", login];
-    words.extend(tokens.iter().map(|(token, _)| token.as_str()));
+    words.extend(tokens);
     Ok(list(ask(connection, &words).await?).into_iter().map(reply::text).collect())
 }
 
@@ -165,7 +167,8 @@ pub struct Ranked {
 /// An item's views lie in the partitions of those who viewed it, so the first of each partition are
 /// candidates, and what they have elsewhere is added. No other item can have more than the last
 /// candidates of all partitions together (Fagin's threshold algorithm): once the last wanted item has
-/// as many, the answer is exact; until then, more candidates.
+/// more, the answer is exact; until then, more candidates. Of items with as many views, the last by name comes
+/// first, as the server has them: so a longer answer begins with a shorter one.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
@@ -186,7 +189,7 @@ pub async fn ranking(partitions: &mut [Partition], limit: usize) -> Result<Vec<R
         }
         let first = ranked(views, limit);
         let enough =
-            first.len() == limit && first.last().is_none_or(|last| last.views as f64 >= others);
+            first.len() == limit && first.last().is_none_or(|last| last.views as f64 > others);
         if enough || others == 0.0 || partitions.len() == 1 && first.len() == limit {
             return Ok(first);
         }
@@ -217,7 +220,7 @@ async fn sum(
 fn ranked(views: HashMap<String, f64>, limit: usize) -> Vec<Ranked> {
     let mut items: Vec<_> =
         views.into_iter().map(|(item, views)| Ranked { item, views: views as u64 }).collect();
-    items.sort_by(|a, b| b.views.cmp(&a.views).then_with(|| a.item.cmp(&b.item)));
+    items.sort_by(|a, b| (b.views, &b.item).cmp(&(a.views, &a.item)));
     items.truncate(limit);
     items
 }

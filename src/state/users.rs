@@ -134,8 +134,14 @@ impl Present {
         order.then_with(|| (&a.user, &a.ip).cmp(&(&b.user, &b.ip)))
     }
 
+    /// An entry of which no more is known than that it is there.
+    pub(crate) fn unknown() -> Self {
+        let nothing = String::new;
+        Self { user: nothing(), ip: nothing(), page: nothing(), ua: nothing(), last_seen_ms: 0 }
+    }
+
     /// `None` for what is no presence entry: readers pass it over, too.
-    fn read(json: &str) -> Option<Self> {
+    pub(crate) fn read(json: &str) -> Option<Self> {
         let Value { last_seen, user, ip, page, ua } = serde_json::from_str(json).ok()?;
         Some(Self { user, ip, page, ua, last_seen_ms: last_seen as u64 })
     }
@@ -166,7 +172,8 @@ pub async fn presence_of(
     user: &str,
     since_ms: u64,
 ) -> Result<Vec<Present>, AskError> {
-    let Some(fields) = fields_of(connection, keys, user).await? else {
+    let fields = fields_of(connection, keys, &[user]).await?;
+    let Some(fields) = fields.map(|fields| fields.concat()) else {
         let pattern = format!("{}|*", literal(&key::escape(user)));
         let walked = walk(connection, keys, Some(&pattern), since_ms, usize::MAX).await;
         return walked.map(|listed| listed.items);
@@ -185,23 +192,31 @@ pub async fn presence_of(
 /// Fields in a page.
 const PAGE: usize = 1000;
 
-/// The presence fields of a user by the index; `None` where no index is kept.
-async fn fields_of(
+/// The presence fields of each of these users by the index; `None` where no index is kept.
+pub(crate) async fn fields_of(
     connection: &mut MultiplexedConnection,
     keys: &Keys,
-    user: &str,
-) -> Result<Option<Vec<String>>, AskError> {
-    let (index, name) = (keys.presence_addresses(), key::escape(user));
-    match reply::text(ask(connection, &["HGET", &index, user]).await?).as_deref() {
-        Some(CROWD) => crowd(connection, keys, &name).await.map(Some),
-        Some(addresses) => {
-            Ok(Some(addresses.split('|').map(|address| format!("{name}|{address}")).collect()))
-        }
-        None => {
-            let is_kept = number(&ask(connection, &["EXISTS", &index]).await?) == Some(1);
-            Ok(is_kept.then(Vec::new))
-        }
+    users: &[&str],
+) -> Result<Option<Vec<Vec<String>>>, AskError> {
+    let index = keys.presence_addresses();
+    let words: Vec<_> = ["HMGET", &index].into_iter().chain(users.iter().copied()).collect();
+    let values = list(ask(connection, &words).await?);
+    let mut fields = Vec::with_capacity(users.len());
+    for (user, value) in users.iter().zip(values) {
+        let name = key::escape(user);
+        fields.push(match reply::text(value).as_deref() {
+            Some(CROWD) => crowd(connection, keys, &name).await?,
+            Some(addresses) => {
+                addresses.split('|').map(|address| format!("{name}|{address}")).collect()
+            }
+            None => Vec::new(),
+        });
     }
+    if fields.iter().all(Vec::is_empty) {
+        let is_kept = number(&ask(connection, &["EXISTS", &index]).await?) == Some(1);
+        return Ok(is_kept.then_some(fields));
+    }
+    Ok(Some(fields))
 }
 
 /// What the index holds for users with many addresses: their fields stand in a sorted set, in order.

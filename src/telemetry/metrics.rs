@@ -8,8 +8,10 @@
 mod board;
 mod inventory;
 mod janitor;
+mod live;
 mod loss;
 mod process;
+mod serve;
 mod worker;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,8 +23,10 @@ use metrics_exporter_prometheus::{
 
 pub use inventory::{INVENTORY, Kind, Label, Metric, Source, Unit, Values};
 pub use janitor::{JanitorMetrics, Round};
+pub use live::{Dropped, LeftOut, LiveMetrics};
 pub use loss::{LossCause, entries_lost};
-pub use worker::{Delivery, WorkerMetrics};
+pub use serve::{ConnectionKind, Open, ROUTES, ServeMetrics, TROUBLES};
+pub use worker::{Role, WorkerMetrics};
 
 use inventory::{LOG_LINES_LOST, REDIS_ERRORS};
 
@@ -79,13 +83,21 @@ fn start(metric: &Metric) {
     let Metric { name, kind, help, .. } = *metric;
     match kind {
         // A series begins with its handle.
-        Kind::Counter if metric.labels.is_empty() => {
-            metrics::describe_counter!(name, help);
-            let _zero = own_counter(*metric);
-        }
         Kind::Counter => {
             metrics::describe_counter!(name, help);
-            let _zeros = ByLabel::new(*metric);
+            let names = |label: &Label| label.names().unwrap_or_default();
+            match metric.labels {
+                [] => drop(own_counter(*metric)),
+                [one, other] => {
+                    for value in names(one) {
+                        for second in names(other) {
+                            let labels = [(one.name, value), (other.name, second)];
+                            let _zero = counter!(name, &labels);
+                        }
+                    }
+                }
+                _ => drop(ByLabel::new(*metric)),
+            }
         }
         Kind::Histogram => {
             metrics::describe_histogram!(name, help);
@@ -152,9 +164,9 @@ mod tests {
     }
 
     #[test]
-    fn counters_have_one_label_at_most_and_histograms_none() {
+    fn counters_have_two_labels_at_most_and_histograms_none() {
         let most = |metric: &Metric| match metric.kind {
-            Kind::Counter => 1,
+            Kind::Counter => 2,
             Kind::Histogram => 0,
             Kind::Gauge => usize::MAX,
         };

@@ -21,7 +21,7 @@ use crate::roles::Pages;
 use crate::support::dump;
 
 const SOON: Duration = Duration::from_secs(15);
-pub const ROLES: [&str; 6] = ["producer", "worker", "janitor", "run", "reader", "doctor"];
+pub const ROLES: [&str; 7] = ["producer", "worker", "janitor", "serve", "run", "reader", "doctor"];
 const PASSWORD: &str = "pw";
 
 /// The ACL line of a role, as it stands in its file.
@@ -60,11 +60,14 @@ impl Guarded {
             // Behind a prefix, every pattern begins with it. With several partitions, the layout
             // that a process must not find is the one without their tag.
             let line = line.replace('~', &format!("~{prefix}")).replace("{p*}:{p0}:", "");
+            let line = line.replace('&', &format!("&{prefix}"));
             text.push_str(&line);
         }
         let path = folder.path().join("users.acl");
         std::fs::write(&path, text).unwrap();
-        let extra_args = vec!["--aclfile".to_owned(), path.display().to_string()];
+        let path = path.display().to_string();
+        let extra_args = ["--aclfile", &path, "--enable-debug-command", "yes"];
+        let extra_args = extra_args.map(str::to_owned).to_vec();
         let server = PrivateServer::start(Options { extra_args, ..Options::default() }).unwrap();
         Self { server, prefix: prefix.to_owned(), _folder: folder }
     }
@@ -85,7 +88,7 @@ impl Guarded {
         format!("{}{name}", self.prefix)
     }
 
-    fn process(&self, role: &str, args: &[&str]) -> Worker {
+    pub fn process(&self, role: &str, args: &[&str]) -> Worker {
         let common = ["--prefix", &self.prefix, "--http", "127.0.0.1:0"];
         let common = if self.prefix.is_empty() { &common[2..] } else { &common[..] };
         Worker::start_as(role, &self.url(role), &[common, args].concat(), &[])
@@ -125,10 +128,10 @@ impl Guarded {
 }
 
 #[test]
-fn run_may_do_what_worker_and_janitor_may() {
-    let both: BTreeSet<_> = commands("worker").union(&commands("janitor")).cloned().collect();
-    assert_eq!(commands("run"), both);
-    assert_eq!(patterns("run"), patterns("worker"), "a worker's keys include a janitor's");
+fn run_may_do_what_worker_janitor_and_serve_may() {
+    let all: BTreeSet<_> = ["worker", "janitor", "serve"].into_iter().flat_map(commands).collect();
+    assert_eq!(commands("run"), all);
+    assert_eq!(patterns("run"), patterns("worker"), "a worker's keys include all others'");
     let guarded = Guarded::start("");
     let mut process = guarded.process("run", &["--janitor-interval", "100ms"]);
     let mut producer = guarded.as_user("producer");
@@ -137,9 +140,7 @@ fn run_may_do_what_worker_and_janitor_may() {
         redis::cmd("XADD").arg(&add).exec(&mut producer).unwrap();
     }
     let pages = Pages::of(&process);
-    wait_until(SOON, "applied", || {
-        pages.metric("rollcall_entries_acknowledged_total") == Some(20.0)
-    });
+    wait_until(SOON, "applied", || pages.metric("rollcall_entries_applied_total") == Some(20.0));
     wait_until(SOON, "swept", || {
         pages.metric(r#"rollcall_sweep_last_success_timestamp_seconds{partition="0"}"#).is_some()
     });
@@ -160,7 +161,11 @@ fn with_partitions_every_pattern_begins_with_their_tag() {
         let view = ["*", "type", "view", "user", &user, "token", &user, "item", "books"];
         redis::cmd("XADD").arg(&streams[partition]).arg(&view).exec(&mut producer).unwrap();
     }
-    wait_until(SOON, "applied", || streams.iter().all(|stream| is_finished(&mut admin, stream)));
+    wait_until(SOON, "applied", || {
+        (0..4).zip(&streams).all(|(partition, stream)| {
+            is_finished(&mut admin, &Keys::new("acme:", 4, partition), stream)
+        })
+    });
     assert_eq!(process.terminate(), 0);
     let (ranking, code) = query(&guarded, "viewed --json --partitions 4 --prefix acme:");
     assert_eq!(code, Some(0), "{ranking}");
@@ -198,6 +203,7 @@ fn nobody_may_do_what_is_not_theirs() {
     for (role, denied) in [
         ("producer", vec![everybody, state, destruction]),
         ("reader", vec![everybody, destruction, "XADD rollcall:events * a b"]),
+        ("serve", vec![everybody, destruction, "HGETALL presence:users|SMEMBERS online-users/1"]),
         (
             "doctor",
             vec![
@@ -210,7 +216,9 @@ fn nobody_may_do_what_is_not_theirs() {
             "worker",
             vec![
                 everybody,
-                "HGETALL presence:users|SMEMBERS online-users/1|HKEYS login:|EXPIRE login: 1",
+                "SMEMBERS online-users/1|HKEYS login:|EXPIRE login: 1|XDEL rollcall:events 1-1|\
+                 XREADGROUP GROUP rollcall c STREAMS rollcall:events >|SUBSCRIBE other:rollcall:owner:x|\
+                 PUBLISH rollcall:owner:x y|PSUBSCRIBE rollcall:owner:*|MULTI",
             ],
         ),
         (
@@ -220,10 +228,17 @@ fn nobody_may_do_what_is_not_theirs() {
                 "HGETALL presence:users|SADD online-users/1 u|SET online-users/1 u|DEL online-users/1|\
                  GET user-activity/al|SET user-activity/al 1|DEL user-activity/al|SET session:s x|DEL session:s|\
                  XREADGROUP GROUP rollcall c STREAMS rollcall:events >|XACK rollcall:events rollcall 1-1|\
-                 XGROUP CREATE rollcall:events x 0|MULTI",
+                 XREAD STREAMS rollcall:events 0|SUBSCRIBE rollcall:owner:x|\
+                 XGROUP CREATE rollcall:events x 0|XGROUP SETID rollcall:events rollcall 0|MULTI",
             ],
         ),
-        ("run", vec![everybody, "HGETALL presence:users|EXPIRE login: 1"]),
+        (
+            "run",
+            vec![
+                everybody,
+                "EXPIRE login: 1|XREADGROUP GROUP rollcall c STREAMS rollcall:events >",
+            ],
+        ),
     ] {
         let mut conn = guarded.as_user(role);
         let commands = denied.iter().flat_map(|group| group.split('|')).map(str::trim);
@@ -262,7 +277,7 @@ fn nobody_may_do_what_is_not_theirs() {
 /// waits. 7.0 reports what a script may not do without a code, as it reports a failing script.
 #[test]
 fn a_missing_right_costs_no_entry() {
-    for right in ["set", "hset", "zadd", "xadd", "zincrby", "hincrby"] {
+    for right in ["set", "hset", "zadd", "xadd", "zincrby", "hincrby", "xgroup|setid", "xread"] {
         let guarded = Guarded::start("");
         let mut admin = guarded.admin();
         let mut allow = |rule: String| {
@@ -287,14 +302,14 @@ fn a_missing_right_costs_no_entry() {
                 .metric(&format!("rollcall_redis_errors_total{{kind=\"{kind}\"}}"))
                 .unwrap_or_default()
         };
-        let done = || pages.metric("rollcall_entries_acknowledged_total") == Some(6.0);
+        let done = || pages.metric("rollcall_entries_applied_total") == Some(6.0);
         wait_until(SOON, "it is refused", || {
             errors("permission") + errors("script") > 0.0 || done()
         });
         allow(format!("+{right}"));
         let mut conn = guarded.admin();
         wait_until(SOON, "all is applied once it may", || {
-            is_finished(&mut conn, "rollcall:events")
+            is_finished(&mut conn, &Keys::new("", 1, 0), "rollcall:events")
         });
         let mut admin = guarded.admin();
         let letters = dump::dead_letters(&mut admin, &Keys::new("", 1, 0));

@@ -1,5 +1,7 @@
 //! The tail of the changes: every one once and in order, or word of the gap.
 
+mod snapshot;
+
 use std::time::Duration;
 
 use redis::Connection;

@@ -40,12 +40,18 @@ enum Expected {
     Present { seen: Option<u64>, page: String },
 }
 
+/// Where the libraries are.
+pub static LIBRARIES: LazyLock<PathBuf> = LazyLock::new(|| {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+    PathBuf::from(run(&mut Command::new(here.join("install"))).trim())
+});
+
 /// All cases: one run in each language.
 static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
-    let folder = PathBuf::from(run(&mut Command::new(here.join("install"))).trim());
-    let node = run(Command::new("node").arg(here.join("producers.mjs")).arg(&folder));
-    let python = run(Command::new(folder.join("python/bin/python")).arg(here.join("producers.py")));
+    let node = run(Command::new("node").arg(here.join("producers.mjs")).arg(&*LIBRARIES));
+    let python = LIBRARIES.join("python/bin/python");
+    let python = run(Command::new(python).arg(here.join("producers.py")));
     let case = |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
     let of = |language: &str, lines: &str| {
         let mut cases: Vec<Case> = lines.lines().map(case).collect();

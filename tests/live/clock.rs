@@ -195,12 +195,12 @@ fn what_is_ahead_of_the_clock_is_told_as_that() {
         assert_eq!(finding["level"], "failure", "{finding}");
     };
     says("janitor", "ahead of the server's clock: that went back, and no janitor has swept since");
-    says("workers", "no worker has said");
+    says("owner", "is gone, and nobody has taken over");
     says("ids", "s ahead of the server's clock");
     let (_, page, _) = ask_at(&scene.url(), &["status"]);
     for words in [
         "WARNING: the newest entry's id is 4 min ahead of the server's clock",
-        "undelivered (oldest 4 min ahead of the server's clock)",
+        "waiting (oldest 4 min ahead of the server's clock)",
         "ran 4 min ahead of the server's clock",
     ] {
         assert!(page.contains(words), "{words}: {page}");

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use crate::harness::{read_stream, wait_until};
+use crate::chaos::proxy::{Mode, Proxy};
+use crate::harness::wait_until;
 use crate::process::Worker;
-use crate::scene::{SOON, Scene, Traffic, giant, heartbeat, in_parallel};
+use crate::scene::{SOON, Scene, Traffic, heartbeat, in_parallel};
 
 const SETTINGS: [(&str, &str); 2] = [("thresholds", "3:1,2:0"), ("viewed-cap", "5")];
 const ABORTED: i32 = 6;
@@ -61,18 +62,18 @@ fn killed_after_the_reply() {
     dies_at("after-reply");
 }
 
-/// The letter is written by one command of a transaction and settled by another: it is there once.
+/// Named, but not read yet: the next worker tries it, and so on.
 #[test]
-fn killed_within_the_transaction_of_an_entry_with_very_many_fields() {
-    let scene = Scene::start(&SETTINGS);
-    for round in 0..3 {
-        scene.add_heartbeat(&format!("beside{round}"));
-        scene.add(&giant());
-        die(&mut doomed(&scene, "in-giant", 1));
-    }
-    let _other = scene.worker(&[]);
-    scene.wait_finished(SOON, "what the dead left");
-    scene.verify("three giants");
+fn killed_after_naming_what_is_next() {
+    in_parallel([1, 2, 5, 14], |pass| {
+        let scene = Scene::start(&SETTINGS);
+        scene.add_random(pass, 200);
+        die(&mut doomed(&scene, "after-read", 1));
+        die(&mut doomed(&scene, "after-naming", pass));
+        let _other = scene.worker(&[]);
+        scene.wait_finished(SOON, "named, and not to blame");
+        scene.verify(&format!("after-naming, pass {pass}"));
+    });
 }
 
 #[test]
@@ -89,8 +90,8 @@ fn one_worker_after_another_dies_with_a_batch_in_hand() {
             die(&mut doomed(&scene, point, rng.u64(1..4)));
         }
         let _last = [scene.worker(&[]), scene.worker(&[])];
-        scene.wait_finished(SOON, "what dead consumers left");
-        scene.verify(&format!("{partitions} partitions"));
+        scene.wait_finished(SOON, "what the dead left");
+        scene.verify_after_kills(&format!("{partitions} partitions"), 9);
     });
 }
 
@@ -114,9 +115,8 @@ fn killed_at_random_moments_under_traffic() {
         }
         let added = traffic.stop().len();
         scene.wait_finished(SOON, "the last workers finish");
-        scene.verify(&format!(
-            "{partitions} partitions, {kills} kills, {added} entries, seed {seed}"
-        ));
+        let what = format!("{partitions} partitions, {kills} kills, {added} entries, seed {seed}");
+        scene.verify_after_kills(&what, kills);
     });
 }
 
@@ -139,6 +139,7 @@ fn killed_while_janitors_sweep() {
         let mut workers: Vec<Worker> = (0..2).map(|_| scene.worker(&[])).collect();
         let mut janitors: Vec<Worker> = (0..2).map(|_| scene.janitor(&[])).collect();
         let end = Instant::now() + Duration::from_millis(2_500);
+        let mut kills = 0;
         while Instant::now() < end {
             std::thread::sleep(Duration::from_millis(rng.u64(20..200)));
             let which = rng.usize(..2);
@@ -148,6 +149,7 @@ fn killed_while_janitors_sweep() {
             } else {
                 workers[which].kill();
                 workers[which] = scene.worker(&[]);
+                kills += 1;
             }
         }
         let added = traffic.stop().len();
@@ -158,45 +160,88 @@ fn killed_while_janitors_sweep() {
             let now = crate::support::dump::server_now(&mut scene.connection());
             (300..1_500).contains(&((now - TTL_MS - (around - 30_000)) % 2_501))
         });
-        scene.verify(&format!("{added} entries, seed {seed}"));
+        scene.verify_after_kills(&format!("{added} entries, seed {seed}"), kills);
     });
 }
 
 /// Starts a worker on a long backlog and waits until it is in the middle of it.
-fn in_the_middle(scene: &Scene) -> Worker {
-    let worker = scene.worker(&["--batch", "10"]);
+fn in_the_middle(scene: &Scene, url: &str) -> Worker {
+    let worker = scene.worker_at(url, &["--batch", "10"], &[]);
+    let presence = scene.deployment.keys(0).presence();
     wait_until(SOON, "the worker is in the middle", || {
-        let entries = dump_len(scene, &scene.deployment.keys(0).presence());
-        entries > 0 && scene.pending(None) > 0
+        scene.command::<u64>(&["HLEN", &presence]) > 0
     });
+    assert!(!scene.is_finished(), "it is not through yet");
     worker
 }
 
-fn dump_len(scene: &Scene, hash: &str) -> u64 {
-    scene.command(&["HLEN", hash])
-}
-
 #[test]
-fn a_worker_that_stood_still_beyond_the_claim_time_repeats_nothing() {
+fn a_worker_that_stood_still_beyond_the_takeover_time_repeats_nothing() {
     in_parallel([5, 6], |seed| {
         eprintln!("seed {seed}");
         let scene = Scene::start(&SETTINGS);
         scene.add_random(seed, 1_000);
-        let sleeper = in_the_middle(&scene);
+        let sleeper = in_the_middle(&scene, &scene.url());
         sleeper.signal("STOP");
-        let asleep = scene.consumers().remove(0);
-        let in_hand = scene.pending(Some(&asleep));
-        assert!(in_hand > 0, "it stands still with something in hand");
+        let stood_at = scene.cursor();
         let other = scene.worker(&[]);
-        scene.wait_finished(SOON, "another worker takes what the sleeper has");
+        scene.wait_finished(SOON, "another worker goes on from where the sleeper stood");
         sleeper.signal("CONT");
-        // It is awake once it has taken new entries, with the other one gone.
+        // It is awake once it has applied something, with the other one gone.
         scene.drain(other);
         scene.add_random_later(seed + 100, 50);
         scene.wait_finished(SOON, "the sleeper goes on");
         scene.drain(sleeper);
-        scene.verify(&format!("stood still with {in_hand} entries in hand, seed {seed}"));
+        scene.verify(&format!("stood still at {stood_at:?}, seed {seed}"));
     });
+}
+
+/// The former owner wakes in the midst of what it was doing, long after it was taken over and all is applied.
+#[test]
+fn a_worker_that_wakes_at_any_point_after_a_takeover_changes_nothing() {
+    let points = ["after-read", "after-fold", "before-send", "after-send", "after-reply"];
+    in_parallel(points, |point| {
+        let scene = Scene::start(&SETTINGS);
+        scene.add_random(9, 200);
+        let failpoint = format!("{point}:5:stop");
+        let sleeper = scene.worker_with(&[], &[("ROLLCALL_TEST_FAILPOINT", &failpoint)]);
+        let stopped = || sleeper.is_stopped();
+        wait_until(SOON, "it stands still", stopped);
+        let other = scene.worker(&[]);
+        scene.wait_finished(SOON, "another worker takes over");
+        assert!(other.log().contains("cause=\"stall\""), "{}", other.log());
+        sleeper.signal("CONT");
+        wait_until(SOON, "it sees that it is the owner no more", || {
+            sleeper.log().contains("another worker has the partition")
+        });
+        scene.add_random_later(10, 50);
+        scene.wait_finished(SOON, "goes on");
+        scene.verify(point);
+    });
+}
+
+/// The former owner's call was on its way when it was taken over, and arrives after all.
+#[test]
+fn a_call_that_arrives_after_a_takeover_has_no_effect() {
+    let scene = Scene::start(&SETTINGS);
+    let proxy = Proxy::start(scene.deployment.server.port());
+    scene.add_random(7, 1_000);
+    let sleeper = in_the_middle(&scene, &proxy.url());
+    proxy.set(Mode::HoldCalls);
+    let other = scene.worker(&[]);
+    scene.wait_finished(SOON, "another worker goes on");
+    proxy.set(Mode::Pass);
+    wait_until(SOON, "the late call is refused", || {
+        sleeper.log().contains("another worker has the partition")
+    });
+    scene.add_random_later(8, 50);
+    scene.wait_finished(SOON, "the new owner goes on");
+    scene.verify("a late call");
+    drop(other);
+    scene.add_heartbeat("later");
+    scene.wait_finished(SOON, "the former owner has it again");
+    scene.drain(sleeper);
+    scene.verify("back again");
 }
 
 #[test]
@@ -204,78 +249,18 @@ fn a_stop_under_traffic_leaves_nothing_behind() {
     in_parallel(["TERM", "INT"], |signal| {
         let scene = Scene::start(&SETTINGS);
         scene.add_random(3, 1_500);
-        let mut worker = in_the_middle(&scene);
+        let mut worker = in_the_middle(&scene, &scene.url());
         worker.signal(signal);
         assert_eq!(worker.exit_code(SOON), 0, "SIG{signal}:\n{}", worker.log());
-        assert!(
-            worker.log().contains("left the consumer group, nothing pending"),
-            "{}",
-            worker.log()
-        );
-        assert_eq!(scene.pending(None), 0, "SIG{signal}: nothing is left pending");
-        assert_eq!(scene.consumers(), Vec::<String>::new(), "SIG{signal}: the consumer is gone");
+        assert!(worker.log().contains("gave the partition up"), "{}", worker.log());
+        let owner: String = scene.command(&["HGET", &scene.deployment.keys(0).meta(), "owner"]);
+        assert_eq!(owner, "", "SIG{signal}: nobody owns the partition");
+        assert_eq!(scene.workers(), Vec::<String>::new(), "SIG{signal}: it said goodbye");
         assert!(!scene.is_finished(), "it did not wait for the whole backlog");
         let _other = scene.worker(&[]);
         scene.wait_finished(SOON, "another worker does the rest");
         scene.verify(signal);
     });
-}
-
-#[test]
-fn a_stop_does_not_care_what_is_pending_elsewhere() {
-    let scene = Scene::start(&SETTINGS);
-    scene.add_random(4, 50);
-    die(&mut doomed(&scene, "after-read", 1));
-    let left = scene.pending(None);
-    assert!(left > 0);
-    let patient = scene.worker(&["--claim-idle", "60s"]);
-    wait_until(SOON, "all but what the dead one has", || {
-        scene.pending(None) == left && undelivered(&scene) == 0
-    });
-    let log = scene.drain(patient);
-    assert!(log.contains("left the consumer group, nothing pending"), "{log}");
-    assert_eq!(scene.pending(None), left, "what is pending elsewhere stays so");
-    assert_eq!(scene.consumers().len(), 1, "only the dead consumer is left");
-    let _heir = scene.worker(&[]);
-    scene.wait_finished(SOON, "the next one claims");
-    scene.verify("a stop with entries pending elsewhere");
-}
-
-fn undelivered(scene: &Scene) -> i64 {
-    let stream = scene.deployment.stream(0);
-    let groups: Vec<std::collections::HashMap<String, redis::Value>> =
-        scene.command(&["XINFO", "GROUPS", &stream]);
-    redis::from_redis_value(groups[0]["lag"].clone()).unwrap_or(-1)
-}
-
-/// Leaving would drop what is pending: a worker that has something it cannot finish stays in the group.
-#[test]
-fn a_stop_with_something_pending_leaves_it_to_be_claimed() {
-    let scene = Scene::start(&SETTINGS);
-    scene.add_random(6, 7);
-    die(&mut doomed(&scene, "after-read", 1));
-    let dead = scene.consumers();
-    let mut worker = scene.worker(&["--claim-idle", "60s"]);
-    let later = scene.add(&heartbeat("later"));
-    wait_until(SOON, "the worker reads new entries", || scene.is_present("later|"));
-    assert_eq!(scene.pending(None), 7, "all but {later}");
-    // Entries that are its own, as far as the server knows, but that never reached it.
-    let own = scene.consumers().into_iter().find(|name| !dead.contains(name)).unwrap();
-    let stream = scene.deployment.stream(0);
-    for entry in read_stream(&mut scene.connection(), &stream).iter().take(7) {
-        let id = entry.id.to_string();
-        scene.command::<redis::Value>(&["XCLAIM", &stream, "rollcall", &own, "0", &id]);
-    }
-    assert_eq!(worker.terminate(), 0);
-    let left = scene.pending(Some(&own));
-    assert!(
-        left == 7 && worker.log().contains("stays in the consumer group"),
-        "{left}:\n{}",
-        worker.log()
-    );
-    let _heir = scene.worker(&[]);
-    scene.wait_finished(SOON, "the next one claims");
-    scene.verify("a stop with something pending");
 }
 
 #[test]

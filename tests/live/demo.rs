@@ -69,8 +69,13 @@ fn on_a_terminal(command: &str, key: &[u8]) -> String {
     let mut keyboard = child.stdin.take().unwrap();
     while let Ok(piece) = pieces.recv_timeout(SOON) {
         said.extend(piece);
+        let shows = |words: &[u8]| said.windows(words.len()).any(|at| at == words);
+        // Its terminal may outlive the command, and would repeat keys for ever.
+        if shows(b"given back") {
+            break;
+        }
         // The first frame is there, and with it the keyboard.
-        if said.windows(3).any(|at| at == b"\x1b[J") {
+        if shows(b"\x1b[J") && !shows(b"ended ") {
             // It may just have ended.
             let _late = keyboard.write_all(key);
         }

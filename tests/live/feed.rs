@@ -4,14 +4,15 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::time::Duration;
 
-use redis::Connection;
 use rollcall::config::{Config, Gathered, RedisConfig, Server, Shell};
-use rollcall::entry::{Entry, Field};
+use rollcall::entry::{Entry, EntryId, Field, Oversize};
 use rollcall::error::{Error, Verdict, chain};
+use rollcall::event::Limits;
 use rollcall::private_server::{Options, PrivateServer};
 use rollcall::redis::connect::connect;
 use rollcall::redis::feed::Feed;
-use rollcall::redis::stream::StreamReader;
+use rollcall::redis::feed::parse::Bounds;
+use rollcall::redis::stream::read_after;
 
 use crate::chaos::proxy::{Mode, Proxy};
 use crate::harness::read_stream;
@@ -34,23 +35,28 @@ async fn open(url: &str) -> Result<Feed, Error> {
     Feed::open(&server(url).info, SOON).await
 }
 
-/// Up to `count` entries that are new to the group.
-async fn read(feed: &mut Feed, count: usize) -> Result<Vec<Entry>, Error> {
-    let [stream, group, consumer] = [STREAM, "g", "c"].map(str::to_owned);
-    let reader = StreamReader { stream, group, consumer };
-    let delivered = reader.read_new(feed, count, Duration::from_millis(1)).await?;
-    assert_eq!(delivered.lost, []);
-    Ok(delivered.entries)
+/// Everything is kept, whatever its size.
+const AMPLE: Bounds = Bounds { pairs: 1 << 20, entry_bytes: 1 << 30, reply_bytes: 1 << 30 };
+const BEGINNING: EntryId = EntryId { ms: 0, seq: 0 };
+
+/// Up to `count` entries after one.
+async fn read(
+    feed: &mut Feed,
+    after: EntryId,
+    count: usize,
+    bounds: Bounds,
+) -> Result<Vec<Entry>, Error> {
+    let command = read_after(STREAM, after, count, Duration::from_millis(1));
+    Ok(feed.read(&command, bounds, None).await?.entries)
 }
 
-/// Everything that a group finds that begins anew.
-async fn read_all(conn: &mut Connection, url: &str, count: usize) -> Vec<Entry> {
-    redis::cmd("XGROUP").arg(&["DESTROY", STREAM, "g"]).exec(conn).unwrap();
-    redis::cmd("XGROUP").arg(&["CREATE", STREAM, "g", "0"]).exec(conn).unwrap();
+/// Everything that is there, so many at a time.
+async fn read_all(url: &str, count: usize, bounds: Bounds) -> Vec<Entry> {
     let mut feed = open(url).await.unwrap();
-    let mut all = Vec::new();
+    let mut all: Vec<Entry> = Vec::new();
     loop {
-        let entries = read(&mut feed, count).await.unwrap();
+        let after = all.last().map_or(BEGINNING, |entry| entry.id);
+        let entries = read(&mut feed, after, count, bounds).await.unwrap();
         if entries.is_empty() {
             return all;
         }
@@ -77,7 +83,7 @@ async fn entries_arrive_unchanged_however_they_come() {
         add(&mut conn, STREAM, &fields);
     }
     proxy.set(Mode::Crumble);
-    let crumbled = read_all(&mut conn, &proxy.url(), 64).await;
+    let crumbled = read_all(&proxy.url(), 64, AMPLE).await;
     assert_eq!(crumbled, read_stream(&mut conn, STREAM));
     for bytes in [1 << 20, 24 << 20, 100 << 10] {
         add(&mut conn, STREAM, &[field("data", &"x".repeat(bytes)), field("a", "b")]);
@@ -88,9 +94,32 @@ async fn entries_arrive_unchanged_however_they_come() {
     let expected = read_stream(&mut conn, STREAM);
     for url in [server.url(), server.unix_url().unwrap()] {
         for count in [1, 7, 1_000] {
-            let entries = read_all(&mut conn, &url, count).await;
+            let entries = read_all(&url, count, AMPLE).await;
             assert!(entries == expected, "{url}, {count} at a time");
         }
+    }
+}
+
+#[tokio::test]
+async fn of_what_is_too_large_only_the_measures_arrive_and_the_rest_unchanged() {
+    let server = PrivateServer::start(Options::default()).unwrap();
+    let mut conn = dump::connect(&server.url());
+    let limits = Limits::default();
+    let (most, large) = (limits.most_bytes(), "x".repeat(limits.most_bytes()));
+    add(&mut conn, STREAM, &[field("a", "b")]);
+    let whole = add(&mut conn, STREAM, &[field("", &large)]);
+    let over = add(&mut conn, STREAM, &[field("a", "b"), field("c", &large)]);
+    let pairs = giant();
+    let many = add(&mut conn, STREAM, &pairs);
+    add(&mut conn, STREAM, &[field("a", "b")]);
+    let bytes = pairs.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum();
+    let mut expected = read_stream(&mut conn, STREAM);
+    assert_eq!((expected[1].id, expected[1].size()), (whole, most), "as large as may be");
+    expected[2] = Entry::oversized(over, Oversize { pairs: 2, bytes: most as u64 + 3 });
+    expected[3] = Entry::oversized(many, Oversize { pairs: pairs.len(), bytes });
+    for count in [1, 5] {
+        let entries = read_all(&server.url(), count, Bounds::new(&limits, 1)).await;
+        assert!(entries == expected, "{count} at a time");
     }
 }
 
@@ -106,19 +135,18 @@ async fn user_and_database_are_those_of_the_url_and_refusals_those_of_the_librar
     add(&mut conn, STREAM, &[field("a", "b")]);
     let address = format!("127.0.0.1:{}", guarded.port());
     let right = format!("redis://al:p%40ss@{address}/3");
-    assert_eq!(read_all(&mut conn, &right, 10).await, read_stream(&mut conn, STREAM));
+    assert_eq!(read_all(&right, 10, AMPLE).await, read_stream(&mut conn, STREAM));
     try_command::<()>(&mut conn, &["CONFIG", "SET", "requirepass", "p@ss"]).unwrap();
-    assert_eq!(read_all(&mut conn, &format!("redis://:p%40ss@{address}/3"), 10).await.len(), 1);
+    assert_eq!(read_all(&format!("redis://:p%40ss@{address}/3"), 10, AMPLE).await.len(), 1);
 
     for (login, path, kind, words) in [
         ("al:wrong@", "/3", "auth", "Password authentication failed"),
         ("al:p%40ss@", "/99", "other", "DB index is out of range"),
         ("eve:p%40ss@", "/3", "permission", "no permissions"),
-        ("al:p%40ss@", "", "nogroup", "NOGROUP"),
     ] {
         let url = format!("redis://{login}{address}{path}");
         let error = match open(&url).await {
-            Ok(mut feed) => read(&mut feed, 10).await.unwrap_err(),
+            Ok(mut feed) => read(&mut feed, BEGINNING, 10, AMPLE).await.unwrap_err(),
             Err(error) => error,
         };
         assert_eq!(error.kind(), kind, "{url}: {error:?}");
@@ -164,7 +192,7 @@ async fn what_is_no_redis_is_refused_and_what_says_no_more_is_given_up() {
     ] {
         let url = format!("redis://{}", impostor(answer, hangs_up));
         let mut feed = Feed::open(&server(&url).info, PATIENCE).await.unwrap();
-        let error = read(&mut feed, 10).await.unwrap_err();
+        let error = read(&mut feed, BEGINNING, 10, AMPLE).await.unwrap_err();
         let said = chain(&error);
         assert_eq!((error.kind(), error.verdict()), (kind, Verdict::Reconnect), "{said}");
         assert!(said.contains(words), "{words}: {said}");

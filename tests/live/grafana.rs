@@ -151,6 +151,26 @@ fn asked_by(dashboard: &Dashboard) -> Vec<String> {
     panels.chain(annotations).chain(values).collect()
 }
 
+/// A process that serves somebody who sends heartbeats and somebody who listens, for as long as it runs.
+fn serve(scene: &Scene) -> Worker {
+    let partitions = PARTITIONS.to_string();
+    let own = ["--listen", "127.0.0.1:0", "--partitions", &partitions];
+    let process = Worker::start_as("serve", &scene.url(), &[&HTTP[..], &own].concat(), &[]);
+    let address = crate::serve::address(&process);
+    let sender =
+        crate::serve::client::Client::new(&address).with("Content-Type", "application/json");
+    wait_until(SOON, "it serves", || !sender.is_away());
+    std::thread::spawn(move || {
+        let heartbeat = r#"{"type":"heartbeat","user":"al"}"#;
+        while sender.try_request("POST", "/api/v1/events", heartbeat).is_some() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let mut listener = crate::listen::client::Client::open(address.parse().unwrap(), "", "", "");
+    std::thread::spawn(move || while listener.try_next().is_some() {});
+    process
+}
+
 #[test]
 fn every_panel_and_every_rule_finds_what_it_asks_for() {
     let maxmemory = ["--maxmemory", "200mb"].map(str::to_owned).to_vec();
@@ -158,7 +178,8 @@ fn every_panel_and_every_rule_finds_what_it_asks_for() {
     let scene = Scene::start_with(&[("partitions", &PARTITIONS.to_string())], options);
     let mut workers = [scene.worker(&HTTP), scene.worker(&HTTP)];
     let janitors = [scene.janitor(&HTTP), scene.janitor(&HTTP)];
-    let processes: Vec<&Worker> = workers.iter().chain(&janitors).collect();
+    let serve = serve(&scene);
+    let processes: Vec<&Worker> = workers.iter().chain(&janitors).chain([&serve]).collect();
     let traffic = Traffic::start(&scene, SEED, 100);
     let prometheus = Prometheus::start(&processes);
 
@@ -185,7 +206,7 @@ fn every_panel_and_every_rule_finds_what_it_asks_for() {
         prometheus.alerts(&["pending"]).contains(&down)
     });
     traffic.stop();
-    for process in [&workers[1], &janitors[0], &janitors[1]] {
+    for process in [&workers[1], &janitors[0], &janitors[1], &serve] {
         let page = tempfile::tempfile().unwrap();
         let said = check_page(&Pages::of(process).get("/metrics").1, page);
         assert_eq!(said, "", "what promtool thinks of the page");

@@ -12,20 +12,18 @@ use rollcall::entry::{Entry, EntryId, Field};
 use rollcall::error::Error;
 use rollcall::fold::{Avoided, FoldSettings, Folder};
 use rollcall::key::Keys;
-use rollcall::op::SweepKind;
+use rollcall::op::{Plan, SweepKind};
 use rollcall::private_server::{Options, PrivateServer, ended_of_this_thread};
 use rollcall::projection::sweeps;
 use rollcall::redis::connect::connect;
-use rollcall::redis::feed::Feed;
 use rollcall::redis::scripts::apply::{Applied, Applier, Outcome};
-use rollcall::redis::scripts::group::Membership;
+use rollcall::redis::scripts::owner::{Cause, Joined, Ownership, fence};
 use rollcall::redis::scripts::sweep::Sweeper;
-use rollcall::redis::stream::StreamReader;
 
 use crate::support::dump;
 use crate::support::model::{Model, Settings, State};
 
-pub const CONSUMER: &str = "test";
+pub const WORKER: &str = "test";
 
 pub struct Deployment {
     pub server: PrivateServer,
@@ -117,26 +115,39 @@ impl Deployment {
     /// Compares every partition with the model of what stands in its stream, after a sweep; and the
     /// changes with the state they lead to.
     pub async fn verify(&self, what: &str) {
+        assert_eq!(self.verify_but(what).await, [], "{what}: nothing is written off");
+    }
+
+    /// The same where entries may have been written off, because workers died while they were tried alone. Returns
+    /// which were.
+    pub async fn verify_but(&self, what: &str) -> Vec<EntryId> {
+        let mut written_off = Vec::new();
         for partition in 0..self.partitions() {
             let mut conn = self.connection();
             let keys = self.keys(partition);
             let mut model = self.model(partition);
+            let letters = dump::dead_letters(&mut conn, &keys);
+            let poison = letters.iter().filter(|letter| letter.reason == "poison");
+            poison.for_each(|letter| {
+                model.write_off(letter.entry);
+                written_off.push(letter.entry);
+            });
             let entries = read_stream(&mut conn, &self.stream(partition));
             entries.iter().for_each(|entry| model.apply_entry(entry, self.started_ms));
             let mut connection = self.async_connection(partition).await;
             let found = settle(&mut connection, &mut conn, &self.sweeper(partition), &model)
                 .await
                 .unwrap_or_else(|fault| panic!("{what}, partition {partition}:\n{fault}"));
-            let letters = dump::dead_letters(&mut conn, &keys);
             assert_eq!(dump::dead(&letters), model.dead(), "{what}: dead letters");
             dump::check_changes(&dump::changes(&mut conn, &keys), &found, &keys)
                 .unwrap_or_else(|fault| panic!("{what}: {fault}"));
         }
+        written_off
     }
 
     fn sweeper(&self, partition: u16) -> Sweeper {
         let keys = self.keys(partition);
-        Sweeper::new(&self.config.deployment, &keys, &self.config.janitor, 600_000)
+        Sweeper::new(&self.config.deployment, &keys, &self.config.janitor)
     }
 
     /// Sweeps everything until nothing is left to take.
@@ -150,34 +161,35 @@ impl Deployment {
         connect(&self.config.redis.server(), &key, Duration::from_secs(10)).await.unwrap()
     }
 
-    pub async fn feed(&self) -> Feed {
-        Feed::open(&self.config.redis.server().info, Duration::from_secs(20)).await.unwrap()
+    /// One worker's dealings with the ownership of a partition.
+    pub fn ownership(&self, partition: u16, worker: &str) -> Ownership {
+        Ownership::new(&self.config.deployment, &self.keys(partition), worker.to_owned())
     }
 
-    /// Makes the group and puts all entries of the stream in the test consumer's pending list.
-    pub async fn deliver_all(&self, partition: u16) -> Script {
-        let keys = self.keys(partition);
-        let deployment = self.config.deployment.clone();
-        let mut connection = self.async_connection(partition).await;
-        let membership = Membership::new(&deployment, &keys, CONSUMER.to_owned());
-        let epoch = membership.join(&mut connection).await.unwrap().epoch;
-        let reader = StreamReader {
-            stream: self.stream(partition),
-            group: deployment.group.clone(),
-            consumer: CONSUMER.to_owned(),
-        };
-        let mut feed = self.feed().await;
-        loop {
-            let delivered =
-                reader.read_new(&mut feed, 1000, Duration::from_millis(1)).await.unwrap();
-            if delivered.entries.is_empty() {
-                break;
-            }
-        }
-        let fold =
-            FoldSettings { rules: self.rules(), projections: deployment.projections, partition };
-        Script { applier: Applier::new(&deployment, &keys, epoch), connection, fold }
+    /// Takes a partition, whoever has it.
+    pub async fn take(&self, partition: u16, worker: &str) -> Joined {
+        take(&mut self.async_connection(partition).await, &self.ownership(partition, worker)).await
     }
+
+    /// Takes the partition and applies by hand what a worker would.
+    pub async fn script(&self, partition: u16) -> Script {
+        let joined = self.take(partition, WORKER).await;
+        let deployment = &self.config.deployment;
+        let (rules, projections) = (self.rules(), deployment.projections);
+        Script {
+            applier: Applier::new(deployment, &self.keys(partition), joined.tenure.clone()),
+            connection: self.async_connection(partition).await,
+            fold: FoldSettings { rules, projections, partition },
+            joined,
+        }
+    }
+}
+
+/// Takes a partition, whoever has it.
+pub async fn take(connection: &mut MultiplexedConnection, ownership: &Ownership) -> Joined {
+    let seen = ownership.look(connection).await.unwrap();
+    let joined = ownership.join(connection, &seen, &fence(false), Cause::Stall).await.unwrap();
+    joined.expect("nobody else takes it")
 }
 
 /// Sweeps everything until nothing is left to take.
@@ -222,6 +234,7 @@ pub async fn settle(
 pub struct Script {
     pub applier: Applier,
     pub connection: MultiplexedConnection,
+    pub joined: Joined,
     fold: FoldSettings,
 }
 
@@ -234,13 +247,30 @@ impl Script {
         }
     }
 
-    /// The same, where the server may refuse.
-    pub async fn try_apply(&mut self, entries: &[Entry]) -> Result<Outcome, Error> {
-        let mut folder = Folder::new(&self.fold);
-        entries.iter().for_each(|entry| folder.add(entry, &Avoided::default()));
-        let plan = folder.finish(&Avoided::default());
-        self.applier.apply(&mut self.connection, &plan, None).await
+    /// Merges entries that need not be in the stream; the cursor stays.
+    pub async fn merge(&mut self, entries: &[Entry]) {
+        let plan = Plan { entries: 0, last: None, ..plan(&self.fold, entries) };
+        let after = self.joined.cursor;
+        let outcome = self.applier.apply(&mut self.connection, &plan, after).await.unwrap();
+        assert!(matches!(outcome, Outcome::Applied(_)), "{outcome:?}");
     }
+
+    /// As [`apply`](Self::apply), where the server may refuse.
+    pub async fn try_apply(&mut self, entries: &[Entry]) -> Result<Outcome, Error> {
+        let plan = plan(&self.fold, entries);
+        let after = self.joined.cursor;
+        let outcome = self.applier.apply(&mut self.connection, &plan, after).await?;
+        if matches!(outcome, Outcome::Applied(_)) {
+            self.joined.cursor = plan.last.unwrap_or(after);
+        }
+        Ok(outcome)
+    }
+}
+
+fn plan<'e>(fold: &FoldSettings, entries: &'e [Entry]) -> Plan<'e> {
+    let mut folder = Folder::new(fold);
+    entries.iter().for_each(|entry| folder.add(entry, &Avoided::default()));
+    folder.finish(&Avoided::default())
 }
 
 pub fn xadd(command: &mut impl XaddArgs, fields: &[Field]) {
@@ -267,28 +297,27 @@ impl XaddArgs for redis::Cmd {
 /// All entries of a stream.
 pub fn read_stream(conn: &mut Connection, stream: &str) -> Vec<Entry> {
     let value = redis::cmd("XRANGE").arg(stream).arg("-").arg("+").query(conn).unwrap();
-    rollcall::redis::reply::delivered(value).unwrap().entries
+    rollcall::redis::reply::entries(value).unwrap()
 }
 
-/// Whether the group has read and acknowledged everything.
-pub fn is_finished(conn: &mut redis::Connection, stream: &str) -> bool {
+/// Whether the cursor, and the group's position with it, is at the last entry of the stream.
+pub fn is_finished(conn: &mut redis::Connection, keys: &Keys, stream: &str) -> bool {
+    let newest =
+        redis::cmd("XREVRANGE").arg(stream).arg("+").arg("-").arg("COUNT").arg(1).query(conn);
+    let newest: Vec<(String, redis::Value)> = newest.unwrap();
+    let Some((last, _)) = newest.first() else { return true };
+    let cursor: Option<String> =
+        redis::cmd("HGET").arg(keys.meta()).arg("cursor").query(conn).unwrap();
     let info: redis::RedisResult<Vec<HashMap<String, redis::Value>>> =
         redis::cmd("XINFO").arg("GROUPS").arg(stream).query(conn);
-    let last: Vec<(String, redis::Value)> = redis::cmd("XREVRANGE")
-        .arg(stream)
-        .arg("+")
-        .arg("-")
-        .arg("COUNT")
-        .arg(1)
-        .query(conn)
-        .unwrap();
-    let Some((last, _)) = last.first() else { return true };
-    info.is_ok_and(|groups| {
-        groups.iter().any(|group| {
-            let text = |name: &str| redis::from_redis_value::<String>(group[name].clone()).unwrap();
-            text("pending") == "0" && text("last-delivered-id") == *last
+    cursor.as_ref() == Some(last)
+        && info.is_ok_and(|groups| {
+            groups.iter().any(|group| {
+                let text =
+                    |name: &str| redis::from_redis_value::<String>(group[name].clone()).unwrap();
+                text("pending") == "0" && text("last-delivered-id") == *last
+            })
         })
-    })
 }
 
 /// Ids for entries added at about `ms`.

@@ -52,7 +52,7 @@ impl Bench {
     async fn apply(&mut self, entries: &[(u64, &[(&str, &str)])]) {
         let entries: Vec<_> =
             entries.iter().map(|(age_ms, fields)| self.entry(*age_ms, fields)).collect();
-        self.deployment.deliver_all(0).await.apply(&entries).await;
+        self.deployment.script(0).await.merge(&entries).await;
     }
 
     /// A sweeper under other settings than the deployment's.
@@ -60,7 +60,7 @@ impl Bench {
         let (mut settings, mut janitor) =
             (self.deployment.config.deployment.clone(), self.deployment.config.janitor.clone());
         change(&mut settings, &mut janitor);
-        Sweeper::new(&settings, &self.deployment.keys(0), &janitor, 600_000)
+        Sweeper::new(&settings, &self.deployment.keys(0), &janitor)
     }
 
     /// One sweep call.
@@ -257,10 +257,10 @@ async fn an_eviction_never_hits_a_token_that_was_just_refreshed() {
             bench.entry(60_000 - n * 100, &[("type", "login"), ("user", "u"), ("token", &token)])
         })
         .collect();
-    let mut script = bench.deployment.deliver_all(0).await;
+    let mut script = bench.deployment.script(0).await;
     let apply = tokio::spawn(async move {
         for entry in &entries {
-            script.apply(std::slice::from_ref(entry)).await;
+            script.merge(std::slice::from_ref(entry)).await;
         }
     });
     let mut evicted = 0;
@@ -324,7 +324,7 @@ async fn tombstones_of_presence_and_documents_go_with_the_lifetime_of_what_they_
 async fn an_empty_server_is_swept_without_a_trace() {
     let mut bench = Bench::new(&[]).await;
     let sweeper = bench.sweeper(|_, _| {});
-    for what in sweeps().map(|sweep| sweep.name).chain(["stream", "consumers"]) {
+    for what in sweeps().map(|sweep| sweep.name).chain(["stream"]) {
         let swept = bench.call(&sweeper, what).await.unwrap();
         assert_eq!(swept, Swept::default(), "{what}");
     }
@@ -350,7 +350,7 @@ async fn a_shared_key_of_another_type_stops_a_sweep_before_it_takes_anything() {
         settings.recent_cap = 0;
     });
     let keys = bench.deployment.keys(0);
-    for key in [keys.docs_levels(), keys.dead(), keys.tokens_ended(), keys.suspects()] {
+    for key in [keys.docs_levels(), keys.dead(), keys.tokens_ended(), keys.workers()] {
         bench.ask::<()>(&["SET", &key, "x"]);
         for what in sweeps().map(|sweep| sweep.name) {
             let error = bench.call(&sweeper, what).await;

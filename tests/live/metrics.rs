@@ -69,8 +69,11 @@ fn everything_in_the_inventory_is_shown_and_explained_and_nothing_else() {
     let server = server();
     let process = Worker::start_as("run", &server.url(), &FAST, &[]);
     let pages = Pages::of(&process);
-    let surveyed = || pages.metric("rollcall_pending_entries{partition=\"0\"}").is_some();
-    wait_until(SOON, "the server is surveyed", surveyed);
+    let shows = |name: &str| pages.metric(&format!("{name}{{partition=\"0\"}}"));
+    wait_until(SOON, "the server is surveyed, and the partition owned", || {
+        shows("rollcall_undelivered_entries").is_some()
+            && shows("rollcall_partition_owned") == Some(1.0)
+    });
     let (_, text) = pages.get("/metrics");
     let explained = |what: &str| -> BTreeSet<(String, String)> {
         let lines = text.lines().filter_map(|line| line.strip_prefix(what)?.split_once(' '));
@@ -161,7 +164,7 @@ fn entries_are_counted_by_form_and_events_by_type() {
     add(&mut conn, &[("data", packed.as_bytes())]);
     add(&mut conn, &[("data", b"{")]);
     let metric = |series: &str| pages.metric(series).unwrap_or(-1.0);
-    wait_until(SOON, "all is applied", || metric("rollcall_entries_acknowledged_total") == 8.0);
+    wait_until(SOON, "all is applied", || metric("rollcall_entries_applied_total") == 8.0);
     let forms = [("flat", 2.0), ("json", 1.0), ("msgpack", 1.0), ("cloudevents", 2.0)];
     for (form, count) in forms.into_iter().chain([("packed", 1.0)]) {
         let series = format!("rollcall_entries_decoded_total{{form=\"{form}\"}}");
@@ -221,8 +224,8 @@ fn what_happens_is_counted_and_timed() {
     let process = Worker::start_as("run", &server.url(), &args, &[]);
     let pages = Pages::of(&process);
     let metric = |series: &str| pages.metric(series).unwrap_or(-1.0);
-    wait_until(SOON, "all is counted", || metric("rollcall_entries_acknowledged_total") == 51.0);
-    assert_eq!(metric(r#"rollcall_entries_read_total{source="new"}"#), 51.0);
+    wait_until(SOON, "all is counted", || metric("rollcall_entries_applied_total") == 51.0);
+    assert_eq!(metric("rollcall_entries_read_total"), 51.0);
     assert_eq!(metric(r#"rollcall_events_applied_total{type="heartbeat"}"#), 50.0);
     assert_eq!(metric(r#"rollcall_events_rejected_total{reason="unknown_type"}"#), 1.0);
     assert_eq!(metric(r#"rollcall_changes_total{kind="online"}"#), 50.0);
@@ -230,15 +233,19 @@ fn what_happens_is_counted_and_timed() {
     assert_eq!(metric("rollcall_event_age_seconds_count"), 51.0);
     assert_eq!(metric("rollcall_batch_entries_sum"), 51.0);
     assert!(metric("rollcall_apply_duration_seconds_sum") > 0.0);
+    assert_eq!(metric(r#"rollcall_partition_owned{partition="0"}"#), 1.0);
+    assert_eq!(metric(r#"rollcall_partition_standby{partition="0"}"#), 0.0);
+    assert_eq!(metric(r#"rollcall_partition_term{partition="0"}"#), 1.0);
+    assert_eq!(metric(r#"rollcall_takeovers_total{cause="free"}"#), 1.0);
     wait_until(SOON, "the janitor surveys", || {
         metric(r#"rollcall_stream_entries{partition="0"}"#) == 51.0
-            && metric(r#"rollcall_pending_entries{partition="0"}"#) == 0.0
+            && metric(r#"rollcall_undelivered_entries{partition="0"}"#) == 0.0
     });
     wait_until(SOON, "it ends a round", || {
         metric(r#"rollcall_sweep_last_success_timestamp_seconds{partition="0"}"#) > 1.7e9
     });
-    assert_eq!(metric(r#"rollcall_undelivered_entries{partition="0"}"#), 0.0);
-    assert_eq!(metric(r#"rollcall_oldest_pending_seconds{partition="0"}"#), 0.0);
+    assert_eq!(metric(r#"rollcall_undelivered_trusted{partition="0"}"#), 1.0);
+    assert_eq!(metric(r#"rollcall_partition_unowned{partition="0"}"#), 0.0);
     assert_eq!(metric(r#"rollcall_oldest_undelivered_seconds{partition="0"}"#), 0.0);
     wait_until(SOON, "calls are timed", || metric("rollcall_sweep_duration_seconds_count") > 10.0);
     let (_, text) = pages.get("/metrics");

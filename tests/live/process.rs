@@ -83,7 +83,7 @@ impl Worker {
         self.child.wait().unwrap()
     }
 
-    /// Sends a signal by its name, such as `STOP`.
+    /// Sends a signal by its name, such as `STOP`, which has had its effect then.
     pub fn signal(&self, name: &str) {
         let status = Command::new("sh")
             .arg("-c")
@@ -91,6 +91,11 @@ impl Worker {
             .status()
             .unwrap();
         assert!(status.success(), "kill -{name}");
+        let start = Instant::now();
+        while name == "STOP" && !self.is_stopped() {
+            assert!(start.elapsed() < Duration::from_secs(10), "it does not stand still");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// SIGTERM; its exit code, which has to come within ten seconds.
@@ -124,6 +129,22 @@ impl Worker {
         let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
         let ticks: u64 = fields[11..=12].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
         Duration::from_millis(ticks * 10)
+    }
+
+    /// Resident memory in KiB by `/proc`: `VmRSS` now, `VmHWM` at its most.
+    pub fn memory(&self, what: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
+        line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Whether it was stopped by SIGSTOP.
+    pub fn is_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let stats =
+            threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")));
+        // A thread that has ended meanwhile runs no more either.
+        stats.flatten().all(|stat| stat.rsplit_once(") ").unwrap().1.starts_with('T'))
     }
 
     /// Whether it still runs.

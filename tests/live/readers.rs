@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use redis::{Connection, FromRedisValue};
+use rollcall::key::Keys;
 use serde_json::{Value, json};
 
 use crate::acl::{Guarded, commands};
@@ -100,9 +101,12 @@ pub fn apply_everything(guarded: &Guarded) -> Now {
         }
     }
     let mut worker = Worker::start_as("run", &guarded.url("run"), &[], &[]);
-    wait_until(Duration::from_secs(15), "all is applied", || is_finished(&mut admin, STREAM));
+    let keys = Keys::new("", 1, 0);
+    wait_until(Duration::from_secs(15), "all is applied", || {
+        is_finished(&mut admin, &keys, STREAM)
+    });
     assert_eq!(worker.terminate(), 0);
-    let letters = dump::dead_letters(&mut admin, &rollcall::key::Keys::new("", 1, 0));
+    let letters = dump::dead_letters(&mut admin, &keys);
     assert!(letters.is_empty(), "{letters:?}");
     Now { before_ms, after_ms: dump::server_now(&mut admin) }
 }
@@ -138,11 +142,15 @@ fn readers_and_queries_need_just_the_rights_of_a_reader() {
     ask::<String>(&mut admin, &bad);
     let mut worker = Worker::start_as("run", &guarded.url("run"), &[], &[]);
     wait_until(Duration::from_secs(15), "the bad one is written off", || {
-        is_finished(&mut admin, STREAM)
+        is_finished(&mut admin, &Keys::new("", 1, 0), STREAM)
     });
     assert_eq!(worker.terminate(), 0);
     let letter: Vec<(String, Vec<String>)> =
         ask(&mut admin, &["XRANGE", "rollcall:dead", "-", "+"]);
+    // Status tells of other groups, too.
+    ask::<()>(&mut admin, &["XGROUP", "CREATE", STREAM, "reports", "0"]);
+    let read = ["XREADGROUP", "GROUP", "reports", "c", "COUNT", "1", "STREAMS", STREAM, ">"];
+    ask::<redis::Value>(&mut admin, &read);
     guarded.called();
     let now = Now { before_ms: 0, after_ms: dump::server_now(&mut admin) };
     let mut reader = guarded.as_user("reader");

@@ -187,7 +187,8 @@ fn user_and_password_come_from_anywhere_and_are_never_shown() {
                 |client: &&str| ["user=al ", "resp=2"].iter().all(|word| client.contains(word));
             list.lines().filter(is_ours).count()
         };
-        wait_until(SOON, "it works under its user", || clients(&mut conn) == 2);
+        // To look, to apply, to read, and to show that it lives.
+        wait_until(SOON, "it works under its user", || clients(&mut conn) == 4);
         assert_eq!(worker.terminate(), 0);
         assert!(!worker.log().contains(PASSWORD), "{}", worker.log());
     }
@@ -285,7 +286,9 @@ async fn four_partitions_with_a_prefix_end_to_end() {
     let mut conn = deployment.connection();
     wait_until(SOON, "both have started", || workers.iter().all(catches_sigterm));
     wait_until(SOON, "all is applied", || {
-        (0..4).all(|partition| is_finished(&mut conn, &deployment.stream(partition)))
+        (0..4).all(|partition| {
+            is_finished(&mut conn, &deployment.keys(partition), &deployment.stream(partition))
+        })
     });
     workers.iter_mut().for_each(|worker| assert_eq!(worker.terminate(), 0));
     deployment.verify("two processes").await;
@@ -298,13 +301,6 @@ fn catches_sigterm(process: &Worker) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
     u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << 14) != 0
-}
-
-/// Resident memory in KiB: now, or at its most.
-fn memory(process: &Worker, what: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
-    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 #[test]
@@ -322,7 +318,7 @@ fn memory_does_not_grow_with_what_is_waiting() {
     }
     let worker = Worker::start_as("run", &server.url(), &[], &[]);
     wait_until(Duration::from_secs(30), "a fifth is applied", || presence(&mut conn) > 40_000);
-    let (now, most) = (memory(&worker, "VmRSS"), memory(&worker, "VmHWM"));
+    let (now, most) = (worker.memory("VmRSS"), worker.memory("VmHWM"));
     eprintln!("resident with 200,000 entries waiting: {now} KiB, at most {most} KiB");
     assert!(most < 64 << 10, "{most} KiB");
 }

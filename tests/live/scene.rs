@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use redis::{Connection, Value};
+use redis::Connection;
 use rollcall::entry::{Entry, EntryId, Field};
 use rollcall::private_server::Options;
 
@@ -36,7 +36,7 @@ impl Scene {
         Self { deployment: Deployment::start_with(flags, options), arguments: arguments.collect() }
     }
 
-    /// A worker with small batches that claims after a second.
+    /// A worker with small batches that takes over after a second.
     pub fn worker(&self, extra: &[&str]) -> Worker {
         self.worker_with(extra, &[])
     }
@@ -48,7 +48,7 @@ impl Scene {
     /// The same by way of another address.
     pub fn worker_at(&self, url: &str, extra: &[&str], env: &[(&str, &str)]) -> Worker {
         let mut arguments = extra.to_vec();
-        for (name, value) in [("--batch", "7"), ("--claim-idle", "1s")] {
+        for (name, value) in [("--batch", "7"), ("--takeover", "1s")] {
             if !extra.contains(&name) {
                 arguments.extend([name, value]);
             }
@@ -67,6 +67,15 @@ impl Scene {
             arguments.extend(["--janitor-interval", "100ms"]);
         }
         Worker::start_as("janitor", &self.url(), &self.with_settings(&arguments), env)
+    }
+
+    /// A process that serves applications and browsers, on a free port unless told otherwise.
+    pub fn serve(&self, extra: &[&str]) -> Worker {
+        let mut arguments = extra.to_vec();
+        if !extra.contains(&"--listen") {
+            arguments.extend(["--listen", "127.0.0.1:0"]);
+        }
+        Worker::start_as("serve", &self.url(), &self.with_settings(&arguments), &[])
     }
 
     fn with_settings<'a>(&'a self, extra: &[&'a str]) -> Vec<&'a str> {
@@ -127,13 +136,18 @@ impl Scene {
         self.add(&heartbeat(user))
     }
 
-    /// Whether every entry in the streams was read and acknowledged; not while the server is away.
+    /// Whether every entry in the streams has had its effect; not while the server is away.
     pub fn is_finished(&self) -> bool {
         let client = redis::Client::open(self.url()).unwrap();
         let Ok(mut conn) = client.get_connection() else { return false };
         // A server that has just come back answers LOADING at first.
         let ready = redis::cmd("PING").query::<String>(&mut conn).is_ok();
-        ready && self.streams().iter().all(|stream| is_finished(&mut conn, stream))
+        ready
+            && (0..self.deployment.partitions()).all(|partition| {
+                let (keys, stream) =
+                    (self.deployment.keys(partition), self.deployment.stream(partition));
+                is_finished(&mut conn, &keys, &stream)
+            })
     }
 
     pub fn wait_finished(&self, deadline: Duration, what: &str) {
@@ -142,31 +156,52 @@ impl Scene {
 
     /// Everything is finished; state, changes and dead letters are what the entries in the stream say.
     pub fn verify(&self, what: &str) {
-        assert!(self.is_finished(), "{what}: all is acknowledged");
+        assert!(self.is_finished(), "{what}: all is applied");
         block_on(self.deployment.verify(what));
     }
 
-    /// Entries that are delivered but not acknowledged, and those of one consumer only.
-    pub fn pending(&self, consumer: Option<&str>) -> usize {
-        let mut conn = self.connection();
-        let group = &self.deployment.config.deployment.group;
-        let count = |stream: &String| {
-            let mut ask = redis::cmd("XPENDING");
-            ask.arg(stream).arg(group).arg("-").arg("+").arg(100_000).arg(consumer);
-            ask.query::<Vec<Value>>(&mut conn).unwrap_or_default().len()
-        };
-        self.streams().iter().map(count).sum()
+    /// The same where entries may have been written off: returns which were.
+    pub fn verify_but(&self, what: &str) -> Vec<EntryId> {
+        assert!(self.is_finished(), "{what}: all is applied");
+        block_on(self.deployment.verify_but(what))
     }
 
-    /// The names of the group's consumers in partition 0.
-    pub fn consumers(&self) -> Vec<String> {
-        let mut ask = redis::cmd("XINFO");
-        ask.arg("CONSUMERS")
-            .arg(self.deployment.stream(0))
-            .arg(&self.deployment.config.deployment.group);
-        let rows: Vec<std::collections::HashMap<String, Value>> =
-            ask.query(&mut self.connection()).unwrap_or_default();
-        rows.into_iter().map(|row| redis::from_redis_value(row["name"].clone()).unwrap()).collect()
+    /// The same after kills at random moments: two that hit an entry which is tried alone have it written off.
+    pub fn verify_after_kills(&self, what: &str, kills: usize) {
+        let written_off = self.verify_but(what);
+        eprintln!("{what}: {} written off", written_off.len());
+        assert!(written_off.len() <= kills / 2, "{what}: {written_off:?} after {kills} kills");
+    }
+
+    /// The workers that speak of partition 0.
+    pub fn workers(&self) -> Vec<String> {
+        self.command(&["HKEYS", &self.deployment.keys(0).workers()])
+    }
+
+    /// Waits until a worker owns partition 0.
+    pub fn wait_owned(&self) {
+        let meta = self.deployment.keys(0).meta();
+        wait_until(SOON, "a worker owns the partition", || {
+            let owner: Option<String> = self.command(&["HGET", &meta, "owner"]);
+            owner.is_some_and(|owner| !owner.is_empty())
+        });
+    }
+
+    /// Waits until a janitor has come to the end of a round over partition 0 with everything finished.
+    pub fn wait_for_round(&self) {
+        let janitor = self.deployment.keys(0).janitor();
+        for _ in 0..2 {
+            // The last thing it notes; the round that is under way may have begun before this.
+            self.command::<u64>(&["HDEL", &janitor, "unfinished"]);
+            wait_until(SOON, "the janitor ends a round", || {
+                self.command(&["HEXISTS", &janitor, "unfinished"])
+            });
+        }
+    }
+
+    /// The last entry of partition 0 that has had its effect.
+    pub fn cursor(&self) -> Option<String> {
+        self.command(&["HGET", &self.deployment.keys(0).meta(), "cursor"])
     }
 
     pub fn letters(&self) -> Vec<DeadLetter> {

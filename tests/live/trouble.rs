@@ -5,8 +5,10 @@ mod blame;
 mod commands;
 mod forgotten;
 mod idle;
+mod killers;
 mod server;
 mod settings;
+mod strangers;
 mod taken;
 
 use std::time::Duration;
@@ -39,7 +41,7 @@ fn survives(what: &str, scene: &mut Scene, times: u32, mut blow: impl FnMut(&mut
             .is_ok_and(|len| len > 0)
     });
     traffic.stop();
-    // Entries that were delivered and dropped are claimed after a second; the longest pause is five.
+    // The longest pause is five seconds.
     scene.wait_finished(SOON, what);
     scene.verify(what);
     drop(workers);
@@ -72,26 +74,4 @@ pub fn end_slow_script(scene: &Scene) {
 
 pub fn command(scene: &Scene, words: &[&str]) {
     try_command::<redis::Value>(&mut scene.connection(), words).unwrap();
-}
-
-fn wait_until_recorded(scene: &Scene) {
-    let janitor = scene.deployment.keys(0).janitor();
-    wait_until(SOON, "the janitor records the finished id", || {
-        let last: Vec<(String, redis::Value)> =
-            scene.command(&["XREVRANGE", &scene.deployment.stream(0), "+", "-", "COUNT", "1"]);
-        let recorded: Option<String> = scene.command(&["HGET", &janitor, "finished:rollcall"]);
-        recorded == last.first().map(|(id, _)| id.clone())
-    });
-}
-
-/// Delivers what there is to a consumer that never comes back.
-fn deliver_to_ghost(scene: &Scene) {
-    let stream = scene.deployment.stream(0);
-    let mut conn = scene.connection();
-    let _exists =
-        try_command::<redis::Value>(&mut conn, &["XGROUP", "CREATE", &stream, "rollcall", "0"]);
-    command(
-        scene,
-        &["XREADGROUP", "GROUP", "rollcall", "ghost", "COUNT", "1000", "STREAMS", &stream, ">"],
-    );
 }

@@ -166,12 +166,9 @@ fn bad_usage_is_refused_with_the_remedy() {
 fn impossible_values_are_refused_with_the_remedy() {
     for (args, words) in [
         (&["worker", "--batch", "0"][..], &["batch", "flag", "from 1 to 5000"][..]),
-        (&["worker", "--claim-idle", "30"], &["claim-idle", "no unit", "write 30ms, 30s"]),
-        (&["worker", "--claim-idle", "10ms"], &["claim-idle", "at least 1s"]),
-        (
-            &["worker", "--claim-idle", "10s", "--batch-deadline", "10s"],
-            &["batch-deadline", "shorter than claim-idle = 10s (flag)", "lower it or raise that"],
-        ),
+        (&["worker", "--takeover", "30"], &["takeover", "no unit", "write 30ms, 30s"]),
+        (&["worker", "--takeover", "10ms"], &["takeover", "at least "]),
+        (&["worker", "--standbys", "0"], &["standbys", "from 1 to 100"]),
         (&["janitor", "--keep", "25h"], &["keep", "at most horizon = 24h", "raise horizon"]),
         (&["janitor", "--horizon", "30m"], &["horizon", "at least keep = 1h", "lower keep"]),
         (&["run", "--partitions", "0"], &["partitions", "from 1 to 1024"]),
@@ -280,7 +277,16 @@ fn what_config_print_prints_config_check_accepts() {
         &[][..],
         &["--prefix", "a\"b\\c:", "--partitions", "7", "--name", "ü", "--http", "[::1]:0"],
         &["--projections", "tokens,documents", "--thresholds", "100:80,10:5", "--keep", "90m"],
-        &["--claim-idle", "1h30m", "--log", "warn,rollcall::projector=debug", "--batch", "007"],
+        &[
+            "--takeover",
+            "90s",
+            "--standbys",
+            "2",
+            "--log",
+            "warn,rollcall::projector=debug",
+            "--batch",
+            "007",
+        ],
         &["--redis-url", "rediss://alice:hunter2@h:6390/3", "--log-format", "json"],
     ] {
         let print = |more: &[&str]| rollcall(&[&["config", "print"], more].concat());
@@ -340,7 +346,7 @@ fn the_inventory_of_metrics_is_printed_for_people_and_for_programs() {
     assert_eq!((&lost["kind"], &lost["unit"]), (&"counter".into(), &"count".into()));
     assert_eq!(lost["labels"][0]["name"], "cause");
     assert!(lost["labels"][0]["values"].as_array().unwrap().contains(&"rewound".into()));
-    let by_partition = &row("rollcall_pending_entries")["labels"][0];
+    let by_partition = &row("rollcall_undelivered_entries")["labels"][0];
     assert_eq!(
         (by_partition["name"].as_str(), by_partition["values"].as_array().map(Vec::len)),
         (Some("partition"), Some(0))
@@ -350,5 +356,5 @@ fn the_inventory_of_metrics_is_printed_for_people_and_for_programs() {
     for metric in INVENTORY {
         assert!(page.contains(metric.name) && page.contains(metric.help), "no {}", metric.name);
     }
-    assert!(page.contains("    source: new pending claimed\n"), "{page}");
+    assert!(page.contains("    cause: free again stall death\n"), "{page}");
 }

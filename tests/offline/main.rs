@@ -10,6 +10,7 @@ mod fuzz;
 mod grafana;
 mod schemas;
 mod tidy;
+mod written;
 
 mod support {
     use rollcall::decode::{Rules, decode};

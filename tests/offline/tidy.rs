@@ -18,8 +18,8 @@ const MOST_LINES: usize = 450;
 
 /// The modules of the library from the ground up: each may name those of lower rows only.
 const LAYERS: &[&[&str]] = &[
-    &["key", "time", "entry", "format", "schema", "failpoint"],
-    &["change", "event", "origin"],
+    &["key", "time", "entry", "format", "schema"],
+    &["change", "event", "origin", "failpoint"],
     &["op"],
     &["decode", "projection"],
     &["fold"],
@@ -28,8 +28,9 @@ const LAYERS: &[&[&str]] = &[
     &["error"],
     &["redis", "private_server"],
     &["state"],
-    &["changes", "doctor", "telemetry"],
-    &["projector", "janitor"],
+    &["telemetry"],
+    &["changes", "doctor"],
+    &["projector", "janitor", "serve"],
 ];
 
 /// The modules that turn entries into plans: values in, values out.

@@ -62,9 +62,8 @@ impl Answers {
             };
             let count = |wanted: &str| find(wanted).and_then(integer);
             if find("name").cloned().and_then(text).as_deref() == Some(group) {
-                seen.pending = count("pending").unwrap_or(0);
                 seen.undelivered = count("lag");
-                seen.applied = count("entries-read").unwrap_or(0) - seen.pending;
+                seen.applied = count("entries-read").unwrap_or(0);
             }
         }
     }
@@ -129,7 +128,7 @@ mod tests {
         let mut seen = Snapshot::default();
         assert_eq!(answers.time_ms(), 1_790_000_000_123);
         answers.group("rollcall", &mut seen);
-        assert_eq!((seen.pending, seen.undelivered, seen.applied), (2, Some(3), 8));
+        assert_eq!((seen.undelivered, seen.applied), (Some(3), 10));
         assert_eq!(answers.users(1_790_000_000_000), BTreeSet::from(["ann".to_owned()]));
         assert_eq!(answers.scores(), [("lamp".to_owned(), 12), ("mat".to_owned(), 3)]);
         assert_eq!((answers.number(), answers.memory(), answers.time_ms()), (0, 0, 0));

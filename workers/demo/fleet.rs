@@ -51,7 +51,7 @@ pub(super) fn settings(url: &str, tokens: u32, http: Option<Http>) -> Result<Con
 /// # Errors
 /// If the address that was chosen is taken, or there is no recorder for metrics.
 pub(super) async fn start(config: &Config, chose: bool) -> Result<Fleet, FleetError> {
-    let (roles, recorded) = (Roles { worker: true, janitor: true }, metrics::install()?);
+    let (roles, recorded) = (Roles::ALL, metrics::install()?);
     match Fleet::start(config, roles, recorded.clone()).await {
         Err(RunError::Http(HttpError::NoneFree)) if !chose => {
             let without = Config { http: Http::Off, ..config.clone() };

@@ -23,6 +23,8 @@ pub(super) struct About {
     pub server: String,
     /// Its address.
     pub url: String,
+    /// Where applications and browsers are served.
+    pub serve: Option<String>,
     /// Where `/metrics` is, or why it is nowhere.
     pub metrics: String,
     /// A command that adds an event.
@@ -33,6 +35,13 @@ pub(super) struct About {
     pub threshold: Option<u64>,
     /// How long the demo is to run.
     pub duration: Option<Duration>,
+}
+
+impl About {
+    /// Where applications and browsers are served, or that they are not.
+    pub(super) fn serve(&self) -> &str {
+        self.serve.as_deref().unwrap_or("no port is free for applications and browsers")
+    }
 }
 
 /// What one frame shows.
@@ -83,6 +92,7 @@ impl View<'_> {
         let label = |text: &str| Line::default().with(Style::Dim, format!("{text:LABEL$}"));
         let mut lines = vec![
             label("redis").with(Style::Cyan, url.as_str()),
+            label("serve").with(Style::Cyan, self.about.serve()),
             label("metrics").with(Style::Cyan, metrics.as_str()),
         ];
         // It is there to be copied: where it is too long, a shell reads it over several lines.
@@ -158,7 +168,7 @@ impl View<'_> {
                 )
                 .with(Style::Green, bars),
             label("LAG")
-                .with(Style::Plain, format!("{waiting} undelivered + {} pending", seen.pending))
+                .with(Style::Plain, format!("{waiting} waiting"))
                 .with(Style::Dim, "   dead letters ")
                 .with(quiet(seen.dead), seen.dead.to_string()),
         ]
@@ -265,7 +275,7 @@ impl View<'_> {
         });
         format!(
             "{:>4}s  online {}  sessions {}  logins {}  documents {}  sent {}  applied {} ({:.0}/s)  \
-             lag {}+{}  dead {}  latest: {latest}",
+             waiting {}  dead {}  latest: {latest}",
             self.sent.within.as_secs(),
             seen.present.len(),
             seen.sessions,
@@ -275,7 +285,6 @@ impl View<'_> {
             seen.applied,
             self.watch.rate(),
             seen.undelivered.map_or("?".to_owned(), |entries| entries.to_string()),
-            seen.pending,
             seen.dead,
         )
     }
@@ -355,6 +364,7 @@ mod tests {
         About {
             server: "redis-server".to_owned(),
             url: "redis://127.0.0.1:23456".to_owned(),
+            serve: None,
             metrics: "off".to_owned(),
             example: EXAMPLE.to_owned(),
             crowd: (0..70).map(|n| format!("user-{n:02}")).collect(),

@@ -10,7 +10,7 @@ use rollcall::entry::{Entry, EntryId};
 use rollcall::error::Error;
 use rollcall::key::Keys;
 use rollcall::redis::connect::connect;
-use rollcall::redis::reply::delivered;
+use rollcall::redis::reply::entries;
 
 use super::answers::{Answers, level_document};
 
@@ -52,18 +52,16 @@ pub(super) struct Snapshot {
     pub stream: i64,
     /// Bytes the server uses.
     pub memory: i64,
-    /// Entries applied and acknowledged since the group began.
+    /// Entries applied since the group began.
     pub applied: i64,
-    /// Entries nobody has read yet; `None` where the server cannot tell.
+    /// Entries not applied yet; `None` where the server cannot tell.
     pub undelivered: Option<i64>,
-    /// Entries read and not yet acknowledged.
-    pub pending: i64,
 }
 
 impl Snapshot {
     /// Whether everything that was added is applied.
     pub(super) fn is_drained(&self) -> bool {
-        self.pending == 0 && self.undelivered == Some(0)
+        self.undelivered == Some(0)
     }
 }
 
@@ -200,7 +198,7 @@ impl Watch {
         seen.stream = answers.number();
         seen.memory = answers.memory();
         let levels = answers.texts();
-        let changes = delivered(answers.next()).unwrap_or_default().entries;
+        let changes = entries(answers.next()).unwrap_or_default();
         for document in std::mem::take(&mut self.known_documents) {
             let users = answers.number();
             if users > 0 {

@@ -1,27 +1,29 @@
 //! The status as a page for people.
 
+use std::collections::BTreeMap;
+
 use rollcall::entry::EntryId;
 use rollcall::state::clock_went_back;
-use rollcall::state::status::{Backlog, Consumer, Server, Size};
+use rollcall::state::status::{Backlog, Server, Size};
 
 use super::{Rates, StatusAnswer};
 use crate::query::Answer;
 use crate::table::{Page, Table, age, escape, length, plural};
 
-/// Consumers that the page shows unless the screen is smaller; JSON has all.
-const SHOWN_CONSUMERS: usize = 20;
+/// Workers that the page shows unless the screen is smaller; JSON has all.
+const SHOWN_WORKERS: usize = 20;
 /// Seconds after which an unfinished entry is worth a line.
 const WAITING_S: f64 = 10.0;
 
 impl Answer for StatusAnswer {
     fn show(&self, page: &mut Page) {
-        self.show_within(page, SHOWN_CONSUMERS);
+        self.show_within(page, SHOWN_WORKERS);
     }
 }
 
 impl StatusAnswer {
-    /// The page with no more than so many consumers.
-    pub(super) fn show_within(&self, page: &mut Page, consumers: usize) {
+    /// The page with no more than so many workers.
+    pub(super) fn show_within(&self, page: &mut Page, workers: usize) {
         let mut about = Table::new(&["", ""]);
         if let Some(server) = &self.server {
             let Server { software, version, role, uptime_s, .. } = server;
@@ -48,7 +50,7 @@ impl StatusAnswer {
         self.warn(page);
         self.show_partitions(page);
         self.show_sizes(page);
-        self.show_consumers(page, consumers);
+        self.show_workers(page, workers);
     }
 
     fn stream_line(&self) -> String {
@@ -95,10 +97,9 @@ impl StatusAnswer {
             return format!("{}, not there yet: no worker has started", self.group);
         }
         let total = &self.total;
-        let pending = with_oldest("pending", total.oldest_pending_age_s);
-        let undelivered = with_oldest("undelivered", total.oldest_undelivered_age_s);
+        let waiting = with_oldest("waiting", total.oldest_undelivered_age_s);
         let count = counted(total.undelivered, total.undelivered_is_exact);
-        format!("{}, {} {pending}, {count} {undelivered}", self.group, total.pending)
+        format!("{}, {count} {waiting}", self.group)
     }
 
     /// How far the newest id of any stream is ahead of the clock.
@@ -132,15 +133,8 @@ impl StatusAnswer {
             return;
         }
         page.line("");
-        let headings = [
-            ">PARTITION",
-            ">ENTRIES",
-            ">PENDING",
-            ">UNDELIVERED",
-            ">CONSUMERS",
-            "JANITOR",
-            ">CHANGES",
-        ];
+        let headings =
+            [">PARTITION", ">ENTRIES", ">WAITING", "OWNER…", ">TERM", "JANITOR", ">CHANGES"];
         let mut table = Table::new(&headings);
         for work in &self.partitions {
             let group = work.stream.as_ref().and_then(|stream| stream.group.as_ref());
@@ -150,9 +144,9 @@ impl StatusAnswer {
             table.row([
                 &work.partition.to_string(),
                 &number(work.stream.as_ref().map(|stream| stream.entries)),
-                &number(group.map(|group| group.pending)),
                 &group.map_or(String::new(), undelivered),
-                &number(group.map(|group| group.consumers.len() as u64)),
+                group.and_then(|group| group.owner.as_deref()).unwrap_or("none"),
+                &number(group.map(|group| group.term)),
                 &janitor,
                 &work.changes_seq.to_string(),
             ]);
@@ -160,30 +154,32 @@ impl StatusAnswer {
         page.table(&table);
     }
 
-    fn show_consumers(&self, page: &mut Page, most: usize) {
-        let mut table =
-            Table::new(&["CONSUMER…", ">PARTITION", ">PENDING", ">IDLE", "SIGN OF LIFE"]);
-        let mut shown = 0;
+    fn show_workers(&self, page: &mut Page, most: usize) {
+        let mut owned: BTreeMap<&str, Vec<u16>> = BTreeMap::new();
         for work in &self.partitions {
-            let group = work.stream.as_ref().and_then(|stream| stream.group.as_ref());
-            for consumer in group.iter().flat_map(|group| &group.consumers) {
-                if shown < most {
-                    let Consumer { name, pending, idle_ms, heartbeat_ms } = consumer;
-                    let heartbeat =
-                        heartbeat_ms.map_or("none".to_owned(), |ms| server_age(ms, self.now_ms));
-                    let (partition, pending) = (work.partition.to_string(), pending.to_string());
-                    table.row([name, &partition, &pending, &length(*idle_ms), &heartbeat]);
-                    shown += 1;
-                }
+            let Some(group) = work.stream.as_ref().and_then(|stream| stream.group.as_ref()) else {
+                continue;
+            };
+            for name in &group.workers {
+                owned.entry(name).or_default();
+            }
+            if let Some(owner) = &group.owner {
+                owned.entry(owner).or_default().push(work.partition);
             }
         }
-        if shown > 0 {
-            page.line("");
-            page.table(&table);
-            let more = self.total.consumers - shown;
-            if more > 0 {
-                page.line(format!("… and {more} more (--json has all)"));
-            }
+        if owned.is_empty() {
+            return;
+        }
+        page.line("");
+        let mut table = Table::new(&["WORKER…", ">OWNS", "PARTITIONS…"]);
+        for (name, partitions) in owned.iter().take(most) {
+            let list: Vec<String> = partitions.iter().map(u16::to_string).collect();
+            table.row([*name, &partitions.len().to_string(), &list.join(" ")]);
+        }
+        page.table(&table);
+        let more = owned.len().saturating_sub(most);
+        if more > 0 {
+            page.line(format!("… and {more} more (--json has all)"));
         }
     }
 
@@ -291,10 +287,10 @@ mod tests {
         assert_eq!(bytes(3 << 40), "3.0 TiB");
         assert_eq!(counted(Some(4), false), "about 4");
         assert_eq!(counted(None, false), "unknown");
-        assert_eq!(with_oldest("pending", Some(12.3)), "pending (oldest 12 s)");
+        assert_eq!(with_oldest("waiting", Some(12.3)), "waiting (oldest 12 s)");
         assert_eq!(
-            with_oldest("pending", Some(-12.3)),
-            "pending (oldest 12 s ahead of the server's clock)"
+            with_oldest("waiting", Some(-12.3)),
+            "waiting (oldest 12 s ahead of the server's clock)"
         );
         assert_eq!(server_age(9_000, 4_000), "0 s ago");
         assert_eq!(server_age(9_001, 4_000), "5 s ahead of the server's clock");

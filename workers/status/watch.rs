@@ -18,7 +18,7 @@ use crate::signals;
 use crate::table::{Page, escape};
 
 /// Consumers that are shown however small the screen is.
-const FEWEST_CONSUMERS: usize = 2;
+const FEWEST_WORKERS: usize = 2;
 
 /// Looks every so often until a signal comes, or nobody reads any more. What fails after the first look
 /// is told, and tried again: a server may come back.
@@ -117,7 +117,7 @@ impl View {
         Ok(self.out.write(text).await?)
     }
 
-    /// One screen: consumers give way where it is small.
+    /// One screen: workers give way where it is small.
     fn frame(&self, latest: &StatusAnswer, screen: &Screen) -> Vec<Line> {
         let (every, size) = (self.every.as_secs_f64(), screen.size());
         let title = format!("rollcall status, every {every} s; {}", screen.ending());
@@ -127,8 +127,8 @@ impl View {
         }
         let rest = lines.len() + text(latest, size.width, 0).lines().count();
         // An empty line, the headings, and how many are not shown.
-        let consumers = size.height.saturating_sub(rest + 3).max(FEWEST_CONSUMERS);
-        lines.extend(text(latest, size.width, consumers).lines().map(|line| {
+        let workers = size.height.saturating_sub(rest + 3).max(FEWEST_WORKERS);
+        lines.extend(text(latest, size.width, workers).lines().map(|line| {
             let style = if line.starts_with("WARNING") { Style::Yellow } else { Style::Plain };
             Line::default().with(style, line)
         }));
@@ -136,8 +136,8 @@ impl View {
     }
 }
 
-fn text(answer: &StatusAnswer, width: usize, consumers: usize) -> String {
+fn text(answer: &StatusAnswer, width: usize, workers: usize) -> String {
     let mut page = Page::within(Some(width));
-    answer.show_within(&mut page, consumers);
+    answer.show_within(&mut page, workers);
     page.into_text()
 }

@@ -1,5 +1,6 @@
 //! `document`: a user's connection joined a document, or left it.
 
+use super::write::Writer;
 use super::{Limits, Members, Name, Rejection, Text};
 
 /// A user's connection joined a document, or left it.
@@ -39,5 +40,16 @@ impl<'a> Document<'a> {
             connection: members.optional_id(Name::Connection, limits)?.unwrap_or_default(),
             action,
         })
+    }
+
+    pub(super) fn write(&self, to: &mut Writer<'_>) {
+        to.text(Name::Doc, &self.doc);
+        to.text(Name::User, &self.user);
+        to.text(Name::Connection, &self.connection);
+        let action = match self.action {
+            DocumentAction::Join => "join",
+            DocumentAction::Leave => "leave",
+        };
+        to.text(Name::Action, action);
     }
 }

@@ -1,5 +1,6 @@
 //! `heartbeat`: a user is there, perhaps with a token, in a session, in a document.
 
+use super::write::Writer;
 use super::{Limits, Members, Name, Rejection, Text};
 
 /// A user is there.
@@ -35,5 +36,16 @@ impl<'a> Heartbeat<'a> {
             doc: members.optional_id(Name::Doc, limits)?,
             connection: members.optional_id(Name::Connection, limits)?.unwrap_or_default(),
         })
+    }
+
+    pub(super) fn write(&self, to: &mut Writer<'_>) {
+        to.text(Name::User, &self.user);
+        to.text(Name::Ip, &self.ip);
+        to.text(Name::Ua, &self.ua);
+        to.text(Name::Page, &self.page);
+        to.optional(Name::Token, self.token.as_deref());
+        to.optional(Name::Sid, self.sid.as_deref());
+        to.optional(Name::Doc, self.doc.as_deref());
+        to.text(Name::Connection, &self.connection);
     }
 }

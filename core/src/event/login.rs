@@ -1,5 +1,6 @@
 //! `login`: a user got a token.
 
+use super::write::Writer;
 use super::{Limits, Members, Name, Rejection, Text};
 
 /// A user got a token.
@@ -29,5 +30,13 @@ impl<'a> Login<'a> {
             ua: members.text(Name::Ua, limits)?,
             sid: members.optional_id(Name::Sid, limits)?,
         })
+    }
+
+    pub(super) fn write(&self, to: &mut Writer<'_>) {
+        to.text(Name::User, &self.user);
+        to.text(Name::Token, &self.token);
+        to.text(Name::Ip, &self.ip);
+        to.text(Name::Ua, &self.ua);
+        to.optional(Name::Sid, self.sid.as_deref());
     }
 }

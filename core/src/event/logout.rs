@@ -1,6 +1,7 @@
 //! `logout`: a user's presence ends, at one address or everywhere, and with it the token and the session
 //! it names.
 
+use super::write::Writer;
 use super::{Limits, Members, Name, Rejection, Text};
 
 /// A user left.
@@ -24,5 +25,12 @@ impl<'a> Logout<'a> {
             token: members.optional_id(Name::Token, limits)?,
             sid: members.optional_id(Name::Sid, limits)?,
         })
+    }
+
+    pub(super) fn write(&self, to: &mut Writer<'_>) {
+        to.text(Name::User, &self.user);
+        to.optional(Name::Ip, self.ip.as_deref());
+        to.optional(Name::Token, self.token.as_deref());
+        to.optional(Name::Sid, self.sid.as_deref());
     }
 }

@@ -29,6 +29,16 @@ pub struct Limits {
     pub max_events: usize,
 }
 
+impl Limits {
+    /// Pairs beyond which an entry is not kept, whatever the limits: more than a script can pass to a command.
+    pub const MOST_PAIRS: usize = 3_900;
+
+    /// Bytes of names and values beyond which no entry can hold an event, and none is kept.
+    pub fn most_bytes(&self) -> usize {
+        (self.max_fields * 2 * self.max_field_bytes).saturating_add(self.max_data_bytes)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -121,6 +131,8 @@ names! {
         FieldTooLong = "field_too_long",
         /// The entry has more fields than the limit.
         TooManyFields = "too_many_fields",
+        /// The entry is larger than any event can be, and was not kept.
+        TooLarge = "too_large",
         /// An identifier is not UTF-8.
         InvalidUtf8 = "invalid_utf8",
         /// A member has the wrong shape, or none of the values it can have.

@@ -11,6 +11,7 @@ mod rejection;
 mod session;
 mod unknown;
 mod view;
+mod write;
 
 use std::borrow::Cow;
 
@@ -52,6 +53,12 @@ macro_rules! event_types {
             pub fn read(wire: &[u8], members: &Members<'a>, limits: &Limits) -> Result<Self, Rejection> {
                 $(if wire == $wire.as_bytes() { return $kind::read(members, limits).map(Self::$kind); })*
                 Err(Rejection::unknown_type(wire))
+            }
+
+            fn write(&self, to: &mut write::Writer<'_>) {
+                match self {
+                    $(Self::$kind(event) => event.write(to),)*
+                }
             }
 
             /// The event type's place in [`TYPES`].
@@ -99,7 +106,32 @@ impl<'a> Kind<'a> {
     }
 }
 
-impl Kind<'_> {
+/// What an event says of who sent it, to be set.
+#[derive(Debug)]
+pub struct SenderMut<'k, 'a> {
+    /// The user.
+    pub user: &'k mut Text<'a>,
+    /// The address; an absent one is empty. A logout's says what ends, so it is not among them.
+    pub ip: Option<&'k mut Text<'a>>,
+    /// The user agent; an absent one is empty.
+    pub ua: Option<&'k mut Text<'a>>,
+}
+
+impl<'a> Kind<'a> {
+    /// What it says of who sent it, where its type has that.
+    pub fn sender_mut(&mut self) -> SenderMut<'_, 'a> {
+        let (user, from) = match self {
+            Self::Heartbeat(Heartbeat { user, ip, ua, .. })
+            | Self::Login(Login { user, ip, ua, .. })
+            | Self::Session(Session { user, ip, ua, .. }) => (user, Some((ip, ua))),
+            Self::Logout(Logout { user, .. })
+            | Self::View(View { user, .. })
+            | Self::Document(Document { user, .. }) => (user, None),
+        };
+        let (ip, ua) = from.unzip();
+        SenderMut { user, ip, ua }
+    }
+
     /// The identifier whose checksum decides the partition: the document's, the session's, or
     /// otherwise the user's.
     pub fn routing_id(&self) -> &str {
@@ -123,5 +155,43 @@ impl Kind<'_> {
             Self::View(_) | Self::Session(_) | Self::Document(_) => {}
         }
         self
+    }
+
+    /// What [`without_foreign_parts`](Self::without_foreign_parts) drops, as events of their own: the session and
+    /// the document then hear the same as they would from the whole event with one partition.
+    pub fn foreign_parts(&self) -> Vec<Self> {
+        let session = |sid: &Text<'a>, user: &Text<'a>, ip: Text<'a>, ua: Text<'a>, action| {
+            Self::Session(Session {
+                sid: sid.clone(),
+                user: user.clone(),
+                ip,
+                ua,
+                ttl: None,
+                action,
+            })
+        };
+        let touched = |sid, user, ip: &Text<'a>, ua: &Text<'a>| {
+            session(sid, user, ip.clone(), ua.clone(), SessionAction::Update(None))
+        };
+        let (session, document) = match self {
+            Self::Heartbeat(Heartbeat { user, ip, ua, sid, doc, connection, .. }) => {
+                let join = |doc: &Text<'a>| {
+                    let (doc, user, connection) = (doc.clone(), user.clone(), connection.clone());
+                    Self::Document(Document { doc, user, connection, action: DocumentAction::Join })
+                };
+                let touched = sid.as_ref().map(|sid| touched(sid, user, ip, ua));
+                (touched, doc.as_ref().map(join))
+            }
+            Self::Login(Login { user, ip, ua, sid, .. }) => {
+                (sid.as_ref().map(|sid| touched(sid, user, ip, ua)), None)
+            }
+            Self::Logout(Logout { user, ip, sid, .. }) => {
+                let ip = ip.clone().unwrap_or_default();
+                let end = |sid| session(sid, user, ip, Text::default(), SessionAction::Terminate);
+                (sid.as_ref().map(end), None)
+            }
+            Self::View(_) | Self::Session(_) | Self::Document(_) => (None, None),
+        };
+        session.into_iter().chain(document).collect()
     }
 }

@@ -1,5 +1,6 @@
 //! `session`: a session was active, or ended.
 
+use super::write::Writer;
 use super::{Bytes, Limits, Members, Name, Rejection, Text};
 
 /// A session was active, or ended.
@@ -47,5 +48,20 @@ impl<'a> Session<'a> {
             ttl: members.seconds(Name::Ttl, Self::MAX_TTL)?,
             action,
         })
+    }
+
+    pub(super) fn write(&self, to: &mut Writer<'_>) {
+        to.text(Name::Sid, &self.sid);
+        to.text(Name::User, &self.user);
+        to.text(Name::Ip, &self.ip);
+        to.text(Name::Ua, &self.ua);
+        if let Some(ttl) = self.ttl {
+            to.number(Name::Ttl, ttl.into());
+        }
+        match &self.action {
+            SessionAction::Terminate => to.text(Name::Action, "terminate"),
+            SessionAction::Update(Some(data)) => to.data(data),
+            SessionAction::Update(None) => {}
+        }
     }
 }

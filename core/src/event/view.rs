@@ -1,5 +1,6 @@
 //! `view`: the holder of a token looked at an item.
 
+use super::write::Writer;
 use super::{Limits, Members, Name, Rejection, Text};
 
 /// The holder of a token looked at an item.
@@ -20,5 +21,11 @@ impl<'a> View<'a> {
             token: members.required_id(Name::Token, limits)?,
             item: members.required_id(Name::Item, limits)?,
         })
+    }
+
+    pub(super) fn write(&self, to: &mut Writer<'_>) {
+        to.text(Name::User, &self.user);
+        to.text(Name::Token, &self.token);
+        to.text(Name::Item, &self.item);
     }
 }

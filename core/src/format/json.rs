@@ -102,6 +102,19 @@ pub(super) fn compact(raw: &[u8]) -> String {
     String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }
 
+/// Whether it is JSON text.
+pub fn is_json(raw: &[u8]) -> bool {
+    validated(raw).is_ok()
+}
+
+/// The object, array, number or truth value that `raw` is, written as compactly as possible; nothing if it is none, or
+/// is written in another way.
+pub fn compact_json(raw: &[u8]) -> Option<&str> {
+    let is_text_or_null = matches!(raw.first(), Some(b'"' | b'n'));
+    let text = validated(raw).ok().filter(|_| !is_text_or_null)?;
+    (compact(raw) == text).then_some(text)
+}
+
 /// Writes a text as JSON, in quotes.
 pub fn write_text(json: &mut String, text: &str) {
     if scan::plain(text.as_bytes()) == text.len() {

@@ -10,7 +10,7 @@ mod msgpack;
 use std::borrow::Cow;
 use std::fmt;
 
-pub use json::write_text as write_json_text;
+pub use json::{compact_json, is_json, write_text as write_json_text};
 
 /// Arrays and objects may nest this deep.
 pub const MAX_DEPTH: usize = 128;

@@ -16,7 +16,6 @@ use crate::event::Event;
 use crate::op::{Plan, Set, Sweep, SweepKind};
 
 pub use presence::field as presence_field;
-pub use ranking::viewed_item;
 
 /// How a projection turns an event into merge operations. Where the projection is off, only endings
 /// are merged: they have to be there should it be switched on.
@@ -83,7 +82,7 @@ impl Projection {
             Self::Activity => plan.activity.len(),
             Self::Presence => plan.presence.len() + plan.departed.len(),
             Self::Tokens => plan.tokens.values().map(|token| 1 + token.items.len()).sum(),
-            Self::Ranking => plan.acks.items.len() + plan.acks.packed.len(),
+            Self::Ranking => plan.views.len(),
             Self::Sessions => plan.sessions.len(),
             Self::Documents => plan.connections.len(),
         };
@@ -112,6 +111,12 @@ impl Projections {
     /// Whether one is kept.
     pub fn contains(self, projection: Projection) -> bool {
         self.0 & (1 << projection as u8) != 0
+    }
+
+    /// The others.
+    #[must_use]
+    pub fn without(self, projection: Projection) -> Self {
+        Self(self.0 & !(1 << projection as u8))
     }
 
     /// Those that are kept, in order.

@@ -1,21 +1,18 @@
 //! `viewed:`: how often each item was viewed.
 //!
-//! The one structure that counts, and so the one that is not merged by value: the fold of a batch
-//! hands each entry's views on with its acknowledgement, whose reply says whether they are new.
+//! The one structure that counts, and so the one that is not merged by value: a batch's views are counted in
+//! the call that moves the cursor past it, once.
 
 use super::{Context, drain};
-use crate::event::{Event, Kind, Text};
+use crate::event::{Event, Kind};
 use crate::op::{Plan, Sweep};
 
 pub(super) const SWEEPS: &[Sweep] = &[drain("ranking")];
 
-/// Nothing to merge: see [`viewed_item`].
-pub(super) fn fold<'a>(_event: &Event<'a>, _context: &Context, _plan: &mut Plan<'a>) {}
-
-/// The item an event counts as viewed.
-pub fn viewed_item<'e, 'a>(kind: &'e Kind<'a>) -> Option<&'e Text<'a>> {
-    match kind {
-        Kind::View(event) => Some(&event.item),
-        _ => None,
+pub(super) fn fold<'a>(event: &Event<'a>, context: &Context, plan: &mut Plan<'a>) {
+    if let Kind::View(view) = &event.kind
+        && context.on
+    {
+        *plan.views.entry(view.item.clone()).or_default() += 1;
     }
 }

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,7 +45,8 @@ class Bed:
         self.folder = tempfile.mkdtemp(prefix="rollcall-fire-")
         self.running = []
         self.redis_port, self.port = free_port(), free_port()
-        self.ports = {"worker": free_port(), "janitor": free_port()}
+        self.ports = {"worker": free_port(), "janitor": free_port(), "serve": free_port()}
+        self.listen = free_port()
         self.redis = self.spawn("redis-server", "--port", str(self.redis_port), "--save", "", "--dir", self.folder)
         self.wait("Redis answers", lambda: self.cli("PING") == "PONG")
         rules = (ROOT / "grafana/rules/rollcall.yml").read_text()
@@ -68,7 +70,7 @@ class Bed:
         return process
 
     def role(self, role, *flags, **env):
-        """A worker or janitor that is scraped, always at the same address."""
+        """A process of this role that is scraped, always at the same address."""
         url, http = f"redis://127.0.0.1:{self.redis_port}", f"127.0.0.1:{self.ports[role]}"
         process = self.spawn(ROLLCALL, role, "--redis-url", url, "--http", http, *flags, **env)
         if not env:
@@ -81,6 +83,34 @@ class Bed:
         self.role("janitor", *janitor_flags)
         return self.role("worker")
 
+    def serve(self, *flags):
+        """A process that serves."""
+        self.role("serve", "--listen", f"127.0.0.1:{self.listen}", *flags)
+        self.wait("it serves", lambda: self.heartbeat() == 200)
+
+    def heartbeat(self):
+        """The status of a heartbeat's answer."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.listen}/api/heartbeat", b'{"user":"u"}')
+        try:
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                return reply.status
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return None
+
+    def heartbeats(self, count, seconds):
+        """So many clients that send heartbeats for a while."""
+        end = time.monotonic() + seconds
+
+        def client():
+            while time.monotonic() < end:
+                self.heartbeat()
+
+        clients = [threading.Thread(target=client) for _ in range(count)]
+        [one.start() for one in clients]
+        [one.join() for one in clients]
+
     def load(self):
         url = f"redis://127.0.0.1:{self.redis_port}"
         return self.spawn(ROLLCALL, "load", "--redis-url", url, "--rate", "100", "--seed", "7")
@@ -91,11 +121,6 @@ class Bed:
 
     def add(self, *fields, at="*"):
         return self.cli("XADD", STREAM, at, *(fields or ("type", "heartbeat", "user", "u")))
-
-    def deliver_to_a_ghost(self):
-        """A consumer that took entries and is gone."""
-        self.cli("XGROUP", "CREATE", STREAM, GROUP, "0", "MKSTREAM")
-        self.cli("XREADGROUP", "GROUP", GROUP, "ghost", "COUNT", "10", "STREAMS", STREAM, ">")
 
     def ask(self, query):
         url = f"http://127.0.0.1:{self.port}/api/v1/query?query={urllib.request.quote(query)}"
@@ -159,12 +184,30 @@ def worker_is_killed(bed):
     kill(worker)
 
 
-def nobody_claims(bed):
-    """a consumer took entries and is gone, and no worker runs"""
-    bed.role("janitor")
+def worker_is_stopped(bed):
+    """the only worker is stopped with SIGTERM"""
+    worker = bed.both()
     yield
-    bed.add()
-    bed.deliver_to_a_ghost()
+    worker.terminate()
+
+
+def partition_is_taken_away(bed):
+    """somebody overwrites the owner in rollcall:meta, ten times"""
+    bed.both()
+    yield
+    for _ in range(10):
+        bed.cli("HSET", "rollcall:meta", "owner", "nobody")
+        time.sleep(2)
+
+
+def group_is_moved(bed):
+    """somebody moves the consumer group, twenty times"""
+    bed.both()
+    bed.load()
+    yield
+    for _ in range(20):
+        bed.cli("XGROUP", "SETID", STREAM, GROUP, "0")
+        time.sleep(1)
 
 
 def server_is_flushed(bed):
@@ -176,14 +219,12 @@ def server_is_flushed(bed):
 
 
 def somebody_trims(bed):
-    """XTRIM MAXLEN 0 while entries are pending"""
-    bed.role("janitor")
-    worker = bed.role("worker", "--claim-idle", "1s")
+    """XTRIM MAXLEN 0 while entries wait"""
+    worker = bed.both()
     yield
     worker.send_signal(signal.SIGSTOP)
     for _ in range(5):
         bed.add()
-    bed.deliver_to_a_ghost()
     bed.cli("XTRIM", STREAM, "MAXLEN", "0")
     worker.send_signal(signal.SIGCONT)
 
@@ -203,15 +244,14 @@ def producer_sends_nonsense(bed):
 
 
 def entry_kills_workers(bed):
-    """four workers in a row die on one entry (a failpoint of debug builds)"""
+    """three workers in a row die on one entry (a failpoint of debug builds)"""
     bed.role("janitor")
     kill(bed.role("worker"))
     yield
     bed.add()
-    flags = ("--max-deliveries", "2", "--claim-idle", "1s")
-    for _ in range(4):
-        bed.role("worker", *flags, ROLLCALL_TEST_FAILPOINT="after-fold:1").wait()
-    bed.role("worker", *flags)
+    for _ in range(3):
+        bed.role("worker", "--takeover", "1s", ROLLCALL_TEST_FAILPOINT="after-fold:1").wait()
+    bed.role("worker", "--takeover", "1s")
 
 
 def worker_is_killed_again_and_again(bed):
@@ -250,10 +290,10 @@ def group_is_abandoned(bed):
 
 def horizon_is_short(bed):
     """an entry that nobody finishes, with --horizon 20s"""
-    bed.role("janitor", "--keep", "1s", "--horizon", "20s")
+    worker = bed.both("--keep", "1s", "--horizon", "20s")
     yield
+    kill(worker)
     bed.add()
-    bed.deliver_to_a_ghost()
 
 
 def letters_reach_their_cap(bed):
@@ -289,10 +329,29 @@ def policy_is_changed(bed):
     bed.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
 
 
+def server_is_away_from_browsers(bed):
+    """the server is stopped while heartbeats come in over HTTP"""
+    bed.serve("--buffer", "10,1MiB,5s")
+    yield
+    bed.redis.terminate()
+    bed.heartbeats(12, 60)
+
+
+def server_pauses(bed):
+    """CLIENT PAUSE of a second, again and again"""
+    bed.serve()
+    yield
+    for _ in range(20):
+        bed.cli("CLIENT", "PAUSE", "1000", "WRITE")
+        bed.heartbeats(4, 1.1)
+
+
 FAULTS = {
     worker_stands_still: ["RollcallEventsLateFast", "RollcallEventsLateSlow"],
     worker_is_killed: ["RollcallProcessDown", "RollcallBacklogGrows", "RollcallNoProgress"],
-    nobody_claims: ["RollcallPendingOld"],
+    worker_is_stopped: ["RollcallPartitionUnowned"],
+    partition_is_taken_away: ["RollcallTakeovers"],
+    group_is_moved: ["RollcallGroupInterference"],
     janitor_is_killed: ["RollcallJanitorNotRunning"],
     server_is_flushed: ["RollcallGroupMissing"],
     somebody_trims: ["RollcallEntriesLost"],
@@ -307,6 +366,8 @@ FAULTS = {
     old_code_sets_an_expiry: ["RollcallForeignWrites"],
     memory_is_short: ["RollcallRedisMemoryFull"],
     policy_is_changed: ["RollcallEvictionPolicyWrong"],
+    server_is_away_from_browsers: ["RollcallServeErrors", "RollcallIntakeBufferFills", "RollcallIntakeRefuses"],
+    server_pauses: ["RollcallServeSlow"],
 }
 
 

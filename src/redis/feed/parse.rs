@@ -1,35 +1,74 @@
-//! The reply to a read of new entries, taken apart as it arrives: each text is copied once, to where it stands
-//! in its entry, and no tree of values is built in between. No I/O.
+//! The reply to a read, taken apart as it arrives: each text is copied once, to where it stands in its entry, and
+//! no tree of values is built in between. No I/O.
 //!
-//! It knows one form, RESP2 as `XREADGROUP` answers about one stream: `[[stream, [[id, [name, value, …]], …]]]`
-//! or nil. Anything else is an error that shows where it begins.
+//! It knows one form, RESP2 as `XREAD` answers about one stream: `[[stream, [[id, [name, value, …]], …]]]` or
+//! nil. Anything else is an error that shows where it begins.
+//!
+//! What an entry may take in memory is bounded, whatever its size: of one larger than any event can be, only its
+//! measures are kept. So is what a reply may take: entries beyond [`Bounds::reply_bytes`] are dropped, to be read
+//! again.
 
-use redis::{ErrorKind, RedisResult, Value};
+use redis::{ErrorKind, RedisError, RedisResult, Value};
 
-use crate::entry::{EntryId, Texts};
+use crate::entry::{Entry, EntryId, Oversize, Texts};
 use crate::error::Error;
-use crate::redis::reply::{self, Delivered};
+use crate::event::Limits;
+use crate::redis::reply;
 
 /// What is being done, for errors.
 pub const STEP: &str = "reading new entries";
 
-/// The largest length that is believed: no server keeps a larger entry.
+/// The largest length that is believed: no server keeps a larger text.
 const MOST_BYTES: usize = 1 << 30;
 /// Digits that a length may have.
 const MOST_DIGITS: usize = 10;
 /// Bytes that a reply of one line may have.
 const LINE_BYTES: usize = 4 << 10;
 
+/// How much is kept of a reply.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Pairs of an entry.
+    pub pairs: usize,
+    /// Bytes of an entry.
+    pub entry_bytes: usize,
+    /// Bytes of entries after which no more are kept.
+    pub reply_bytes: usize,
+}
+
+impl Bounds {
+    /// What entries within `limits` can need, and `reply_bytes` for all of a reply.
+    pub fn new(limits: &Limits, reply_bytes: usize) -> Self {
+        Self { pairs: Limits::MOST_PAIRS, entry_bytes: limits.most_bytes(), reply_bytes }
+    }
+}
+
+/// Entries that a read brought.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// The entries in order.
+    pub entries: Vec<Entry>,
+    /// Whether more came than are kept.
+    pub is_cut: bool,
+}
+
 /// Takes one reply apart.
 #[derive(Debug)]
 pub struct Parser {
+    bounds: Bounds,
     expected: Expected,
+    /// Bytes to pass over before the next element.
+    skip: usize,
     /// Rows still to come after this one.
     rows: usize,
     /// Texts of this row still to come after this one.
     texts: usize,
     id: EntryId,
     entry: Texts,
+    /// Measures of this entry if it is too large to keep.
+    oversize: Option<Oversize>,
+    /// Bytes of the entries kept so far.
+    kept: usize,
     delivered: Delivered,
 }
 
@@ -65,20 +104,23 @@ enum Kind {
 #[derive(Debug, PartialEq, Eq)]
 struct Malformed;
 
-impl Default for Parser {
-    fn default() -> Self {
+impl Parser {
+    /// For one reply.
+    pub fn new(bounds: Bounds) -> Self {
         Self {
+            bounds,
             expected: Expected::Streams,
+            skip: 0,
             rows: 0,
             texts: 0,
             id: EntryId { ms: 0, seq: 0 },
             entry: Texts::default(),
+            oversize: None,
+            kept: 0,
             delivered: Delivered::default(),
         }
     }
-}
 
-impl Parser {
     /// Takes from `buffer` what is whole; returns what was delivered once that is all of it.
     ///
     /// # Errors
@@ -90,7 +132,12 @@ impl Parser {
             return Ok(None);
         }
         let mut taken = 0;
-        while self.expected != Expected::Nothing {
+        loop {
+            let skipped = self.skip.min(buffer.len() - taken);
+            (taken, self.skip) = (taken + skipped, self.skip - skipped);
+            if self.skip > 0 || self.expected == Expected::Nothing {
+                break;
+            }
             match self.take(&buffer[taken..]) {
                 Ok(Some(length)) => taken += length,
                 Ok(None) => break,
@@ -98,14 +145,46 @@ impl Parser {
             }
         }
         buffer.drain(..taken);
-        Ok((self.expected == Expected::Nothing).then(|| std::mem::take(&mut self.delivered)))
+        let is_whole = self.expected == Expected::Nothing && self.skip == 0;
+        Ok(is_whole.then(|| std::mem::take(&mut self.delivered)))
     }
 
     /// Takes the element that `bytes` begin with, and says how long it is; `None` if it is not whole yet.
     fn take(&mut self, bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+        if self.expected == Expected::Text
+            && let Some((Kind::Text, Some(length), start)) = head(bytes)?
+            && !self.keeps(length)
+        {
+            // The text with the end of its line.
+            self.skip = length + 2;
+            self.expected = self.next_text();
+            return Ok(Some(start));
+        }
         let Some((element, length)) = element(bytes)? else { return Ok(None) };
         self.expected = self.follow(element)?;
         Ok(Some(length))
+    }
+
+    /// Whether a text of this entry is kept; if not, the entry is not.
+    fn keeps(&mut self, length: usize) -> bool {
+        if self.delivered.is_cut {
+            return false;
+        }
+        let before = self.entry.size();
+        if self.oversize.is_none() && before + length > self.bounds.entry_bytes {
+            self.give_up_entry();
+        }
+        if let Some(oversize) = &mut self.oversize {
+            oversize.bytes += length as u64;
+        }
+        self.oversize.is_none()
+    }
+
+    /// Keeps only the measures of the entry whose texts come.
+    fn give_up_entry(&mut self) {
+        let pairs = (self.entry.count() + 1 + self.texts) / 2;
+        self.oversize = Some(Oversize { pairs, bytes: self.entry.size() as u64 });
+        self.entry.clear();
     }
 
     /// What is expected after an element.
@@ -124,12 +203,9 @@ impl Parser {
                 self.id = entry_id(id).ok_or(Malformed)?;
                 Expected::Fields
             }
-            // The entry was deleted while it was pending.
-            (Expected::Fields, Element::Nil) => {
-                self.delivered.lost.push(self.id);
-                self.next_row()
-            }
             (Expected::Fields, Element::Array(texts)) if texts % 2 == 0 => {
+                let pairs = texts / 2;
+                self.oversize = (pairs > self.bounds.pairs).then_some(Oversize { pairs, bytes: 0 });
                 self.texts = texts;
                 self.next_text()
             }
@@ -149,11 +225,24 @@ impl Parser {
 
     fn next_text(&mut self) -> Expected {
         let Some(left) = self.texts.checked_sub(1) else {
-            self.delivered.entries.push(self.entry.take_entry(self.id));
+            self.end_entry();
             return self.next_row();
         };
         self.texts = left;
         Expected::Text
+    }
+
+    fn end_entry(&mut self) {
+        // The first is kept whatever its size, or a reader would never come past it.
+        self.delivered.is_cut |= self.kept > self.bounds.reply_bytes;
+        self.kept += self.entry.size();
+        let entry = match self.oversize.take() {
+            Some(oversize) => Entry::oversized(self.id, oversize),
+            None => self.entry.take_entry(self.id),
+        };
+        if !self.delivered.is_cut {
+            self.delivered.entries.push(entry);
+        }
     }
 }
 
@@ -210,6 +299,24 @@ fn entry_id(text: &[u8]) -> Option<EntryId> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
+/// Takes a line or a text from `buffer`; `None` if it is not whole yet.
+///
+/// # Errors
+/// The server's own, or that this is no such reply.
+pub fn answer(buffer: &mut Vec<u8>) -> RedisResult<Option<Value>> {
+    if !buffer.starts_with(b"$") {
+        return line(buffer);
+    }
+    let malformed = |_| RedisError::from((ErrorKind::Parse, "a text of another form"));
+    let Some((element, length)) = element(buffer).map_err(malformed)? else { return Ok(None) };
+    let value = match element {
+        Element::Text(text) => Value::BulkString(text.to_vec()),
+        _ => Value::Nil,
+    };
+    buffer.drain(..length);
+    Ok(Some(value))
+}
+
 /// Takes a reply of one line from `buffer`; `None` if it is not whole yet.
 ///
 /// # Errors
@@ -227,93 +334,4 @@ pub fn line(buffer: &mut Vec<u8>) -> RedisResult<Option<Value>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::entry::Entry;
-
-    /// Two entries and one that was deleted.
-    const REPLY: &[u8] = b"*1\r\n*2\r\n$1\r\ns\r\n*3\r\n\
-        *2\r\n$3\r\n1-0\r\n*4\r\n$1\r\nb\r\n$2\r\n\r\n\r\n$1\r\nb\r\n$0\r\n\r\n\
-        *2\r\n$3\r\n1-1\r\n*-1\r\n\
-        *2\r\n$3\r\n2-0\r\n*0\r\n";
-
-    /// What comes of bytes that arrive in pieces of `size`.
-    fn read(bytes: &[u8], size: usize) -> Result<Option<Delivered>, Error> {
-        let (mut parser, mut buffer) = (Parser::default(), Vec::new());
-        for piece in bytes.chunks(size) {
-            buffer.extend_from_slice(piece);
-            if let Some(delivered) = parser.read(&mut buffer)? {
-                return Ok(Some(delivered));
-            }
-        }
-        Ok(None)
-    }
-
-    fn refused(bytes: &[u8]) -> String {
-        assert!(read(bytes, 1).is_err(), "refused only as a whole");
-        crate::error::chain(&read(bytes, bytes.len()).unwrap_err())
-    }
-
-    #[test]
-    fn entries_keep_order_and_duplicates_wherever_the_reply_is_cut() {
-        let id = |ms, seq| EntryId { ms, seq };
-        let expected = Delivered {
-            entries: vec![
-                Entry::new(id(1, 0), [("b", "\r\n"), ("b", "")]),
-                Entry::new(id(2, 0), [("", ""); 0]),
-            ],
-            lost: vec![id(1, 1)],
-        };
-        for size in 1..=REPLY.len() {
-            assert_eq!(read(REPLY, size).unwrap().as_ref(), Some(&expected), "pieces of {size}");
-        }
-        assert_eq!(read(&REPLY[..REPLY.len() - 1], 1).unwrap(), None, "it is not whole");
-    }
-
-    #[test]
-    fn nothing_came_within_the_time() {
-        for nothing in [&b"*-1\r\n"[..], b"$-1\r\n", b"*1\r\n*2\r\n$1\r\ns\r\n*0\r\n"] {
-            assert_eq!(read(nothing, 1).unwrap(), Some(Delivered::default()));
-        }
-    }
-
-    #[test]
-    fn errors_of_the_server_are_what_the_client_makes_of_them() {
-        let missing = read(b"-NOGROUP No such key 's'\r\n", 4).unwrap_err();
-        assert!(missing.is_missing_group());
-        let Error::Redis { source, .. } = read(b"-MOVED 1 h:7\r\n", 4).unwrap_err() else {
-            panic!()
-        };
-        assert_eq!(source.redirect_node(), Some(("h:7", 1)));
-        let said = refused(&[b'-'; LINE_BYTES]);
-        assert!(said.contains("a line without end") && said.len() < 300, "{said}");
-    }
-
-    #[test]
-    fn what_has_another_form_is_refused_where_it_begins() {
-        let whole = String::from_utf8(REPLY.to_vec()).unwrap();
-        for (right, wrong, shown) in [
-            ("*1", "HTTP/1.1 400", "HTTP/1.1 400"),
-            ("*1", "*2", "*2"),
-            ("*1", "*1\n", "*1\n"),
-            ("*2", "*3", "*3"),
-            ("$1\r\ns", "$1\r\nstream", "$1\r\nstream"),
-            ("$1\r\ns", "*0", "*0"),
-            ("$3\r\n1-0", "$1\r\n1", "$1\r\n1"),
-            ("*4", "*3", "*3"),
-            ("*4", "*", "*"),
-            ("*4", "*+4", "*+4"),
-            ("*4", "*-2", "*-2"),
-            ("*4", "*00000000004", "*00000000004"),
-            ("$1\r\nb", "$-1", "$-1"),
-            ("$1\r\nb", ":1", ":1"),
-            ("$1\r\nb", "$1073741825", "$1073741825"),
-            ("$1\r\nb", "$99999999999999999999", "$99999999999999999999"),
-        ] {
-            let said = refused(whole.replacen(right, wrong, 1).as_bytes());
-            let shown = format!("an unexpected form: {}", shown.escape_default());
-            assert!(said.contains(&shown), "{wrong:?}: {said}");
-            assert!(said.len() < 300, "{said}");
-        }
-    }
-}
+mod tests;

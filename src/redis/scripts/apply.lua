@@ -1,8 +1,9 @@
--- Apply: merges a folded batch into the state, records what changed, acknowledges last. One atomic call.
+-- Apply: merges a folded batch into the state, records what changed, moves the cursor last. One atomic call.
 --
--- After the settings of common.lua, ARGV[11] names the entry that is tried alone ('' usually). Then
--- sections in a fixed order, each a count followed by that many rows; what stands before a semicolon is a
--- column of its own, so that it can be passed to a command as it is:
+-- After the settings of common.lua: 11 owner, 12 term, 13 fence, 14 the cursor that the batch follows, 15 where it
+-- goes: the batch's last entry, 16 how many entries that are. Then sections in a fixed order, each a count followed
+-- by that many rows; what stands before a semicolon is a column of its own, so that it can be passed to a command
+-- as it is:
 --   seen      a minute each: key ('' if none is kept), expiry ms, n, groups; groups of seconds ('' if that is
 --             not kept), users, entries; n users by group; presence entries by group: field, value
 --   present   field, value: last writer wins | ended: field, or a user as fields begin with it, t
@@ -10,99 +11,48 @@
 --   ttls      sid, t, seconds: lifetimes of their own
 --   touched   sids; values | data: sids; rows of t, data | ended: sid, entry ms, t
 --   joined    doc, user, connection, t | left: the same
---   ids       acknowledged | items: item, n, n ids | packed: id, n, n × (item, count)
--- Returns  { acknowledged, late, changes dropped, letters, letters dropped, { kind of change, count, … } }
---   or     { 'WRONGTYPE', key … }: all other keys are merged, nothing is acknowledged.
+--   letters   entry id, reason, detail, index, n, n × (name, value)
+--   viewed    item, views
+-- Returns  { late, changes dropped, letters, letters dropped, { kind of change, count, … } }
+--   or     { 'WRONGTYPE', key … }: all other keys are merged, the cursor stays.
 
--- ---- letters are read first: whether an entry is still pending is asked before anything is written
+-- ---- the tail: what is not idempotent, in the call that moves the cursor, where nothing can fail
 
-local pending = {}
-local function deliveries(id)
-  if pending[id] == nil then
-    local found = call('XPENDING', stream, group, id, id, 1)[1]
-    pending[id] = found and found[4] or false
+local function write_letters()
+  local count = section()
+  for _ = 1, count do
+    local id, reason, detail, index, pairs = take(5)
+    local first, last = at, at + pairs * 2 - 1
+    at = last + 1
+    call('XADD', dead, '*', 'entry_id', id, 'reason', reason, 'detail', detail, 'deliveries', 1, 'index', index,
+      'stream', stream, unpack(ARGV, first, last))
   end
-  return pending[id]
+  if count == 0 then return 0, 0 end
+  return count, call('XTRIM', dead, 'MAXLEN', dead_cap)
 end
 
-local function write_letters(letters)
-  local written = 0
-  for _, letter in ipairs(letters) do
-    local id, reason, detail, index, fields = unpack(letter)
-    if deliveries(id) then
-      call('XADD', dead, '*', 'entry_id', id, 'reason', reason, 'detail', detail, 'deliveries', deliveries(id),
-        'index', index, 'stream', stream, unpack(fields))
-      written = written + 1
-    end
-  end
-  if written == 0 then return 0, 0 end
-  return written, call('XTRIM', dead, 'MAXLEN', dead_cap)
-end
-
-local function read_letters()
-  local letters = {}
-  for i = 1, section() do
-    local id, reason, detail, index, count = take(5)
-    letters[i] = { id, reason, detail, index, { take(count * 2) } }
-    deliveries(id)
-  end
-  return letters
-end
-
--- ---- acknowledging: nothing after it can fail, and only counts follow it: the ranking, what is settled
-
-local function acknowledge_ids()
-  local count, acknowledged = section(), 0
-  local last = at + count - 1
-  for first = at, last, CHUNK do
-    acknowledged = acknowledged + call('XACK', stream, group, unpack(ARGV, first, math.min(first + CHUNK - 1, last)))
-  end
-  at = last + 1
-  return acknowledged
-end
-
--- Entries that are one view of the same item: how many were mine is how many views to count.
-local function acknowledge_items()
-  local acknowledged = 0
+local function count_views()
   for _ = 1, section() do
     local item, count = take(2)
-    local mine, last = 0, at + count - 1
-    for first = at, last, CHUNK do
-      mine = mine + call('XACK', stream, group, unpack(ARGV, first, math.min(first + CHUNK - 1, last)))
-    end
-    at = last + 1
-    if mine > 0 then call('ZINCRBY', viewed, mine, item) end
-    acknowledged = acknowledged + mine
+    call('ZINCRBY', viewed, count, item)
   end
-  return acknowledged
-end
-
-local function acknowledge_packed()
-  local acknowledged = 0
-  for _ = 1, section() do
-    local id, count = take(2)
-    local mine = call('XACK', stream, group, id)
-    for i = at, at + count * 2 - 1, 2 do
-      if mine == 1 then call('ZINCRBY', viewed, ARGV[i + 1], ARGV[i]) end
-    end
-    at = at + count * 2
-    acknowledged = acknowledged + mine
-  end
-  return acknowledged
 end
 
 -- ---- the call
 
-if call('HGET', meta, 'epoch') ~= ARGV[1] then
-  return redis.error_reply('STALEEPOCH the group was created anew since this batch was read')
-end
--- Three rights are asked for beforehand: what needs them comes when the state is written already, or the
--- entries are acknowledged.
+local from, to = ARGV[14], ARGV[15]
+local stranger = refuse_stranger(ARGV[11], ARGV[12], ARGV[13], from)
+if stranger then return stranger end
+
+-- Rights that are needed when the state is written already.
 local function missing_right()
   local may = redis.acl_check_cmd
-  if not (may('XADD', changes, '*', 'kind', '') and may('ZINCRBY', viewed, 1, '') and may('HINCRBY', janitor, '', 1)) then
-    return redis.error_reply('NOPERM XADD to ' .. changes .. ', ZINCRBY of ' .. viewed .. ' and HINCRBY of '
-      .. janitor .. ' are needed')
+  local fine = may('XADD', changes, '*', 'kind', '') and may('ZINCRBY', viewed, 1, '') and may('XADD', dead, '*', '', '')
+    and may('XTRIM', dead, 'MAXLEN', 1) and may('HSET', janitor, '', '')
+    and may('XGROUP', 'SETID', stream, group, '0', 'ENTRIESREAD', '0')
+  if not fine then
+    return redis.error_reply('NOPERM XADD to ' .. changes .. ' and ' .. dead .. ', ZINCRBY of ' .. viewed .. ', HSET of '
+      .. janitor .. ' and XGROUP SETID of ' .. stream .. ' are needed')
   end
 end
 
@@ -111,16 +61,22 @@ local MEND = 500
 
 local refused = wrong_shared_key() or wrong_seq() or missing_right()
 if refused then return refused end
+-- Without the group, or with a batch of another stream than this one, nothing is written.
+local in_group = try('XPENDING', stream, group)
+if in_group.err then return in_group end
+if to ~= from and #call('XRANGE', stream, to, to) == 0 then
+  return redis.error_reply('NOTOWNER the entry ' .. to .. ' is not in the stream any more; the batch is read again')
+end
+local other, read = refuse_other_stream(from)
+if other then return other end
 if mend_documents(MEND) then
   count_documents()
   write_changes()
   return redis.error_reply('TORN half of who is joined was taken: all leave their documents first')
 end
 
-local letters = read_letters()
-
 -- Should a merge fail in spite of all, the changes of those that were done are recorded all the same: a
--- change is noted after its write. Nothing is acknowledged then.
+-- change is noted after its write. The cursor stays then.
 local merged, fault = pcall(function()
   merge_seen()
   merge_present()
@@ -143,7 +99,7 @@ if not merged then
   return redis.error_reply(find(text, '^%u+ ') and text or 'ERR the script failed: ' .. text)
 end
 if #wrong > 0 then return { 'WRONGTYPE', unpack(wrong, 1, math.min(#wrong, CHUNK)) } end
-local written, letters_dropped = write_letters(letters)
-if ARGV[11] ~= '' then call('HDEL', suspects, ARGV[11]) end
-local acknowledged = settle(acknowledge_ids() + acknowledge_items() + acknowledge_packed())
-return { acknowledged, late, changes_dropped, written, letters_dropped, kinds }
+local written, letters_dropped = write_letters()
+count_views()
+move_cursor(to, tonumber(ARGV[16]), read)
+return { late, changes_dropped, written, letters_dropped, kinds }

@@ -1,4 +1,4 @@
-//! Apply: sends a plan to the script that merges it and acknowledges, and reads what it did.
+//! Apply: sends a plan to the script that merges it and moves the cursor, and reads what it did.
 
 mod arguments;
 
@@ -8,6 +8,7 @@ use redis::{Cmd, Value};
 use arguments::Arguments;
 
 use super::changes::Changes;
+use super::owner::Tenure;
 use super::{Script, Scripts, send};
 use crate::config::Deployment;
 use crate::entry::EntryId;
@@ -20,8 +21,6 @@ use crate::redis::reply;
 /// What an apply call did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Entries that were pending and are acknowledged now.
-    pub acknowledged: u64,
     /// Operations that had already expired.
     pub late: u64,
     /// Changes recorded.
@@ -35,9 +34,9 @@ pub struct Applied {
 /// How an apply call ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// All of it is done.
+    /// All of it is done, and the cursor moved.
     Applied(Applied),
-    /// These keys hold another type; all else is merged, nothing is acknowledged.
+    /// These keys hold another type; all else is merged, the cursor stays.
     WrongType(Avoided),
 }
 
@@ -47,37 +46,17 @@ pub struct Applier {
     deployment: Deployment,
     keys: Keys,
     scripts: Scripts,
-    epoch: String,
+    tenure: Tenure,
 }
 
 impl Applier {
-    /// An applier for batches read while `epoch` holds.
-    pub fn new(deployment: &Deployment, keys: &Keys, epoch: String) -> Self {
+    /// An applier for who owns the partition.
+    pub fn new(deployment: &Deployment, keys: &Keys, tenure: Tenure) -> Self {
         let scripts = Scripts::new(deployment, keys);
-        Self { deployment: deployment.clone(), keys: keys.clone(), scripts, epoch }
+        Self { deployment: deployment.clone(), keys: keys.clone(), scripts, tenure }
     }
 
-    /// The stream's key.
-    pub fn stream(&self) -> String {
-        self.keys.named(&self.deployment.stream)
-    }
-
-    /// The consumer group.
-    pub fn group(&self) -> &str {
-        &self.deployment.group
-    }
-
-    /// The partition's keys.
-    pub fn keys(&self) -> &Keys {
-        &self.keys
-    }
-
-    /// A call of a script under this applier's epoch, up to what it does itself.
-    pub fn script_call(&self, script: Script) -> Cmd {
-        self.scripts.call(script, &self.epoch)
-    }
-
-    /// Merges a plan. `alone` names the entry when it is tried by itself.
+    /// Merges the plan of the entries that follow `after`, and moves the cursor to the last of them.
     ///
     /// # Errors
     /// If the call failed, or its reply did not come: then nothing is known about it.
@@ -85,32 +64,35 @@ impl Applier {
         &self,
         connection: &mut MultiplexedConnection,
         plan: &Plan<'_>,
-        alone: Option<EntryId>,
+        after: EntryId,
     ) -> Result<Outcome, Error> {
-        let call = self.call(plan, alone);
+        let call = self.call(plan, after);
         let value =
             send(connection, Script::Apply, &call).await.map_err(Error::at("applying a batch"))?;
         self.outcome(value)
     }
 
-    /// The call that merges a plan. `alone` names the entry when it is tried by itself.
-    pub fn call(&self, plan: &Plan<'_>, alone: Option<EntryId>) -> Cmd {
-        let mut call = self.script_call(Script::Apply);
-        call.arg(alone.map(|id| id.to_string()).unwrap_or_default());
+    /// The call that merges the plan of the entries that follow `after`.
+    pub fn call(&self, plan: &Plan<'_>, after: EntryId) -> Cmd {
+        let Tenure { epoch, owner, term, fence } = &self.tenure;
+        let mut call = self.scripts.call(Script::Apply, epoch);
+        call.arg(owner).arg(term).arg(fence);
+        call.arg(after.to_string()).arg(plan.last.unwrap_or(after).to_string()).arg(plan.entries);
         Arguments { call: &mut call, keys: &self.keys, deployment: &self.deployment }.add(plan);
         call
     }
 
     fn outcome(&self, value: Value) -> Result<Outcome, Error> {
-        let unexpected = reply::unexpected("applying a batch", &value);
-        let Some(values) = reply::array(value) else { return Err(unexpected) };
+        const STEP: &str = "applying a batch";
+        let Value::Array(values) = value else { return Err(reply::unexpected(STEP, &value)) };
         if let Some(Value::BulkString(tag)) = values.first()
             && tag == b"WRONGTYPE"
         {
             let keys = values.into_iter().skip(1).filter_map(reply::text);
             return Ok(Outcome::WrongType(self.avoided(keys)));
         }
-        applied(values).map(Outcome::Applied).ok_or(unexpected)
+        let applied = applied(values).ok_or_else(|| reply::unexpected(STEP, &Value::Nil))?;
+        Ok(Outcome::Applied(applied))
     }
 
     /// Keys of one id, sorted by what they are for.
@@ -135,8 +117,8 @@ impl Applier {
 fn applied(values: Vec<Value>) -> Option<Applied> {
     let mut values = values.into_iter();
     let mut number = || values.next().and_then(|n| reply::number(&n));
-    let (acknowledged, late, changes_dropped) = (number()?, number()?, number()?);
+    let (late, changes_dropped) = (number()?, number()?);
     let (letters, letters_dropped) = (number()?, number()?);
     let changes = Changes::read(values.next()?, changes_dropped)?;
-    Some(Applied { acknowledged, late, changes, letters, letters_dropped })
+    Some(Applied { late, changes, letters, letters_dropped })
 }

@@ -4,7 +4,7 @@
 -- KEYS     the names of declared_keys() in script.rs, in this order; the last three are beginnings of names
 -- ARGV     1 epoch, 2 group, 3 presence ttl ms, 4 session ttl ms, 5 document ttl ms, 6 activity ttl s,
 --          7 viewed cap, 8 changes cap, 9 dead cap, 10 thresholds `up:down,…`; then what each script says
-local stream, dead, changes, changes_seq, meta, janitor, suspects, consumers,
+local stream, dead, changes, changes_seq, meta, janitor, workers,
   login, recent, viewed, tokens_ended, presence, presence_ended, presence_addresses, presence_crowds,
   sessions, sessions_ended, session_versions, session_ttls,
   docs_joined, docs_left, docs_connections, docs_levels,
@@ -49,10 +49,9 @@ end
 local TYPES = {
   { 'stream', stream, dead, changes },
   { 'string', changes_seq },
-  { 'hash', meta, janitor, suspects, login, presence, presence_addresses, sessions, session_versions, session_ttls,
+  { 'hash', meta, janitor, workers, login, presence, presence_addresses, sessions, session_versions, session_ttls,
     docs_connections, docs_levels },
-  { 'zset', consumers, recent, viewed, tokens_ended, presence_ended, presence_crowds, sessions_ended,
-    docs_joined, docs_left },
+  { 'zset', recent, viewed, tokens_ended, presence_ended, presence_crowds, sessions_ended, docs_joined, docs_left },
 }
 
 local function is_type(key, kind)
@@ -84,6 +83,9 @@ local function keep_shared_keys(kept)
   call('HSET', janitor, 'kept', string.format('%.0f', now))
 end
 
+-- Entries that this group is done with: without it they would count as lost.
+local settled = 0
+
 -- The shared keys that are not there.
 local absent = {}
 
@@ -105,18 +107,14 @@ end
 local function wrong_shared_key()
   local refused = wrong_type()
   if refused and not is_type(janitor, 'hash') then return refused end
-  local settled, kept = unpack(call('HMGET', janitor, 'settled', 'kept'))
+  local stored, kept = unpack(call('HMGET', janitor, 'settled', 'kept'))
   keep_shared_keys(kept)
   if refused then return refused end
-  if settled and (find(settled, '%D') or #settled > 15) then
+  stored = stored or '0'
+  if find(stored, '%D') or #stored > 15 then
     return redis.error_reply('WRONGKEY ' .. janitor .. ' holds no number under settled; delete that field')
   end
-end
-
--- Counts entries that this group is done with: without it they would count as lost.
-local function settle(acknowledged)
-  if acknowledged > 0 then call('HINCRBY', janitor, 'settled', acknowledged) end
-  return acknowledged
+  settled = tonumber(stored)
 end
 
 -- ---- names: two parts are joined with | after % and | in each were escaped

@@ -21,10 +21,15 @@ local function own_group()
   end
 end
 
--- The oldest entry a group has not finished: its first pending, else its first undelivered one.
+-- The first entry after an id.
+local function first_after(id)
+  if id == GREATEST_ID then return nil end
+  local entry = call('XRANGE', stream, '(' .. id, '+', 'COUNT', 1)[1]
+  return entry and entry[1]
+end
+
+-- The oldest entry that another group has not finished: its first pending, else its first undelivered one.
 local function oldest_unfinished(info)
   if info.pending > 0 then return call('XPENDING', stream, info.name)[2] end
-  if info['last-delivered-id'] == GREATEST_ID then return nil end
-  local next_entry = call('XRANGE', stream, '(' .. info['last-delivered-id'], '+', 'COUNT', 1)[1]
-  return next_entry and next_entry[1]
+  return first_after(info['last-delivered-id'])
 end

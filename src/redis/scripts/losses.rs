@@ -34,8 +34,6 @@ pub struct Look {
     pub position: Position,
     /// Entries that were lost since the last look of any janitor.
     pub lost: u64,
-    /// Whether they were deleted from the stream, as opposed to dropped from what was pending.
-    pub deleted: bool,
     /// The oldest entry that was unfinished at that last look; lost ones are not older.
     pub since: String,
     first: Option<EntryId>,
@@ -132,7 +130,7 @@ impl Losses {
     ) -> Result<Vec<Entry>, Error> {
         let value: Value = ask.query_async(connection).await.map_err(Error::at(step))?;
         let unexpected = reply::unexpected(step, &value);
-        Ok(reply::delivered(value).ok_or(unexpected)?.entries)
+        reply::entries(value).ok_or(unexpected)
     }
 
     /// Entries after one id and up to another.
@@ -169,8 +167,8 @@ impl Losses {
 }
 
 fn read_look(value: Value) -> Option<Look> {
-    let values: [Value; 9] = reply::array(value)?.try_into().ok()?;
-    let [rewinds, added, last, first, entries, has_seen, lost, deleted, since] = values;
+    let values: [Value; 8] = reply::array(value)?.try_into().ok()?;
+    let [rewinds, added, last, first, entries, has_seen, lost, since] = values;
     let number = |value: &Value| reply::integer(value).and_then(|n| u64::try_from(n).ok());
     Some(Look {
         position: Position {
@@ -179,7 +177,6 @@ fn read_look(value: Value) -> Option<Look> {
             last: reply::entry_id(last)?,
         },
         lost: number(&lost)?,
-        deleted: number(&deleted)? == 1,
         since: reply::text(since)?,
         first: reply::entry_id(first),
         entries: number(&entries)?,

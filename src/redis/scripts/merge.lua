@@ -2,7 +2,7 @@
 -- expired already, `wrong` lists keys of another type.
 
 local late, wrong = 0, {}
-local at = 12
+local at = 17
 
 local function section()
   local count = tonumber(ARGV[at])

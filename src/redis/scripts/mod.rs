@@ -2,9 +2,9 @@
 
 pub mod apply;
 pub mod changes;
-pub mod giant;
-pub mod group;
+pub mod layout;
 pub mod losses;
+pub mod owner;
 pub mod repairs;
 pub mod sweep;
 pub mod turn;
@@ -30,9 +30,10 @@ const MERGE: [&str; 5] = [
 const APPLY: &str = include_str!("apply.lua");
 const GROUPS: &str = include_str!("groups.lua");
 const SWEEP: &str = include_str!("sweep.lua");
-const CONSUMER: &str = include_str!("group.lua");
+const OWNER: &str = include_str!("owner.lua");
+const POSITION: &str = include_str!("position.lua");
+const CURSOR: &str = include_str!("cursor.lua");
 const LOSSES: &str = include_str!("losses.lua");
-const GIANT: &str = include_str!("giant.lua");
 
 /// What the scripts are called with besides a batch: the keys and settings of one partition.
 #[derive(Clone, Debug)]
@@ -48,34 +49,37 @@ pub enum Script {
     Apply,
     /// Takes away what is stale.
     Sweep,
-    /// Joins and leaves the group.
-    Consumer,
-    /// Settles a dead letter that was too large for the apply script.
-    Giant,
+    /// Shares out the partition.
+    Owner,
     /// Looks for entries that were lost.
     Losses,
 }
 
 impl Script {
     /// All that a worker or janitor runs, in the order of their digests.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Apply, Self::Sweep, Self::Consumer, Self::Giant, Self::Losses];
+    pub(crate) const ALL: [Self; 4] = [Self::Apply, Self::Sweep, Self::Owner, Self::Losses];
     /// The doctor's own: which commands this user may send.
     pub(crate) const RIGHTS: &str = include_str!("rights.lua");
 
     fn source(self) -> String {
         match self {
-            Self::Apply => [COMMON, TORN, &MERGE.join("\n"), APPLY].join("\n"),
+            Self::Apply => {
+                [COMMON, GROUPS, POSITION, CURSOR, TORN, &MERGE.join("\n"), APPLY].join("\n")
+            }
             Self::Sweep => [COMMON, TORN, GROUPS, SWEEP].join("\n"),
-            Self::Consumer => [COMMON, GROUPS, CONSUMER].join("\n"),
-            Self::Giant => [COMMON, GIANT].join("\n"),
+            // At full memory a partition must still change hands.
+            Self::Owner => [COMMON, GROUPS, POSITION, CURSOR, OWNER].join("\n").replacen(
+                "#!lua\n",
+                "#!lua flags=allow-oom\n",
+                1,
+            ),
             Self::Losses => [COMMON, GROUPS, LOSSES].join("\n"),
         }
     }
 
     /// The SHA-1 under which a server knows the script.
     fn digest(self) -> &'static str {
-        static DIGESTS: LazyLock<[String; 5]> = LazyLock::new(|| {
+        static DIGESTS: LazyLock<[String; 4]> = LazyLock::new(|| {
             Script::ALL.map(|script| redis::Script::new(&script.source()).get_hash().to_owned())
         });
         &DIGESTS[self as usize]
@@ -119,8 +123,7 @@ pub fn shared_keys(stream: &str, keys: &Keys) -> Vec<(String, &'static str)> {
         (keys.changes_seq(), "string"),
         (keys.meta(), "hash"),
         (keys.janitor(), "hash"),
-        (keys.suspects(), "hash"),
-        (keys.consumers(), "zset"),
+        (keys.workers(), "hash"),
         (keys.login(), "hash"),
         (keys.recent(), "zset"),
         (keys.viewed(), "zset"),

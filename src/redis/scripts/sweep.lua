@@ -46,12 +46,11 @@ local function remove_from(key)
   return function(member) call('ZREM', key, member) end
 end
 
--- What every entry to come is younger than: the oldest unfinished one, or what was last added. Nothing is
--- known while there is no group.
+-- What every entry to come is younger than: the first after the cursor, or the cursor. Nothing is known without it.
 local function oldest_to_come()
-  local own = own_group()
-  if not own then return 0 end
-  return tonumber((halves(oldest_unfinished(own) or own['last-delivered-id'])))
+  local cursor = call('HGET', meta, 'cursor')
+  if not cursor then return 0 end
+  return tonumber((halves(first_after(cursor) or cursor)))
 end
 
 local sweeps = {}
@@ -231,58 +230,26 @@ end
 function sweeps.tokens_ended() return tombstones(tokens_ended) end
 function sweeps.sessions_ended() return tombstones(sessions_ended) end
 
--- Trims the stream below what every group has finished and what is kept; remembers the finished id, for
--- the day the group is gone but the state is not.
+-- Trims the stream below the cursor, what every other group has finished, and what is kept. The cursor's own entry
+-- stays: it tells this stream from another one. Where the cursor is unknown, or about a stream that is gone, nothing
+-- is trimmed.
 function sweeps.stream()
+  local cursor = call('HGET', meta, 'cursor') or '0-0'
   local bound = string.format('%.0f-0', math.max(now - keep, 0))
-  local blocking, age, own = '', 0, false
+  local blocking, oldest = '', first_after(cursor)
+  if oldest and id_less(oldest, bound) then bound, blocking = oldest, group end
   for _, info in ipairs(groups()) do
-    local unfinished = oldest_unfinished(info)
-    if info.name == group then
-      own = true
-      local finished = info['last-delivered-id']
-      if unfinished and not id_less(finished, unfinished) then
-        local entry = call('XREVRANGE', stream, '(' .. unfinished, '-', 'COUNT', 1)[1]
-        finished = entry and entry[1] or '0-0'
-      end
-      call('HSET', janitor, 'finished:' .. group, finished)
-      -- For the horizon: an id ahead of a clock that went back is far from it.
-      if unfinished then age = math.max(0, now - tonumber((halves(unfinished)))) end
-    end
-    if unfinished and id_less(unfinished, bound) then
-      bound, blocking = unfinished, info.name
-    end
+    local unfinished = info.name ~= group and oldest_unfinished(info)
+    if unfinished and id_less(unfinished, bound) then bound, blocking = unfinished, info.name end
   end
-  if not own then -- what comes after where the group will begin is unread
-    local finished = call('HGET', janitor, 'finished:' .. group) or '0-0'
-    local unread = call('XRANGE', stream, '(' .. finished, '+', 'COUNT', 1)[1]
-    if unread and id_less(unread[1], bound) then bound, blocking = unread[1], group end
-  end
+  if id_less(cursor, bound) then bound = cursor end
   local removed = 0
-  if call('EXISTS', stream) == 1 then
+  if call('EXISTS', stream) == 1 and #call('XRANGE', stream, cursor, cursor) > 0 then
     removed = call('XTRIM', stream, 'MINID', '~', bound, 'LIMIT', limit)
   end
+  local age = oldest and math.max(0, now - tonumber((halves(oldest)))) or 0
   -- Trimming takes whole nodes, so it stops a little short of its limit.
   return removed, removed, removed > 0 and removed + 200 > limit, blocking, age
-end
-
--- Consumers that no longer say they live go once nothing is pending for them.
-function sweeps.consumers()
-  local removed = 0
-  -- Signs of life from before the clock went back count from now on.
-  for _, ahead in ipairs(call('ZRANGEBYSCORE', consumers, string.format('(%.0f', now), '+inf', 'LIMIT', 0, limit)) do
-    call('ZADD', consumers, now, ahead)
-  end
-  local gone = call('ZRANGEBYSCORE', consumers, '-inf', now - cap, 'LIMIT', 0, limit)
-  for _, consumer in ipairs(gone) do
-    local own = try('XPENDING', stream, group, '-', '+', 1, consumer)
-    if own.err or #own == 0 then
-      try('XGROUP', 'DELCONSUMER', stream, group, consumer)
-      call('ZREM', consumers, consumer)
-      removed = removed + 1
-    end
-  end
-  return #gone, removed, false
 end
 
 local REPAIRS = { 'expiry', 'present', 'user', 'count', 'joined', 'token', 'sequence', 'clock' }

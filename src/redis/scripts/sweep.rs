@@ -37,24 +37,17 @@ pub struct Sweeper {
     recent_cap: u64,
     ranking_cap: u64,
     janitor: JanitorConfig,
-    consumer_patience_ms: u64,
 }
 
 impl Sweeper {
-    /// A sweeper. Consumers that say nothing for `consumer_patience_ms` count as dead.
-    pub fn new(
-        deployment: &Deployment,
-        keys: &Keys,
-        janitor: &JanitorConfig,
-        consumer_patience_ms: u64,
-    ) -> Self {
+    /// A sweeper for one partition of a deployment.
+    pub fn new(deployment: &Deployment, keys: &Keys, janitor: &JanitorConfig) -> Self {
         Self {
             scripts: Scripts::new(deployment, keys),
             keys: keys.clone(),
             recent_cap: deployment.recent_cap,
             ranking_cap: deployment.ranking_cap,
             janitor: janitor.clone(),
-            consumer_patience_ms,
         }
     }
 
@@ -79,7 +72,6 @@ impl Sweeper {
         match structure {
             "recent" => self.recent_cap,
             "ranking" => self.ranking_cap,
-            "consumers" => self.consumer_patience_ms,
             _ => 0,
         }
     }

@@ -1,6 +1,4 @@
-//! The stream and the group that reads it.
-
-use std::collections::HashMap;
+//! The stream, and who works on it.
 
 use redis::Value;
 use redis::aio::MultiplexedConnection;
@@ -9,11 +7,8 @@ use serde::Serialize;
 use crate::config::Deployment;
 use crate::entry::EntryId;
 use crate::redis::reply;
-use crate::state::ask::{AskError, ask, number, scored};
+use crate::state::ask::{AskError, ask, number};
 use crate::state::{Partition, clock_went_back, list};
-
-/// Heartbeats that are read: more consumers than any fleet has.
-const HEARTBEATS: &str = "9999";
 
 /// The stream of events.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -45,40 +40,29 @@ pub struct Held {
     pub age_s: f64,
 }
 
-/// What a group has yet to do.
+/// What the workers have yet to do, and who does it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Backlog {
-    /// Entries delivered but not acknowledged.
-    pub pending: u64,
-    /// Age of the oldest of them, in seconds.
-    pub oldest_pending_age_s: Option<f64>,
-    /// Entries not delivered yet; `None` if the server does not know.
+    /// The last entry that has had its effect; `None` before the first worker.
+    pub cursor: Option<String>,
+    /// Entries behind the cursor; `None` if the server does not know.
     pub undelivered: Option<u64>,
     /// Whether that number is exact: after entries were deleted, or trimmed before they were read, the
     /// server's count can be wrong.
     pub undelivered_is_exact: bool,
     /// Age of the oldest of them, in seconds: true whatever the count is.
     pub oldest_undelivered_age_s: Option<f64>,
-    /// Who reads, those with the most pending first.
-    pub consumers: Vec<Consumer>,
-}
-
-/// A consumer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Consumer {
-    /// Its name.
-    pub name: String,
-    /// Entries delivered to it but not acknowledged.
-    pub pending: u64,
-    /// Time since it last read something, in milliseconds; waiting in vain does not count on Redis 7.0.
-    pub idle_ms: u64,
-    /// When it last said that it lives, epoch milliseconds.
-    pub heartbeat_ms: Option<u64>,
+    /// The worker that owns the partition; `None` if there is none just now.
+    pub owner: Option<String>,
+    /// How often the partition was taken.
+    pub term: u64,
+    /// Workers that spoke lately, by name, the owner included.
+    pub workers: Vec<String>,
 }
 
 /// The named members of an `XINFO` reply.
 #[derive(Default)]
-pub(super) struct Info(Vec<(String, Value)>);
+pub(in crate::state) struct Info(Vec<(String, Value)>);
 
 impl Info {
     pub(super) fn read(value: Value) -> Option<Self> {
@@ -98,7 +82,7 @@ impl Info {
         self.get("name").cloned().and_then(reply::text).unwrap_or_default()
     }
 
-    pub(super) fn id(&self, name: &str) -> Option<EntryId> {
+    pub(in crate::state) fn id(&self, name: &str) -> Option<EntryId> {
         self.get(name).cloned().and_then(reply::entry_id)
     }
 }
@@ -119,12 +103,23 @@ pub(super) async fn stream(
     let groups: Vec<Info> = groups.into_iter().filter_map(Info::read).collect();
     let stream = Info::read(ask(connection, &["XINFO", "STREAM", &key]).await?);
     let stream = stream.unwrap_or_default();
-    let held = held(connection, &key, &groups, now_ms).await?;
+    let owned = Owned::read(
+        ask(connection, &["HMGET", &partition.keys.meta(), "owner", "term", "cursor"]).await?,
+    );
+    let cursor = owned.cursor.map(|cursor| (deployment.group.as_str(), cursor));
+    let held = held(connection, &key, &groups, cursor, now_ms).await?;
     let group = match groups.iter().find(|info| info.name() == deployment.group) {
         Some(group) => {
-            let heartbeats = partition.keys.consumers();
-            let info = (group, &stream);
-            Some(backlog(connection, &key, &deployment.group, &heartbeats, info, now_ms).await?)
+            let position = owned.cursor.or(group.id("last-delivered-id"));
+            let next = match position {
+                Some(position) => next_after(connection, &key, position).await?,
+                None => None,
+            };
+            let workers = ask(connection, &["HKEYS", &partition.keys.workers()]).await?;
+            let mut workers: Vec<String> =
+                list(workers).into_iter().filter_map(reply::text).collect();
+            workers.sort_unstable();
+            Some(Backlog { workers, ..Backlog::of(group, owned, next, &stream, now_ms) })
         }
         None => None,
     };
@@ -141,12 +136,16 @@ async fn held(
     connection: &mut MultiplexedConnection,
     key: &str,
     groups: &[Info],
+    own: Option<(&str, EntryId)>,
     now_ms: u64,
 ) -> Result<Option<Held>, AskError> {
     let mut oldest: Option<(EntryId, String)> = None;
     for info in groups {
         let name = info.name();
-        let unfinished = if info.number("pending").unwrap_or(0) > 0 {
+        let cursor = own.filter(|(group, _)| *group == name).map(|(_, cursor)| cursor);
+        let unfinished = if let Some(cursor) = cursor {
+            next_after(connection, key, cursor).await?
+        } else if info.number("pending").unwrap_or(0) > 0 {
             let summary = list(ask(connection, &["XPENDING", key, &name]).await?);
             summary.get(1).cloned().and_then(reply::entry_id)
         } else {
@@ -173,57 +172,63 @@ fn age_s(id: EntryId, now_ms: u64) -> f64 {
 }
 
 /// What `XINFO GROUPS` says of one group.
-pub(super) fn read_group(groups: Value, name: &str) -> Option<Info> {
+pub(in crate::state) fn read_group(groups: Value, name: &str) -> Option<Info> {
     list(groups).into_iter().filter_map(Info::read).find(|info| info.name() == name)
 }
 
+/// What `rollcall:meta` says of the partition's owner.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Owned {
+    pub(super) owner: Option<String>,
+    pub(super) term: u64,
+    pub(super) cursor: Option<EntryId>,
+}
+
+impl Owned {
+    /// From `HMGET` of owner, term and cursor.
+    pub(super) fn read(value: Value) -> Self {
+        let mut values = list(value).into_iter();
+        let mut next = || values.next().unwrap_or(Value::Nil);
+        Self {
+            owner: reply::text(next()).filter(|owner| !owner.is_empty()),
+            term: number(&next()).unwrap_or(0),
+            cursor: reply::entry_id(next()),
+        }
+    }
+}
+
 impl Backlog {
-    /// From what `XINFO GROUPS`, `XPENDING` and `XINFO STREAM` say, and the first undelivered entry; without
-    /// consumers.
+    /// From what `XINFO GROUPS` and `XINFO STREAM` say, the owner, and the first entry behind the cursor; without
+    /// workers.
     pub(super) fn of(
         group: &Info,
-        pending: Value,
+        owned: Owned,
         next: Option<EntryId>,
         stream: &Info,
         now_ms: u64,
     ) -> Self {
-        let age = |id: EntryId| age_s(id, now_ms);
+        let Owned { owner, term, cursor } = owned;
+        let published = group.id("last-delivered-id");
         let position = Position {
-            delivered: group.id("last-delivered-id").unwrap_or(EntryId { ms: 0, seq: 0 }),
+            delivered: cursor.or(published).unwrap_or(EntryId { ms: 0, seq: 0 }),
             next,
-            lag: group.number("lag"),
+            // Where somebody else moved the group, it is about another entry than the cursor.
+            lag: group.number("lag").filter(|_| cursor.is_none() || cursor == published),
             entries: stream.number("length").unwrap_or(0),
             first: stream.get("first-entry").and_then(entry_id),
             deleted: stream.id("max-deleted-entry-id"),
         };
         let (undelivered, undelivered_is_exact) = position.undelivered();
         Self {
-            pending: group.number("pending").unwrap_or(0),
-            // The summary: how many, the first, the last, and whose.
-            oldest_pending_age_s: list(pending).get(1).cloned().and_then(reply::entry_id).map(age),
+            cursor: cursor.map(|id| id.to_string()),
             undelivered,
             undelivered_is_exact,
-            oldest_undelivered_age_s: next.map(age),
-            consumers: Vec::new(),
+            oldest_undelivered_age_s: next.map(|id| age_s(id, now_ms)),
+            owner,
+            term,
+            workers: Vec::new(),
         }
     }
-}
-
-async fn backlog(
-    connection: &mut MultiplexedConnection,
-    key: &str,
-    group: &str,
-    heartbeats: &str,
-    (info, stream): (&Info, &Info),
-    now_ms: u64,
-) -> Result<Backlog, AskError> {
-    let pending = ask(connection, &["XPENDING", key, group]).await?;
-    let next = match info.id("last-delivered-id") {
-        Some(delivered) => next_after(connection, key, delivered).await?,
-        None => None,
-    };
-    let consumers = consumers(connection, key, group, heartbeats).await?;
-    Ok(Backlog { consumers, ..Backlog::of(info, pending, next, stream, now_ms) })
 }
 
 /// The id of the entry after this one.
@@ -279,28 +284,6 @@ impl Position {
             None => (None, false),
         }
     }
-}
-
-async fn consumers(
-    connection: &mut MultiplexedConnection,
-    key: &str,
-    group: &str,
-    heartbeats: &str,
-) -> Result<Vec<Consumer>, AskError> {
-    let rows = list(ask(connection, &["XINFO", "CONSUMERS", key, group]).await?);
-    let beats =
-        ask(connection, &["ZRANGE", heartbeats, "0", HEARTBEATS, "REV", "WITHSCORES"]).await?;
-    let beats: HashMap<String, f64> = scored(beats).into_iter().collect();
-    let consumer = |info: Info| {
-        let name = info.name();
-        let heartbeat_ms = beats.get(&name).map(|ms| *ms as u64);
-        let (pending, idle_ms) = (info.number("pending")?, info.number("idle")?);
-        Some(Consumer { name, pending, idle_ms, heartbeat_ms })
-    };
-    let rows = rows.into_iter().filter_map(Info::read);
-    let mut consumers: Vec<Consumer> = rows.filter_map(consumer).collect();
-    consumers.sort_by(|a, b| b.pending.cmp(&a.pending).then_with(|| a.name.cmp(&b.name)));
-    Ok(consumers)
 }
 
 #[cfg(test)]

@@ -2,12 +2,10 @@
 //!
 //! What the server does not answer, for want of a right or of a stream, is left out.
 
-use std::time::Duration;
-
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisResult, Value};
 
-use super::group::{Backlog, Info, entry_id, read_group};
+use super::group::{Backlog, Info, Owned, entry_id, read_group};
 use super::{INFO, STRUCTURES, Server, Size, read_info};
 use crate::config::Deployment;
 use crate::entry::EntryId;
@@ -26,17 +24,15 @@ pub struct Survey {
     pub entries: u64,
     /// How far the newest entry's id is ahead of the server's clock, in seconds.
     pub clock_ahead_s: f64,
-    /// What the group has yet to do, without its consumers; `None` if there is no group.
+    /// What the workers have yet to do, without their names; `None` if there is no group.
     pub group: Option<Backlog>,
-    /// Consumers that said lately that they live.
-    pub live: u64,
-    /// Consumers that did not.
-    pub dead: u64,
+    /// Grows while the partition's owner lives.
+    pub beat: u64,
     /// How large each structure is.
     pub sizes: Vec<Size>,
 }
 
-/// Surveys a partition's server. Consumers that are silent for longer than `patience` count as dead.
+/// Surveys a partition's server.
 ///
 /// # Errors
 /// If no reply came.
@@ -44,13 +40,12 @@ pub async fn survey(
     connection: &mut MultiplexedConnection,
     deployment: &Deployment,
     keys: &Keys,
-    patience: Duration,
 ) -> Result<Survey, Error> {
     let stream = keys.named(&deployment.stream);
     let time: Vec<u64> =
         redis::cmd("TIME").query_async(connection).await.map_err(Error::at(STEP))?;
     let now_ms = time.first().map_or(0, |s| s * 1000) + time.get(1).map_or(0, |us| us / 1000);
-    let questions = questions(deployment, keys, &stream, now_ms, patience);
+    let questions = questions(keys, &stream, now_ms);
     let answers: Vec<RedisResult<Value>> =
         questions.query_async(connection).await.map_err(Error::at(STEP))?;
     let mut answers = answers.into_iter().map(|answer| answer.unwrap_or(Value::Nil));
@@ -59,9 +54,8 @@ pub async fn survey(
     let server = reply::text(next()).map(|info| read_info(&info));
     let about_stream = Info::read(next()).unwrap_or_default();
     let group = read_group(next(), &deployment.group);
-    let pending = next();
-    let live = reply::number(&next()).unwrap_or(0);
-    let consumers = reply::number(&next()).unwrap_or(0);
+    let owned = Owned::read(next());
+    let beat = reply::number(&next()).unwrap_or(0);
     let sizes = STRUCTURES.iter().filter_map(|structure| {
         let size = reply::number(&next())?;
         Some(Size { name: structure.name, size, cap: (structure.cap)(deployment) })
@@ -71,49 +65,41 @@ pub async fn survey(
     let entries = about_stream.number("length").unwrap_or(0);
     let group = match group {
         Some(group) => {
-            let next = undelivered(connection, &stream, &group).await?;
-            Some(Backlog::of(&group, pending, next, &about_stream, now_ms))
+            let position = owned.cursor.or(group.id("last-delivered-id"));
+            let next = undelivered(connection, &stream, position).await?;
+            Some(Backlog::of(&group, owned, next, &about_stream, now_ms))
         }
         None => None,
     };
     let clock_ahead_s = newest.map_or(0.0, |id| id.ms.saturating_sub(now_ms) as f64 / 1000.0);
-    let dead = consumers.saturating_sub(live);
-    Ok(Survey { server, entries, clock_ahead_s, group, live, dead, sizes })
+    Ok(Survey { server, entries, clock_ahead_s, group, beat, sizes })
 }
 
 /// In the order in which the answers are taken.
-fn questions(
-    deployment: &Deployment,
-    keys: &Keys,
-    stream: &str,
-    now_ms: u64,
-    patience: Duration,
-) -> Pipeline {
+fn questions(keys: &Keys, stream: &str, now_ms: u64) -> Pipeline {
     let mut pipe = redis::pipe();
     pipe.ignore_errors();
     pipe.cmd("INFO").arg(INFO);
     pipe.cmd("XINFO").arg("STREAM").arg(stream);
     pipe.cmd("XINFO").arg("GROUPS").arg(stream);
-    pipe.cmd("XPENDING").arg(stream).arg(&deployment.group);
-    let since_ms = now_ms.saturating_sub(patience.as_millis() as u64);
-    pipe.cmd("ZCOUNT").arg(keys.consumers()).arg(since_ms).arg("+inf");
-    pipe.cmd("ZCARD").arg(keys.consumers());
+    pipe.cmd("HMGET").arg(keys.meta()).arg(&["owner", "term", "cursor"]);
+    pipe.cmd("HGET").arg(keys.meta()).arg("beat");
     for structure in STRUCTURES {
         pipe.cmd(structure.command).arg((structure.key)(keys, now_ms / 60_000));
     }
     pipe
 }
 
-/// The id of the first entry that the group was not given yet.
+/// The id of the first entry after a position.
 async fn undelivered(
     connection: &mut MultiplexedConnection,
     stream: &str,
-    group: &Info,
+    position: Option<EntryId>,
 ) -> Result<Option<EntryId>, Error> {
-    let delivered = group.id("last-delivered-id").filter(|id| *id != EntryId::GREATEST);
-    let Some(delivered) = delivered else { return Ok(None) };
+    let position = position.filter(|id| *id != EntryId::GREATEST);
+    let Some(position) = position else { return Ok(None) };
     let mut range = redis::cmd("XRANGE");
-    range.arg(stream).arg(format!("({delivered}")).arg("+").arg("COUNT").arg(1);
+    range.arg(stream).arg(format!("({position}")).arg("+").arg("COUNT").arg(1);
     let entries: Value = range.query_async(connection).await.map_err(Error::at(STEP))?;
     Ok(reply::array(entries).and_then(|entries| entries.first().and_then(entry_id)))
 }

@@ -39,12 +39,18 @@ impl Sample {
 /// What was measured together, and for which partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Topic {
+    /// What this worker is to the partition.
+    Role,
+    /// How often the partition was taken.
+    Term,
     /// When sweeps last succeeded.
     Success,
     /// What the last round of sweeps left.
     Round,
     /// What the server was asked.
     Survey,
+    /// What this process serves.
+    Serve,
 }
 
 type Board = BTreeMap<(Topic, u16), Vec<Sample>>;

@@ -4,13 +4,16 @@
 //! Each label has a closed set of values, given by the program or by the number of partitions: the number
 //! of series does not grow with users, tokens or documents.
 
+use super::live::{Dropped, LeftOut};
 use super::loss::LossCause;
+use super::serve::{CLASSES, ConnectionKind, TROUBLES, route_names};
 use crate::change::ChangeKind;
 use crate::decode::Form;
 use crate::error;
 use crate::event::{Reason, TYPES};
-use crate::op::{CONSUMERS, STREAM, Sweep};
+use crate::op::{STREAM, Sweep};
 use crate::projection::{Projection, sweeps};
+use crate::redis::scripts::owner::Cause;
 use crate::redis::scripts::repairs::Repair;
 use crate::state::status::STRUCTURES;
 
@@ -75,6 +78,8 @@ pub enum Source {
     Sweeping,
     /// Of all janitors the one that surveyed the partition's server last.
     Surveying,
+    /// Processes that serve applications and browsers.
+    Serve,
     /// Every process.
     Every,
 }
@@ -87,6 +92,7 @@ impl Source {
             Self::Janitor => "janitor",
             Self::Sweeping => "janitor that swept",
             Self::Surveying => "janitor that surveyed",
+            Self::Serve => "serve",
             Self::Every => "every process",
         }
     }
@@ -147,7 +153,6 @@ pub struct Metric {
 
 const PARTITION: Label = Label::bounded("partition", "0 to the number of partitions - 1");
 const VERSION: Label = Label::bounded("version", "the version of the program");
-const SOURCE: Label = Label::new("source", || vec!["new", "pending", "claimed"]);
 const FORM: Label = Label::new("form", || Form::ALL.iter().map(|form| form.name()).collect());
 const TYPE: Label = Label::new("type", || TYPES.to_vec());
 const REASON: Label =
@@ -159,15 +164,24 @@ const CHANGE: Label =
     Label::new("kind", || ChangeKind::ALL.iter().map(|kind| kind.name()).collect());
 const ERROR: Label = Label::new("kind", || error::kinds().into_iter().collect());
 const ROLE: Label = Label::new("role", || vec!["worker", "janitor"]);
-const STAGE: Label = Label::new("stage", || vec!["read", "claim", "apply", "sweep", "survey"]);
+const STAGE: Label = Label::new("stage", || vec!["read", "apply", "sweep", "survey"]);
 const SWEEP: Label = Label::new("sweep", || {
-    let taking = sweeps().filter(Sweep::takes).chain([STREAM, CONSUMERS]);
+    let taking = sweeps().filter(Sweep::takes).chain([STREAM]);
     taking.map(|sweep| sweep.name).collect()
 });
 const REPAIR: Label = Label::new("repair", || Repair::ALL.map(Repair::label).to_vec());
 const STRUCTURE: Label = Label::new("structure", || STRUCTURES.iter().map(|s| s.name).collect());
+const DROPPED: Label = Label::new("reason", Dropped::names);
+const LEFT_OUT: Label = Label::new("reason", LeftOut::names);
 const BLOCKER: Label = Label::new("by", || vec!["own_group", "other_group"]);
-const STATE: Label = Label::new("state", || vec!["live", "dead"]);
+const ROUTE: Label = Label::new("route", route_names);
+const CLASS: Label = Label::new("class", || CLASSES.to_vec());
+const CONNECTION: Label =
+    Label::new("kind", || ConnectionKind::ALL.map(|kind| kind.name()).to_vec());
+const REFUSAL: Label = Label::new("reason", || {
+    Reason::ALL.iter().map(|reason| reason.name()).chain(TROUBLES).collect()
+});
+const TAKEOVER: Label = Label::new("cause", || Cause::ALL.map(Cause::name).to_vec());
 
 /// Declares a constant for each metric, and the list of all.
 macro_rules! inventory {
@@ -187,10 +201,10 @@ macro_rules! inventory {
 }
 
 inventory! {
-    READ = "rollcall_entries_read_total", Counter, Count, Worker, [SOURCE],
-        "Entries delivered to this process: new, pending (its own again) or claimed (from others)";
+    READ = "rollcall_entries_read_total", Counter, Count, Worker, [],
+        "Entries read by this process; what is read again after a failure counts again";
     READ_BYTES = "rollcall_read_bytes_total", Counter, Bytes, Worker, [],
-        "Bytes of the fields of the entries delivered to this process";
+        "Bytes of the fields of the entries read by this process";
     DECODED = "rollcall_entries_decoded_total", Counter, Count, Worker, [FORM],
         "Entries that held events, by the form they were written in; an entry that is tried again counts again";
     EVENTS_DECODED = "rollcall_events_decoded_total", Counter, Count, Worker, [TYPE],
@@ -206,13 +220,25 @@ inventory! {
         "Entries, and elements of packed entries, that became dead letters, by reason";
     LETTERS_DROPPED = "rollcall_dead_letters_dropped_total", Counter, Count, Worker, [],
         "Dead letters dropped by their cap";
-    ACKNOWLEDGED = "rollcall_entries_acknowledged_total", Counter, Count, Worker, [],
-        "Entries that this process applied or wrote off, and acknowledged";
+    APPLIED = "rollcall_entries_applied_total", Counter, Count, Worker, [],
+        "Entries that this process applied or wrote off";
+    OWNED = "rollcall_partition_owned", Gauge, Truth, Worker, [PARTITION],
+        "Whether this worker owns the partition";
+    STANDBY = "rollcall_partition_standby", Gauge, Truth, Worker, [PARTITION],
+        "Whether this worker stands by for the partition";
+    TERM = "rollcall_partition_term", Gauge, Count, Worker, [PARTITION],
+        "How often the partition was taken, by any worker; only its owner shows it";
+    TAKEOVERS = "rollcall_takeovers_total", Counter, Count, Worker, [TAKEOVER],
+        "Times this worker took a partition: free (nobody had it), again (after a failure of its own), stall (the \
+         owner made no progress), death (the owner's process was gone)";
+    INTERFERENCES = "rollcall_group_interferences_total", Counter, Count, Worker, [],
+        "Things that somebody else did to the consumer group and that were set right: entries read through it, its \
+         position moved, the group destroyed";
     LOST = "rollcall_entries_lost_total", Counter, Count, Janitor, [CAUSE],
         "Entries that will never be applied, or whose effects are gone: deleted (from the stream before they were \
-         applied), dropped (from what was pending), rewound (the server went back in time; at least so many)";
+         applied), rewound (the server went back in time; at least so many)";
     TRIED_ALONE = "rollcall_entries_tried_alone_total", Counter, Count, Worker, [],
-        "Entries applied by themselves because they were delivered too often";
+        "Entries applied by themselves because a worker or the server may have died on them";
     OPERATIONS = "rollcall_operations_applied_total", Counter, Count, Worker, [PROJECTION],
         "Merge operations applied, by projection; a batch is folded to fewer than it has events";
     LATE = "rollcall_operations_late_total", Counter, Count, Worker, [],
@@ -256,18 +282,14 @@ inventory! {
         "Whether entries older than the time to keep cannot be trimmed, because a group has not finished them";
     HORIZON = "rollcall_horizon_used_ratio", Gauge, Ratio, Sweeping, [PARTITION],
         "Age of the oldest unfinished entry as a part of the horizon: at 1, an ending may be forgotten too soon";
-    PENDING = "rollcall_pending_entries", Gauge, Count, Surveying, [PARTITION],
-        "Entries delivered but not acknowledged";
-    OLDEST_PENDING = "rollcall_oldest_pending_seconds", Gauge, Seconds, Surveying, [PARTITION],
-        "Age of the oldest pending entry, by the server's clock; 0 if there is none, below 0 if its id is ahead of that clock";
     UNDELIVERED = "rollcall_undelivered_entries", Gauge, Count, Surveying, [PARTITION],
-        "Entries not yet delivered to the group, as the server counts them; absent while it does not know";
+        "Entries behind the cursor, as the server counts them; absent while it does not know";
     UNDELIVERED_TRUSTED = "rollcall_undelivered_trusted", Gauge, Truth, Surveying, [PARTITION],
         "Whether that count is certain; after deletions it can be wrong: go by the age";
     OLDEST_UNDELIVERED = "rollcall_oldest_undelivered_seconds", Gauge, Seconds, Surveying, [PARTITION],
-        "Age of the oldest undelivered entry, by the server's clock; 0 if there is none, below 0 if its id is ahead of it";
-    CONSUMERS_SEEN = "rollcall_consumers", Gauge, Count, Surveying, [PARTITION, STATE],
-        "Consumers by whether they said lately that they live; a dead one stays until its entries are claimed";
+        "Age of the oldest entry behind the cursor, by the server's clock; 0 if there is none, below 0 if its id is ahead of it";
+    UNOWNED = "rollcall_partition_unowned", Gauge, Truth, Surveying, [PARTITION],
+        "Whether no worker owns the partition, or its owner has shown no sign of life since the survey before";
     GROUP_MISSING = "rollcall_group_missing", Gauge, Truth, Surveying, [PARTITION],
         "Whether the stream or its consumer group does not exist";
     STREAM_ENTRIES = "rollcall_stream_entries", Gauge, Count, Surveying, [PARTITION],
@@ -292,6 +314,40 @@ inventory! {
         "Replicas connected to the partition's server";
     LINK_UP = "rollcall_redis_replication_link_up", Gauge, Truth, Surveying, [PARTITION],
         "Whether a server that is a replica is connected to its primary; 1 on a primary";
+    LISTENERS_DROPPED = "rollcall_listeners_dropped_total", Counter, Count, Serve, [DROPPED],
+        "Listeners that this process dropped, by why";
+    FEED_CHANGES = "rollcall_feed_changes_total", Counter, Count, Serve, [],
+        "Changes that the live feed read";
+    FEED_DELAY = "rollcall_feed_delay_seconds", Histogram, Seconds, Serve, [],
+        "Age of a change when listeners can hear it, by this process's clock against the server's";
+    FEED_GAPS = "rollcall_feed_gaps_total", Counter, Count, Serve, [],
+        "Times that changes were lost before the live feed read them: listeners got a new snapshot";
+    SNAPSHOT_TIME = "rollcall_snapshot_duration_seconds", Histogram, Seconds, Serve, [],
+        "Time to gather a snapshot of the state for listeners";
+    SNAPSHOTS_FAILED = "rollcall_snapshots_failed_total", Counter, Count, Serve, [],
+        "Snapshots that could not be gathered";
+    ACTIVITY = "rollcall_activity_told_total", Counter, Count, Serve, [],
+        "Activities told to rooms";
+    ACTIVITY_LEFT_OUT = "rollcall_activity_left_out_total", Counter, Count, Serve, [LEFT_OUT],
+        "Activities not told to rooms, by why";
+    REQUESTS = "rollcall_http_requests_total", Counter, Count, Serve, [ROUTE, CLASS],
+        "Requests of applications and browsers that were answered, by route and class of the status";
+    REQUEST_TIME = "rollcall_http_request_duration_seconds", Histogram, Seconds, Serve, [],
+        "Time from a request's head to its answer's; without the live feed, whose answers go on";
+    CONNECTIONS = "rollcall_http_connections", Gauge, Count, Serve, [CONNECTION],
+        "Open connections of applications and browsers: all of them (http), and those that listen (sse, socketio)";
+    CONNECTIONS_REFUSED = "rollcall_http_connections_refused_total", Counter, Count, Serve, [],
+        "Connections closed at once because too many were open, in all or from one address";
+    TAKEN = "rollcall_intake_events_total", Counter, Count, Serve, [],
+        "Events of applications and browsers that are on the stream";
+    REFUSED = "rollcall_intake_refused_total", Counter, Count, Serve, [REFUSAL],
+        "Events of applications and browsers that are not on the stream, or not for sure, by reason";
+    ADD_TIME = "rollcall_intake_add_duration_seconds", Histogram, Seconds, Serve, [],
+        "Time to add one entry of packed events to the stream, round trip included";
+    BUFFERED = "rollcall_intake_buffered_events", Gauge, Count, Serve, [],
+        "Events that wait to be added to the stream";
+    BUFFER_USED = "rollcall_intake_buffer_used_ratio", Gauge, Ratio, Serve, [],
+        "Part of the buffer for such events that is taken, by events or bytes; at 1 more are refused";
     LOG_LINES_LOST = "rollcall_log_lines_lost_total", Counter, Count, Every, [],
         "Log lines lost because nobody read standard error, or not fast enough";
     BUILD = "rollcall_build_info", Gauge, Count, Every, [VERSION],

@@ -7,10 +7,10 @@ use metrics::Histogram;
 
 use super::board::{self, Sample, Topic};
 use super::inventory::{
-    CLOCK_AHEAD, CONNECTS, CONSUMERS_SEEN, EVICTED, GROUP_MISSING, HORIZON, LINK_UP, MAX_MEMORY,
-    OLDEST_PENDING, OLDEST_UNDELIVERED, PENDING, POLICY_FAULT, PRIMARY, REPAIRS, REPLICAS,
-    ROUND_TIME, ROUND_TRIPS, STREAM_ENTRIES, STRUCTURE_LIMIT, STRUCTURE_SIZE, SWEEP_BACKLOG,
-    SWEEP_SUCCESS, SWEEP_TIME, SWEPT, TRIM_BLOCKED, UNDELIVERED, UNDELIVERED_TRUSTED, USED_MEMORY,
+    CLOCK_AHEAD, CONNECTS, EVICTED, GROUP_MISSING, HORIZON, LINK_UP, MAX_MEMORY,
+    OLDEST_UNDELIVERED, POLICY_FAULT, PRIMARY, REPAIRS, REPLICAS, ROUND_TIME, ROUND_TRIPS,
+    STREAM_ENTRIES, STRUCTURE_LIMIT, STRUCTURE_SIZE, SWEEP_BACKLOG, SWEEP_SUCCESS, SWEEP_TIME,
+    SWEPT, TRIM_BLOCKED, UNDELIVERED, UNDELIVERED_TRUSTED, UNOWNED, USED_MEMORY,
 };
 use super::worker::ChangeCounters;
 use super::{ByLabel, now, own_histogram};
@@ -105,10 +105,10 @@ impl JanitorMetrics {
     }
 
     /// The server was surveyed.
-    pub fn surveyed(&self, survey: &Survey) {
+    pub fn surveyed(&self, survey: &Survey, is_unowned: bool) {
         // The time, the questions and, where there is a group, the first entry after it.
         self.round_trips.add("survey", 2 + u64::from(survey.group.is_some()));
-        board::put(Topic::Survey, self.partition, samples(self.partition, survey));
+        board::put(Topic::Survey, self.partition, samples(self.partition, survey, is_unowned));
     }
 
     /// Another janitor swept last, or nobody can.
@@ -122,22 +122,17 @@ impl JanitorMetrics {
     }
 }
 
-fn samples(partition: u16, survey: &Survey) -> Vec<Sample> {
+fn samples(partition: u16, survey: &Survey, is_unowned: bool) -> Vec<Sample> {
     let one = |metric, value: f64| Sample::new(metric, &[&partition], value);
     let truth = |metric, is_so: bool| one(metric, f64::from(u8::from(is_so)));
-    let consumers =
-        |state: &str, count: u64| Sample::new(CONSUMERS_SEEN, &[&partition, &state], count as f64);
     let mut samples = vec![
         truth(GROUP_MISSING, survey.group.is_none()),
         one(STREAM_ENTRIES, survey.entries as f64),
         one(CLOCK_AHEAD, survey.clock_ahead_s),
-        consumers("live", survey.live),
-        consumers("dead", survey.dead),
+        truth(UNOWNED, is_unowned),
     ];
     if let Some(group) = &survey.group {
-        let Backlog { pending, undelivered, .. } = *group;
-        samples.push(one(PENDING, pending as f64));
-        samples.push(one(OLDEST_PENDING, group.oldest_pending_age_s.unwrap_or(0.0)));
+        let Backlog { undelivered, .. } = *group;
         samples.extend(undelivered.map(|count| one(UNDELIVERED, count as f64)));
         samples.push(truth(UNDELIVERED_TRUSTED, group.undelivered_is_exact));
         samples.push(one(OLDEST_UNDELIVERED, group.oldest_undelivered_age_s.unwrap_or(0.0)));

@@ -9,21 +9,18 @@ use super::inventory::LOST;
 pub enum LossCause {
     /// Trimmed or deleted from the stream.
     Deleted,
-    /// Taken from what is pending, or passed over, while they are in the stream.
-    Dropped,
     /// The server went back in time.
     Rewound,
 }
 
 impl LossCause {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Deleted, Self::Dropped, Self::Rewound];
+    pub const ALL: [Self; 2] = [Self::Deleted, Self::Rewound];
 
     /// The value of the label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Deleted => "deleted",
-            Self::Dropped => "dropped",
             Self::Rewound => "rewound",
         }
     }
@@ -32,7 +29,6 @@ impl LossCause {
     pub fn story(self) -> &'static str {
         match self {
             Self::Deleted => "trimmed or deleted from the stream before they were applied",
-            Self::Dropped => "pending no more, or passed over, though nobody applied them",
             Self::Rewound => "the server came back, or was replaced, without the last it had",
         }
     }

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use metrics::{Counter, Histogram};
 
+use super::board::{self, Sample, Topic};
 use super::inventory::{
-    ACKNOWLEDGED, AGE, APPLY_TIME, BATCH, CHANGES, CHANGES_DROPPED, CONNECTS, DECODED,
-    EVENTS_APPLIED, EVENTS_DECODED, FOLD_TIME, FROM_FUTURE, LATE, LETTERS_DROPPED, OPERATIONS,
-    READ, READ_BYTES, READ_TIME, REJECTED, ROUND_TRIPS, TRIED_ALONE, UNKNOWN_MEMBERS,
+    AGE, APPLIED, APPLY_TIME, BATCH, CHANGES, CHANGES_DROPPED, CONNECTS, DECODED, EVENTS_APPLIED,
+    EVENTS_DECODED, FOLD_TIME, FROM_FUTURE, INTERFERENCES, LATE, LETTERS_DROPPED, OPERATIONS,
+    OWNED, READ, READ_BYTES, READ_TIME, REJECTED, ROUND_TRIPS, STANDBY, TAKEOVERS, TERM,
+    TRIED_ALONE, UNKNOWN_MEMBERS,
 };
 use super::{ByLabel, now, own_counter, own_histogram};
 use crate::decode::Form;
@@ -19,41 +21,28 @@ use crate::op::Plan;
 use crate::projection::Projection;
 use crate::redis::scripts::apply::Applied;
 use crate::redis::scripts::changes::Changes;
+use crate::redis::scripts::owner::Cause;
 
-/// How entries came to this process.
+/// A worker's part in a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivery {
-    /// Never delivered before.
-    New,
-    /// Delivered to this consumer before.
-    Pending,
-    /// Taken over from another consumer.
-    Claimed,
-}
-
-impl Delivery {
-    fn source(self) -> &'static str {
-        match self {
-            Self::New => "new",
-            Self::Pending => "pending",
-            Self::Claimed => "claimed",
-        }
-    }
-
-    fn stage(self) -> &'static str {
-        match self {
-            Self::New | Self::Pending => "read",
-            Self::Claimed => "claim",
-        }
-    }
+pub enum Role {
+    /// Others own it and stand by.
+    Idle,
+    /// It watches the owner.
+    Standby,
+    /// It owns the partition.
+    Owner,
 }
 
 /// The metrics of a worker.
 #[derive(Clone)]
 pub struct WorkerMetrics {
+    partition: u16,
     connects: ByLabel,
+    takeovers: ByLabel,
+    interferences: Counter,
     round_trips: ByLabel,
-    read: ByLabel,
+    read: Counter,
     read_bytes: Counter,
     read_time: Histogram,
     decoded: ByLabel,
@@ -62,7 +51,7 @@ pub struct WorkerMetrics {
     apply_time: Histogram,
     batch: Histogram,
     age: Histogram,
-    acknowledged: Counter,
+    applied: Counter,
     events_applied: ByLabel,
     from_future: Counter,
     unknown_members: ByLabel,
@@ -82,11 +71,14 @@ impl fmt::Debug for WorkerMetrics {
 
 impl WorkerMetrics {
     /// The handles; the recorder must be installed.
-    pub fn registered() -> Self {
+    pub fn registered(partition: u16) -> Self {
         Self {
+            partition,
             connects: ByLabel::new(CONNECTS),
+            takeovers: ByLabel::new(TAKEOVERS),
+            interferences: own_counter(INTERFERENCES),
             round_trips: ByLabel::new(ROUND_TRIPS),
-            read: ByLabel::new(READ),
+            read: own_counter(READ),
             read_bytes: own_counter(READ_BYTES),
             read_time: own_histogram(READ_TIME),
             decoded: ByLabel::new(DECODED),
@@ -95,7 +87,7 @@ impl WorkerMetrics {
             apply_time: own_histogram(APPLY_TIME),
             batch: own_histogram(BATCH),
             age: own_histogram(AGE),
-            acknowledged: own_counter(ACKNOWLEDGED),
+            applied: own_counter(APPLIED),
             events_applied: ByLabel::new(EVENTS_APPLIED),
             from_future: own_counter(FROM_FUTURE),
             unknown_members: ByLabel::new(UNKNOWN_MEMBERS),
@@ -108,20 +100,42 @@ impl WorkerMetrics {
         }
     }
 
-    /// The loop connected and begins.
-    pub fn connected(&self) {
+    /// The worker took the partition for the so-manieth time.
+    pub fn taken_over(&self, cause: Cause, term: &str) {
         self.connects.add("worker", 1);
+        self.takeovers.add(cause.name(), 1);
+        let term = term.parse().unwrap_or(0.0);
+        board::put(Topic::Term, self.partition, vec![Sample::new(TERM, &[&self.partition], term)]);
     }
 
-    /// A read of new entries ended, after waiting for the first.
+    /// What this worker is to the partition now.
+    pub fn role(&self, role: Role) {
+        let truth = |is_so| f64::from(u8::from(is_so));
+        let partition = self.partition;
+        let samples = vec![
+            Sample::new(OWNED, &[&partition], truth(role == Role::Owner)),
+            Sample::new(STANDBY, &[&partition], truth(role == Role::Standby)),
+        ];
+        board::put(Topic::Role, partition, samples);
+        if role != Role::Owner {
+            board::take_off(Topic::Term, partition);
+        }
+    }
+
+    /// Strangers meddled with the group.
+    pub fn interfered(&self, count: u64) {
+        self.interferences.increment(count);
+    }
+
+    /// A read ended, after waiting for the first entry.
     pub fn read_took(&self, took: Duration) {
         self.read_time.record(took);
     }
 
-    /// Entries were delivered, by one call.
-    pub fn delivered(&self, delivery: Delivery, entries: &[Entry]) {
-        self.round_trips.add(delivery.stage(), 1);
-        self.read.add(delivery.source(), entries.len() as u64);
+    /// Entries were read, by one call.
+    pub fn read(&self, entries: &[Entry]) {
+        self.round_trips.add("read", 1);
+        self.read.increment(entries.len() as u64);
         self.read_bytes.increment(entries.iter().map(Entry::size).sum::<usize>() as u64);
     }
 
@@ -146,7 +160,7 @@ impl WorkerMetrics {
     /// An apply call ended well.
     pub fn applied(&self, plan: &Plan<'_>, entries: &[Entry], applied: &Applied, took: Duration) {
         self.round_trips.add("apply", 1);
-        self.acknowledged.increment(applied.acknowledged);
+        self.applied.increment(plan.entries);
         self.late.increment(applied.late);
         self.letters_dropped.increment(applied.letters_dropped);
         self.changes.add(&applied.changes);

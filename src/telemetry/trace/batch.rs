@@ -1,4 +1,4 @@
-//! The spans of a batch: `process <stream>` with its stages `read` or `claim`, `fold` and `apply`.
+//! The spans of a batch: `process <stream>` with its stages `read`, `fold` and `apply`.
 
 use std::time::SystemTime;
 
@@ -13,7 +13,6 @@ use super::Span;
 use crate::config::Deployment;
 use crate::entry::Entry;
 use crate::origin::{Origin, origins};
-use crate::telemetry::metrics::Delivery;
 
 /// Links of a batch to its producers' spans: as many as a span has by OpenTelemetry's default.
 const MAX_LINKS: usize = 128;
@@ -21,17 +20,15 @@ const MAX_LINKS: usize = 128;
 /// A read that brought entries: whose they were, and when.
 #[derive(Clone, Copy, Debug)]
 pub struct Read {
-    /// Where the entries come from.
-    pub delivery: Delivery,
     started: SystemTime,
     ended: SystemTime,
 }
 
 impl Read {
     /// A read that begins now.
-    pub fn begin(delivery: Delivery) -> Self {
+    pub fn begin() -> Self {
         let now = SystemTime::now();
-        Self { delivery, started: now, ended: now }
+        Self { started: now, ended: now }
     }
 
     /// It ends now.
@@ -96,9 +93,8 @@ impl Batches {
 
     /// The stage that is over before a batch is known.
     fn read(&self, read: Read) {
-        let name = if read.delivery == Delivery::Claimed { "claim" } else { "read" };
         let stage = Span::stage(|| {
-            self.operation(name, "receive", SpanKind::Client).with_start_time(read.started)
+            self.operation("read", "receive", SpanKind::Client).with_start_time(read.started)
         });
         if let Some(context) = &stage.0 {
             context.span().end_with_timestamp(read.ended);
@@ -110,7 +106,7 @@ impl Batches {
         Span::stage(|| SpanBuilder::from_name("fold").with_kind(SpanKind::Internal))
     }
 
-    /// The stage that applies and acknowledges a part of the current batch.
+    /// The stage that applies a part of the current batch.
     pub fn apply(&self) -> Span {
         Span::stage(|| self.operation("apply", "settle", SpanKind::Client))
     }
@@ -139,7 +135,7 @@ fn producers(entries: &[Entry]) -> impl Iterator<Item = SpanContext> {
     origins.into_iter().map(span_context)
 }
 
-fn span_context(origin: Origin) -> SpanContext {
+pub(super) fn span_context(origin: Origin) -> SpanContext {
     let flags = if origin.sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED };
     SpanContext::new(
         TraceId::from(origin.trace_id),

@@ -1,11 +1,12 @@
 //! Traces: one for each batch that a worker has in hand, linked to the spans of its producers, and one for
-//! each round of a janitor, with a span per stage.
+//! each round of a janitor, with a span per stage; and a span for each request of an application or a browser.
 //!
 //! Names and attributes follow OpenTelemetry's conventions for messaging. While traces are off, spans are
 //! nothing, and cost no allocation. Entries are searched for their origins only where a trace is sampled.
 
 mod batch;
 mod export;
+mod request;
 mod sampler;
 mod transport;
 
@@ -20,6 +21,7 @@ use opentelemetry_sdk::trace::SdkTracer;
 
 pub use batch::{Batches, Read};
 pub use export::{TraceError, Traces, install};
+pub use request::{request, traceparent};
 
 use crate::error::{Error, chain};
 

@@ -24,10 +24,11 @@ pub(super) fn sampler(sampling: Sampling) -> Sampler {
     Sampler::ParentBased(first)
 }
 
-/// At most one trace per [`INTERVAL`] of batches, and as many of sweeps.
+/// At most one trace per [`INTERVAL`] of batches, and as many of sweeps and of requests.
 #[derive(Clone, Debug, Default)]
 struct Limited {
     batches: Spacing,
+    requests: Spacing,
     rounds: Spacing,
 }
 
@@ -50,8 +51,11 @@ impl ShouldSample for Limited {
         _: &[KeyValue],
         _: &[Link],
     ) -> SamplingResult {
-        let Spacing(throttle) =
-            if *kind == SpanKind::Consumer { &self.batches } else { &self.rounds };
+        let Spacing(throttle) = match kind {
+            SpanKind::Consumer => &self.batches,
+            SpanKind::Server => &self.requests,
+            _ => &self.rounds,
+        };
         let is_due = throttle.lock().unwrap_or_else(PoisonError::into_inner).add(1).is_some();
         let decision =
             if is_due { SamplingDecision::RecordAndSample } else { SamplingDecision::Drop };

@@ -2,12 +2,18 @@
 
 use std::time::Duration;
 
+use rollcall::config::JanitorConfig;
+use rollcall::op::STREAM;
+use rollcall::redis::scripts::owner::{Cause, fence};
+use rollcall::redis::scripts::sweep::Sweeper;
+
+use super::fleet::Target::{self, Owner, Standby};
 use super::ledger::{Account, blow};
 use super::proxy::Mode;
 use super::schedule::{CLOCK_MS, Chaos, Strike};
 use super::traced::{self, taken_users};
 use crate::harness::wait_until;
-use crate::scene::{SOON, add, giant, heartbeat};
+use crate::scene::{SOON, add, block_on, heartbeat};
 use crate::support::dump::server_now;
 use crate::trouble::{begin_slow_script, command, end_slow_script};
 
@@ -72,44 +78,62 @@ const fn taking(name: &'static str, strike: fn(&mut Chaos, &Strike)) -> Kind {
     Kind { without: &["WRONGTYPE of keys of one user"], ..counting(name, "keys taken", strike) }
 }
 
-/// The next stream would not be known from the last one, if its ids did not go on.
-const DROP: Kind = Kind {
-    without: &["the clock"],
-    ..counting("DEL of the stream", "entries taken", |c, s| c.take_stream(s))
-};
+/// Where the clock steps, the next stream may give the same ids again.
+const fn dropping(name: &'static str, strike: fn(&mut Chaos, &Strike)) -> Kind {
+    Kind { without: &["the clock"], ..counting(name, "entries taken", strike) }
+}
 
-/// An entry is written off after two workers died on it: three deaths here could be on the same one.
-const AFTER_TRIAL: Kind = Kind {
+/// Each of these deaths counts against the entry that was named: three could be on the same one.
+const AFTER_NAMING: Kind = Kind {
     most: 2,
-    ..dying("worker dies after-trial", |c, s| {
-        c.doom_with_bait("after-trial", s, |c| {
-            blow(&c.scene, 0, "strand", 3);
-        });
+    ..dying("worker dies after-naming", |c, s| {
+        c.doom("after-naming", 1, s);
+        // Only who follows one that died tries entries alone.
+        for _ in 0..15 {
+            std::thread::sleep(Duration::from_millis(100));
+            if c.fleet.has_died("after-naming") {
+                return;
+            }
+            c.meta(s, "HDEL", &["named"]);
+            c.meta(s, "HSET", &["owner", "ghost", "fence", "s0"]);
+        }
     })
 };
 
 pub const KINDS: &[Kind] = &[
-    kind("worker SIGKILL at random", |c, s| {
-        c.fleet.replace_worker(&c.scene, &c.proxy, s.dice, None)
+    kind("owner SIGKILL", |c, s| c.kill(s, &[Owner])),
+    kind("standby SIGKILL", |c, s| c.kill(s, &[Standby])),
+    kind("owner and standby SIGKILL", |c, s| c.kill(s, &[Owner, Standby])),
+    dying("worker dies after-read", |c, s| c.doom("after-read", s.between(1, 8), s)),
+    dying("worker dies after-fold", |c, s| c.doom("after-fold", s.between(1, 8), s)),
+    dying("worker dies before-send", |c, s| c.doom("before-send", s.between(1, 8), s)),
+    dying("worker dies after-send", |c, s| c.doom("after-send", s.between(1, 8), s)),
+    dying("worker dies after-reply", |c, s| c.doom("after-reply", s.between(1, 8), s)),
+    AFTER_NAMING,
+    kind("owner SIGSTOP beyond the takeover time, SIGCONT", |c, s| c.put_to_sleep(s, &[Owner])),
+    kind("standby SIGSTOP beyond the takeover time, SIGCONT", |c, s| {
+        c.put_to_sleep(s, &[Standby]);
     }),
-    dying("worker dies after-read", |c, s| c.doom("after-read", s)),
-    dying("worker dies after-fold", |c, s| c.doom("after-fold", s)),
-    dying("worker dies before-send", |c, s| c.doom("before-send", s)),
-    dying("worker dies after-send", |c, s| c.doom("after-send", s)),
-    dying("worker dies after-reply", |c, s| c.doom("after-reply", s)),
-    dying("worker dies in-giant", |c, s| {
-        c.doom_with_bait("in-giant", s, |c| {
-            c.scene.add(&giant());
-        });
+    kind("owner and standby SIGSTOP beyond the takeover time, SIGCONT", |c, s| {
+        c.put_to_sleep(s, &[Owner, Standby]);
     }),
-    AFTER_TRIAL,
-    kind("worker SIGSTOP beyond the claim time, SIGCONT", |c, s| {
-        let time = Duration::from_millis(s.between(1_200, 2_500));
-        c.fleet.put_to_sleep(&c.scene, &c.proxy, s.dice, time);
+    kind("the owner's calls held up beyond the takeover time", |c, s| {
+        c.fleet.bring_owner_behind_proxy(&c.scene, s.partition(&c.scene));
+        c.proxy.set(Mode::HoldCalls);
+        std::thread::sleep(Duration::from_millis(s.between(1_200, 2_500)));
+        c.proxy.set(SLOW);
     }),
-    kind("worker SIGTERM", |c, s| c.fleet.terminate(&c.scene, &c.proxy, s.dice)),
-    kind("worker joins", |c, s| c.fleet.join(&c.scene, &c.proxy, s.dice)),
-    kind("janitor SIGKILL at random", |c, s| c.fleet.replace_janitor(&c.scene, s.dice, None)),
+    kind("owner SIGTERM", |c, s| c.fleet.terminate(&c.scene, &c.proxy, s, Owner)),
+    kind("standby SIGTERM", |c, s| c.fleet.terminate(&c.scene, &c.proxy, s, Standby)),
+    kind("worker joins", |c, s| c.fleet.join(&c.scene, &c.proxy, s)),
+    kind("partition taken by a stranger", |c, s| c.take_over(s)),
+    kind("owner overwritten", |c, s| c.meta(s, "HSET", &["owner", "nobody"])),
+    kind("fence overwritten", |c, s| c.meta(s, "HSET", &["fence", "nobody's"])),
+    kind("term overwritten", |c, s| c.meta(s, "HINCRBY", &["term", "1"])),
+    kind("owner given another heir", |c, s| {
+        c.fleet.bring_owner_behind_proxy(&c.scene, s.partition(&c.scene));
+    }),
+    kind("janitor SIGKILL", |c, s| c.fleet.replace_janitor(&c.scene, s.dice, None)),
     dying("janitor dies mid-sweep", |c, s| {
         c.fleet.replace_janitor(&c.scene, s.dice, Some(("mid-sweep", s.between(1, 30))));
     }),
@@ -125,23 +149,55 @@ pub const KINDS: &[Kind] = &[
     kind("FUNCTION FLUSH", |c, _| command(&c.scene, &["FUNCTION", "FLUSH"])),
     kind("FLUSHALL", |c, _| {
         command(&c.scene, &["FLUSHALL"]);
+        c.disturb_all();
         c.lose(0);
     }),
-    kind("rollcall:meta deleted", |c, s| {
-        let key = c.scene.deployment.keys(c.partition(s)).meta();
-        command(&c.scene, &["DEL", &key]);
+    counting("rollcall:meta deleted", "keys", |c, s| c.blow("unset", 0, s)),
+    counting("rollcall:meta and the group deleted", "keys", |c, s| {
+        c.blow("unset", 1, s);
+        c.disturb(s);
     }),
-    counting("XGROUP DESTROY", "acknowledged entries read again", |c, s| {
-        c.blow("destroy", 0, s);
+    kind("rollcall:janitor deleted", |c, s| {
+        c.blow("untell", 0, s);
+        c.doubt(s);
     }),
-    counting("XGROUP DELCONSUMER", "pending entries dropped", |c, s| {
-        c.blow_that_meets("forget", 0, s)
+    counting("stranger: XREADGROUP", "entries read", |c, s| {
+        c.meddle("read", s.between(1, 200), s);
     }),
-    counting("XTRIM under the group", "entries taken", |c, s| {
-        c.blow_that_meets("trim", s.between(100, 1_000), s)
+    counting("stranger: XREADGROUP, XACK", "entries acknowledged", |c, s| {
+        c.meddle("finish", s.between(1, 200), s);
+    }),
+    counting("stranger: XREADGROUP, XGROUP DELCONSUMER", "entries read", |c, s| {
+        c.meddle("forget", s.between(1, 200), s);
+    }),
+    kind("stranger: XGROUP SETID to and fro", |c, s| {
+        for to in [s.between(0, 1_000), 1_000 - s.between(0, 1_000)] {
+            c.meddle("set", to, s);
+            std::thread::sleep(s.nap / 4);
+        }
+        c.counted = 0;
+    }),
+    counting("stranger: XGROUP DESTROY", "groups", |c, s| c.meddle("destroy", 0, s)),
+    counting("stranger: XGROUP DESTROY, XGROUP CREATE", "groups", |c, s| {
+        c.meddle("destroy", s.between(1, 2), s);
+    }),
+    counting("stranger: XSETID ahead", "streams", |c, s| {
+        c.stepped_ms = 2 * CLOCK_MS;
+        c.blow("advance", s.between(1, 2 * CLOCK_MS), s);
+    }),
+    dropping("stream deleted", |c, s| c.drop_stream(0, s)),
+    dropping("stream begun again with smaller ids", |c, s| c.drop_stream(1, s)),
+    dropping("stream begun again with greater ids", |c, s| c.drop_stream(2, s)),
+    dropping("stream and group begun again", |c, s| c.drop_stream(3, s)),
+    counting("XTRIM past the cursor", "entries taken", |c, s| {
+        c.blow_that_meets("trim", s.between(100, 1_000), s);
+        c.disturb(s);
+        c.doubt(s);
     }),
     counting("XDEL of new entries", "entries taken", |c, s| {
-        c.blow_that_meets("delete", s.between(20, 200), s)
+        c.blow_that_meets("delete", s.between(20, 200), s);
+        c.disturb(s);
+        c.doubt(s);
     }),
     kind("maxmemory reached (OOM)", |c, s| c.setting("maxmemory", "1", "0", s)),
     kind("too few replicas (NOREPLICAS)", |c, s| c.setting("min-replicas-to-write", "1", "0", s)),
@@ -158,6 +214,9 @@ pub const KINDS: &[Kind] = &[
     kind("CLIENT PAUSE WRITE", |c, s| c.pause("WRITE", s)),
     kind("CLIENT PAUSE ALL", |c, s| c.pause("ALL", s)),
     kind("CLIENT KILL", |c, _| command(&c.scene, &["CLIENT", "KILL", "TYPE", "normal"])),
+    kind("CLIENT KILL of subscriptions", |c, _| {
+        command(&c.scene, &["CLIENT", "KILL", "TYPE", "pubsub"]);
+    }),
     counting("WRONGTYPE of keys of one user", "dead letters for it", |c, s| c.take_user_keys(s)),
     kind("WRONGTYPE of a shared key", |c, s| c.take_shared_key(s)),
     kind("EXPIRE of a shared key or a document's", |c, s| c.expire(s)),
@@ -165,18 +224,22 @@ pub const KINDS: &[Kind] = &[
     taking("DEL of a shared key", |c, s| c.take_away("DEL", s)),
     taking("RENAME of a shared key", |c, s| c.take_away("RENAME", s)),
     taking("DEL of a document's set or count", |c, s| c.take_document(s)),
-    DROP,
     kind("the clock steps by up to a second", |c, s| c.step_clock(s)),
-    kind("network: cut at a random byte", |c, s| c.proxy.cut_after(s.between(0, 5_000) as u32)),
+    kind("network: cut at a random byte", |c, s| {
+        c.fleet.bring_owner_behind_proxy(&c.scene, s.partition(&c.scene));
+        c.proxy.cut_after(s.between(0, 5_000) as u32);
+    }),
     kind("network: delays", |c, s| {
         c.network(Mode::Delay(Duration::from_millis(s.between(5, 100))), s)
     }),
     kind("network: a few bytes at a time", |c, s| c.network(Mode::Crumble, s)),
     kind("network: half-open", |c, s| {
+        c.fleet.bring_owner_behind_proxy(&c.scene, s.partition(&c.scene));
         c.proxy.silence();
         c.network(Mode::Silent, s);
     }),
     kind("network: refuses", |c, s| {
+        c.fleet.bring_owner_behind_proxy(&c.scene, s.partition(&c.scene));
         c.proxy.cut();
         c.network(Mode::Refuse, s);
     }),
@@ -189,21 +252,77 @@ const GIVE_BACK: &str = "redis.call('DEL', KEYS[1]) \
                          if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('RENAME', KEYS[2], KEYS[1]) end";
 
 impl Chaos {
-    fn doom(&mut self, point: &'static str, strike: &Strike) {
-        let doom = Some((point, strike.between(1, 8)));
-        self.fleet.replace_worker(&self.scene, &self.proxy, strike.dice, doom);
+    fn kill(&mut self, strike: &Strike, targets: &[Target]) {
+        targets.iter().for_each(|of| self.fleet.kill(&self.scene, &self.proxy, strike, *of));
     }
 
-    /// The same at a point that few entries bring a worker to: there are some until it dies, or has had its time.
-    fn doom_with_bait(&mut self, point: &'static str, strike: &Strike, bait: fn(&mut Self)) {
-        self.fleet.replace_worker(&self.scene, &self.proxy, strike.dice, Some((point, 1)));
-        for _ in 0..15 {
-            bait(self);
-            std::thread::sleep(Duration::from_millis(100));
-            if self.fleet.has_died(strike.dice) {
-                return;
-            }
+    fn put_to_sleep(&mut self, strike: &Strike, targets: &[Target]) {
+        let time = Duration::from_millis(strike.between(1_200, 2_500));
+        for of in targets {
+            self.fleet.put_to_sleep(&self.scene, &self.proxy, strike, (*of, time));
         }
+    }
+
+    fn doom(&mut self, point: &'static str, pass: u64, strike: &Strike) {
+        self.fleet.doom(&self.scene, &self.proxy, strike, (point, pass));
+    }
+
+    /// Somebody takes the partition, and does nothing with it.
+    fn take_over(&mut self, strike: &Strike) {
+        let (deployment, partition) = (&self.scene.deployment, strike.partition(&self.scene));
+        block_on(async {
+            let mut connection = deployment.async_connection(partition).await;
+            let ownership = deployment.ownership(partition, "stranger");
+            let seen = ownership.look(&mut connection).await.unwrap();
+            // Another one may have been faster.
+            let _taken =
+                ownership.join(&mut connection, &seen, &fence(false), Cause::Stall).await.unwrap();
+        });
+    }
+
+    /// Overwrites something in the partition's `rollcall:meta`.
+    fn meta(&mut self, strike: &Strike, verb: &str, words: &[&str]) {
+        let key = self.scene.deployment.keys(strike.partition(&self.scene)).meta();
+        command(&self.scene, &[&[verb, &key], words].concat());
+    }
+
+    /// What strangers do to the group; then what Rollcall may trim now is trimmed.
+    fn meddle(&mut self, what: &str, argument: u64, strike: &Strike) {
+        self.blow(what, argument, strike);
+        self.disturb(strike);
+        self.sweep(strike.partition(&self.scene));
+    }
+
+    fn sweep(&self, partition: u16) {
+        let deployment = &self.scene.deployment;
+        blow(&self.scene, partition, "keep", 0);
+        // What comes from now on is younger than that.
+        let janitor = JanitorConfig { keep_ms: 1_500, ..deployment.config.janitor.clone() };
+        let (settings, keys) = (&deployment.config.deployment, deployment.keys(partition));
+        let sweeper = Sweeper::new(settings, &keys, &janitor);
+        block_on(async {
+            let mut connection = deployment.async_connection(partition).await;
+            sweeper.sweep(&mut connection, STREAM.name, 100_000).await.unwrap();
+        });
+    }
+
+    /// The stream goes, and another one comes in its place: no entry is added in the same millisecond.
+    fn drop_stream(&mut self, how: u64, strike: &Strike) {
+        let gate = std::sync::Arc::clone(&self.gate);
+        let closed = gate.lock().unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        self.blow("drop", how, strike);
+        self.disturb(strike);
+        std::thread::sleep(Duration::from_millis(5));
+        // With the group made by somebody else, only the number of entries shows it.
+        let closed = (how == 3).then_some(closed);
+        // Until then what it begins with seems to be passed.
+        self.fleet.keep_one(&self.scene, &self.proxy);
+        let partition = strike.partition(&self.scene);
+        wait_until(SOON, "the stream is seen to be another one", || {
+            self.ledger(partition).is_of_one_stream()
+        });
+        drop(closed);
     }
 
     /// Something is wrong for a while; in the midst of it a worker may be killed, too.
@@ -211,7 +330,7 @@ impl Chaos {
         begin(self);
         std::thread::sleep(strike.hold / 2);
         if strike.dice.is_multiple_of(3) {
-            self.fleet.replace_worker(&self.scene, &self.proxy, strike.dice, None);
+            self.fleet.kill(&self.scene, &self.proxy, strike, Owner);
         }
         std::thread::sleep(strike.hold / 2);
         end(self);
@@ -239,6 +358,7 @@ impl Chaos {
         self.scene.deployment.server.kill();
         std::thread::sleep(strike.hold / 4);
         self.scene.deployment.server.restart().unwrap();
+        self.disturb_all();
         if losing_ms > 0 {
             self.lose(now.saturating_sub(losing_ms));
         }
@@ -255,25 +375,21 @@ impl Chaos {
         self.clock.set(strike.between(0, 2 * CLOCK_MS) as i64 - CLOCK_MS as i64);
     }
 
-    pub fn partition(&self, strike: &Strike) -> u16 {
-        (strike.dice % u64::from(self.scene.deployment.partitions())) as u16
-    }
-
     /// A blow against stream or group, as soon as there is a group.
-    fn blow(&mut self, what: &str, argument: u64, strike: &Strike) -> u64 {
+    fn blow(&mut self, what: &str, argument: u64, strike: &Strike) {
         let mut hit = None;
         wait_until(SOON, "there is a group", || {
-            hit = blow(&self.scene, self.partition(strike), what, argument);
+            hit = blow(&self.scene, strike.partition(&self.scene), what, argument);
             hit.is_some()
         });
         self.counted += hit.unwrap();
-        hit.unwrap()
     }
 
     /// One that is worth nothing unless it meets entries: some tries until it does.
-    pub fn blow_that_meets(&mut self, what: &str, argument: u64, strike: &Strike) {
+    fn blow_that_meets(&mut self, what: &str, argument: u64, strike: &Strike) {
         for _ in 0..20 {
-            if self.blow(what, argument, strike) > 0 {
+            self.blow(what, argument, strike);
+            if self.counted > 0 {
                 return;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -315,7 +431,7 @@ impl Chaos {
 
     /// Another program uses a name that the whole deployment needs.
     fn take_shared_key(&mut self, strike: &Strike) {
-        let keys = self.scene.deployment.keys(self.partition(strike));
+        let keys = self.scene.deployment.keys(strike.partition(&self.scene));
         let all =
             [keys.presence(), keys.recent(), keys.sessions(), keys.docs_joined(), keys.dead()];
         let key = &all[strike.dice as usize % all.len()];

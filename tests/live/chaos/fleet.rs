@@ -4,20 +4,36 @@ use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::{Duration, Instant};
 
-use super::proxy::Proxy;
+use super::proxy::{Mode, Proxy};
+use super::schedule::Strike;
 use crate::process::{Worker, is_fault};
-use crate::scene::{SOON, Scene};
+use crate::scene::{SOON, Scene, try_command};
 
+/// Entries that a worker takes at a time.
+pub const BATCH: usize = 25;
 /// Workers there are at first, and at most.
 const WORKERS: (usize, usize) = (3, 6);
 /// Lines about faults that a process may log in a second.
 const MOST_FAULT_LINES: usize = 10;
 const ABORTED: i32 = 6;
 
+/// Makes a worker the owner, as if the one there is had given it the partition.
+const HAND_OVER: &str = "return redis.call('HSET', KEYS[1], 'owner', '', 'heir', ARGV[1])";
+
 /// A worker or janitor, and the point at which it is to die, if at any.
 struct Member {
     process: Worker,
     doom: Option<&'static str>,
+    is_behind_proxy: bool,
+}
+
+/// Whom a fault strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Who owns the partition.
+    Owner,
+    /// One who does not.
+    Standby,
 }
 
 pub struct Fleet {
@@ -29,6 +45,8 @@ pub struct Fleet {
     leaving: Vec<Member>,
     /// How many died at each point.
     pub deaths: BTreeMap<&'static str, u64>,
+    /// Workers that were killed, wherever.
+    pub kills: usize,
     /// The most lines about faults that any process logged in one second.
     pub most_fault_lines: usize,
 }
@@ -41,6 +59,7 @@ impl Fleet {
             asleep: Vec::new(),
             leaving: Vec::new(),
             deaths: BTreeMap::new(),
+            kills: 0,
             most_fault_lines: 0,
         };
         for n in 0..WORKERS.0 {
@@ -49,24 +68,52 @@ impl Fleet {
         fleet
     }
 
-    /// SIGKILL to a worker; another one, which may be doomed to die at a point, takes its place.
-    pub fn replace_worker(
+    /// The place of the worker that is struck.
+    fn find(&self, scene: &Scene, partition: u16, target: Target, dice: u64) -> usize {
+        let owner = owner(scene, partition).unwrap_or_default();
+        let owns = |member: &Member| owner.contains(&format!("-{}-", member.process.pid()));
+        let start = dice as usize % self.workers.len();
+        let places = (start..self.workers.len()).chain(0..start);
+        let is_target = |place: &usize| owns(&self.workers[*place]) == (target == Target::Owner);
+        places.clone().find(is_target).unwrap_or(start)
+    }
+
+    /// SIGKILL to a worker; another one takes its place.
+    pub fn kill(&mut self, scene: &Scene, proxy: &Proxy, strike: &Strike, target: Target) {
+        let which = self.find(scene, strike.partition(scene), target, strike.dice);
+        let next = worker(scene, proxy, strike.dice.is_multiple_of(2), None);
+        let old = std::mem::replace(&mut self.workers[which], next);
+        self.bury_worker(old);
+    }
+
+    /// The owner is killed, and in its place one works that is to die at a point.
+    pub fn doom(
         &mut self,
         scene: &Scene,
         proxy: &Proxy,
-        dice: u64,
-        doom: Option<(&'static str, u64)>,
+        strike: &Strike,
+        (point, pass): (&'static str, u64),
     ) {
-        let which = dice as usize % self.workers.len();
-        let next = worker(scene, proxy, dice.is_multiple_of(2), doom);
+        let partition = strike.partition(scene);
+        let next = worker(scene, proxy, strike.dice.is_multiple_of(2), Some((point, pass)));
+        let which = self.find(scene, partition, Target::Owner, strike.dice);
+        hand_over(scene, partition, &next.process);
         let old = std::mem::replace(&mut self.workers[which], next);
-        self.bury(old);
+        self.bury_worker(old);
     }
 
-    /// Whether the worker that was put in place by these dice has ended.
-    pub fn has_died(&mut self, dice: u64) -> bool {
-        let which = dice as usize % self.workers.len();
-        !self.workers[which].process.runs()
+    /// Whether one that was doomed to die at this point has died.
+    pub fn has_died(&mut self, point: &str) -> bool {
+        let mut doomed = self.workers.iter_mut().filter(|member| member.doom == Some(point));
+        doomed.any(|member| !member.process.runs())
+    }
+
+    /// Makes a worker behind the proxy the owner, if there is one.
+    pub fn bring_owner_behind_proxy(&mut self, scene: &Scene, partition: u16) {
+        let mut proxied = self.workers.iter_mut().filter(|member| member.is_behind_proxy);
+        if let Some(member) = proxied.find_map(|member| member.process.runs().then_some(member)) {
+            hand_over(scene, partition, &member.process);
+        }
     }
 
     /// SIGKILL to a janitor; another one, which may be doomed, too, takes its place.
@@ -77,16 +124,15 @@ impl Fleet {
     }
 
     /// One more worker, until there are enough.
-    pub fn join(&mut self, scene: &Scene, proxy: &Proxy, dice: u64) {
+    pub fn join(&mut self, scene: &Scene, proxy: &Proxy, strike: &Strike) {
         if self.workers.len() < WORKERS.1 {
-            self.workers.push(worker(scene, proxy, dice.is_multiple_of(2), None));
+            self.workers.push(worker(scene, proxy, strike.dice.is_multiple_of(2), None));
         } else {
-            self.replace_worker(scene, proxy, dice, None);
+            self.kill(scene, proxy, strike, Target::Standby);
         }
     }
 
-    /// Where all workers are doomed or dead, one comes that is not, as from whoever supervises them: only a
-    /// worker makes a group anew.
+    /// Where all workers are doomed or dead, one comes that is not, as from whoever supervises them.
     pub fn keep_one(&mut self, scene: &Scene, proxy: &Proxy) {
         let stays = |worker: &mut Member| worker.doom.is_none() && worker.process.runs();
         if !self.workers.iter_mut().any(stays) {
@@ -95,22 +141,28 @@ impl Fleet {
     }
 
     /// SIGTERM to a worker; another one takes its place.
-    pub fn terminate(&mut self, scene: &Scene, proxy: &Proxy, dice: u64) {
-        let mut old = self.take(scene, proxy, dice);
+    pub fn terminate(&mut self, scene: &Scene, proxy: &Proxy, strike: &Strike, target: Target) {
+        let mut old = self.take(scene, proxy, strike, target);
         signal(&mut old, "TERM");
         self.leaving.push(old);
     }
 
     /// SIGSTOP to a worker, SIGCONT at the first [`Fleet::wake`] after `time`; another one takes its place.
-    pub fn put_to_sleep(&mut self, scene: &Scene, proxy: &Proxy, dice: u64, time: Duration) {
-        let mut old = self.take(scene, proxy, dice);
+    pub fn put_to_sleep(
+        &mut self,
+        scene: &Scene,
+        proxy: &Proxy,
+        strike: &Strike,
+        (target, time): (Target, Duration),
+    ) {
+        let mut old = self.take(scene, proxy, strike, target);
         signal(&mut old, "STOP");
         self.asleep.push((old, Instant::now() + time));
     }
 
-    fn take(&mut self, scene: &Scene, proxy: &Proxy, dice: u64) -> Member {
-        let next = worker(scene, proxy, dice.is_multiple_of(2), None);
-        let which = dice as usize % self.workers.len();
+    fn take(&mut self, scene: &Scene, proxy: &Proxy, strike: &Strike, target: Target) -> Member {
+        let which = self.find(scene, strike.partition(scene), target, strike.dice);
+        let next = worker(scene, proxy, strike.dice.is_multiple_of(2), None);
         std::mem::replace(&mut self.workers[which], next)
     }
 
@@ -125,9 +177,10 @@ impl Fleet {
         }
     }
 
-    /// Whoever sleeps wakes up; janitors and all that were told to leave end, cleanly. Workers stay, and one
-    /// more comes, on which no trouble ever fell.
+    /// The network is well. Whoever sleeps wakes up; janitors and all that were told to leave end, cleanly. Workers
+    /// stay, and one more comes, on which no trouble ever fell.
     pub fn calm_down(&mut self, scene: &Scene, proxy: &Proxy) {
+        proxy.set(Mode::Pass);
         for (member, _) in &mut self.asleep {
             signal(member, "CONT");
         }
@@ -151,6 +204,11 @@ impl Fleet {
         }
     }
 
+    fn bury_worker(&mut self, mut member: Member) {
+        self.kills += usize::from(member.process.runs());
+        self.bury(member);
+    }
+
     /// Kills it if it still runs; nobody may have ended before, except where doomed to.
     fn bury(&mut self, mut member: Member) {
         let ran = member.process.runs();
@@ -159,6 +217,7 @@ impl Fleet {
         match member.doom {
             Some(point) if status.signal() == Some(ABORTED) => {
                 *self.deaths.entry(point).or_default() += 1;
+                self.kills += 1;
             }
             // A signal to stop may come before there is anything to stop.
             _ => assert!(
@@ -172,32 +231,52 @@ impl Fleet {
     }
 }
 
-/// Every entry may be delivered any number of times: here it is the schedule that kills workers, not the entry.
-/// Only one that is to die after counting a trial tries entries alone.
 fn worker(
     scene: &Scene,
     proxy: &Proxy,
-    behind_proxy: bool,
+    is_behind_proxy: bool,
     doom: Option<(&'static str, u64)>,
 ) -> Member {
-    let url = if behind_proxy { proxy.url() } else { scene.url() };
-    let deliveries =
-        if doom.is_some_and(|(point, _)| point == "after-trial") { "2" } else { "1000000" };
+    let url = if is_behind_proxy { proxy.url() } else { scene.url() };
     let point = point(doom);
     let env = point.as_ref().map(|point| ("ROLLCALL_TEST_FAILPOINT", point.as_str()));
-    let arguments = ["--max-deliveries", deliveries];
-    let process = scene.worker_at(&url, &arguments, env.as_slice());
-    Member { process, doom: doom.map(|(point, _)| point) }
+    let process = scene.worker_at(&url, &["--batch", &BATCH.to_string()], env.as_slice());
+    Member { process, doom: doom.map(|(point, _)| point), is_behind_proxy }
 }
 
 fn janitor(scene: &Scene, doom: Option<(&'static str, u64)>) -> Member {
     let point = point(doom);
     let env = point.as_ref().map(|point| ("ROLLCALL_TEST_FAILPOINT", point.as_str()));
-    Member { process: scene.janitor_with(&[], env.as_slice()), doom: doom.map(|(point, _)| point) }
+    let process = scene.janitor_with(&[], env.as_slice());
+    Member { process, doom: doom.map(|(point, _)| point), is_behind_proxy: false }
 }
 
 fn point(doom: Option<(&'static str, u64)>) -> Option<String> {
     doom.map(|(point, pass)| format!("{point}:{pass}"))
+}
+
+/// The worker that owns a partition, as far as the server knows.
+fn owner(scene: &Scene, partition: u16) -> Option<String> {
+    let meta = scene.deployment.keys(partition).meta();
+    try_command(&mut scene.connection(), &["HGET", &meta, "owner"]).ok()?
+}
+
+/// Gives a partition to a worker, once it has spoken.
+fn hand_over(scene: &Scene, partition: u16, to: &Worker) {
+    let keys = scene.deployment.keys(partition);
+    let mut conn = scene.connection();
+    let start = Instant::now();
+    while start.elapsed() < SOON / 4 {
+        let names: Vec<String> =
+            try_command(&mut conn, &["HKEYS", &keys.workers()]).unwrap_or_default();
+        if let Some(name) = names.iter().find(|name| name.contains(&format!("-{}-", to.pid()))) {
+            // Refused by a server in trouble, it is left as it is.
+            let _given: redis::RedisResult<i64> =
+                try_command(&mut conn, &["EVAL", HAND_OVER, "1", &keys.meta(), name]);
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Not to one that died at its point.

@@ -1,13 +1,14 @@
--- Breaks the consumer group or the stream, and in the same call writes down what had become of the entries that
--- this concerns. The notes stand in the same server, so that a server that comes back with what it had some
--- time ago, or with nothing, has the notes of then.
+-- What strangers do to the stream and its group. The same call writes down what had become of the entries that it
+-- takes away. The notes stand in the same server, so that a server that comes back with what it had some time ago,
+-- or with nothing, has the notes of then.
 --
--- KEYS  1 stream, 2 gone: id → what had become of it, its fields; 3 again: id → acknowledgements before a group
---       that reads it again; 4 dropped: ids that Redis took off the pending entries list, 5 the janitor's hash
--- ARGV  1 group, 2 trim, delete, forget, destroy, strand or drop, 3 how much
--- Returns how many entries it concerns, or -1 if it cannot be done just now: there is no group, say.
+-- KEYS  1 stream, 2 gone: id → passed or behind, its fields; 3 kept: id → the same of entries that Rollcall may trim;
+--       4 base: entries added to streams that are gone, less those settled before the janitor's hash was deleted;
+--       5 rollcall:meta, 6 rollcall:janitor
+-- ARGV  1 group, 2 what is done, 3 how much, or how
+-- Returns how many entries it concerns, or -1 if there is no group for it just now.
 
-local stream, gone, again, dropped, janitor = unpack(KEYS)
+local stream, gone, kept, base, meta, janitor = unpack(KEYS)
 local group, what, argument = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local call = redis.call
 
@@ -25,40 +26,29 @@ local function fields(row)
   return info
 end
 
-local function named(rows, name)
-  for _, row in ipairs(rows) do
-    if fields(row).name == name then return fields(row) end
+local function own_group()
+  if call('EXISTS', stream) == 0 then return nil end
+  for _, row in ipairs(call('XINFO', 'GROUPS', stream)) do
+    if fields(row).name == group then return fields(row) end
   end
 end
 
-if call('EXISTS', stream) == 0 then return -1 end
-local info = named(call('XINFO', 'GROUPS', stream), group)
-if not info then return -1 end
-local last, pending = info['last-delivered-id'], {}
-for _, row in ipairs(call('XPENDING', stream, group, '-', '+', 1000000)) do pending[row[1]] = row[2] end
+local cursor = call('HGET', meta, 'cursor') or call('HGET', janitor, 'cursor') or '0-0'
 
-local function fate(id)
-  if less(last, id) then return 'undelivered' end
-  if pending[id] then return 'pending' end
-  if call('SISMEMBER', dropped, id) == 1 then return 'dropped' end
-  return 'acknowledged'
-end
-
-local function note_gone(entry)
-  local id = entry[1]
-  local note = { fate(id) .. ' ' .. (call('HGET', again, id) or '-') .. ' ' }
-  for _, text in ipairs(entry[2]) do note[#note + 1] = #text .. ':' .. text end
-  call('HSET', gone, id, table.concat(note))
+local function note(key, entry)
+  local text = { (less(cursor, entry[1]) and 'behind' or 'passed') .. ' ' }
+  for _, part in ipairs(entry[2]) do text[#text + 1] = #part .. ':' .. part end
+  call('HSET', key, entry[1], table.concat(text))
 end
 
 local blows = {}
 
--- The oldest entries, finished or not.
+-- The oldest entries, passed or not.
 function blows.trim()
   local length = call('XLEN', stream)
   local count = math.floor(length * argument / 1000)
   if count == 0 then return 0 end
-  for _, entry in ipairs(call('XRANGE', stream, '-', '+', 'COUNT', count)) do note_gone(entry) end
+  for _, entry in ipairs(call('XRANGE', stream, '-', '+', 'COUNT', count)) do note(gone, entry) end
   return call('XTRIM', stream, 'MAXLEN', length - count)
 end
 
@@ -67,58 +57,103 @@ function blows.delete()
   local count = 0
   for i, entry in ipairs(call('XREVRANGE', stream, '+', '-', 'COUNT', argument)) do
     if i % 3 == 1 then
-      note_gone(entry)
+      note(gone, entry)
       count = count + call('XDEL', stream, entry[1])
     end
   end
   return count
 end
 
--- The consumer for which the oldest entry is pending, with all that is.
-function blows.forget()
-  local first = call('XPENDING', stream, group, '-', '+', 1)[1]
-  if not first then return 0 end
-  for id, owner in pairs(pending) do
-    if owner == first[2] then call('SADD', dropped, id) end
+-- The stream, with its groups. 1: another one begins, with a smaller id; 2: and goes on with greater ones; 3: and
+-- somebody makes the group. That it is another one shows in how many were added, if there were more.
+function blows.drop()
+  if call('EXISTS', stream) == 0 then return 0 end
+  local info, count = fields(call('XINFO', 'STREAM', stream)), 0
+  for _, entry in ipairs(call('XRANGE', stream, '-', '+')) do
+    note(gone, entry)
+    count = count + 1
   end
-  return call('XGROUP', 'DELCONSUMER', stream, group, first[2])
-end
-
--- Leaves entries with a consumer that never comes back, as if delivered very often.
-function blows.strand()
-  for _ = 1, argument do
-    local id = call('XADD', stream, '*', 'type', 'nonsense')
-    call('XREADGROUP', 'GROUP', group, 'ghost', 'COUNT', 1, 'STREAMS', stream, '>')
-    call('XCLAIM', stream, group, 'ghost', 0, id, 'IDLE', 5000, 'RETRYCOUNT', 20)
-  end
-  return argument
-end
-
--- The group. The next one begins after what the janitor last saw finished.
-function blows.destroy()
-  local from = call('HGET', janitor, 'finished:' .. group)
-  if not from or less(fields(call('XINFO', 'STREAM', stream))['last-generated-id'], from) then from = '0-0' end
-  local count = 0
-  for _, entry in ipairs(call('XRANGE', stream, '(' .. from, last)) do
-    local id = entry[1]
-    local acknowledged = fate(id) == 'acknowledged' and 1 or 0
-    call('HINCRBY', again, id, acknowledged)
-    call('SREM', dropped, id)
-    count = count + acknowledged
-  end
-  call('XGROUP', 'DESTROY', stream, group)
+  call('INCRBY', base, info['entries-added'])
+  call('DEL', stream)
+  if argument == 0 then return count end
+  call('XADD', stream, '1000-' .. call('HLEN', gone) + 1, 'type', 'nonsense')
+  if argument == 1 then return count end
+  local ms = tonumber((string.match(info['last-generated-id'], '^%d+')))
+  call('XSETID', stream, string.format('%.0f-0', ms + 1))
+  if argument == 3 and tonumber(call('HGET', meta, 'added') or 0) > 1 then call('XGROUP', 'CREATE', stream, group, '0') end
   return count
 end
 
--- The stream with all that is in it. Never in the millisecond of its last id, which the next stream would give again.
-function blows.drop()
-  local time = call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  if now <= tonumber(string.match(fields(call('XINFO', 'STREAM', stream))['last-generated-id'], '%d+')) then return -1 end
-  local entries = call('XRANGE', stream, '-', '+')
-  for _, entry in ipairs(entries) do note_gone(entry) end
-  call('DEL', stream)
+-- The last id jumps ahead.
+function blows.advance()
+  if call('EXISTS', stream) == 0 then return 0 end
+  local last = fields(call('XINFO', 'STREAM', stream))['last-generated-id']
+  local ms = tonumber((string.match(last, '^%d+')))
+  call('XSETID', stream, string.format('%.0f-0', ms + argument))
+  return 1
+end
+
+local function read_on()
+  local got = call('XREADGROUP', 'GROUP', group, 'stranger', 'COUNT', argument, 'STREAMS', stream, '>')
+  return got and got[1][2] or {}
+end
+
+-- Reads through the group and leaves it at that: what is new, or, if nothing is, all over again.
+function blows.read()
+  local entries = read_on()
+  if #entries > 0 then return #entries end
+  call('XGROUP', 'SETID', stream, group, '0')
+  return #read_on()
+end
+
+-- Reads what is new, and acknowledges it.
+function blows.finish()
+  local entries = read_on()
+  for _, entry in ipairs(entries) do call('XACK', stream, group, entry[1]) end
   return #entries
 end
 
+-- Reads, and is deleted with what is pending for it.
+function blows.forget()
+  local count = blows.read()
+  call('XGROUP', 'DELCONSUMER', stream, group, 'stranger')
+  return count
+end
+
+-- Moves the group to so many thousandths of the stream.
+function blows.set()
+  local count = math.floor(call('XLEN', stream) * argument / 1000)
+  local entries = call('XRANGE', stream, '-', '+', 'COUNT', math.max(count, 1))
+  call('XGROUP', 'SETID', stream, group, count > 0 and entries[count][1] or '0')
+  return 1
+end
+
+-- 1: and somebody makes it again, at the beginning; 2: at the end.
+function blows.destroy()
+  call('XGROUP', 'DESTROY', stream, group)
+  if argument > 0 then call('XGROUP', 'CREATE', stream, group, argument == 1 and '0' or '$') end
+  return 1
+end
+
+-- The settings, the owner and the cursor. 1: and the group.
+function blows.unset()
+  if argument == 1 then call('XGROUP', 'DESTROY', stream, group) end
+  return call('DEL', meta)
+end
+
+-- The janitor's copy of the cursor, and the sums.
+function blows.untell()
+  call('DECRBY', base, call('HGET', janitor, 'settled') or 0)
+  return call('DEL', janitor)
+end
+
+-- Nothing: remembers all entries, so that Rollcall may trim them.
+function blows.keep()
+  local entries = call('XRANGE', stream, '-', '+')
+  for _, entry in ipairs(entries) do note(kept, entry) end
+  return #entries
+end
+
+local of_group = { read = 1, finish = 1, forget = 1, set = 1, destroy = 1 }
+if (of_group[what] or what == 'unset' and argument == 1) and not own_group() then return -1 end
 return blows[what]()

@@ -1,18 +1,16 @@
 //! What became of each entry: read from the server at one instant, and from the notes that blows leave.
 //!
-//! An entry that stays in the stream and is delivered by a group that stays must have its effect exactly
-//! once. Blows against stream and group break that premise; `ledger.lua` notes, in the same call, what
-//! follows: an entry trimmed after it was acknowledged keeps its effect; one that was undelivered never has
-//! any; one that was in a worker's hands may have either, and its trace in the state tells which. A consumer
-//! deleted loses its pending entries for ever; a group destroyed gives again what its janitor had not seen
-//! finished.
+//! An entry that the cursor has passed must have had its effect exactly once, and one behind it none. One that was
+//! taken from the stream keeps what it had then: passed, it has its effect; behind the cursor it never has any, unless
+//! a worker had it in hand; its trace in the state tells which. Nothing that strangers do to the group changes any of
+//! this.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use redis::{RedisResult, Value};
 use rollcall::entry::{Entry, EntryId, Field};
 use rollcall::redis::reply;
-use rollcall::redis::scripts::giant::DeadLetter;
+use rollcall::state::dead::DeadLetter;
 
 use super::traced;
 use crate::scene::Scene;
@@ -20,19 +18,22 @@ use crate::support::model::{Bytes, Dead};
 
 /// What all keys of the notes begin with.
 pub const NOTES: &str = "chaos:";
+/// What the server says of a stream and its groups, there or not.
+const INFO: &str = "if redis.call('EXISTS', KEYS[1]) == 0 then return {{}, {}} end \
+                    return {redis.call('XINFO', 'STREAM', KEYS[1]), redis.call('XINFO', 'GROUPS', KEYS[1])}";
 
 /// The keys of one partition's notes.
 pub fn notes<const N: usize>(partition: u16, names: [&str; N]) -> [String; N] {
     names.map(|name| format!("{NOTES}{name}:{partition}"))
 }
 
-/// Does one of the blows of `ledger.lua`; how many entries it concerned. `None` while there is no group.
+/// Does one of the blows of `ledger.lua`; how many entries it concerned. `None` while there is no group for it.
 pub fn blow(scene: &Scene, partition: u16, what: &str, argument: u64) -> Option<u64> {
     let deployment = &scene.deployment;
-    let [gone, again, dropped] = notes(partition, ["gone", "again", "dropped"]);
+    let keys = deployment.keys(partition);
     let mut call = redis::cmd("EVAL");
-    call.arg(include_str!("ledger.lua")).arg(5).arg(deployment.stream(partition));
-    call.arg(gone).arg(again).arg(dropped).arg(deployment.keys(partition).janitor());
+    call.arg(include_str!("ledger.lua")).arg(6).arg(deployment.stream(partition));
+    call.arg(&notes(partition, ["gone", "kept", "base"])).arg(keys.meta()).arg(keys.janitor());
     call.arg(&deployment.config.deployment.group).arg(what).arg(argument);
     let count: i64 = call.query(&mut scene.connection()).unwrap();
     u64::try_from(count).ok()
@@ -41,10 +42,10 @@ pub fn blow(scene: &Scene, partition: u16, what: &str, argument: u64) -> Option<
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    Undelivered,
-    Pending,
-    Dropped,
-    Acknowledged,
+    /// The cursor has yet to pass it.
+    Behind,
+    /// The cursor has passed it.
+    Passed,
 }
 
 /// One entry, there or gone.
@@ -53,19 +54,42 @@ pub struct Account {
     /// Where it stands, or stood when it was taken from the stream.
     pub fate: Fate,
     pub is_gone: bool,
-    /// How often it had been acknowledged in groups that were destroyed; `None` if it was in none.
-    pub before: Option<u32>,
     /// Whether the state shows that it was applied; `None` if it is one that changes nothing there.
     pub applied: Option<bool>,
     /// Dead letters of it.
     pub letters: Vec<Dead>,
 }
 
+impl Account {
+    /// Whether it had its effect, on the state or as a dead letter.
+    pub fn has_effect(&self) -> bool {
+        self.applied.unwrap_or(!self.letters.is_empty())
+    }
+
+    /// Whether it was written off as what workers died on.
+    pub fn is_written_off(&self) -> bool {
+        self.letters.iter().any(|letter| letter.1 == "poison")
+    }
+}
+
+/// What the server says of the group.
+pub struct Group {
+    pub at: EntryId,
+    pub pending: u64,
+    pub lag: Option<u64>,
+}
+
 /// All entries of one partition that were ever there since the server last began with nothing.
 pub struct Ledger {
     pub accounts: BTreeMap<EntryId, Account>,
-    /// What is pending, gone or not.
-    pub pending: BTreeSet<EntryId>,
+    pub cursor: EntryId,
+    pub group: Option<Group>,
+    /// The newest entry that is there.
+    pub last: EntryId,
+    /// Entries ever added.
+    pub added: i64,
+    /// Entries that Rollcall counts as passed.
+    pub settled: i64,
     /// Dead letters of entries that are nowhere.
     pub strangers: Vec<Dead>,
     /// The names of keys that were taken away.
@@ -73,39 +97,39 @@ pub struct Ledger {
 }
 
 type Reply = (
-    Vec<HashMap<String, Value>>,
-    Vec<(String, String, u64, u64)>,
+    (Value, Vec<Value>),
+    Option<String>,
+    (Option<String>, Option<i64>),
     Value,
     Vec<Bytes>,
     Vec<Bytes>,
-    HashMap<String, u32>,
-    BTreeSet<String>,
     HashMap<String, Bytes>,
-    Value,
-    (BTreeSet<String>, Vec<Bytes>, Value),
+    HashMap<String, Bytes>,
+    Option<i64>,
+    (Value, BTreeSet<String>, Vec<Bytes>, Value),
 );
 
 impl Ledger {
     /// Reads everything at one instant.
     ///
     /// # Errors
-    /// What the server answers while there is no group.
+    /// What the server answers while it is in trouble.
     pub fn read(scene: &Scene, partition: u16) -> RedisResult<Self> {
         let deployment = &scene.deployment;
         let (stream, keys) = (deployment.stream(partition), deployment.keys(partition));
-        let group = &deployment.config.deployment.group;
-        let [gone, again, dropped] = notes(partition, ["gone", "again", "dropped"]);
+        let [gone, kept, base] = notes(partition, ["gone", "kept", "base"]);
         let [taken, traces, letters] = notes(partition, ["taken", "traces", "letters"]);
         let mut all = redis::pipe();
         all.atomic();
-        all.cmd("XINFO").arg("GROUPS").arg(&stream);
-        all.cmd("XPENDING").arg(&stream).arg(group).arg("-").arg("+").arg(1_000_000);
+        all.cmd("EVAL").arg(INFO).arg(1).arg(&stream);
+        all.cmd("HGET").arg(keys.meta()).arg("cursor");
+        all.cmd("HMGET").arg(keys.janitor()).arg(&["cursor", "settled"]);
         all.cmd("XRANGE").arg(&stream).arg("-").arg("+");
         all.cmd("ZRANGE").arg(keys.docs_joined()).arg(0).arg(-1);
         all.cmd("HKEYS").arg(keys.presence());
-        all.cmd("HGETALL").arg(again);
-        all.cmd("SMEMBERS").arg(dropped);
         all.cmd("HGETALL").arg(gone);
+        all.cmd("HGETALL").arg(kept);
+        all.cmd("GET").arg(base);
         all.cmd("XRANGE").arg(keys.dead()).arg("-").arg("+");
         all.cmd("SMEMBERS").arg(taken);
         all.cmd("SMEMBERS").arg(traces);
@@ -114,81 +138,115 @@ impl Ledger {
         // One tuple has no room for all of them.
         let rest = values.split_off(9);
         values.push(Value::Array(rest));
-        Ok(Self::of(redis::from_redis_value(Value::Array(values))?, group))
+        let reply: Reply = redis::from_redis_value(Value::Array(values))?;
+        Ok(Self::of(reply, &deployment.config.deployment.group))
     }
 
     fn of(reply: Reply, group: &str) -> Self {
-        let (groups, pending, entries, joined, present, again, dropped, gone, dead, rest) = reply;
-        let (taken, seen, taken_dead) = rest;
-        let text =
-            |info: &HashMap<String, Value>, name: &str| reply::text(info[name].clone()).unwrap();
-        let info = groups.iter().find(|info| text(info, "name") == group).unwrap();
-        let last: EntryId = text(info, "last-delivered-id").parse().unwrap();
-        let pending: BTreeSet<EntryId> = pending.iter().map(|row| row.0.parse().unwrap()).collect();
+        let ((stream, groups), cursor, copy, entries, joined, present, gone, kept, base, rest) =
+            reply;
+        let (dead, taken, seen, taken_dead) = rest;
+        let cursor = cursor.or(copy.0).map_or(EntryId { ms: 0, seq: 0 }, |id| id.parse().unwrap());
         let mut traces = traced::in_state(&joined, &present);
         // Noted as it stood in either: a name is known by its beginning.
         traces.extend(traced::in_state(&seen, &seen));
         let mut letters = letters([dead, taken_dead]);
-        let mut account = |entry: Entry, fate, before, is_gone| {
+        let mut accounts = BTreeMap::new();
+        let mut add = |entry: Entry, fate, is_gone| {
             let id = entry.id;
             let applied = traced::of_entry(&entry).map(|trace| traces.contains(&trace));
             let letters = letters.remove(&id).unwrap_or_default();
-            (id, Account { entry, fate, is_gone, before, applied, letters })
+            accounts.insert(id, Account { entry, fate, is_gone, applied, letters });
         };
-        let mut accounts = BTreeMap::new();
-        for entry in reply::delivered(entries).unwrap().entries {
-            let id = entry.id;
-            let fate = match () {
-                () if id > last => Fate::Undelivered,
-                () if pending.contains(&id) => Fate::Pending,
-                () if dropped.contains(&id.to_string()) => Fate::Dropped,
-                () => Fate::Acknowledged,
-            };
-            accounts.extend([account(entry, fate, again.get(&id.to_string()).copied(), false)]);
+        let entries = reply::entries(entries).unwrap();
+        let last = entries.last().map_or(cursor, |entry| entry.id);
+        let there: BTreeMap<EntryId, ()> = entries.iter().map(|entry| (entry.id, ())).collect();
+        for entry in entries {
+            let fate = if entry.id > cursor { Fate::Behind } else { Fate::Passed };
+            add(entry, fate, false);
+        }
+        // What Rollcall itself trims, the cursor has passed.
+        let trimmed = kept
+            .iter()
+            .filter(|(id, _)| !gone.contains_key(*id) && !there.contains_key(&id.parse().unwrap()));
+        for (id, note) in trimmed {
+            add(Entry::new(id.parse().unwrap(), note_of(note).1), Fate::Passed, true);
         }
         for (id, note) in &gone {
-            let (fate, before, fields) = note_of(note);
-            let entry = Entry::new(id.parse().unwrap(), fields);
-            accounts.extend([account(entry, fate, before, true)]);
+            let (fate, fields) = note_of(note);
+            add(Entry::new(id.parse().unwrap(), fields), fate, true);
         }
-        let strangers = letters.into_values().flatten().collect();
-        Self { accounts, pending, strangers, taken }
+        Self {
+            accounts,
+            cursor,
+            group: groups.into_iter().map(members).find_map(|info| Group::of(&info, group)),
+            last,
+            added: number(&members(stream), "entries-added").unwrap_or(0) as i64
+                + base.unwrap_or(0),
+            settled: copy.1.unwrap_or(0),
+            strangers: letters.into_values().flatten().collect(),
+            taken,
+        }
+    }
+
+    /// Whether the cursor is about the stream that is there, as far as its beginning tells.
+    pub fn is_of_one_stream(&self) -> bool {
+        let there = self.accounts.values().find(|account| !account.is_gone);
+        there.is_none_or(|first| first.fate == Fate::Behind || first.has_effect())
+    }
+
+    /// Entries behind the cursor.
+    pub fn behind(&self) -> u64 {
+        let is_behind = |account: &&Account| !account.is_gone && account.fate == Fate::Behind;
+        self.accounts.values().filter(is_behind).count() as u64
     }
 }
 
-/// What `ledger.lua` wrote down: `fate before ` and then each name and value with its length in front.
-fn note_of(note: &[u8]) -> (Fate, Option<u32>, Vec<Field>) {
-    let mut words = note.splitn(3, |byte| *byte == b' ');
-    let mut word = || words.next().unwrap();
-    let fate = match word() {
-        b"undelivered" => Fate::Undelivered,
-        b"pending" => Fate::Pending,
-        b"dropped" => Fate::Dropped,
-        b"acknowledged" => Fate::Acknowledged,
+impl Group {
+    fn of(info: &HashMap<String, Value>, name: &str) -> Option<Self> {
+        let text = |name: &str| info.get(name).cloned().and_then(reply::text);
+        (text("name")? == name).then(|| Self {
+            at: text("last-delivered-id").unwrap().parse().unwrap(),
+            pending: number(info, "pending").unwrap(),
+            lag: number(info, "lag"),
+        })
+    }
+}
+
+fn members(info: Value) -> HashMap<String, Value> {
+    let pairs = reply::pairs(info).unwrap_or_default().into_iter();
+    pairs.map(|(name, value)| (reply::text(name).unwrap(), value)).collect()
+}
+
+fn number(info: &HashMap<String, Value>, name: &str) -> Option<u64> {
+    info.get(name).and_then(reply::number)
+}
+
+/// What `ledger.lua` wrote down: `fate ` and then each name and value with its length in front.
+fn note_of(note: &[u8]) -> (Fate, Vec<Field>) {
+    let space = note.iter().position(|byte| *byte == b' ').unwrap();
+    let fate = match &note[..space] {
+        b"behind" => Fate::Behind,
+        b"passed" => Fate::Passed,
         other => panic!("no fate: {other:?}"),
     };
-    let before = number(word());
-    let mut rest = word();
+    let mut rest = &note[space + 1..];
     let mut texts = Vec::new();
     while !rest.is_empty() {
         let colon = rest.iter().position(|byte| *byte == b':').unwrap();
-        let (length, text) = (number(&rest[..colon]).unwrap() as usize, &rest[colon + 1..]);
+        let length: usize = std::str::from_utf8(&rest[..colon]).unwrap().parse().unwrap();
+        let text = &rest[colon + 1..];
         texts.push(text[..length].to_vec());
         rest = &text[length..];
     }
     let pairs = texts.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone()));
-    (fate, before, pairs.collect())
-}
-
-fn number(digits: &[u8]) -> Option<u32> {
-    std::str::from_utf8(digits).unwrap().parse().ok()
+    (fate, pairs.collect())
 }
 
 /// Dead letters by entry.
 fn letters(dead: [Value; 2]) -> BTreeMap<EntryId, Vec<Dead>> {
     let mut letters: BTreeMap<EntryId, Vec<Dead>> = BTreeMap::new();
-    let all = dead.into_iter().flat_map(|dead| reply::delivered(dead).unwrap().entries);
-    for letter in all {
+    for letter in dead.into_iter().flat_map(|dead| reply::entries(dead).unwrap()) {
         let [id, reason, _, _, index, _] = DeadLetter::read(&letter).unwrap().header;
         let id = id.parse().unwrap();
         letters.entry(id).or_default().push((id, reason, index.parse().ok()));

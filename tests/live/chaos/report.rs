@@ -17,6 +17,7 @@ struct Counts {
     entries: usize,
     instants: usize,
     most_fault_lines: usize,
+    written_off: usize,
     /// By kind: times tried, what it counts, schedules that had it and did not hold.
     kinds: BTreeMap<&'static str, (u64, u64, Vec<u64>)>,
 }
@@ -35,10 +36,11 @@ impl Report {
     }
 
     /// A schedule held to its end.
-    pub fn held(&self, entries: usize, fleet: &Fleet) {
+    pub fn held(&self, entries: usize, written_off: usize, fleet: &Fleet) {
         let mut counts = self.0.lock().unwrap();
         counts.held += 1;
         counts.entries += entries;
+        counts.written_off += written_off;
         counts.most_fault_lines = counts.most_fault_lines.max(fleet.most_fault_lines);
         for (point, deaths) in &fleet.deaths {
             let mut names = KINDS.iter().map(|kind| kind.name);
@@ -70,12 +72,12 @@ impl Report {
             }
             writeln!(table, "| {} | {tried} | {outcome} |", kind.name).unwrap();
         }
-        let Counts { held, entries, instants, most_fault_lines, .. } = &*counts;
+        let Counts { held, entries, instants, most_fault_lines, written_off, .. } = &*counts;
         let faults: u64 = counts.kinds.values().map(|(tried, ..)| tried).sum();
         writeln!(
             table,
             "\n{held} schedules held: {faults} faults, {entries} entries, {instants} looks while faults went \
-             on; at most {most_fault_lines} lines about faults in a second of a process's log."
+             on; {written_off} entries written off because workers were killed on them twice; at most {most_fault_lines} lines about faults in a second of a process's log."
         )
         .unwrap();
         table

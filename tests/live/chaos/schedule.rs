@@ -1,7 +1,8 @@
 //! A schedule of faults, drawn from a seed before anything begins, and the run of it.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use rollcall::private_server::Options;
@@ -22,9 +23,10 @@ use crate::support::dump::server_now;
 const BUDGET: Duration = Duration::from_secs(6);
 /// Kinds of faults a schedule has at least.
 const KINDS_AT_LEAST: usize = 3;
-/// What was pending when calm came is finished within the claim time, 1 s here, and this much more.
+/// What was behind the cursor when calm came is passed within the takeover time, 1 s here, and this much more: the
+/// longest pause after a failure.
 const CALM: Duration = Duration::from_secs(1 + 5);
-/// How far the server's clock may be ahead or behind, so that what is pending waits hardly longer.
+/// How far the server's clock may be ahead or behind.
 pub const CLOCK_MS: u64 = 500;
 const PER_SECOND: u64 = 250;
 
@@ -45,6 +47,11 @@ impl Strike {
     /// A number within bounds, the same one each time.
     pub fn between(&self, low: u64, high: u64) -> u64 {
         low + self.dice % (high - low + 1)
+    }
+
+    /// The partition that it strikes.
+    pub fn partition(&self, scene: &Scene) -> u16 {
+        (self.dice % u64::from(scene.deployment.partitions())) as u16
     }
 }
 
@@ -71,7 +78,7 @@ impl Plan {
             }
             let nap = Duration::from_millis(rng.u64(20..400));
             let hold = Duration::from_millis(rng.u64(100..1_200));
-            let (dice, look) = (rng.u64(..1 << 40), rng.u8(..3) == 0);
+            let (dice, look) = (rng.u64(..1 << 40), rng.bool());
             time += nap + hold / 2;
             plan.strikes.push(Strike { kind, nap, hold, dice, look });
         }
@@ -102,9 +109,11 @@ impl Plan {
 
     fn options(&self, clock: &Clock) -> Options {
         let fsync = if self.persistence == Persistence::Always { "always" } else { "everysec" };
+        // What is trimmed goes in such pieces.
+        let args = ["--appendfsync", fsync, "--stream-node-max-entries", "10"];
         clock.options(Options {
             appendonly: self.persistence != Persistence::Nothing,
-            extra_args: ["--appendfsync", fsync].map(str::to_owned).to_vec(),
+            extra_args: args.map(str::to_owned).to_vec(),
             ..Options::default()
         })
     }
@@ -114,13 +123,26 @@ impl Plan {
 pub struct Chaos {
     pub scene: Scene,
     pub clock: Clock,
-    /// How far ids may be from the clock because that stepped.
+    /// How far ids may be from the clock because that stepped, or they were set ahead.
     pub stepped_ms: u64,
     pub proxy: Proxy,
     pub fleet: Fleet,
     pub losses: Losses,
     /// What the strike under way counts.
     pub counted: u64,
+    /// No entry is added while somebody holds it.
+    pub gate: Arc<Mutex<()>>,
+    /// How far each partition's group is to be believed.
+    trust: Vec<Trust>,
+}
+
+/// How far what a group says of itself is to be believed.
+#[derive(Clone, Copy, Default)]
+struct Trust {
+    /// Somebody did something to it; it is set right within a beat.
+    is_disturbed: bool,
+    /// Entries were taken that the cursor was to pass: the server may not know how many are behind it.
+    is_in_doubt: bool,
 }
 
 /// Runs a schedule and checks all that is promised; panics with its seed where that does not hold.
@@ -132,8 +154,11 @@ pub fn run(plan: &Plan, report: &Report) {
     let proxy = Proxy::start(scene.deployment.server.port());
     proxy.set(SLOW);
     let fleet = Fleet::start(&scene, &proxy);
+    let trust = vec![Trust::default(); usize::from(scene.deployment.partitions())];
+    let (losses, gate) = (Losses::new(), Arc::default());
     let mut chaos =
-        Chaos { scene, clock, stepped_ms: 0, proxy, fleet, losses: Losses::new(), counted: 0 };
+        Chaos { scene, clock, stepped_ms: 0, proxy, fleet, losses, counted: 0, gate, trust };
+    chaos.disturb_all();
     let traffic = chaos.traffic(plan.seed);
     for strike in &plan.strikes {
         std::thread::sleep(strike.nap);
@@ -153,60 +178,88 @@ pub fn run(plan: &Plan, report: &Report) {
     }
     chaos.fleet.end();
     chaos.look(&added, &format!("{what}\nin the end"));
+    let mut written_off = 0;
     for partition in 0..chaos.scene.deployment.partitions() {
-        check_end(
-            &chaos.scene,
-            partition,
-            &chaos.ledger(partition),
-            &format!("{what}, partition {partition}"),
-        );
+        let ledger = chaos.ledger(partition);
+        check_end(&chaos.scene, partition, &ledger, &format!("{what}, partition {partition}"));
+        written_off += ledger.accounts.values().filter(|account| account.is_written_off()).count();
     }
-    report.held(added.len(), &chaos.fleet);
+    // Two deaths on an entry that was tried alone.
+    let kills = chaos.fleet.kills;
+    assert!(written_off * 2 <= kills, "{what}: {written_off} written off after {kills} kills");
+    report.held(added.len(), written_off, &chaos.fleet);
 }
 
 impl Chaos {
     fn traffic(&self, seed: u64) -> Traffic {
         let around = server_now(&mut self.scene.connection());
         let mut traced = Traced::new(self.scene.events(seed, around));
-        Traffic::start_from(&self.scene, around, PER_SECOND, Box::new(move || traced.entry()))
+        let gate = Arc::clone(&self.gate);
+        let source = move || {
+            drop(gate.lock().unwrap());
+            traced.entry()
+        };
+        Traffic::start_from(&self.scene, around, PER_SECOND, Box::new(source))
     }
 
-    /// All entries of a partition at one instant, at which there is a group.
+    /// The group of the partition that is struck is to be set right.
+    pub fn disturb(&mut self, strike: &Strike) {
+        self.trust[usize::from(strike.partition(&self.scene))].is_disturbed = true;
+    }
+
+    /// Those of all are.
+    pub fn disturb_all(&mut self) {
+        self.trust.iter_mut().for_each(|trust| trust.is_disturbed = true);
+    }
+
+    /// From now on the server may not know how many entries are behind the cursor.
+    pub fn doubt(&mut self, strike: &Strike) {
+        self.trust[usize::from(strike.partition(&self.scene))].is_in_doubt = true;
+    }
+
+    /// All entries of a partition at one instant.
     pub fn ledger(&self, partition: u16) -> Ledger {
         let mut ledger = None;
-        wait_until(SOON, "there is a group to look at", || {
+        wait_until(SOON, "the server answers", || {
             ledger = Ledger::read(&self.scene, partition).ok();
             ledger.is_some()
         });
         ledger.unwrap()
     }
 
-    /// Checks where every entry stands, at this instant.
+    /// Checks where every entry stands, and what the group says, at this instant.
     fn look(&mut self, added: &[Added], what: &str) {
         for partition in 0..self.scene.deployment.partitions() {
-            if Ledger::read(&self.scene, partition).is_err() {
-                self.fleet.keep_one(&self.scene, &self.proxy);
-            }
+            let what = format!("{what}, partition {partition}");
             let ledger = self.ledger(partition);
-            check_instant(
-                &ledger,
-                partition,
-                added,
-                &self.losses,
-                &format!("{what}, partition {partition}"),
-            );
+            check_instant(&ledger, partition, added, &self.losses, &what);
+            self.check_lag(ledger, partition, &what);
         }
     }
 
-    /// The faults are over, traffic is not. What is pending now must not stay so.
+    /// The group says how many entries are behind the cursor: at once, or, where somebody did something to it, once it
+    /// is set right.
+    fn check_lag(&mut self, mut ledger: Ledger, partition: u16, what: &str) {
+        let Trust { is_disturbed, is_in_doubt } = self.trust[usize::from(partition)];
+        if is_disturbed && !ledger.lag_is_right(is_in_doubt) {
+            self.fleet.keep_one(&self.scene, &self.proxy);
+            let start = Instant::now();
+            while !ledger.lag_is_right(is_in_doubt) && start.elapsed() < SOON {
+                std::thread::sleep(Duration::from_millis(20));
+                ledger = self.ledger(partition);
+            }
+        }
+        assert!(ledger.lag_is_right(is_in_doubt), "{what}: the lag is right; {}", ledger.lag());
+        self.trust[usize::from(partition)].is_disturbed = false;
+    }
+
+    /// The faults are over, traffic is not. What is behind the cursor now must not stay so.
     fn calm_down(&mut self, what: &str) {
         self.fleet.calm_down(&self.scene, &self.proxy);
         let partitions = 0..self.scene.deployment.partitions();
-        let pending: Vec<_> = partitions.map(|partition| self.ledger(partition).pending).collect();
-        wait_until(CALM, &format!("{what}: what was pending is finished"), || {
-            (0..)
-                .zip(&pending)
-                .all(|(partition, before)| self.ledger(partition).pending.is_disjoint(before))
+        let newest: Vec<_> = partitions.map(|partition| self.ledger(partition).last).collect();
+        wait_until(CALM, &format!("{what}: what was behind the cursor is passed"), || {
+            (0..).zip(&newest).all(|(partition, last)| self.ledger(partition).cursor >= *last)
         });
     }
 }

@@ -28,7 +28,7 @@ impl Chaos {
 
     /// `PERSIST` of a shared key, or of a turn.
     pub fn persist(&mut self, strike: &Strike) {
-        let keys = self.scene.deployment.keys(self.partition(strike));
+        let keys = self.scene.deployment.keys(strike.partition(&self.scene));
         let turns = vec![keys.janitor_lease(), keys.janitor_survey()];
         let keys = [self.shared(strike), turns.clone(), turns].concat();
         command(&self.scene, &["PERSIST", &keys[strike.dice as usize % keys.len()]]);
@@ -36,12 +36,13 @@ impl Chaos {
 
     /// `DEL` or `RENAME` of a shared key.
     pub fn take_away(&mut self, how: &str, strike: &Strike) {
-        let partition = self.partition(strike);
+        let partition = strike.partition(&self.scene);
         let deployment = &self.scene.deployment;
         let keys = deployment.keys(partition);
         let mut all = shared_keys(&deployment.config.deployment.stream, &keys);
-        // What becomes of the settings, and of the stream, is tried by kinds of their own.
-        all.retain(|(key, _)| *key != keys.meta() && *key != deployment.stream(partition));
+        // What becomes of the settings, the sums and the stream is tried by kinds of their own.
+        let own = [keys.meta(), keys.janitor(), deployment.stream(partition)];
+        all.retain(|(key, _)| !own.contains(key));
         let (key, _) = &all[strike.dice as usize / 7 % all.len()];
         let name = key.strip_prefix(keys.base()).unwrap();
         let is_dead = if *key == keys.dead() { "1" } else { "0" };
@@ -57,7 +58,7 @@ impl Chaos {
     /// `DEL` of a document's set or count.
     pub fn take_document(&mut self, strike: &Strike) {
         let keys = self.of_document(strike);
-        let [taken] = notes(self.partition(strike), ["taken"]);
+        let [taken] = notes(strike.partition(&self.scene), ["taken"]);
         let words = [
             "EVAL",
             "redis.call('SADD', KEYS[2], 'document'); return redis.call('DEL', KEYS[1])",
@@ -68,20 +69,15 @@ impl Chaos {
         self.counted += try_command::<u64>(&mut self.scene.connection(), &words).unwrap();
     }
 
-    /// `DEL` of the stream.
-    pub fn take_stream(&mut self, strike: &Strike) {
-        self.blow_that_meets("drop", 0, strike);
-    }
-
     fn shared(&self, strike: &Strike) -> Vec<String> {
         let deployment = &self.scene.deployment;
-        let keys = deployment.keys(self.partition(strike));
+        let keys = deployment.keys(strike.partition(&self.scene));
         let all = shared_keys(&deployment.config.deployment.stream, &keys);
         all.into_iter().map(|(key, _)| key).collect()
     }
 
     fn of_document(&self, strike: &Strike) -> Vec<String> {
-        let (deployment, partition) = (&self.scene.deployment, self.partition(strike));
+        let (deployment, partition) = (&self.scene.deployment, strike.partition(&self.scene));
         let doc = traced::document(deployment.partitions(), partition);
         let keys = deployment.keys(partition);
         vec![keys.document_users(&doc), keys.document_count(&doc)]

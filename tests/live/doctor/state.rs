@@ -14,7 +14,7 @@ fn at_work() -> (Patient, Worker) {
     let patient = Patient::with_args(&[]);
     let run = Worker::start_as("run", &patient.server.url(), &[], &[]);
     wait_until(SOON, "it works", || {
-        patient.finding("workers").found() == "1 at work"
+        patient.finding("owner").found().ends_with(", 1 at work")
             && patient.finding("janitor").found().starts_with("swept")
     });
     (patient, run)
@@ -33,11 +33,11 @@ fn a_fresh_server_has_only_warnings_and_a_working_one_is_well() {
     let words: Vec<&str> = finding.commands()[0].split(' ').collect();
     assert_eq!(words, ["rollcall", "worker", "--redis-url", &patient.server.url()]);
     let _worker = Worker::start_as(words[1], words[3], &[], &[]);
-    wait_until(SOON, "it works", || patient.finding("workers").found() == "1 at work");
+    wait_until(SOON, "it works", || patient.finding("owner").found().ends_with(", 1 at work"));
     patient.suffers("janitor", "failure", "no janitor has swept");
     let _janitor = Worker::start_as("janitor", words[3], &[], &[]);
     wait_until(SOON, "it sweeps", || patient.finding("janitor").level() == "ok");
-    for check in ["group", "workers", "pending", "trimming", "ids", "entries", "caps", "settings"] {
+    for check in ["group", "owner", "trouble", "trimming", "ids", "entries", "caps", "settings"] {
         patient.is_well(check);
     }
     let old = now_ms(&patient) - 120_000;
@@ -111,19 +111,14 @@ fn expiries_of_others_are_found() {
     }
 }
 
-/// A sign of a janitor or worker that is dated ahead of the clock is from before that went back, and says nothing.
+/// A sign of a janitor that is dated ahead of the clock is from before that went back, and says nothing.
 #[test]
-fn signs_of_life_from_before_the_clock_went_back_are_none() {
+fn a_sign_of_life_from_before_the_clock_went_back_is_none() {
     let (patient, run) = at_work();
     drop(run);
     let ahead = now_ms(&patient) + 300_000;
     patient.send(&format!("HSET rollcall:janitor last_run {ahead}"));
     patient.suffers("janitor", "failure", "s ahead of the server's clock");
-    let consumers = patient.send("ZRANGE rollcall:consumers 0 -1");
-    let name =
-        rollcall::redis::reply::text(rollcall::redis::reply::array(consumers).unwrap().remove(0));
-    patient.send(&format!("ZADD rollcall:consumers {ahead} {}", name.unwrap()));
-    patient.suffers("workers", "warning", "no worker has said");
 }
 
 #[test]
@@ -136,25 +131,31 @@ fn what_is_near_its_cap_is_found() {
     patient.suffers("caps", "warning", "9 of 10 tokens");
 }
 
+/// While a worker is at work: what was applied is applied no second time, what comes is applied.
 #[test]
 fn ids_ahead_of_the_clock_are_found_and_set_back() {
-    let patient = Patient::with_args(&[]);
-    patient.send("XGROUP CREATE rollcall:events rollcall 0 MKSTREAM");
+    let (patient, _run) = at_work();
     patient.is_well("ids");
-    let heartbeat = "type heartbeat user a";
-    patient.send(&format!("XADD rollcall:events * {heartbeat}"));
+    let view = "type view user a token t item books";
+    patient.send(&format!("XADD rollcall:events * {view}"));
     let soon = now_ms(&patient) + 30_000;
-    patient.send(&format!("XADD rollcall:events {soon}-0 {heartbeat}"));
+    patient.send(&format!("XADD rollcall:events {soon}-0 {view}"));
     patient.suffers("ids", "warning", "ahead of the server's clock");
     let last = u64::MAX;
+    patient.send(&format!("XADD rollcall:events {last}-{last} {view}"));
+    let views = |count: &str| {
+        let score = redis::from_redis_value::<Option<String>>(patient.send("ZSCORE viewed: books"));
+        score.unwrap().as_deref() == Some(count)
+    };
+    wait_until(SOON, "all are applied", || views("3"));
     patient.send(&format!("XDEL rollcall:events {soon}-0"));
-    patient.send(&format!("XADD rollcall:events {last}-{last} {heartbeat}"));
-    patient.send("XREADGROUP GROUP rollcall c STREAMS rollcall:events >");
     patient.is_cured("ids", &[], "failure", "ahead of the server's clock");
-    // New entries come, and the group gets them.
-    patient.send(&format!("XADD rollcall:events * {heartbeat}"));
-    let got = patient.send("XREADGROUP GROUP rollcall c STREAMS rollcall:events >");
-    assert!(matches!(&got, redis::Value::Array(streams) if streams.len() == 1), "{got:?}");
+    patient.send(&format!("XADD rollcall:events * {view}"));
+    wait_until(SOON, "new entries are applied", || views("4"));
+    wait_until(SOON, "nothing waits", || {
+        patient.finding("group").found() == "rollcall: 0 entries behind the cursor"
+    });
+    assert!(views("4"), "each once");
 }
 
 #[test]
@@ -169,42 +170,67 @@ fn entries_that_no_worker_can_read_are_found() {
 }
 
 #[test]
-fn who_is_gone_and_what_waits_for_whom_is_found() {
-    let (mut patient, mut run) = at_work();
+fn an_owner_that_is_gone_or_stands_still_is_found() {
+    let (patient, mut run) = at_work();
     assert_eq!(run.terminate(), 0);
     let heartbeat = "XADD rollcall:events * type heartbeat user a";
-    patient.suffers("workers", "warning", "no worker");
+    patient.suffers("owner", "warning", "no worker owns the partition");
     patient.send(heartbeat);
-    patient.suffers("workers", "failure", "no worker");
-    patient.send("XREADGROUP GROUP rollcall gone STREAMS rollcall:events >");
-    patient.send(&format!("ZADD rollcall:consumers {} alive", now_ms(&patient)));
-    patient.send("XGROUP CREATECONSUMER rollcall:events rollcall alive");
-    patient
-        .suffers("workers", "warning", "1 entries are pending for consumers that are gone (gone)")
-        .run_remedy();
-    patient.is_well("pending");
-    let claim = |options: &str| {
-        let entries = patient.send("XRANGE rollcall:events - +");
-        let id = rollcall::redis::reply::delivered(entries).unwrap().entries.pop().unwrap().id;
-        patient.send(&format!("XCLAIM rollcall:events rollcall gone 0 {id} {options}"));
+    patient.suffers("owner", "failure", "no worker owns the partition");
+    // The remedy: a worker.
+    let start = || Worker::start(&patient.server.url(), &[], &[]);
+    let is_at_work = || {
+        let (owner, group) = (patient.finding("owner"), patient.finding("group"));
+        owner.level() == "ok" && group.found() == "rollcall: 0 entries behind the cursor"
     };
-    claim("IDLE 100000 RETRYCOUNT 1");
-    patient.suffers("pending", "warning", "more than twice --claim-idle");
-    claim("IDLE 0 RETRYCOUNT 12");
-    patient.suffers("pending", "warning", "(12 times)").run_remedy();
-    claim("IDLE 0 RETRYCOUNT 1");
-    patient.is_well("pending");
-    patient.send("HSET rollcall:suspects 1-0 gone");
-    patient.suffers("pending", "warning", "1 entries are tried alone").run_remedy();
-    // The remedy of it all: a worker.
-    patient.send("DEL rollcall:suspects");
-    let _worker = Worker::start(&patient.server.url(), &["--claim-idle", "1s"], &[]);
-    wait_until(SOON, "it claims", || {
-        patient.finding("pending").found() == "nothing is pending"
-            && patient.finding("workers").found().ends_with("at work")
-    });
+    let mut worker = start();
+    wait_until(SOON, "it works", is_at_work);
+    worker.kill();
+    patient.suffers("owner", "warning", "is gone, and nobody has taken over");
+    let worker = start();
+    wait_until(SOON, "another one works", is_at_work);
+    worker.signal("STOP");
+    patient.is_well("owner");
+    patient.send(heartbeat);
+    patient.suffers("owner", "failure", "shows no sign of life");
+    worker.signal("CONT");
+    wait_until(SOON, "it goes on", is_at_work);
+}
+
+#[test]
+fn what_workers_died_on_and_what_others_do_to_the_group_is_found() {
+    let (mut patient, mut run) = at_work();
+    assert_eq!(run.terminate(), 0);
+    patient.send("XADD rollcall:events * type heartbeat user a");
+    patient.send("XREADGROUP GROUP rollcall stranger STREAMS rollcall:events >");
+    patient
+        .suffers("trouble", "warning", "1 entries are pending in the group rollcall")
+        .run_remedy();
+    let cursor =
+        redis::from_redis_value::<String>(patient.send("HGET rollcall:meta cursor")).unwrap();
+    let mut conn = crate::support::dump::connect(&patient.server.url());
+    let on_it = format!("{cursor} 7");
+    redis::cmd("HSET").arg(&["rollcall:meta", "deaths", &on_it]).exec(&mut conn).unwrap();
+    patient
+        .suffers("trouble", "warning", "deaths of workers on the entry after 0-0: 1")
+        .run_remedy();
+    // The remedy of both: a worker.
+    let _worker = Worker::start(&patient.server.url(), &[], &[]);
+    wait_until(SOON, "all is well", || patient.finding("trouble").level() == "ok");
     patient.examined_with(&["--group", "another"]);
     patient.suffers("group", "warning", "has no group another");
+}
+
+#[test]
+fn state_of_the_format_before_is_no_failure() {
+    let (patient, mut run) = at_work();
+    assert_eq!(run.terminate(), 0);
+    patient.send("HSET rollcall:meta format 1");
+    patient.suffers("settings", "warning", "format 1, of the version before").run_remedy();
+    let _worker = Worker::start(&patient.server.url(), &[], &[]);
+    wait_until(SOON, "it is taken over", || patient.finding("settings").level() == "ok");
+    patient.send("HSET rollcall:meta format 9");
+    patient.suffers("settings", "failure", "format is 2 here, 9 in the deployment");
 }
 
 #[test]
@@ -214,9 +240,12 @@ fn a_group_that_keeps_the_stream_from_being_trimmed_is_found() {
     patient.send("XADD rollcall:events 1000-1 type heartbeat user a");
     patient.send("XADD rollcall:events * type heartbeat user a");
     patient.suffers("trimming", "warning", "group rollcall has not finished");
-    patient.send("XREADGROUP GROUP rollcall c STREAMS rollcall:events >");
+    patient.send("XGROUP SETID rollcall:events rollcall $");
+    patient.is_well("trimming");
+    // Wherever others move the group: the cursor counts.
+    patient.send("HSET rollcall:meta cursor 0-0");
     patient.suffers("trimming", "warning", "group rollcall has not finished");
-    patient.send("XACK rollcall:events rollcall 1000-1");
+    patient.send("HSET rollcall:meta cursor 1000-1");
     patient.is_well("trimming");
     patient.send("XGROUP CREATE rollcall:events audit 0");
     patient.is_cured("trimming", &[], "warning", "group audit has not finished");

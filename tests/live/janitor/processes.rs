@@ -52,8 +52,8 @@ async fn three_janitors_at_once_record_each_eviction_once() {
             bench.entry(0, &fields)
         })
         .collect();
-    let mut script = bench.deployment.deliver_all(0).await;
-    script.apply(&entries).await;
+    let mut script = bench.deployment.script(0).await;
+    script.merge(&entries).await;
     assert_eq!(card(&mut bench.conn, "HLEN", "presence:users"), USERS);
     let mut janitors: Vec<_> = (0..3).map(|_| janitor(&bench.deployment, &flags, &[])).collect();
     wait_until(SOON, "everything stale is swept", || {
@@ -94,7 +94,7 @@ async fn a_group_that_blocks_trimming_is_a_metric_and_a_line_in_the_log() {
         .map(|n| bench.entry(7_200_000 - n, &[("type", "heartbeat"), ("user", "u")]))
         .collect();
     bench.deployment.add(0, &entries);
-    bench.deployment.deliver_all(0).await.apply(&entries).await;
+    bench.deployment.script(0).await.apply(&entries).await;
     bench.ask::<()>(&["XGROUP", "CREATE", "rollcall:events", "slow-reports", "0"]);
     let mut janitor = janitor(&bench.deployment, &[], &["--http", "127.0.0.1:0"]);
     let pages = Pages::of(&janitor);
@@ -120,13 +120,14 @@ async fn an_unfinished_entry_that_nears_the_horizon_is_told() {
     let mut bench = Bench::new(&[]).await;
     let entry = bench.entry(115 * 60_000, &[("type", "heartbeat"), ("user", "u")]);
     bench.deployment.add(0, &[entry]);
-    let _pending_for_ever = bench.deployment.deliver_all(0).await;
+    // Owned, but never applied.
+    bench.deployment.script(0).await;
     let args = ["--horizon", "2h", "--keep", "1h", "--http", "127.0.0.1:0"];
     let janitor = janitor(&bench.deployment, &[], &args);
     let pages = Pages::of(&janitor);
     let used = r#"rollcall_horizon_used_ratio{partition="0"}"#;
     wait_until(SOON, "the horizon is a metric", || pages.metric(used) >= Some(115.0 / 120.0));
-    let age = r#"rollcall_oldest_pending_seconds{partition="0"}"#;
+    let age = r#"rollcall_oldest_undelivered_seconds{partition="0"}"#;
     wait_until(SOON, "the age is a metric", || pages.metric(age) >= Some(115.0 * 60.0));
     wait_until(Duration::from_secs(3), "the log names the horizon", || {
         janitor.log().contains("nears the horizon")

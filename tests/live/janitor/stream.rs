@@ -1,4 +1,4 @@
-//! What the janitor does by how far the groups have come: tombstones, trimming, dead consumers.
+//! What the janitor does by how far the cursor and other groups have come: tombstones and trimming.
 
 use rollcall::entry::Entry;
 use rollcall::private_server::Options;
@@ -6,7 +6,7 @@ use rollcall::projection::sweeps;
 use rollcall::redis::scripts::sweep::Swept;
 
 use super::Bench;
-use crate::harness::Deployment;
+use crate::harness::{Deployment, read_stream};
 
 /// Ids and fields of the entries of one stream.
 type Delivered = Vec<(String, Vec<String>)>;
@@ -46,10 +46,25 @@ impl Bench {
         }
     }
 
+    /// Another group reads and acknowledges so many.
     fn finish(&mut self, group: &str, count: usize) {
         let read = self.read(group, "c", count);
         assert_eq!(read.len(), count);
         self.acknowledge(group, &read);
+    }
+
+    /// The next entries behind the cursor are applied; returns the last one's id.
+    async fn apply_next(&mut self, count: usize) -> String {
+        let mut script = self.deployment.script(0).await;
+        let mut entries = read_stream(&mut self.conn, STREAM);
+        entries.retain(|entry| entry.id > script.joined.cursor);
+        script.apply(&entries[..count]).await;
+        script.joined.cursor.to_string()
+    }
+
+    /// Entries after one, which stay.
+    fn after(&mut self, id: &str) -> usize {
+        self.ask::<Vec<redis::Value>>(&["XRANGE", STREAM, &format!("({id}"), "+"]).len()
     }
 
     fn create_group(&mut self, group: &str) {
@@ -81,8 +96,7 @@ fn two_hours() -> impl Iterator<Item = u64> {
 async fn the_stream_keeps_what_is_younger_than_keep_and_goes_below() {
     let mut bench = Bench::with_small_nodes(&[]).await;
     bench.add_heartbeats(two_hours());
-    bench.create_group("rollcall");
-    bench.finish("rollcall", 200);
+    bench.apply_next(200).await;
     let swept = bench.trim(HOUR_MS).await;
     assert_eq!(swept.blocked_by, "");
     assert_eq!(swept.unfinished_age_ms, 0);
@@ -90,15 +104,15 @@ async fn the_stream_keeps_what_is_younger_than_keep_and_goes_below() {
     assert!((100..110).contains(&length), "100 of 200 are younger, {length} are left");
     assert_eq!(bench.trim(3 * HOUR_MS).await, Swept::default(), "nothing is that old");
     assert_eq!(bench.trim(0).await.blocked_by, "");
-    assert!(bench.length() < 10, "nothing is kept, all is finished");
+    let length = bench.length();
+    assert!((1..=10).contains(&length), "all is finished; the last entry stays, {length} are left");
 }
 
 #[tokio::test]
 async fn a_group_that_lags_blocks_trimming_and_is_named() {
     let mut bench = Bench::with_small_nodes(&[]).await;
     bench.add_heartbeats(two_hours());
-    bench.create_group("rollcall");
-    bench.finish("rollcall", 200);
+    bench.apply_next(200).await;
     bench.create_group("other");
     let swept = bench.trim(HOUR_MS).await;
     assert_eq!((swept.blocked_by.as_str(), swept.removed), ("other", 0), "it has read nothing");
@@ -119,27 +133,30 @@ async fn a_group_that_lags_blocks_trimming_and_is_named() {
 }
 
 #[tokio::test]
-async fn an_entry_pending_in_our_own_group_blocks_trimming_and_has_an_age() {
+async fn what_is_behind_the_cursor_blocks_trimming_and_has_an_age() {
     let mut bench = Bench::with_small_nodes(&[]).await;
     bench.add_heartbeats(two_hours());
-    bench.create_group("rollcall");
-    let read = bench.read("rollcall", "c", 200);
-    bench.acknowledge("rollcall", &[&read[..50], &read[51..]].concat());
+    let cursor = bench.apply_next(50).await;
     let swept = bench.trim(HOUR_MS).await;
     assert_eq!(swept.blocked_by, "rollcall");
     let age_ms = HOUR_MS / 100 * 150;
     assert!((age_ms..age_ms + 60_000).contains(&swept.unfinished_age_ms), "{swept:?}");
-    assert_eq!(bench.length(), 150);
-    bench.acknowledge("rollcall", &read[50..51]);
+    assert_eq!(bench.after(&cursor), 150);
+    assert_eq!(bench.length(), 160, "the cursor's own entry stays, and its node with it");
+    // What others say of the group, or do to it, does not count.
+    bench.ask::<()>(&["XGROUP", "SETID", STREAM, "rollcall", "$"]);
+    assert_eq!(bench.trim(HOUR_MS).await.blocked_by, "rollcall");
+    bench.ask::<()>(&["XGROUP", "DESTROY", STREAM, "rollcall"]);
+    assert_eq!(bench.trim(HOUR_MS).await.blocked_by, "rollcall");
+    assert_eq!(bench.after(&cursor), 150);
+    bench.apply_next(60).await;
     assert_eq!(bench.trim(HOUR_MS).await.blocked_by, "");
-    let finished: String = bench.ask(&["HGET", "rollcall:janitor", "finished:rollcall"]);
-    assert_eq!(&finished, read.last().unwrap());
+    assert!((100..=110).contains(&bench.length()));
 }
 
-/// What was added before the first worker counts; so does what a group, destroyed
-/// and created anew, has still to read.
+/// What was added before the first worker counts.
 #[tokio::test]
-async fn without_its_group_the_stream_is_not_trimmed() {
+async fn without_a_cursor_the_stream_is_not_trimmed() {
     let mut bench = Bench::with_small_nodes(&[]).await;
     bench.add_heartbeats(std::iter::once(1_000));
     assert_eq!(bench.trim(HOUR_MS).await.blocked_by, "", "there is nothing to trim yet");
@@ -151,34 +168,21 @@ async fn without_its_group_the_stream_is_not_trimmed() {
     bench.create_group("other");
     bench.finish("other", 200);
     bench.trim(HOUR_MS).await;
-    assert_eq!(bench.length(), 200, "another group has read it, the workers have not");
-}
-
-#[tokio::test]
-async fn after_its_group_was_destroyed_what_it_had_not_finished_stays() {
-    let mut bench = Bench::with_small_nodes(&[]).await;
-    bench.add_heartbeats(two_hours());
-    bench.create_group("rollcall");
-    bench.finish("rollcall", 50);
-    bench.trim(2 * HOUR_MS).await;
-    let finished: String = bench.ask(&["HGET", "rollcall:janitor", "finished:rollcall"]);
-    bench.ask::<()>(&["XGROUP", "DESTROY", STREAM, "rollcall"]);
+    assert_eq!(bench.length(), 200, "another group has read it, no worker has");
+    bench.apply_next(150).await;
+    bench.ask::<()>(&["DEL", "rollcall:meta"]);
     bench.trim(HOUR_MS).await;
-    let left: u64 = bench
-        .ask::<Vec<redis::Value>>(&["XRANGE", STREAM, &format!("({finished}"), "+"])
-        .len() as u64;
-    assert_eq!(left, 150, "a worker that joins will read from {finished} on");
+    assert_eq!(bench.length(), 200, "the cursor is lost, until a worker finds it again");
 }
 
 #[tokio::test]
 async fn an_entry_under_the_greatest_id_stops_no_sweep() {
     let mut bench = Bench::new(&[]).await;
-    bench.create_group("rollcall");
     let greatest = "18446744073709551615-18446744073709551615";
     bench.ask::<()>(&["XADD", STREAM, greatest, "type", "heartbeat", "user", "alice"]);
-    bench.finish("rollcall", 1);
+    bench.apply_next(1).await;
     let sweeper = bench.sweeper(|_, _| {});
-    for what in sweeps().map(|sweep| sweep.name).chain(["stream", "consumers"]) {
+    for what in sweeps().map(|sweep| sweep.name).chain(["stream"]) {
         let swept = bench.call(&sweeper, what).await;
         assert!(swept.is_ok(), "{what}: {swept:?}");
     }
@@ -191,12 +195,11 @@ async fn endings_are_remembered_within_the_horizon_and_while_an_older_entry_is_u
     let mut entries = vec![bench.entry(100_000, &logout)];
     bench.deployment.add(0, &entries);
     entries.extend(bench.add_heartbeats([90_000, 1_000].into_iter()));
-    let mut script = bench.deployment.deliver_all(0).await;
+    let mut script = bench.deployment.script(0).await;
     script.apply(&entries[..1]).await;
-    script.apply(&entries[2..]).await;
     for (horizon_ms, removed, why) in [
         (200_000, 0, "within the horizon"),
-        (50_000, 0, "an entry ten seconds younger is pending"),
+        (50_000, 0, "an entry ten seconds younger is unfinished"),
         (11_000, 0, "still"),
         (9_000, 1, "older than even that entry's horizon"),
     ] {
@@ -215,7 +218,7 @@ async fn endings_are_forgotten_once_everything_older_is_finished() {
     let mut entries = vec![bench.entry(100_000, &old), bench.entry(20_000, &new)];
     bench.deployment.add(0, &entries);
     entries.extend(bench.add_heartbeats(std::iter::once(1_000)));
-    let mut script = bench.deployment.deliver_all(0).await;
+    let mut script = bench.deployment.script(0).await;
     script.apply(&entries).await;
     let sweeper = bench.sweeper(|_, janitor| janitor.horizon_ms = 50_000);
     for what in ["tokens_ended", "sessions_ended"] {
@@ -226,74 +229,11 @@ async fn endings_are_forgotten_once_everything_older_is_finished() {
         bench.ask::<Vec<String>>(&["ZRANGE", "rollcall:sessions:ended", "0", "-1"]),
         ["new"]
     );
-    // An undelivered old entry holds the rest back as a pending one does.
-    bench.ask::<()>(&["XGROUP", "SETID", STREAM, "rollcall", &entries[0].id.to_string()]);
+    // An older entry that is not finished holds the rest back.
+    bench.ask::<()>(&["HSET", "rollcall:meta", "cursor", &entries[0].id.to_string()]);
     let sweeper = bench.sweeper(|_, janitor| janitor.horizon_ms = 1_000);
     assert_eq!(bench.sweep(&sweeper, "tokens_ended").await, 0);
-    assert_eq!(bench.read("rollcall", "c", 10).len(), 2);
-    assert_eq!(bench.sweep(&sweeper, "tokens_ended").await, 0, "pending now");
-    // Without a group nothing is known about what may still come.
-    bench.ask::<()>(&["XGROUP", "DESTROY", STREAM, "rollcall"]);
+    // Without a cursor nothing is known about what may still come.
+    bench.ask::<()>(&["HDEL", "rollcall:meta", "cursor"]);
     assert_eq!(bench.sweep(&sweeper, "tokens_ended").await, 0);
-}
-
-#[tokio::test]
-async fn dead_consumers_go_once_nothing_is_pending_for_them() {
-    let mut bench = Bench::new(&[]).await;
-    bench.add_heartbeats([3_000, 2_000, 1_000].into_iter());
-    bench.create_group("rollcall");
-    let read = bench.read("rollcall", "busy", 2);
-    bench.read("rollcall", "alive", 1);
-    bench.ask::<()>(&["XGROUP", "CREATECONSUMER", STREAM, "rollcall", "idle"]);
-    for (consumer, age_ms) in [("busy", 100_000), ("idle", 100_000), ("alive", 1_000)] {
-        let heartbeat = (bench.now - age_ms).to_string();
-        bench.ask::<()>(&["ZADD", "rollcall:consumers", &heartbeat, consumer]);
-    }
-    let consumers = |bench: &mut Bench| {
-        let rows: Vec<std::collections::HashMap<String, redis::Value>> =
-            bench.ask(&["XINFO", "CONSUMERS", STREAM, "rollcall"]);
-        let name = |row: &std::collections::HashMap<String, redis::Value>| {
-            redis::from_redis_value::<String>(row["name"].clone()).unwrap()
-        };
-        let mut names: Vec<String> = rows.iter().map(name).collect();
-        names.sort();
-        names
-    };
-    let keys = bench.deployment.keys(0);
-    let settings = bench.deployment.config.clone();
-    let sweeper_with = |patience_ms| {
-        let (deployment, janitor) = (&settings.deployment, &settings.janitor);
-        rollcall::redis::scripts::sweep::Sweeper::new(deployment, &keys, janitor, patience_ms)
-    };
-    assert_eq!(bench.sweep(&sweeper_with(200_000), "consumers").await, 0, "patience");
-    assert_eq!(bench.sweep(&sweeper_with(50_000), "consumers").await, 1);
-    assert_eq!(consumers(&mut bench), ["alive", "busy"], "busy has entries pending");
-    bench.acknowledge("rollcall", &read[..1]);
-    assert_eq!(bench.sweep(&sweeper_with(50_000), "consumers").await, 0, "one is left");
-    bench.acknowledge("rollcall", &read[1..]);
-    assert_eq!(bench.sweep(&sweeper_with(50_000), "consumers").await, 1);
-    assert_eq!(consumers(&mut bench), ["alive"]);
-    assert_eq!(bench.ask::<Vec<String>>(&["ZRANGE", "rollcall:consumers", "0", "-1"]), ["alive"]);
-    // One whose group is gone leaves no trace either.
-    bench.ask::<()>(&["XGROUP", "DESTROY", STREAM, "rollcall"]);
-    assert_eq!(bench.sweep(&sweeper_with(500), "consumers").await, 1);
-    assert_eq!(bench.exists(&["rollcall:consumers"]), 0);
-}
-
-/// Signs of life that are dated ahead, as before a clock that went back, count from now.
-#[tokio::test]
-async fn a_consumer_whose_sign_of_life_is_ahead_of_the_clock_does_not_live_for_ever() {
-    let mut bench = Bench::new(&[]).await;
-    bench.create_group("rollcall");
-    let (now, ahead) = (bench.now, bench.now + HOUR_MS);
-    for (consumer, beat) in [("gone", ahead), ("alive", now)] {
-        bench.ask::<()>(&["XGROUP", "CREATECONSUMER", STREAM, "rollcall", consumer]);
-        bench.ask::<()>(&["ZADD", "rollcall:consumers", &beat.to_string(), consumer]);
-    }
-    let sweeper = bench.sweeper(|_, _| {});
-    assert_eq!(bench.sweep(&sweeper, "consumers").await, 0);
-    let beats: Vec<(String, u64)> =
-        bench.ask(&["ZRANGE", "rollcall:consumers", "0", "-1", "WITHSCORES"]);
-    assert_eq!(beats[0], ("alive".to_owned(), now));
-    assert!(beats[1].0 == "gone" && (now..now + 60_000).contains(&beats[1].1), "{beats:?}");
 }

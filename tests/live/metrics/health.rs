@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use rollcall::projector::Projector;
+use rollcall::projector::{self, Projector};
 use rollcall::telemetry::health::Health;
 use tokio::sync::watch;
 
@@ -29,7 +29,8 @@ async fn a_reader_that_stands_still_is_not_live() {
     let (stop, stopped) = watch::channel(false);
     let health = Health::default();
     let pulse = health.add("w".to_owned(), PATIENCE);
-    let projector = Projector::new(&deployment.config, 0, "w".to_owned(), pulse, stopped);
+    let worker = projector::Worker::new(&deployment.config, "w".to_owned());
+    let projector = Projector::new(&deployment.config, 0, &worker, pulse, stopped);
     let working = tokio::spawn(projector.run());
     let watching = health.clone();
     tokio::task::spawn_blocking(move || {
@@ -52,31 +53,34 @@ async fn a_reader_that_stands_still_is_not_live() {
     working.await.unwrap().unwrap();
 }
 
-/// The process is ready only when entries can be applied, and says what to do until then.
+/// The process is ready only when entries can be applied, and says what to do until then: whether taking the
+/// partition is refused, or only what comes after it.
 #[test]
 fn a_worker_that_can_read_but_not_apply_is_not_ready() {
-    let server = server();
-    let mut conn = dump::connect(&server.url());
-    let worker = Worker::start(&server.url(), &HTTP, &[]);
-    let pages = Pages::of(&worker);
-    wait_until(SOON, "ready", || pages.get("/readyz").0 == 200);
-    redis::cmd("SET").arg(&["presence:users", "theirs"]).exec(&mut conn).unwrap();
-    let add = ["rollcall:events", "*", "type", "heartbeat", "user", "u"];
-    redis::cmd("XADD").arg(&add).exec(&mut conn).unwrap();
-    let remedy = "rename or delete that key";
-    wait_until(SOON, "not ready, and why", || {
-        let (status, body) = pages.get("/readyz");
-        status == 503 && body.contains("presence:users") && body.contains(remedy)
-    });
-    let tries = || pages.metric("rollcall_redis_errors_total{kind=\"wrong_key\"}").unwrap();
-    let before = tries();
-    wait_until(SOON, "tried again and again", || {
-        assert_eq!(pages.get("/readyz").0, 503, "to connect is not enough");
-        tries() > before + 2.0
-    });
-    assert_eq!(pages.get("/livez").0, 200);
-    redis::cmd("DEL").arg("presence:users").exec(&mut conn).unwrap();
-    wait_until(SOON, "ready again", || pages.get("/readyz").0 == 200);
+    for key in ["presence:users", "rollcall:changes:seq"] {
+        let server = server();
+        let mut conn = dump::connect(&server.url());
+        let worker = Worker::start(&server.url(), &HTTP, &[]);
+        let pages = Pages::of(&worker);
+        wait_until(SOON, "ready", || pages.get("/readyz").0 == 200);
+        redis::cmd("SET").arg(&[key, "theirs"]).exec(&mut conn).unwrap();
+        let add = ["rollcall:events", "*", "type", "heartbeat", "user", "u"];
+        redis::cmd("XADD").arg(&add).exec(&mut conn).unwrap();
+        let remedy = "rename or delete that key";
+        wait_until(SOON, "not ready, and why", || {
+            let (status, body) = pages.get("/readyz");
+            status == 503 && body.contains(key) && body.contains(remedy)
+        });
+        let tries = || pages.metric("rollcall_redis_errors_total{kind=\"wrong_key\"}").unwrap();
+        let before = tries();
+        wait_until(SOON, "tried again and again", || {
+            assert_eq!(pages.get("/readyz").0, 503, "{key}: to connect is not enough");
+            tries() > before + 2.0
+        });
+        assert_eq!(pages.get("/livez").0, 200);
+        redis::cmd("DEL").arg(key).exec(&mut conn).unwrap();
+        wait_until(SOON, "ready again", || pages.get("/readyz").0 == 200);
+    }
 }
 
 #[test]

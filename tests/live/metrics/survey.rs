@@ -1,7 +1,5 @@
 //! What the janitor that sweeps asks of the server for all to see, and what that costs.
 
-use std::time::Duration;
-
 use redis::Connection;
 use rollcall::state::status::survey::survey;
 
@@ -36,7 +34,7 @@ fn what_the_server_says_is_shown() {
         wait_until(SOON, name, || figure(&pages, name, "") == Some(value));
     };
     is("group_missing", 1.0);
-    assert_eq!(figure(&pages, "pending_entries", ""), None, "of no group nothing is known");
+    assert_eq!(figure(&pages, "undelivered_entries", ""), None, "of no group nothing is known");
     is("redis_eviction_policy_fault", 0.0);
     is("redis_primary", 1.0);
     is("redis_replication_link_up", 1.0);
@@ -44,37 +42,58 @@ fn what_the_server_says_is_shown() {
 
     let now = dump::server_now(&mut conn);
     ask(&mut conn, &["XGROUP", "CREATE", STREAM, "rollcall", "0", "MKSTREAM"]);
-    for age_s in [120, 110, 60, 50] {
+    for age_s in [1_200, 1_100, 600, 500] {
         add(&mut conn, &format!("{}-0", now - age_s * 1000));
     }
-    let read = ["XREADGROUP", "GROUP", "rollcall", "dead", "COUNT", "2", "STREAMS", STREAM, ">"];
-    ask(&mut conn, &read);
-    ask(&mut conn, &["ZADD", "rollcall:consumers", &(now - 100_000).to_string(), "dead"]);
-    ask(&mut conn, &["ZADD", "rollcall:consumers", &now.to_string(), "alive"]);
+    let position = format!("{}-0", now - 1_100_000);
+    ask(&mut conn, &["XGROUP", "SETID", STREAM, "rollcall", &position, "ENTRIESREAD", "2"]);
     ask(&mut conn, &["CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru"]);
-    is("pending_entries", 2.0);
-    is("group_missing", 0.0);
     is("undelivered_entries", 2.0);
+    is("group_missing", 0.0);
     is("undelivered_trusted", 1.0);
     is("stream_entries", 4.0);
     is("stream_clock_ahead_seconds", 0.0);
     is("redis_eviction_policy_fault", 1.0);
     is("redis_maxmemory_bytes", f64::from(100 << 20));
     let age = |name: &str| figure(&pages, name, "").unwrap();
-    assert!((120.0..180.0).contains(&age("oldest_pending_seconds")));
-    assert!((60.0..120.0).contains(&age("oldest_undelivered_seconds")));
-    assert_eq!(figure(&pages, "consumers", ",state=\"live\""), Some(1.0));
-    assert_eq!(figure(&pages, "consumers", ",state=\"dead\""), Some(1.0));
+    assert!((600.0..700.0).contains(&age("oldest_undelivered_seconds")));
     let letters = ",structure=\"dead_letters\"";
     assert_eq!(figure(&pages, "structure_limit_members", letters), Some(100_000.0));
 
-    // A deletion ahead of the group, and an id from the future.
-    ask(&mut conn, &["XDEL", STREAM, &format!("{}-0", now - 60_000)]);
+    // The cursor counts, wherever others move the group.
+    let cursor = format!("{}-0", now - 600_000);
+    ask(&mut conn, &["HSET", "rollcall:meta", "cursor", &cursor]);
+    wait_until(SOON, "by the cursor", || age("oldest_undelivered_seconds") < 600.0);
+
+    // A deletion ahead of the cursor, and an id from the future.
+    ask(&mut conn, &["XDEL", STREAM, &format!("{}-0", now - 500_000)]);
     add(&mut conn, &format!("{}-0", now + 3_600_000));
     is("undelivered_trusted", 0.0);
     wait_until(SOON, "the clock ahead is told", || {
         figure(&pages, "stream_clock_ahead_seconds", "") > Some(3_500.0)
     });
+}
+
+/// A partition that nobody owns, and one whose owner has shown no sign of life from one survey to the next.
+#[test]
+fn a_partition_without_an_owner_that_lives_is_told() {
+    let deployment = Deployment::start(&[]);
+    let mut conn = deployment.connection();
+    let janitor = Worker::start_as("janitor", &deployment.server.url(), &FAST, &[]);
+    let pages = Pages::of(&janitor);
+    let is = |value: f64, what: &str| {
+        wait_until(SOON, what, || figure(&pages, "partition_unowned", "") == Some(value));
+    };
+    is(1.0, "there is no group");
+    ask(&mut conn, &["XGROUP", "CREATE", STREAM, "rollcall", "0", "MKSTREAM"]);
+    let mut worker = Worker::start(&deployment.server.url(), &["--http", "off"], &[]);
+    is(0.0, "a worker owns it");
+    worker.signal("STOP");
+    is(1.0, "it stands still");
+    worker.signal("CONT");
+    is(0.0, "it goes on");
+    assert_eq!(worker.terminate(), 0);
+    is(1.0, "it gave the partition up");
 }
 
 /// Of two janitors one shows what it asks; another does when that one stands still, which then shows nothing.
@@ -114,13 +133,10 @@ async fn a_survey_costs_the_server_next_to_nothing() {
     }
     fill.exec(&mut conn).unwrap();
     ask(&mut conn, &["XGROUP", "CREATE", STREAM, "rollcall", "0"]);
-    for consumer in 0..50 {
-        let (consumer, count) = (format!("c{consumer}"), "200");
-        ask(
-            &mut conn,
-            &["XREADGROUP", "GROUP", "rollcall", &consumer, "COUNT", count, "STREAMS", STREAM, ">"],
-        );
+    for worker in 0..50 {
+        ask(&mut conn, &["HSET", "rollcall:workers", &format!("w{worker}"), "1 host"]);
     }
+    ask(&mut conn, &["HSET", "rollcall:meta", "owner", "w0", "term", "1", "cursor", "1-1"]);
     let mut asking = deployment.async_connection(0).await;
     let (settings, keys) = (&deployment.config.deployment, deployment.keys(0));
     let cpu = |conn: &mut Connection| -> f64 {
@@ -132,8 +148,8 @@ async fn a_survey_costs_the_server_next_to_nothing() {
     };
     let before = cpu(&mut conn);
     for _ in 0..SURVEYS {
-        let found = survey(&mut asking, settings, &keys, Duration::from_secs(60)).await.unwrap();
-        assert_eq!(found.group.unwrap().pending, 10_000);
+        let found = survey(&mut asking, settings, &keys).await.unwrap();
+        assert_eq!(found.group.unwrap().undelivered, Some(20_000));
     }
     let each_ms = (cpu(&mut conn) - before) * 1000.0 / f64::from(SURVEYS);
     eprintln!(

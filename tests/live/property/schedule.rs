@@ -16,7 +16,7 @@ pub struct Case {
     /// In any order; ids put them into theirs.
     pub drafts: Vec<Draft>,
     pub steps: Vec<Step>,
-    /// What is still pending after the steps is applied so many at a time.
+    /// What is left after the steps is applied so many at a time.
     pub rest: usize,
 }
 
@@ -32,12 +32,16 @@ pub struct Step {
 pub enum Act {
     /// So many more entries are added.
     Add { count: usize },
-    /// A worker reads so many new entries.
+    /// A worker takes the partition, whoever has it.
+    Take { worker: usize },
+    /// A worker reads so many entries after those it has.
     Read { worker: usize, count: usize },
-    /// A worker claims so many of what is pending for any.
-    Claim { worker: usize, count: usize },
-    /// A worker applies some of all it was ever given (each modulo how many), finished or not.
-    Apply { worker: usize, picks: Vec<u8>, how: How },
+    /// A worker applies some of what it has read, whether it still owns the partition or not.
+    Apply { worker: usize, count: usize, how: How },
+    /// The owner of a worker's last term says that it lives.
+    Beat { worker: usize },
+    /// Somebody else does something to the consumer group (modulo how many things there are).
+    Meddle { deed: usize },
     /// A janitor's call (the sweep's number, modulo how many there are).
     Sweep { sweep: usize, limit: u64 },
     /// Another program sets an expiry on a shared key (its number, modulo how many there are).
@@ -54,10 +58,10 @@ pub enum How {
     OnePlan,
     /// A plan for each entry.
     EntryByEntry,
-    /// A plan for each event, then one that acknowledges.
+    /// A plan for each event, then one that moves the cursor.
     EventByEvent,
-    /// One plan, applied twice.
-    Twice,
+    /// The merges of a plan without the move of the cursor, as of a call that was cut off; then the whole plan.
+    CutOff,
 }
 
 pub const WORKERS: usize = 3;
@@ -70,15 +74,17 @@ pub fn case(entries: usize, steps: usize) -> impl Strategy<Value = Case> {
 
 fn step() -> impl Strategy<Value = Step> {
     const HOW: [How; 5] =
-        [How::OnePlan, How::OnePlan, How::EntryByEntry, How::EventByEvent, How::Twice];
+        [How::OnePlan, How::OnePlan, How::EntryByEntry, How::EventByEvent, How::CutOff];
     let (worker, count) = (|| 0..WORKERS, || 1..20_usize);
-    let apply = (worker(), vec(any::<u8>(), 1..12), select(&HOW[..]));
+    let apply = (worker(), 1..12_usize, select(&HOW[..]));
     let sweep = (0..100_usize, select(&[1, 2, 3, 1000][..]));
     let act = prop_oneof![
         60 => count().prop_map(|count| Act::Add { count }),
+        25 => worker().prop_map(|worker| Act::Take { worker }),
         60 => (worker(), count()).prop_map(|(worker, count)| Act::Read { worker, count }),
-        20 => (worker(), count()).prop_map(|(worker, count)| Act::Claim { worker, count }),
-        120 => apply.prop_map(|(worker, picks, how)| Act::Apply { worker, picks, how }),
+        120 => apply.prop_map(|(worker, count, how)| Act::Apply { worker, count, how }),
+        15 => worker().prop_map(|worker| Act::Beat { worker }),
+        10 => (0..100_usize).prop_map(|deed| Act::Meddle { deed }),
         80 => sweep.prop_map(|(sweep, limit)| Act::Sweep { sweep, limit }),
         10 => (0..100_usize).prop_map(|key| Act::Expire { key }),
         30 => (1..20_u64).prop_map(Act::Pass),

@@ -18,7 +18,7 @@ async fn a_threshold_that_was_reached_is_left_at_its_lower_bound_only() {
         })
         .collect();
     deployment.add(0, &entries);
-    let mut script = deployment.deliver_all(0).await;
+    let mut script = deployment.script(0).await;
     let mut crossings = Vec::new();
     for entry in &entries {
         script.apply(std::slice::from_ref(entry)).await;

@@ -5,34 +5,43 @@ use std::time::Duration;
 use redis::Connection;
 use redis::aio::MultiplexedConnection;
 use rollcall::decode::{Rules, decode};
-use rollcall::entry::Entry;
+use rollcall::entry::{Entry, EntryId};
 use rollcall::event::Kind;
 use rollcall::fold::{Avoided, FoldSettings, Folder};
 use rollcall::key::Keys;
-use rollcall::op::{CONSUMERS, Plan, STREAM};
+use rollcall::op::{Plan, STREAM};
 use rollcall::private_server::Options;
 use rollcall::projection::sweeps;
-use rollcall::redis::feed::Feed;
-use rollcall::redis::scripts::apply::{Applied, Applier, Outcome};
-use rollcall::redis::scripts::group::Membership;
+use rollcall::redis::scripts::apply::{Applier, Outcome};
+use rollcall::redis::scripts::owner::{Ownership, Tenure};
 use rollcall::redis::scripts::shared_keys;
 use rollcall::redis::scripts::sweep::Sweeper;
-use rollcall::redis::stream::StreamReader;
 
 use super::event::{Draft, entries};
 use super::limits::{check_caps, check_change, check_presence};
 use super::schedule::{Act, Case, How, Step, WORKERS};
 use super::settings::Drawn;
-use crate::harness::{Deployment, settle};
+use crate::harness::{Deployment, settle, take};
 use crate::support::dump;
 use crate::support::model::{Model, State};
+
+mod group;
 
 /// A server and connections to it.
 pub struct World {
     deployment: Deployment,
     connection: MultiplexedConnection,
-    feed: Feed,
     conn: Connection,
+}
+
+/// One worker's part in a partition.
+struct Part {
+    ownership: Ownership,
+    tenure: Option<Tenure>,
+    /// The entry that what it has read and not applied follows.
+    cursor: EntryId,
+    /// Entries it has read, as places in `entries`, and those before them that it has applied.
+    read: std::ops::Range<usize>,
 }
 
 /// One partition while a case runs.
@@ -40,19 +49,18 @@ struct Lane {
     partition: u16,
     model: Model,
     fold: FoldSettings,
-    applier: Applier,
     sweeper: Sweeper,
-    readers: Vec<StreamReader>,
-    /// What each worker was ever given, as places in `entries`.
-    held: [Vec<usize>; WORKERS],
+    parts: Vec<Part>,
+    /// Who has taken the partition last.
+    owner: usize,
     entries: Vec<Entry>,
     /// When the case began.
     base: u64,
     /// Of the lifetimes that sessions are given.
     longest_ttl_ms: u64,
     added: usize,
-    read: usize,
-    acknowledged: u64,
+    /// Entries that the cursor has passed.
+    passed: u64,
     /// After the last step.
     state: State,
     changes: u64,
@@ -64,8 +72,8 @@ impl World {
         let extra_args = ["--stream-node-max-entries", "2"].map(str::to_owned).to_vec();
         let deployment = Deployment::start_with(&[], Options { extra_args, ..Options::default() });
         let connection = deployment.async_connection(0).await;
-        let (feed, conn) = (deployment.feed().await, deployment.connection());
-        Self { deployment, connection, feed, conn }
+        let conn = deployment.connection();
+        Self { deployment, connection, conn }
     }
 
     /// Runs a case on the emptied server.
@@ -146,36 +154,33 @@ impl World {
     async fn lane(&mut self, partition: u16, entries: Vec<Entry>, base: u64) -> Lane {
         let (config, keys) = (&self.deployment.config, self.deployment.keys(partition));
         let deployment = &config.deployment;
-        let name = |worker: usize| format!("w{worker}");
-        let membership = Membership::new(deployment, &keys, name(0));
-        let epoch = membership.join(&mut self.connection).await.unwrap().epoch;
-        let reader = |worker| StreamReader {
-            stream: self.deployment.stream(partition),
-            group: deployment.group.clone(),
-            consumer: name(worker),
+        let part = |worker: usize| Part {
+            ownership: self.deployment.ownership(partition, &format!("w{worker}")),
+            tenure: None,
+            cursor: EntryId { ms: 0, seq: 0 },
+            read: 0..0,
         };
         let mut model = self.deployment.model(partition);
         entries.iter().for_each(|entry| model.apply_entry(entry, base));
         let (rules, projections) = (self.deployment.rules(), deployment.projections);
         let longest_ttl_ms = longest_ttl_ms(&entries, partition, &rules);
-        Lane {
+        let mut lane = Lane {
             partition,
             model,
             fold: FoldSettings { rules, projections, partition },
-            applier: Applier::new(deployment, &keys, epoch),
-            // A consumer that has nothing pending counts as gone at once.
-            sweeper: Sweeper::new(deployment, &keys, &config.janitor, 0),
-            readers: (0..WORKERS).map(reader).collect(),
-            held: Default::default(),
+            sweeper: Sweeper::new(deployment, &keys, &config.janitor),
+            parts: (0..WORKERS).map(part).collect(),
+            owner: 0,
             entries,
             base,
             longest_ttl_ms,
             added: 0,
-            read: 0,
-            acknowledged: 0,
+            passed: 0,
             state: State::new(),
             changes: 0,
-        }
+        };
+        self.take(&mut lane, 0).await;
+        lane
     }
 
     async fn step(&mut self, lanes: &mut [Lane], step: &Step) -> Result<(), String> {
@@ -183,15 +188,13 @@ impl World {
         let lane = &mut lanes[usize::from(step.partition) % count];
         match &step.act {
             Act::Add { count } => self.add(lane, *count),
-            Act::Read { worker, count } => self.read(lane, *worker, *count).await,
-            Act::Claim { worker, count } => drop(self.claim(lane, *worker, *count).await),
-            Act::Apply { worker, picks, how } => {
-                let held = &lane.held[*worker];
-                if !held.is_empty() {
-                    let picked = picks.iter().map(|n| held[usize::from(*n) % held.len()]).collect();
-                    self.apply(lane, picked, *how).await?;
-                }
+            Act::Take { worker } => self.take(lane, *worker).await,
+            Act::Read { worker, count } => lane.read(*worker, *count),
+            Act::Apply { worker, count, how } => {
+                self.apply(lane, *worker, *count, *how).await?;
             }
+            Act::Beat { worker } => self.beat(lane, *worker).await?,
+            Act::Meddle { deed } => self.meddle(lane, *deed),
             Act::Sweep { sweep, limit } => self.sweep(lane, *sweep, *limit).await?,
             Act::Expire { key } => self.expire(lane, *key),
             Act::Pass(ms) => std::thread::sleep(Duration::from_millis(*ms)),
@@ -217,102 +220,142 @@ impl World {
         lane.added = end;
     }
 
-    async fn read(&mut self, lane: &mut Lane, worker: usize, count: usize) {
-        if lane.read < lane.added {
-            let block = Duration::from_secs(10);
-            let delivered = lane.readers[worker].read_new(&mut self.feed, count, block).await;
-            let entries = delivered.unwrap().entries;
-            lane.read += entries.len();
-            lane.hold(worker, &entries);
+    async fn take(&mut self, lane: &mut Lane, worker: usize) {
+        let joined = take(&mut self.connection, &lane.parts[worker].ownership).await;
+        let place = lane.entries.partition_point(|entry| entry.id <= joined.cursor);
+        assert_eq!(place as u64, lane.passed, "the cursor is where it was moved to");
+        let part = &mut lane.parts[worker];
+        (part.tenure, part.cursor, part.read) = (Some(joined.tenure), joined.cursor, place..place);
+        lane.owner = worker;
+    }
+
+    /// Applies the next entries that a worker has read; who does not own the partition is refused.
+    async fn apply(
+        &mut self,
+        lane: &mut Lane,
+        worker: usize,
+        count: usize,
+        how: How,
+    ) -> Result<(), String> {
+        let part = &mut lane.parts[worker];
+        let end = (part.read.start + count).min(part.read.end);
+        let picked = part.read.start..end;
+        if picked.is_empty() {
+            return Ok(());
         }
-    }
-
-    async fn claim(&mut self, lane: &mut Lane, worker: usize, count: usize) -> usize {
-        let claimed =
-            lane.readers[worker].claim(&mut self.connection, Duration::ZERO, "0-0", count).await;
-        let delivered = claimed.unwrap().delivered;
-        assert!(delivered.lost.is_empty(), "trimmed though pending: {:?}", delivered.lost);
-        lane.hold(worker, &delivered.entries);
-        delivered.entries.len()
-    }
-
-    async fn apply(&mut self, lane: &mut Lane, picked: Vec<usize>, how: How) -> Result<(), String> {
+        part.read.start = end;
         match how {
-            How::OnePlan => self.apply_batch(lane, &picked).await,
+            How::OnePlan => self.apply_batch(lane, worker, picked).await.map(drop),
             How::EntryByEntry => {
                 for one in picked {
-                    self.apply_batch(lane, &[one]).await?;
+                    if !self.apply_batch(lane, worker, one..one + 1).await? {
+                        break;
+                    }
                 }
                 Ok(())
             }
             How::EventByEvent => {
                 for one in picked {
-                    self.apply_events(lane, one).await?;
+                    if !self.apply_events(lane, worker, one).await? {
+                        break;
+                    }
                 }
                 Ok(())
             }
-            How::Twice => {
-                self.apply_batch(lane, &picked).await?;
-                self.apply_again(lane, &picked).await
+            How::CutOff => {
+                let entries = lane.entries[picked.clone()].to_vec();
+                let plan = plan_of(lane, &entries);
+                let merges = Plan { views: Default::default(), letters: Vec::new(), ..plan };
+                if self.merge(lane, worker, merges).await? {
+                    self.apply_batch(lane, worker, picked).await?;
+                }
+                Ok(())
             }
         }
     }
 
     /// A batch as a worker applies it.
-    async fn apply_batch(&mut self, lane: &mut Lane, picked: &[usize]) -> Result<(), String> {
-        let mut folder = Folder::new(&lane.fold);
-        picked.iter().for_each(|n| folder.add(&lane.entries[*n], &Avoided::default()));
-        let plan = folder.finish(&Avoided::default());
-        let applied = self.send(&lane.applier, &plan).await;
-        lane.acknowledged += applied.acknowledged;
-        self.look(lane, applied.changes.total())
+    async fn apply_batch(
+        &mut self,
+        lane: &mut Lane,
+        worker: usize,
+        picked: std::ops::Range<usize>,
+    ) -> Result<bool, String> {
+        let entries = lane.entries[picked].to_vec();
+        let plan = plan_of(lane, &entries);
+        self.send(lane, worker, &plan).await
     }
 
-    /// The events of an entry one by one, then its acknowledgement.
-    async fn apply_events(&mut self, lane: &mut Lane, one: usize) -> Result<(), String> {
+    /// The events of an entry one by one, then what moves the cursor.
+    async fn apply_events(
+        &mut self,
+        lane: &mut Lane,
+        worker: usize,
+        one: usize,
+    ) -> Result<bool, String> {
         let entry = lane.entries[one].clone();
-        let mut changes = 0;
         for event in &decode(&entry, lane.partition, &lane.fold.rules).events {
             let mut plan = Plan::default();
             lane.fold.projections.fold(event, entry.id.ms, &mut plan);
-            changes += self.send(&lane.applier, &plan).await.changes.total();
-            self.look(lane, changes)?;
-            changes = 0;
+            plan.views.clear();
+            if !self.merge(lane, worker, plan).await? {
+                return Ok(false);
+            }
         }
-        let mut folder = Folder::new(&lane.fold);
-        folder.add(&entry, &Avoided::default());
-        let Plan { acks, letters, .. } = folder.finish(&Avoided::default());
-        let applied = self.send(&lane.applier, &Plan { acks, letters, ..Plan::default() }).await;
-        lane.acknowledged += applied.acknowledged;
-        self.look(lane, applied.changes.total())
+        let entries = [entry];
+        let Plan { views, letters, entries, last, .. } = plan_of(lane, &entries);
+        self.send(lane, worker, &Plan { views, letters, entries, last, ..Plan::default() }).await
     }
 
-    /// Merging twice changes nothing.
-    async fn apply_again(&mut self, lane: &mut Lane, picked: &[usize]) -> Result<(), String> {
-        let (mut before, acknowledged, changes) =
-            (lane.state.clone(), lane.acknowledged, lane.changes);
-        self.apply_batch(lane, picked).await?;
-        let now = dump::server_now(&mut self.conn);
-        let mut after = lane.state.clone();
-        for state in [&mut before, &mut after] {
-            state.retain(|_, (_, expiry)| expiry.is_none_or(|expiry| expiry > now));
-        }
-        let differences = dump::diff(&before, &Default::default(), &after);
-        if (lane.acknowledged, lane.changes) != (acknowledged, changes) || !differences.is_empty() {
-            return Err(format!("merging twice is not merging once:\n{}", differences.join("\n")));
-        }
-        Ok(())
+    /// Merges without moving the cursor.
+    async fn merge(
+        &mut self,
+        lane: &mut Lane,
+        worker: usize,
+        plan: Plan<'_>,
+    ) -> Result<bool, String> {
+        self.send(lane, worker, &Plan { entries: 0, last: None, ..plan }).await
     }
 
-    async fn send(&mut self, applier: &Applier, plan: &Plan<'_>) -> Applied {
-        match applier.apply(&mut self.connection, plan, None).await.unwrap() {
-            Outcome::Applied(applied) => applied,
-            Outcome::WrongType(keys) => panic!("keys of another type: {keys:?}"),
+    /// Sends a plan. A worker that owns the partition no longer is refused, and nothing has changed then. Returns
+    /// whether the session goes on.
+    async fn send(
+        &mut self,
+        lane: &mut Lane,
+        worker: usize,
+        plan: &Plan<'_>,
+    ) -> Result<bool, String> {
+        let deployment = &self.deployment.config.deployment;
+        let part = &lane.parts[worker];
+        let Some(tenure) = part.tenure.clone() else { return Ok(false) };
+        let keys = self.deployment.keys(lane.partition);
+        let applier = Applier::new(deployment, &keys, tenure);
+        let outcome = applier.apply(&mut self.connection, plan, part.cursor).await;
+        let is_owner = lane.owner == worker;
+        match outcome {
+            Ok(Outcome::Applied(applied)) if is_owner => {
+                lane.passed += plan.entries;
+                let part = &mut lane.parts[worker];
+                part.cursor = plan.last.unwrap_or(part.cursor);
+                self.look(lane, applied.changes.total())?;
+                Ok(true)
+            }
+            Err(error) if error.is_lost_ownership() && !is_owner => {
+                self.look(lane, 0)?;
+                Ok(false)
+            }
+            // Somebody has destroyed the group: the session begins again, and makes it.
+            Err(error) if error.kind() == "nogroup" && is_owner => {
+                self.look(lane, 0)?;
+                self.take(lane, worker).await;
+                Ok(false)
+            }
+            other => Err(format!("worker {worker}, owner {}: {other:?}", lane.owner)),
         }
     }
 
     async fn sweep(&mut self, lane: &mut Lane, sweep: usize, limit: u64) -> Result<(), String> {
-        let all: Vec<_> = sweeps().chain([CONSUMERS, STREAM]).collect();
+        let all: Vec<_> = sweeps().chain([STREAM]).collect();
         let name = all[sweep % all.len()].name;
         let swept = lane.sweeper.sweep(&mut self.connection, name, limit).await.unwrap();
         self.look(lane, swept.changes.total())
@@ -344,18 +387,20 @@ impl World {
     /// Everything is read and applied; state, changes and dead letters are what the entries say.
     async fn finish(&mut self, lane: &mut Lane, batch: usize, how: How) -> Result<(), String> {
         self.add(lane, usize::MAX / 2);
-        self.read(lane, 0, lane.entries.len().max(1)).await;
-        lane.held[0].clear();
-        while self.claim(lane, 0, batch).await > 0 {
-            let pending = std::mem::take(&mut lane.held[0]);
-            self.apply(lane, pending, how).await?;
+        self.take(lane, 0).await;
+        lane.read(0, usize::MAX / 2);
+        while !lane.parts[0].read.is_empty() {
+            self.apply(lane, 0, batch, how).await?;
+            if lane.parts[0].read.is_empty() {
+                lane.read(0, usize::MAX / 2);
+            }
         }
-        if lane.acknowledged != lane.entries.len() as u64 {
-            let (acknowledged, entries) = (lane.acknowledged, lane.entries.len());
-            return Err(format!("{acknowledged} acknowledgements of {entries} entries"));
+        if lane.passed != lane.entries.len() as u64 {
+            return Err(format!("{} of {} entries passed", lane.passed, lane.entries.len()));
         }
-        let keys = lane.model.keys();
-        let state = self.settle(lane).await?;
+        self.beat(lane, 0).await?;
+        self.check_position(lane)?;
+        let (keys, state) = (lane.model.keys(), self.settle(lane).await?);
         dump::check_changes(&dump::changes(&mut self.conn, &keys), &state, &keys)?;
         self.check_letters(lane, &keys)?;
         check_caps(&state, &keys, &self.deployment.config.deployment)
@@ -379,12 +424,16 @@ impl World {
 }
 
 impl Lane {
-    fn hold(&mut self, worker: usize, entries: &[Entry]) {
-        for entry in entries {
-            let place = self.entries.binary_search_by_key(&entry.id, |entry| entry.id);
-            self.held[worker].push(place.expect("an entry of the case"));
-        }
+    fn read(&mut self, worker: usize, count: usize) {
+        let part = &mut self.parts[worker];
+        part.read.end = part.read.end.saturating_add(count).min(self.added);
     }
+}
+
+fn plan_of<'e>(lane: &Lane, entries: &'e [Entry]) -> Plan<'e> {
+    let mut folder = Folder::new(&lane.fold);
+    entries.iter().for_each(|entry| folder.add(entry, &Avoided::default()));
+    folder.finish(&Avoided::default())
 }
 
 fn longest_ttl_ms(entries: &[Entry], partition: u16, rules: &Rules) -> u64 {

@@ -116,30 +116,39 @@ fn status_knows_how_far_the_group_is() {
     );
 
     ground.run("XGROUP CREATE rollcall:events rollcall 0");
-    ground.run("XREADGROUP GROUP rollcall one COUNT 4 STREAMS rollcall:events >");
-    ground.run("XACK rollcall:events rollcall 1-0");
+    ground.run("XGROUP SETID rollcall:events rollcall 4-0 ENTRIESREAD 4");
+    ground.run("HSET rollcall:meta owner one term 7 cursor 4-0");
+    ground.run("HSET rollcall:workers one 1 two 1");
     let now = ground.now_ms;
-    let _: () = ground.conn.zadd("rollcall:consumers", "one", now).unwrap();
     let _: () = ground.conn.hset("rollcall:janitor", "last_run", now).unwrap();
     let total = &ground.json(&["status"])["total"];
+    assert_eq!((&total["undelivered"], &total["undelivered_is_exact"]), (&json!(6), &json!(true)));
+    let age = total["oldest_undelivered_age_s"].as_f64().unwrap();
+    assert!((age - now as f64 / 1000.0).abs() < 60.0, "{age}: {total}");
     assert_eq!(
-        (&total["pending"], &total["undelivered"], &total["undelivered_is_exact"]),
-        (&json!(3), &json!(6), &json!(true))
+        (&total["entries"], &total["owned"], &total["workers"], &total["janitor_last_run_ms"]),
+        (&json!(10), &json!(1), &json!(2), &json!(now))
     );
-    let expected = now as f64 / 1000.0;
-    for age in ["oldest_pending_age_s", "oldest_undelivered_age_s"] {
-        assert!((total[age].as_f64().unwrap() - expected).abs() < 60.0, "{age}: {total}");
-    }
+    let group = &ground.json(&["status"])["partitions"][0]["stream"]["group"];
     assert_eq!(
-        (&total["entries"], &total["consumers"], &total["janitor_last_run_ms"]),
-        (&json!(10), &json!(1), &json!(now))
+        (&group["owner"], &group["term"], &group["cursor"], &group["workers"]),
+        (&json!("one"), &json!(7), &json!("4-0"), &json!(["one", "two"]))
     );
     let page = ground.page(&["status"]);
-    assert!(
-        page.contains("rollcall, 3 pending (oldest ") && page.contains(" 6 undelivered (oldest "),
-        "{page}"
+    assert!(page.contains("rollcall, 6 waiting (oldest "), "{page}");
+    assert!(page.contains("\none        1  0\ntwo        0  -\n"), "{page}");
+    ground.run("HDEL rollcall:meta owner");
+    assert_eq!(ground.json(&["status"])["total"]["owned"], json!(0), "nobody owns it");
+
+    // A group that others moved says nothing: the cursor does.
+    ground.run("XGROUP SETID rollcall:events rollcall 9-0 ENTRIESREAD 9");
+    let total = &ground.json(&["status"])["total"];
+    assert!(total["oldest_undelivered_age_s"].is_number(), "{total}");
+    assert_eq!(
+        (&total["undelivered"], &total["undelivered_is_exact"]),
+        (&json!(null), &json!(false))
     );
-    assert!(page.contains("\none               0        3   0 s  "), "{page}");
+    ground.run("XGROUP SETID rollcall:events rollcall 4-0 ENTRIESREAD 4");
 
     // The count of what is ahead cannot be trusted once something ahead was deleted.
     ground.run("XDEL rollcall:events 7-0");
@@ -154,7 +163,7 @@ fn status_knows_how_far_the_group_is() {
 #[test]
 fn status_measures_the_state_against_its_caps_and_warns() {
     let mut ground = Ground::new();
-    let meta = [("format", "1"), ("recent-cap", "4"), ("stream", "other"), ("group", "workers")];
+    let meta = [("format", "2"), ("recent-cap", "4"), ("stream", "other"), ("group", "workers")];
     let _: () = ground.conn.hset_multiple("rollcall:meta", &meta).unwrap();
     ground.run("ZADD recent: 1 a 2 b 3 c");
     ground.run("XADD other 1-0 type x");

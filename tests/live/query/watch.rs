@@ -111,7 +111,7 @@ fn on_a_terminal_the_page_is_drawn_in_place_and_the_screen_given_back() {
     let mut ground = Ground::new();
     ground.run("XGROUP CREATE rollcall:events rollcall 0 MKSTREAM");
     for n in 0..40 {
-        ground.run(&format!("XGROUP CREATECONSUMER rollcall:events rollcall consumer-{n:02}"));
+        ground.run(&format!("HSET rollcall:workers worker-{n:02} 1"));
     }
     let watch = format!(
         "{} status --watch=100ms --redis-url {}",
@@ -133,5 +133,5 @@ fn on_a_terminal_the_page_is_drawn_in_place_and_the_screen_given_back() {
     let frame = frames[1].split("\u{1b}[J").next().unwrap().replace("\u{1b}[K", "");
     let rows: Vec<&str> = frame.split("\r\n").collect();
     assert!(rows.len() <= 24 && rows.iter().all(|row| row.chars().count() <= 80), "{frame}");
-    assert!(frame.contains("consumer-00") && frame.contains("more (--json has all)"), "{frame}");
+    assert!(frame.contains("worker-00") && frame.contains("more (--json has all)"), "{frame}");
 }

@@ -104,7 +104,7 @@ fn the_limit_is_raised_and_one_that_stays_too_low_is_told() {
     assert_eq!(limits(&raised), ("300".to_owned(), "300".to_owned()));
     assert!(!raised.log().contains("descriptors"), "{}", raised.log());
     let tight = start("ulimit -n 300", "80");
-    let words = ["limit=300", "needed=336", "partitions=80", "LimitNOFILE="];
+    let words = ["limit=300", "needed=656", "partitions=80", "LimitNOFILE="];
     wait_until(SOON, "it warns", || words.iter().all(|word| tight.log().contains(word)));
     assert_eq!(tight.log().matches("too few file descriptors").count(), 1);
 }

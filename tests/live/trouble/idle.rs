@@ -28,7 +28,8 @@ fn a_server_that_ends_idle_connections_costs_no_failed_batch() {
         let process = Worker::start_as("run", &scene.url(), &arguments, &[]);
         wait_for_page(&process, "/readyz", |status, _| status == 200);
         let before = ages(&scene);
-        assert_eq!(before.len(), 3, "the feed, what applies, the janitor's");
+        let of = "what reads, what applies, what looks, what shows that it lives, the janitor's, serve's";
+        assert_eq!(before.len(), 6, "{of}");
         wait_until(SOON, "they outlive the server's patience three times", || {
             let now = ages(&scene);
             assert!(before.keys().all(|id| now.contains_key(id)), "one ended: {}", process.log());

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{deliver_to_ghost, pairs};
+use super::pairs;
 use crate::harness::wait_until;
 use crate::process::Worker;
 use crate::scene::{SOON, Scene, in_parallel};
@@ -11,32 +11,21 @@ use crate::scene::{SOON, Scene, in_parallel};
 #[test]
 fn an_ending_outlives_every_entry_that_is_not_finished() {
     let scene = Scene::start(&[]);
-    scene.add(&pairs(&[
-        ("type", "view"),
-        ("user", "u"),
-        ("token", "t"),
-        ("item", "i"),
-        ("time", "9999999999999"),
-    ]));
-    scene.add(&pairs(&[
-        ("type", "session"),
-        ("sid", "s"),
-        ("data", "{}"),
-        ("time", "9999999999999"),
-    ]));
-    deliver_to_ghost(&scene);
-    let patient = scene.worker(&["--claim-idle", "60s"]);
+    let mut worker = scene.worker(&[]);
     scene.add(&pairs(&[("type", "logout"), ("user", "u"), ("token", "t"), ("sid", "s")]));
-    let keys = scene.deployment.keys(0);
-    wait_until(SOON, "the logout is applied", || {
-        scene.pending(None) == 2 && scene.command(&["EXISTS", &keys.tokens_ended()])
-    });
+    scene.wait_finished(SOON, "the logout is applied");
+    worker.kill();
     let applied = Instant::now();
-    let _janitor = scene.janitor(&["--keep", "0s", "--horizon", "500ms"]);
-    wait_until(SOON, "the horizon passes", || applied.elapsed() > Duration::from_millis(1_500));
-    drop(patient);
+    let late = ("time", "9999999999999");
+    scene.add(&pairs(&[("type", "view"), ("user", "u"), ("token", "t"), ("item", "i"), late]));
+    scene.add(&pairs(&[("type", "session"), ("sid", "s"), ("data", "{}"), late]));
+    let keys = scene.deployment.keys(0);
+    // Three seconds: the entries are so much younger than the logout, and no older than that.
+    let _janitor = scene.janitor(&["--keep", "0s", "--horizon", "3s"]);
+    wait_until(SOON, "the horizon passes", || applied.elapsed() > Duration::from_millis(4_500));
+    assert!(scene.command::<bool>(&["EXISTS", &keys.tokens_ended()]), "an entry is unfinished");
     let _worker = scene.worker(&[]);
-    scene.wait_finished(SOON, "the old entries are claimed");
+    scene.wait_finished(SOON, "the old entries are applied");
     for (kind, key, name) in [("HEXISTS", keys.login(), "t"), ("HEXISTS", keys.sessions(), "s")] {
         assert!(!scene.command::<bool>(&[kind, &key, name]), "{key}{name} stays ended");
     }
@@ -53,7 +42,7 @@ fn an_ending_outlives_every_entry_that_is_not_finished() {
 fn other_settings_are_refused_with_the_remedy() {
     let scene = Scene::start(&[]);
     let mut first = scene.worker(&[]);
-    wait_until(SOON, "the first joins", || scene.consumers().len() == 1);
+    scene.wait_owned();
     for (role, other) in [
         ("worker", ["--thresholds", "3:1"]),
         ("janitor", ["--recent-cap", "5"]),
@@ -70,14 +59,14 @@ fn other_settings_are_refused_with_the_remedy() {
         );
     }
     assert!(first.runs());
-    assert_eq!(scene.consumers().len(), 1, "who is refused leaves nothing behind");
+    assert_eq!(scene.workers().len(), 1, "who is refused leaves nothing behind");
     scene.add_random(1, 20);
     scene.wait_finished(SOON, "the first goes on");
     scene.verify("after refusals");
     scene.drain(first);
     scene.command::<u64>(&["HDEL", "rollcall:meta", "thresholds"]);
     let mut second = Worker::start(&scene.url(), &["--thresholds", "3:1"], &[]);
-    wait_until(SOON, "the remedy helps", || scene.consumers().len() == 1);
+    wait_until(SOON, "the remedy helps", || second.log().contains("took the partition"));
     assert_eq!(second.terminate(), 0);
 }
 
@@ -86,7 +75,7 @@ fn another_number_of_partitions_is_refused() {
     in_parallel([("1", "4"), ("4", "1"), ("4", "8"), ("8", "4")], |(own, other)| {
         let scene = Scene::start(&[("partitions", own)]);
         let worker = scene.worker(&[]);
-        wait_until(SOON, "the first joins", || scene.consumers().len() == 1);
+        scene.wait_owned();
         let mut second = Worker::start(&scene.url(), &["--partitions", other], &[]);
         assert_eq!(second.exit_code(Duration::from_secs(5)), 1, "{own} partitions, then {other}");
         drop(worker);

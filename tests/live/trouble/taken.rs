@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rollcall::entry::Field;
 
-use super::{HTTP, command, deliver_to_ghost, pairs, wait_until_recorded};
+use super::{HTTP, command, pairs};
 use crate::harness::{wait_until, xadd};
 use crate::process::is_fault;
 use crate::scene::{SOON, Scene, giant, heartbeat, in_parallel, metric, page, wait_for_page};
@@ -122,14 +122,14 @@ fn a_taken_key_of_a_document_does_not_stop_the_janitor() {
     let changes = dump::changes(&mut scene.connection(), &scene.deployment.keys(0));
     let left = changes.iter().filter(|change| change["kind"] == b"document_left").count();
     assert!(left >= 2, "the changes are recorded: {changes:?}");
-    wait_until_recorded(&scene);
+    scene.wait_for_round();
     assert!(!janitor.log().contains("not sweeping"), "{}", janitor.log());
 }
 
 #[test]
 fn a_taken_shared_key_stops_the_worker_until_it_is_free() {
     let scene = Scene::start(&[]);
-    let worker = scene.worker(&[HTTP[0], HTTP[1], "--claim-idle", "60s"]);
+    let worker = scene.worker(&HTTP);
     wait_for_page(&worker, "/readyz", |status, _| status == 200);
     for key in
         ["presence:users", "recent:", "rollcall:dead", "sessions:active", "rollcall:tokens:ended"]
@@ -158,7 +158,7 @@ fn a_taken_shared_key_stops_the_worker_until_it_is_free() {
 fn a_giant_entry_is_written_off_once_even_if_a_shared_key_is_taken() {
     let scene = Scene::start(&[]);
     let worker = scene.worker(&[]);
-    wait_until(SOON, "the worker joins", || scene.consumers().len() == 1);
+    scene.wait_owned();
     command(&scene, &["SET", "presence:users", "theirs"]);
     let id = scene.add(&giant());
     wait_until(SOON, "the worker stops", || worker.log().matches("not projecting").count() >= 2);
@@ -170,43 +170,41 @@ fn a_giant_entry_is_written_off_once_even_if_a_shared_key_is_taken() {
 }
 
 #[test]
-fn entries_trimmed_while_pending_are_counted_and_do_not_stick() {
+fn entries_trimmed_before_they_are_applied_are_counted_and_do_not_stick() {
     let scene = Scene::start(&[]);
     let stream = scene.deployment.stream(0);
+    let mut worker = scene.worker(&[]);
     let janitor = scene.janitor(&HTTP);
     let lost = || metric(&janitor, "rollcall_entries_lost_total");
-    // First what another consumer has.
+    scene.add_heartbeat("first");
+    scene.wait_finished(SOON, "applied");
+    scene.wait_for_round();
+    // First what nobody has read.
+    worker.kill();
     for n in 0..5 {
         scene.add_heartbeat(&format!("v{n}"));
     }
-    deliver_to_ghost(&scene);
-    wait_until(SOON, "the janitor has seen them", || {
-        scene.command::<Option<u64>>(&["HGET", "rollcall:janitor", "counted"]) == Some(5)
-    });
     command(&scene, &["XTRIM", &stream, "MAXLEN", "2"]);
-    let worker = scene.worker(&[]);
-    scene.wait_finished(SOON, "what is left is claimed");
     wait_until(SOON, "the loss is counted", || lost() == 3.0);
+    let worker = scene.worker(&[]);
+    scene.wait_finished(SOON, "what is left is applied");
     let told = "trimmed or deleted from the stream before they were applied";
     assert!(janitor.log().contains(told), "{}", janitor.log());
-    assert_eq!(scene.pending(None), 0);
 
     command(&scene, &["RENAME", "presence:users", "aside"]);
     command(&scene, &["SET", "presence:users", "theirs"]);
-    // Then what the worker has itself, all at once, and reads again after its failure.
+    // Then what the worker has in hand, all at once, and reads again after its failure.
     let mut adding = redis::pipe();
     adding.atomic();
     for n in 0..4 {
         xadd(adding.cmd("XADD").arg(&stream).arg("*"), &heartbeat(&format!("w{n}")));
     }
     adding.exec(&mut scene.connection()).unwrap();
-    wait_until(SOON, "the worker has them", || scene.pending(None) == 4);
     wait_until(SOON, "it cannot apply them", || worker.log().contains("WRONGKEY"));
     command(&scene, &["XTRIM", &stream, "MAXLEN", "1"]);
     command(&scene, &["RENAME", "aside", "presence:users"]);
     scene.wait_finished(SOON, "goes on without what is gone");
     wait_until(SOON, "the loss is counted", || lost() == 6.0);
-    assert_eq!(scene.pending(None), 0);
     assert!(scene.is_present("w3|"));
 }
 

@@ -104,11 +104,11 @@ fn what_does_not_exist_is_found() {
         "rollcall_nothing_total",
         "rate(rollcall_batch_entries[5m])",
         "rollcall_events_applied_total",
-        "rate(rollcall_pending_entries[5m])",
-        "rollcall_pending_entries{type=\"x\"}",
+        "rate(rollcall_undelivered_entries[5m])",
+        "rollcall_undelivered_entries{type=\"x\"}",
         "rate(rollcall_events_applied_total{type=\"hartbeat\"}[5m])",
         "rate(rollcall_events_rejected_total{reason!~\"poison|poisson\"}[5m])",
-        "max by (kind) (rollcall_pending_entries)",
+        "max by (kind) (rollcall_undelivered_entries)",
     ] {
         assert!(!faults(wrong).is_empty(), "{wrong}");
     }

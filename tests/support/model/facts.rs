@@ -77,11 +77,6 @@ impl Fact {
         is_on && !is_late
     }
 
-    /// Whether saying it twice is not the same as saying it once.
-    pub(super) fn is_counted(&self) -> bool {
-        matches!(self.what, What::ViewCounted { .. })
-    }
-
     /// When what it says ends by itself; endings of tokens and sessions, tokens and counts never do. When a
     /// session's activity and data end, others say, too: see `sessions.rs`.
     pub(super) fn expiry(&self, settings: &Settings) -> Option<u64> {

@@ -30,10 +30,12 @@ mod tests_limits;
 #[cfg(test)]
 mod tests_sessions;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rollcall::decode::decode;
-use rollcall::entry::{Entry, EntryId};
+use rollcall::entry::{Entry, EntryId, Oversize};
+use rollcall::event::Limits;
 use rollcall::key::Keys;
 
 pub use changes::{Change, Exempt, check_changes, check_changes_but, check_transitions};
@@ -66,27 +68,25 @@ impl Model {
 
     /// Applies an entry when the server's clock shows `now_ms` or later; an entry applied before has no effect.
     pub fn apply_entry(&mut self, entry: &Entry, now_ms: u64) {
-        self.apply_counting(entry, now_ms, 1);
-    }
-
-    /// Applies an entry that was acknowledged `times`: that often its views are counted and its dead letters
-    /// written. More than once, or never, happens only where others break the consumer group.
-    pub fn apply_counting(&mut self, entry: &Entry, now_ms: u64, times: u32) {
         if !self.applied.insert(entry.id) {
             return;
         }
-        let decoded = decode(entry, self.partition, &self.settings.rules);
+        let entry = as_read(entry, &self.settings.rules.limits);
+        let decoded = decode(&entry, self.partition, &self.settings.rules);
         for event in &decoded.events {
             let facts = Fact::of_event(event, entry.id, now_ms).into_iter();
-            for fact in facts.filter(|fact| fact.counts(&self.settings, now_ms)) {
-                let times = if fact.is_counted() { times as usize } else { 1 };
-                self.facts.extend(std::iter::repeat_n(fact, times));
-            }
+            self.facts.extend(facts.filter(|fact| fact.counts(&self.settings, now_ms)));
         }
         for rejected in &decoded.rejected {
             let index = rejected.element.map(|(index, _)| index);
-            let letter = (entry.id, rejected.rejection.reason.name().to_owned(), index);
-            self.dead.extend(std::iter::repeat_n(letter, times as usize));
+            self.dead.push((entry.id, rejected.rejection.reason.name().to_owned(), index));
+        }
+    }
+
+    /// Notes that an entry was written off without being looked into.
+    pub fn write_off(&mut self, entry: EntryId) {
+        if self.applied.insert(entry) {
+            self.dead.push((entry, "poison".to_owned(), None));
         }
     }
 
@@ -179,6 +179,15 @@ impl<'a> Fold<'a> {
     fn is_remembered(&self, entry_ms: u64) -> bool {
         entry_ms >= self.now.min(self.last_entry_ms).saturating_sub(self.settings.horizon_ms)
     }
+}
+
+/// An entry as a worker reads it: of one larger than any event can be, only the measures.
+fn as_read<'e>(entry: &'e Entry, limits: &Limits) -> Cow<'e, Entry> {
+    let pairs = entry.fields().len();
+    if pairs <= Limits::MOST_PAIRS && entry.size() <= limits.most_bytes() {
+        return Cow::Borrowed(entry);
+    }
+    Cow::Owned(Entry::oversized(entry.id, Oversize { pairs, bytes: entry.size() as u64 }))
 }
 
 /// The `cap` members that sort last by (score, member), as Redis sorts a sorted set.

@@ -7,8 +7,9 @@
 use redis::Cmd;
 
 use crate::config::Deployment;
+use crate::event::Text;
 use crate::key::{Keys, escape};
-use crate::op::{Acks, Departure, Ending, Letter, Map, Place, Plan};
+use crate::op::{Departure, Ending, Letter, Map, Place, Plan};
 use crate::projection::presence_field;
 use crate::redis::scripts::minute_expiry_ms;
 
@@ -36,14 +37,14 @@ type Seen<'p> = Map<u64, Map<Option<u64>, Group<'p>>>;
 impl Arguments<'_> {
     /// Adds all sections of a plan.
     pub(super) fn add(mut self, plan: &Plan<'_>) {
-        self.letters(&plan.letters);
         let (seen, others) = seen(plan);
         self.seen(&seen, !plan.minutes.is_empty());
         self.presence(plan, &others);
         self.tokens(plan);
         self.sessions(plan);
         self.connections(plan);
-        self.acks(&plan.acks);
+        self.letters(&plan.letters);
+        self.views(&plan.views);
     }
 
     fn letters(&mut self, letters: &[Letter<'_>]) {
@@ -163,24 +164,10 @@ impl Arguments<'_> {
         }
     }
 
-    fn acks(&mut self, acks: &Acks<'_>) {
-        self.call.arg(acks.plain.len());
-        for id in &acks.plain {
-            self.call.arg(id.to_string());
-        }
-        self.call.arg(acks.items.len());
-        for (item, ids) in &acks.items {
-            self.call.arg(item.as_ref()).arg(ids.len());
-            for id in ids {
-                self.call.arg(id.to_string());
-            }
-        }
-        self.call.arg(acks.packed.len());
-        for (id, items) in &acks.packed {
-            self.call.arg(id.to_string()).arg(items.len());
-            for (item, count) in items {
-                self.call.arg(item.as_ref()).arg(*count);
-            }
+    fn views(&mut self, views: &Map<Text<'_>, u64>) {
+        self.call.arg(views.len());
+        for (item, count) in views {
+            self.call.arg(item.as_ref()).arg(*count);
         }
     }
 }

@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""Instructions of the whole server per event, by callgrind: repeatable where times are not.
+
+benches/instructions.py [--binary target/release/rollcall] [--events 20000] [--batch 500] [--aof]
+
+Runs redis-server under valgrind once for each row: the two floors (reading and acknowledging through a group;
+reading with XREAD and moving the group once a batch), and one worker of the binary. Entries are in the stream
+before anything is counted. Needs valgrind and redis-server in PATH.
+"""
+import argparse, os, random, re, shutil, signal, socket, subprocess, tempfile, time
+
+STREAM, GROUP = "rollcall:events", "rollcall"
+
+
+class Client:
+    """As much of RESP2 as this needs."""
+
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.file = self.socket.makefile("rb")
+
+    def send(self, *commands):
+        for words in commands:
+            parts = [str(word).encode() if not isinstance(word, bytes) else word for word in words]
+            head = b"*%d\r\n" % len(parts)
+            self.socket.sendall(head + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts))
+        return [self.read() for _ in commands]
+
+    def one(self, *words):
+        return self.send(words)[0]
+
+    def read(self):
+        line = self.file.readline()[:-2]
+        kind, rest = line[:1], line[1:]
+        if kind == b"-":
+            raise RuntimeError(rest.decode())
+        if kind == b"$":
+            return None if rest == b"-1" else self.file.read(int(rest) + 2)[:-2]
+        if kind == b"*":
+            return None if rest == b"-1" else [self.read() for _ in range(int(rest))]
+        return int(rest) if kind == b":" else rest
+
+
+def events(count, users=20_000, seed=7):
+    """The standard mix: 80 % heartbeats, 10 % views, 5 % logins, 5 % sessions."""
+    rng = random.Random(seed)
+    for _ in range(count):
+        user = rng.randrange(users)
+        ip = f"10.{user >> 16}.{user >> 8 & 255}.{user & 255}"
+        kind, more = rng.random(), []
+        if kind < 0.8:
+            more = ["type", "heartbeat", "user", f"user-{user}", "ip", ip, "page", f"/page/{rng.randrange(100)}"]
+        elif kind < 0.9:
+            more = ["type", "view", "user", f"user-{user}", "token", f"token-{user}", "item", f"item-{rng.randrange(2000)}"]
+        elif kind < 0.95:
+            more = ["type", "login", "user", f"user-{user}", "token", f"token-{user}", "ip", ip]
+        else:
+            more = ["type", "session", "sid", f"sid-{user}", "user", f"user-{user}", "ip", ip, "data", '{"cart":[1,2,3]}']
+        yield more
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    def __init__(self, aof):
+        self.folder, self.port = tempfile.mkdtemp(), free_port()
+        valgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=callgrind.out"]
+        settings = ["--port", str(self.port), "--save", "", "--appendonly", "yes" if aof else "no", "--dir", self.folder]
+        self.process = subprocess.Popen([*valgrind, "redis-server", *settings], cwd=self.folder,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(300):
+            try:
+                self.client = Client(self.port)
+                self.client.one("PING")
+                return
+            except (OSError, RuntimeError):
+                time.sleep(0.1)
+        raise SystemExit("the server does not answer")
+
+    def control(self, flag):
+        subprocess.run(["callgrind_control", flag, str(self.process.pid)], check=True, capture_output=True)
+
+    def instructions(self, work):
+        self.control("-z")
+        work()
+        self.control("-d")
+        text = "".join(open(os.path.join(self.folder, name)).read() for name in os.listdir(self.folder)
+                       if re.fullmatch(r"callgrind\.out\.1", name))
+        return int(re.search(r"^totals: (\d+)", text, re.M).group(1))
+
+    def end(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def through_group(client, batch):
+    while rows := client.one("XREADGROUP", "GROUP", GROUP, "floor", "COUNT", batch, "STREAMS", STREAM, ">"):
+        client.one("XACK", STREAM, GROUP, *(row[0] for row in rows[0][1]))
+
+
+def by_cursor(client, batch):
+    cursor = b"0-0"
+    while rows := client.one("XREAD", "COUNT", batch, "STREAMS", STREAM, cursor):
+        cursor = rows[0][1][-1][0]
+        client.one("XGROUP", "SETID", STREAM, GROUP, cursor)
+
+
+def worker(binary, server, batch):
+    """Runs until the group's position is the last entry; two rounds are added first, so that the state is there."""
+    last = server.client.one("XREVRANGE", STREAM, "+", "-", "COUNT", 1)[0][0]
+    process = subprocess.Popen([binary, "worker", "--redis-url", f"redis://127.0.0.1:{server.port}", "--batch", str(batch),
+                                "--http", "off", "--takeover", "60s"], stderr=subprocess.DEVNULL)
+    try:
+        while True:
+            time.sleep(0.2)
+            groups = server.client.one("XINFO", "GROUPS", STREAM)
+            if groups:
+                about = dict(zip(groups[0][::2], groups[0][1::2]))
+                if about[b"last-delivered-id"] == last and about[b"pending"] == 0:
+                    return
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def add(client, count, seed):
+    commands = [["XADD", STREAM, "*", *event] for event in events(count, seed=seed)]
+    for first in range(0, count, 500):
+        client.send(*commands[first:first + 500])
+
+
+def measure(name, options):
+    server = Server(options.aof)
+    try:
+        add(server.client, options.events, 7)
+        if name == "rollcall":
+            worker(options.binary, server, options.batch)
+            add(server.client, options.events, 8)
+            return server.instructions(lambda: worker(options.binary, server, options.batch))
+        server.client.one("XGROUP", "CREATE", STREAM, GROUP, "0")
+        work = through_group if name == "group" else by_cursor
+        return server.instructions(lambda: work(server.client, options.batch))
+    finally:
+        server.end()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--binary", default="target/release/rollcall")
+    parser.add_argument("--events", type=int, default=20_000)
+    parser.add_argument("--batch", type=int, default=500)
+    parser.add_argument("--aof", action="store_true")
+    parser.add_argument("--rows", default="group,cursor,rollcall")
+    options = parser.parse_args()
+    print("| what | instructions per event |\n|---|---:|")
+    for name in options.rows.split(","):
+        print(f"| {name} | {measure(name, options) / options.events / 1000:.1f}k |", flush=True)
+
+
+main()

@@ -1,0 +1,311 @@
+//! The live changes of a deployment, for any number of listeners in this process: one tail for each partition, one
+//! ring that all share.
+//!
+//! Tails begin with the first listener. Each has a task and a connection of its own, so that a partition whose server
+//! is away holds up no other. What they read is put into the ring in batches; with many listeners batches come at
+//! longer intervals, because to wake a listener costs the same for one change as for many.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::listener::Listener;
+use super::position::{Point, Position};
+use super::ring::{After, Found, Ring};
+use super::source::TailError;
+use super::tail::Tail;
+use crate::change::Change;
+use crate::config::Config;
+use crate::error::chain;
+use crate::key::Keys;
+use crate::telemetry::log::failure_line_due;
+use crate::telemetry::metrics::{self, LiveMetrics};
+
+/// How long a read waits for a change, and a server that lost its changes in silence may go unnoticed.
+const BLOCK: Duration = Duration::from_secs(5);
+/// Reads that may wait to be put into the ring: tails wait beyond that.
+const WAITING: usize = 64;
+/// Time that passes between two batches for each listener.
+const PER_LISTENER: Duration = Duration::from_micros(12);
+/// The longest time between two batches.
+const LONGEST: Duration = Duration::from_millis(250);
+/// Pause before the first new attempt after a failure, and the longest.
+const PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The live changes; cheap to clone.
+#[derive(Clone)]
+pub struct Hub(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    stop: watch::Receiver<bool>,
+    metrics: LiveMetrics,
+    state: Mutex<State>,
+    /// Tells listeners to look again.
+    moved: watch::Sender<()>,
+    started: OnceLock<()>,
+}
+
+/// What there is to listen to.
+#[derive(Default)]
+struct State {
+    /// Grows with each gap: places in the ring are good within one generation.
+    generation: u64,
+    last_gap: Option<Instant>,
+    /// Absent until the place of every partition is known.
+    ring: Option<Ring>,
+}
+
+/// A place in the ring.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) generation: u64,
+    /// The number of the batch to come.
+    pub(super) next: u64,
+}
+
+/// What a tail has to say.
+enum News {
+    /// Where it begins.
+    Begins(u16, Point),
+    /// Changes, in order.
+    Changes(Vec<Change>),
+    /// Changes were lost; it goes on here.
+    Gap(u16, Point),
+}
+
+/// What comes of looking for a place in the ring.
+pub enum Joined {
+    /// It is there.
+    Listener(Listener),
+    /// Changes before those in the ring are missing: read them from the stream first.
+    Behind,
+    /// Whether the position still holds has to be asked of the server.
+    Unsure,
+    /// The ring is of another history than the server: it will notice by itself.
+    Outdated,
+}
+
+impl Hub {
+    /// The changes of the deployment, until `stop` turns true.
+    pub fn new(config: &Config, metrics: LiveMetrics, stop: watch::Receiver<bool>) -> Self {
+        Self(Arc::new(Inner {
+            config: config.clone(),
+            stop,
+            metrics,
+            state: Mutex::default(),
+            moved: watch::Sender::new(()),
+            started: OnceLock::new(),
+        }))
+    }
+
+    /// Listens from now on, once there is something to listen to.
+    pub async fn listen(&self) -> Listener {
+        self.start();
+        let mut moved = self.0.moved.subscribe();
+        loop {
+            moved.mark_unchanged();
+            {
+                let State { generation, ring, .. } = &*self.state();
+                if let Some(ring) = ring {
+                    let place = Place { generation: *generation, next: ring.next() };
+                    return Listener::new(self.clone(), moved, place, None, ring.end_id());
+                }
+            }
+            // The sender lives as long as this does.
+            let _never_gone = moved.changed().await;
+        }
+    }
+
+    /// Listens from a position on, if the ring knows it. `sure_in` names the generation in which somebody made sure
+    /// that the position holds.
+    pub fn listen_from(&self, position: &Position, sure_in: Option<u64>) -> Joined {
+        self.start();
+        let State { generation, ring, .. } = &*self.state();
+        let Some(ring) = ring else { return Joined::Unsure };
+        let next = match (ring.find(position), sure_in == Some(*generation)) {
+            (Found::At(next), _) | (Found::Ahead(next), true) => next,
+            (Found::Behind, true) => return Joined::Behind,
+            (Found::Other, true) => return Joined::Outdated,
+            (_, false) => return Joined::Unsure,
+        };
+        let (moved, place) = (self.0.moved.subscribe(), Place { generation: *generation, next });
+        let own = (ring.end() != position).then(|| position.clone());
+        Joined::Listener(Listener::new(self.clone(), moved, place, own, ring.end_id()))
+    }
+
+    /// The generation of the ring, once there is one.
+    pub async fn generation(&self) -> u64 {
+        self.listen().await.generation()
+    }
+
+    /// When changes were last lost: a snapshot from before that is of no use.
+    pub fn last_gap(&self) -> Option<Instant> {
+        self.state().last_gap
+    }
+
+    /// The number of partitions.
+    pub fn partitions(&self) -> u16 {
+        self.0.config.deployment.partitions
+    }
+
+    /// What is counted about listeners.
+    pub fn metrics(&self) -> &LiveMetrics {
+        &self.0.metrics
+    }
+
+    /// What follows a place; `None` if it was of another generation.
+    pub(super) fn after(&self, place: Place) -> Option<After> {
+        let state = self.state();
+        let ring = state.ring.as_ref().filter(|_| state.generation == place.generation)?;
+        Some(ring.after(place.next))
+    }
+
+    /// If a position is where the ring ends: what comes next there, and the position as an event without data.
+    pub(super) fn end_at(&self, position: &Position, generation: u64) -> Option<(Place, Bytes)> {
+        let state = self.state();
+        let ring = state.ring.as_ref().filter(|_| state.generation == generation)?;
+        let place = Place { generation, next: ring.next() };
+        (ring.end() == position).then(|| (place, ring.end_id()))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the tails, once; whoever listens does so by that.
+    pub fn start(&self) {
+        self.0.started.get_or_init(|| {
+            let (sender, receiver) = mpsc::channel(WAITING);
+            for partition in 0..self.partitions() {
+                tokio::spawn(self.clone().follow(partition, sender.clone()));
+            }
+            tokio::spawn(self.clone().publish(receiver));
+        });
+    }
+
+    async fn follow(self, partition: u16, news: mpsc::Sender<News>) {
+        let Inner { config, stop, .. } = &*self.0;
+        let mut stop = stop.clone();
+        tokio::select! {
+            () = tail(config, partition, &news) => {}
+            _stopped = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+
+    async fn publish(self, mut news: mpsc::Receiver<News>) {
+        let mut begins: Vec<Option<Point>> = vec![None; usize::from(self.partitions())];
+        while let Some(first) = news.recv().await {
+            let (mut changes, mut next) = (Vec::new(), Some(first));
+            while let Some(some) = next {
+                match some {
+                    News::Changes(more) => changes.extend(more),
+                    News::Begins(partition, point) => {
+                        self.push(std::mem::take(&mut changes), &mut begins);
+                        begins[usize::from(partition)] = Some(point);
+                        self.begin(&begins);
+                    }
+                    News::Gap(partition, point) => {
+                        self.push(std::mem::take(&mut changes), &mut begins);
+                        begins[usize::from(partition)] = Some(point);
+                        self.skip(partition, point);
+                    }
+                }
+                next = news.try_recv().ok();
+            }
+            self.push(changes, &mut begins);
+            let listeners = u32::try_from(self.0.moved.receiver_count()).unwrap_or(u32::MAX);
+            sleep(PER_LISTENER.saturating_mul(listeners).min(LONGEST)).await;
+        }
+    }
+
+    /// Makes the ring once every partition has said where it begins.
+    fn begin(&self, begins: &[Option<Point>]) {
+        let Some(points) = begins.iter().copied().collect::<Option<Vec<_>>>() else { return };
+        self.state().ring = Some(Ring::new(Position(points), 0));
+        self.0.moved.send_replace(());
+    }
+
+    /// Puts changes into the ring; without one, other partitions have to begin yet, and this one begins after them.
+    fn push(&self, changes: Vec<Change>, begins: &mut [Option<Point>]) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut state = self.state();
+        let Some(ring) = &mut state.ring else {
+            let points = changes.iter().map(|change| (usize::from(change.partition), change));
+            return points.for_each(|(partition, change)| begins[partition] = Some(change.into()));
+        };
+        self.0.metrics.changes_came(&changes);
+        ring.push(changes);
+        drop(state);
+        self.0.moved.send_replace(());
+    }
+
+    fn skip(&self, partition: u16, point: Point) {
+        warn!(partition, "changes were lost: listeners are told so and get a new snapshot");
+        self.0.metrics.gap();
+        let mut state = self.state();
+        if let Some(ring) = &mut state.ring {
+            let mut position = ring.end().clone();
+            if let Some(own) = position.0.get_mut(usize::from(partition)) {
+                *own = point;
+            }
+            *ring = Ring::new(position, ring.next());
+            state.generation += 1;
+        }
+        state.last_gap = Some(Instant::now());
+        drop(state);
+        self.0.moved.send_replace(());
+    }
+}
+
+/// Reads one partition's changes for ever.
+async fn tail(config: &Config, partition: u16, news: &mpsc::Sender<News>) {
+    let keys = Keys::new(&config.deployment.prefix, config.deployment.partitions, partition);
+    let mut tail = Tail::new(config.redis.server(), &keys, partition, None, BLOCK);
+    let (mut pause, mut is_away, mut has_begun, mut has_gap) = (PAUSE, false, false, false);
+    loop {
+        let read = match tail.open().await {
+            Ok(point) if !has_begun => {
+                has_begun = true;
+                Ok(News::Begins(partition, point))
+            }
+            Ok(point) if std::mem::take(&mut has_gap) => Ok(News::Gap(partition, point)),
+            Ok(_) => tail.next().await.map(News::Changes),
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok(some) => {
+                if std::mem::take(&mut is_away) {
+                    info!(partition, "reading changes again");
+                }
+                if matches!(some, News::Changes(_)) {
+                    pause = PAUSE;
+                }
+                // The receiver ends with the process.
+                let _gone = news.send(some).await;
+                continue;
+            }
+            Err(TailError::Gap { .. }) => {
+                has_gap = has_begun;
+                tail.skip_to_end();
+            }
+            Err(TailError::Server(error)) => {
+                is_away = true;
+                metrics::redis_error(error.kind());
+                if let Some(times) = failure_line_due() {
+                    let kind = error.kind();
+                    warn!(partition, kind, times, "not reading changes: {}", chain(&error));
+                }
+            }
+        }
+        sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}

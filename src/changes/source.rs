@@ -1,0 +1,144 @@
+//! One partition's changes in the server: where they stand, and the next after a point.
+//!
+//! Numbers are gapless, so a number that does not follow the last one read is a gap: the cap dropped changes, or the
+//! server went back in time and gave their numbers again. A change at the entry id that was read last, under another
+//! number, is a gap as well.
+
+use std::time::Duration;
+
+use redis::Value;
+use redis::aio::MultiplexedConnection;
+
+use super::position::Point;
+use crate::change::Change;
+use crate::error::Error;
+use crate::key::Keys;
+use crate::redis::reply;
+use crate::redis::stream::entries;
+
+/// Changes in one read.
+pub(super) const PAGE: usize = 1_000;
+
+/// Why the next change cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum TailError {
+    /// Changes after the position are no longer kept, or were never made here.
+    #[error("the changes after number {after} are no longer kept")]
+    Gap {
+        /// The number of the last change that was read.
+        after: u64,
+    },
+    /// The server cannot be asked: try again later, the position stays.
+    #[error(transparent)]
+    Server(#[from] Error),
+}
+
+/// The names of one partition's changes.
+#[derive(Clone, Debug)]
+pub struct Source {
+    partition: u16,
+    changes: String,
+    changes_seq: String,
+}
+
+impl Source {
+    /// The changes of `partition`, whose keys these are.
+    pub fn new(keys: &Keys, partition: u16) -> Self {
+        Self { partition, changes: keys.changes(), changes_seq: keys.changes_seq() }
+    }
+
+    /// The key of the stream.
+    pub fn key(&self) -> &str {
+        &self.changes
+    }
+
+    /// The newest change.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came.
+    pub async fn end(&self, connection: &mut MultiplexedConnection) -> Result<Point, Error> {
+        let mut ask = redis::pipe();
+        ask.cmd("GET").arg(&self.changes_seq);
+        ask.cmd("XREVRANGE").arg(&self.changes).arg("+").arg("-").arg("COUNT").arg(1);
+        let (seq, newest): (Value, Value) = ask
+            .query_async(connection)
+            .await
+            .map_err(Error::at("looking for the newest change"))?;
+        let newest = self.first_of(newest);
+        let before = Point { seq: reply::number(&seq).unwrap_or(0), ..Point::START };
+        Ok(newest.as_ref().map_or(before, Point::from))
+    }
+
+    /// Makes sure that the stream has, or had, this change there, and that what follows it is kept.
+    ///
+    /// # Errors
+    /// [`TailError::Gap`] if not.
+    pub async fn check(
+        &self,
+        connection: &mut MultiplexedConnection,
+        point: Point,
+    ) -> Result<(), TailError> {
+        let gap = TailError::Gap { after: point.seq };
+        let id = point.id.to_string();
+        // The number first: a change that it counts is in the stream by the time that is read.
+        let mut ask = redis::pipe();
+        ask.cmd("GET").arg(&self.changes_seq);
+        ask.cmd("XRANGE").arg(&self.changes).arg(&id).arg(&id);
+        ask.cmd("XRANGE").arg(&self.changes).arg("-").arg("+").arg("COUNT").arg(1);
+        ask.cmd("XREVRANGE").arg(&self.changes).arg("+").arg("-").arg("COUNT").arg(1);
+        let (seq, same, first, last): (Value, Value, Value, Value) =
+            ask.query_async(connection).await.map_err(Error::at("looking at the changes"))?;
+        let seq = reply::number(&seq).unwrap_or(0);
+        let [same, first, last] = [same, first, last].map(|entries| self.first_of(entries));
+        let is_same_history = match (same, first) {
+            (Some(same), _) => same.seq == point.seq,
+            // Dropped by the cap, as all before it. What is older, or has its number, is of another history.
+            (None, Some(first)) => first.id > point.id && first.seq > point.seq,
+            (None, None) => true,
+        };
+        let has_more = last.is_some_and(|last| last.id > point.id);
+        if is_same_history && (has_more || seq == point.seq) { Ok(()) } else { Err(gap) }
+    }
+
+    fn first_of(&self, entries: Value) -> Option<Change> {
+        let entries = reply::entries(entries)?;
+        Change::read(entries.first()?, self.partition)
+    }
+
+    /// Up to [`PAGE`] changes after `point`; waits up to `block` for the first, if there is such a time.
+    ///
+    /// # Errors
+    /// [`TailError::Gap`] if the first of them does not follow.
+    pub async fn after(
+        &self,
+        connection: &mut MultiplexedConnection,
+        point: Point,
+        block: Option<Duration>,
+    ) -> Result<Vec<Change>, TailError> {
+        const STEP: &str = "reading changes";
+        let mut read = redis::cmd("XREAD");
+        read.arg("COUNT").arg(PAGE);
+        if let Some(block) = block {
+            // BLOCK 0 would wait for ever.
+            read.arg("BLOCK").arg(block.as_millis().max(1) as u64);
+        }
+        read.arg("STREAMS").arg(&self.changes).arg(point.id.to_string());
+        let value: Value = read.query_async(connection).await.map_err(Error::at(STEP))?;
+        let unexpected = reply::unexpected(STEP, &Value::Nil);
+        let entries = entries(value).ok_or(unexpected)?;
+        let mut changes = Vec::with_capacity(entries.len());
+        let mut after = point.seq;
+        for entry in &entries {
+            match Change::read(entry, self.partition) {
+                Some(change) if change.seq == after + 1 => {
+                    after = change.seq;
+                    changes.push(change);
+                }
+                // Those before the gap were read in order.
+                _ if !changes.is_empty() => break,
+                _ => return Err(TailError::Gap { after }),
+            }
+        }
+        Ok(changes)
+    }
+}

@@ -1,0 +1,48 @@
+//! The sign of life of an owner: a subscription that the server drops when the process dies, however it does.
+
+use futures_util::StreamExt as _;
+use redis::ConnectionInfo;
+use redis::aio::PubSub;
+use tokio::time::{Duration, timeout};
+use tracing::debug;
+
+use crate::error::Error;
+use crate::redis::connect::subscribe;
+
+/// How long subscribing may take.
+const WITHIN: Duration = Duration::from_secs(2);
+
+/// A subscription to the channel of an owner's session.
+pub(super) struct Sign(PubSub);
+
+impl Sign {
+    /// Subscribes; `None` if this user may not, or the server does not answer in time: then takeovers go by the
+    /// owner's progress alone.
+    pub(super) async fn raise(info: &ConnectionInfo, channel: &str) -> Option<Self> {
+        match timeout(WITHIN, subscribe(info, channel)).await {
+            Ok(Ok(subscription)) => Some(Self(subscription)),
+            Ok(Err(error)) => {
+                debug!(
+                    channel,
+                    error = crate::error::chain(&error),
+                    "no subscription shows that this worker lives"
+                );
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Waits until the subscription is gone.
+    pub(super) async fn lost(sign: &mut Option<Self>) -> Error {
+        match sign {
+            Some(Self(subscription)) => {
+                let mut messages = subscription.on_message();
+                // Whoever publishes there means nothing by it.
+                while messages.next().await.is_some() {}
+                Error::SignLost
+            }
+            None => std::future::pending().await,
+        }
+    }
+}

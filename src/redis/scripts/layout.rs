@@ -1,0 +1,48 @@
+//! The layout of a deployment's state: its format, and how many partitions it is cut into.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+
+use crate::config::{Deployment, Server};
+use crate::error::Error;
+use crate::key::Keys;
+use crate::redis::connect::connect;
+
+/// How long a look at another layout may take.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The state format this version reads and writes.
+pub const STATE_FORMAT: &str = "2";
+
+/// The format before it, which a worker takes over once nothing is pending in the group.
+pub const FORMAT_BEFORE: &str = "1";
+
+/// Looks whether there is state with one partition where this process has several, or the other way
+/// round: their keys differ, so joining would not meet it. What hinders the look is no finding.
+///
+/// # Errors
+/// If there is such state.
+pub async fn check_layout(
+    server: &Server,
+    connection: &mut MultiplexedConnection,
+    deployment: &Deployment,
+) -> Result<(), Error> {
+    let other = if deployment.partitions == 1 { 2 } else { 1 };
+    let key = Keys::new(&deployment.prefix, other, 0).meta();
+    let mut ask = redis::cmd("HGET");
+    ask.arg(&key).arg("partitions");
+    let mut stored = ask.query_async::<Option<String>>(connection).await;
+    // On a Cluster the other layout's keys are at another node.
+    if stored.as_ref().is_err_and(|error| error.redirect_node().is_some())
+        && let Ok(mut elsewhere) = connect(server, &key, LOOK_TIMEOUT).await
+    {
+        stored = ask.query_async(&mut elsewhere).await;
+    }
+    match stored {
+        Ok(Some(stored)) => {
+            Err(Error::Partitions { key, stored, own: deployment.partitions.to_string() })
+        }
+        _ => Ok(()),
+    }
+}

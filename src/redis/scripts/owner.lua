@@ -1,0 +1,266 @@
+-- Owner: who works on a partition. One worker at a time owns it; others stand by and take over. No clock decides
+-- anything here: workers compare what they see from look to look.
+--
+-- After the settings of common.lua: 11 what, 12 worker, then
+--   check    13 state format, 14 a random epoch, 15 n, n × (setting, value). Holds the caller to the deployment's
+--            settings. Returns  { 'OK' },  { 'DIFFERS', setting, stored, own }  or  { 'PENDING', entries }
+--   join     the same up to the settings; then the new fence, the reason (free, again, stall or death) and what the
+--            caller saw of epoch, owner, term, cursor and beat, '' where nothing. Takes the partition if that still
+--            holds. Returns as check, or  { 'CHANGED' },  or
+--            { 'OK', epoch, term, cursor, deaths on the entry after it, id the group was made at or '', 1 if the
+--            stream is another than before }
+--   beat     13 term, 14 fence. Says that the owner lives, sets right what strangers did. Returns
+--            { 'OK', who asks for the partition or '', strangers' interferences },  or  { 'OTHER' }  if the stream is
+--            not the cursor's any more, or its ids were set back
+--   release  13 term, 14 fence, 15 heir or ''. Gives the partition up
+--   name     13 term, 14 fence, 15 cursor. Names the entry after the cursor as what is tried next: should the
+--            worker die, it died on it. Returns 1, or 0 if there is none
+--   unname   13 term, 14 fence. The worker lives, and is done with what it had named
+--   skip     13 term, 14 fence, 15 cursor, 16 reason, 17 detail, 18 deaths. Writes the entry after the cursor off
+--            without reading it. Returns its id, '' if there is none, or fewer owners died on it
+--   innocent 13 term. A former owner lives: what it had named did not kill it
+--   live     13 what it says of itself. Returns { workers and what they say, seen } with seen as in look()
+--   ask      asks the owner for the partition
+--   bury     13 what it said. Forgets a worker that says no more. Returns 1 if it did
+--   leave    forgets this worker
+
+local worker = ARGV[12]
+
+-- ---- position
+
+-- Recorded with the settings; the janitor's copy counts where those are gone, and the group's own position where
+-- both are.
+local function stored_cursor(own)
+  return call('HGET', meta, 'cursor') or call('HGET', janitor, 'cursor')
+    or own and own['last-delivered-id'] or call('HGET', janitor, 'finished:' .. group) or '0-0'
+end
+
+-- ---- settings
+
+-- What keeps the caller from this deployment. The format before kept its position in the group; where nothing is
+-- pending, that is the cursor.
+local function differing(own_format)
+  local stored = call('HGET', meta, 'format')
+  if stored and stored ~= own_format and not (stored == '1' and own_format == '2') then
+    return { 'DIFFERS', 'format', stored, own_format }
+  end
+  for i = 16, 15 + 2 * ARGV[15], 2 do
+    local setting = call('HGET', meta, ARGV[i])
+    if setting and setting ~= ARGV[i + 1] then return { 'DIFFERS', ARGV[i], setting, ARGV[i + 1] } end
+  end
+  local own = stored == '1' and own_group()
+  if own and own.pending > 0 then return { 'PENDING', own.pending } end
+end
+
+-- From now on the cursor counts, whatever workers of the version before still read.
+local function migrate()
+  local base = sub(meta, 1, -5)
+  call('UNLINK', base .. 'consumers', base .. 'suspects')
+  call('HSET', meta, 'cursor', stored_cursor(own_group()))
+end
+
+-- Writes what no one wrote yet. A deployment that gets a new setting gets a new epoch, so that those who still
+-- hold to the old ones are refused.
+local function agree()
+  local differs = differing(ARGV[13])
+  if differs then return differs end
+  local stored, renewed = call('HGET', meta, 'format'), false
+  if stored ~= ARGV[13] then
+    if stored then migrate() end
+    call('HSET', meta, 'format', ARGV[13])
+    renewed = true
+  end
+  for i = 16, 15 + 2 * ARGV[15], 2 do
+    if call('HEXISTS', meta, ARGV[i]) == 0 then
+      call('HSET', meta, ARGV[i], ARGV[i + 1])
+      renewed = true
+    end
+  end
+  if renewed then call('HSET', meta, 'epoch', ARGV[14]) end
+end
+
+local function check()
+  return wrong_shared_key() or agree() or { 'OK' }
+end
+
+-- ---- the group
+
+-- Notes how the stream is, and where the cursor was then.
+local function record(info, cursor, count)
+  call('HSET', meta, 'last_id', info['last-generated-id'], 'added', string.format('%.0f', info['entries-added']))
+  call('HSET', janitor, 'read', count, 'looked', cursor, 'taken', taken_from(info),
+    'deleted', info['max-deleted-entry-id'] or '0-0')
+end
+
+-- Publishes the cursor as the group's position; makes stream and group where they are missing. Returns what
+-- strangers had done to them.
+local function publish(info, own, cursor)
+  local interferences, count = 0, count_read(info, cursor)
+  local text = string.format('%.0f', count)
+  record(info, cursor, text)
+  if not own then
+    call('XGROUP', 'CREATE', stream, group, cursor, 'MKSTREAM', 'ENTRIESREAD', text)
+    return 1
+  end
+  if own.pending > 0 then
+    for _, row in ipairs(call('XPENDING', stream, group, '-', '+', CHUNK)) do
+      interferences = interferences + call('XACK', stream, group, row[1])
+    end
+  end
+  local moved = own['last-delivered-id'] ~= cursor
+  if moved or (own['entries-read'] or -1) ~= count then call('XGROUP', 'SETID', stream, group, cursor, 'ENTRIESREAD', text) end
+  return interferences + (moved and 1 or 0)
+end
+
+-- ---- taking
+
+-- Terms whose owners died on the entry after the cursor, as recorded: `cursor term term …`.
+local function deaths_on(cursor)
+  local terms, first = {}, true
+  for word in string.gmatch(call('HGET', meta, 'deaths') or '', '%S+') do
+    if first and word ~= cursor then return {} end
+    if not first then terms[#terms + 1] = word end
+    first = false
+  end
+  return terms
+end
+
+local function record_deaths(cursor, terms)
+  if #terms == 0 then return call('HDEL', meta, 'deaths') end
+  call('HSET', meta, 'deaths', cursor .. ' ' .. table.concat(terms, ' '))
+end
+
+local function join()
+  local refused = wrong_shared_key()
+  if refused then return refused end
+  local after = 16 + 2 * ARGV[15]
+  local fence, reason = ARGV[after], ARGV[after + 1]
+  local seen = call('HMGET', meta, 'epoch', 'owner', 'term', 'cursor', 'beat')
+  for i = 1, 5 do
+    if (seen[i] or '') ~= ARGV[after + 1 + i] then return { 'CHANGED' } end
+  end
+  local differs = agree()
+  if differs then return differs end
+
+  local info, own = stream_info(), own_group()
+  local cursor, had_epoch = stored_cursor(own), call('HEXISTS', meta, 'epoch') == 1
+  local other = is_other_stream(info, own, cursor)
+  if not other and was_set_back(info, cursor) then cursor = before_unread(info) end
+  if other then
+    cursor = '0-0'
+    call('HDEL', meta, 'last_id', 'added', 'named', 'deaths')
+    call('HDEL', janitor, 'read', 'taken', 'deleted', 'looked')
+  end
+  if other or not had_epoch then call('HSET', meta, 'epoch', ARGV[14]) end
+
+  local deaths = deaths_on(cursor)
+  if reason == 'death' and call('HGET', meta, 'named') == (seen[3] or '') .. ' ' .. cursor then
+    deaths[#deaths + 1] = seen[3]
+    record_deaths(cursor, deaths)
+  end
+  if reason == 'death' then call('HDEL', workers, seen[2]) end
+  call('HSET', meta, 'owner', worker, 'fence', fence, 'cursor', cursor, 'beat', 0)
+  call('HDEL', meta, 'heir', 'ask', 'named')
+  call('HSET', janitor, 'cursor', cursor)
+  call('HDEL', janitor, 'finished:' .. group)
+  local term = call('HINCRBY', meta, 'term', 1)
+  publish(info, own, cursor)
+  return { 'OK', call('HGET', meta, 'epoch'), tostring(term), cursor, #deaths, own and '' or cursor, other and 1 or 0 }
+end
+
+-- ---- owning
+
+local function beat()
+  call('HINCRBY', meta, 'beat', 1)
+  local info, own = stream_info(), own_group()
+  local cursor = call('HGET', meta, 'cursor')
+  if is_other_stream(info, own, cursor) or was_set_back(info, cursor) then return { 'OTHER' } end
+  local interferences = publish(info, own, cursor)
+  return { 'OK', call('HGET', meta, 'ask') or '', interferences }
+end
+
+local function release()
+  call('HSET', meta, 'owner', '', 'heir', ARGV[15])
+  call('HDEL', meta, 'ask', 'named')
+  return 1
+end
+
+local function next_entry()
+  if ARGV[15] == GREATEST_ID then return nil end
+  return call('XRANGE', stream, '(' .. ARGV[15], '+', 'COUNT', 1)[1]
+end
+
+local function name()
+  if not next_entry() then return 0 end
+  call('HSET', meta, 'named', ARGV[13] .. ' ' .. ARGV[15])
+  return 1
+end
+
+local function unname()
+  return call('HDEL', meta, 'named')
+end
+
+local function skip()
+  local entry = next_entry()
+  if not entry or #deaths_on(ARGV[15]) < tonumber(ARGV[18]) then return '' end
+  local refused = wrong_shared_key()
+  if refused then return refused end
+  local other, read = refuse_other_stream(ARGV[15])
+  if other then return other end
+  local id, fields, bytes = entry[1], entry[2], 0
+  for _, text in ipairs(fields) do bytes = bytes + #text end
+  local detail = ARGV[17] .. '; it has ' .. #fields / 2 .. ' fields with ' .. bytes
+    .. ' bytes, and stays in the stream under this id until it is trimmed'
+  call('XADD', dead, '*', 'entry_id', id, 'reason', ARGV[16], 'detail', detail, 'deliveries', ARGV[18] + 1,
+    'index', '', 'stream', stream)
+  call('XTRIM', dead, 'MAXLEN', dead_cap)
+  call('HDEL', meta, 'deaths', 'named')
+  move_cursor(id, 1, read)
+  return id
+end
+
+local function innocent()
+  local cursor = call('HGET', meta, 'cursor') or ''
+  local left = {}
+  for _, term in ipairs(deaths_on(cursor)) do
+    if term ~= ARGV[13] then left[#left + 1] = term end
+  end
+  record_deaths(cursor, left)
+  return 1
+end
+
+-- ---- standing by
+
+local function look()
+  return call('HMGET', meta, 'epoch', 'owner', 'term', 'cursor', 'beat', 'fence', 'heir')
+end
+
+local function live()
+  call('HSET', workers, worker, ARGV[13])
+  return { call('HGETALL', workers), look() }
+end
+
+local function ask()
+  call('HSET', meta, 'ask', worker)
+  return 1
+end
+
+local function bury()
+  if call('HGET', workers, worker) ~= ARGV[13] then return 0 end
+  return call('HDEL', workers, worker)
+end
+
+local function leave()
+  return call('HDEL', workers, worker)
+end
+
+local of_owner = { beat = beat, release = release, name = name, unname = unname, skip = skip }
+local of_anyone =
+  { check = check, join = join, innocent = innocent, live = live, ask = ask, bury = bury, leave = leave }
+
+local what = ARGV[11]
+if of_anyone[what] then return of_anyone[what]() end
+local from = (what == 'name' or what == 'skip') and ARGV[15] or ''
+local refused = refuse_stranger(worker, ARGV[13], ARGV[14], from)
+if refused then return refused end
+return of_owner[what]()

@@ -1,0 +1,92 @@
+//! JSON Web Tokens: verified, never made. The key decides the algorithm, whatever a token says about itself.
+
+use std::collections::BTreeSet;
+
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
+use serde::Deserialize;
+
+use crate::serve::problem::Problem;
+
+/// How far ahead the issuer's clock may be, in seconds.
+const MAX_SKEW_S: f64 = 60.0;
+
+/// A key, and the only algorithm that it is for.
+pub(super) struct JwtKey {
+    key: DecodingKey,
+    validation: Validation,
+}
+
+/// What a token says.
+#[derive(Debug, Deserialize)]
+pub(super) struct Claims {
+    /// The user.
+    pub sub: String,
+    /// When it ends, in seconds since the epoch.
+    pub exp: Option<f64>,
+    /// When it begins, in seconds since the epoch.
+    pub nbf: Option<f64>,
+    /// The rooms that its bearer may join.
+    pub rooms: Option<BTreeSet<String>>,
+}
+
+impl JwtKey {
+    /// A public key in PEM, or a secret.
+    pub(super) fn read(text: &str) -> Result<Self, &'static str> {
+        let trimmed = text.trim();
+        if !trimmed.starts_with("-----BEGIN") {
+            let secret = text.strip_suffix('\n').unwrap_or(text);
+            let secret = secret.strip_suffix('\r').unwrap_or(secret);
+            if secret.is_empty() {
+                return Err("is empty; put the secret or the public key there");
+            }
+            return Ok(Self::new(DecodingKey::from_secret(secret.as_bytes()), Algorithm::HS256));
+        }
+        if trimmed.contains("PRIVATE KEY-----") {
+            return Err(
+                "holds a private key; give the public one: only the issuer needs the other",
+            );
+        }
+        let pem = trimmed.as_bytes();
+        // An uncompressed point of P-256; longer ones are of curves for other algorithms.
+        let is_p256 = |key: &DecodingKey| key.try_get_as_bytes().is_ok_and(|k| k.len() == 65);
+        if let Ok(key) = DecodingKey::from_rsa_pem(pem) {
+            Ok(Self::new(key, Algorithm::RS256))
+        } else if let Some(key) = DecodingKey::from_ec_pem(pem).ok().filter(is_p256) {
+            Ok(Self::new(key, Algorithm::ES256))
+        } else if let Ok(key) = DecodingKey::from_ed_pem(pem) {
+            Ok(Self::new(key, Algorithm::EdDSA))
+        } else {
+            Err("is no public key for RS256, ES256 (P-256) or EdDSA (Ed25519) in PEM")
+        }
+    }
+
+    fn new(key: DecodingKey, algorithm: Algorithm) -> Self {
+        let mut validation = Validation::new(algorithm);
+        // Times are looked at below; no setting says which audience is meant.
+        validation.required_spec_claims.clear();
+        (validation.validate_exp, validation.validate_aud) = (false, false);
+        Self { key, validation }
+    }
+
+    /// What a token says, if it was signed with this key and holds now.
+    pub(super) fn verify(
+        &self,
+        token: &str,
+        now_s: f64,
+        max_subject_bytes: usize,
+    ) -> Result<Claims, Problem> {
+        let refused = || Problem::unauthorized("the token is not known here, or is not valid");
+        let claims: Claims =
+            decode(token, &self.key, &self.validation).map_err(|_| refused())?.claims;
+        if claims.exp.is_some_and(|exp| exp <= now_s) {
+            return Err(Problem::unauthorized("the token has expired"));
+        }
+        if claims.nbf.is_some_and(|nbf| nbf > now_s + MAX_SKEW_S) {
+            return Err(Problem::unauthorized("the token is not valid yet"));
+        }
+        if claims.sub.is_empty() || claims.sub.len() > max_subject_bytes {
+            return Err(Problem::unauthorized("the token's sub is no identifier of a user"));
+        }
+        Ok(claims)
+    }
+}

@@ -1,0 +1,149 @@
+//! Who may do what.
+//!
+//! Without credentials configured everybody on this machine may do everything, and nobody else anything: the
+//! listener is on loopback, and [`source`] keeps other sites' pages out. With credentials a request has to bring a
+//! token: one of a file, or a JSON Web Token, in the header `Authorization`, or in the cookie that the page got for
+//! it; a Socket.IO connection brings it in `auth`. Files are read again when they change.
+
+mod caller;
+mod cookie;
+mod files;
+mod jwt;
+mod source;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::http::{HeaderMap, header};
+use sha2::{Digest as _, Sha256};
+
+pub use caller::{ADMIN, Caller, Rooms};
+pub use cookie::{clear_cookie, set_cookie};
+pub use files::FileError;
+
+use self::files::Watched;
+use self::jwt::JwtKey;
+use super::problem::Problem;
+use crate::config::ServeConfig;
+
+/// Who may do what, as the settings and the files they name have it; cheap to clone.
+#[derive(Clone)]
+pub struct Access(Arc<Parts>);
+
+struct Parts {
+    read_tokens: Option<Watched<Tokens>>,
+    write_tokens: Option<Watched<Tokens>>,
+    jwt_key: Option<Watched<JwtKey>>,
+    origins: Vec<String>,
+    max_subject_bytes: usize,
+}
+
+/// Digests of the tokens of a file: how long it takes to look one up says nothing about the others.
+struct Tokens(HashSet<[u8; 32]>);
+
+impl Access {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// If one cannot be read or holds no key; it names the setting.
+    pub fn new(config: &ServeConfig, max_subject_bytes: usize) -> Result<Self, FileError> {
+        let ServeConfig { read_token_file, write_token_file, jwt_key_file, .. } = config;
+        Ok(Self(Arc::new(Parts {
+            read_tokens: Watched::open("read-token-file", read_token_file, Tokens::read)?,
+            write_tokens: Watched::open("write-token-file", write_token_file, Tokens::read)?,
+            jwt_key: Watched::open("jwt-key-file", jwt_key_file, JwtKey::read)?,
+            origins: config.cors_origins.clone(),
+            max_subject_bytes,
+        })))
+    }
+
+    /// Whether nobody has to say who they are.
+    pub fn is_open(&self) -> bool {
+        let Parts { read_tokens, write_tokens, jwt_key, .. } = &*self.0;
+        read_tokens.is_none() && write_tokens.is_none() && jwt_key.is_none()
+    }
+
+    /// Who sends a request with these headers.
+    ///
+    /// # Errors
+    /// 401 if it brings no token that holds, 403 if it comes from where none may come from.
+    pub fn of_headers(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+        self.check_source(headers)?;
+        if self.is_open() {
+            return Ok(Caller::anybody());
+        }
+        if let Some(value) = headers.get(header::AUTHORIZATION) {
+            let token = value.to_str().ok().and_then(bearer).ok_or_else(|| {
+                Problem::unauthorized("the header Authorization must be Bearer and a token")
+            })?;
+            return self.of_token(Some(token));
+        }
+        let cookie = cookie::token(headers);
+        if cookie.is_some() {
+            // Browsers add it by themselves: only for the server's own pages.
+            source::check_same_origin(headers, &self.0.origins)?;
+        }
+        self.of_token(cookie.as_deref())
+    }
+
+    /// Who a token stands for; without credentials configured none is needed.
+    ///
+    /// # Errors
+    /// 401 if it does not hold.
+    pub fn of_token(&self, token: Option<&str>) -> Result<Caller, Problem> {
+        if self.is_open() {
+            return Ok(Caller::anybody());
+        }
+        let Some(token) = token.filter(|token| !token.is_empty()) else {
+            let detail = "say who you are: send the header Authorization: Bearer and a token";
+            return Err(Problem::unauthorized(detail));
+        };
+        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        let holds = |file: &Option<Watched<Tokens>>| {
+            file.as_ref().is_some_and(|file| file.get().0.contains(&digest))
+        };
+        let (may_read, may_write) = (holds(&self.0.read_tokens), holds(&self.0.write_tokens));
+        if may_read || may_write {
+            return Ok(Caller::of_token(self.clone(), token, may_read, may_write));
+        }
+        let key = self.0.jwt_key.as_ref().ok_or_else(unknown_token)?;
+        let claims = key.get().verify(token, now_s(), self.0.max_subject_bytes)?;
+        Ok(Caller::of_claims(self.clone(), token, claims))
+    }
+
+    /// Whether a request may come from where it comes from: without credentials neither from another site's page
+    /// nor under a name that is not this machine's.
+    ///
+    /// # Errors
+    /// 403 if not.
+    pub fn check_source(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        if self.is_open() { source::check_local(headers, &self.0.origins) } else { Ok(()) }
+    }
+}
+
+fn unknown_token() -> Problem {
+    Problem::unauthorized("the token is not known here, or no longer")
+}
+
+/// The token of `Bearer <token>`.
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+impl Tokens {
+    /// One a line; empty lines and those that begin with `#` are none.
+    fn read(text: &str) -> Result<Self, &'static str> {
+        let lines = text.lines().map(str::trim);
+        let tokens = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+        Ok(Self(tokens.map(|token| Sha256::digest(token.as_bytes()).into()).collect()))
+    }
+}
+
+fn now_s() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,350 @@
+//! `GET /api/v1/changes`: the changes as server-sent events.
+//!
+//! What a listener has not taken yet is kept in the ring that all share, never for it alone: its own memory is bounded
+//! by one batch. A listener that falls behind the ring is dropped; it can come back with its `Last-Event-ID`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{debug, warn};
+
+use super::Live;
+use super::query::Wanted;
+use super::resume::{Resume, Step};
+use crate::changes::{Filter, Heard, Lines, Listener, Snapshot, SnapshotError, own_id};
+use crate::error::chain;
+use crate::serve::problem::Problem;
+use crate::serve::{Caller, Context};
+use crate::telemetry::log::failure_line_due;
+use crate::telemetry::metrics::{ConnectionKind, Dropped, Open};
+
+/// Longest silence.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How long the response may wait for the feed.
+const BEGINS_WITHIN: Duration = Duration::from_secs(1);
+/// Pause after the server could not be asked.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Bytes of a snapshot in one piece.
+const PIECE: usize = 32 * 1024;
+
+/// Answers with the changes as they come.
+pub(super) async fn changes(
+    State(context): State<Context>,
+    Extension(live): Extension<Live>,
+    caller: Caller,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let wanted = Wanted::read(query.as_deref().unwrap_or_default(), &headers)?;
+    wanted.check(&caller)?;
+    let stage = begin(&live, &wanted).await;
+    let events = Box::new(Events::new(context, live, caller, wanted.filter, stage));
+    let text = stream::unfold(events, async |mut events| {
+        let text = events.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(text), events))
+    });
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        // nginx would hold events back until its buffer is full.
+        (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    Ok((headers, Body::from_stream(text)).into_response())
+}
+
+/// Where a listener begins. Who wants what comes from now on is there with the response, unless the server is away.
+async fn begin(live: &Live, wanted: &Wanted) -> Stage {
+    live.hub.start();
+    if let Some(position) = &wanted.position {
+        return Stage::Resumes(Resume::new(position.clone()));
+    }
+    if wanted.snapshot {
+        return Stage::Gathers;
+    }
+    let listener = timeout(BEGINS_WITHIN, live.hub.listen()).await;
+    listener.map_or(Stage::Waits, |listener| Stage::Listens(listener))
+}
+
+/// One listener, as long as it may be one.
+struct Events {
+    listening: Listening,
+    /// What it is told first.
+    greeting: Bytes,
+    /// Ends with the listener's time: why.
+    ended: Pin<Box<dyn Future<Output = End> + Send>>,
+    /// When something has to be said.
+    heartbeat: Instant,
+    /// Whether the listener's position has moved since it was last told.
+    is_moved: bool,
+    _open: Open,
+}
+
+/// What one listener hears.
+struct Listening {
+    context: Context,
+    live: Live,
+    filter: Arc<Filter>,
+    stage: Stage,
+    /// When the last snapshot that it had was begun.
+    had: Option<std::time::Instant>,
+}
+
+/// What the listener is at.
+enum Stage {
+    /// It waits until there is something to listen to.
+    Waits,
+    /// It catches up with the ring.
+    Resumes(Resume),
+    /// It is to get a snapshot.
+    Gathers,
+    /// Its snapshot is being gathered.
+    Awaits(JoinHandle<Result<Arc<Snapshot>, SnapshotError>>),
+    /// Its snapshot could not be gathered: it is tried again.
+    Pauses,
+    /// Its snapshot is being sent.
+    Takes(Arc<Snapshot>, Lines),
+    /// It hears the changes as they come.
+    Listens(Listener),
+    /// It was told why this is the end.
+    Ends,
+}
+
+/// Why a listener's time is over.
+enum End {
+    /// Its token no longer counts.
+    Unauthorized(&'static str),
+    /// The process stops.
+    Stopped,
+}
+
+impl Events {
+    fn new(context: Context, live: Live, caller: Caller, filter: Filter, stage: Stage) -> Self {
+        let open = context.metrics.open(ConnectionKind::Sse);
+        let (until, whose) = (context.clone(), caller);
+        let ended = Box::pin(async move {
+            tokio::select! {
+                why = whose.ended() => End::Unauthorized(why),
+                () = until.stopped() => End::Stopped,
+            }
+        });
+        let mut greeting = retry();
+        if let Stage::Listens(listener) = &stage {
+            greeting.extend_from_slice(&listener.id());
+        }
+        let filter = Arc::new(filter);
+        Self {
+            listening: Listening { context, live, filter, stage, had: None },
+            greeting: greeting.into(),
+            ended,
+            heartbeat: Instant::now() + HEARTBEAT,
+            is_moved: false,
+            _open: open,
+        }
+    }
+
+    /// The next text to send; `None` at the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        if !self.greeting.is_empty() {
+            return Some(std::mem::take(&mut self.greeting));
+        }
+        loop {
+            if matches!(self.listening.stage, Stage::Ends) {
+                return None;
+            }
+            let step = tokio::select! {
+                biased;
+                end = &mut self.ended => return self.end(&end),
+                said = self.listening.step() => said,
+                () = sleep_until(self.heartbeat) => {
+                    Said::Text(self.listening.sign_of_life(self.is_moved))
+                }
+            };
+            match step {
+                Said::Text(text) if !text.is_empty() => {
+                    self.heartbeat = Instant::now() + HEARTBEAT;
+                    self.is_moved = false;
+                    return Some(text);
+                }
+                Said::Text(_) => self.is_moved = true,
+                Said::Dropped(why, words) => {
+                    debug!(reason = why.name(), "dropped a listener");
+                    self.listening.live.metrics.dropped(why);
+                    self.listening.stage = Stage::Ends;
+                    return Some(comment(words));
+                }
+            }
+        }
+    }
+
+    /// What is told at the end; nothing within a snapshot, which would be taken for complete.
+    fn end(&mut self, end: &End) -> Option<Bytes> {
+        let is_within = matches!(self.listening.stage, Stage::Takes(..));
+        self.listening.stage = Stage::Ends;
+        let words = match end {
+            End::Unauthorized(why) => {
+                self.listening.live.metrics.dropped(Dropped::Unauthorized);
+                why
+            }
+            End::Stopped => "the server stops",
+        };
+        (!is_within).then(|| comment(words))
+    }
+}
+
+impl Listening {
+    /// One step. Nothing is lost if it is given up midway.
+    async fn step(&mut self) -> Said {
+        match &mut self.stage {
+            Stage::Waits => {
+                let listener = self.live.hub.listen().await;
+                let id = listener.id();
+                self.stage = Stage::Listens(listener);
+                Said::Text(id)
+            }
+            Stage::Resumes(resume) => {
+                match resume.step(&self.live, &self.context.state, &self.filter).await {
+                    Ok(Step::Text(text)) => Said::Text(text),
+                    Ok(Step::Joined(listener)) => {
+                        self.stage = Stage::Listens(listener);
+                        Said::Text(Bytes::new())
+                    }
+                    Ok(Step::Gap) => self.gap(),
+                    Err(error) => {
+                        self.context.state.doubt();
+                        let said = failed(&chain(&error));
+                        sleep(PAUSE).await;
+                        said
+                    }
+                }
+            }
+            Stage::Gathers => {
+                self.stage = self.snapshot();
+                Said::Text(Bytes::new())
+            }
+            Stage::Awaits(snapshot) => {
+                let error = match snapshot.await {
+                    Ok(Ok(snapshot)) => return self.take(snapshot),
+                    Ok(Err(SnapshotError::TooLarge)) => {
+                        let words = "the state is too large for a snapshot: ask for less of it";
+                        return Said::Dropped(Dropped::TooLarge, words);
+                    }
+                    Ok(Err(error)) => chain(&error),
+                    Err(error) => chain(&error),
+                };
+                self.stage = Stage::Pauses;
+                failed(&error)
+            }
+            Stage::Pauses => {
+                sleep(PAUSE).await;
+                self.stage = self.snapshot();
+                Said::Text(Bytes::new())
+            }
+            Stage::Takes(snapshot, lines) => {
+                let (mut text, is_last) = piece(lines);
+                if is_last {
+                    let position = snapshot.position().clone();
+                    text.extend_from_slice(&own_id(&position));
+                    self.stage = Stage::Resumes(Resume::new(position));
+                }
+                Said::Text(text.into())
+            }
+            Stage::Listens(listener) => match listener.next().await {
+                Heard::Batch(batch) => Said::Text(listener.text(&batch, &self.filter)),
+                Heard::Gap => self.gap(),
+                Heard::TooSlow => {
+                    let words = "too slow: come back with the id of the last event";
+                    Said::Dropped(Dropped::Slow, words)
+                }
+            },
+            Stage::Ends => Said::Text(Bytes::new()),
+        }
+    }
+
+    /// Begins to gather a snapshot, later than the last one and than the last gap.
+    fn snapshot(&self) -> Stage {
+        let since = self.had.max(self.live.hub.last_gap());
+        Stage::Awaits(self.live.snapshots.get(self.filter.clone(), since))
+    }
+
+    /// Begins to send a snapshot.
+    fn take(&mut self, snapshot: Arc<Snapshot>) -> Said {
+        self.had = Some(snapshot.started());
+        let lines = snapshot.lines(self.filter.clone());
+        self.stage = Stage::Takes(snapshot, lines);
+        Said::Text(Bytes::from_static(b"event: snapshot\n"))
+    }
+
+    /// Tells that changes were lost; a snapshot follows.
+    fn gap(&mut self) -> Said {
+        self.stage = self.snapshot();
+        Said::Text(Bytes::from_static(
+            b"event: gap\ndata: {\"reason\":\"changes after this position are no longer kept\"}\n\n",
+        ))
+    }
+
+    /// A comment; or, where a filter let nothing through for a while, the position: an event without data moves the
+    /// listener's `Last-Event-ID` and nothing else.
+    fn sign_of_life(&self, is_moved: bool) -> Bytes {
+        match &self.stage {
+            Stage::Listens(listener) if is_moved => listener.id(),
+            Stage::Resumes(resume) if is_moved => own_id(resume.position()),
+            _ => Bytes::from_static(b":\n\n"),
+        }
+    }
+}
+
+/// What comes of a step.
+enum Said {
+    /// Text to send; empty if what came was not for this listener.
+    Text(Bytes),
+    /// The listener is dropped, and told why.
+    Dropped(Dropped, &'static str),
+}
+
+/// The next lines of a snapshot as data, and whether they are the last.
+fn piece(lines: &mut Lines) -> (Vec<u8>, bool) {
+    let mut text = Vec::new();
+    while text.len() < PIECE {
+        let before = text.len();
+        text.extend_from_slice(b"data: ");
+        let bare = text.len();
+        if !lines.write(&mut text) {
+            text.truncate(before);
+            return (text, true);
+        }
+        if text.len() == bare {
+            // A piece of which the filter wanted nothing.
+            text.truncate(before);
+        } else {
+            text.push(b'\n');
+        }
+    }
+    (text, false)
+}
+
+/// A line about why a listener has to wait.
+fn failed(error: &str) -> Said {
+    if let Some(times) = failure_line_due() {
+        warn!(times, "a listener waits: {error}");
+    }
+    Said::Text(Bytes::new())
+}
+
+/// How long a client waits before it comes back: not all at the same moment.
+fn retry() -> Vec<u8> {
+    format!("retry: {}\n\n", 500 + fastrand::u32(..1_500)).into_bytes()
+}
+
+fn comment(words: &str) -> Bytes {
+    format!(": {words}\n\n").into()
+}

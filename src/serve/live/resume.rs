@@ -1,0 +1,121 @@
+//! A listener that comes back to a position which the ring does not have: it reads on from the stream, page by page,
+//! until it has what the ring has, and then joins it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::sleep;
+
+use super::Live;
+use crate::changes::{Filter, Joined, Listener, Position, Source, TailError, own_text};
+use crate::error::Error;
+use crate::state::Shared;
+
+/// Changes after which a page is full, whatever the number of partitions.
+const PAGE: usize = 1_000;
+/// Pause until a ring is looked at again that is of another history than the server, and how many of them: the ring
+/// notices by itself, or the position is of neither.
+const PAUSE: Duration = Duration::from_millis(100);
+const MOST_PAUSES: u32 = 100;
+
+/// How far a listener has caught up.
+pub(super) struct Resume {
+    position: Position,
+    /// The generation of the ring in which the position was found to hold.
+    sure_in: Option<u64>,
+    pauses: u32,
+}
+
+/// What comes of one step.
+pub(super) enum Step {
+    /// Changes that it lacked, as events; may be empty.
+    Text(Bytes),
+    /// It has caught up.
+    Joined(Listener),
+    /// The position is no longer kept.
+    Gap,
+}
+
+impl Resume {
+    pub(super) fn new(position: Position) -> Self {
+        Self { position, sure_in: None, pauses: 0 }
+    }
+
+    /// Where it is.
+    pub(super) fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// Takes a step. Nothing is lost if it is given up midway.
+    ///
+    /// # Errors
+    /// If the server cannot be asked now.
+    pub(super) async fn step(
+        &mut self,
+        live: &Live,
+        state: &Shared,
+        filter: &Filter,
+    ) -> Result<Step, Error> {
+        if self.position.0.len() != usize::from(live.hub.partitions()) {
+            return Ok(Step::Gap);
+        }
+        let generation = live.hub.generation().await;
+        match live.hub.listen_from(&self.position, self.sure_in) {
+            Joined::Listener(listener) => return Ok(Step::Joined(listener)),
+            Joined::Behind => {}
+            Joined::Unsure => {
+                // It is never closed. A turn is for one question: a slow listener must not keep others waiting.
+                let _turn = live.catching_up.acquire().await;
+                let is_held = self.holds(state).await?;
+                self.sure_in = is_held.then_some(generation);
+                return Ok(if is_held { Step::Text(Bytes::new()) } else { Step::Gap });
+            }
+            Joined::Outdated if self.pauses == MOST_PAUSES => return Ok(Step::Gap),
+            Joined::Outdated => {
+                sleep(PAUSE).await;
+                self.pauses += 1;
+                self.sure_in = None;
+                return Ok(Step::Text(Bytes::new()));
+            }
+        }
+        let _turn = live.catching_up.acquire().await;
+        match self.read(state, filter).await {
+            Ok(text) => Ok(Step::Text(text)),
+            Err(TailError::Gap { .. }) => Ok(Step::Gap),
+            Err(TailError::Server(error)) => Err(error),
+        }
+    }
+
+    /// Whether the stream has, or had, what was read last of each partition.
+    async fn holds(&self, state: &Shared) -> Result<bool, Error> {
+        let state = state.wait().await;
+        for (mut partition, point) in state.partitions.into_iter().zip(&self.position.0) {
+            let source = Source::new(&partition.keys, partition.index);
+            match source.check(&mut partition.connection, *point).await {
+                Ok(()) => {}
+                Err(TailError::Gap { .. }) => return Ok(false),
+                Err(TailError::Server(error)) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The next page.
+    async fn read(&mut self, state: &Shared, filter: &Filter) -> Result<Bytes, TailError> {
+        let state = state.wait().await;
+        let (mut changes, mut after) = (Vec::new(), 0);
+        for (mut partition, point) in state.partitions.into_iter().zip(&self.position.0) {
+            let source = Source::new(&partition.keys, partition.index);
+            changes.extend(source.after(&mut partition.connection, *point, None).await?);
+            after = after.max(point.seq);
+            if changes.len() >= PAGE {
+                break;
+            }
+        }
+        if changes.is_empty() {
+            // The ring has later ones, so there were some.
+            return Err(TailError::Gap { after });
+        }
+        Ok(own_text(&changes, &mut self.position, filter))
+    }
+}

@@ -1,0 +1,94 @@
+//! What lists have in common: where a page begins, how long it is, and what became of the question.
+
+use serde::{Deserialize, Serialize};
+
+use crate::serve::context::Context;
+use crate::serve::problem::Problem;
+use crate::state::pages::{Cursor, MOST, Page, PageError};
+use crate::state::{AskError, State};
+
+/// How long a page is unless somebody says.
+const USUAL: usize = 100;
+
+/// The parameters of a list.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct List {
+    limit: Option<String>,
+    cursor: Option<String>,
+}
+
+impl List {
+    /// Where the page begins, and how long it is.
+    pub(super) fn read(&self) -> Result<(Option<Cursor>, usize), Problem> {
+        let limit = match self.limit.as_deref() {
+            None => USUAL,
+            Some(text) => number(text, MOST as u64)
+                .and_then(|limit| usize::try_from(limit).ok())
+                .ok_or_else(|| {
+                Problem::bad_request(format!("limit must be a whole number from 1 to {MOST}"))
+            })?,
+        };
+        let cursor = match self.cursor.as_deref() {
+            None | Some("") => None,
+            Some(text) => Some(text.parse().map_err(PageError::from).map_err(problem)?),
+        };
+        Ok((cursor, limit))
+    }
+}
+
+/// A whole number from 1 to `most`, in digits alone.
+pub(super) fn number(text: &str, most: u64) -> Option<u64> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|n| digits && (1..=most).contains(n))
+}
+
+/// A page as it is sent.
+#[derive(Serialize)]
+pub(super) struct Listed<T> {
+    /// The server's time, epoch milliseconds.
+    pub now_ms: u64,
+    /// How many there are in all; not there where nobody knows without looking at all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    #[serde(flatten)]
+    pub page: Page<T>,
+}
+
+impl Context {
+    /// The state, to ask.
+    pub(super) fn ask(&self) -> Result<State, Problem> {
+        self.state.get().map_err(|away| {
+            tracing::debug!("a question came while {away}");
+            Problem::unavailable("the state cannot be read now: Redis is away")
+        })
+    }
+
+    /// The answer to a question, or the problem that it met; then the connections are looked at.
+    pub(super) fn answer<T>(&self, answer: Result<T, impl Into<PageError>>) -> Result<T, Problem> {
+        answer.map_err(|error| {
+            let error = error.into();
+            if matches!(error, PageError::Ask(_)) {
+                self.state.doubt();
+            }
+            problem(error)
+        })
+    }
+}
+
+fn problem(error: PageError) -> Problem {
+    match error {
+        PageError::Cursor(error) => Problem::bad_request(error.to_string()),
+        PageError::Ask(error) => unanswered(&error),
+    }
+}
+
+/// The caller hears what is wrong; what may name keys or addresses goes to the log.
+fn unanswered(error: &AskError) -> Problem {
+    tracing::debug!("a question to the state failed: {}", crate::error::chain(error));
+    match error {
+        AskError::WrongType { .. } => Problem::unavailable(
+            "a key of the state holds something else; rollcall doctor names it",
+        ),
+        _ => Problem::unavailable("the state cannot be read now"),
+    }
+}

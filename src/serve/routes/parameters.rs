@@ -1,0 +1,37 @@
+//! The parameters of a request's address, read in a way that says what is wrong with them.
+
+use axum::extract::FromRequestParts;
+use axum::extract::{Path as AxumPath, Query as AxumQuery};
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use crate::serve::context::Context;
+use crate::serve::problem::Problem;
+
+/// The parameters behind `?`.
+pub(super) struct Query<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<Context> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Problem> {
+        match AxumQuery::<T>::from_request_parts(parts, context).await {
+            Ok(AxumQuery(query)) => Ok(Self(query)),
+            Err(rejection) => Err(Problem::bad_request(rejection.body_text())),
+        }
+    }
+}
+
+/// The variable part of the path.
+pub(super) struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Context> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Problem> {
+        match AxumPath::<T>::from_request_parts(parts, context).await {
+            Ok(AxumPath(path)) => Ok(Self(path)),
+            Err(rejection) => Err(Problem::bad_request(rejection.body_text())),
+        }
+    }
+}

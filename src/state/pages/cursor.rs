@@ -1,0 +1,149 @@
+//! Where a page begins.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
+
+/// Where a page begins; opaque to whoever gets it, and as text safe in an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cursor {
+    /// In a walk through hashes or sets.
+    Walk(Place),
+    /// In an order, behind so many with this score or rank.
+    Order {
+        /// The score of the last one; a rank where there are no scores to go by.
+        score: u64,
+        /// How many of that score were given.
+        given: u64,
+    },
+}
+
+/// A place in a walk: over all partitions, and in each over all steps that the list has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The partition.
+    pub(super) partition: u16,
+    /// Which of the partition's hashes or sets.
+    pub(super) step: u16,
+    /// The server's cursor.
+    pub(super) from: u64,
+    /// Where a part that was handed out in pieces goes on.
+    pub(super) part: Option<Part>,
+}
+
+/// A part of a walk that was too much for a page, and how much of it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    /// How many the server was asked for.
+    pub count: u64,
+    /// The server's cursor behind the part: with another one now, it is another part.
+    pub end: u64,
+    /// The digest of the last one that was given; they are given in this order.
+    pub after: u64,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Walk(Place { partition, step, from, part }) => {
+                write!(f, "w{partition:x}.{step:x}.{from:x}")?;
+                match part {
+                    Some(Part { count, end, after }) => write!(f, ".{count:x}.{end:x}.{after:x}"),
+                    None => Ok(()),
+                }
+            }
+            Self::Order { score, given } => write!(f, "o{score:x}.{given:x}"),
+        }
+    }
+}
+
+impl Serialize for Cursor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The text is no cursor, or one of another list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a cursor of this list; send back the one of the page before as it was received")]
+pub struct InvalidCursor;
+
+impl FromStr for Cursor {
+    type Err = InvalidCursor;
+
+    fn from_str(text: &str) -> Result<Self, InvalidCursor> {
+        let (kind, numbers) = text.split_at_checked(1).ok_or(InvalidCursor)?;
+        let hex = |digits: &str| {
+            let plain = digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            plain.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+        };
+        let numbers: Option<Vec<u64>> = numbers.split('.').map(hex).collect();
+        let place = |partition: u64, step: u64, from, part| {
+            let (partition, step) = (u16::try_from(partition).ok()?, u16::try_from(step).ok()?);
+            Some(Self::Walk(Place { partition, step, from, part }))
+        };
+        let cursor = match (kind, numbers.as_deref()) {
+            ("w", Some(&[partition, step, from])) => place(partition, step, from, None),
+            ("w", Some(&[partition, step, from, count, end, after])) => {
+                place(partition, step, from, Some(Part { count, end, after }))
+            }
+            ("o", Some(&[score, given])) => Some(Self::Order { score, given }),
+            _ => None,
+        };
+        cursor.ok_or(InvalidCursor)
+    }
+}
+
+impl Cursor {
+    /// The place in a walk that a page begins at.
+    pub(super) fn place(cursor: Option<Self>) -> Result<Place, InvalidCursor> {
+        match cursor {
+            None => Ok(Place::default()),
+            Some(Self::Walk(place)) => Ok(place),
+            Some(Self::Order { .. }) => Err(InvalidCursor),
+        }
+    }
+
+    /// The score or rank that a page begins at, and how many of it were given.
+    pub(super) fn order(cursor: Option<Self>) -> Result<Option<(u64, u64)>, InvalidCursor> {
+        match cursor {
+            None => Ok(None),
+            Some(Self::Order { score, given }) => Ok(Some((score, given))),
+            Some(Self::Walk(_)) => Err(InvalidCursor),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cursors() -> impl Strategy<Value = Cursor> {
+        let part =
+            any::<(u64, u64, u64)>().prop_map(|(count, end, after)| Part { count, end, after });
+        let place = (any::<(u16, u16, u64)>(), proptest::option::of(part)).prop_map(
+            |((partition, step, from), part)| Cursor::Walk(Place { partition, step, from, part }),
+        );
+        let order = any::<(u64, u64)>().prop_map(|(score, given)| Cursor::Order { score, given });
+        prop_oneof![place, order]
+    }
+
+    proptest! {
+        #[test]
+        fn a_cursor_survives_its_text(cursor in cursors()) {
+            let text = cursor.to_string();
+            prop_assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.'));
+            prop_assert_eq!(text.parse(), Ok(cursor));
+        }
+
+        #[test]
+        fn any_text_is_a_cursor_or_refused(text in "[wo]?[0-9a-g.-]{0,40}") {
+            if let Ok(cursor) = text.parse::<Cursor>() {
+                prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
+            }
+        }
+    }
+}

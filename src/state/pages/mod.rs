@@ -1,0 +1,38 @@
+//! Long lists, a page at a time: each page costs the same however long the list is, and nobody's place in it is
+//! kept between two pages. A cursor says where the next one begins.
+//!
+//! Hashes and sets are walked in the server's own order (`HSCAN`, `SSCAN`). What is there from the first page to the
+//! last is in one of them; what comes or goes meanwhile, perhaps; and where the server moves its tables meanwhile,
+//! something may be there twice.
+
+mod cursor;
+mod documents;
+mod people;
+mod presence;
+mod raw;
+mod scan;
+mod sessions;
+mod tokens;
+
+use serde::Serialize;
+
+pub use cursor::{Cursor, InvalidCursor};
+pub use documents::{documents, members};
+pub use people::{Address, Person, online, people, seen};
+pub use presence::presence;
+pub use raw::{count, raw};
+pub use scan::PageError;
+pub use sessions::{sessions, sessions_of};
+pub use tokens::{most_viewed, recent, viewed};
+
+/// The most that a page may hold.
+pub const MOST: usize = 1_000;
+
+/// A page of a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Page<T> {
+    /// What is on it.
+    pub items: Vec<T>,
+    /// Where the next one begins; `None` after the last.
+    pub cursor: Option<Cursor>,
+}

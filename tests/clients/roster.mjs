@@ -1,0 +1,13 @@
+// The example for browsers, with the EventSource of npm; prints who is present as the example in Python does. The
+// arguments are the folder with the libraries and the address.
+import { createRequire } from 'node:module';
+import { follow } from '../../examples/live/roster.js';
+
+const require = createRequire(`${process.argv[2]}/`);
+const { EventSource } = require('eventsource');
+
+follow(
+  process.argv[3],
+  (present) => console.log(JSON.stringify([...present.values()].map(({ user, ip }) => [user, ip]).sort())),
+  EventSource,
+);

@@ -1,0 +1,51 @@
+"""Socket.IO clients in Python, driven by tests/live/listen/sockets.rs: a line of JSON in is a command, a line out is
+what a client heard."""
+
+import json
+import sys
+import threading
+
+import socketio
+
+sockets = {}
+lock = threading.Lock()
+
+
+def say(name, event, data=None):
+    with lock:
+        print(json.dumps({"name": name, "event": event, "data": data}), flush=True)
+
+
+def connect(name, url, transports, auth=None):
+    client = socketio.Client(reconnection_delay=0.05, reconnection_delay_max=0.2)
+    sockets[name] = client
+    client.on("connect", lambda: say(name, "connect", client.transport()))
+    client.on("connect_error", lambda error=None: say(name, "connect_error", (error or {}).get("message")))
+    client.on("disconnect", lambda reason=None: say(name, "disconnect", reason))
+    client.on("*", lambda event, data=None: say(name, event, data))
+
+    def run():
+        try:
+            client.connect(url, transports=transports, auth=auth)
+        except socketio.exceptions.ConnectionError:
+            pass  # connect_error says it
+
+    threading.Thread(target=run, daemon=True).start()
+
+
+def emit(name, event, data=None):
+    sockets[name].emit(event, data)
+
+
+def ask(name, event, data=None):
+    sockets[name].emit(event, data, callback=lambda answer=None: say(name, "ack", answer))
+
+
+def close(name):
+    sockets[name].disconnect()
+
+
+commands = {"connect": connect, "emit": emit, "ask": ask, "close": close}
+for line in sys.stdin:
+    command = json.loads(line)
+    commands[command.pop("do")](**command)

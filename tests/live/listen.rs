@@ -1,0 +1,12 @@
+//! The live feed of `serve`: changes as server-sent events, with snapshots, resumed anywhere; Socket.IO with real
+//! clients.
+
+pub mod client;
+mod drivers;
+mod events;
+mod examples;
+mod faults;
+mod sockets;
+
+use client::{Client, address};
+use drivers::{Language, Sockets, TRANSPORTS};

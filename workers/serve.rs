@@ -1,0 +1,46 @@
+//! `serve`, alone or beside the other roles of a process: its listener, and what is said about it.
+
+use std::net::SocketAddr;
+
+use rollcall::config::{Config, Listen, ServeConfig};
+use rollcall::error::Fatal;
+use rollcall::serve::{Serve, ServeError, bind};
+use rollcall::telemetry::health::Health;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use crate::descriptors;
+use crate::run::Roles;
+
+/// Starts to serve where the settings say; returns where. Alone, that is one address unless they say otherwise. Beside
+/// other roles it is the first free port, and without one they work all the same.
+///
+/// # Errors
+/// If the address is taken, or a file of tokens or keys cannot be used.
+pub(crate) async fn start(
+    config: &Config,
+    roles: Roles,
+    health: &Health,
+    stop: watch::Receiver<bool>,
+    loops: &mut JoinSet<Result<(), Fatal>>,
+) -> Result<Option<SocketAddr>, ServeError> {
+    let is_alone = roles == Roles { worker: false, janitor: false, serve: true };
+    let default = if is_alone { Listen::DEFAULT } else { Listen::Auto };
+    let listener = match bind(config.serve.listen.unwrap_or(default)).await {
+        Ok(Some(listener)) => listener,
+        Ok(None) if is_alone => return Err(ServeError::Nowhere),
+        Ok(None) => return Ok(None),
+        Err(error @ ServeError::NoneFree) if !is_alone => {
+            warn!("applications and browsers are not served: {error}");
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let address = listener.local_addr().ok();
+    let max_connections = descriptors::for_clients(config, roles);
+    let serve = ServeConfig { max_connections, ..config.serve.clone() };
+    let config = Config { serve, ..config.clone() };
+    loops.spawn(Serve::new(&config, listener, health, stop)?.run());
+    Ok(address)
+}
