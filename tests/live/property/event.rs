@@ -350,7 +350,7 @@ impl Said {
                     object.insert("datacontenttype".to_owned(), json!("text/plain"));
                     ("data", json!(value))
                 }
-                "ttl" if self.members.len() % 2 == 0 => {
+                "ttl" if self.members.len().is_multiple_of(2) => {
                     ("ttl", json!(value.parse::<u64>().unwrap()))
                 }
                 name => (name, json!(value)),
