@@ -15,8 +15,8 @@ use crate::support::events::field;
 use crate::trouble::command;
 
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
-/// What is promised of the expiry of a shared key.
-const WITHIN: Duration = Duration::from_secs(2);
+/// What is promised of the expiry of a shared key, 2 s, and a second more for a machine that is busy with tests.
+const WITHIN: Duration = Duration::from_secs(2 + 1);
 
 /// Adds an event, given as words between spaces.
 fn event(scene: &Scene, words: &str) {
@@ -113,8 +113,7 @@ fn an_expiry_on_a_shared_key_is_taken_off_in_time() {
     });
 }
 
-/// The whole story of one key: nobody goes, it is counted and told once, the doctor finds it, and who sets it again
-/// and again is told of once in a while.
+/// The whole story of one key: nobody goes, each time is counted, and one line tells of all.
 #[test]
 fn nobody_is_lost_to_an_expiry_and_it_is_told() {
     let scene = full();

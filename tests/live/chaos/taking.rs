@@ -47,7 +47,7 @@ impl Chaos {
         let name = key.strip_prefix(keys.base()).unwrap();
         let is_dead = if *key == keys.dead() { "1" } else { "0" };
         let [taken, traces, letters] = notes(partition, ["taken", "traces", "letters"]);
-        let (aside, script) = (format!("{NOTES}aside"), include_str!("taking.lua"));
+        let (aside, script) = (format!("{NOTES}away"), include_str!("taking.lua"));
         let (joined, present) = (keys.docs_joined(), keys.presence());
         let keys = [key, &aside, &taken, &traces, &letters, &joined, &present];
         let words = ["EVAL", script, "7"].into_iter().chain(keys.map(String::as_str));
