@@ -31,7 +31,8 @@ pub struct Proxy {
 }
 
 struct Shared {
-    server: u16,
+    /// Each connection leads to one of them.
+    servers: Vec<u16>,
     mode: Mutex<Mode>,
     /// Bytes that may pass until everything is cut; below zero: no cut is due.
     until_cut: AtomicI64,
@@ -49,10 +50,15 @@ struct Connection {
 impl Proxy {
     /// Listens on a free port, in front of the server on `server`.
     pub fn start(server: u16) -> Self {
+        Self::between(&[server])
+    }
+
+    /// The same in front of several: each connection leads to any of them.
+    pub fn between(servers: &[u16]) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
-            server,
+            servers: servers.to_vec(),
             mode: Mutex::new(Mode::Pass),
             until_cut: AtomicI64::new(-1),
             over: AtomicBool::new(false),
@@ -118,7 +124,8 @@ impl Shared {
             Mode::Silent => return self.keep(vec![client], silent),
             Mode::Pass | Mode::Delay(_) | Mode::Crumble | Mode::HoldCalls => {}
         }
-        let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.server)) else { return };
+        let server = self.servers[fastrand::usize(..self.servers.len())];
+        let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)) else { return };
         for (from, to) in [(&client, &server), (&server, &client)] {
             to.set_nodelay(true).unwrap();
             let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());

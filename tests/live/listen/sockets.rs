@@ -328,7 +328,7 @@ fn a_connection_that_does_not_read_is_given_up_and_holds_nobody_up() {
         let words = ["XADD", "rollcall:events", "*", "data", &data];
         crate::scene::try_command::<String>(&mut conn, &words).unwrap();
     }
-    let last = |line: &Value| line["data"]["user"] == (users - 1).to_string();
+    let last = |line: &Value| line["data"]["user"] == (users - 1).to_string().as_str();
     sockets.expect_where("the last who joined", last);
     let dropped = || metric(&served.serve, "rollcall_listeners_dropped_total") >= 1.0;
     wait_until(SOON, "the slow one is dropped", dropped);

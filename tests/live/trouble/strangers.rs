@@ -123,7 +123,7 @@ fn of_three_copies_of_the_cursor_one_is_enough() {
                 at_once.atomic();
                 for step in deed.split("; ") {
                     let mut words = step.split(' ');
-                    at_once.cmd(words.next().unwrap()).arg(&words.collect::<Vec<_>>());
+                    at_once.cmd(words.next().unwrap()).arg(words.collect::<Vec<_>>());
                 }
                 // The group may be gone already.
                 let _any = at_once.query::<redis::Value>(&mut scene.connection());

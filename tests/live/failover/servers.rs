@@ -1,0 +1,62 @@
+//! One name that leads to two servers, which both take themselves for the master, as while not everyone has heard of
+//! a failover. What is read from one is never applied at the other.
+
+use std::time::Duration;
+
+use rollcall::private_server::PrivateServer;
+
+use super::replica_of;
+use crate::chaos::proxy::Proxy;
+use crate::harness::wait_until;
+use crate::scene::{Scene, try_command};
+use crate::support::dump;
+
+const EVENTS: &str = "rollcall:events";
+const META: &str = "rollcall:meta";
+/// Of the connections of a session each leads to either of the two.
+const SOON: Duration = Duration::from_secs(60);
+
+fn ask<T: redis::FromRedisValue>(server: &PrivateServer, words: &[&str]) -> T {
+    try_command(&mut dump::connect(&server.url()), words).unwrap()
+}
+
+/// Under ids that the other server has, too, with other users.
+fn add(server: &PrivateServer, whose: &str, first_ms: u64) {
+    for n in 0..200 {
+        let (id, user) = (format!("{}-0", first_ms + n), format!("{whose}-{n}"));
+        ask::<String>(server, &["XADD", EVENTS, &id, "type", "heartbeat", "user", &user]);
+    }
+}
+
+fn users(server: &PrivateServer) -> Vec<String> {
+    ask(server, &["HKEYS", "presence:users"])
+}
+
+#[test]
+fn what_is_read_from_one_server_is_never_applied_at_another() {
+    let scene = Scene::start(&[]);
+    let mut worker = scene.worker(&[]);
+    scene.add_heartbeat("before");
+    scene.wait_finished(SOON, "it works");
+    assert_eq!(worker.terminate(), 0);
+    let first = &scene.deployment.server;
+    let second = replica_of(first.port());
+    wait_until(SOON, "the replica has all", || users(&second).len() == 1);
+    ask::<()>(&second, &["REPLICAOF", "NO", "ONE"]);
+    let first_ms = dump::server_now(&mut scene.connection());
+    add(first, "first", first_ms);
+    add(&second, "second", first_ms);
+    let proxy = Proxy::between(&[first.port(), second.port()]);
+    let workers: Vec<_> = (0..4).map(|_| scene.worker_at(&proxy.url(), &[], &[])).collect();
+    let last = format!("{}-0", first_ms + 199);
+    let is_finished = |server| ask::<String>(server, &["HGET", META, "cursor"]) == last;
+    wait_until(SOON, "both have applied all", || is_finished(first) && is_finished(&second));
+    let mixed = workers.iter().filter(|worker| worker.log().contains("other server")).count();
+    for (server, own, others) in [(first, "first-", "second-"), (&second, "second-", "first-")] {
+        let users = users(server);
+        assert_eq!(users.iter().filter(|user| user.starts_with(own)).count(), 200);
+        let strange = users.iter().find(|user| user.starts_with(others));
+        assert_eq!(strange, None, "an entry of the other server");
+    }
+    eprintln!("{mixed} of {} workers met both servers in one session", workers.len());
+}
