@@ -1,7 +1,7 @@
 //! One name that leads to two servers, which both take themselves for the master, as while not everyone has heard of
 //! a failover. What is read from one is never applied at the other.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rollcall::private_server::PrivateServer;
 
@@ -50,7 +50,15 @@ fn what_is_read_from_one_server_is_never_applied_at_another() {
     let workers: Vec<_> = (0..4).map(|_| scene.worker_at(&proxy.url(), &[], &[])).collect();
     let last = format!("{}-0", first_ms + 199);
     let is_finished = |server| ask::<String>(server, &["HGET", META, "cursor"]) == last;
-    wait_until(SOON, "both have applied all", || is_finished(first) && is_finished(&second));
+    let mut settled = Instant::now();
+    wait_until(SOON, "both have applied all", || {
+        // All that have settled at one of them look again.
+        if settled.elapsed() > Duration::from_millis(500) {
+            proxy.cut();
+            settled = Instant::now();
+        }
+        is_finished(first) && is_finished(&second)
+    });
     let mixed = workers.iter().filter(|worker| worker.log().contains("other server")).count();
     for (server, own, others) in [(first, "first-", "second-"), (&second, "second-", "first-")] {
         let users = users(server);
@@ -58,5 +66,5 @@ fn what_is_read_from_one_server_is_never_applied_at_another() {
         let strange = users.iter().find(|user| user.starts_with(others));
         assert_eq!(strange, None, "an entry of the other server");
     }
-    eprintln!("{mixed} of {} workers met both servers in one session", workers.len());
+    assert!(mixed > 0, "no worker met both servers in one session");
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::client::Client;
 use crate::acl::{Guarded, commands};
 use crate::harness::wait_until;
-use crate::scene::SOON;
+use crate::scene::{SOON, try_command};
 use crate::support::dump;
 
 /// Follows changes and reads events along; what merges rankings of several partitions is tried in `acl.rs`.
@@ -35,6 +35,14 @@ fn serve_has_the_rights_it_needs_and_no_others() {
         assert_eq!(reply.status, 200, "{reply:?}");
     }
     assert_eq!(worker.terminate(), 0);
+    // Another group has an entry in hand.
+    for words in [
+        "XGROUP CREATE rollcall:events reports 0",
+        "XREADGROUP GROUP reports c COUNT 1 STREAMS rollcall:events >",
+    ] {
+        let words: Vec<_> = words.split(' ').collect();
+        try_command::<redis::Value>(&mut admin, &words).unwrap();
+    }
     let _before = guarded.called();
     for path in [
         "online",
