@@ -105,7 +105,7 @@ impl Source {
         Change::read(entries.first()?, self.partition)
     }
 
-    /// Up to [`PAGE`] changes after `point`; waits up to `block` for the first, if there is such a time.
+    /// Up to a page of changes after `point`; waits up to `block` for the first, if there is such a time.
     ///
     /// # Errors
     /// [`TailError::Gap`] if the first of them does not follow.

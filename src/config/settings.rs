@@ -197,7 +197,7 @@ pub struct ServeArgs {
     /// File of the key of JSON Web Tokens: PEM for RS256, ES256 or EdDSA, else a secret for HS256
     #[arg(long, env = "ROLLCALL_JWT_KEY_FILE", value_name = "FILE")]
     pub jwt_key_file: Option<PathBuf>,
-    /// Origins whose pages may call, such as https://app.example, separated by commas, or none
+    /// Origins whose pages may call: scheme and host, separated by commas, or none
     #[arg(long, env = "ROLLCALL_CORS_ORIGIN", value_name = "ORIGINS", default_value = "none")]
     pub cors_origin: Origins,
     /// Proxies whose X-Forwarded-For or Forwarded counts: addresses or ranges by commas, or none

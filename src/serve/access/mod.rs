@@ -1,7 +1,7 @@
 //! Who may do what.
 //!
 //! Without credentials configured everybody on this machine may do everything, and nobody else anything: the
-//! listener is on loopback, and [`source`] keeps other sites' pages out. With credentials a request has to bring a
+//! listener is on loopback, and `source` keeps other sites' pages out. With credentials a request has to bring a
 //! token: one of a file, or a JSON Web Token, in the header `Authorization`, or in the cookie that the page got for
 //! it; a Socket.IO connection brings it in `auth`. Files are read again when they change.
 
