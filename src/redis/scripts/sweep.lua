@@ -246,6 +246,8 @@ function sweeps.stream()
   local removed = 0
   if call('EXISTS', stream) == 1 and #call('XRANGE', stream, cursor, cursor) > 0 then
     removed = call('XTRIM', stream, 'MINID', '~', bound, 'LIMIT', limit)
+    -- All of it is behind the cursor: for who counts what is ahead, nobody took anything.
+    if removed > 0 and call('HEXISTS', janitor, 'taken') == 1 then call('HINCRBY', janitor, 'taken', removed) end
   end
   local age = oldest and math.max(0, now - tonumber((halves(oldest)))) or 0
   -- Trimming takes whole nodes, so it stops a little short of its limit.

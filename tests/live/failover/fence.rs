@@ -177,3 +177,26 @@ async fn the_lag_is_right_or_unknown_whatever_others_delete() {
         assert!(lag_is_right(&mut conn).is_ok());
     }
 }
+
+/// What the janitor trims is behind the cursor, however far the cursor went since the owner looked last.
+#[tokio::test]
+async fn the_lag_stays_known_where_the_janitor_trims_past_the_last_look() {
+    let deployment = Deployment::start(&[]);
+    let mut conn = deployment.connection();
+    let entries = views(&mut conn, 900);
+    deployment.add(0, &entries);
+    let mut script = deployment.script(0).await;
+    let ownership = deployment.ownership(0, crate::harness::WORKER);
+    script.apply(&entries[..10]).await;
+    let tenure = script.joined.tenure.clone();
+    ownership.beat(&mut script.connection, &tenure).await.unwrap();
+    script.apply(&entries[10..850]).await;
+    let janitor = JanitorConfig { keep_ms: 0, ..deployment.config.janitor.clone() };
+    let sweeper = Sweeper::new(&deployment.config.deployment, &deployment.keys(0), &janitor);
+    let mut connection = deployment.async_connection(0).await;
+    sweeper.sweep(&mut connection, STREAM.name, 1_000).await.unwrap();
+    assert!(command::<u64>(&mut conn, &format!("XLEN {EVENTS}")) < 800, "it trimmed");
+    command::<u64>(&mut conn, &format!("XGROUP DESTROY {EVENTS} rollcall"));
+    ownership.beat(&mut script.connection, &tenure).await.unwrap();
+    assert_eq!(lag_is_right(&mut conn), Ok(Some(50)));
+}
