@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::access::Access;
+use super::access::{Access, Caller};
+use super::client::Client;
 use super::intake::Intake;
 use super::limits::Limits;
+use super::problem::Problem;
 use crate::config::Config;
 use crate::state::Shared;
-use crate::telemetry::metrics::ServeMetrics;
+use crate::telemetry::metrics::{FORBIDDEN, RATE_LIMITED, ServeMetrics};
 
 /// What every request has at hand; cheap to clone.
 #[derive(Clone)]
@@ -37,6 +39,30 @@ pub struct Parts {
 impl Context {
     pub(super) fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// Whether a caller may send events.
+    ///
+    /// # Errors
+    /// If it may not. That counts as one event that was refused: what the request holds is not read.
+    pub fn check_right(&self, caller: &Caller) -> Result<(), Problem> {
+        caller.must_write().inspect_err(|_| self.metrics.events_refused(FORBIDDEN, 1))
+    }
+
+    /// Whether a caller may send so many more events now.
+    ///
+    /// # Errors
+    /// If those are too many: when to try again.
+    pub fn check_rate(
+        &self,
+        caller: &Caller,
+        client: Client,
+        events: usize,
+    ) -> Result<(), Problem> {
+        self.limits.take(caller, client, events).map_err(|after| {
+            self.metrics.events_refused(RATE_LIMITED, events as u64);
+            Problem::too_many(after)
+        })
     }
 
     /// Waits until the process stops.

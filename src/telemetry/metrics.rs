@@ -25,7 +25,7 @@ pub use inventory::{INVENTORY, Kind, Label, Metric, Source, Unit, Values};
 pub use janitor::{JanitorMetrics, Round};
 pub use live::{Dropped, LeftOut, LiveMetrics};
 pub use loss::{LossCause, entries_lost};
-pub use serve::{ConnectionKind, Open, ROUTES, ServeMetrics, TROUBLES};
+pub use serve::{ConnectionKind, FORBIDDEN, Open, RATE_LIMITED, ROUTES, ServeMetrics, TROUBLES};
 pub use worker::{Role, WorkerMetrics};
 
 use inventory::{LOG_LINES_LOST, REDIS_ERRORS};

@@ -55,11 +55,11 @@ async fn events(
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, Problem> {
-    caller.must_write()?;
+    context.check_right(&caller)?;
     let wait = wait.read()?;
     let body = kind_of_body(&headers, &body)?;
     let count = count(body);
-    context.limits.take(&caller, client, count).map_err(Problem::too_many)?;
+    context.check_rate(&caller, client, count)?;
     let sender = Sender::caller(&caller, client, &headers);
     let taken = context.intake.take(body, &sender).await?;
     Ok(accepted(&context, taken, wait).await)

@@ -153,10 +153,10 @@ async fn end(
     Query(wait): Query<Wait>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    caller.must_write()?;
+    context.check_right(&caller)?;
     let wait = wait.read()?;
     may_end(&context, &caller, &sid).await?;
-    context.limits.take(&caller, client, 1).map_err(Problem::too_many)?;
+    context.check_rate(&caller, client, 1)?;
     let sender = Sender::caller(&caller, client, &headers);
     let taken = terminate(&context, &sid, &sender).await?;
     Ok(accepted(&context, taken, wait).await)
@@ -171,7 +171,7 @@ async fn end_all(
     Query(wait): Query<Wait>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    caller.must_write()?;
+    context.check_right(&caller)?;
     let wait = wait.read()?;
     let user = query.user.filter(|user| !user.is_empty()).ok_or_else(|| {
         Problem::bad_request("say whose sessions are to end: DELETE /api/v1/sessions?user=…")
@@ -181,7 +181,7 @@ async fn end_all(
     }
     let mut state = context.ask()?;
     let found = context.answer(pages::sessions_of(&mut state, &user, MOST_ENDED).await)?;
-    context.limits.take(&caller, client, found.len()).map_err(Problem::too_many)?;
+    context.check_rate(&caller, client, found.len())?;
     let sender = Sender::caller(&caller, client, &headers);
     let mut taken = Taken::default();
     // Side by side, so that they go in few entries.

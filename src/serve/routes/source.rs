@@ -82,9 +82,9 @@ impl Source {
         body: Extracted<Body>,
     ) -> Result<(), Problem> {
         let (caller, client) = (caller?, client?);
-        caller.must_write()?;
+        context.check_right(&caller)?;
         let Body(body) = body?;
-        context.limits.take(&caller, client, 1).map_err(Problem::too_many)?;
+        context.check_rate(&caller, client, 1)?;
         let sender = Sender::client(&caller, client, headers);
         let limits = &context.state.facts().deployment.limits;
         let mut members = Members::default();

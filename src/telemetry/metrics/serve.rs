@@ -86,7 +86,11 @@ impl ConnectionKind {
 
 /// Why events were not added, beyond what dead letters have as their reasons.
 pub const TROUBLES: [&str; 6] =
-    ["buffer_full", "redis_away", "in_doubt", "redis_refuses", "rate_limited", "forbidden"];
+    ["buffer_full", "redis_away", "in_doubt", "redis_refuses", RATE_LIMITED, FORBIDDEN];
+/// Too many from one client at a time.
+pub const RATE_LIMITED: &str = "rate_limited";
+/// From a client that may not send events.
+pub const FORBIDDEN: &str = "forbidden";
 
 /// The metrics of a process that serves applications and browsers.
 #[derive(Clone)]

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::Served;
 use crate::harness::{read_stream, wait_until};
 use crate::process::Worker;
-use crate::scene::{SOON, Scene};
+use crate::scene::{SOON, Scene, page};
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 
@@ -43,6 +43,15 @@ impl Files {
     }
 }
 
+const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
+
+/// The line of `/metrics` that counts the events refused for a reason.
+fn refused(served: &Served, reason: &str) -> String {
+    let (_, text) = page(&served.serve, "/metrics");
+    let start = format!("rollcall_intake_refused_total{{reason=\"{reason}\"}} ");
+    text.lines().find_map(|line| line.strip_prefix(&start)).unwrap().to_owned()
+}
+
 fn jwt(claims: &Value) -> String {
     encode(&Header::default(), claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
 }
@@ -60,7 +69,7 @@ fn events(served: &Served) -> Vec<Value> {
 
 #[test]
 fn a_token_may_what_its_file_says() {
-    let served = Files::new().serve(&[]);
+    let served = Files::new().serve(&HTTP);
     let event = r#"{"type":"heartbeat","user":"a"}"#;
     for (token, reads, writes) in
         [("reader", 200, 403), ("writer", 403, 202), ("both", 200, 202), ("x", 401, 401)]
@@ -76,6 +85,7 @@ fn a_token_may_what_its_file_says() {
     assert!(reply.headers["www-authenticate"].starts_with("Bearer"), "{reply:?}");
     assert_eq!(served.client.get("/api/v1/openapi.json").status, 200);
     assert!(!served.serve.log().contains("reader"), "no token in the log");
+    assert_eq!(refused(&served, "forbidden"), "2", "an event and an ending");
 }
 
 #[test]
@@ -240,7 +250,7 @@ fn the_client_is_who_trusted_proxies_name() {
 
 #[test]
 fn a_client_that_sends_too_much_is_told_when_to_go_on() {
-    let served = Files::new().serve(&["--rate-limit", "1:5"]);
+    let served = Files::new().serve(&[&["--rate-limit", "1:5"], &HTTP[..]].concat());
     let ann = served.client.bearer(&jwt(&json!({ "sub": "ann" })));
     let bob = served.client.bearer(&jwt(&json!({ "sub": "bob" })));
     let four =
@@ -250,6 +260,7 @@ fn a_client_that_sends_too_much_is_told_when_to_go_on() {
     assert_eq!((reply.status, reply.problem().as_str()), (429, "too-many-events"), "{reply:?}");
     let after: u64 = reply.headers["retry-after"].parse().unwrap();
     assert!((1..=4).contains(&after), "{after}");
+    assert_eq!(refused(&served, "rate_limited"), "4");
     assert_eq!(bob.post("/api/v1/events", four).status, 202, "nobody else is held up");
     let reply = ann.post("/api/heartbeat", r#"{"page":"/"}"#);
     let reply2 = ann.post("/api/heartbeat", r#"{"page":"/"}"#);

@@ -85,14 +85,14 @@ impl Sent {
     /// If it may not, is no event, or is not on the stream for sure.
     pub(super) async fn add(self, from: From<'_>) -> Result<(), Problem> {
         let From { context, caller, client, sender } = from;
-        caller.must_write()?;
+        context.check_right(caller)?;
         let limits = context.state.facts().deployment.limits.clone();
         let ip = client.0.to_string();
         let kind = self.kind(&limits, sender, &ip)?;
         if let Kind::Session(SessionEvent { sid, .. }) = &kind {
             may_end_session(context, caller, sid).await?;
         }
-        context.limits.take(caller, client, 1).map_err(Problem::too_many)?;
+        context.check_rate(caller, client, 1)?;
         context.intake.add(kind, sender).await?;
         Ok(())
     }
