@@ -52,9 +52,19 @@ async fn at_the_same_instant_the_order_of_arrival_decides_nothing() {
         let content = ("datacontenttype", &b"application/octet-stream"[..]);
         vec![("type", &b"session"[..]), ("sid", b"s"), content, ("data", data)]
     };
-    for (less, greater) in
-        [(&b"\x7f\xff"[..], &b"\x80"[..]), (b"\xff", b"\xff\0"), (b"\xc3\xa9", b"\xff")]
-    {
+    // Long values that differ around the ends of the pieces in which they are compared, or in length alone.
+    let long = |length: usize, last: u8| [&vec![b'a'; length - 1][..], &[last]].concat();
+    let [mut less, mut greater] = [Vec::new(), Vec::new()];
+    for length in [63, 64, 65, 127, 128, 129, 1_000] {
+        less.extend([long(length, b'a'), long(length, b'b')]);
+        greater.extend([long(length, b'c'), long(length + 1, b'b')]);
+    }
+    less.push(long(64, b'a'));
+    greater.push(long(65, b'a'));
+    let long = less.iter().zip(&greater).map(|(less, greater)| (&less[..], &greater[..]));
+    let short = [(&b"\x7f\xff"[..], &b"\x80"[..]), (b"\xff", b"\xff\0"), (b"\xc3\xa9", b"\xff")];
+    for (less, greater) in short.into_iter().chain(long) {
+        let (less, greater) = if less < greater { (less, greater) } else { (greater, less) };
         check_both_orders(&deployment, [session(less), session(greater)]).await;
         let kept: Vec<u8> =
             redis::Commands::get(&mut deployment.connection(), "session:s").unwrap();
