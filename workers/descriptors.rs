@@ -50,8 +50,8 @@ pub(crate) fn for_clients(config: &Config, roles: Roles) -> usize {
     usize::try_from(spare).unwrap_or(usize::MAX).min(config.serve.max_connections)
 }
 
-/// A worker has three connections a partition: one that reads, one that applies, one that shows that it lives; a janitor one; serve has three: one to add events, one to follow the
-/// changes, one to read events along.
+/// A worker has three connections a partition: one that reads, one that applies, one that shows that it lives. A
+/// janitor has one. `serve` has three: one to add events, one to follow the changes, one to read events along.
 fn needed(partitions: u16, roles: Roles) -> u64 {
     let each = 3 * u64::from(roles.worker) + u64::from(roles.janitor) + 3 * u64::from(roles.serve);
     u64::from(partitions) * each + MOST_PAGES + OTHERS

@@ -49,10 +49,10 @@ export function startHeartbeat({
   }
 
   function leave() {
-    const heartbeat = JSON.stringify({ user, page: page() });
+    const heartbeat = { user, page: page() };
     // A beacon outlives the page in every browser, but carries no header: only where nobody asks for a token.
-    if (!token && !url && navigator.sendBeacon?.(address, heartbeat)) return;
-    post({ user, page: page() });
+    if (!token && !url && navigator.sendBeacon?.(address, JSON.stringify(heartbeat))) return;
+    post(heartbeat);
   }
 
   function watch() {

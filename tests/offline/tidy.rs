@@ -330,7 +330,7 @@ fn every_test_that_a_document_names_exists() {
         text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
     };
     let mut named = 0;
-    for document in ["ARCHITECTURE.md", "GUARANTEES.md"] {
+    for document in ["ARCHITECTURE.md", "GUARANTEES.md", "docs/decisions.md"] {
         let text = fs::read_to_string(document).unwrap();
         for quoted in text.split('`').skip(1).step_by(2).filter(|quoted| quoted.contains("::")) {
             let mut parts: Vec<&str> = quoted.split("::").collect();

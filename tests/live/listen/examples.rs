@@ -52,6 +52,15 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The events on the stream.
+fn events(scene: &Scene) -> Vec<Value> {
+    let entries = read_stream(&mut scene.connection(), "rollcall:events");
+    let events = entries.iter().flat_map(|entry| {
+        serde_json::from_slice::<Vec<Value>>(entry.get(b"data").unwrap()).unwrap()
+    });
+    events.collect()
+}
+
 #[test]
 fn the_examples_know_who_is_present_whatever_breaks() {
     let scene = Scene::start(&[("presence-ttl", "2s")]);
@@ -108,14 +117,27 @@ fn the_document_s_front_end_works_as_it_is() {
         admin.expect_type("admin", "admin:presence:update", "user_activity");
     }
     assert_eq!(front_end.last(), "200");
-    let entries = read_stream(&mut scene.connection(), "rollcall:events");
-    let events: Vec<Value> = entries
-        .iter()
-        .flat_map(|entry| {
-            serde_json::from_slice::<Vec<Value>>(entry.get(b"data").unwrap()).unwrap()
-        })
-        .collect();
+    let events = events(&scene);
     for (way, agent) in [("HTTP", "node"), ("Socket.IO", "node-XMLHttpRequest")] {
         assert!(events.iter().any(|event| event["ua"] == agent), "by {way}: {events:?}");
     }
+}
+
+#[test]
+fn a_page_says_that_it_is_looked_at_and_when_it_is_left() {
+    let scene = Scene::start(&[]);
+    let serve = scene.serve(&[]);
+    let output = Command::new("node")
+        .arg(root().join("tests/clients/page.mjs"))
+        .arg(root().join("examples/browser/rollcall.js"))
+        .args([&format!("http://{}", address(&serve)), "ann"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said, "0 true\n", "{}", String::from_utf8_lossy(&output.stderr));
+    let events = events(&scene);
+    assert!(events.iter().all(|event| event["user"] == "ann"), "{events:?}");
+    let count = |page: &str| events.iter().filter(|event| event["page"] == page).count();
+    assert!(count("/seen") >= 3, "{events:?}");
+    assert_eq!((count("/hidden"), count("/left")), (0, 1), "{events:?}");
 }
