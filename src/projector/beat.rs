@@ -8,8 +8,8 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-use super::peers::{self, Peers};
-use super::{Projector, REVIEW, Worker};
+use super::peers::Peers;
+use super::{Projector, REVIEW, Worker, speak};
 use crate::error::Error;
 use crate::key::Keys;
 use crate::redis::scripts::owner::{Beat, Ownership, Tenure};
@@ -108,7 +108,6 @@ impl Beating {
             partition: projector.fold.partition,
             metrics: projector.metrics.clone(),
             deadline: projector.settings.batch_deadline(),
-            spoken: projector.spoken,
             lines: Throttle::new(LINES),
         };
         let period = (projector.settings.takeover / 6).min(Duration::from_millis(500));
@@ -143,7 +142,6 @@ struct Beater {
     metrics: WorkerMetrics,
     /// How long a batch may be in hand before the beat falls silent.
     deadline: Duration,
-    spoken: u64,
     lines: Throttle,
 }
 
@@ -178,13 +176,7 @@ impl Beater {
         }
         if Instant::now() >= *review_due {
             *review_due = Instant::now() + REVIEW;
-            self.spoken += 1;
-            let says = peers::words(self.spoken, &self.worker.host);
-            let (words, _) = self.ownership.live(&mut connection, &says).await?;
-            let dead = self.peers.lock().await.hear(Instant::now(), words);
-            for (name, said) in dead {
-                self.ownership.bury(&mut connection, &name, &said).await?;
-            }
+            speak(&self.ownership, &self.peers, &mut connection).await?;
         }
         Ok(())
     }

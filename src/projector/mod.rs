@@ -91,8 +91,6 @@ pub struct Projector {
     worker: Worker,
     ownership: Ownership,
     peers: Arc<Mutex<Peers>>,
-    /// How often this worker has spoken.
-    spoken: u64,
     memory: Memory,
     /// Shows others that this process lives, if it had the partition last.
     sign: Option<Sign>,
@@ -136,8 +134,7 @@ impl Projector {
             shell: Shell::of(&config.redis, &deployment),
             fold: FoldSettings { rules, projections: deployment.projections, partition },
             ownership: Ownership::new(&deployment, &keys, worker.name.clone()),
-            peers: Arc::new(Mutex::new(Peers::new(&worker.name, partition, SILENCE))),
-            spoken: 0,
+            peers: Arc::new(Mutex::new(Peers::new(&worker.name, &worker.host, partition, SILENCE))),
             memory: Memory::default(),
             sign: None,
             settings: config.worker.clone(),
@@ -198,7 +195,7 @@ impl Projector {
             let is_review = asked >= review_due;
             let seen = if is_review {
                 review_due = asked + REVIEW.mul_f64(0.9 + fastrand::f64() / 5.0);
-                self.speak(&mut connection).await?
+                speak(&self.ownership, &self.peers, &mut connection).await?
             } else {
                 self.ownership.look(&mut connection).await?
             };
@@ -268,18 +265,6 @@ impl Projector {
         self.ownership.ask(connection).await
     }
 
-    /// Says that this worker lives, and hears who else does.
-    async fn speak(&mut self, connection: &mut MultiplexedConnection) -> Result<Seen, Error> {
-        self.spoken += 1;
-        let says = peers::words(self.spoken, &self.worker.host);
-        let (words, seen) = self.ownership.live(connection, &says).await?;
-        let dead = self.peers.lock().await.hear(Instant::now(), words);
-        for (name, said) in dead {
-            self.ownership.bury(connection, &name, &said).await?;
-        }
-        Ok(seen)
-    }
-
     /// Says goodbye, where the server can be reached; else others notice by the silence.
     async fn leave(&self) {
         let left = async {
@@ -327,4 +312,19 @@ impl Projector {
             );
         }
     }
+}
+
+/// Says that this worker lives, and hears who else does.
+async fn speak(
+    ownership: &Ownership,
+    peers: &Mutex<Peers>,
+    connection: &mut MultiplexedConnection,
+) -> Result<Seen, Error> {
+    let says = peers.lock().await.words();
+    let (words, seen) = ownership.live(connection, &says).await?;
+    let dead = peers.lock().await.hear(Instant::now(), words);
+    for (name, said) in dead {
+        ownership.bury(connection, &name, &said).await?;
+    }
+    Ok(seen)
 }

@@ -20,15 +20,25 @@ struct Peer {
 #[derive(Clone, Debug)]
 pub(super) struct Peers {
     own: String,
+    host: String,
+    /// How often this worker has spoken.
+    spoken: u64,
     partition: u16,
     silence: Duration,
     known: BTreeMap<String, Peer>,
 }
 
 impl Peers {
-    /// As seen by worker `own`; whoever says nothing new for `silence` is dead.
-    pub(super) fn new(own: &str, partition: u16, silence: Duration) -> Self {
-        Self { own: own.to_owned(), partition, silence, known: BTreeMap::new() }
+    /// As seen by worker `own` on `host`; whoever says nothing new for `silence` is dead.
+    pub(super) fn new(own: &str, host: &str, partition: u16, silence: Duration) -> Self {
+        let (own, host) = (own.to_owned(), host.to_owned());
+        Self { own, host, spoken: 0, partition, silence, known: BTreeMap::new() }
+    }
+
+    /// What this worker says of itself now: something new each time, and its host.
+    pub(super) fn words(&mut self) -> String {
+        self.spoken += 1;
+        format!("{} {}", self.spoken, self.host)
     }
 
     /// What all workers say now. Returns those that are dead, with their last words.
@@ -98,11 +108,6 @@ impl Peers {
     }
 }
 
-/// What a worker says of itself: something new each time, and its host.
-pub(super) fn words(count: u64, host: &str) -> String {
-    format!("{count} {host}")
-}
-
 fn host_of(words: &str) -> Option<&str> {
     words.split_once(' ').map(|(_, host)| host)
 }
@@ -132,7 +137,7 @@ mod tests {
     #[test]
     fn who_says_nothing_new_is_dead_and_comes_back_when_it_speaks() {
         let start = Instant::now();
-        let mut peers = Peers::new("a", 0, SILENCE);
+        let mut peers = Peers::new("a", "h", 0, SILENCE);
         assert!(!peers.has_others());
         assert!(hear(&mut peers, start, &[("a", "1 h"), ("b", "1 h"), ("c", "1 h")]).is_empty());
         let later = start + SILENCE;
@@ -146,10 +151,16 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_never_says_the_same_twice() {
+        let mut peers = Peers::new("a", "h", 0, SILENCE);
+        assert_eq!([peers.words(), peers.words()], ["1 h", "2 h"]);
+    }
+
+    #[test]
     fn a_standby_is_on_another_host_where_there_is_one() {
         let now = Instant::now();
         for partition in 0..50 {
-            let mut peers = Peers::new("a", partition, SILENCE);
+            let mut peers = Peers::new("a", "h", partition, SILENCE);
             let words = [("a", "1 h"), ("b", "1 h"), ("c", "1 h"), ("d", "1 i")];
             hear(&mut peers, now, &words);
             let ranked = peers.ranked();
@@ -168,8 +179,8 @@ mod tests {
             let names: Vec<String> = names.into_iter().collect();
             let first = |names: &[String]| {
                 let mut seen = names.iter().map(|own| {
-                    let mut peers = Peers::new(own, partition, SILENCE);
-                    peers.hear(now, names.iter().map(|name| (name.clone(), words(1, "h"))).collect());
+                    let mut peers = Peers::new(own, "h", partition, SILENCE);
+                    peers.hear(now, names.iter().map(|name| (name.clone(), "1 h".to_owned())).collect());
                     peers.ranked()[0].to_owned()
                 });
                 let first = seen.next().unwrap();

@@ -55,11 +55,9 @@ impl Projector {
         let deadline = self.settings.batch_deadline();
         let mut node = locate(&self.server, &self.keys.meta(), deadline).await?;
         self.shell = self.shell.at(&node.info);
-        let mut fence = fence(true);
-        let sign = Sign::raise(&node.info, &self.ownership.channel(&fence)).await;
-        if sign.is_none() {
-            fence = crate::redis::scripts::owner::fence(false);
-        }
+        let signed = fence(true);
+        let sign = Sign::raise(&node.info, &self.ownership.channel(&signed)).await;
+        let fence = if sign.is_some() { signed } else { fence(false) };
         let joined = self.ownership.join(&mut node.connection, seen, &fence, cause).await?;
         let Some(joined) = joined else {
             // Another worker was faster, or what was seen is of a server that is no master any more.
