@@ -49,6 +49,12 @@ impl Context {
         caller.must_write().inspect_err(|_| self.metrics.events_refused(FORBIDDEN, 1))
     }
 
+    /// Refuses to end sessions of another user than the caller's own. That counts as one event.
+    pub fn not_its_own_session(&self) -> Problem {
+        self.metrics.events_refused(FORBIDDEN, 1);
+        Problem::forbidden("this token may end only its own user's sessions")
+    }
+
     /// Whether a caller may send so many more events now.
     ///
     /// # Errors

@@ -139,7 +139,7 @@ pub(in crate::serve) async fn may_end(
     let (kept, _) = kept(context, sid).await?;
     let user = kept.and_then(|kept| kept.entry).map(|entry| entry.user);
     if user.is_none() || user.as_deref() != caller.subject.as_deref() {
-        return Err(Problem::forbidden("this token may end only its own user's sessions"));
+        return Err(context.not_its_own_session());
     }
     Ok(())
 }
@@ -177,7 +177,7 @@ async fn end_all(
         Problem::bad_request("say whose sessions are to end: DELETE /api/v1/sessions?user=…")
     })?;
     if !caller.may_end_any_session() && caller.subject.as_deref() != Some(&user) {
-        return Err(Problem::forbidden("this token may end only its own user's sessions"));
+        return Err(context.not_its_own_session());
     }
     let mut state = context.ask()?;
     let found = context.answer(pages::sessions_of(&mut state, &user, MOST_ENDED).await)?;

@@ -101,7 +101,7 @@ fn rotated_tokens_count_without_a_restart() {
 
 #[test]
 fn a_subject_sends_its_own_events_and_sees_what_its_rooms_show() {
-    let served = Files::new().serve(&[]);
+    let served = Files::new().serve(&HTTP);
     let ann = served.client.bearer(&jwt(&json!({ "sub": "ann", "rooms": ["user:bob", "doc:d"] })));
     let reply = ann.post("/api/v1/events?wait=20s", r#"[{"type":"heartbeat","user":"eve","ip":"1.1.1.1"},{"type":"session","sid":"s","data":{"user":"eve"}}]"#);
     assert_eq!(reply.status, 200, "{reply:?}");
@@ -141,6 +141,7 @@ fn a_subject_sends_its_own_events_and_sees_what_its_rooms_show() {
     let bob = served.client.bearer(&jwt(&json!({ "sub": "bob" })));
     assert_eq!(bob.delete("/api/v1/sessions/s").status, 403, "another user's");
     assert_eq!(bob.delete("/api/v1/sessions?user=ann").status, 403);
+    assert_eq!(refused(&served, "forbidden"), "2");
     assert_eq!(ann.delete("/api/v1/sessions/s?wait=20s").status, 200);
     let admin = served.client.bearer(&jwt(&json!({ "sub": "root", "rooms": ["admin"] })));
     assert_eq!(admin.get("/api/v1/online").status, 200);
