@@ -325,7 +325,8 @@ fn missing_command(error: &RedisError) -> Option<String> {
         return Some(name.filter(char::is_ascii_graphic).collect::<String>().to_ascii_uppercase());
     }
     let by_script = (detail.starts_with("Unknown ") && detail.contains("called from script"))
-        || detail.starts_with("Invalid command passed to redis.acl_check_cmd()");
+        // `redis.acl_check_cmd()` as Redis calls it, `server.acl_check_cmd()` as Valkey does.
+        || (detail.starts_with("Invalid command passed to ") && detail.contains(".acl_check_cmd()"));
     by_script.then(|| "command that a script calls".to_owned())
 }
 
@@ -368,6 +369,10 @@ mod tests {
             ),
             (
                 "ERR Invalid command passed to redis.acl_check_cmd() script: ab, on @user_script:1.",
+                "command that a",
+            ),
+            (
+                "ERR Invalid command passed to server.acl_check_cmd() script: on @user_script:1.",
                 "command that a",
             ),
         ] {
