@@ -19,6 +19,16 @@ fn command<T: redis::FromRedisValue>(conn: &mut Connection, words: &str) -> T {
     try_command(conn, &words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
 }
 
+/// A deployment with so many of the views on its stream, all of them, and who owns its partition.
+async fn start(count: u64, added: usize) -> (Deployment, Connection, Vec<Entry>, Script) {
+    let deployment = Deployment::start(&[]);
+    let mut conn = deployment.connection();
+    let entries = views(&mut conn, count);
+    deployment.add(0, &entries[..added]);
+    let script = deployment.script(0).await;
+    (deployment, conn, entries, script)
+}
+
 /// Views of one item, a millisecond apart from some seconds ago on.
 fn views(conn: &mut Connection, count: u64) -> Vec<Entry> {
     let first = dump::server_now(conn) - 5_000;
@@ -40,11 +50,7 @@ async fn is_refused(script: &mut Script, entries: &[Entry]) -> bool {
 /// Each by itself: nothing is changed then.
 #[tokio::test]
 async fn a_call_under_another_epoch_owner_term_fence_or_cursor_is_refused() {
-    let deployment = Deployment::start(&[]);
-    let mut conn = deployment.connection();
-    let entries = views(&mut conn, 9);
-    deployment.add(0, &entries);
-    let mut script = deployment.script(0).await;
+    let (deployment, mut conn, entries, mut script) = start(9, 9).await;
     script.apply(&entries[..1]).await;
     let mut left = &entries[1..];
     for part in ["epoch", "owner", "term", "fence", "cursor"] {
@@ -65,11 +71,7 @@ async fn a_call_under_another_epoch_owner_term_fence_or_cursor_is_refused() {
 /// read of the new one in the meantime is not applied, or it would be applied again from the beginning.
 #[tokio::test]
 async fn a_batch_of_another_stream_is_refused_though_somebody_made_its_group() {
-    let deployment = Deployment::start(&[]);
-    let mut conn = deployment.connection();
-    let entries = views(&mut conn, 9);
-    deployment.add(0, &entries[..6]);
-    let mut script = deployment.script(0).await;
+    let (deployment, mut conn, entries, mut script) = start(9, 6).await;
     script.apply(&entries[..5]).await;
     command::<()>(&mut conn, &format!("DEL {EVENTS}"));
     command::<String>(&mut conn, &format!("XADD {EVENTS} 1000-1 type nonsense"));
@@ -94,11 +96,7 @@ async fn a_batch_of_another_stream_is_refused_though_somebody_made_its_group() {
 /// The cursor's own entry may have been deleted by others: then what the stream says of itself tells which it is.
 #[tokio::test]
 async fn a_stream_whose_entries_others_delete_is_no_other_one() {
-    let deployment = Deployment::start(&[]);
-    let mut conn = deployment.connection();
-    let entries = views(&mut conn, 9);
-    deployment.add(0, &entries);
-    let mut script = deployment.script(0).await;
+    let (_deployment, mut conn, entries, mut script) = start(9, 9).await;
     for entry in &entries {
         script.apply(std::slice::from_ref(entry)).await;
         command::<u64>(&mut conn, &format!("XDEL {EVENTS} {}", entry.id));
@@ -125,12 +123,8 @@ fn lag_is_right(conn: &mut Connection) -> Result<Option<u64>, String> {
 async fn the_lag_is_right_or_unknown_whatever_others_delete() {
     for seed in 1..=30 {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let deployment = Deployment::start(&[]);
-        let mut conn = deployment.connection();
-        let entries = views(&mut conn, 200);
         let (mut added, mut passed) = (20, 0);
-        deployment.add(0, &entries[..added]);
-        let mut script = deployment.script(0).await;
+        let (deployment, mut conn, entries, mut script) = start(200, added).await;
         let ownership = deployment.ownership(0, crate::harness::WORKER);
         let mut said = Vec::new();
         for _ in 0..40 {
@@ -181,11 +175,7 @@ async fn the_lag_is_right_or_unknown_whatever_others_delete() {
 /// What the janitor trims is behind the cursor, however far the cursor went since the owner looked last.
 #[tokio::test]
 async fn the_lag_stays_known_where_the_janitor_trims_past_the_last_look() {
-    let deployment = Deployment::start(&[]);
-    let mut conn = deployment.connection();
-    let entries = views(&mut conn, 900);
-    deployment.add(0, &entries);
-    let mut script = deployment.script(0).await;
+    let (deployment, mut conn, entries, mut script) = start(900, 900).await;
     let ownership = deployment.ownership(0, crate::harness::WORKER);
     script.apply(&entries[..10]).await;
     let tenure = script.joined.tenure.clone();

@@ -313,11 +313,13 @@ fn a_connection_that_does_not_read_is_given_up_and_holds_nobody_up() {
     let opened = http.get("/socket.io/?EIO=4&transport=polling").body;
     let sid = serde_json::from_str::<Value>(&opened[1..]).unwrap()["sid"].clone();
     let slow = format!("/socket.io/?EIO=4&transport=polling&sid={}", sid.as_str().unwrap());
-    for packet in ["40", r#"42["join-room",{"room":"doc:d"}]"#] {
-        assert_eq!(
-            http.with("Content-Type", "text/plain").request("POST", &slow, packet).status,
-            200
-        );
+    // It reads what it is answered until it is in the room, and nothing afterwards.
+    for (packet, answer) in
+        [("40", "40{"), (r#"42["join-room",{"room":"doc:d"}]"#, r#"42["joined_room""#)]
+    {
+        let sent = http.with("Content-Type", "text/plain").request("POST", &slow, packet);
+        assert_eq!(sent.status, 200);
+        wait_until(SOON, answer, || http.get(&slow).body.contains(answer));
     }
     let users: u64 = 24_000;
     let mut conn = served.scene.connection();
