@@ -4,7 +4,7 @@ plain XADD, one after the other against the same kind of private Redis.
 
 benches/serve.py [--binary target/release/rollcall] [--seconds 10] [--connections 512]
 
-Needs redis-server, redis-cli, wrk and python3 with venv in PATH; Flask, gunicorn and redis come from PyPI into an
+Needs redis-server, redis-benchmark, wrk and python3 with venv in PATH; Flask, gunicorn and redis come from PyPI into an
 environment below target/. Prints requests a second, the latency's quantiles as wrk sees them, and processor time for
 each request: of the HTTP process with its children, and of Redis.
 """
