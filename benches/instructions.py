@@ -4,8 +4,8 @@
 benches/instructions.py [--binary target/release/rollcall] [--events 20000] [--batch 500] [--aof]
 
 Runs redis-server under valgrind once for each row: the two floors (reading and acknowledging through a group;
-reading with XREAD and moving the group once a batch), and one worker of the binary. Entries are in the stream
-before anything is counted. Needs valgrind and redis-server in PATH.
+reading with XREAD and moving the group once a batch), and one worker of the binary. The whole
+state of all users is there before anything is counted, and so are the entries. Needs valgrind and redis-server in PATH.
 """
 import argparse, os, random, re, shutil, signal, socket, subprocess, tempfile, time
 
@@ -41,22 +41,30 @@ class Client:
         return int(rest) if kind == b":" else rest
 
 
-def events(count, users=20_000, seed=7):
-    """The standard mix: 80 % heartbeats, 10 % views, 5 % logins, 5 % sessions."""
-    rng = random.Random(seed)
-    for _ in range(count):
-        user = rng.randrange(users)
-        ip = f"10.{user >> 16}.{user >> 8 & 255}.{user & 255}"
-        kind, more = rng.random(), []
-        if kind < 0.8:
-            more = ["type", "heartbeat", "user", f"user-{user}", "ip", ip, "page", f"/page/{rng.randrange(100)}"]
-        elif kind < 0.9:
-            more = ["type", "view", "user", f"user-{user}", "token", f"token-{user}", "item", f"item-{rng.randrange(2000)}"]
-        elif kind < 0.95:
-            more = ["type", "login", "user", f"user-{user}", "token", f"token-{user}", "ip", ip]
-        else:
-            more = ["type", "session", "sid", f"sid-{user}", "user", f"user-{user}", "ip", ip, "data", '{"cart":[1,2,3]}']
-        yield more
+RANDOM = random.Random(7)
+
+
+def event(kind, user):
+    ip = f"10.{user >> 16}.{user >> 8 & 255}.{user & 255}"
+    more = {
+        "heartbeat": ["ip", ip, "page", f"/page/{RANDOM.randrange(100)}"],
+        "view": ["token", f"token-{user}", "item", f"item-{RANDOM.randrange(2000)}"],
+        "login": ["token", f"token-{user}", "ip", ip],
+        "session": ["sid", f"sid-{user}", "ip", ip, "data", '{"cart":[1,2,3]}'],
+    }
+    return ["type", kind, "user", f"user-{user}", *more[kind]]
+
+
+MIX = {"heartbeat": 80, "view": 10, "login": 5, "session": 5}
+
+
+def standard_mix(count, users):
+    kinds = RANDOM.choices(list(MIX), MIX.values(), k=count)
+    return [event(kind, RANDOM.randrange(users)) for kind in kinds]
+
+
+def whole_state(users):
+    return [event(kind, user) for user in range(users) for kind in MIX]
 
 
 def free_port():
@@ -111,37 +119,42 @@ def by_cursor(client, batch):
 
 
 def worker(binary, server, batch):
-    """Runs until the group's position is the last entry; two rounds are added first, so that the state is there."""
+    """Runs until the group's position is the last entry."""
     last = server.client.one("XREVRANGE", STREAM, "+", "-", "COUNT", 1)[0][0]
     process = subprocess.Popen([binary, "worker", "--redis-url", f"redis://127.0.0.1:{server.port}", "--batch", str(batch),
                                 "--http", "off", "--takeover", "60s"], stderr=subprocess.DEVNULL)
     try:
-        while True:
+        for _ in range(1500):
             time.sleep(0.2)
             groups = server.client.one("XINFO", "GROUPS", STREAM)
             if groups:
                 about = dict(zip(groups[0][::2], groups[0][1::2]))
                 if about[b"last-delivered-id"] == last and about[b"pending"] == 0:
                     return
+        raise SystemExit("the worker does not come to the end of the stream")
     finally:
         process.terminate()
         process.wait()
 
 
-def add(client, count, seed):
-    commands = [["XADD", STREAM, "*", *event] for event in events(count, seed=seed)]
-    for first in range(0, count, 500):
+def add(client, events, start, per_ms):
+    """With ids of their own, so that however slowly they are added a user's next event is seconds later."""
+    commands = [["XADD", STREAM, f"{start + i // per_ms}-{i % per_ms}", *event] for i, event in enumerate(events)]
+    for first in range(0, len(commands), 500):
         client.send(*commands[first:first + 500])
 
 
 def measure(name, options):
     server = Server(options.aof)
     try:
-        add(server.client, options.events, 7)
+        events, before = standard_mix(options.events, options.users), whole_state(options.users)
+        start = int(time.time() * 1000) - len(events)
         if name == "rollcall":
-            worker(options.binary, server, options.batch)
-            add(server.client, options.events, 8)
+            add(server.client, before, start - len(before) // 10 - 1, per_ms=10)
+            worker(options.binary, server, 500)
+            add(server.client, events, start, per_ms=1)
             return server.instructions(lambda: worker(options.binary, server, options.batch))
+        add(server.client, events, start, per_ms=1)
         server.client.one("XGROUP", "CREATE", STREAM, GROUP, "0")
         work = through_group if name == "group" else by_cursor
         return server.instructions(lambda: work(server.client, options.batch))
@@ -153,6 +166,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--binary", default="target/release/rollcall")
     parser.add_argument("--events", type=int, default=20_000)
+    parser.add_argument("--users", type=int, default=10_000)
     parser.add_argument("--batch", type=int, default=500)
     parser.add_argument("--aof", action="store_true")
     parser.add_argument("--rows", default="group,cursor,rollcall")

@@ -40,10 +40,6 @@ end
 
 -- ---- the call
 
-local from, to = ARGV[14], ARGV[15]
-local stranger = refuse_stranger(ARGV[11], ARGV[12], ARGV[13], from)
-if stranger then return stranger end
-
 -- Rights that are needed when the state is written already.
 local function missing_right()
   local may = redis.acl_check_cmd
@@ -59,25 +55,18 @@ end
 -- Users that a call puts out of documents at most, where others took half of who is joined.
 local MEND = 500
 
-local refused = wrong_shared_key() or wrong_seq() or missing_right()
-if refused then return refused end
--- Without the group, or with a batch of another stream than this one, nothing is written.
-local in_group = try('XPENDING', stream, group)
-if in_group.err then return in_group end
-if to ~= from and #call('XRANGE', stream, to, to) == 0 then
-  return redis.error_reply('NOTOWNER the entry ' .. to .. ' is not in the stream any more; the batch is read again')
-end
-local other, read = refuse_other_stream(from)
-if other then return other end
-if mend_documents(MEND) then
-  count_documents()
-  write_changes()
-  return redis.error_reply('TORN half of who is joined was taken: all leave their documents first')
+-- Without the group, or with a batch of another stream than this one, nothing is written. Returns the entries read
+-- where that is known better than it was.
+local function refuse_stream(from, to)
+  local in_group = try('XPENDING', stream, group)
+  if in_group.err then return in_group end
+  if to ~= from and #call('XRANGE', stream, to, to) == 0 then
+    return redis.error_reply('NOTOWNER the entry ' .. to .. ' is not in the stream any more; the batch is read again')
+  end
+  return refuse_other_stream(from)
 end
 
--- Should a merge fail in spite of all, the changes of those that were done are recorded all the same: a
--- change is noted after its write. The cursor stays then.
-local merged, fault = pcall(function()
+local function merge()
   merge_seen()
   merge_present()
   end_presence()
@@ -86,20 +75,44 @@ local merged, fault = pcall(function()
   read_ttls()
   merge_touched()
   merge_data()
+  move_expiries()
   end_sessions()
   merge_joined()
   merge_left()
-end)
-count_documents()
-local changes_dropped, kinds = write_changes()
-index_addresses() -- what it fails to write a janitor finds
-if not merged then
-  -- pcall() hands out the text of a command's error, which begins with its code.
-  local text = type(fault) == 'table' and fault.err or tostring(fault)
-  return redis.error_reply(find(text, '^%u+ ') and text or 'ERR the script failed: ' .. text)
 end
-if #wrong > 0 then return { 'WRONGTYPE', unpack(wrong, 1, math.min(#wrong, CHUNK)) } end
-local written, letters_dropped = write_letters()
-count_views()
-move_cursor(to, tonumber(ARGV[16]), read)
-return { late, changes_dropped, written, letters_dropped, kinds }
+
+local function run()
+  local from, to = ARGV[14], ARGV[15]
+  local stranger, distrusted = refuse_stranger(ARGV[11], ARGV[12], ARGV[13], from)
+  if stranger then return stranger end
+  local refused = wrong_shared_key() or wrong_seq() or missing_right()
+  if refused then return refused end
+  local other, read = refuse_stream(from, to)
+  if other then return other end
+  if mend_documents(MEND) then
+    count_documents()
+    write_changes()
+    return redis.error_reply('TORN half of who is joined was taken: all leave their documents first')
+  end
+
+  begin_merge()
+  begin_presence(distrusted)
+  begin_sessions()
+  begin_documents()
+  -- Should a merge fail in spite of all, the changes of those that were done are recorded all the same: a
+  -- change is noted after its write. The cursor stays then.
+  local merged, fault = pcall(merge)
+  count_documents()
+  local changes_dropped, kinds = write_changes()
+  index_addresses() -- what it fails to write a janitor finds
+  if not merged then
+    -- pcall() hands out the text of a command's error, which begins with its code.
+    local text = type(fault) == 'table' and fault.err or tostring(fault)
+    return redis.error_reply(find(text, '^%u+ ') and text or 'ERR the script failed: ' .. text)
+  end
+  if #wrong > 0 then return { 'WRONGTYPE', unpack(wrong, 1, math.min(#wrong, CHUNK)) } end
+  local written, letters_dropped = write_letters()
+  count_views()
+  move_cursor(to, tonumber(ARGV[16]), read)
+  return { late, changes_dropped, written, letters_dropped, kinds }
+end

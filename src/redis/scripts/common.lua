@@ -1,4 +1,3 @@
-#!lua
 -- What the scripts share: keys, settings, the server's time, changes, and how a structure loses a member.
 --
 -- KEYS     the names of declared_keys() in script.rs, in this order; the last three are beginnings of names
@@ -8,16 +7,36 @@ local stream, dead, changes, changes_seq, meta, janitor, workers,
   login, recent, viewed, tokens_ended, presence, presence_ended, presence_addresses, presence_crowds,
   sessions, sessions_ended, session_versions, session_ttls,
   docs_joined, docs_left, docs_connections, docs_levels,
-  activity_of, session_data_of, document_of = unpack(KEYS)
+  activity_of, session_data_of, document_of
 
--- Locals are reached faster than globals.
-local call, try, ARGV = redis.call, redis.pcall, ARGV
-local byte, sub, gsub, find = string.byte, string.sub, string.gsub, string.find
-local group = ARGV[2]
-local presence_ttl, session_ttl, document_ttl = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local viewed_cap, changes_cap, dead_cap = tonumber(ARGV[7]), ARGV[8], ARGV[9]
-local time = call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- As a function of a library this text is run once, and its functions are called many times: what holds for one call
+-- only is set by begin() and by the begin_…() beside it. Locals are reached faster than globals.
+local call, try, ARGV, now
+local byte, sub, gsub, find, format = string.byte, string.sub, string.gsub, string.find, string.format
+local group, presence_ttl, session_ttl, document_ttl, viewed_cap, changes_cap, dead_cap
+-- Entries that this group is done with: without it they would count as lost. And those up to the cursor that were
+-- ever added.
+local settled, read_before
+-- The shared keys that were not there when the call began.
+local absent
+local pending_changes, change_counts
+local moved -- user → address, escaped → whether there is an entry now
+local touched_docs -- document → the changes of its users in this call
+
+local function begin(keys, arguments)
+  stream, dead, changes, changes_seq, meta, janitor, workers,
+    login, recent, viewed, tokens_ended, presence, presence_ended, presence_addresses, presence_crowds,
+    sessions, sessions_ended, session_versions, session_ttls,
+    docs_joined, docs_left, docs_connections, docs_levels,
+    activity_of, session_data_of, document_of = unpack(keys)
+  call, try, ARGV = redis.call, redis.pcall, arguments
+  group, presence_ttl, session_ttl, document_ttl = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+  viewed_cap, changes_cap, dead_cap = tonumber(ARGV[7]), ARGV[8], ARGV[9]
+  local time = call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+  settled, read_before, absent = 0, -1, {}
+  pending_changes, change_counts, moved, touched_docs = {}, {}, {}, {}
+end
 
 -- unpack() takes at most 7,999 values.
 local CHUNK = 2000
@@ -32,9 +51,10 @@ local function with_all(command, key, list)
   chunks(#list, function(first, last) call(command, key, unpack(list, first, last)) end)
 end
 
--- What a hash or sorted set holds for `count` members of a list; nothing, without a call, if the key is absent.
+-- What a shared hash or sorted set holds for `count` members of a list that this call wrote nothing of; nothing,
+-- without asking, if the key was absent.
 local function lookup(command, key, list, first, count)
-  if count == 0 or call('EXISTS', key) == 0 then return {} end
+  if count == 0 or absent[key] then return {} end
   if count <= CHUNK then return call(command, key, unpack(list, first, first + count - 1)) end
   local found = {}
   chunks(count, function(from, to)
@@ -46,13 +66,19 @@ end
 
 -- ---- types: checked before the first write, so that nothing after it can fail
 
-local TYPES = {
-  { 'stream', stream, dead, changes },
-  { 'string', changes_seq },
-  { 'hash', meta, janitor, workers, login, presence, presence_addresses, sessions, session_versions, session_ttls,
-    docs_connections, docs_levels },
-  { 'zset', recent, viewed, tokens_ended, presence_ended, presence_crowds, sessions_ended, docs_joined, docs_left },
-}
+-- Each type with a command that refuses others and counts what is there.
+local HASH, ZSET, STREAM, STRING = { 'hash', 'HLEN' }, { 'zset', 'ZCARD' }, { 'stream', 'XLEN' }, { 'string', 'GET' }
+
+-- Calls `visit` with each of the shared keys and its type, until that returns something.
+local function shared(visit)
+  return visit(stream, STREAM) or visit(dead, STREAM) or visit(changes, STREAM) or visit(changes_seq, STRING)
+    or visit(meta, HASH) or visit(janitor, HASH) or visit(workers, HASH) or visit(login, HASH)
+    or visit(presence, HASH) or visit(presence_addresses, HASH) or visit(sessions, HASH)
+    or visit(session_versions, HASH) or visit(session_ttls, HASH) or visit(docs_connections, HASH)
+    or visit(docs_levels, HASH) or visit(recent, ZSET) or visit(viewed, ZSET) or visit(tokens_ended, ZSET)
+    or visit(presence_ended, ZSET) or visit(presence_crowds, ZSET) or visit(sessions_ended, ZSET)
+    or visit(docs_joined, ZSET) or visit(docs_left, ZSET)
+end
 
 local function is_type(key, kind)
   local found = call('TYPE', key).ok
@@ -62,7 +88,7 @@ end
 -- What others did to Rollcall's keys, or a clock that went back did, and was put right. The janitor tells it.
 local function repaired(what, key, count)
   call('HINCRBY', janitor, 'repairs:' .. what, count or 1)
-  call('HSET', janitor, 'repair', string.format('%.0f %s %s', now, what, key))
+  call('HSET', janitor, 'repair', format('%d %s %s', now, what, key))
 end
 
 -- Takes off an expiry that others set on a key that lives without one.
@@ -75,46 +101,35 @@ local KEEP_MS = 500
 local function keep_shared_keys(kept)
   local age = now - (tonumber(kept) or 0)
   if age >= 0 and age < KEEP_MS then return end
-  for _, row in ipairs(TYPES) do
-    for i = 2, #row do
-      if is_type(row[i], row[1]) then persist(row[i]) end
-    end
-  end
-  call('HSET', janitor, 'kept', string.format('%.0f', now))
+  shared(function(key, kind)
+    if is_type(key, kind[1]) then persist(key) end
+  end)
+  call('HSET', janitor, 'kept', format('%d', now))
 end
 
--- Entries that this group is done with: without it they would count as lost.
-local settled = 0
-
--- The shared keys that are not there.
-local absent = {}
-
-local function wrong_type()
-  local refused
-  for _, row in ipairs(TYPES) do
-    for i = 2, #row do
-      local fine, found = is_type(row[i], row[1])
-      if not fine then
-        refused = refused
-          or redis.error_reply('WRONGKEY ' .. row[i] .. ' holds a ' .. found .. ' where Rollcall keeps a ' .. row[1])
-      end
-      absent[row[i]] = found == 'none'
-    end
+-- Refuses a key of another type, and notes whether it is there.
+local function check_type(key, kind)
+  local count = try(kind[2], key)
+  if count == 0 then
+    absent[key] = true
+  elseif type(count) == 'table' then
+    if sub(count.err, 1, 9) ~= 'WRONGTYPE' then return count end
+    local found = call('TYPE', key).ok
+    return redis.error_reply('WRONGKEY ' .. key .. ' holds a ' .. found .. ' where Rollcall keeps a ' .. kind[1])
   end
-  return refused
 end
 
 local function wrong_shared_key()
-  local refused = wrong_type()
+  local refused = shared(check_type)
   if refused and not is_type(janitor, 'hash') then return refused end
-  local stored, kept = unpack(call('HMGET', janitor, 'settled', 'kept'))
+  local stored, kept, read = unpack(call('HMGET', janitor, 'settled', 'kept', 'read'))
   keep_shared_keys(kept)
   if refused then return refused end
   stored = stored or '0'
   if find(stored, '%D') or #stored > 15 then
     return redis.error_reply('WRONGKEY ' .. janitor .. ' holds no number under settled; delete that field')
   end
-  settled = tonumber(stored)
+  settled, read_before = tonumber(stored), read and find(read, '^%d+$') and #read <= 15 and tonumber(read) or -1
 end
 
 -- ---- names: two parts are joined with | after % and | in each were escaped
@@ -175,7 +190,7 @@ end
 -- Values begin with their version: {"lastSeen":1790000000000, and {"last_activity":1790000000000,
 local function version(value, first)
   local digits = sub(value, first, first + 12)
-  if #digits == 13 and not find(digits, '%D') then return digits end
+  if #digits == 13 and find(digits, '^%d+$') then return digits end
   return '0000000000000' -- not written by Rollcall: older than anything
 end
 local LAST_SEEN, LAST_ACTIVITY = 13, 18
@@ -186,8 +201,6 @@ local function user_of(value)
 end
 
 -- ---- changes: what differs between before and after the call, numbered without gaps
-
-local pending_changes, change_counts = {}, {}
 
 local function change(kind, at, ...)
   local record = { 'kind', kind, 'time', at, ... }
@@ -215,7 +228,7 @@ local function restore_seq()
   local last = call('XREVRANGE', changes, '+', '-', 'COUNT', 1)[1]
   local seq = last and last[2][1] == 'seq' and tonumber(last[2][2])
   if not seq then return end
-  call('SET', changes_seq, string.format('%.0f', seq))
+  call('SET', changes_seq, format('%d', seq))
   repaired('sequence', changes_seq)
 end
 
@@ -231,8 +244,6 @@ end
 
 -- Addresses of one user in one value; of users with more, entries stand in a sorted set.
 local ADDRESSES, CROWD = 16, '%'
-
-local moved = {} -- user → address, escaped → whether there is an entry now
 
 -- Both parts of a presence field as they stand there; nothing if it is none.
 local function place_of(field)
@@ -345,8 +356,6 @@ local function drop_token(token, at)
 end
 
 -- ---- documents: set, count and levels follow from the joined connections
-
-local touched_docs = {} -- document → the changes of its users in this call
 
 local function document_change(kind, at, user, doc)
   local records = touched_docs[doc] or {}

@@ -2,14 +2,15 @@
 -- that look at groups.
 
 -- Refuses a call of who no longer owns the partition, or whose batch follows another entry than the cursor's.
--- `from` is that entry's id; '' where it does not matter.
+-- `from` is that entry's id; '' where it does not matter. Returns as the second until when activities are distrusted.
 local function refuse_stranger(owner, term, fence, from)
-  local found = call('HMGET', meta, 'epoch', 'owner', 'term', 'fence', 'cursor')
+  local found = call('HMGET', meta, 'epoch', 'owner', 'term', 'fence', 'cursor', 'activity_distrusted_until')
   local same = found[1] == ARGV[1] and found[2] == owner and found[3] == term and found[4] == fence
   if not same then return redis.error_reply('NOTOWNER the partition was taken over, or begun anew') end
   if from ~= '' and found[5] ~= from then
     return redis.error_reply('NOTOWNER the cursor is at ' .. tostring(found[5]) .. ', the batch follows ' .. from)
   end
+  return nil, found[6]
 end
 
 -- Refuses a batch of another stream than the one that is there. The cursor's own entry shows which it is: Rollcall
@@ -27,9 +28,9 @@ end
 -- Moves the cursor past `count` entries that have had their effect. All that could fail came before. `read` are those
 -- up to the cursor that were ever added, if they were counted just now.
 local function move_cursor(to, count, read)
-  read = read or tonumber(call('HGET', janitor, 'read')) or -1
-  local text = string.format('%.0f', read < 0 and -1 or read + count)
+  read = read or read_before
+  local text = format('%d', read < 0 and -1 or read + count)
   call('HSET', meta, 'cursor', to)
-  call('HSET', janitor, 'cursor', to, 'settled', string.format('%.0f', settled + count), 'read', text)
+  call('HSET', janitor, 'cursor', to, 'settled', format('%d', settled + count), 'read', text)
   call('XGROUP', 'SETID', stream, group, to, 'ENTRIESREAD', text)
 end

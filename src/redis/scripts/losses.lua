@@ -12,7 +12,7 @@ local function number(field)
 end
 
 local function digits(count)
-  return string.format('%.0f', count)
+  return format('%d', count)
 end
 
 -- Entries behind the cursor, where that is sure: there are none, or nothing of what is there was read.
@@ -61,6 +61,6 @@ local function claim()
   return 1
 end
 
-local refused = wrong_shared_key()
-if refused then return refused end
-return ({ look = look, claim = claim })[ARGV[11]]()
+local function run()
+  return wrong_shared_key() or ({ look = look, claim = claim })[ARGV[11]]()
+end

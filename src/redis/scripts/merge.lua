@@ -1,8 +1,11 @@
 -- Merge: what the apply script does with each section of its arguments. `late` counts operations that had
 -- expired already, `wrong` lists keys of another type.
 
-local late, wrong = 0, {}
-local at = 17
+local late, wrong, at
+
+local function begin_merge()
+  late, wrong, at = 0, {}, 17
+end
 
 local function section()
   local count = tonumber(ARGV[at])
@@ -43,5 +46,5 @@ end
 
 -- Thirteen digits up to which a version with this time to live has expired.
 local function late_until(ttl)
-  return string.format('%013.0f', math.max(0, now - ttl))
+  return format('%013d', math.max(0, now - ttl))
 end

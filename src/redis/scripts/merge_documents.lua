@@ -1,6 +1,11 @@
 -- Merge: connections to documents.
 
-local checked_docs = {}
+local checked_docs
+
+local function begin_documents()
+  checked_docs = {}
+end
+
 local function is_document(doc)
   if checked_docs[doc] == nil then
     checked_docs[doc] = true

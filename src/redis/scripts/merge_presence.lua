@@ -10,38 +10,35 @@ local function merge_minute(key, expires, first, last)
   call('PEXPIREAT', key, expires)
 end
 
--- A presence entry that appeared with its write: unless it, or all of its user, has ended already, that is
--- a change.
-local function appeared(field, value)
-  local t = version(value, LAST_SEEN)
-  for _, ended in ipairs(call('ZMSCORE', presence_ended, field, (place_of(field)))) do
-    if ended and tonumber(ended) >= tonumber(t) then return call('HDEL', presence, field) end
-  end
-  presence_change('online', t, field)
-end
-
-local function write_present(field, value)
-  if call('HSET', presence, field, value) == 1 then appeared(field, value) end
-end
-
--- Presence entries that have to be compared with what is stored: fields, values, and whether their user had
--- no activity.
-local doubtful, doubtful_values, without_activity = {}, {}, {}
-local function doubt(field, value, is_absent)
-  local n = #doubtful + 1
-  doubtful[n], doubtful_values[n], without_activity[n] = field, value, is_absent
-end
+-- Presence entries of this batch: fields, values, and whether each is proven to be the newest, or its user had no
+-- activity.
+local PROVEN, WITHOUT_ACTIVITY = 1, 2
+local entries, entry_values, entry_proofs
 
 -- Whether an older activity proves that a presence entry is the newest. Where an activity was seen that is
 -- not what Rollcall made it, none does until the presence entries of that time have expired.
-local distrusted_until = tonumber(call('HGET', meta, 'activity_distrusted_until') or 0)
-local is_proof = distrusted_until <= now
+local distrusted_until, is_proof
+
+-- Entries that a call looks at for users whose every entry is to end; the janitor ends the rest.
+local looks_left
+
+local function begin_presence(stored_distrust)
+  entries, entry_values, entry_proofs = {}, {}, {}
+  distrusted_until = tonumber(stored_distrust or 0)
+  is_proof = distrusted_until <= now
+  looks_left = 2000
+end
+
+local function add_entry(field, value, proof)
+  local n = #entries + 1
+  entries[n], entry_values[n], entry_proofs[n] = field, value, proof
+end
 
 local function distrust_activity(t)
   local last = t + presence_ttl
   if last <= distrusted_until then return end
   distrusted_until = last
-  call('HSET', meta, 'activity_distrusted_until', string.format('%.0f', last))
+  call('HSET', meta, 'activity_distrusted_until', format('%d', last))
 end
 
 -- Whether an activity that was stored proves, with its age, that what comes with a later one is the newest.
@@ -60,9 +57,9 @@ local function is_outdone(old, key, seconds, is_in_time)
 end
 
 -- Users last seen in the same second; the first of them with a presence entry of that second each. Nothing
--- stored for a user is newer than its activity: where that was older, so is the presence entry, unread.
-local function merge_activity(seconds, user_at, users, entry_at, entries)
-  local expiry = string.format('%.0f', seconds + ARGV[6])
+-- stored for a user is newer than its activity: where that was older, so is the presence entry.
+local function merge_activity(seconds, user_at, users, entry_at, with_entry)
+  local expiry = format('%d', seconds + ARGV[6])
   local is_kept = not is_late(expiry * 1000, users)
   local is_in_time = seconds * 1000 + presence_ttl > now
   local outdone = {} -- many were last seen in the same few seconds: what was found of one holds for all
@@ -79,9 +76,9 @@ local function merge_activity(seconds, user_at, users, entry_at, entries)
         end
       end
     end
-    if i < entries then
-      local field, value = ARGV[entry_at + 2 * i], ARGV[entry_at + 2 * i + 1]
-      if is_newer then write_present(field, value) else doubt(field, value, is_kept and not old) end
+    if i < with_entry then
+      local proof = is_newer and PROVEN or is_kept and not old and WITHOUT_ACTIVITY
+      add_entry(ARGV[entry_at + 2 * i], ARGV[entry_at + 2 * i + 1], proof)
     end
   end
 end
@@ -101,26 +98,48 @@ local function merge_seen()
   end
 end
 
+-- Whether an entry that is not there, or all of its user, has ended already.
+local function has_ended(field, value)
+  if absent[presence_ended] then return false end
+  local t = tonumber(version(value, LAST_SEEN))
+  for _, ended in ipairs(call('ZMSCORE', presence_ended, field, (place_of(field)))) do
+    if ended and tonumber(ended) >= t then return true end
+  end
+  return false
+end
+
+-- Whether an entry that is not proven to be the newest came in time and beats what is stored.
+local function wins(value, old, proof, gone)
+  local t = sub(value, LAST_SEEN, LAST_SEEN + 12)
+  local old_t = old and version(old, LAST_SEEN)
+  if old and proof == WITHOUT_ACTIVITY and old_t > t then distrust_activity(old_t) end
+  if t <= gone then
+    late = late + 1
+    return false
+  end
+  return not old or t > old_t or t == old_t and greater_bytes(value, old)
+end
+
 local function merge_present()
   for _ = 1, section() do
     local field, value = take(2)
-    doubt(field, value, false)
+    add_entry(field, value)
   end
-  local stored, gone = lookup('HMGET', presence, doubtful, 1, #doubtful), late_until(presence_ttl)
-  for i, field in ipairs(doubtful) do
-    local value, old = doubtful_values[i], stored[i]
-    local t, old_t = version(value, LAST_SEEN), old and version(old, LAST_SEEN)
-    if without_activity[i] and old and old_t > t then distrust_activity(old_t) end
-    if t <= gone then
-      late = late + 1
-    elseif not old or t > old_t or (t == old_t and greater_bytes(value, old)) then
-      write_present(field, value)
+  local stored, writes, appeared = lookup('HMGET', presence, entries, 1, #entries), {}, {}
+  local n, gone = 0, late_until(presence_ttl)
+  for i, field in ipairs(entries) do
+    local value, old, proof = entry_values[i], stored[i], entry_proofs[i]
+    if (proof == PROVEN or wins(value, old, proof, gone)) and (old or not has_ended(field, value)) then
+      writes[n + 1], writes[n + 2] = field, value
+      n = n + 2
+      if not old then appeared[#appeared + 1] = i end
     end
   end
+  with_all('HSET', presence, writes)
+  for _, i in ipairs(appeared) do
+    presence_change('online', version(entry_values[i], LAST_SEEN), entries[i])
+  end
 end
-
--- Entries that a call looks at for users whose every entry is to end; the janitor ends the rest.
-local looks_left = 2000
 
 -- The presence fields of a user by the index.
 local function fields_of(user)

@@ -1,6 +1,13 @@
 -- Merge: sessions and their data.
 
-local given = {} -- session → the lifetime that this batch gave it last: when, seconds
+local given -- session → the lifetime that this batch gave it last: when, seconds
+local lives -- of sessions with a lifetime of their own, touched in this call: ms
+local expiries -- of sessions touched in time: when they expire as they are stored now, ms
+local moves -- of sessions whose data, which Rollcall wrote, is to expire at another time: when, ms
+
+local function begin_sessions()
+  given, lives, expiries, moves = {}, {}, {}, {}
+end
 
 local function read_ttls()
   for _ = 1, section() do
@@ -8,9 +15,6 @@ local function read_ttls()
     given[sid] = { t, tonumber(seconds) }
   end
 end
-
-local lives = {} -- of sessions with a lifetime of their own, touched in this call: ms
-local expiries = {} -- of sessions touched in time: when they expire as they are stored now, ms
 
 local function later(a, b)
   return (not a or (b and b > a)) and b or a
@@ -26,7 +30,7 @@ local function merge_ttl(sid, record, t, old_t, writes)
     named_t, seconds = own[1], own[2]
   end
   if not named_t then return session_ttl end
-  local merged = string.format('%s:%07d:%s', named_t, seconds, later(later(seen, t), old_t))
+  local merged = format('%s:%07d:%s', named_t, seconds, later(later(seen, t), old_t))
   if merged ~= record and (is_known or read_ttl(merged)) then
     local n = #writes
     writes[n + 1], writes[n + 2] = sid, merged
@@ -64,11 +68,7 @@ local function merge_touched()
         if touch(sid, value, t, old, last) then is_moved = true else expiry = last + life_ms end
         expiries[sid] = expiry
       end
-      -- Only data that Rollcall wrote: another's key of that name is not ours to expire.
-      local key = session_data_of .. sid
-      if is_moved and data[i] and is_type(key, 'string') then
-        call('PEXPIREAT', key, expiries[sid] or last + life_ms)
-      end
+      if is_moved and data[i] then moves[sid] = expiries[sid] or last + life_ms end
     end
   end
   at = at + count
@@ -95,12 +95,21 @@ local function merge_data()
         mark_wrong(key)
       elseif wins_data(key, t, data, versions[i]) then
         call('SET', key, data, 'PXAT', expiries[sid])
+        moves[sid] = nil
         local n = #writes
         writes[n + 1], writes[n + 2] = sid, t
       end
     end
   end
   with_all('HSET', session_versions, writes)
+end
+
+-- Another's key of that name is not ours to expire.
+local function move_expiries()
+  for sid, expiry in pairs(moves) do
+    local key = session_data_of .. sid
+    if is_type(key, 'string') then call('PEXPIREAT', key, expiry) end
+  end
 end
 
 local function end_sessions()

@@ -62,19 +62,19 @@ impl Script {
     pub(crate) const RIGHTS: &str = include_str!("rights.lua");
 
     fn source(self) -> String {
-        match self {
+        let body = match self {
             Self::Apply => {
                 [COMMON, GROUPS, POSITION, CURSOR, TORN, &MERGE.join("\n"), APPLY].join("\n")
             }
             Self::Sweep => [COMMON, TORN, GROUPS, SWEEP].join("\n"),
-            // At full memory a partition must still change hands.
-            Self::Owner => [COMMON, GROUPS, POSITION, CURSOR, OWNER].join("\n").replacen(
-                "#!lua\n",
-                "#!lua flags=allow-oom\n",
-                1,
-            ),
+            Self::Owner => [COMMON, GROUPS, POSITION, CURSOR, OWNER].join("\n"),
             Self::Losses => [COMMON, GROUPS, LOSSES].join("\n"),
-        }
+        };
+        // At full memory a partition must still change hands.
+        let flags = if self == Self::Owner { " flags=allow-oom" } else { "" };
+        format!(
+            "#!lua{flags}\nlocal keys, arguments = KEYS, ARGV\n{body}\nbegin(keys, arguments)\nreturn run()\n"
+        )
     }
 
     /// The SHA-1 under which a server knows the script.

@@ -24,7 +24,7 @@
 --   bury     13 what it said. Forgets a worker that says no more. Returns 1 if it did
 --   leave    forgets this worker
 
-local worker = ARGV[12]
+local worker
 
 -- ---- position
 
@@ -87,7 +87,7 @@ end
 
 -- Notes how the stream is, and where the cursor was then.
 local function record(info, cursor, count)
-  call('HSET', meta, 'last_id', info['last-generated-id'], 'added', string.format('%.0f', info['entries-added']))
+  call('HSET', meta, 'last_id', info['last-generated-id'], 'added', format('%d', info['entries-added']))
   call('HSET', janitor, 'read', count, 'looked', cursor, 'taken', taken_from(info),
     'deleted', info['max-deleted-entry-id'] or '0-0')
 end
@@ -96,7 +96,7 @@ end
 -- strangers had done to them.
 local function publish(info, own, cursor)
   local interferences, count = 0, count_read(info, cursor)
-  local text = string.format('%.0f', count)
+  local text = format('%d', count)
   record(info, cursor, text)
   if not own then
     call('XGROUP', 'CREATE', stream, group, cursor, 'MKSTREAM', 'ENTRIESREAD', text)
@@ -258,9 +258,10 @@ local of_owner = { beat = beat, release = release, name = name, unname = unname,
 local of_anyone =
   { check = check, join = join, innocent = innocent, live = live, ask = ask, bury = bury, leave = leave }
 
-local what = ARGV[11]
-if of_anyone[what] then return of_anyone[what]() end
-local from = (what == 'name' or what == 'skip') and ARGV[15] or ''
-local refused = refuse_stranger(worker, ARGV[13], ARGV[14], from)
-if refused then return refused end
-return of_owner[what]()
+local function run()
+  local what = ARGV[11]
+  worker = ARGV[12]
+  if of_anyone[what] then return of_anyone[what]() end
+  local from = (what == 'name' or what == 'skip') and ARGV[15] or ''
+  return refuse_stranger(worker, ARGV[13], ARGV[14], from) or of_owner[what]()
+end

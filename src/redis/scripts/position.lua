@@ -33,7 +33,7 @@ local function is_other_stream(info, own, cursor)
 end
 
 local function taken_from(info)
-  return string.format('%.0f', info['entries-added'] - info.length)
+  return format('%d', info['entries-added'] - info.length)
 end
 
 -- Entries up to the cursor that were ever added, so that the server tells right how many are behind it. Sure where

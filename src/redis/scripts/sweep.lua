@@ -5,8 +5,12 @@
 -- count, … }, … }; for `repairs` what was put right since that was asked last, { what, count, … }, and the last
 -- of it: `ms what key`.
 
-local what, limit, cap = ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13])
-local horizon, keep = tonumber(ARGV[14]), tonumber(ARGV[15])
+local what, limit, cap, horizon, keep
+
+local function begin_sweep()
+  what, limit, cap = ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13])
+  horizon, keep = tonumber(ARGV[14]), tonumber(ARGV[15])
+end
 
 -- Walks a hash, or by another command a sorted set, a page at a time; the cursor is kept in the server, so
 -- that all janitors walk together. `visit` is given the page's members and what stands with each, and says
@@ -224,7 +228,7 @@ end
 -- Endings stay while an entry that they must outlast may still come.
 local function tombstones(key)
   local bound = math.min(now, oldest_to_come()) - horizon
-  return stale(key, '(' .. string.format('%.0f', bound), remove_from(key))
+  return stale(key, '(' .. format('%d', bound), remove_from(key))
 end
 
 function sweeps.tokens_ended() return tombstones(tokens_ended) end
@@ -235,7 +239,7 @@ function sweeps.sessions_ended() return tombstones(sessions_ended) end
 -- is trimmed.
 function sweeps.stream()
   local cursor = call('HGET', meta, 'cursor') or '0-0'
-  local bound = string.format('%.0f-0', math.max(now - keep, 0))
+  local bound = format('%d-0', math.max(now - keep, 0))
   local blocking, oldest = '', first_after(cursor)
   if oldest and id_less(oldest, bound) then bound, blocking = oldest, group end
   for _, info in ipairs(groups()) do
@@ -273,19 +277,22 @@ local CLOCK_MS = 1000
 local function note_run()
   local last = tonumber(call('HGET', janitor, 'last_run') or 0)
   if last and last - now > CLOCK_MS then repaired('clock', janitor) end
-  call('HSET', janitor, 'last_run', string.format('%.0f', now))
+  call('HSET', janitor, 'last_run', format('%d', now))
 end
 
-local refused = wrong_shared_key() or wrong_seq()
-if refused then return refused end
-if what == 'repairs' then return tell_repairs() end
-local looked, removed, extra, age = 0, 0, nil, nil
-local mended, more = mend_documents(limit)
-if not mended then
-  looked, removed, more, extra, age = sweeps[what]()
+local function run()
+  begin_sweep()
+  local refused = wrong_shared_key() or wrong_seq()
+  if refused then return refused end
+  if what == 'repairs' then return tell_repairs() end
+  local looked, removed, extra, age = 0, 0, nil, nil
+  local mended, more = mend_documents(limit)
+  if not mended then
+    looked, removed, more, extra, age = sweeps[what]()
+  end
+  count_documents()
+  local dropped, kinds = write_changes()
+  index_addresses()
+  note_run()
+  return { looked, removed, dropped, more and 1 or 0, kinds, extra or '', age or 0 }
 end
-count_documents()
-local dropped, kinds = write_changes()
-index_addresses()
-note_run()
-return { looked, removed, dropped, more and 1 or 0, kinds, extra or '', age or 0 }
