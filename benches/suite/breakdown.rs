@@ -65,12 +65,11 @@ impl<'s> Round<'s> {
     }
 }
 
-const SCRIPT: &str = "evalsha";
+const SCRIPT: &str = "fcall";
 
 /// Whether a command is called by the script alone, in such a round.
 fn is_inside(name: &str) -> bool {
-    const OUTSIDE: [&str; 6] =
-        ["evalsha", "xreadgroup", "xautoclaim", "info", "script|load", "xinfo|groups"];
+    const OUTSIDE: [&str; 4] = [SCRIPT, "xread", "info", "function|load"];
     !OUTSIDE.contains(&name)
 }
 

@@ -12,7 +12,7 @@ use super::report::ALLOW;
 use crate::config::{Deployment, Shell};
 use crate::error::Error;
 use crate::redis::reply;
-use crate::redis::scripts::Script;
+use crate::redis::scripts::script::Script;
 use crate::state::{AskError, Partition, ask, literal};
 
 /// What a user may be there for.
@@ -344,7 +344,7 @@ enum Allowed {
 /// A whole command on one key or channel, its words joined by tabs.
 fn call(command: &str, key: &str, channel: &str) -> String {
     match command {
-        "evalsha" => ["evalsha", "0", "0"].join("\t"),
+        "evalsha" | "fcall" => [command, "0", "0"].join("\t"),
         "xread" => ["xread", "STREAMS", key, "0"].join("\t"),
         "subscribe" => ["subscribe", channel].join("\t"),
         _ => [command.replace('|', "\t").as_str(), key, key, key].join("\t"),

@@ -3,13 +3,13 @@
 use super::finding::{Answer, Diagnosis};
 use crate::error::Error;
 use crate::redis::reply;
-use crate::redis::scripts::{Script, ensure_loaded};
+use crate::redis::scripts::script::{Script, Way};
 use crate::state::{AskError, Partition, ask};
 
 pub(super) async fn scripts(partition: &mut Partition) -> Answer {
     let connection = &mut partition.connection;
     for script in Script::ALL {
-        let loaded = ensure_loaded(connection, script).await;
+        let loaded = script.load(connection, Way::Digest).await;
         match loaded.map_err(|error| AskError::from(Error::at("loading a script")(error))) {
             Ok(()) => {}
             Err(error @ AskError::Server(Error::NoCommand { .. })) => return Err(error.into()),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::{Config, Deployment, JanitorConfig, Server, Shell};
 use crate::error::{Error, Fatal, Verdict, chain};
@@ -21,6 +21,7 @@ use crate::projection::sweeps;
 use crate::redis::connect::{MOST_IDLE, Node, keep_alive, locate};
 use crate::redis::scripts::layout::check_layout;
 use crate::redis::scripts::owner::Ownership;
+use crate::redis::scripts::script::drop_others;
 use crate::redis::scripts::sweep::{Sweeper, Swept};
 use crate::redis::scripts::turn::Turn;
 use crate::state::status::survey::survey;
@@ -52,6 +53,9 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often one of all janitors asks the server how things are.
 const SURVEY: Duration = Duration::from_secs(5);
 
+/// How often what other versions left in the server is taken away.
+const CLEARING: Duration = Duration::from_secs(3600);
+
 /// How often a lasting fault is logged.
 const REMINDER: Duration = Duration::from_secs(60);
 
@@ -76,6 +80,7 @@ pub struct Janitor {
     pulse: Pulse,
     blocked: Throttle,
     horizon: Throttle,
+    clearing: Throttle,
     /// The trace of the round under way, for the line that says why it failed.
     under_way: Span,
     stop: watch::Receiver<bool>,
@@ -110,6 +115,7 @@ impl Janitor {
             pulse,
             blocked: Throttle::new(REMINDER),
             horizon: Throttle::new(REMINDER),
+            clearing: Throttle::new(CLEARING),
             under_way: Span::default(),
             stop,
         }
@@ -176,6 +182,9 @@ impl Janitor {
                 self.metrics.did_not_sweep();
             }
             self.survey(&mut connection).await?;
+            if self.clearing.add(1).is_some() {
+                self.clear(&mut connection).await?;
+            }
             self.pulse.waiting();
             self.rest(&mut connection, turn).await?;
         }
@@ -259,6 +268,19 @@ impl Janitor {
         } else if turn == Turn::Others {
             self.owner_seen = None;
             self.metrics.did_not_survey();
+        }
+        Ok(())
+    }
+
+    /// Takes away the functions of other versions, if this user may.
+    async fn clear(&self, connection: &mut MultiplexedConnection) -> Result<(), Error> {
+        match drop_others(connection).await {
+            Ok(0) => {}
+            Ok(libraries) => info!(libraries, "dropped the function libraries of other versions"),
+            Err(error) if error.code().is_some() => {
+                debug!(%error, "function libraries of other versions stay");
+            }
+            Err(error) => return Err(Error::at("dropping function libraries")(error)),
         }
         Ok(())
     }

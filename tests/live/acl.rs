@@ -187,7 +187,7 @@ fn nobody_may_do_what_is_not_theirs() {
     let group = ["CREATE", "rollcall:events", "rollcall", "0", "MKSTREAM"];
     redis::cmd("XGROUP").arg(&group).exec(&mut admin).unwrap();
     let everybody = "FLUSHALL|FLUSHDB|CONFIG GET *|CONFIG SET maxmemory 1|SHUTDOWN|KEYS *|SCAN 0|\
-        ACL LIST|ACL WHOAMI|MONITOR|EVAL return(1) 0|SCRIPT FLUSH|FUNCTION LIST|CLIENT LIST|SAVE|SWAPDB 0 1|\
+        ACL LIST|ACL WHOAMI|MONITOR|EVAL return(1) 0|SCRIPT FLUSH|FUNCTION FLUSH|CLIENT LIST|SAVE|SWAPDB 0 1|\
         REPLICAOF no one|GET other|SET other 1|XADD other * a b|HGETALL other:presence:users|\
         XGROUP DESTROY rollcall:events rollcall|XSETID rollcall:events 0-1|PUBLISH a b|SUBSCRIBE a|\
         MIGRATE 127.0.0.1 1 login: 0 1|RESTORE login: 0 x|DUMP login:|SORT login:|RENAME login: x|OBJECT FREQ login:";
@@ -196,7 +196,7 @@ fn nobody_may_do_what_is_not_theirs() {
         XRANGE rollcall:dead - +|XREAD STREAMS rollcall:events 0|XINFO STREAM rollcall:events";
     let destruction = "DEL rollcall:events|UNLINK rollcall:events|XTRIM rollcall:events MAXLEN 0|\
         XDEL rollcall:events 1-1|XGROUP CREATE rollcall:events x 0|XACK rollcall:events rollcall 1-1|\
-        XREADGROUP GROUP rollcall c STREAMS rollcall:events >|EVALSHA 0 0|EXPIRE rollcall:events 1|\
+        XREADGROUP GROUP rollcall c STREAMS rollcall:events >|EVALSHA 0 0|FCALL f 0|EXPIRE rollcall:events 1|\
         XADD rollcall:dead * a b|XADD rollcall:changes * a b|HSET rollcall:meta epoch 1|\
         SET session:s 1|HSET login: t u|ZADD recent: 1 t|SADD online-users/1 u|HDEL presence:users x";
     let all_but_scripts = destruction.replace("EVALSHA 0 0|", "");

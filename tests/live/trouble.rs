@@ -4,6 +4,7 @@
 mod blame;
 mod commands;
 mod forgotten;
+mod functions;
 mod idle;
 mod killers;
 mod server;

@@ -7,9 +7,10 @@ use redis::{Cmd, Value};
 
 use arguments::Arguments;
 
+use super::Scripts;
 use super::changes::Changes;
 use super::owner::Tenure;
-use super::{Script, Scripts, send};
+use super::script::Script;
 use crate::config::Deployment;
 use crate::entry::EntryId;
 use crate::error::Error;
@@ -67,8 +68,11 @@ impl Applier {
         after: EntryId,
     ) -> Result<Outcome, Error> {
         let call = self.call(plan, after);
-        let value =
-            send(connection, Script::Apply, &call).await.map_err(Error::at("applying a batch"))?;
+        let value = self
+            .scripts
+            .send(connection, Script::Apply, &call)
+            .await
+            .map_err(Error::at("applying a batch"))?;
         self.outcome(value)
     }
 

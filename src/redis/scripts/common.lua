@@ -12,7 +12,7 @@ local stream, dead, changes, changes_seq, meta, janitor, workers,
 -- As a function of a library this text is run once, and its functions are called many times: what holds for one call
 -- only is set by begin() and by the begin_…() beside it. Locals are reached faster than globals.
 local call, try, ARGV, now
-local byte, sub, gsub, find, format = string.byte, string.sub, string.gsub, string.find, string.format
+local byte, sub, gsub, find, format -- a library has no globals while it is loaded
 local group, presence_ttl, session_ttl, document_ttl, viewed_cap, changes_cap, dead_cap
 -- Entries that this group is done with: without it they would count as lost. And those up to the cursor that were
 -- ever added.
@@ -30,6 +30,7 @@ local function begin(keys, arguments)
     docs_joined, docs_left, docs_connections, docs_levels,
     activity_of, session_data_of, document_of = unpack(keys)
   call, try, ARGV = redis.call, redis.pcall, arguments
+  byte, sub, gsub, find, format = string.byte, string.sub, string.gsub, string.find, string.format
   group, presence_ttl, session_ttl, document_ttl = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
   viewed_cap, changes_cap, dead_cap = tonumber(ARGV[7]), ARGV[8], ARGV[9]
   local time = call('TIME')

@@ -4,7 +4,8 @@
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Value};
 
-use super::{Script, Scripts, send};
+use super::Scripts;
+use super::script::Script;
 use crate::config::Deployment;
 use crate::entry::{Entry, EntryId};
 use crate::error::Error;
@@ -75,7 +76,8 @@ impl Losses {
         const STEP: &str = "looking for lost entries";
         let mut call = self.scripts.call(Script::Losses, "");
         call.arg("look").arg(seen.map_or(EntryId { ms: 0, seq: 0 }, |seen| seen.last).to_string());
-        let value = send(connection, Script::Losses, &call).await.map_err(Error::at(STEP))?;
+        let value =
+            self.scripts.send(connection, Script::Losses, &call).await.map_err(Error::at(STEP))?;
         let unexpected = reply::unexpected(STEP, &value);
         read_look(value).ok_or(unexpected)
     }
@@ -161,7 +163,8 @@ impl Losses {
         const STEP: &str = "telling a rewind";
         let mut call = self.scripts.call(Script::Losses, "");
         call.arg("claim").arg(number);
-        let value = send(connection, Script::Losses, &call).await.map_err(Error::at(STEP))?;
+        let value =
+            self.scripts.send(connection, Script::Losses, &call).await.map_err(Error::at(STEP))?;
         reply::integer(&value).map(|mine| mine == 1).ok_or_else(|| reply::unexpected(STEP, &value))
     }
 }

@@ -1,4 +1,4 @@
-//! The scripts and how they are called: by digest, loaded again whenever the server has lost them.
+//! What the scripts are called with besides what each does: the keys and settings of one partition.
 
 pub mod apply;
 pub mod changes;
@@ -6,96 +6,44 @@ pub mod layout;
 pub mod losses;
 pub mod owner;
 pub mod repairs;
+pub mod script;
 pub mod sweep;
 pub mod turn;
 
-use std::sync::LazyLock;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult, Value};
+use script::{Script, Way};
 
 use crate::config::Deployment;
 use crate::key::Keys;
-
-const COMMON: &str = include_str!("common.lua");
-const TORN: &str = include_str!("torn.lua");
-/// What the apply script merges, a file for each structure.
-const MERGE: [&str; 5] = [
-    include_str!("merge.lua"),
-    include_str!("merge_presence.lua"),
-    include_str!("merge_tokens.lua"),
-    include_str!("merge_sessions.lua"),
-    include_str!("merge_documents.lua"),
-];
-const APPLY: &str = include_str!("apply.lua");
-const GROUPS: &str = include_str!("groups.lua");
-const SWEEP: &str = include_str!("sweep.lua");
-const OWNER: &str = include_str!("owner.lua");
-const POSITION: &str = include_str!("position.lua");
-const CURSOR: &str = include_str!("cursor.lua");
-const LOSSES: &str = include_str!("losses.lua");
 
 /// What the scripts are called with besides a batch: the keys and settings of one partition.
 #[derive(Clone, Debug)]
 pub struct Scripts {
     keys: Vec<String>,
     settings: Vec<String>,
-}
-
-/// Which script.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Script {
-    /// Merges a batch.
-    Apply,
-    /// Takes away what is stale.
-    Sweep,
-    /// Shares out the partition.
-    Owner,
-    /// Looks for entries that were lost.
-    Losses,
-}
-
-impl Script {
-    /// All that a worker or janitor runs, in the order of their digests.
-    pub(crate) const ALL: [Self; 4] = [Self::Apply, Self::Sweep, Self::Owner, Self::Losses];
-    /// The doctor's own: which commands this user may send.
-    pub(crate) const RIGHTS: &str = include_str!("rights.lua");
-
-    fn source(self) -> String {
-        let body = match self {
-            Self::Apply => {
-                [COMMON, GROUPS, POSITION, CURSOR, TORN, &MERGE.join("\n"), APPLY].join("\n")
-            }
-            Self::Sweep => [COMMON, TORN, GROUPS, SWEEP].join("\n"),
-            Self::Owner => [COMMON, GROUPS, POSITION, CURSOR, OWNER].join("\n"),
-            Self::Losses => [COMMON, GROUPS, LOSSES].join("\n"),
-        };
-        // At full memory a partition must still change hands.
-        let flags = if self == Self::Owner { " flags=allow-oom" } else { "" };
-        format!(
-            "#!lua{flags}\nlocal keys, arguments = KEYS, ARGV\n{body}\nbegin(keys, arguments)\nreturn run()\n"
-        )
-    }
-
-    /// The SHA-1 under which a server knows the script.
-    fn digest(self) -> &'static str {
-        static DIGESTS: LazyLock<[String; 4]> = LazyLock::new(|| {
-            Script::ALL.map(|script| redis::Script::new(&script.source()).get_hash().to_owned())
-        });
-        &DIGESTS[self as usize]
-    }
+    /// Where no function can be loaded or called here, scripts are called by their digests.
+    by_digest: Arc<AtomicBool>,
 }
 
 impl Scripts {
     /// The scripts for one partition of a deployment.
     pub fn new(deployment: &Deployment, keys: &Keys) -> Self {
-        Self { keys: declared_keys(&deployment.stream, keys), settings: settings(deployment) }
+        Self {
+            keys: declared_keys(&deployment.stream, keys),
+            settings: settings(deployment),
+            by_digest: Arc::default(),
+        }
     }
 
     /// A call of a script up to its settings: what it does itself comes after.
     pub fn call(&self, script: Script, epoch: &str) -> Cmd {
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(script.digest()).arg(self.keys.len());
+        let way = self.way();
+        let mut command = redis::cmd(way.command());
+        command.arg(script.name(way)).arg(self.keys.len());
         for key in &self.keys {
             command.arg(key);
         }
@@ -104,6 +52,57 @@ impl Scripts {
             command.arg(setting);
         }
         command
+    }
+
+    /// Sends a call. What is missing (after a restart, a `FUNCTION FLUSH`, at another server) is loaded, and the call
+    /// sent once more: nothing ran. From where functions are refused on, scripts are called by their digests, which
+    /// costs the server more a call.
+    ///
+    /// # Errors
+    /// What the server or the script answers.
+    pub async fn send(
+        &self,
+        connection: &mut MultiplexedConnection,
+        script: Script,
+        call: &Cmd,
+    ) -> RedisResult<Value> {
+        match call.query_async(connection).await {
+            Err(error) if script::is_missing(&error) => {
+                match Box::pin(script.load(connection, Way::Function)).await {
+                    Ok(()) => call.query_async(connection).await,
+                    // No right, a renamed command, full memory.
+                    Err(error) if error.code().is_some() => {
+                        Box::pin(self.send_by_digest(connection, script, call)).await
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            Err(error) if error.code() == Some("NOSCRIPT") || script::refuses_functions(&error) => {
+                Box::pin(self.send_by_digest(connection, script, call)).await
+            }
+            reply => reply,
+        }
+    }
+
+    async fn send_by_digest(
+        &self,
+        connection: &mut MultiplexedConnection,
+        script: Script,
+        call: &Cmd,
+    ) -> RedisResult<Value> {
+        self.by_digest.store(true, Ordering::Relaxed);
+        let call = script.by_digest(call);
+        match call.query_async(connection).await {
+            Err(error) if error.code() == Some("NOSCRIPT") => {
+                script.load(connection, Way::Digest).await?;
+                call.query_async(connection).await
+            }
+            reply => reply,
+        }
+    }
+
+    fn way(&self) -> Way {
+        if self.by_digest.load(Ordering::Relaxed) { Way::Digest } else { Way::Function }
     }
 }
 
@@ -167,34 +166,4 @@ fn activity_ttl_seconds(deployment: &Deployment) -> u64 {
 /// When the set of an epoch minute goes, in milliseconds: its start, the window and 70 s.
 pub fn minute_expiry_ms(deployment: &Deployment, minute: u64) -> u64 {
     minute * 60_000 + deployment.online_window_ms + 70_000
-}
-
-/// Sends a script call; if the server lost the script (`SCRIPT FLUSH`, restart), loads it and sends the
-/// call once more. `NOSCRIPT` means that nothing ran.
-///
-/// # Errors
-/// What the server or the script answers.
-pub async fn send(
-    connection: &mut MultiplexedConnection,
-    script: Script,
-    call: &Cmd,
-) -> RedisResult<Value> {
-    match call.query_async(connection).await {
-        Err(error) if error.code() == Some("NOSCRIPT") => {
-            ensure_loaded(connection, script).await?;
-            call.query_async(connection).await
-        }
-        reply => reply,
-    }
-}
-
-/// Makes the server know a script (`SCRIPT LOAD`).
-///
-/// # Errors
-/// If the server does not take it.
-pub async fn ensure_loaded(
-    connection: &mut MultiplexedConnection,
-    script: Script,
-) -> RedisResult<()> {
-    redis::cmd("SCRIPT").arg("LOAD").arg(script.source()).query_async(connection).await
 }

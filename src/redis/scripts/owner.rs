@@ -5,8 +5,9 @@ mod seen;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Value};
 
+use super::Scripts;
 use super::layout::STATE_FORMAT;
-use super::{Script, Scripts, send};
+use super::script::Script;
 use crate::config::Deployment;
 use crate::entry::EntryId;
 use crate::error::Error;
@@ -115,7 +116,8 @@ impl Ownership {
         const STEP: &str = "saying that this worker lives";
         let mut call = self.call("live", "");
         call.arg(says);
-        let value = send(connection, Script::Owner, &call).await.map_err(Error::at(STEP))?;
+        let value =
+            self.scripts.send(connection, Script::Owner, &call).await.map_err(Error::at(STEP))?;
         let mut parts = reply::array(value).unwrap_or_default().into_iter();
         let (workers, seen) = (parts.next().and_then(reply::pairs), parts.next());
         let (Some(workers), Some(seen)) = (workers, seen.and_then(reply::array)) else {
@@ -312,7 +314,7 @@ impl Ownership {
         connection: &mut MultiplexedConnection,
         call: &Cmd,
     ) -> Result<Value, Error> {
-        let value = send(connection, Script::Owner, call).await;
+        let value = self.scripts.send(connection, Script::Owner, call).await;
         value.map_err(Error::at("sharing out the partition"))
     }
 
@@ -322,7 +324,8 @@ impl Ownership {
         call: &Cmd,
         step: &'static str,
     ) -> Result<Vec<String>, Error> {
-        let value = send(connection, Script::Owner, call).await.map_err(Error::at(step))?;
+        let value =
+            self.scripts.send(connection, Script::Owner, call).await.map_err(Error::at(step))?;
         let texts = reply::array(value)
             .and_then(|values| values.into_iter().map(reply::text).collect::<Option<_>>());
         texts.ok_or_else(|| reply::unexpected(step, &Value::Nil))

@@ -3,10 +3,11 @@
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Value};
 
+use super::Scripts;
 use super::changes::Changes;
 use super::repairs::{self, Repairs};
+use super::script::Script;
 use super::turn::Turn;
-use super::{Script, Scripts, send};
 use crate::config::{Deployment, JanitorConfig};
 use crate::error::Error;
 use crate::key::Keys;
@@ -63,7 +64,8 @@ impl Sweeper {
     ) -> Result<Swept, Error> {
         const STEP: &str = "sweeping";
         let call = self.call(structure, limit);
-        let value = send(connection, Script::Sweep, &call).await.map_err(Error::at(STEP))?;
+        let value =
+            self.scripts.send(connection, Script::Sweep, &call).await.map_err(Error::at(STEP))?;
         let unexpected = reply::unexpected(STEP, &value);
         swept(value).ok_or(unexpected)
     }
@@ -108,7 +110,9 @@ impl Sweeper {
     /// If the server refuses, or no reply came.
     pub async fn repairs(&self, connection: &mut MultiplexedConnection) -> Result<Repairs, Error> {
         const STEP: &str = "asking what was put right";
-        let value = send(connection, Script::Sweep, &self.call("repairs", 0))
+        let value = self
+            .scripts
+            .send(connection, Script::Sweep, &self.call("repairs", 0))
             .await
             .map_err(Error::at(STEP))?;
         let unexpected = reply::unexpected(STEP, &value);

@@ -166,7 +166,7 @@ impl Shared {
                 to.write_all(bytes)
             }
             Mode::HoldCalls => {
-                let is_call = bytes.windows(7).any(|word| word == b"EVALSHA");
+                let is_call = bytes.windows(5).any(|word| word == b"FCALL");
                 while is_call && self.mode() == Mode::HoldCalls {
                     std::thread::sleep(Duration::from_millis(1));
                 }

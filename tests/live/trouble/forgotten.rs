@@ -1,4 +1,4 @@
-//! What the server forgets: scripts, groups, bookkeeping, everything.
+//! What the server forgets: functions, groups, bookkeeping, everything.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use crate::scene::{SOON, Scene, Traffic, heartbeat, in_parallel, try_command};
 use crate::support::dump;
 
 #[test]
-fn lost_scripts_are_loaded_again() {
-    survives("SCRIPT FLUSH", &mut Scene::start(&[]), 12, |scene, _| {
-        command(scene, &["SCRIPT", "FLUSH"])
+fn lost_functions_are_loaded_again() {
+    survives("FUNCTION FLUSH", &mut Scene::start(&[]), 12, |scene, _| {
+        command(scene, &["FUNCTION", "FLUSH"])
     });
 }
 

@@ -148,12 +148,12 @@ fn fault_lines(log: &str) -> impl Iterator<Item = usize> {
 fn a_broken_connection_delays_nothing_until_the_takeover_time() {
     let scene = Scene::start(&[]);
     let worker = scene.worker(&["--takeover", "60s"]);
-    for (round, kind) in ["evalsha", "xread", "subscribe", "evalsha"].into_iter().enumerate() {
+    for (round, kind) in ["fcall", "xread", "subscribe", "fcall"].into_iter().enumerate() {
         scene.add_heartbeat(&format!("before{round}"));
         scene.wait_finished(SOON, "works before");
         let clients: String = scene.command(&["CLIENT", "LIST"]);
         // What keeps the one that applies alive while it is idle is an EXISTS.
-        let kinds = if kind == "evalsha" { vec![kind, "exists"] } else { vec![kind] };
+        let kinds = if kind == "fcall" { vec![kind, "exists"] } else { vec![kind] };
         let is_broken =
             |line: &&str| kinds.iter().any(|kind| line.contains(&format!("cmd={kind}")));
         let broken = clients.lines().filter(is_broken);
