@@ -30,18 +30,53 @@ pub(crate) struct Calls {
     pub(crate) took_us: u64,
 }
 
+/// What a server does with each command besides running it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeping {
+    Nothing,
+    /// An append-only file, written every second.
+    File,
+    /// A replica on the clients' core.
+    Replica,
+}
+
 pub(crate) struct Ground {
     server: PrivateServer,
+    _replica: Option<PrivateServer>,
     conn: Connection,
     pub(crate) partitions: u16,
 }
 
 impl Ground {
     pub(crate) fn start(partitions: u16) -> Self {
-        let server = PrivateServer::start(Options::default()).unwrap();
+        Self::keeping(partitions, Keeping::Nothing)
+    }
+
+    pub(crate) fn keeping(partitions: u16, keeping: Keeping) -> Self {
+        let extra_args = ["--auto-aof-rewrite-percentage", "0"].map(str::to_owned).into();
+        let appendonly = keeping == Keeping::File;
+        let options = Options { appendonly, extra_args, ..Options::default() };
+        let server = PrivateServer::start(options).unwrap();
         pin_server(server.pid().unwrap());
+        let replica = (keeping == Keeping::Replica).then(|| {
+            let of = ["--replicaof", "127.0.0.1", &server.port().to_string()].map(str::to_owned);
+            let options = Options { extra_args: of.into(), ..Options::default() };
+            PrivateServer::start(options).unwrap()
+        });
         let conn = connect(&server.url());
-        Self { server, conn, partitions }
+        let mut ground = Self { server, _replica: replica, conn, partitions };
+        while keeping == Keeping::Replica
+            && ground.info("slave0").is_none_or(|line| !line.contains("online"))
+        {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        ground
+    }
+
+    /// Bytes that went to the append-only file or to the replica so far.
+    pub(crate) fn written_bytes(&mut self) -> f64 {
+        let number = |text: Option<String>| text.and_then(|text| text.parse().ok()).unwrap_or(0.0);
+        number(self.info("aof_current_size")) + number(self.info("master_repl_offset"))
     }
 
     pub(crate) fn url(&self) -> String {

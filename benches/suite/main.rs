@@ -7,6 +7,7 @@
 mod bare;
 mod breakdown;
 mod conditions;
+mod durability;
 mod fleet;
 mod ground;
 mod growth;
@@ -89,6 +90,8 @@ enum Name {
     Projection,
     /// Where the server's time goes, command by command
     Breakdown,
+    /// With an append-only file, with a replica, and in small batches
+    Durability,
     /// What each projection costs
     Prices,
     /// From XADD to applied, at a steady rate
@@ -108,6 +111,7 @@ impl Name {
         match self {
             Self::Projection => projection::run(options),
             Self::Breakdown => breakdown::run(options),
+            Self::Durability => durability::run(options),
             Self::Prices => prices::run(options),
             Self::Latency => latency::run(options),
             Self::Janitor => janitor::run(options),

@@ -17,6 +17,8 @@ pub(crate) struct Cost {
     pub(crate) events: u64,
     pub(crate) took: Took,
     pub(crate) server_s: f64,
+    /// To the append-only file, and to a replica.
+    pub(crate) written_bytes: f64,
 }
 
 impl Cost {
@@ -26,6 +28,10 @@ impl Cost {
 
     pub(crate) fn server_us(&self) -> f64 {
         self.server_s * 1e6 / self.events as f64
+    }
+
+    pub(crate) fn bytes(&self) -> f64 {
+        self.written_bytes / self.events as f64
     }
 
     pub(crate) fn client_us(&self) -> f64 {

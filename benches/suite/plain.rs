@@ -2,9 +2,10 @@
 //! pipelines, event by event. It reads through redis-rs and decodes with Rollcall's own code; only the writing
 //! differs. It promises nothing: a crash, a second worker or a redelivery leaves a wrong state.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use redis::{Connection, Pipeline, Value};
+use redis::{Connection, FromRedisValue, Pipeline, Value};
 use rollcall::decode::{Rules, decode};
 use rollcall::entry::Entry;
 use rollcall::event::{
@@ -18,6 +19,9 @@ use crate::ground::{GROUP, STREAM};
 pub(crate) const WINDOW_S: u64 = 300;
 pub(crate) const SESSION_TTL_S: u64 = 1800;
 const RECENT_CAP: i64 = 1_000_000;
+
+/// What `XINFO` says.
+type About = HashMap<String, Value>;
 
 /// One consumer of the group, on a connection of its own.
 pub(crate) struct Consumer {
@@ -42,6 +46,30 @@ impl Consumer {
             add_acknowledgement(&mut acknowledge, &entries);
             self.send(&acknowledge);
         }
+    }
+
+    /// The other floor: reads on from where it was, and moves the group's position once a batch.
+    pub(crate) fn move_the_group(&mut self) {
+        let groups = self.about::<Vec<About>>("GROUPS").remove(0);
+        let mut last = String::from_redis_value_ref(&groups["last-delivered-id"]).unwrap();
+        let stream: About = self.about("STREAM");
+        let number = |name: &str| u64::from_redis_value_ref(&stream[name]).unwrap();
+        // What was read is trimmed.
+        let mut read_so_far = number("entries-added") - number("length");
+        loop {
+            let mut read = redis::cmd("XREAD");
+            read.arg("COUNT").arg(self.batch).arg("STREAMS").arg(STREAM).arg(&last);
+            let Some(entries) = entries_of(read.query(&mut self.conn).unwrap()) else { return };
+            last = entries.last().unwrap().id.to_string();
+            let mut set = redis::cmd("XGROUP");
+            set.arg("SETID").arg(STREAM).arg(GROUP).arg(&last).arg("ENTRIESREAD");
+            read_so_far += entries.len() as u64;
+            set.arg(read_so_far).exec(&mut self.conn).unwrap();
+        }
+    }
+
+    fn about<T: FromRedisValue>(&mut self, what: &str) -> T {
+        redis::cmd("XINFO").arg(what).arg(STREAM).query(&mut self.conn).unwrap()
     }
 
     /// The floor of latency: reads as entries come, acknowledges them, and makes the key that tells of a
@@ -117,15 +145,19 @@ impl Consumer {
     fn query(&mut self, what: &[&str]) -> Option<Vec<Entry>> {
         let mut read = redis::cmd("XREADGROUP");
         read.arg("GROUP").arg(GROUP).arg("bench").arg("COUNT").arg(self.batch).arg(what);
-        match read.query(&mut self.conn).unwrap() {
-            Value::Nil => None,
-            // One stream: its name, and its entries.
-            Value::Array(mut streams) => {
-                let entries = array(array(streams.remove(0)).remove(1));
-                Some(entries.into_iter().map(entry).collect())
-            }
-            other => panic!("XREADGROUP answered {other:?}"),
+        entries_of(read.query(&mut self.conn).unwrap())
+    }
+}
+
+/// What a read of one stream answers: its name, and its entries; nothing if there are none.
+fn entries_of(reply: Value) -> Option<Vec<Entry>> {
+    match reply {
+        Value::Nil => None,
+        Value::Array(mut streams) => {
+            let entries = array(array(streams.remove(0)).remove(1));
+            Some(entries.into_iter().map(entry).collect())
         }
+        other => panic!("a read answered {other:?}"),
     }
 }
 

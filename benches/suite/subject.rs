@@ -34,7 +34,17 @@ impl Subject {
         traffic: Traffic,
         events: u64,
     ) -> Self {
-        let ground = Ground::start(traffic.partitions);
+        Self::prepare_on(Ground::start(traffic.partitions), name, way, traffic, events)
+    }
+
+    /// The same on a ground that is there.
+    pub(crate) fn prepare_on(
+        ground: Ground,
+        name: impl Into<String>,
+        way: Way,
+        traffic: Traffic,
+        events: u64,
+    ) -> Self {
         let name = name.into();
         let mut subject = Self {
             name,
@@ -86,7 +96,8 @@ impl Subject {
         self.views += batch.views;
         self.check(way, &batch, started_ms);
         self.ground.trim();
-        (Cost { events: batch.events, took, server_s }, cost, commands)
+        let producing = Cost { events: batch.events, took, server_s, written_bytes: 0.0 };
+        (producing, cost, commands)
     }
 
     fn spread(&self, of: impl Fn(&Cost) -> f64) -> Spread {
@@ -95,6 +106,10 @@ impl Subject {
 
     pub(crate) fn client_us(&self) -> Spread {
         self.spread(Cost::client_us)
+    }
+
+    pub(crate) fn bytes(&self) -> Spread {
+        self.spread(Cost::bytes)
     }
 
     pub(crate) fn server_us(&self) -> Spread {

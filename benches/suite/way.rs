@@ -13,6 +13,9 @@ use crate::python::Python;
 pub(crate) enum Way {
     /// Reading and acknowledging, nothing else: no way that uses a consumer group costs less.
     Floor { batch: u32 },
+    /// Reading without the group and moving its position once a batch, nothing else: no way that leaves a position
+    /// costs less.
+    Cursor { batch: u32 },
     /// So many workers of Rollcall, under these settings.
     Rollcall { workers: usize, metrics: bool, flags: Vec<(&'static str, String)> },
     /// Plain commands from Rust.
@@ -48,7 +51,7 @@ impl Way {
     /// The same state by the quickest way to it; nothing for the floor, which keeps none.
     pub(crate) fn warming(&self) -> Option<Self> {
         match self {
-            Self::Floor { .. } => None,
+            Self::Floor { .. } | Self::Cursor { .. } => None,
             Self::Rollcall { .. } => Some(self.clone()),
             Self::Bare { .. } | Self::Plain { .. } | Self::Python { .. } => {
                 Some(Self::Plain { batch: 100 })
@@ -59,7 +62,7 @@ impl Way {
     /// Whether it keeps that state.
     pub(crate) fn keeps(&self, projection: Projection) -> bool {
         match self {
-            Self::Floor { .. } => false,
+            Self::Floor { .. } | Self::Cursor { .. } => false,
             Self::Bare { .. } | Self::Plain { .. } | Self::Python { .. } => true,
             Self::Rollcall { flags, .. } => {
                 let named = flags.iter().find(|(name, _)| *name == "projections");
@@ -71,15 +74,19 @@ impl Way {
 
     /// Brings everything in the streams into the state: what it cost.
     pub(crate) fn drain(&self, ground: &mut Ground, events: u64) -> Cost {
-        let server_before_s = ground.server_cpu_s();
+        let (server_before_s, written_before) = (ground.server_cpu_s(), ground.written_bytes());
         let took = self.run(ground);
-        Cost { events, took, server_s: ground.server_cpu_s() - server_before_s }
+        let server_s = ground.server_cpu_s() - server_before_s;
+        Cost { events, took, server_s, written_bytes: ground.written_bytes() - written_before }
     }
 
     fn run(&self, ground: &mut Ground) -> Took {
         match self {
             Self::Floor { batch } => {
                 watch(|| Consumer::new(ground.connection(), *batch).acknowledge_all())
+            }
+            Self::Cursor { batch } => {
+                watch(|| Consumer::new(ground.connection(), *batch).move_the_group())
             }
             Self::Plain { batch } => {
                 watch(|| Consumer::new(ground.connection(), *batch).write_all())
