@@ -7,6 +7,7 @@ pub mod client;
 mod events;
 mod faults;
 mod openapi;
+mod page;
 mod pages;
 mod rights;
 mod source;

@@ -1,40 +1,55 @@
 //! What there is, the OpenAPI document, and the cookie for the page.
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use serde::Deserialize;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
 
 use super::body::Body;
 use crate::schema::OPENAPI;
-use crate::serve::access::{clear_cookie, set_cookie};
+use crate::serve::access::{Caller, clear_cookie, set_cookie};
 use crate::serve::client::Peer;
 use crate::serve::context::Context;
 use crate::serve::problem::Problem;
 
-/// What stands on `/`, for whoever opens the address in a browser.
-const CONTENTS: &str = "\
-rollcall serve
-
-/api/v1/openapi.json      the API
-/api/v1/changes           the live feed, as server-sent events
-/socket.io/               the live feed, as Socket.IO
-/online                   who was seen in the last minutes
-";
-
 /// The routes about the server itself.
 pub(super) fn router() -> Router<Context> {
     Router::new()
-        .route("/", get(async || CONTENTS))
         .route("/api/v1/openapi.json", get(openapi))
+        .route("/api/v1/access", get(access))
         .route("/api/v1/login", post(login))
         .route("/api/v1/logout", post(logout))
 }
 
 async fn openapi() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
+}
+
+/// What a caller may do; the page shows what fits.
+#[derive(Serialize)]
+struct Rights {
+    /// Whether nobody has to say who they are.
+    open: bool,
+    read: bool,
+    /// Whether it may end sessions of all users.
+    write: bool,
+    user: Option<String>,
+}
+
+async fn access(
+    State(context): State<Context>,
+    headers: HeaderMap,
+) -> Result<Json<Rights>, Problem> {
+    context.access.check_source(&headers)?;
+    let caller = context.access.of_headers(&headers).ok();
+    Ok(Json(Rights {
+        open: context.access.is_open(),
+        read: caller.as_ref().is_some_and(|caller| caller.may_read),
+        write: caller.as_ref().is_some_and(Caller::may_end_any_session),
+        user: caller.and_then(|caller| caller.subject).map(|subject| subject.to_string()),
+    }))
 }
 
 #[derive(Deserialize)]

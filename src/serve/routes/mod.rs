@@ -4,6 +4,7 @@ mod about;
 mod body;
 mod events;
 mod list;
+mod page;
 mod parameters;
 mod sessions;
 mod source;
@@ -33,6 +34,7 @@ const CORS_AGE: Duration = Duration::from_secs(3600);
 pub(super) fn router(context: &Context) -> Router {
     let routes = Router::new()
         .merge(about::router())
+        .merge(page::router())
         .merge(source::router())
         .merge(stored::router())
         .merge(state::router())

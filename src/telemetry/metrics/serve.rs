@@ -16,13 +16,14 @@ use super::{ByLabel, own_counter, own_histogram};
 
 /// The routes that requests are counted by, with their names in the metric.
 pub const ROUTES: &[(&str, &str)] = &[
-    ("/", "contents"),
+    ("/", "page"),
     ("/admin/presence/redis", "source_presence"),
     ("/admin/redis/debug", "source_debug"),
     ("/admin/redis/stats", "source_stats"),
     ("/admin/sessions/redis", "source_sessions"),
     ("/api/heartbeat", "heartbeat"),
     ("/api/session/update", "update_session"),
+    ("/api/v1/access", "access"),
     ("/api/v1/changes", "changes"),
     ("/api/v1/documents", "documents"),
     ("/api/v1/documents/{doc}", "document"),
@@ -44,6 +45,7 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("/api/v1/users/query", "query_users"),
     ("/api/v1/users/{user}", "user"),
     ("/online", "online_text"),
+    ("/page/{file}", "page_file"),
     ("/socket.io/", "socketio"),
 ];
 /// Everything that is no route.

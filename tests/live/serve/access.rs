@@ -15,10 +15,10 @@ use crate::scene::{SOON, Scene, page};
 const SECRET: &str = "a secret of at least thirty-two bytes";
 
 /// Files of tokens and keys.
-struct Files(TempDir);
+pub(super) struct Files(TempDir);
 
 impl Files {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let files = Self(tempfile::tempdir().unwrap());
         files.write("read", "reader\nboth\n");
         files.write("write", "writer\nboth\n");
@@ -34,7 +34,7 @@ impl Files {
         std::fs::write(self.path(name), content).unwrap();
     }
 
-    fn serve(&self, more: &[&str]) -> Served {
+    pub(super) fn serve(&self, more: &[&str]) -> Served {
         let path = |name: &str| self.path(name).display().to_string();
         let (read, write, key) = (path("read"), path("write"), path("key"));
         let flags =

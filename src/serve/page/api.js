@@ -1,0 +1,65 @@
+// The API, by addresses relative to the page: it may stand below a path of a proxy.
+
+const BASE = "api/v1/";
+
+/** What went wrong with a request; `status` is 0 where no answer came. */
+export class Failed extends Error {
+  constructor(status, detail) {
+    super(detail);
+    this.status = status;
+  }
+}
+
+async function ask(method, path, body) {
+  let response;
+  try {
+    const headers = body === undefined ? {} : { "content-type": "application/json" };
+    response = await fetch(BASE + path, { method, headers, body: body && JSON.stringify(body), signal: AbortSignal.timeout(15000) });
+  } catch {
+    throw new Failed(0, "no answer from this server");
+  }
+  const text = await response.text();
+  if (response.ok) return text && JSON.parse(text);
+  let detail = response.statusText;
+  try {
+    detail = JSON.parse(text).detail ?? detail;
+  } catch {
+    // Something between here and the server answered in words of its own.
+  }
+  throw new Failed(response.status, detail);
+}
+
+export const get = (path) => ask("GET", path);
+export const post = (path, body) => ask("POST", path, body);
+export const del = (path) => ask("DELETE", path);
+export const part = encodeURIComponent;
+
+/** The live feed. After a broken connection the browser goes on where it was; after a refusal it begins anew. */
+export class Feed {
+  constructor({ snapshot, change, state }) {
+    Object.assign(this, { onSnapshot: snapshot, onChange: change, onState: state, wait: 1000 });
+  }
+
+  start() {
+    this.stop();
+    const source = new EventSource(`${BASE}changes?snapshot=1`);
+    this.source = source;
+    source.onopen = () => {
+      this.wait = 1000;
+      this.onState("live");
+    };
+    source.onmessage = (event) => this.onChange(JSON.parse(event.data));
+    source.addEventListener("snapshot", (event) => this.onSnapshot(JSON.parse(event.data)));
+    source.onerror = () => {
+      this.onState("lost");
+      if (source.readyState !== EventSource.CLOSED) return;
+      this.timer = setTimeout(() => this.start(), this.wait);
+      this.wait = Math.min(this.wait * 2, 15000);
+    };
+  }
+
+  stop() {
+    clearTimeout(this.timer);
+    this.source?.close();
+  }
+}

@@ -1,0 +1,52 @@
+// Making elements, and words for times. What users wrote goes into the page as text only.
+
+/** An element with properties, `class`, attributes in `attr`, and children that are elements or text. */
+export function el(name, properties = {}, ...children) {
+  const element = document.createElement(name);
+  const { class: className, attr = {}, ...rest } = properties;
+  if (className) element.className = className;
+  for (const [key, value] of Object.entries(attr)) element.setAttribute(key, value);
+  Object.assign(element, rest);
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+export const $ = (id) => document.getElementById(id);
+
+/** A name as text that cannot turn round what stands beside it, with what cannot be seen shown. */
+export function shown(text) {
+  const visible = String(text).replace(/[\u0000-\u001f\u007f]/g, (c) => String.fromCharCode(0x2400 + (c.charCodeAt(0) & 0x1f)));
+  return visible === "" ? "(empty)" : visible;
+}
+
+/** Names stand by themselves, whichever way they are written. */
+export const name = (text, properties = {}) => el("bdi", { ...properties, textContent: shown(text), title: shown(text) });
+
+const number = new Intl.NumberFormat();
+export const count = (n) => number.format(n);
+
+/** How long ago, in words that fit a column. */
+export function ago(ms, now) {
+  const s = Math.max(0, Math.round((now - ms) / 1000));
+  if (s < 2) return "now";
+  return `${span(s)} ago`;
+}
+
+export function span(seconds) {
+  const s = Math.round(seconds);
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min`;
+  if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+  return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
+}
+
+export const clock = (ms) => new Date(ms).toLocaleTimeString([], { hour12: false });
+
+/** The browser and system that a user agent tells of. */
+export function device(ua = "") {
+  const browser = ["Edg", "Firefox", "Chrome", "Safari"].find((one) => ua.includes(`${one}/`));
+  const system = [["Android", "Android"], ["iPhone", "iPhone"], ["iPad", "iPad"], ["Windows", "Windows"], ["Mac OS", "macOS"],
+    ["Linux", "Linux"]].find(([mark]) => ua.includes(mark));
+  const parts = [browser === "Edg" ? "Edge" : browser, system?.[1]].filter(Boolean);
+  return parts.length ? parts.join(", ") : ua;
+}

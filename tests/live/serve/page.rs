@@ -1,0 +1,215 @@
+//! The page, in a real browser.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use super::Served;
+use super::access::Files;
+use crate::clients::LIBRARIES;
+use crate::harness::wait_until;
+use crate::scene::SOON;
+
+/// A browser with one page.
+pub struct Browser {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Browser {
+    fn start() -> Self {
+        let driver = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/browser.mjs");
+        let mut command = Command::new("node");
+        command.arg(driver).arg(&*LIBRARIES).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("node; tests/run gets it");
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Self { child, input, output: BufReader::new(output) }
+    }
+
+    /// Runs a piece of JavaScript with `page`, `open`, `check` and `seen` at hand, and returns what it returns.
+    fn run(&mut self, script: &str) -> Value {
+        writeln!(self.input, "{}", json!(script.replace('\n', " "))).unwrap();
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        let told: Value = serde_json::from_str(&line)
+            .unwrap_or_else(|_| panic!("no browser (tests/run gets chromium): {line:?}"));
+        assert!(told["error"].is_null(), "{script}: {}\n{}", told["error"], told["text"]);
+        told["value"].clone()
+    }
+
+    fn open(&mut self, url: &str, options: &Value) {
+        self.run(&format!("await open({}, {options})", json!(url)));
+    }
+
+    /// Waits until the page shows a text.
+    fn sees(&mut self, text: &str) {
+        self.run(&format!(
+            "await page.getByText({}, {{ exact: true }}).first().waitFor()",
+            json!(text)
+        ));
+    }
+
+    fn turns_to(&mut self, view: &str) {
+        self.run(&format!("await page.getByRole('link', {{ name: '{view}' }}).click()"));
+    }
+
+    /// That nobody is kept from using what the page shows now.
+    fn is_accessible(&mut self, what: &str) {
+        assert_eq!(self.run("return await check()"), json!([]), "{what}");
+    }
+
+    /// That so far nothing went wrong, nothing of another host was asked for, and no address held a secret.
+    fn behaved(&mut self, served: &Served, secrets: &[&str]) {
+        assert_eq!(self.run("return seen.problems"), json!([]));
+        let addresses = self.run("return seen.addresses");
+        let own = format!("http://{}/", served.client.address);
+        for address in addresses.as_array().unwrap() {
+            let address = address.as_str().unwrap();
+            assert!(address.starts_with(&own), "{address}");
+            assert!(!secrets.iter().any(|secret| address.contains(secret)), "{address}");
+        }
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _already_gone = self.child.kill();
+        let _ended = self.child.wait();
+    }
+}
+
+fn url(served: &Served) -> String {
+    format!("http://{}/", served.client.address)
+}
+
+const NARROW: &str = "return document.documentElement.scrollWidth <= 360";
+
+#[test]
+fn the_page_shows_what_happens_and_goes_on_after_a_break() {
+    let mut served = Served::start(&[("thresholds", "2:1")], &[]);
+    let _janitor = served.scene.janitor(&[]);
+    let mut browser = Browser::start();
+    browser.open(&url(&served), &json!({}));
+    browser.sees("Live");
+    browser.sees("Nobody is online.");
+    served.add(&json!([
+        {"type": "heartbeat", "user": "alice", "ip": "203.0.113.7", "page": "/pricing", "sid": "s1"},
+        {"type": "document", "user": "alice", "doc": "plan", "action": "join"},
+        {"type": "document", "user": "bob", "doc": "plan", "action": "join"},
+        {"type": "view", "user": "alice", "token": "tk_secret", "item": "desk-lamp"},
+    ]));
+    browser.sees("alice");
+    browser.sees("/pricing");
+    browser.turns_to("Changes");
+    browser.sees("threshold reached");
+    browser.turns_to("Documents");
+    browser.sees("2 reached");
+    browser.turns_to("Views");
+    browser.sees("desk-lamp");
+    browser.turns_to("Health");
+    browser.sees("Events come, a worker applies them, a janitor clears up.");
+
+    browser.run(
+        "await page.getByLabel('Find a user').fill('alice'); await page.keyboard.press('Enter')",
+    );
+    browser.sees("Online now.");
+    browser.sees("Sessions (1)");
+    browser.run("await page.keyboard.press('Escape')");
+    browser.turns_to("Sessions");
+    browser.run("await page.getByRole('button', { name: 'End session s1' }).click(); await page.getByText('Sure?').click()");
+    browser.sees("There is no session.");
+
+    let at = served.client.address.to_string();
+    served.serve.kill();
+    browser.run("await page.getByText(/^Reconnecting since/).waitFor()");
+    served.scene.add_heartbeat("carol");
+    served.serve = served.scene.serve(&["--listen", &at]);
+    browser.sees("Live");
+    browser.turns_to("Online");
+    browser.sees("carol");
+    browser.behaved(&served, &["tk_secret"]);
+}
+
+#[test]
+fn the_page_can_be_used_by_everybody_and_shows_names_as_they_are() {
+    let served = Served::start(&[], &[]);
+    let names = ["<img src=x onerror=alert(1)>", "\"'&amp;\n{}", "\u{202e}עברית", ".."];
+    let events = names.map(|user| {
+        json!([{"type": "heartbeat", "user": user, "ip": "::1", "page": user, "sid": user},
+            {"type": "document", "user": user, "doc": user, "action": "join"}])
+    });
+    events.iter().for_each(|events| served.add(events));
+    let mut browser = Browser::start();
+    for scheme in ["light", "dark"] {
+        let options = json!({"colorScheme": scheme, "viewport": {"width": 360, "height": 740}});
+        browser.open(&url(&served), &options);
+        browser.sees(names[0]);
+        for view in ["Online", "Changes", "Sessions", "Documents", "Views", "Health"] {
+            browser.turns_to(view);
+            browser.is_accessible(&format!("{view}, {scheme}"));
+            assert_eq!(
+                browser.run(&format!("return await page.evaluate(() => {{ {NARROW} }})")),
+                json!(true),
+                "{view}"
+            );
+        }
+        browser.turns_to("Online");
+        browser.run("await page.locator('#online .link').first().focus(); await page.keyboard.press('Enter')");
+        browser.sees("Online now.");
+        browser.is_accessible(&format!("a user, {scheme}"));
+    }
+    assert_eq!(browser.run("return await page.locator('#online .link').count()"), json!(4));
+    assert_eq!(browser.run("return await page.locator('main img').count()"), json!(0));
+    // Nobody works, and it is said.
+    browser.run("await page.keyboard.press('Escape')");
+    browser.run("await page.getByText(/No janitor has run/).first().waitFor()");
+    browser.behaved(&served, &[]);
+}
+
+#[test]
+fn the_page_takes_a_token_and_shows_what_it_may() {
+    let served = Files::new().serve(&[]);
+    let session = r#"{"type":"session","sid":"s1","user":"alice"}"#;
+    let added = served.client.bearer("both").post("/api/v1/events?wait=20s", session);
+    assert_eq!(added.status, 200, "{added:?}");
+    let mut browser = Browser::start();
+    browser.open(&url(&served), &json!({}));
+    let sign_in = |browser: &mut Browser, token: &str| {
+        browser.run(&format!(
+            "await page.getByRole('textbox', {{ name: 'Token' }}).fill('{token}'); await page.keyboard.press('Enter')"
+        ));
+    };
+    sign_in(&mut browser, "wrong");
+    browser.sees("This token is not known here.");
+    browser.is_accessible("sign in");
+    let buttons = "return await page.getByRole('button', { name: 'End session s1' }).count()";
+    for (token, count) in [("reader", 0), ("both", 1)] {
+        sign_in(&mut browser, token);
+        browser.sees("Live");
+        browser.turns_to("Sessions");
+        browser.sees("s1");
+        assert_eq!(browser.run(buttons), json!(count), "{token}");
+        assert_eq!(browser.run("return await page.evaluate(() => document.cookie)"), json!(""));
+        browser.run("await page.getByRole('button', { name: 'Sign out' }).click()");
+        browser.sees("Sign in");
+    }
+    browser.behaved(&served, &["reader", "both"]);
+}
+
+#[test]
+fn the_page_s_files_are_asked_for_again_and_sent_once() {
+    let served = Served::without_worker(rollcall::private_server::Options::default(), &[]);
+    let reply = served.client.get("/page/main.js");
+    assert_eq!(
+        (reply.status, reply.headers["content-type"].as_str()),
+        (200, "text/javascript; charset=utf-8")
+    );
+    assert!(reply.headers["content-security-policy"].contains("default-src 'none'"), "{reply:?}");
+    let known = served.client.with("If-None-Match", &reply.headers["etag"]).get("/page/main.js");
+    assert_eq!((known.status, known.body.len()), (304, 0));
+    assert_eq!(served.client.get("/page/other.js").status, 404);
+    let _all_started = wait_until(SOON, "it serves", || served.client.get("/").status == 200);
+}
