@@ -115,5 +115,5 @@ function table(title, columns, rows) {
   const head = el("tr", {}, ...columns.map((text) => el("th", { scope: "col", textContent: text })));
   const body = rows.map((cells) => el("tr", {}, ...cells.map((cell) => el("td", {}, cell))));
   const made = el("table", { attr: { "aria-label": title } }, el("thead", {}, head), el("tbody", {}, ...body));
-  return el("div", {}, el("h3", { textContent: title }), el("div", { class: "scroll", tabIndex: 0, attr: { role: "region", "aria-label": title } }, made));
+  return el("div", {}, el("h3", { textContent: title }), el("div", { class: "scroll", tabIndex: 0, attr: { role: "group", "aria-label": title } }, made));
 }

@@ -16,7 +16,7 @@ export class List {
     this.table = el("div", { attr: { role: "table", "aria-label": label } }, head, this.body);
     holder.replaceChildren(this.table, this.hint);
     holder.tabIndex = 0;
-    holder.setAttribute("role", "region");
+    holder.setAttribute("role", "group");
     holder.setAttribute("aria-label", label);
     this.columns = columns.length;
     holder.addEventListener("scroll", () => this.draw(), { passive: true });
