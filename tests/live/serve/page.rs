@@ -130,6 +130,11 @@ fn the_page_shows_what_happens_and_goes_on_after_a_break() {
     browser.sees("Live");
     browser.turns_to("Online");
     browser.sees("carol");
+    served.scene.deployment.server.kill();
+    browser.run("await page.getByText(/^As of/).waitFor()");
+    browser.run("await page.getByText(/^Redis cannot be asked/).first().waitFor()");
+    served.scene.deployment.server.restart().unwrap();
+    browser.sees("Live");
     browser.behaved(&served, &["tk_secret"]);
 }
 
@@ -211,5 +216,89 @@ fn the_page_s_files_are_asked_for_again_and_sent_once() {
     let known = served.client.with("If-None-Match", &reply.headers["etag"]).get("/page/main.js");
     assert_eq!((known.status, known.body.len()), (304, 0));
     assert_eq!(served.client.get("/page/other.js").status, 404);
-    let _all_started = wait_until(SOON, "it serves", || served.client.get("/").status == 200);
+    assert!(served.client.get("/").body.starts_with("<!doctype html>"));
+}
+
+/// What runs by default is small. The long form, whose figures PERFORMANCE.md has, is
+/// `ROLLCALL_TEST_LOAD=long cargo test --test live serve::page::many -- --nocapture`.
+#[test]
+fn many_people_and_changes_are_all_shown() {
+    let is_long = std::env::var("ROLLCALL_TEST_LOAD").is_ok_and(|form| form == "long");
+    let (users, changes_per_tick, ticks) =
+        if is_long { (10_000, 50, 100) } else { (1_000, 20, 20) };
+    let served = Served::start(&[], &[]);
+    for first in (0..users).step_by(500) {
+        let heartbeat = |n: u32| json!({"type": "heartbeat", "user": format!("user-{n:05}"), "ip": "::1", "page": "/"});
+        served.add(&(first..first + 500).map(heartbeat).collect());
+    }
+    let mut browser = Browser::start();
+    browser.open(&url(&served), &json!({}));
+    browser.sees("user-00000");
+    assert!(browser.run("return await page.locator('#online .row').count()").as_u64() < Some(60));
+    browser.turns_to("Changes");
+    browser.run(
+        "await page.evaluate(() => { window.gaps = []; let last = performance.now(); \
+         const step = (now) => { gaps.push(now - last); last = now; requestAnimationFrame(step); }; requestAnimationFrame(step); })",
+    );
+    let seen = "page.getByText('Changes seen').locator('xpath=..').locator('dd')";
+    let before: u64 = number(&browser.run(&format!("return await {seen}.innerText()")));
+    let started = std::time::Instant::now();
+    for tick in 0..ticks {
+        let action = if tick % 2 == 0 { "join" } else { "leave" };
+        let change = |n: u32| json!({"type": "document", "user": format!("user-{n:05}"), "doc": format!("doc-{}", n % 7), "action": action});
+        let reply = served.client.post(
+            "/api/v1/events",
+            &json!((0..changes_per_tick).map(change).collect::<Vec<_>>()).to_string(),
+        );
+        assert_eq!(reply.status, 202, "{reply:?}");
+        std::thread::sleep(std::time::Duration::from_millis(100).saturating_sub(
+            started.elapsed().saturating_sub(std::time::Duration::from_millis(100) * tick),
+        ));
+    }
+    let wanted = before + u64::from(changes_per_tick * ticks);
+    let took = started.elapsed().as_secs_f64();
+    wait_until(SOON, "every change is counted", || {
+        number(&browser.run(&format!("return await {seen}.innerText()"))) == wanted
+    });
+    let gaps = browser.run("return await page.evaluate(() => gaps.sort((a, b) => a - b))");
+    let gaps: Vec<f64> = serde_json::from_value(gaps).unwrap();
+    let at = |share: f64| gaps[((gaps.len() - 1) as f64 * share) as usize];
+    eprintln!(
+        "{users} online, {:.0} changes/s: {} frames, p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms",
+        f64::from(changes_per_tick * ticks) / took,
+        gaps.len(),
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+    browser.behaved(&served, &[]);
+}
+
+fn number(shown: &Value) -> u64 {
+    shown.as_str().unwrap().replace(',', "").parse().unwrap()
+}
+
+/// `ROLLCALL_TEST_PICTURE=docs/page.png cargo test --test live serve::page::a_picture` takes the one in the README.
+#[test]
+fn a_picture_of_it_can_be_taken() {
+    let served = Served::start(&[("thresholds", "3:1")], &[]);
+    let _janitor = served.scene.janitor(&[]);
+    let kept = std::env::var("ROLLCALL_TEST_PICTURE");
+    let mut load = Command::new(env!("CARGO_BIN_EXE_rollcall"));
+    load.args(["load", "--redis-url", &served.scene.url(), "--rate", "40", "--users", "60"]);
+    let mut load = load.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut browser = Browser::start();
+    browser.open(&url(&served), &json!({"viewport": {"width": 1200, "height": 720}}));
+    browser.sees("Live");
+    browser.run("await page.locator('#online .rows .row').nth(5).waitFor()");
+    browser.run(&format!("await page.waitForTimeout({})", if kept.is_ok() { 12_000 } else { 500 }));
+    let taken = tempfile::tempdir().unwrap();
+    let path = kept.map_or_else(
+        |_| taken.path().join("page.png"),
+        |path| Path::new(env!("CARGO_MANIFEST_DIR")).join(path),
+    );
+    browser.run(&format!("await page.screenshot({{ path: {} }})", json!(path)));
+    load.kill().unwrap();
+    load.wait().unwrap();
+    assert!(std::fs::read(path).unwrap().starts_with(b"\x89PNG"));
 }
