@@ -10,10 +10,9 @@ local function merge_minute(key, expires, first, last)
   call('PEXPIREAT', key, expires)
 end
 
--- Presence entries of this batch: fields, values, and whether each is proven to be the newest, or its user had no
+-- Presence entries that have to be compared with what is stored: fields, values, and whether their user had no
 -- activity.
-local PROVEN, WITHOUT_ACTIVITY = 1, 2
-local entries, entry_values, entry_proofs
+local doubtful, doubtful_values, without_activity
 
 -- Whether an older activity proves that a presence entry is the newest. Where an activity was seen that is
 -- not what Rollcall made it, none does until the presence entries of that time have expired.
@@ -23,15 +22,15 @@ local distrusted_until, is_proof
 local looks_left
 
 local function begin_presence(stored_distrust)
-  entries, entry_values, entry_proofs = {}, {}, {}
+  doubtful, doubtful_values, without_activity = {}, {}, {}
   distrusted_until = tonumber(stored_distrust or 0)
   is_proof = distrusted_until <= now
   looks_left = 2000
 end
 
-local function add_entry(field, value, proof)
-  local n = #entries + 1
-  entries[n], entry_values[n], entry_proofs[n] = field, value, proof
+local function doubt(field, value, is_absent)
+  local n = #doubtful + 1
+  doubtful[n], doubtful_values[n], without_activity[n] = field, value, is_absent
 end
 
 local function distrust_activity(t)
@@ -56,9 +55,26 @@ local function is_outdone(old, key, seconds, is_in_time)
   return is_proof and is_in_time and #old == 10
 end
 
+-- Whether an entry that is not there, or all of its user, has ended already.
+local function has_ended(field, value)
+  if absent[presence_ended] then return false end
+  local t = tonumber(version(value, LAST_SEEN))
+  for _, ended in ipairs(call('ZMSCORE', presence_ended, field, (place_of(field)))) do
+    if ended and tonumber(ended) >= t then return true end
+  end
+  return false
+end
+
+-- An entry that is proven to be the newest is written unread. One that appeared has ended already, or is a change.
+local function write_proven(field, value)
+  if call('HSET', presence, field, value) == 0 then return end
+  if has_ended(field, value) then return call('HDEL', presence, field) end
+  presence_change('online', version(value, LAST_SEEN), field)
+end
+
 -- Users last seen in the same second; the first of them with a presence entry of that second each. Nothing
 -- stored for a user is newer than its activity: where that was older, so is the presence entry.
-local function merge_activity(seconds, user_at, users, entry_at, with_entry)
+local function merge_activity(seconds, user_at, users, entry_at, entries)
   local expiry = format('%d', seconds + ARGV[6])
   local is_kept = not is_late(expiry * 1000, users)
   local is_in_time = seconds * 1000 + presence_ttl > now
@@ -76,9 +92,9 @@ local function merge_activity(seconds, user_at, users, entry_at, with_entry)
         end
       end
     end
-    if i < with_entry then
-      local proof = is_newer and PROVEN or is_kept and not old and WITHOUT_ACTIVITY
-      add_entry(ARGV[entry_at + 2 * i], ARGV[entry_at + 2 * i + 1], proof)
+    if i < entries then
+      local field, value = ARGV[entry_at + 2 * i], ARGV[entry_at + 2 * i + 1]
+      if is_newer then write_proven(field, value) else doubt(field, value, is_kept and not old) end
     end
   end
 end
@@ -98,21 +114,11 @@ local function merge_seen()
   end
 end
 
--- Whether an entry that is not there, or all of its user, has ended already.
-local function has_ended(field, value)
-  if absent[presence_ended] then return false end
-  local t = tonumber(version(value, LAST_SEEN))
-  for _, ended in ipairs(call('ZMSCORE', presence_ended, field, (place_of(field)))) do
-    if ended and tonumber(ended) >= t then return true end
-  end
-  return false
-end
-
--- Whether an entry that is not proven to be the newest came in time and beats what is stored.
-local function wins(value, old, proof, gone)
+-- Whether an entry came in time and beats what is stored.
+local function wins(value, old, is_absent, gone)
   local t = sub(value, LAST_SEEN, LAST_SEEN + 12)
   local old_t = old and version(old, LAST_SEEN)
-  if old and proof == WITHOUT_ACTIVITY and old_t > t then distrust_activity(old_t) end
+  if old and is_absent and old_t > t then distrust_activity(old_t) end
   if t <= gone then
     late = late + 1
     return false
@@ -123,13 +129,13 @@ end
 local function merge_present()
   for _ = 1, section() do
     local field, value = take(2)
-    add_entry(field, value)
+    doubt(field, value, false)
   end
-  local stored, writes, appeared = lookup('HMGET', presence, entries, 1, #entries), {}, {}
-  local n, gone = 0, late_until(presence_ttl)
-  for i, field in ipairs(entries) do
-    local value, old, proof = entry_values[i], stored[i], entry_proofs[i]
-    if (proof == PROVEN or wins(value, old, proof, gone)) and (old or not has_ended(field, value)) then
+  local stored, gone = lookup('HMGET', presence, doubtful, 1, #doubtful), late_until(presence_ttl)
+  local writes, appeared, n = {}, {}, 0
+  for i, field in ipairs(doubtful) do
+    local value, old = doubtful_values[i], stored[i]
+    if wins(value, old, without_activity[i], gone) and (old or not has_ended(field, value)) then
       writes[n + 1], writes[n + 2] = field, value
       n = n + 2
       if not old then appeared[#appeared + 1] = i end
@@ -137,7 +143,7 @@ local function merge_present()
   end
   with_all('HSET', presence, writes)
   for _, i in ipairs(appeared) do
-    presence_change('online', version(entry_values[i], LAST_SEEN), entries[i])
+    presence_change('online', version(doubtful_values[i], LAST_SEEN), doubtful[i])
   end
 end
 

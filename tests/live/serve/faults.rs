@@ -163,7 +163,7 @@ fn a_server_that_refuses_for_a_while_costs_no_event() {
         (503, Some("redis_refuses")),
         "{reply:?}"
     );
-    assert!(served.serve.log().contains("WRONGTYPE"), "{}", served.serve.log());
+    wait_until(SOON, "it says why", || served.serve.log().contains("WRONGTYPE"));
 }
 
 #[test]
