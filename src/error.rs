@@ -108,6 +108,22 @@ pub enum Error {
         /// The sentinels that were asked, and what came of it.
         tried: Vec<(String, Error)>,
     },
+    /// None of the nodes leads to the one that has a slot.
+    #[error("redis-url: no node leads to slot {slot} of the Cluster: {}", listed(tried))]
+    NoNode {
+        /// The slot.
+        slot: u16,
+        /// What came of asking each.
+        tried: Vec<Error>,
+    },
+    /// A node sends elsewhere, and there nobody can be asked.
+    #[error("{from} says that it is at {to}, which was tried or cannot be")]
+    Redirect {
+        /// The node.
+        from: String,
+        /// Where it sends.
+        to: String,
+    },
     /// A sentinel has no master of that name.
     #[error("the sentinel knows no master of that name")]
     UnknownMaster,
@@ -215,6 +231,8 @@ impl Error {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::NoMaster { .. } => return NO_MASTER,
+            Self::NoNode { tried, .. } => return common_kind(tried),
+            Self::Redirect { .. } => return NO_NODE,
             Self::NotOwner | Self::OtherStream => return NOT_OWNER,
             Self::SignLost => return CONNECTION,
             Self::PasswordFile { .. } => return PASSWORD_FILE,
@@ -261,6 +279,9 @@ const CODES: &[(&str, &str)] = &[
     ("NOREPLICAS", "noreplicas"),
     ("MASTERDOWN", "masterdown"),
     ("CLUSTERDOWN", "clusterdown"),
+    ("MOVED", MOVING),
+    ("ASK", MOVING),
+    ("TRYAGAIN", MOVING),
     ("BUSY", "busy"),
     ("NOGROUP", "nogroup"),
     ("UNBLOCKED", "nogroup"),
@@ -281,6 +302,8 @@ const NO_COMMAND: &str = "no_command";
 const TIMEOUT: &str = "timeout";
 const CONNECTION: &str = "connection";
 const NO_MASTER: &str = "no_master";
+const NO_NODE: &str = "no_node";
+const MOVING: &str = "moving";
 const NOT_OWNER: &str = "not_owner";
 const READONLY: &str = "readonly";
 const PASSWORD_FILE: &str = "password_file";
@@ -290,14 +313,44 @@ pub const SCRIPT: &str = "script";
 /// How a server refuses one client too many.
 pub(crate) const MOST_CLIENTS: &str = "max number of clients";
 
+/// Nodes of which it is told why they do not help.
+const MOST_LISTED: usize = 8;
 /// Characters of a command's name that are told.
 const LONGEST_COMMAND: usize = 32;
 
 /// All kinds of trouble, as [`Error::kind`] names them.
 pub fn kinds() -> BTreeSet<&'static str> {
-    let own =
-        [TIMEOUT, CONNECTION, MAXCLIENTS, NO_COMMAND, NO_MASTER, PASSWORD_FILE, OTHER, SCRIPT];
+    let own = [
+        TIMEOUT,
+        CONNECTION,
+        MAXCLIENTS,
+        NO_COMMAND,
+        NO_MASTER,
+        NO_NODE,
+        PASSWORD_FILE,
+        OTHER,
+        SCRIPT,
+    ];
     CODES.iter().map(|(_, kind)| *kind).chain(own).collect()
+}
+
+/// The kind of trouble that all nodes have, such as a wrong password; else that none leads anywhere.
+fn common_kind(tried: &[Error]) -> &'static str {
+    let kinds: BTreeSet<&str> = tried.iter().map(Error::kind).collect();
+    match tried.first().map(Error::kind) {
+        Some(kind) if kinds.len() == 1 && kind != CONNECTION && kind != TIMEOUT => kind,
+        _ => NO_NODE,
+    }
+}
+
+/// The first of several errors, each with its causes.
+fn listed(errors: &[Error]) -> String {
+    let mut text =
+        errors.iter().take(MOST_LISTED).map(|why| chain(why)).collect::<Vec<_>>().join("; ");
+    if let Some(more) = errors.len().checked_sub(MOST_LISTED).filter(|more| *more > 0) {
+        text.push_str(&format!("; and {more} more"));
+    }
+    text
 }
 
 /// Whether the script ran and failed, as opposed to everything that is not the batch's fault.

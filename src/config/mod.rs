@@ -7,10 +7,12 @@
 //!
 //! Nothing here connects to anything, and nothing here can print a password.
 
+mod cluster;
 mod duration;
 mod error;
 mod flags;
 mod gather;
+mod known;
 mod options;
 mod resolve;
 mod sentinel;
@@ -29,6 +31,7 @@ pub use duration::{DurationError, Millis};
 pub use error::{ConfigError, Origin};
 pub use flags::Flags;
 pub use gather::{Definition, Gathered, Kind, definitions};
+pub use known::{Known, Place, Shard};
 pub use sentinel::Sentinels;
 pub use serve::{Buffer, Listen, Network, RateLimit, ServeConfig};
 pub use server::{RedisConfig, RedisUrl, Secret, Server, ServerError};

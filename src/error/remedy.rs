@@ -1,8 +1,8 @@
 //! What to do about each kind of trouble, in words and in commands that reach the server at hand.
 
 use super::{
-    AUTH, CONNECTION, DENIED, Error, MAXCLIENTS, NO_COMMAND, NO_MASTER, NOT_OWNER, PASSWORD_FILE,
-    PERMISSION, TIMEOUT, chain,
+    AUTH, CONNECTION, DENIED, Error, MAXCLIENTS, MOVING, NO_COMMAND, NO_MASTER, NO_NODE, NOT_OWNER,
+    PASSWORD_FILE, PERMISSION, TIMEOUT, chain,
 };
 use crate::config::Shell;
 
@@ -12,6 +12,17 @@ const REMEDIES: &[(&str, &str, &[&str])] = &[
         NO_MASTER,
         "check the master's name, that sentinels and master are up, and both logins; see which masters there are",
         &["SENTINEL", "MASTERS"],
+    ),
+    (
+        NO_NODE,
+        "bring the shard's nodes back, and see that they can be reached from here under the addresses that they \
+         announce; name more of them in --redis-url; see which there are",
+        &["CLUSTER", "NODES"],
+    ),
+    (
+        MOVING,
+        "its slot is moving to another node: it goes on once that is done; see where it is",
+        &["CLUSTER", "NODES"],
     ),
     (CONNECTION, "check --redis-url, and that the server runs and can be reached", &[]),
     (

@@ -61,7 +61,7 @@ impl Projector {
         let joined = self.ownership.join(&mut node.connection, seen, &fence, cause).await?;
         let Some(joined) = joined else {
             // Another worker was faster, or what was seen is of a server that is no master any more.
-            self.worker.nodes.forget().await;
+            self.worker.nodes.forget();
             return Ok(());
         };
         self.sign = sign;

@@ -2,10 +2,10 @@
 //!
 //! Each loop has its own; a worker has one more for reads that block ([`feed`](super::feed)), because such
 //! a read holds its connection. A partition lives in one slot, so on a Redis Cluster a plain connection to
-//! that slot's node is all it takes: the redirect that the first node answers with is followed once, when
-//! connecting. Where sentinels say who the master is, they are asked each time: a master that was demoted
-//! refuses to write, or drops its clients, and whoever connects anew comes to its successor. A password that
-//! stands in a file is read each time as well.
+//! that slot's node is all it takes; [`cluster`](super::cluster) finds it. Where sentinels say who the master is,
+//! they are asked each time ([`sentinel`](super::sentinel)): a master that was demoted refuses to write, or drops its
+//! clients, and whoever connects anew comes to its successor. A password that stands in a file is read each time as
+//! well.
 //!
 //! A connection that broke is never replaced under a batch in hand: the server at the other end may have lost
 //! what the batch was read from. So one that is idle is kept alive instead.
@@ -16,25 +16,25 @@ use std::time::Duration;
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, RedisError, RedisResult, Value,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError,
+    RedisResult, ServerErrorKind,
 };
 
-use super::{login, reply};
-use crate::config::{Sentinels, Server};
+use super::{cluster, login, sentinel};
+use crate::config::{Place, Server};
 use crate::error::Error;
 
 /// How long opening a connection may take.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a sentinel has to be reached, and then to answer, before the next one is asked.
-const SENTINEL_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long sent data may stay unacknowledged before the connection counts as dead.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 /// What is tried before anything else.
 pub(super) const CONNECTING: &str = "connecting to";
 /// How long a connection may be idle: shorter than the least time, two seconds, after which servers end one.
 pub const MOST_IDLE: Duration = Duration::from_secs(1);
-/// Redirects to follow before giving up.
-const MAX_REDIRECTS: usize = 5;
+
+/// How a node says that it does not have a slot.
+pub(super) const MOVED: ErrorKind = ErrorKind::Server(ServerErrorKind::Moved);
 
 /// A server, or one node of a Cluster, and a connection to it.
 #[derive(Clone)]
@@ -48,8 +48,8 @@ pub struct Node {
 /// Opens a connection to the node that holds `key`. Replies may take `response_timeout`.
 ///
 /// # Errors
-/// If the server cannot be reached or refuses the credentials, its password file cannot be read, or no sentinel
-/// leads to a master.
+/// If the server cannot be reached or refuses the credentials, its password file cannot be read, no sentinel leads
+/// to a master, or no node of the Cluster to the one that has the key.
 pub async fn connect(
     server: &Server,
     key: &str,
@@ -68,8 +68,8 @@ pub async fn locate(server: &Server, key: &str, response_timeout: Duration) -> R
         source,
     })?;
     match &server.sentinels {
-        None => connect_to(&info, key, response_timeout).await,
-        Some(sentinels) => follow(sentinels, &info, key, response_timeout).await,
+        None => cluster::find(server, &info, key, response_timeout).await,
+        Some(sentinels) => sentinel::follow(sentinels, &info, key, response_timeout).await,
     }
 }
 
@@ -83,99 +83,35 @@ pub async fn keep_alive(connection: &mut MultiplexedConnection, key: &str) -> Re
     exists.map_err(Error::at("keeping an idle connection"))
 }
 
-/// Asks one sentinel after the other until one names a server that is indeed a master.
-async fn follow(
-    sentinels: &Sentinels,
+/// What a node said when it was asked for a key.
+pub(super) enum Asked {
+    /// It has the key's slot, or there are no slots.
+    Here(Node),
+    /// The slot is at another node, `host:port` as the server writes it.
+    Elsewhere(Node, String),
+}
+
+/// Connects to a node, and asks it for `key`.
+pub(super) async fn ask_for(
     info: &ConnectionInfo,
     key: &str,
     response_timeout: Duration,
-) -> Result<Node, Error> {
-    let mut tried = Vec::new();
-    let mut failed = Vec::new();
-    for sentinel in &sentinels.nodes {
-        let outcome = match ask_for_master(sentinel, &sentinels.master).await {
-            Ok(master) if failed.contains(&master) => continue,
-            Ok(master) => {
-                let at_master = redirected(info, &master);
-                failed.push(master);
-                connect_to_master(&at_master, key, response_timeout).await
-            }
-            Err(error) => Err(error),
-        };
-        match outcome {
-            Ok(node) => return Ok(node),
-            Err(error) => tried.push((sentinel.addr().to_string(), error)),
+) -> Result<Asked, Error> {
+    let info = info.clone();
+    let mut connection = open(&info, CONNECT_TIMEOUT, response_timeout).await?;
+    let probe = redis::cmd("EXISTS").arg(key).query_async::<i64>(&mut connection).await;
+    match probe {
+        Err(error) if error.kind() == MOVED => {
+            let to = error.redirect_node().map_or("", |(to, _)| to).to_owned();
+            Ok(Asked::Elsewhere(Node { info, connection }, to))
         }
+        // While its slot is on the way to another node the key may be there already; here is who knows when it ends.
+        Err(error) if error.redirect_node().is_some() => Ok(Asked::Here(Node { info, connection })),
+        // A producer may do nothing but add: it is told so when it tries more.
+        Err(error) if error.code() == Some("NOPERM") => Ok(Asked::Here(Node { info, connection })),
+        Err(error) => Err(failed(&info, "the first command to", error).await),
+        Ok(_) => Ok(Asked::Here(Node { info, connection })),
     }
-    Err(Error::NoMaster { master: sentinels.master.clone(), tried })
-}
-
-/// Where a sentinel says that the master is, as `host:port` (`SENTINEL GET-MASTER-ADDR-BY-NAME`).
-async fn ask_for_master(sentinel: &ConnectionInfo, name: &str) -> Result<String, Error> {
-    const STEP: &str = "asking for the master";
-    let mut connection = open(sentinel, SENTINEL_TIMEOUT, SENTINEL_TIMEOUT).await?;
-    let mut ask = redis::cmd("SENTINEL");
-    ask.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
-    let value: Value = ask.query_async(&mut connection).await.map_err(Error::at(STEP))?;
-    if value == Value::Nil {
-        return Err(Error::UnknownMaster);
-    }
-    let unexpected = reply::unexpected(STEP, &value);
-    let parts: Option<Vec<String>> =
-        reply::array(value).and_then(|parts| parts.into_iter().map(reply::text).collect());
-    match parts.as_deref() {
-        Some([host, port]) => Ok(format!("{host}:{port}")),
-        _ => Err(unexpected),
-    }
-}
-
-/// Connects, and makes sure that it is a master: a sentinel may be behind. `HELLO` says what `ROLE`
-/// does, and everyone has the right to it.
-async fn connect_to_master(
-    info: &ConnectionInfo,
-    key: &str,
-    response_timeout: Duration,
-) -> Result<Node, Error> {
-    const STEP: &str = "asking for the role of";
-    let mut node = connect_to(info, key, response_timeout).await?;
-    let address = || info.addr().to_string();
-    let value: Value = redis::cmd("HELLO")
-        .query_async(&mut node.connection)
-        .await
-        .map_err(Error::of_server(STEP, address()))?;
-    let unexpected = reply::unexpected(STEP, &value);
-    let mut about = reply::pairs(value).unwrap_or_default().into_iter();
-    let role = about.find_map(|(name, value)| {
-        reply::text(name).filter(|name| name == "role").and_then(|_| reply::text(value))
-    });
-    match role.as_deref() {
-        Some("master") => Ok(node),
-        Some(role) => Err(Error::Role { address: info.addr().to_string(), role: role.to_owned() }),
-        None => Err(unexpected),
-    }
-}
-
-/// Connects to the node that holds `key`, beginning at one address.
-async fn connect_to(
-    info: &ConnectionInfo,
-    key: &str,
-    response_timeout: Duration,
-) -> Result<Node, Error> {
-    let mut info = info.clone();
-    for _ in 0..MAX_REDIRECTS {
-        let mut connection = open(&info, CONNECT_TIMEOUT, response_timeout).await?;
-        let probe = redis::cmd("EXISTS").arg(key).query_async::<i64>(&mut connection).await;
-        match probe {
-            Err(error) if error.redirect_node().is_some() => {
-                info = redirected(&info, error.redirect_node().map_or("", |(node, _)| node));
-            }
-            // A producer may do nothing but add: it is told so when it tries more.
-            Err(error) if error.code() == Some("NOPERM") => return Ok(Node { info, connection }),
-            Err(error) => return Err(failed(&info, "the first command to", error).await),
-            Ok(_) => return Ok(Node { info, connection }),
-        }
-    }
-    Err(Error::Reply { step: "connecting", found: "one redirect after another".to_owned() })
 }
 
 /// Opens a connection to that very node which subscribes to a channel (`SUBSCRIBE`).
@@ -237,20 +173,17 @@ pub(super) fn with_tcp_settings(info: &ConnectionInfo) -> ConnectionInfo {
     info.clone().set_tcp_settings(settings)
 }
 
-/// The same server settings at another node, given as `host:port`; an empty host means the same one.
-fn redirected(info: &ConnectionInfo, node: &str) -> ConnectionInfo {
-    let (host, port) = node.rsplit_once(':').unwrap_or((node, ""));
-    let port = port.parse().unwrap_or(6379);
-    let host = |same: &str| if host.is_empty() { same.to_owned() } else { host.to_owned() };
+/// The same server settings at another node.
+pub(super) fn moved(info: &ConnectionInfo, place: &Place) -> ConnectionInfo {
+    let (host, port) = (place.host.clone(), place.port);
     let addr = match info.addr() {
-        ConnectionAddr::TcpTls { host: same, insecure, tls_params, .. } => ConnectionAddr::TcpTls {
-            host: host(same),
+        ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
+            host,
             port,
             insecure: *insecure,
             tls_params: tls_params.clone(),
         },
-        ConnectionAddr::Tcp(same, _) => ConnectionAddr::Tcp(host(same), port),
-        other => other.clone(),
+        _ => ConnectionAddr::Tcp(host, port),
     };
     info.clone().set_addr(addr)
 }
