@@ -250,7 +250,8 @@ impl Janitor {
         let period = SURVEY.max(self.settings.interval.mul_f64(1.5)).as_millis() as u64;
         let turn = self.sweeper.survey_turn(connection, &self.name, period).await?;
         if self.is_due(turn) {
-            let found = survey(connection, &self.deployment, &self.keys).await?;
+            let found =
+                survey(&mut connection.clone().into(), &self.deployment, &self.keys).await?;
             let owner = found.group.as_ref().and_then(|group| group.owner.clone());
             let life = (owner, found.beat);
             let is_unowned = life.0.is_none() || self.owner_seen.as_ref() == Some(&life);

@@ -48,11 +48,17 @@ impl Nodes {
     /// # Errors
     /// If no node leads there.
     pub async fn node(&self, key: &str) -> Result<Node, Error> {
-        let at = self.server.known.master_of(slot_of(key));
-        let kept = self.kept(&at);
-        // One at a time: the others find what the first has opened. But nobody waits long for somebody who is stuck.
-        let Ok(mut kept) = timeout(SHARED_WAIT, kept.lock()).await else {
-            return locate(&self.server, key, self.response_timeout).await;
+        let mut at = self.server.known.master_of(slot_of(key));
+        let mut kept = loop {
+            // One at a time: the others find what the first has opened. But nobody waits long for somebody who is stuck.
+            let Ok(kept) = timeout(SHARED_WAIT, self.kept(&at).lock_owned()).await else {
+                return locate(&self.server, key, self.response_timeout).await;
+            };
+            // Who held it may have learned where the key is.
+            let now = self.server.known.master_of(slot_of(key));
+            if std::mem::replace(&mut at, now.clone()) == now {
+                break kept;
+            }
         };
         if let Some(node) = kept.as_mut() {
             match redis::cmd("EXISTS").arg(key).query_async::<i64>(&mut node.connection).await {

@@ -2,6 +2,7 @@
 
 mod ground;
 mod redirects;
+mod serving;
 
 use std::time::Duration;
 
