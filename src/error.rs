@@ -166,6 +166,19 @@ pub enum Error {
         /// For how long.
         seconds: u64,
     },
+    /// TLS could not be made with a server.
+    #[error("connecting to {address} failed: {why}")]
+    Tls {
+        /// The very server.
+        address: String,
+        /// What went wrong.
+        why: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A file that TLS is made with cannot be used now; it could be when the process started.
+    #[error(transparent)]
+    TlsFile(#[from] crate::config::TlsFileError),
     /// The password file cannot be read now; it could be when the process started.
     #[error("redis-password-file: cannot read {path:?}")]
     PasswordFile {
@@ -236,6 +249,7 @@ impl Error {
             Self::NotOwner | Self::OtherStream => return NOT_OWNER,
             Self::SignLost => return CONNECTION,
             Self::PasswordFile { .. } => return PASSWORD_FILE,
+            Self::Tls { .. } | Self::TlsFile(_) => return TLS,
             Self::NoCommand { .. } => return NO_COMMAND,
             _ => {}
         }
@@ -307,6 +321,7 @@ const MOVING: &str = "moving";
 const NOT_OWNER: &str = "not_owner";
 const READONLY: &str = "readonly";
 const PASSWORD_FILE: &str = "password_file";
+const TLS: &str = "tls";
 const OTHER: &str = "other";
 /// The script failed on what it was given.
 pub const SCRIPT: &str = "script";
@@ -328,6 +343,7 @@ pub fn kinds() -> BTreeSet<&'static str> {
         NO_MASTER,
         NO_NODE,
         PASSWORD_FILE,
+        TLS,
         OTHER,
         SCRIPT,
     ];

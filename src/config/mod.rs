@@ -22,6 +22,7 @@ pub mod settings;
 mod shell;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod traces;
 mod values;
 
@@ -34,8 +35,9 @@ pub use gather::{Definition, Gathered, Kind, definitions};
 pub use known::{Known, Place, Shard};
 pub use sentinel::Sentinels;
 pub use serve::{Buffer, Listen, Network, RateLimit, ServeConfig};
-pub use server::{RedisConfig, RedisUrl, Secret, Server, ServerError};
+pub use server::{Address, RedisConfig, RedisUrl, Secret, Server, ServerError};
 pub use shell::Shell;
+pub use tls::{TlsFileError, TlsFiles};
 pub use traces::{Sampling, TraceConfig};
 pub use values::{Http, LogFormat, Threshold, Thresholds, ValueError};
 

@@ -130,13 +130,14 @@ impl Topic {
                  --redis-password-file"
             }
             (Self::Authorities, _) => {
-                "rediss:// trusts the machine's authorities, or those in the file that the environment variable \
-                 SSL_CERT_FILE names"
+                "rediss:// trusts the machine's authorities, or those in the file that --redis-tls-ca names"
             }
             (Self::Verification, _) => {
-                "certificates are always verified; remove it and trust the server's authority"
+                "certificates are always verified; remove it, and trust the server's authority with --redis-tls-ca"
             }
-            (Self::Certificate, _) => "client certificates are not supported; remove it",
+            (Self::Certificate, _) => {
+                "it is a setting of its own: --redis-tls-cert and --redis-tls-key"
+            }
             (Self::Tls, Target::Master) => "TLS is the scheme rediss+sentinel://",
             (Self::Tls, Target::Cluster) => "TLS is the scheme rediss+cluster://",
             (Self::Tls, _) => "TLS is the scheme rediss://",
@@ -243,10 +244,10 @@ mod tests {
                 ("user", "--redis-username"),
                 ("password", "--redis-password-file"),
                 ("pass", "--redis-password-file"),
-                ("ssl_ca_certs", "SSL_CERT_FILE"),
-                ("sslCaCerts", "SSL_CERT_FILE"),
+                ("ssl_ca_certs", "--redis-tls-ca"),
+                ("sslCaCerts", "--redis-tls-ca"),
                 ("ssl_cert_reqs", "always verified"),
-                ("ssl_certfile", "client certificate"),
+                ("ssl_certfile", "--redis-tls-cert"),
                 ("ssl", "TLS is the scheme rediss"),
                 ("sentinel_password", "redis+sentinel://"),
                 ("sentinelMasterId", "redis+sentinel://sentinel:26379/mymaster"),

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{fmt, fs, io};
 
 use redis::{ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion};
@@ -10,6 +11,7 @@ use super::cluster::ClusterUrl;
 use super::known::{Known, Place};
 use super::options::{self, Target, with_literal_plus};
 use super::sentinel::{SentinelUrl, Sentinels};
+use super::tls::TlsFiles;
 
 /// A text that is never shown: `Debug` gives `***`, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -198,6 +200,17 @@ pub struct Server {
     pub sentinels: Option<Sentinels>,
     /// Where the password stands, if it may change while the process runs.
     pub password_file: Option<PathBuf>,
+    /// What TLS is made with, where the address asks for it.
+    pub tls: Arc<TlsFiles>,
+}
+
+/// One server's address, who we are there, and what TLS is made with.
+#[derive(Clone, Debug)]
+pub struct Address {
+    /// The address and the login.
+    pub info: ConnectionInfo,
+    /// What TLS is made with, if the address asks for it.
+    pub tls: Arc<TlsFiles>,
 }
 
 impl Server {
@@ -205,11 +218,12 @@ impl Server {
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub fn current(&self) -> io::Result<ConnectionInfo> {
-        let Some(path) = &self.password_file else { return Ok(self.info.clone()) };
-        let login = self.info.redis_settings().clone();
+    pub fn current(&self) -> io::Result<Address> {
+        let (info, tls) = (self.info.clone(), self.tls.clone());
+        let Some(path) = &self.password_file else { return Ok(Address { info, tls }) };
+        let login = info.redis_settings().clone();
         let login = login.set_password(read_password(path)?.expose());
-        Ok(self.info.clone().set_redis_settings(login))
+        Ok(Address { info: info.set_redis_settings(login), tls })
     }
 
     fn read(url: &RedisUrl) -> Result<Self, ServerError> {
@@ -249,6 +263,7 @@ impl Server {
             known: Known::default(),
             sentinels: None,
             password_file: None,
+            tls: Arc::default(),
         }
     }
 }
@@ -304,6 +319,12 @@ impl RedisConfig {
     /// file, such as a pipe, can be read only once and is not read again.
     pub fn with_password_file(mut self, path: &Path) -> Self {
         self.server.password_file = path.is_file().then(|| path.to_owned());
+        self
+    }
+
+    /// The same, with TLS made so.
+    pub fn with_tls(mut self, tls: TlsFiles) -> Self {
+        self.server.tls = Arc::new(tls);
         self
     }
 

@@ -55,8 +55,8 @@ pub async fn examine(config: &Config, role: Role) -> Vec<Finding> {
     }
     let mut examined = Vec::new();
     for (node, partition) in &mut reached {
-        if !examined.contains(node.info.addr()) {
-            examined.push(node.info.addr().clone());
+        if !examined.contains(node.at.info.addr()) {
+            examined.push(node.at.info.addr().clone());
             report.turn_to(node, partition.index);
             examine_node(&mut report, node, config).await;
         }

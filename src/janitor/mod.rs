@@ -157,9 +157,9 @@ impl Janitor {
     }
 
     async fn session(&mut self) -> Result<(), Error> {
-        let Node { info, mut connection } =
+        let Node { at, mut connection } =
             locate(&self.server, &self.keys.meta(), RESPONSE_TIMEOUT).await?;
-        self.shell = self.shell.at(&info);
+        self.shell = self.shell.at(&at.info);
         check_layout(&self.server, &mut connection, &self.deployment).await?;
         self.ownership.check_settings(&mut connection).await?;
         self.metrics.connected();

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use redis::Value;
 use redis::aio::MultiplexedConnection;
-use redis::{ConnectionInfo, Value};
 use tokio::time::{sleep, timeout};
 
 use super::connect::{Asked, Node, ask_for, moved};
 use super::reply;
-use crate::config::{Known, Place, Server, Shard};
+use crate::config::{Address, Known, Place, Server, Shard};
 use crate::error::Error;
 use crate::key::slot_of;
 
@@ -30,12 +30,12 @@ const VIEW_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connects to the node that holds `key`, beginning at those that were named and those that are known.
 pub(super) async fn find(
     server: &Server,
-    info: &ConnectionInfo,
+    at: &Address,
     key: &str,
     response_timeout: Duration,
 ) -> Result<Node, Error> {
-    let Some(first) = Place::of(info.addr()) else {
-        return at_socket(info, key, response_timeout).await;
+    let Some(first) = Place::of(at.info.addr()) else {
+        return at_socket(at, key, response_timeout).await;
     };
     let (known, slot) = (&server.known, slot_of(key));
     let named: Vec<Place> = std::iter::once(first).chain(server.others.iter().cloned()).collect();
@@ -45,7 +45,7 @@ pub(super) async fn find(
         tried: Vec::new(),
     };
     let ask = |place: Place| {
-        let at = moved(info, &place);
+        let at = moved(at, &place);
         Box::pin(async move { (place, ask_for(&at, key, response_timeout).await) })
     };
     let mut under_way = FuturesUnordered::new();
@@ -85,14 +85,10 @@ pub(super) async fn find(
 }
 
 /// A socket in the file system leads to one server; where its keys lie elsewhere, nothing says on which socket.
-async fn at_socket(
-    info: &ConnectionInfo,
-    key: &str,
-    response_timeout: Duration,
-) -> Result<Node, Error> {
-    match ask_for(info, key, response_timeout).await? {
+async fn at_socket(at: &Address, key: &str, response_timeout: Duration) -> Result<Node, Error> {
+    match ask_for(at, key, response_timeout).await? {
         Asked::Here(node) => Ok(node),
-        Asked::Elsewhere(_, to) => Err(Error::Redirect { from: info.addr().to_string(), to }),
+        Asked::Elsewhere(_, to) => Err(Error::Redirect { from: at.info.addr().to_string(), to }),
     }
 }
 
@@ -147,8 +143,8 @@ pub(super) async fn refresh(known: &Known, node: &mut Node) {
     if known.is_cluster().is_none() {
         known.set_cluster(is_cluster(&mut node.connection).await);
     }
-    let Some(place) = Place::of(node.info.addr()).filter(|_| known.is_due()) else { return };
-    let is_tls = matches!(node.info.addr(), redis::ConnectionAddr::TcpTls { .. });
+    let Some(place) = Place::of(node.at.info.addr()).filter(|_| known.is_due()) else { return };
+    let is_tls = matches!(node.at.info.addr(), redis::ConnectionAddr::TcpTls { .. });
     // Who may not ask goes by redirects.
     if let Ok(Some(shards)) =
         timeout(VIEW_TIMEOUT, view(&mut node.connection, &place, is_tls)).await

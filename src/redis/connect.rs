@@ -10,24 +10,21 @@
 //! A connection that broke is never replaced under a batch in hand: the server at the other end may have lost
 //! what the batch was read from. So one that is idle is kept alive instead.
 
-use std::io;
 use std::time::Duration;
 
 use redis::aio::{MultiplexedConnection, PubSub};
-use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError,
-    RedisResult, ServerErrorKind,
+    AsyncConnectionConfig, ConnectionAddr, ErrorKind, RedisError, RedisResult, ServerErrorKind,
 };
+use tokio::time::timeout;
 
+use super::dial::{Socket, dial, timed_out};
 use super::{cluster, login, sentinel};
-use crate::config::{Place, Server};
+use crate::config::{Address, Place, Server};
 use crate::error::Error;
 
 /// How long opening a connection may take.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long sent data may stay unacknowledged before the connection counts as dead.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 /// What is tried before anything else.
 pub(super) const CONNECTING: &str = "connecting to";
 /// How long a connection may be idle: shorter than the least time, two seconds, after which servers end one.
@@ -40,7 +37,7 @@ pub(super) const MOVED: ErrorKind = ErrorKind::Server(ServerErrorKind::Moved);
 #[derive(Clone)]
 pub struct Node {
     /// Where it is, and who we are there.
-    pub info: ConnectionInfo,
+    pub at: Address,
     /// The connection.
     pub connection: MultiplexedConnection,
 }
@@ -63,13 +60,13 @@ pub async fn connect(
 /// # Errors
 /// Those of [`connect`].
 pub async fn locate(server: &Server, key: &str, response_timeout: Duration) -> Result<Node, Error> {
-    let info = server.current().map_err(|source| Error::PasswordFile {
+    let at = server.current().map_err(|source| Error::PasswordFile {
         path: server.password_file.clone().unwrap_or_default(),
         source,
     })?;
     match &server.sentinels {
-        None => cluster::find(server, &info, key, response_timeout).await,
-        Some(sentinels) => sentinel::follow(sentinels, &info, key, response_timeout).await,
+        None => cluster::find(server, &at, key, response_timeout).await,
+        Some(sentinels) => sentinel::follow(sentinels, &at, key, response_timeout).await,
     }
 }
 
@@ -93,24 +90,24 @@ pub(super) enum Asked {
 
 /// Connects to a node, and asks it for `key`.
 pub(super) async fn ask_for(
-    info: &ConnectionInfo,
+    at: &Address,
     key: &str,
     response_timeout: Duration,
 ) -> Result<Asked, Error> {
-    let info = info.clone();
-    let mut connection = open(&info, CONNECT_TIMEOUT, response_timeout).await?;
+    let at = at.clone();
+    let mut connection = open(&at, CONNECT_TIMEOUT, response_timeout).await?;
     let probe = redis::cmd("EXISTS").arg(key).query_async::<i64>(&mut connection).await;
     match probe {
         Err(error) if error.kind() == MOVED => {
             let to = error.redirect_node().map_or("", |(to, _)| to).to_owned();
-            Ok(Asked::Elsewhere(Node { info, connection }, to))
+            Ok(Asked::Elsewhere(Node { at, connection }, to))
         }
         // While its slot is on the way to another node the key may be there already; here is who knows when it ends.
-        Err(error) if error.redirect_node().is_some() => Ok(Asked::Here(Node { info, connection })),
+        Err(error) if error.redirect_node().is_some() => Ok(Asked::Here(Node { at, connection })),
         // A producer may do nothing but add: it is told so when it tries more.
-        Err(error) if error.code() == Some("NOPERM") => Ok(Asked::Here(Node { info, connection })),
-        Err(error) => Err(failed(&info, "the first command to", error).await),
-        Ok(_) => Ok(Asked::Here(Node { info, connection })),
+        Err(error) if error.code() == Some("NOPERM") => Ok(Asked::Here(Node { at, connection })),
+        Err(error) => Err(failed(&at, "the first command to", error).await),
+        Ok(_) => Ok(Asked::Here(Node { at, connection })),
     }
 }
 
@@ -118,65 +115,56 @@ pub(super) async fn ask_for(
 ///
 /// # Errors
 /// If the server cannot be reached or refuses.
-pub async fn subscribe(info: &ConnectionInfo, channel: &str) -> Result<PubSub, Error> {
-    let client = Client::open(with_tcp_settings(info))
-        .map_err(Error::at("reading the address of the server"))?;
-    let mut subscription = client.get_async_pubsub().await.map_err(Error::at("connecting"))?;
+pub async fn subscribe(at: &Address, channel: &str) -> Result<PubSub, Error> {
+    let socket = dial(at).await?;
+    let subscription = PubSub::new(at.info.redis_settings(), socket).await;
+    let mut subscription = subscription.map_err(Error::at("connecting"))?;
     subscription.subscribe(channel).await.map_err(Error::at("subscribing"))?;
     Ok(subscription)
 }
 
+/// Opens a connection to a server.
 pub(super) async fn open(
-    info: &ConnectionInfo,
+    at: &Address,
     connect_timeout: Duration,
     response_timeout: Duration,
 ) -> Result<MultiplexedConnection, Error> {
-    match try_to_open(info, connect_timeout, response_timeout).await {
-        Ok(connection) => Ok(connection),
-        Err(error) => Err(failed(info, CONNECTING, error).await),
-    }
+    let opened = async {
+        let socket = dial(at).await?;
+        match log_in(at, socket, response_timeout).await {
+            Ok(connection) => Ok(connection),
+            Err(error) => Err(failed(at, CONNECTING, error).await),
+        }
+    };
+    timeout(connect_timeout, opened).await.unwrap_or_else(|_| Err(timed_out(at)))
 }
 
-async fn try_to_open(
-    info: &ConnectionInfo,
-    connect_timeout: Duration,
+async fn log_in(
+    at: &Address,
+    socket: Socket,
     response_timeout: Duration,
 ) -> RedisResult<MultiplexedConnection> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(connect_timeout))
-        .set_response_timeout(Some(response_timeout));
-    let client = Client::open(login::without_login(&with_tcp_settings(info)))?;
-    let opened = async {
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        login::log_in(&mut connection, info.redis_settings()).await?;
-        Ok(connection)
-    };
-    tokio::time::timeout(connect_timeout, opened)
-        .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(response_timeout));
+    let nobody = login::nobody();
+    let (mut connection, driver) =
+        MultiplexedConnection::new_with_config(&nobody, socket, config).await?;
+    // It ends with the last clone of the connection.
+    tokio::spawn(driver);
+    login::log_in(&mut connection, at.info.redis_settings()).await?;
+    Ok(connection)
 }
 
 /// The error that something failed with this very server, for the reason that the server itself gives.
-pub(super) async fn failed(info: &ConnectionInfo, step: &'static str, error: RedisError) -> Error {
+pub(super) async fn failed(at: &Address, step: &'static str, error: RedisError) -> Error {
     let was_ended = error.is_connection_dropped() && !error.is_connection_refusal();
-    let reason = if was_ended { login::reason(info).await } else { None };
-    Error::of_server(step, info.addr().to_string())(reason.unwrap_or(error))
-}
-
-pub(super) fn with_tcp_settings(info: &ConnectionInfo) -> ConnectionInfo {
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(10))
-        .with_interval(Duration::from_secs(5));
-    let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
-    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-    let settings = settings.set_user_timeout(UNACKNOWLEDGED);
-    info.clone().set_tcp_settings(settings)
+    let reason = if was_ended { login::reason(at).await } else { None };
+    reason.unwrap_or_else(|| Error::of_server(step, at.info.addr().to_string())(error))
 }
 
 /// The same server settings at another node.
-pub(super) fn moved(info: &ConnectionInfo, place: &Place) -> ConnectionInfo {
+pub(super) fn moved(at: &Address, place: &Place) -> Address {
     let (host, port) = (place.host.clone(), place.port);
-    let addr = match info.addr() {
+    let addr = match at.info.addr() {
         ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
             host,
             port,
@@ -185,5 +173,5 @@ pub(super) fn moved(info: &ConnectionInfo, place: &Place) -> ConnectionInfo {
         },
         _ => ConnectionAddr::Tcp(host, port),
     };
-    info.clone().set_addr(addr)
+    Address { info: at.info.clone().set_addr(addr), tls: at.tls.clone() }
 }

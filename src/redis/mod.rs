@@ -2,6 +2,7 @@
 
 mod cluster;
 pub mod connect;
+mod dial;
 pub mod feed;
 mod login;
 pub mod nodes;

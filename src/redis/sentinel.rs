@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use redis::{ConnectionInfo, Value};
+use redis::Value;
 
 use super::connect::{Asked, Node, ask_for, moved, open};
 use super::reply;
-use crate::config::{Place, Sentinels};
+use crate::config::{Address, Place, Sentinels};
 use crate::error::Error;
 
 /// How long a sentinel has to be reached, and then to answer, before the next one is asked.
@@ -15,17 +15,22 @@ const SENTINEL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Asks one sentinel after the other until one names a server that is indeed a master.
 pub(super) async fn follow(
     sentinels: &Sentinels,
-    info: &ConnectionInfo,
+    at: &Address,
     key: &str,
     response_timeout: Duration,
 ) -> Result<Node, Error> {
     let mut tried = Vec::new();
     let mut failed = Vec::new();
     for sentinel in &sentinels.nodes {
-        let outcome = match ask_for_master(sentinel, &sentinels.master).await {
+        let outcome = match ask_for_master(
+            &Address { info: sentinel.clone(), tls: at.tls.clone() },
+            &sentinels.master,
+        )
+        .await
+        {
             Ok(master) if failed.contains(&master) => continue,
             Ok(master) => {
-                let at_master = moved(info, &master);
+                let at_master = moved(at, &master);
                 failed.push(master);
                 connect_to_master(&at_master, key, response_timeout).await
             }
@@ -40,7 +45,7 @@ pub(super) async fn follow(
 }
 
 /// Where a sentinel says that the master is (`SENTINEL GET-MASTER-ADDR-BY-NAME`).
-async fn ask_for_master(sentinel: &ConnectionInfo, name: &str) -> Result<Place, Error> {
+async fn ask_for_master(sentinel: &Address, name: &str) -> Result<Place, Error> {
     const STEP: &str = "asking for the master";
     let mut connection = open(sentinel, SENTINEL_TIMEOUT, SENTINEL_TIMEOUT).await?;
     let mut ask = redis::cmd("SENTINEL");
@@ -61,14 +66,14 @@ async fn ask_for_master(sentinel: &ConnectionInfo, name: &str) -> Result<Place, 
 /// Connects, and makes sure that it is a master: a sentinel may be behind. `HELLO` says what `ROLE`
 /// does, and everyone has the right to it.
 async fn connect_to_master(
-    info: &ConnectionInfo,
+    at: &Address,
     key: &str,
     response_timeout: Duration,
 ) -> Result<Node, Error> {
     const STEP: &str = "asking for the role of";
     let (Asked::Here(mut node) | Asked::Elsewhere(mut node, _)) =
-        ask_for(info, key, response_timeout).await?;
-    let address = || info.addr().to_string();
+        ask_for(at, key, response_timeout).await?;
+    let address = || at.info.addr().to_string();
     let value: Value = redis::cmd("HELLO")
         .query_async(&mut node.connection)
         .await
@@ -80,7 +85,9 @@ async fn connect_to_master(
     });
     match role.as_deref() {
         Some("master") => Ok(node),
-        Some(role) => Err(Error::Role { address: info.addr().to_string(), role: role.to_owned() }),
+        Some(role) => {
+            Err(Error::Role { address: at.info.addr().to_string(), role: role.to_owned() })
+        }
         None => Err(unexpected),
     }
 }

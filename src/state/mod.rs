@@ -142,7 +142,7 @@ impl State {
         let (partitions, places) = reach(&nodes, &deployment).await?;
         let shell = Shell::of(&config.redis, &config.deployment);
         let shell = match places.as_slice() {
-            [node] => shell.at(&node.info),
+            [node] => shell.at(&node.at.info),
             _ => shell,
         };
         let mut state = Self { nodes, partitions, deployment, found: false, shell, now_ms: 0 };
@@ -241,7 +241,7 @@ pub(crate) async fn reach(
         let connection = match found {
             Ok(node) => {
                 let connection = node.connection.clone();
-                if places.iter().all(|known| known.info.addr() != node.info.addr()) {
+                if places.iter().all(|known| known.at.info.addr() != node.at.info.addr()) {
                     places.push(node);
                 }
                 connection.into()
