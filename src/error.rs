@@ -108,6 +108,22 @@ pub enum Error {
         /// The sentinels that were asked, and what came of it.
         tried: Vec<(String, Error)>,
     },
+    /// None of the nodes leads to the one that has a slot.
+    #[error("redis-url: no node leads to slot {slot} of the Cluster: {}", listed(tried))]
+    NoNode {
+        /// The slot.
+        slot: u16,
+        /// What came of asking each.
+        tried: Vec<Error>,
+    },
+    /// A node sends elsewhere, and there nobody can be asked.
+    #[error("{from} says that it is at {to}, which was tried or cannot be")]
+    Redirect {
+        /// The node.
+        from: String,
+        /// Where it sends.
+        to: String,
+    },
     /// A sentinel has no master of that name.
     #[error("the sentinel knows no master of that name")]
     UnknownMaster,
@@ -150,6 +166,19 @@ pub enum Error {
         /// For how long.
         seconds: u64,
     },
+    /// TLS could not be made with a server.
+    #[error("connecting to {address} failed: {why}")]
+    Tls {
+        /// The very server.
+        address: String,
+        /// What went wrong.
+        why: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A file that TLS is made with cannot be used now; it could be when the process started.
+    #[error(transparent)]
+    TlsFile(#[from] crate::config::TlsFileError),
     /// The password file cannot be read now; it could be when the process started.
     #[error("redis-password-file: cannot read {path:?}")]
     PasswordFile {
@@ -215,9 +244,12 @@ impl Error {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::NoMaster { .. } => return NO_MASTER,
+            Self::NoNode { tried, .. } => return common_kind(tried),
+            Self::Redirect { .. } => return NO_NODE,
             Self::NotOwner | Self::OtherStream => return NOT_OWNER,
             Self::SignLost => return CONNECTION,
             Self::PasswordFile { .. } => return PASSWORD_FILE,
+            Self::Tls { .. } | Self::TlsFile(_) => return TLS,
             Self::NoCommand { .. } => return NO_COMMAND,
             _ => {}
         }
@@ -261,6 +293,9 @@ const CODES: &[(&str, &str)] = &[
     ("NOREPLICAS", "noreplicas"),
     ("MASTERDOWN", "masterdown"),
     ("CLUSTERDOWN", "clusterdown"),
+    ("MOVED", MOVING),
+    ("ASK", MOVING),
+    ("TRYAGAIN", MOVING),
     ("BUSY", "busy"),
     ("NOGROUP", "nogroup"),
     ("UNBLOCKED", "nogroup"),
@@ -281,23 +316,57 @@ const NO_COMMAND: &str = "no_command";
 const TIMEOUT: &str = "timeout";
 const CONNECTION: &str = "connection";
 const NO_MASTER: &str = "no_master";
+const NO_NODE: &str = "no_node";
+const MOVING: &str = "moving";
 const NOT_OWNER: &str = "not_owner";
 const READONLY: &str = "readonly";
 const PASSWORD_FILE: &str = "password_file";
+const TLS: &str = "tls";
 const OTHER: &str = "other";
 /// The script failed on what it was given.
 pub const SCRIPT: &str = "script";
 /// How a server refuses one client too many.
 pub(crate) const MOST_CLIENTS: &str = "max number of clients";
 
+/// Nodes of which it is told why they do not help.
+const MOST_LISTED: usize = 8;
 /// Characters of a command's name that are told.
 const LONGEST_COMMAND: usize = 32;
 
 /// All kinds of trouble, as [`Error::kind`] names them.
 pub fn kinds() -> BTreeSet<&'static str> {
-    let own =
-        [TIMEOUT, CONNECTION, MAXCLIENTS, NO_COMMAND, NO_MASTER, PASSWORD_FILE, OTHER, SCRIPT];
+    let own = [
+        TIMEOUT,
+        CONNECTION,
+        MAXCLIENTS,
+        NO_COMMAND,
+        NO_MASTER,
+        NO_NODE,
+        PASSWORD_FILE,
+        TLS,
+        OTHER,
+        SCRIPT,
+    ];
     CODES.iter().map(|(_, kind)| *kind).chain(own).collect()
+}
+
+/// The kind of trouble that all nodes have, such as a wrong password; else that none leads anywhere.
+fn common_kind(tried: &[Error]) -> &'static str {
+    let kinds: BTreeSet<&str> = tried.iter().map(Error::kind).collect();
+    match tried.first().map(Error::kind) {
+        Some(kind) if kinds.len() == 1 && kind != CONNECTION && kind != TIMEOUT => kind,
+        _ => NO_NODE,
+    }
+}
+
+/// The first of several errors, each with its causes.
+fn listed(errors: &[Error]) -> String {
+    let mut text =
+        errors.iter().take(MOST_LISTED).map(|why| chain(why)).collect::<Vec<_>>().join("; ");
+    if let Some(more) = errors.len().checked_sub(MOST_LISTED).filter(|more| *more > 0) {
+        text.push_str(&format!("; and {more} more"));
+    }
+    text
 }
 
 /// Whether the script ran and failed, as opposed to everything that is not the batch's fault.

@@ -90,6 +90,9 @@ impl Total {
         for work in partitions {
             total.changes_seq += work.changes_seq;
             total.janitor_last_run_ms = total.janitor_last_run_ms.max(work.janitor_last_run_ms);
+            if work.away.is_some() {
+                (total.undelivered, total.undelivered_is_exact) = (None, false);
+            }
             let Some(stream) = &work.stream else { continue };
             total.entries += stream.entries;
             total.entries_added += stream.entries_added;
@@ -142,7 +145,7 @@ impl Query for Status {
     settings!();
 
     async fn ask(&self, state: &mut State) -> Result<StatusAnswer, AskError> {
-        let server = match state.partitions.first_mut() {
+        let server = match state.reachable() {
             Some(first) => status::server(&mut first.connection).await?,
             None => None,
         };
@@ -196,6 +199,7 @@ mod tests {
             janitor_last_run_ms: None,
             janitor: None,
             changes_seq: 5,
+            away: None,
         }
     }
 
@@ -211,6 +215,8 @@ mod tests {
         let unknown = Total::of(&[work(Some(2), true, None), work(None, false, None)]);
         assert_eq!((unknown.undelivered, unknown.oldest_undelivered_age_s), (None, None));
         let waiting = Work { stream: None, ..work(None, true, None) };
-        assert_eq!(Total::of(&[waiting]).undelivered, Some(0));
+        assert_eq!(Total::of(std::slice::from_ref(&waiting)).undelivered, Some(0));
+        let away = Work { away: Some("its node is down".to_owned()), ..waiting };
+        assert_eq!(Total::of(&[work(Some(2), true, None), away]).undelivered, None);
     }
 }

@@ -152,6 +152,14 @@ pub fn partition_of(id: &str, partitions: u16) -> u16 {
     crc16_xmodem(id.as_bytes()) % partitions.max(1)
 }
 
+/// The slot of a Redis Cluster in which a key lies: that of its hash tag, if it has one.
+pub fn slot_of(key: &str) -> u16 {
+    const SLOTS: u16 = 16_384;
+    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
+    let hashed = tag.map(|(tag, _)| tag).filter(|tag| !tag.is_empty()).unwrap_or(key);
+    crc16_xmodem(hashed.as_bytes()) % SLOTS
+}
+
 /// CRC16 as Redis Cluster uses it (XMODEM: polynomial 0x1021, no reflection, start 0).
 fn crc16_xmodem(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, byte| {
@@ -180,6 +188,19 @@ mod tests {
         assert_eq!(crc16_xmodem(b"123456789"), 0x31C3);
         assert_eq!(partition_of("123456789", 4), 0x31C3 % 4);
         assert_eq!(partition_of("anyone", 1), 0);
+    }
+
+    #[test]
+    fn slots_are_those_of_cluster_keyslot() {
+        for (key, slot) in [
+            ("123456789", 0x31C3),
+            ("{p0}:rollcall:meta", 15_882),
+            ("user{p0}{p1}", 15_882),
+            ("a{}b", 13_694),
+            ("{p0", 5_875),
+        ] {
+            assert_eq!(slot_of(key), slot, "{key}");
+        }
     }
 
     proptest! {

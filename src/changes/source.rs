@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use redis::Value;
-use redis::aio::MultiplexedConnection;
 
 use super::position::Point;
 use crate::change::Change;
@@ -15,6 +14,7 @@ use crate::error::Error;
 use crate::key::Keys;
 use crate::redis::reply;
 use crate::redis::stream::entries;
+use crate::state::Link;
 
 /// Changes in one read.
 pub(super) const PAGE: usize = 1_000;
@@ -56,7 +56,7 @@ impl Source {
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
-    pub async fn end(&self, connection: &mut MultiplexedConnection) -> Result<Point, Error> {
+    pub async fn end(&self, connection: &mut Link) -> Result<Point, Error> {
         let mut ask = redis::pipe();
         ask.cmd("GET").arg(&self.changes_seq);
         ask.cmd("XREVRANGE").arg(&self.changes).arg("+").arg("-").arg("COUNT").arg(1);
@@ -73,11 +73,7 @@ impl Source {
     ///
     /// # Errors
     /// [`TailError::Gap`] if not.
-    pub async fn check(
-        &self,
-        connection: &mut MultiplexedConnection,
-        point: Point,
-    ) -> Result<(), TailError> {
+    pub async fn check(&self, connection: &mut Link, point: Point) -> Result<(), TailError> {
         let gap = TailError::Gap { after: point.seq };
         let id = point.id.to_string();
         // The number first: a change that it counts is in the stream by the time that is read.
@@ -111,7 +107,7 @@ impl Source {
     /// [`TailError::Gap`] if the first of them does not follow.
     pub async fn after(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Link,
         point: Point,
         block: Option<Duration>,
     ) -> Result<Vec<Change>, TailError> {

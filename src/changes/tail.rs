@@ -5,14 +5,13 @@
 
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-
 use super::position::Point;
 use super::source::{Source, TailError};
 use crate::change::Change;
 use crate::config::Server;
 use crate::key::Keys;
 use crate::redis::connect::connect;
+use crate::state::Link;
 
 /// How much longer than a read may block its reply may take.
 const REPLY_WITHIN: Duration = Duration::from_secs(2);
@@ -22,7 +21,7 @@ pub struct Tail {
     server: Server,
     source: Source,
     block: Duration,
-    connection: Option<MultiplexedConnection>,
+    connection: Option<Link>,
     point: Option<Point>,
     /// Whether the position was compared with the stream since the connection was opened.
     is_checked: bool,
@@ -72,7 +71,7 @@ impl Tail {
             Some(connection) => connection,
             None => {
                 self.is_checked = false;
-                connect(&self.server, self.source.key(), self.block + REPLY_WITHIN).await?
+                connect(&self.server, self.source.key(), self.block + REPLY_WITHIN).await?.into()
             }
         };
         let point = match self.point {

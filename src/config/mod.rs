@@ -7,10 +7,12 @@
 //!
 //! Nothing here connects to anything, and nothing here can print a password.
 
+mod cluster;
 mod duration;
 mod error;
 mod flags;
 mod gather;
+mod known;
 mod options;
 mod resolve;
 mod sentinel;
@@ -20,6 +22,7 @@ pub mod settings;
 mod shell;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod traces;
 mod values;
 
@@ -29,10 +32,12 @@ pub use duration::{DurationError, Millis};
 pub use error::{ConfigError, Origin};
 pub use flags::Flags;
 pub use gather::{Definition, Gathered, Kind, definitions};
+pub use known::{Known, Place, Shard};
 pub use sentinel::Sentinels;
 pub use serve::{Buffer, Listen, Network, RateLimit, ServeConfig};
-pub use server::{RedisConfig, RedisUrl, Secret, Server, ServerError};
+pub use server::{Address, RedisConfig, RedisUrl, Secret, Server, ServerError};
 pub use shell::Shell;
+pub use tls::{TlsFileError, TlsFiles};
 pub use traces::{Sampling, TraceConfig};
 pub use values::{Http, LogFormat, Threshold, Thresholds, ValueError};
 

@@ -15,20 +15,22 @@ pub(super) enum Target {
     Socket,
     /// A master, by its sentinels.
     Master,
+    /// A Cluster, by some of its nodes.
+    Cluster,
 }
 
 const PROTOCOL: &str = "protocol";
 const PROTOCOLS: &[&str] = &["2", "resp2", "3", "resp3"];
 
 impl Target {
-    /// That of a URL with this scheme, which is not one of sentinels.
+    /// That of a URL with this scheme, which is not one of sentinels or a Cluster.
     pub(super) fn of(scheme: &str) -> Self {
         if scheme.ends_with("unix") { Self::Socket } else { Self::Host }
     }
 
     fn options(self) -> &'static [&'static str] {
         match self {
-            Self::Host => &[PROTOCOL],
+            Self::Host | Self::Cluster => &[PROTOCOL],
             Self::Socket => &[PROTOCOL, "db", "user", "pass"],
             Self::Master => &[PROTOCOL, "sentinel_username", "sentinel_password"],
         }
@@ -119,6 +121,7 @@ impl Topic {
             (Self::Database, Target::Master) => {
                 "a database stands behind the master's name: /mymaster/3"
             }
+            (Self::Database, Target::Cluster) => "a Cluster has one database; remove it",
             (Self::Login, Target::Socket) => {
                 "a login is user=… and pass=…, or --redis-username and --redis-password-file"
             }
@@ -127,14 +130,16 @@ impl Topic {
                  --redis-password-file"
             }
             (Self::Authorities, _) => {
-                "rediss:// trusts the machine's authorities, or those in the file that the environment variable \
-                 SSL_CERT_FILE names"
+                "rediss:// trusts the machine's authorities, or those in the file that --redis-tls-ca names"
             }
             (Self::Verification, _) => {
-                "certificates are always verified; remove it and trust the server's authority"
+                "certificates are always verified; remove it, and trust the server's authority with --redis-tls-ca"
             }
-            (Self::Certificate, _) => "client certificates are not supported; remove it",
+            (Self::Certificate, _) => {
+                "it is a setting of its own: --redis-tls-cert and --redis-tls-key"
+            }
             (Self::Tls, Target::Master) => "TLS is the scheme rediss+sentinel://",
+            (Self::Tls, Target::Cluster) => "TLS is the scheme rediss+cluster://",
             (Self::Tls, _) => "TLS is the scheme rediss://",
             (Self::Sentinels, _) => "it belongs to redis+sentinel:// URLs",
             (Self::Master, _) => "a master is named redis+sentinel://sentinel:26379/mymaster",
@@ -206,7 +211,7 @@ mod tests {
     use super::super::{RedisConfig, RedisUrl};
 
     /// Each kind of URL, without options.
-    const URLS: [&str; 9] = [
+    const URLS: [&str; 11] = [
         "redis://host",
         "rediss://host/1",
         "valkey://host",
@@ -216,6 +221,8 @@ mod tests {
         "valkey+unix:///r.sock",
         "redis+sentinel://host/m",
         "rediss+sentinel://host/m/1",
+        "redis+cluster://host",
+        "rediss+cluster://host:1,other",
     ];
 
     fn refused(url: &str) -> String {
@@ -237,10 +244,10 @@ mod tests {
                 ("user", "--redis-username"),
                 ("password", "--redis-password-file"),
                 ("pass", "--redis-password-file"),
-                ("ssl_ca_certs", "SSL_CERT_FILE"),
-                ("sslCaCerts", "SSL_CERT_FILE"),
+                ("ssl_ca_certs", "--redis-tls-ca"),
+                ("sslCaCerts", "--redis-tls-ca"),
                 ("ssl_cert_reqs", "always verified"),
-                ("ssl_certfile", "client certificate"),
+                ("ssl_certfile", "--redis-tls-cert"),
                 ("ssl", "TLS is the scheme rediss"),
                 ("sentinel_password", "redis+sentinel://"),
                 ("sentinelMasterId", "redis+sentinel://sentinel:26379/mymaster"),
@@ -265,7 +272,9 @@ mod tests {
                 assert!(text.contains(words), "{url}?{options}: {text}");
             }
         }
-        for url in ["redis://host", "unix:/r.sock", "redis+sentinel://host/m/0"] {
+        for url in
+            ["redis://host", "unix:/r.sock", "redis+sentinel://host/m/0", "redis+cluster://host"]
+        {
             assert!(refused(&format!("{url}#hunter2")).contains("# as %23"), "{url}");
         }
         assert!(refused("unix:/r.sock?pass=%FF").contains("pass is not UTF-8"));
@@ -277,6 +286,7 @@ mod tests {
             ("rediss://host?db=3", "redis://host:6379/3"),
             ("unix:/r.sock?database=3", "db=3"),
             ("redis+sentinel://host/m?db=3", "/mymaster/3"),
+            ("redis+cluster://host?db=3", "one database"),
         ] {
             assert!(refused(url).contains(words), "{url}");
         }

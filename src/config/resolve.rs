@@ -12,7 +12,7 @@ use super::server::read_password;
 use super::settings::{ConnectionArgs, JanitorArgs, LimitArgs, ServeArgs, Settings, WorkerArgs};
 use super::{
     Config, Deployment, JanitorConfig, Limits, Listen, LogConfig, Millis, Projection, RedisConfig,
-    ServeConfig, ServerError, WorkerConfig, values,
+    ServeConfig, ServerError, TlsFiles, WorkerConfig, values,
 };
 use crate::key::Keys;
 
@@ -88,10 +88,48 @@ fn redis(args: &ConnectionArgs, gathered: &Gathered) -> Result<RedisConfig, Conf
         };
         gathered.refuse(key, error)
     })?;
+    let tls = tls(args, &config, gathered)?;
+    let config = config.with_tls(tls);
     Ok(match &args.redis_password_file {
         Some(path) => config.with_password_file(path),
         None => config,
     })
+}
+
+/// What TLS is made with; the files have to be good at the start.
+fn tls(
+    args: &ConnectionArgs,
+    redis: &RedisConfig,
+    gathered: &Gathered,
+) -> Result<TlsFiles, ConfigError> {
+    let tls = TlsFiles {
+        ca: args.redis_tls_ca.clone(),
+        cert: args.redis_tls_cert.clone(),
+        key: args.redis_tls_key.clone(),
+        name: args.redis_tls_name.clone(),
+    };
+    let Some((first, _)) = tls.given().into_iter().next() else { return Ok(tls) };
+    if !matches!(redis.server().info.addr(), redis::ConnectionAddr::TcpTls { .. }) {
+        let why = "redis-url does not ask for TLS, so this has no effect; write rediss:// there, or leave this out";
+        return Err(gathered.refuse(first, why));
+    }
+    let lonely = match (&tls.cert, &tls.key) {
+        (Some(_), None) => Some(("redis-tls-cert", "give its key with redis-tls-key")),
+        (None, Some(_)) => Some(("redis-tls-key", "give its certificate with redis-tls-cert")),
+        _ => None,
+    };
+    if let Some((setting, why)) = lonely {
+        return Err(gathered.refuse(setting, why));
+    }
+    if let Some(name) = &tls.name
+        && rustls::pki_types::ServerName::try_from(name.as_str()).is_err()
+    {
+        let why = "must be a host name or an address, without a port, such as redis.example.com";
+        return Err(gathered.refuse("redis-tls-name", why));
+    }
+    let files = tls.client();
+    files.map_err(|error| gathered.refuse(error.setting, error.why))?;
+    Ok(tls)
 }
 
 fn worker(args: &WorkerArgs) -> WorkerConfig {

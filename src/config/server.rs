@@ -2,12 +2,16 @@
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{fmt, fs, io};
 
 use redis::{ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion};
 
+use super::cluster::ClusterUrl;
+use super::known::{Known, Place};
 use super::options::{self, Target, with_literal_plus};
 use super::sentinel::{SentinelUrl, Sentinels};
+use super::tls::TlsFiles;
 
 /// A text that is never shown: `Debug` gives `***`, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -56,6 +60,9 @@ impl fmt::Display for RedisUrl {
         if let Some(url) = SentinelUrl::cut(text).filter(|url| url.login().is_some()) {
             return url.fmt(f);
         }
+        if let Some(url) = ClusterUrl::cut(text) {
+            return url.fmt(f);
+        }
         let valid = text.into_connection_info().is_ok();
         let Some(mut url) = redis::parse_redis_url(text).filter(|_| valid) else {
             let scheme = text.split(':').next().filter(|scheme| SCHEMES.contains(scheme));
@@ -83,7 +90,7 @@ pub(super) fn shown_options<'u>(
     options.map(shown).collect::<Vec<_>>().join("&")
 }
 
-const SCHEMES: [&str; 9] = [
+const SCHEMES: [&str; 11] = [
     "redis",
     "rediss",
     "unix",
@@ -93,6 +100,8 @@ const SCHEMES: [&str; 9] = [
     "valkey+unix",
     "redis+sentinel",
     "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
 ];
 
 /// What would end a password within a URL.
@@ -106,7 +115,8 @@ pub enum ServerError {
     /// Not a URL that the Redis client takes.
     #[error(
         "not a Redis URL; write redis://[user:password@]host[:port][/db], rediss://… for TLS or \
-         unix:/path[?db=0&user=…&pass=…]; redis+sentinel://… to follow a master; {ENCODED}"
+         unix:/path[?db=0&user=…&pass=…]; redis+sentinel://… to follow a master, redis+cluster://… for a Cluster; \
+         {ENCODED}"
     )]
     Url,
     /// Not a URL of sentinels, though it begins like one.
@@ -116,6 +126,12 @@ pub enum ServerError {
          ?sentinel_username=…&sentinel_password=… if sentinels want a login; {ENCODED}"
     )]
     SentinelUrl,
+    /// Not a URL of a Cluster's nodes, though it begins like one.
+    #[error(
+        "not a URL of a Cluster; write redis+cluster://[user:password@]node[:6379][,node…] without a database, or \
+         rediss+cluster://… for TLS; {ENCODED}"
+    )]
+    ClusterUrl,
     /// An option that other clients have.
     #[error("{name} is no option of this URL and would be ignored: {place}")]
     Option {
@@ -170,15 +186,31 @@ pub enum ServerError {
     NoPassword,
 }
 
-/// Where the data is: at an address, or wherever the master is that sentinels know.
+/// Where the data is: at an address, wherever the master is that sentinels know, or on the nodes of a Cluster.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// How to connect, credentials included; with sentinels the address changes with the master.
+    /// How to connect, credentials included; with sentinels the address changes with the master, on a Cluster it is
+    /// that of the first node that was named.
     pub info: ConnectionInfo,
+    /// The other nodes of the Cluster that were named.
+    pub others: Vec<Place>,
+    /// What this process has learned of the Cluster, if it is one.
+    pub known: Known,
     /// Who knows where the master is.
     pub sentinels: Option<Sentinels>,
     /// Where the password stands, if it may change while the process runs.
     pub password_file: Option<PathBuf>,
+    /// What TLS is made with, where the address asks for it.
+    pub tls: Arc<TlsFiles>,
+}
+
+/// One server's address, who we are there, and what TLS is made with.
+#[derive(Clone, Debug)]
+pub struct Address {
+    /// The address and the login.
+    pub info: ConnectionInfo,
+    /// What TLS is made with, if the address asks for it.
+    pub tls: Arc<TlsFiles>,
 }
 
 impl Server {
@@ -186,11 +218,12 @@ impl Server {
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub fn current(&self) -> io::Result<ConnectionInfo> {
-        let Some(path) = &self.password_file else { return Ok(self.info.clone()) };
-        let login = self.info.redis_settings().clone();
+    pub fn current(&self) -> io::Result<Address> {
+        let (info, tls) = (self.info.clone(), self.tls.clone());
+        let Some(path) = &self.password_file else { return Ok(Address { info, tls }) };
+        let login = info.redis_settings().clone();
         let login = login.set_password(read_password(path)?.expose());
-        Ok(self.info.clone().set_redis_settings(login))
+        Ok(Address { info: info.set_redis_settings(login), tls })
     }
 
     fn read(url: &RedisUrl) -> Result<Self, ServerError> {
@@ -201,7 +234,15 @@ impl Server {
             url.check()?;
             let login = url.login().zip(url.sentinels());
             let (info, sentinels) = login.ok_or(ServerError::SentinelUrl)?;
-            return Ok(Self { info, sentinels: Some(sentinels), password_file: None });
+            return Ok(Self { sentinels: Some(sentinels), ..Self::at(info) });
+        }
+        if ClusterUrl::is_one(text) {
+            let url = ClusterUrl::cut(text).ok_or(ServerError::ClusterUrl)?;
+            url.check()?;
+            let (first, others) = url.login().zip(url.others()).ok_or(ServerError::ClusterUrl)?;
+            let server = Self { others, ..Self::at(first) };
+            server.known.set_cluster(true);
+            return Ok(server);
         }
         let url = redis::parse_redis_url(text).ok_or(ServerError::Url)?;
         let target = Target::of(url.scheme());
@@ -211,7 +252,19 @@ impl Server {
             return Err(ServerError::SocketLogin);
         }
         let info = url.into_connection_info().map_err(|_| ServerError::Url)?;
-        Ok(Self { info, sentinels: None, password_file: None })
+        Ok(Self::at(info))
+    }
+
+    /// The server at one address.
+    pub fn at(info: ConnectionInfo) -> Self {
+        Self {
+            info,
+            others: Vec::new(),
+            known: Known::default(),
+            sentinels: None,
+            password_file: None,
+            tls: Arc::default(),
+        }
     }
 }
 
@@ -239,9 +292,10 @@ impl RedisConfig {
         username: Option<&str>,
         password: Option<&Secret>,
     ) -> Result<Self, ServerError> {
-        let Server { info, sentinels, .. } = Server::read(&url)?;
+        let server = Server::read(&url)?;
         // RESP3 would bring nothing, and a server that does not know its HELLO repeats the password.
-        let mut login = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
+        let login = server.info.redis_settings().clone();
+        let mut login = login.set_protocol(ProtocolVersion::RESP2);
         if let Some(username) = username {
             if login.username().is_some() {
                 return Err(ServerError::TwoUsernames);
@@ -257,14 +311,20 @@ impl RedisConfig {
         if login.username().is_some() && login.password().is_none() {
             return Err(ServerError::NoPassword);
         }
-        let info = info.set_redis_settings(login);
-        Ok(Self { url, server: Server { info, sentinels, password_file: None } })
+        let info = server.info.clone().set_redis_settings(login);
+        Ok(Self { url, server: Server { info, ..server } })
     }
 
     /// The same, with the password that stands in this file whenever a connection is opened. What is no regular
     /// file, such as a pipe, can be read only once and is not read again.
     pub fn with_password_file(mut self, path: &Path) -> Self {
         self.server.password_file = path.is_file().then(|| path.to_owned());
+        self
+    }
+
+    /// The same, with TLS made so.
+    pub fn with_tls(mut self, tls: TlsFiles) -> Self {
+        self.server.tls = Arc::new(tls);
         self
     }
 

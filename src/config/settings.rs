@@ -20,8 +20,9 @@ use crate::projection::Projections;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Redis")]
 pub struct ConnectionArgs {
-    /// Server: redis://host:port/db, rediss:// for TLS, unix:/path, or a master by its sentinels:
-    /// redis+sentinel://host:26379,host:26379/master/db; write # ? / @ % of a password as %23 %3F %2F %40 %25
+    /// Server: redis://host:port/db, rediss:// for TLS, unix:/path, a master by its sentinels:
+    /// redis+sentinel://host:26379,host:26379/master/db, or a Cluster by some of its nodes:
+    /// redis+cluster://host:6379,host:6379; write # ? / @ % of a password as %23 %3F %2F %40 %25
     #[arg(long, env = "ROLLCALL_REDIS_URL", value_name = "URL")]
     #[arg(default_value = "redis://127.0.0.1:6379")]
     pub redis_url: RedisUrl,
@@ -34,6 +35,18 @@ pub struct ConnectionArgs {
     /// File that holds the password, read again for every connection; one newline at its end is ignored
     #[arg(long, env = "ROLLCALL_REDIS_PASSWORD_FILE", value_name = "FILE")]
     pub redis_password_file: Option<PathBuf>,
+    /// File of the authorities that are trusted for TLS, in place of the machine's (PEM; read again for every connection)
+    #[arg(long, env = "ROLLCALL_REDIS_TLS_CA", value_name = "FILE")]
+    pub redis_tls_ca: Option<PathBuf>,
+    /// File of the client certificate for TLS, with those up to its authority (PEM; read again for every connection)
+    #[arg(long, env = "ROLLCALL_REDIS_TLS_CERT", value_name = "FILE")]
+    pub redis_tls_cert: Option<PathBuf>,
+    /// File of its private key (PEM, without a passphrase; read again for every connection)
+    #[arg(long, env = "ROLLCALL_REDIS_TLS_KEY", value_name = "FILE")]
+    pub redis_tls_key: Option<PathBuf>,
+    /// Name that the server's certificate has to be for, in place of the host it is reached at
+    #[arg(long, env = "ROLLCALL_REDIS_TLS_NAME", value_name = "NAME")]
+    pub redis_tls_name: Option<String>,
 }
 
 /// Which keys are the deployment's.

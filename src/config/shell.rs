@@ -11,6 +11,13 @@ use super::{Config, Deployment, Gathered, RedisConfig, Server};
 const DEFAULT_URL: &str = "redis://127.0.0.1:6379";
 /// Options of a URL that belong to a login.
 const LOGIN: [&str; 4] = ["user", "pass", "sentinel_username", "sentinel_password"];
+/// What `redis-cli` takes for the settings of TLS.
+const OPTIONS: [(&str, &str); 4] = [
+    ("redis-tls-ca", "--cacert"),
+    ("redis-tls-cert", "--cert"),
+    ("redis-tls-key", "--key"),
+    ("redis-tls-name", "--sni"),
+];
 /// The commands that hold all settings of a deployment against those that are stored.
 const ROLES: [&str; 4] = ["worker", "janitor", "run", "doctor"];
 
@@ -23,6 +30,8 @@ pub struct Shell {
     sentinel_cli: Option<String>,
     /// The URL, where it is not the default.
     url: Option<String>,
+    /// What TLS is made with.
+    tls: Vec<(&'static str, String)>,
     /// Settings that are not the default, by name.
     settings: Vec<(&'static str, String)>,
 }
@@ -33,9 +42,10 @@ impl Shell {
         let server = redis.server();
         let url = without_login(&redis.url().to_string());
         let sentinels = server.sentinels.as_ref().and_then(|sentinels| sentinels.nodes.first());
+        let tls = server.tls.given();
         let mut cli = match master(&server) {
-            Some(master) => format!("redis-cli {master}{}", options(&server.info)),
-            None => redis_cli(&server.info),
+            Some(master) => format!("redis-cli {master}{}", options(&server.info, &tls)),
+            None => redis_cli(&server.info, &tls),
         };
         if deployment.partitions > 1 || deployment.prefix.contains('{') {
             // To wherever in a Cluster the key is.
@@ -43,8 +53,9 @@ impl Shell {
         }
         Self {
             redis_cli: cli,
-            sentinel_cli: sentinels.map(redis_cli),
+            sentinel_cli: sentinels.map(|sentinel| redis_cli(sentinel, &tls)),
             url: (url != DEFAULT_URL).then_some(url),
+            tls,
             settings: unusual(deployment),
         }
     }
@@ -52,7 +63,7 @@ impl Shell {
     /// For the same deployment, but sends commands to Redis to this very node.
     #[must_use]
     pub fn at(&self, node: &ConnectionInfo) -> Self {
-        Self { redis_cli: redis_cli(node), ..self.clone() }
+        Self { redis_cli: redis_cli(node, &self.tls), ..self.clone() }
     }
 
     /// A command to the server.
@@ -74,6 +85,9 @@ impl Shell {
         };
         if let Some(url) = &self.url {
             flag("redis-url", url);
+        }
+        for (name, value) in &self.tls {
+            flag(name, value);
         }
         for (name, value) in &self.settings {
             if is_role || ["prefix", "partitions", "stream", "group"].contains(name) {
@@ -99,12 +113,12 @@ fn unusual(deployment: &Deployment) -> Vec<(&'static str, String)> {
 fn master(server: &Server) -> Option<String> {
     let sentinels = server.sentinels.as_ref()?;
     let ask = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", &sentinels.master];
-    let ask = sentence(&redis_cli(sentinels.nodes.first()?), &ask);
+    let ask = sentence(&redis_cli(sentinels.nodes.first()?, &server.tls.given()), &ask);
     Some(format!("$({ask} | xargs printf -- '-h %s -p %s')"))
 }
 
 /// `redis-cli` with what leads it to a server.
-fn redis_cli(info: &ConnectionInfo) -> String {
+fn redis_cli(info: &ConnectionInfo, tls: &[(&str, String)]) -> String {
     let mut text = "redis-cli".to_owned();
     let (host, port) = match info.addr() {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
@@ -122,15 +136,20 @@ fn redis_cli(info: &ConnectionInfo) -> String {
     if port != 6379 {
         text.push_str(&format!(" -p {port}"));
     }
-    text + &options(info)
+    text + &options(info, tls)
 }
 
 /// TLS, database and login. Whoever mends a server is seldom the user of a role, so it names none; the password of the
 /// server's own user is asked for.
-fn options(info: &ConnectionInfo) -> String {
+fn options(info: &ConnectionInfo, tls: &[(&str, String)]) -> String {
     let (mut text, login) = (String::new(), info.redis_settings());
     if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
         text.push_str(" --tls");
+        for (setting, value) in tls {
+            let option = OPTIONS.iter().find(|(own, _)| own == setting);
+            let option = option.map(|(_, option)| format!(" {option} {}", quoted(value)));
+            text.push_str(&option.unwrap_or_default());
+        }
     }
     if login.db() != 0 {
         text.push_str(&format!(" -n {}", login.db()));
@@ -231,6 +250,16 @@ mod tests {
             assert!(!format!("{shell:?}").contains("hunter2"));
         }
         assert_eq!(quoted("a\n'\u{1b}[2J"), r"$'a\x0a\'\x1b[2J'");
+    }
+
+    #[test]
+    fn commands_make_tls_as_the_process_does() {
+        let shell = shell(&[("redis-url", "rediss://db:6380"), ("redis-tls-name", "db.local")]);
+        assert_eq!(shell.redis_cli(&["PING"]), "redis-cli -h db -p 6380 --tls --sni db.local PING");
+        assert_eq!(
+            shell.rollcall(&["status"]),
+            "rollcall status --redis-url rediss://db:6380 --redis-tls-name db.local"
+        );
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! try: a reader reads a key that never exists, a producer adds an entry with an id no server takes.
 
 use redis::Value;
-use redis::aio::MultiplexedConnection;
 
 use super::finding::{Answer, Diagnosis, Unseen};
 use super::report::ALLOW;
@@ -13,7 +12,7 @@ use crate::config::{Deployment, Shell};
 use crate::error::Error;
 use crate::redis::reply;
 use crate::redis::scripts::script::Script;
-use crate::state::{AskError, Partition, ask, literal};
+use crate::state::{AskError, Link, Partition, ask, literal};
 
 /// What a user may be there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -198,10 +197,7 @@ fn reaches(role: Role, deployment: &Deployment, base: &str) -> Vec<Reach> {
     named.chain([reach(access, &literal(stream), format!("{base}{stream}"))]).collect()
 }
 
-async fn tried_to_add(
-    connection: &mut MultiplexedConnection,
-    keys: &[Reach],
-) -> Result<Lacking, AskError> {
+async fn tried_to_add(connection: &mut Link, keys: &[Reach]) -> Result<Lacking, AskError> {
     let mut lacking = Lacking::default();
     for Reach { right, key, .. } in keys {
         let tried = denied(connection, &["XADD", key, "NOMKSTREAM", "0-0", "type", "none"]).await?;
@@ -211,7 +207,7 @@ async fn tried_to_add(
 }
 
 async fn tried_to_read(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     commands: &[&str],
     keys: &[Reach],
 ) -> Result<Lacking, AskError> {
@@ -265,10 +261,7 @@ enum Denied {
 }
 
 /// Sends a command that has no effect; whether, and why, this user may not.
-async fn denied(
-    connection: &mut MultiplexedConnection,
-    words: &[&str],
-) -> Result<Option<Denied>, AskError> {
+async fn denied(connection: &mut Link, words: &[&str]) -> Result<Option<Denied>, AskError> {
     match ask(connection, words).await {
         Err(error) if error.is_forbidden() => {
             let of_command = Unseen::from(error).into_right().is_some();
@@ -295,7 +288,7 @@ fn is_answer(error: &AskError) -> bool {
 }
 
 async fn asked_a_script(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     commands: &[&str],
     keys: &[Reach],
     channel: &Channel,
@@ -351,10 +344,7 @@ fn call(command: &str, key: &str, channel: &str) -> String {
     }
 }
 
-async fn script(
-    connection: &mut MultiplexedConnection,
-    calls: Vec<String>,
-) -> Result<Vec<Allowed>, AskError> {
+async fn script(connection: &mut Link, calls: Vec<String>) -> Result<Vec<Allowed>, AskError> {
     let digest = reply::text(ask(connection, &["SCRIPT", "LOAD", Script::RIGHTS]).await?);
     let mut words = vec!["EVALSHA", digest.as_deref().unwrap_or_default(), "0"];
     words.extend(calls.iter().map(String::as_str));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::finding::{Answer, Diagnosis};
+use super::finding::{Answer, Diagnosis, Unseen};
 use crate::config::{Config, Shell};
 use crate::redis::reply;
 use crate::redis::scripts::owner::{Ownership, Seen};
@@ -65,7 +65,9 @@ pub(super) async fn owner(partition: &mut Partition, place: &Place<'_>) -> Answe
         return Ok(idle("no worker owns the partition".to_owned()));
     };
     let ownership = Ownership::new(&place.config.deployment, &partition.keys, String::new());
-    let connection = &mut partition.connection;
+    let Some(connection) = partition.connection.open() else {
+        return Err(Unseen::unsaid("anything: its node is away"));
+    };
     let seen: Seen = ownership.look(connection).await.map_err(AskError::from)?;
     let lives = ownership.owner_lives(connection, &seen).await.map_err(AskError::from)?;
     if lives == Some(false) {

@@ -22,9 +22,11 @@ use self::finding::Unseen;
 use self::group::Place;
 use self::report::Report;
 use crate::config::Config;
+use crate::key::Keys;
 use crate::redis::connect::Node;
+use crate::redis::nodes::Nodes;
 use crate::state::status::work;
-use crate::state::{Partition, RESPONSE_TIMEOUT, Reached, reach, server_time};
+use crate::state::{Partition, RESPONSE_TIMEOUT, server_time};
 
 pub use self::access::Role;
 pub use self::finding::{Diagnosis, Finding, Level, Step};
@@ -33,21 +35,34 @@ pub use self::finding::{Diagnosis, Finding, Level, Step};
 pub async fn examine(config: &Config, role: Role) -> Vec<Finding> {
     let server = config.redis.server();
     let mut report = Report::new(config, role);
-    let Reached { mut nodes, mut partitions, node_of } =
-        match reach(&server, &config.deployment, RESPONSE_TIMEOUT).await {
-            Ok(reached) => reached,
-            Err(error) => {
-                report.add("reach", Ok(server::unreachable(&error, &report.shell)));
-                return report.finish();
+    let nodes = Nodes::new(server, RESPONSE_TIMEOUT);
+    let mut reached: Vec<(Node, Partition)> = Vec::new();
+    let mut missed = Vec::new();
+    for index in 0..config.deployment.partitions {
+        let keys = Keys::new(&config.deployment.prefix, config.deployment.partitions, index);
+        match nodes.node(&keys.meta()).await {
+            Ok(node) => {
+                let connection = node.connection.clone().into();
+                reached.push((node, Partition { index, keys, connection }));
             }
-        };
-    for (place, node) in nodes.iter_mut().enumerate() {
-        let first = node_of.iter().position(|of| *of == place).unwrap_or(0);
-        report.turn_to(node, first as u16);
-        examine_node(&mut report, node, config).await;
+            Err(error) => missed.push((index, error)),
+        }
     }
-    for (partition, place) in partitions.iter_mut().zip(node_of) {
-        report.turn_to(&nodes[place], partition.index);
+    let is_whole = reached.is_empty();
+    for (index, error) in missed.into_iter().take(if is_whole { 1 } else { usize::MAX }) {
+        report.partition = index;
+        report.add("reach", Ok(server::unreachable(&error, is_whole, &report.shell)));
+    }
+    let mut examined = Vec::new();
+    for (node, partition) in &mut reached {
+        if !examined.contains(node.at.info.addr()) {
+            examined.push(node.at.info.addr().clone());
+            report.turn_to(node, partition.index);
+            examine_node(&mut report, node, config).await;
+        }
+    }
+    for (node, partition) in &mut reached {
+        report.turn_to(node, partition.index);
         examine_partition(&mut report, partition, config, role).await;
     }
     report.finish()

@@ -42,7 +42,7 @@ impl Report {
     }
 
     pub(super) fn turn_to(&mut self, node: &Node, partition: u16) {
-        self.shell = self.everywhere.at(&node.info);
+        self.shell = self.everywhere.at(&node.at.info);
         self.partition = partition;
     }
 

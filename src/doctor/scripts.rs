@@ -1,13 +1,15 @@
 //! Scripts: whether they compile here, and whether this is allowed to load and to call them.
 
-use super::finding::{Answer, Diagnosis};
+use super::finding::{Answer, Diagnosis, Unseen};
 use crate::error::Error;
 use crate::redis::reply;
 use crate::redis::scripts::script::{Script, Way};
 use crate::state::{AskError, Partition, ask};
 
 pub(super) async fn scripts(partition: &mut Partition) -> Answer {
-    let connection = &mut partition.connection;
+    let Some(connection) = partition.connection.open() else {
+        return Err(Unseen::unsaid("anything: its node is away"));
+    };
     for script in Script::ALL {
         let loaded = script.load(connection, Way::Digest).await;
         match loaded.map_err(|error| AskError::from(Error::at("loading a script")(error))) {

@@ -135,8 +135,12 @@ pub(super) fn output_buffers(facts: &Facts, config: &Config) -> Answer {
 }
 
 /// The server could not be reached at all, or answers nothing about keys.
-pub(super) fn unreachable(error: &Error, shell: &Shell) -> Diagnosis {
-    let means = "no role can start, and no other check could be made";
+pub(super) fn unreachable(error: &Error, is_whole: bool, shell: &Shell) -> Diagnosis {
+    let means = if is_whole {
+        "no role can start, and no other check could be made"
+    } else {
+        "this partition stands still, and no other check of it could be made"
+    };
     let diagnosis = Diagnosis::failure(chain(error), means);
     match error.kind() {
         "auth" => diagnosis.advise(

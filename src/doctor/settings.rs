@@ -62,7 +62,7 @@ pub(super) async fn settings(
 
 /// Whether there is state with one partition where several are configured, or the other way round.
 pub(super) async fn layout(node: &mut Node, deployment: &Deployment) -> Answer {
-    let at = Server { info: node.info.clone(), sentinels: None, password_file: None };
+    let at = Server { tls: node.at.tls.clone(), ..Server::at(node.at.info.clone()) };
     match check_layout(&at, &mut node.connection, deployment).await {
         Err(Error::Partitions { key, stored, own }) => {
             let found = format!("{key} says partitions = {stored}, here it is {own}");

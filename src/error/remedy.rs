@@ -1,8 +1,8 @@
 //! What to do about each kind of trouble, in words and in commands that reach the server at hand.
 
 use super::{
-    AUTH, CONNECTION, DENIED, Error, MAXCLIENTS, NO_COMMAND, NO_MASTER, NOT_OWNER, PASSWORD_FILE,
-    PERMISSION, TIMEOUT, chain,
+    AUTH, CONNECTION, DENIED, Error, MAXCLIENTS, MOVING, NO_COMMAND, NO_MASTER, NO_NODE, NOT_OWNER,
+    PASSWORD_FILE, PERMISSION, TIMEOUT, TLS, chain,
 };
 use crate::config::Shell;
 
@@ -13,6 +13,17 @@ const REMEDIES: &[(&str, &str, &[&str])] = &[
         "check the master's name, that sentinels and master are up, and both logins; see which masters there are",
         &["SENTINEL", "MASTERS"],
     ),
+    (
+        NO_NODE,
+        "bring the shard's nodes back, and see that they can be reached from here under the addresses that they \
+         announce; name more of them in --redis-url; see which there are",
+        &["CLUSTER", "NODES"],
+    ),
+    (
+        MOVING,
+        "its slot is moving to another node: it goes on once that is done; see where it is",
+        &["CLUSTER", "NODES"],
+    ),
     (CONNECTION, "check --redis-url, and that the server runs and can be reached", &[]),
     (
         TIMEOUT,
@@ -21,6 +32,11 @@ const REMEDIES: &[(&str, &str, &[&str])] = &[
     ),
     (AUTH, "check --redis-username and the password", &[]),
     (PASSWORD_FILE, "put the password there, readable for this process", &[]),
+    (
+        TLS,
+        "put good files there, readable for this process; they are read again for every connection",
+        &[],
+    ),
     (PERMISSION, "give the user the rights that stand in deploy/acl", &[]),
     (
         DENIED,
@@ -99,6 +115,14 @@ impl Error {
                 "give --prefix a hash tag, such as '{acme}:', or use --partitions 2 or more"
                     .to_owned(),
             ),
+            Self::Tls { remedy, .. } => Some((*remedy).to_owned()),
+            Self::NoNode { tried, .. } => {
+                tls_remedy(tried.iter()).or_else(|| of_kind(self.kind(), shell))
+            }
+            Self::NoMaster { tried, .. } => {
+                let tried = tried.iter().map(|(_, error)| error);
+                tls_remedy(tried).or_else(|| of_kind(self.kind(), shell))
+            }
             _ => of_kind(self.kind(), shell),
         }
     }
@@ -112,6 +136,14 @@ pub fn advised(error: &dyn std::error::Error, remedy: Option<&str>) -> String {
         text.push_str(remedy);
     }
     text
+}
+
+/// What mends TLS, if that hindered one of several servers: it is likely to hinder them all.
+fn tls_remedy<'e>(mut tried: impl Iterator<Item = &'e Error>) -> Option<String> {
+    tried.find_map(|error| match error {
+        Error::Tls { remedy, .. } => Some((*remedy).to_owned()),
+        _ => None,
+    })
 }
 
 fn of_kind(kind: &str, shell: &Shell) -> Option<String> {

@@ -163,9 +163,9 @@ impl Janitor {
     }
 
     async fn session(&mut self) -> Result<(), Error> {
-        let Node { info, mut connection } =
+        let Node { at, mut connection } =
             locate(&self.server, &self.keys.meta(), RESPONSE_TIMEOUT).await?;
-        self.shell = self.shell.at(&info);
+        self.shell = self.shell.at(&at.info);
         check_layout(&self.server, &mut connection, &self.deployment).await?;
         self.ownership.check_settings(&mut connection).await?;
         self.metrics.connected();
@@ -259,7 +259,8 @@ impl Janitor {
         let period = SURVEY.max(self.settings.interval.mul_f64(1.5)).as_millis() as u64;
         let turn = self.sweeper.survey_turn(connection, &self.name, period).await?;
         if self.is_due(turn) {
-            let found = survey(connection, &self.deployment, &self.keys).await?;
+            let found =
+                survey(&mut connection.clone().into(), &self.deployment, &self.keys).await?;
             let owner = found.group.as_ref().and_then(|group| group.owner.clone());
             let life = (owner, found.beat);
             let is_unowned = life.0.is_none() || self.owner_seen.as_ref() == Some(&life);

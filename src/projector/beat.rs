@@ -157,7 +157,7 @@ impl Beater {
                 match self.beat(&mut review_due).await {
                     Err(error) if error.is_lost_ownership() => return error,
                     // The session meets the same trouble, or it passes.
-                    Err(error) => self.worker.nodes.heed(&error).await,
+                    Err(error) => self.worker.nodes.heed(&error),
                     Ok(()) => {}
                 }
             }

@@ -5,7 +5,6 @@
 //! applied is before it, what was not is after it. Nothing is ever sent a second time from memory.
 
 mod beat;
-mod nodes;
 mod peers;
 mod project;
 mod quiet;
@@ -27,6 +26,7 @@ use crate::decode::Rules;
 use crate::error::{Error, Fatal, Verdict, chain};
 use crate::fold::FoldSettings;
 use crate::key::Keys;
+use crate::redis::nodes::Nodes;
 use crate::redis::scripts::layout::check_layout;
 use crate::redis::scripts::owner::{Cause, Ownership, Seen};
 use crate::telemetry::health::Pulse;
@@ -34,7 +34,6 @@ use crate::telemetry::log::failure_line_due;
 use crate::telemetry::metrics::{self, Role, WorkerMetrics};
 use crate::telemetry::trace;
 
-use nodes::Nodes;
 use peers::Peers;
 use quiet::Quiet;
 use session::Memory;
@@ -166,7 +165,7 @@ impl Projector {
                     return Err(error.fatal(&self.shell));
                 }
                 Err(error) => {
-                    self.worker.nodes.heed(&error).await;
+                    self.worker.nodes.heed(&error);
                     self.pause(&error, &mut failures).await;
                 }
             }

@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::ConnectionInfo;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use super::quiet::Quiet;
+use crate::config::Address;
 use crate::entry::{Entry, EntryId};
 use crate::error::Error;
 use crate::redis::feed::Feed;
@@ -44,7 +44,7 @@ pub(super) struct Batch {
 /// Where the reading connection goes, and what shows that it leads to the server that applies.
 pub(super) struct Place {
     /// The node.
-    pub(super) info: ConnectionInfo,
+    pub(super) at: Address,
     /// How long a reply may take.
     pub(super) response_timeout: Duration,
     /// The key that holds the owner's fence.
@@ -56,7 +56,7 @@ pub(super) struct Place {
 impl Place {
     /// Connects, and makes sure that it is the server where this owner's fence is.
     async fn open(&self) -> Result<Feed, Error> {
-        let mut feed = Feed::open(&self.info, self.response_timeout).await?;
+        let mut feed = Feed::open(&self.at, self.response_timeout).await?;
         match feed.field(&self.meta, "fence").await? {
             Some(fence) if fence == self.fence => Ok(feed),
             _ => Err(Error::OtherServer),

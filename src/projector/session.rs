@@ -54,21 +54,21 @@ impl Projector {
     ) -> Result<(), Error> {
         let deadline = self.settings.batch_deadline();
         let mut node = locate(&self.server, &self.keys.meta(), deadline).await?;
-        self.shell = self.shell.at(&node.info);
+        self.shell = self.shell.at(&node.at.info);
         let signed = fence(true);
-        let sign = Sign::raise(&node.info, &self.ownership.channel(&signed)).await;
+        let sign = Sign::raise(&node.at, &self.ownership.channel(&signed)).await;
         let fence = if sign.is_some() { signed } else { fence(false) };
         let joined = self.ownership.join(&mut node.connection, seen, &fence, cause).await?;
         let Some(joined) = joined else {
             // Another worker was faster, or what was seen is of a server that is no master any more.
-            self.worker.nodes.forget().await;
+            self.worker.nodes.forget();
             return Ok(());
         };
         self.sign = sign;
         self.report_join(&joined, seen, cause);
         self.remember(&mut node.connection, cause).await;
         let place = Place {
-            info: node.info.clone(),
+            at: node.at.clone(),
             response_timeout: BLOCK + deadline,
             meta: self.keys.meta(),
             fence,

@@ -1,11 +1,11 @@
 //! The sign of life of an owner: a subscription that the server drops when the process dies, however it does.
 
 use futures_util::StreamExt as _;
-use redis::ConnectionInfo;
 use redis::aio::PubSub;
 use tokio::time::{Duration, timeout};
 use tracing::debug;
 
+use crate::config::Address;
 use crate::error::Error;
 use crate::redis::connect::subscribe;
 
@@ -18,8 +18,8 @@ pub(super) struct Sign(PubSub);
 impl Sign {
     /// Subscribes; `None` if this user may not, or the server does not answer in time: then takeovers go by the
     /// owner's progress alone.
-    pub(super) async fn raise(info: &ConnectionInfo, channel: &str) -> Option<Self> {
-        match timeout(WITHIN, subscribe(info, channel)).await {
+    pub(super) async fn raise(at: &Address, channel: &str) -> Option<Self> {
+        match timeout(WITHIN, subscribe(at, channel)).await {
             Ok(Ok(subscription)) => Some(Self(subscription)),
             Ok(Err(error)) => {
                 debug!(

@@ -1,28 +1,24 @@
 //! The feed: the connection over which new entries come. A blocking read holds it, so nothing else uses it.
 //!
-//! Over TCP and unix sockets it is a plain socket whose replies [`parse`] takes apart: the client library, which
-//! serves all other commands, spends four microseconds of processor time on what it reads of an event, more
-//! than all the rest of a worker. Under TLS, whose cipher is the greater part anyway, the library reads.
+//! It is a socket whose replies [`parse`] takes apart: the client library, which serves all other commands, spends four
+//! microseconds of processor time on what it reads of an event, more than all the rest of a worker.
 
 pub mod parse;
 
 use std::io;
-use std::pin::Pin;
 use std::time::Duration;
 
-use redis::aio::{AsyncStream, MultiplexedConnection};
-use redis::io::tcp::{TcpSettings, socket2::SockRef};
-use redis::{Cmd, ConnectionAddr, ConnectionInfo, RedisResult, Value};
+use redis::{Cmd, RedisConnectionInfo, RedisResult, Value};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::sync::{RwLock, RwLockReadGuard};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use self::parse::{Bounds, Delivered, Parser, STEP, answer};
-use super::connect::{CONNECT_TIMEOUT, CONNECTING, failed, open, with_tcp_settings};
+use super::connect::{CONNECT_TIMEOUT, CONNECTING, failed};
+use super::dial::{Socket, dial, timed_out};
 use super::login::refused;
-use super::{reply, stream};
+use super::reply;
+use crate::config::Address;
 use crate::error::Error;
 
 /// Room for each piece that is received: what the server sends at once.
@@ -32,13 +28,8 @@ const KEPT_BYTES: usize = 4 * PIECE_BYTES;
 
 /// Where new entries come from.
 pub struct Feed {
-    connection: Connection,
+    plain: Plain,
     response_timeout: Duration,
-}
-
-enum Connection {
-    Plain(Plain),
-    Tls(MultiplexedConnection),
 }
 
 impl Feed {
@@ -47,14 +38,17 @@ impl Feed {
     ///
     /// # Errors
     /// If the server cannot be reached or refuses the credentials.
-    pub async fn open(info: &ConnectionInfo, response_timeout: Duration) -> Result<Self, Error> {
-        let plain = within(CONNECT_TIMEOUT, Plain::open(&with_tcp_settings(info))).await;
-        let connection = match plain {
-            Ok(Some(plain)) => Connection::Plain(plain),
-            Ok(None) => Connection::Tls(open(info, CONNECT_TIMEOUT, response_timeout).await?),
-            Err(error) => return Err(failed(info, CONNECTING, error).await),
+    pub async fn open(at: &Address, response_timeout: Duration) -> Result<Self, Error> {
+        let opened = async {
+            let mut plain = Plain { socket: dial(at).await?, buffer: Vec::new() };
+            match plain.log_in(at.info.redis_settings()).await {
+                Ok(()) => Ok(plain),
+                Err(error) => Err(failed(at, CONNECTING, error).await),
+            }
         };
-        Ok(Self { connection, response_timeout })
+        let plain =
+            timeout(CONNECT_TIMEOUT, opened).await.unwrap_or_else(|_| Err(timed_out(at)))?;
+        Ok(Self { plain, response_timeout })
     }
 
     /// The value of a hash field; `None` if there is none (`HGET`).
@@ -65,16 +59,8 @@ impl Feed {
         let mut get = redis::cmd("HGET");
         get.arg(key).arg(field);
         let step = "asking the reading connection for its server";
-        let value = match &mut self.connection {
-            Connection::Plain(plain) => {
-                let value = within(self.response_timeout, plain.ask(&get));
-                value.await.map_err(Error::at(step))?
-            }
-            Connection::Tls(connection) => {
-                get.query_async(connection).await.map_err(Error::at(step))?
-            }
-        };
-        Ok(reply::text(value))
+        let value = within(self.response_timeout, self.plain.ask(&get)).await;
+        Ok(reply::text(value.map_err(Error::at(step))?))
     }
 
     /// What the server delivers to a read of new entries from one stream. What came is looked into while `gate`
@@ -88,20 +74,9 @@ impl Feed {
         bounds: Bounds,
         gate: Option<&RwLock<()>>,
     ) -> Result<Delivered, Error> {
-        match &mut self.connection {
-            Connection::Plain(plain) => {
-                let delivered = plain.read(read, bounds, gate);
-                let delivered = within(self.response_timeout, async { Ok(delivered.await) });
-                delivered.await.map_err(Error::at(STEP))?
-            }
-            Connection::Tls(connection) => {
-                let value = read.query_async(connection).await.map_err(Error::at(STEP))?;
-                let _held = pass(gate).await;
-                let entries = stream::entries(value);
-                let entries = entries.ok_or_else(|| reply::unexpected(STEP, &Value::Nil))?;
-                Ok(Delivered { entries, is_cut: false })
-            }
-        }
+        let delivered = self.plain.read(read, bounds, gate);
+        let delivered = within(self.response_timeout, async { Ok(delivered.await) });
+        delivered.await.map_err(Error::at(STEP))?
     }
 }
 
@@ -118,8 +93,6 @@ async fn within<T>(time: Duration, call: impl Future<Output = RedisResult<T>>) -
     timeout(time, call).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
-type Socket = Pin<Box<dyn AsyncStream + Send + Sync>>;
-
 /// A socket, and what has come over it.
 struct Plain {
     socket: Socket,
@@ -127,19 +100,15 @@ struct Plain {
 }
 
 impl Plain {
-    /// Connects and logs in; `None` where that takes TLS.
-    async fn open(info: &ConnectionInfo) -> RedisResult<Option<Self>> {
-        let Some(socket) = dial(info).await? else { return Ok(None) };
-        let mut plain = Self { socket, buffer: Vec::new() };
-        let login = info.redis_settings();
+    async fn log_in(&mut self, login: &RedisConnectionInfo) -> RedisResult<()> {
         if let Some(password) = login.password() {
             let mut auth = redis::cmd("AUTH");
-            plain.ask(auth.arg(login.username()).arg(password)).await.map_err(refused)?;
+            self.ask(auth.arg(login.username()).arg(password)).await.map_err(refused)?;
         }
         if login.db() != 0 {
-            plain.ask(redis::cmd("SELECT").arg(login.db())).await?;
+            self.ask(redis::cmd("SELECT").arg(login.db())).await?;
         }
-        Ok(Some(plain))
+        Ok(())
     }
 
     /// Sends a command that is answered with a line or a text.
@@ -172,7 +141,9 @@ impl Plain {
     }
 
     async fn send(&mut self, command: &Cmd) -> RedisResult<()> {
-        Ok(self.socket.write_all(&command.get_packed_command()).await?)
+        self.socket.write_all(&command.get_packed_command()).await?;
+        // Under TLS some of it may wait for this.
+        Ok(self.socket.flush().await?)
     }
 
     async fn receive(&mut self) -> RedisResult<()> {
@@ -182,40 +153,4 @@ impl Plain {
             _ => Ok(()),
         }
     }
-}
-
-pub(super) async fn dial(info: &ConnectionInfo) -> io::Result<Option<Socket>> {
-    Ok(match info.addr() {
-        ConnectionAddr::Tcp(host, port) => {
-            let socket = dial_any(host, *port).await?;
-            set(&socket, info.tcp_settings())?;
-            Some(Box::pin(socket))
-        }
-        ConnectionAddr::Unix(path) => Some(Box::pin(UnixStream::connect(path).await?)),
-        _ => None,
-    })
-}
-
-/// Whichever address of a host answers first: one of them may lead nowhere.
-async fn dial_any(host: &str, port: u16) -> io::Result<TcpStream> {
-    let mut dials: JoinSet<_> = lookup_host((host, port)).await?.map(TcpStream::connect).collect();
-    let mut failure = io::Error::from(io::ErrorKind::NotFound);
-    while let Some(dialed) = dials.join_next().await {
-        match dialed? {
-            Ok(socket) => return Ok(socket),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
-}
-
-fn set(socket: &TcpStream, settings: &TcpSettings) -> io::Result<()> {
-    socket.set_nodelay(settings.nodelay())?;
-    let socket = SockRef::from(socket);
-    if let Some(keepalive) = settings.keepalive() {
-        socket.set_tcp_keepalive(keepalive)?;
-    }
-    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-    socket.set_tcp_user_timeout(settings.user_timeout())?;
-    Ok(())
 }

@@ -5,13 +5,15 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{ConnectionInfo, ErrorKind, RedisConnectionInfo, RedisError, RedisResult, Value};
+use redis::{ErrorKind, RedisConnectionInfo, RedisError, RedisResult, Value};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 
-use super::feed::dial;
+use super::connect::CONNECTING;
+use super::dial::{dial, refused_by_tls, speaks_tls};
 use super::feed::parse::line;
-use crate::error::MOST_CLIENTS;
+use crate::config::Address;
+use crate::error::{Error, MOST_CLIENTS};
 
 /// How long a server that refuses a client has to say why: it does so at once.
 const REFUSAL: Duration = Duration::from_millis(300);
@@ -19,11 +21,10 @@ const REFUSAL: Duration = Duration::from_millis(300);
 const OTHER_WORDS: [&str; 2] = [MOST_CLIENTS, "without any password configured"];
 const OTHER_CODES: [&str; 5] = ["LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "DENIED"];
 
-/// The same server, for a connection that is not logged in yet.
-pub(super) fn without_login(info: &ConnectionInfo) -> ConnectionInfo {
+/// The settings of a connection that is not logged in yet.
+pub(super) fn nobody() -> RedisConnectionInfo {
     let protocol = redis::ProtocolVersion::RESP2;
-    let nobody = RedisConnectionInfo::default().set_protocol(protocol).set_skip_set_lib_name();
-    info.clone().set_redis_settings(nobody)
+    RedisConnectionInfo::default().set_protocol(protocol).set_skip_set_lib_name()
 }
 
 /// Logs in, chooses the database, and says who we are, in one round trip.
@@ -69,19 +70,40 @@ pub(super) fn refused(error: RedisError) -> RedisError {
 
 /// Why a server ended a connection that it had just taken: of a client too many, or of one from elsewhere, it
 /// takes no command, and what it says then is lost to whoever was sending one. `None` where it says nothing.
-pub(super) async fn reason(info: &ConnectionInfo) -> Option<RedisError> {
-    let listen = async {
-        let mut socket = dial(info).await.ok()??;
-        let mut buffer = Vec::new();
-        while socket.read_buf(&mut buffer).await.ok()? > 0 {
-            match line(&mut buffer) {
-                Ok(None) => {}
-                said => return said.err().and_then(|error| known_reason(&error)),
+pub(super) async fn reason(at: &Address) -> Option<Error> {
+    if let Some(reason) = timeout(REFUSAL, last_words(at)).await.ok().flatten() {
+        return Some(reason);
+    }
+    let speaks_tls = timeout(REFUSAL, speaks_tls(at)).await.unwrap_or(false);
+    speaks_tls.then(|| Error::Tls {
+        address: at.info.addr().to_string(),
+        why: "this port speaks TLS".to_owned(),
+        remedy: "write rediss:// in place of redis:// in --redis-url",
+    })
+}
+
+/// What a server says to whoever comes and listens.
+async fn last_words(at: &Address) -> Option<Error> {
+    let mut socket = match dial(at).await {
+        Ok(socket) => socket,
+        Err(error) => return matches!(error, Error::Tls { .. }).then_some(error),
+    };
+    let mut buffer = Vec::new();
+    loop {
+        match socket.read_buf(&mut buffer).await {
+            Ok(0) => return None,
+            Ok(_) => {}
+            // Whether a server takes a certificate is known only after the handshake.
+            Err(error) => return refused_by_tls(at, &error),
+        }
+        match line(&mut buffer) {
+            Ok(None) => {}
+            said => {
+                let known = said.err().and_then(|error| known_reason(&error))?;
+                return Some(Error::of_server(CONNECTING, at.info.addr().to_string())(known));
             }
         }
-        None
-    };
-    timeout(REFUSAL, listen).await.ok().flatten()
+    }
 }
 
 /// The reasons for which servers refuse whoever comes; that of protected mode is a page long.

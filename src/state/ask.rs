@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 
-use redis::aio::MultiplexedConnection;
+use redis::aio::ConnectionLike;
 use redis::{Cmd, Value};
 
+use super::Link;
 use crate::config::Shell;
 use crate::error::Error;
 use crate::redis::reply;
@@ -72,7 +73,7 @@ impl AskError {
 
 /// Sends a command, given as its words, and waits for the answer.
 pub(crate) async fn ask(
-    connection: &mut MultiplexedConnection,
+    connection: &mut (impl ConnectionLike + Send),
     words: &[&str],
 ) -> Result<Value, AskError> {
     match command(words).query_async::<Value>(connection).await {
@@ -97,7 +98,10 @@ fn failed(error: redis::RedisError) -> AskError {
 }
 
 /// The server does not say which key has the wrong type, so ask.
-async fn wrong_type(connection: &mut MultiplexedConnection, words: &[&str]) -> Option<AskError> {
+async fn wrong_type(
+    connection: &mut (impl ConnectionLike + Send),
+    words: &[&str],
+) -> Option<AskError> {
     let name = *words.first()?;
     let key = words.get(if name == "XINFO" { 2 } else { 1 })?;
     let found = redis::cmd("TYPE").arg(*key).query_async::<Value>(connection).await.ok()?;
@@ -158,7 +162,7 @@ impl<'k> Walk<'k> {
     /// The next members; `None` at the end.
     pub(crate) async fn members(
         &mut self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Link,
     ) -> Result<Option<Vec<String>>, AskError> {
         let Some(page) = self.page(connection).await? else { return Ok(None) };
         let members = page.into_iter().filter_map(reply::text);
@@ -168,7 +172,7 @@ impl<'k> Walk<'k> {
     /// The next fields and values; `None` at the end.
     pub(crate) async fn fields(
         &mut self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Link,
     ) -> Result<Option<Vec<(String, String)>>, AskError> {
         let Some(page) = self.page(connection).await? else { return Ok(None) };
         let pairs = reply::pairs(Value::Array(page)).unwrap_or_default();
@@ -176,10 +180,7 @@ impl<'k> Walk<'k> {
         Ok(Some(pairs.filter(|(field, _)| self.seen.is_first(field)).collect()))
     }
 
-    async fn page(
-        &mut self,
-        connection: &mut MultiplexedConnection,
-    ) -> Result<Option<Vec<Value>>, AskError> {
+    async fn page(&mut self, connection: &mut Link) -> Result<Option<Vec<Value>>, AskError> {
         let Some(cursor) = self.cursor.take() else { return Ok(None) };
         let count = self.count.to_string();
         let mut words = vec![self.command, self.key, &cursor, "COUNT", &count];

@@ -2,13 +2,12 @@
 
 use std::cmp::Ordering;
 
-use redis::aio::MultiplexedConnection;
-
 use super::Listed;
 use super::ask::{AskError, ask, number};
 use crate::entry::{Entry, EntryId, Field};
 use crate::key::Keys;
 use crate::redis::reply;
+use crate::state::Link;
 
 /// Dead letters in a page; each may carry a mebibyte of data.
 const PAGE: usize = 32;
@@ -52,7 +51,7 @@ pub fn newest_first(a: &DeadLetter, b: &DeadLetter) -> Ordering {
 /// # Errors
 /// If the server refuses, or no reply came.
 pub async fn list(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     keys: &Keys,
     reason: Option<&str>,
     limit: usize,
@@ -78,7 +77,7 @@ pub async fn list(
 /// # Errors
 /// If the server refuses, or no reply came.
 pub async fn show(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     keys: &Keys,
     id: EntryId,
 ) -> Result<Vec<DeadLetter>, AskError> {
@@ -97,7 +96,7 @@ pub async fn show(
 }
 
 async fn of_entry(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     mut pages: Pages<'_>,
     entry_id: &str,
 ) -> Result<Vec<DeadLetter>, AskError> {
@@ -122,10 +121,7 @@ impl<'k> Pages<'k> {
         Self { key, start, end: Some(end.to_owned()) }
     }
 
-    async fn next(
-        &mut self,
-        connection: &mut MultiplexedConnection,
-    ) -> Result<Option<Vec<Entry>>, AskError> {
+    async fn next(&mut self, connection: &mut Link) -> Result<Option<Vec<Entry>>, AskError> {
         let Some(end) = self.end.take() else { return Ok(None) };
         let count = PAGE.to_string();
         let page =
@@ -136,10 +132,7 @@ impl<'k> Pages<'k> {
     }
 }
 
-async fn range(
-    connection: &mut MultiplexedConnection,
-    words: &[&str],
-) -> Result<Vec<Entry>, AskError> {
+async fn range(connection: &mut Link, words: &[&str]) -> Result<Vec<Entry>, AskError> {
     let value = ask(connection, words).await?;
     let unexpected = reply::unexpected("reading dead letters", &redis::Value::Nil);
     reply::entries(value).ok_or_else(|| unexpected.into())

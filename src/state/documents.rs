@@ -3,7 +3,6 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use redis::aio::MultiplexedConnection;
 use serde::Serialize;
 
 use super::ask::{AskError, Walk, ask, number};
@@ -11,6 +10,7 @@ use super::{Listed, list};
 use crate::config::Threshold;
 use crate::key::{self, Keys};
 use crate::redis::reply;
+use crate::state::Link;
 
 /// A document and how many are in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -36,7 +36,7 @@ impl Document {
 /// # Errors
 /// If the server refuses, or no reply came.
 pub async fn documents(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     keys: &Keys,
     limit: usize,
 ) -> Result<Listed<Document>, AskError> {
@@ -92,7 +92,7 @@ pub struct Members {
 /// # Errors
 /// If the server refuses, or no reply came.
 pub async fn document(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     keys: &Keys,
     doc: &str,
     thresholds: &[Threshold],
@@ -119,17 +119,13 @@ pub async fn document(
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
-pub async fn count(
-    connection: &mut MultiplexedConnection,
-    keys: &Keys,
-    doc: &str,
-) -> Result<u64, AskError> {
+pub async fn count(connection: &mut Link, keys: &Keys, doc: &str) -> Result<u64, AskError> {
     Ok(number(&ask(connection, &["GET", &keys.document_count(doc)]).await?).unwrap_or(0))
 }
 
 /// Users of a document with their connections.
 pub(super) async fn members(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     keys: &Keys,
     doc: &str,
     users: Vec<String>,
@@ -152,7 +148,7 @@ pub(super) async fn members(
 /// # Errors
 /// If the server refuses, or no reply came.
 pub async fn levels(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     keys: &Keys,
     doc: &str,
     thresholds: &[Threshold],
@@ -170,7 +166,7 @@ pub async fn levels(
 
 /// What a hash holds under these fields.
 pub(crate) async fn hash_values(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     key: &str,
     fields: Vec<String>,
 ) -> Result<Vec<Option<String>>, AskError> {

@@ -9,6 +9,7 @@
 mod ask;
 pub mod dead;
 pub mod documents;
+mod link;
 pub mod pages;
 mod progress;
 pub mod sessions;
@@ -19,26 +20,34 @@ pub mod tokens;
 pub mod users;
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use redis::Value;
-use redis::aio::MultiplexedConnection;
+use redis::aio::ConnectionLike;
 use serde::Serialize;
+use tokio::time::timeout;
 
 pub use self::ask::AskError;
 pub(crate) use self::ask::{Walk, ask, literal, number};
+pub use self::link::Link;
 pub use self::progress::cursor;
 pub use self::shared::{Away, Facts, Keeper, Shared};
 pub use self::statistics::{Statistics, statistics};
-use crate::config::{Config, Deployment, Millis, Server, Shell, Threshold};
-use crate::error::Error;
+use crate::config::{Config, Deployment, Millis, Shell, Threshold};
+use crate::error::{Error, chain};
 use crate::key::{Keys, partition_of};
-use crate::redis::connect::{Node, locate};
+use crate::redis::connect::Node;
+use crate::redis::nodes::Nodes;
 use crate::redis::reply;
 use crate::redis::scripts::layout::STATE_FORMAT;
 
 /// How long one page may take.
 pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a look for one partition may take: what is known of the others is shown again after that.
+const LOOK_WITHIN: Duration = Duration::from_secs(2);
 
 /// The beginning of a list, and how many there are in all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -93,13 +102,14 @@ pub struct Partition {
     pub index: u16,
     /// Its names.
     pub keys: Keys,
-    /// A connection to the node that has it.
-    pub connection: MultiplexedConnection,
+    /// A connection to the node that has it, or why there is none.
+    pub connection: Link,
 }
 
 /// A deployment's state, to ask.
 #[derive(Clone)]
 pub struct State {
+    nodes: Arc<Nodes>,
     /// The partitions in order.
     pub partitions: Vec<Partition>,
     /// The deployment's settings: those in `rollcall:meta`; what is not there, from the process.
@@ -126,21 +136,27 @@ impl State {
     /// # Errors
     /// If the server cannot be reached or refuses, or has state of another format or partitioning.
     pub async fn open_with(config: &Config, response_timeout: Duration) -> Result<Self, AskError> {
-        let mut deployment = config.deployment.clone();
+        let deployment = config.deployment.clone();
         let server = config.redis.server();
-        let Reached { nodes, partitions, .. } =
-            reach(&server, &deployment, response_timeout).await?;
-        let Some(mut first) = partitions.first().cloned() else {
+        let nodes = Arc::new(Nodes::new(server, response_timeout));
+        let (partitions, places) = reach(&nodes, &deployment).await?;
+        let shell = Shell::of(&config.redis, &config.deployment);
+        let shell = match places.as_slice() {
+            [node] => shell.at(&node.at.info),
+            _ => shell,
+        };
+        let mut state = Self { nodes, partitions, deployment, found: false, shell, now_ms: 0 };
+        let is_alone = state.partitions.len() == 1;
+        let Some(Partition { connection, keys, .. }) = state.reachable() else {
             return Err(reply::unexpected("reaching the partitions", &Value::Nil).into());
         };
-        if partitions.len() == 1 {
-            one_slot(&mut first.connection, &first.keys).await?;
+        let (mut connection, keys) = (connection.clone(), keys.clone());
+        if is_alone {
+            one_slot(&mut connection, &keys).await?;
         }
-        let found = read_meta(&mut first.connection, &first.keys, &mut deployment).await?;
-        let now_ms = server_time(&mut first.connection).await?;
-        let shell = Shell::of(&config.redis, &config.deployment);
-        let shell = if let [node] = nodes.as_slice() { shell.at(&node.info) } else { shell };
-        Ok(Self { partitions, deployment, found, shell, now_ms })
+        state.found = read_meta(&mut connection, &keys, &mut state.deployment).await?;
+        state.now_ms = server_time(&mut connection).await?;
+        Ok(state)
     }
 
     /// When it is asked, and how long sessions usually live.
@@ -148,18 +164,54 @@ impl State {
         sessions::Clock { now_ms: self.now_ms, usual_ms: self.deployment.session_ttl_ms }
     }
 
-    /// Whether every partition is still where it was; learns the time, and on request the settings, anew.
+    /// The first partition whose node can be reached.
+    pub fn reachable(&mut self) -> Option<&mut Partition> {
+        self.partitions.iter_mut().find(|partition| partition.connection.away().is_none())
+    }
+
+    /// The partitions whose nodes cannot be reached, and why.
+    pub fn away(&self) -> impl Iterator<Item = (u16, &str)> {
+        self.partitions.iter().filter_map(|one| Some((one.index, one.connection.away()?)))
+    }
+
+    /// Looks for every partition, each by itself; learns the time, and on request the settings, anew.
+    ///
+    /// # Errors
+    /// If no partition can be reached, or the deployment is another by now.
     async fn look(&mut self, reads_settings: bool) -> Result<(), AskError> {
-        for partition in &mut self.partitions {
-            let meta = partition.keys.meta();
-            ask(&mut partition.connection, &["EXISTS", &meta]).await?;
+        let look = self.partitions.iter().map(|partition| async {
+            timeout(LOOK_WITHIN, self.nodes.connect(&partition.keys.meta())).await
+        });
+        let mut reasons = Vec::new();
+        let links: Vec<Link> = join_all(look)
+            .await
+            .into_iter()
+            .map(|found| match found {
+                Ok(Ok(connection)) => connection.into(),
+                Ok(Err(error)) => {
+                    let link = Link::Away(chain(&error).into());
+                    reasons.push(error);
+                    link
+                }
+                Err(_) => Link::Away("its node does not answer".into()),
+            })
+            .collect();
+        for (partition, link) in self.partitions.iter_mut().zip(links) {
+            partition.connection = link;
         }
-        let Some(first) = self.partitions.first_mut() else { return Ok(()) };
-        if reads_settings || !self.found {
-            let (connection, keys) = (&mut first.connection, &first.keys);
-            self.found = read_meta(connection, keys, &mut self.deployment).await?;
+        let reads_settings = reads_settings || !self.found;
+        let Some(Partition { connection, keys, .. }) = self.reachable() else {
+            let silent = || std::io::Error::from(std::io::ErrorKind::TimedOut).into();
+            let error = reasons.into_iter().next();
+            return Err(error
+                .unwrap_or_else(|| Error::at("looking for the state")(silent()))
+                .into());
+        };
+        let (mut connection, keys) = (connection.clone(), keys.clone());
+        if reads_settings {
+            self.found = read_meta(&mut connection, &keys, &mut self.deployment).await?;
         }
-        self.now_ms = server_time(&mut first.connection).await?;
+        self.now_ms = server_time(&mut connection).await?;
         Ok(())
     }
 
@@ -170,52 +222,47 @@ impl State {
     }
 }
 
-/// Connections to all partitions, one for each node.
-pub(crate) struct Reached {
-    /// The nodes.
-    pub nodes: Vec<Node>,
-    /// The partitions in order.
-    pub partitions: Vec<Partition>,
-    /// The place of each partition's node among the nodes.
-    pub node_of: Vec<usize>,
-}
-
-/// Connects to the nodes of all partitions: without a Cluster there is one.
+/// Connects to the nodes of all partitions, each by itself; says which nodes those are. Partitions on a node that
+/// cannot be reached are away.
+///
+/// # Errors
+/// If none can be reached.
 pub(crate) async fn reach(
-    server: &Server,
+    nodes: &Nodes,
     deployment: &Deployment,
-    response_timeout: Duration,
-) -> Result<Reached, Error> {
-    let mut reached = Reached { nodes: Vec::new(), partitions: Vec::new(), node_of: Vec::new() };
-    for index in 0..deployment.partitions {
-        let keys = Keys::new(&deployment.prefix, deployment.partitions, index);
-        let node = match holder(&mut reached.nodes, &keys.meta()).await {
-            Some(node) => node,
-            None => {
-                reached.nodes.push(locate(server, &keys.meta(), response_timeout).await?);
-                reached.nodes.len() - 1
+) -> Result<(Vec<Partition>, Vec<Node>), Error> {
+    let keys = |index| Keys::new(&deployment.prefix, deployment.partitions, index);
+    let all: Vec<(u16, Keys)> =
+        (0..deployment.partitions).map(|index| (index, keys(index))).collect();
+    let found =
+        join_all(all.iter().map(|(_, keys)| async { nodes.node(&keys.meta()).await })).await;
+    let (mut partitions, mut places, mut first_error) = (Vec::new(), Vec::<Node>::new(), None);
+    for ((index, keys), found) in all.into_iter().zip(found) {
+        let connection = match found {
+            Ok(node) => {
+                let connection = node.connection.clone();
+                if places.iter().all(|known| known.at.info.addr() != node.at.info.addr()) {
+                    places.push(node);
+                }
+                connection.into()
+            }
+            Err(error) => {
+                let link = Link::Away(chain(&error).into());
+                first_error.get_or_insert(error);
+                link
             }
         };
-        let connection = reached.nodes[node].connection.clone();
-        reached.partitions.push(Partition { index, keys, connection });
-        reached.node_of.push(node);
+        partitions.push(Partition { index, keys, connection });
     }
-    Ok(reached)
+    match first_error {
+        Some(error) if places.is_empty() => Err(error),
+        _ => Ok((partitions, places)),
+    }
 }
 
-/// Which of the nodes holds `key`.
-async fn holder(nodes: &mut [Node], key: &str) -> Option<usize> {
-    for (place, node) in nodes.iter_mut().enumerate() {
-        match redis::cmd("EXISTS").arg(key).query_async::<i64>(&mut node.connection).await {
-            Err(error) if error.redirect_node().is_some() => {}
-            // Whatever else hinders it will be said when something is asked.
-            _ => return Some(place),
-        }
-    }
-    None
-}
-
-pub(crate) async fn server_time(connection: &mut MultiplexedConnection) -> Result<u64, AskError> {
+pub(crate) async fn server_time(
+    connection: &mut (impl ConnectionLike + Send),
+) -> Result<u64, AskError> {
     let value = ask(connection, &["TIME"]).await?;
     let unexpected = reply::unexpected("TIME", &value);
     let parts = reply::array(value).unwrap_or_default();
@@ -236,7 +283,7 @@ pub fn clock_went_back(stored_ms: u64, now_ms: u64) -> Option<u64> {
 
 /// Makes sure that a single partition's keys share a slot, so that a Cluster which scatters them is told as such
 /// and not by a redirect of whatever is asked first.
-async fn one_slot(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<(), AskError> {
+async fn one_slot(connection: &mut Link, keys: &Keys) -> Result<(), AskError> {
     let words = ["EXISTS", &keys.meta(), &keys.presence(), &keys.login()];
     match ask(connection, &words).await {
         Err(AskError::Server(error @ Error::CrossSlot(_))) => Err(error.into()),
@@ -247,7 +294,7 @@ async fn one_slot(connection: &mut MultiplexedConnection, keys: &Keys) -> Result
 
 /// Puts the settings of `rollcall:meta` over the process's; `false` if there are none.
 async fn read_meta(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     keys: &Keys,
     deployment: &mut Deployment,
 ) -> Result<bool, AskError> {
@@ -276,10 +323,7 @@ async fn read_meta(
 
 /// Where nothing is found: whether there is state with one partition instead of several, or the
 /// other way round. Whatever hinders the look is no answer.
-async fn other_layout(
-    connection: &mut MultiplexedConnection,
-    deployment: &Deployment,
-) -> Result<(), AskError> {
+async fn other_layout(connection: &mut Link, deployment: &Deployment) -> Result<(), AskError> {
     let partitions = if deployment.partitions == 1 { 2 } else { 1 };
     let key = Keys::new(&deployment.prefix, partitions, 0).meta();
     match ask(connection, &["HGET", &key, "partitions"]).await.map(reply::text) {

@@ -2,13 +2,13 @@
 
 use std::cmp::Ordering;
 
-use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize};
 
 use super::ask::{AskError, Walk, ask, number};
 use super::{Listed, list};
 use crate::key::Keys;
 use crate::redis::reply;
+use crate::state::Link;
 
 /// A session's entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -94,7 +94,7 @@ impl Clock {
 /// # Errors
 /// If the server refuses, or no reply came.
 pub async fn active(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     keys: &Keys,
     clock: Clock,
     user: Option<&str>,
@@ -117,7 +117,7 @@ pub async fn active(
 
 /// Sessions as they were read, with when they expire.
 pub(crate) async fn with_lives(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     keys: &Keys,
     clock: Clock,
     sessions: Vec<Session>,
@@ -149,7 +149,7 @@ pub struct Kept {
 /// # Errors
 /// If the server refuses, or no reply came.
 pub async fn session(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     keys: &Keys,
     clock: Clock,
     sid: &str,

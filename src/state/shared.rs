@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{AskError, State};
 use crate::config::{Config, Deployment, Shell};
@@ -163,7 +163,7 @@ impl Keeper {
             match State::open_with(&self.config, RESPONSE_TIMEOUT).await {
                 Ok(state) => {
                     (pause, is_told) = (LEAST_PAUSE, false);
-                    let why = self.watch(state).await;
+                    let why = fatal(self.watch(state).await, &self.config)?;
                     self.away(&why);
                 }
                 Err(error) => {
@@ -190,10 +190,11 @@ impl Keeper {
 
     /// Hands out a state until it no longer holds; returns why.
     async fn watch(&self, mut state: State) -> AskError {
-        let mut look = 0_u32;
+        let (mut look, mut away) = (0_u32, 0);
         loop {
             self.show(&state);
             (self.tell)(None);
+            report(&state, &mut away);
             look = look.wrapping_add(1);
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
@@ -212,6 +213,18 @@ impl Keeper {
         let (server_ms, at) = (state.now_ms, Instant::now());
         self.facts.send_replace(Facts { deployment, server_ms, at });
         self.current.send_replace(Current::Known(Arc::new(state.clone())));
+    }
+}
+
+/// Says once which partitions cannot be asked, and once that they can again.
+fn report(state: &State, before: &mut usize) {
+    let away = state.away().count();
+    match (std::mem::replace(before, away), state.away().next()) {
+        (before, Some((partition, why))) if before != away => {
+            warn!(partition, away, "partitions cannot be asked; the first of them: {why}");
+        }
+        (1.., None) => info!("all partitions can be asked again"),
+        _ => {}
     }
 }
 

@@ -1,9 +1,8 @@
 //! What statistics pages show of a server: the figures of `INFO` that people know by their names.
 
-use redis::aio::MultiplexedConnection;
-
 use super::ask::{AskError, ask, number};
 use crate::redis::reply;
+use crate::state::Link;
 
 /// Figures of the server that has the first partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,7 +25,7 @@ pub struct Statistics {
 ///
 /// # Errors
 /// If the server refuses for another reason, or no reply came.
-pub async fn statistics(connection: &mut MultiplexedConnection) -> Result<Statistics, AskError> {
+pub async fn statistics(connection: &mut Link) -> Result<Statistics, AskError> {
     let mut statistics = Statistics { memory_used: "Unknown".to_owned(), ..Statistics::default() };
     let info = match ask(connection, &["INFO"]).await {
         Err(error) if error.is_forbidden() => String::new(),

@@ -5,7 +5,6 @@
 mod group;
 pub mod survey;
 
-use redis::aio::MultiplexedConnection;
 use serde::Serialize;
 
 pub use self::group::{Backlog, Held, Stream};
@@ -15,6 +14,7 @@ use crate::config::Deployment;
 use crate::key::Keys;
 use crate::redis::reply;
 use crate::redis::scripts::turn;
+use crate::state::Link;
 
 /// The server that has the first partition (`INFO`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -48,7 +48,7 @@ const INFO: &[&str] = &["server", "replication", "memory", "stats"];
 ///
 /// # Errors
 /// If the server refuses for another reason, or no reply came.
-pub async fn server(connection: &mut MultiplexedConnection) -> Result<Option<Server>, AskError> {
+pub async fn server(connection: &mut Link) -> Result<Option<Server>, AskError> {
     let info = match ask(connection, &[&["INFO"], INFO].concat()).await {
         Err(error) if error.is_unavailable() => return Ok(None),
         reply => reply::text(reply?).unwrap_or_default(),
@@ -138,14 +138,14 @@ pub struct Size {
     pub cap: Option<u64>,
 }
 
-/// How large everything is, over all partitions.
+/// How large everything is, over all partitions that can be asked.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
 pub async fn sizes(state: &mut State) -> Result<Vec<Size>, AskError> {
     let mut total: Vec<Size> = Vec::new();
     let minute = state.now_ms / 60_000;
-    for partition in &mut state.partitions {
+    for partition in state.partitions.iter_mut().filter(|one| one.connection.away().is_none()) {
         let sizes = partition_sizes(partition, &state.deployment, minute).await?;
         if total.is_empty() {
             total = sizes;
@@ -186,6 +186,9 @@ pub struct Work {
     pub janitor: Option<String>,
     /// The number of the last change, 0 before the first.
     pub changes_seq: u64,
+    /// Why nothing of this is known: its node cannot be reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub away: Option<String>,
 }
 
 /// What is going on in one partition.
@@ -197,6 +200,16 @@ pub async fn work(
     deployment: &Deployment,
     now_ms: u64,
 ) -> Result<Work, AskError> {
+    if let Some(why) = partition.connection.away() {
+        return Ok(Work {
+            partition: partition.index,
+            stream: None,
+            janitor_last_run_ms: None,
+            janitor: None,
+            changes_seq: 0,
+            away: Some(why.to_owned()),
+        });
+    }
     let stream = group::stream(partition, deployment, now_ms).await?;
     let (keys, connection) = (&partition.keys, &mut partition.connection);
     let last_run = ask(connection, &["HGET", &keys.janitor(), "last_run"]).await?;
@@ -208,6 +221,7 @@ pub async fn work(
         janitor_last_run_ms: number(&last_run),
         janitor: reply::text(janitor).map(|holder| turn::owner(&holder).to_owned()),
         changes_seq: number(&seq).unwrap_or(0),
+        away: None,
     })
 }
 

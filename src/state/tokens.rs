@@ -3,13 +3,13 @@
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
-use redis::aio::MultiplexedConnection;
 use serde::Serialize;
 
 use super::ask::{AskError, ask, float, number, scored};
 use super::{Listed, Partition, list, score_ms};
 use crate::key::Keys;
 use crate::redis::reply;
+use crate::state::Link;
 
 /// Members read from a sorted set in one call.
 const PAGE: usize = 1000;
@@ -37,7 +37,7 @@ impl Token {
 /// # Errors
 /// If the server refuses, or no reply came.
 pub async fn recent(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     keys: &Keys,
     limit: usize,
 ) -> Result<Listed<Token>, AskError> {
@@ -70,7 +70,7 @@ pub async fn recent(
 
 /// Up to `count` members from rank `from` on, the highest score first.
 async fn newest(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     key: &str,
     from: usize,
     count: usize,
@@ -81,7 +81,7 @@ async fn newest(
 
 /// Whose the tokens are.
 pub(super) async fn users(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     login: &str,
     tokens: &[&str],
 ) -> Result<Vec<Option<String>>, AskError> {
@@ -125,7 +125,7 @@ pub struct Views {
 /// # Errors
 /// If the server refuses, or no reply came.
 pub async fn viewed(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     keys: &Keys,
     token: &str,
     limit: usize,

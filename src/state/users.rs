@@ -5,13 +5,13 @@
 use std::cmp::Ordering;
 use std::collections::HashSet;
 
-use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize};
 
 use super::ask::{AskError, Walk, ask, literal, number};
 use super::{Listed, Partition, list};
 use crate::key::{self, Keys};
 use crate::redis::reply;
+use crate::state::Link;
 
 /// The users seen in the last `minutes`, the current one included: the union of
 /// `online-users/<minute>`.
@@ -22,7 +22,7 @@ use crate::redis::reply;
 /// # Errors
 /// If the server refuses, or no reply came.
 pub async fn seen(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     keys: &Keys,
     now_ms: u64,
     minutes: u64,
@@ -61,7 +61,7 @@ pub async fn seen_everywhere(
 /// # Errors
 /// If the server refuses, or no reply came.
 pub async fn online(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     keys: &Keys,
     since_ms: u64,
     limit: usize,
@@ -88,7 +88,7 @@ fn by_name(users: HashSet<String>, limit: usize) -> Listed<String> {
 /// # Errors
 /// If the server refuses, or no reply came.
 pub async fn last_activity(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     keys: &Keys,
     user: &str,
 ) -> Result<Option<u64>, AskError> {
@@ -152,7 +152,7 @@ impl Present {
 /// # Errors
 /// If the server refuses, or no reply came.
 pub async fn presence(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     keys: &Keys,
     since_ms: u64,
     limit: usize,
@@ -167,7 +167,7 @@ pub async fn presence(
 /// # Errors
 /// If the server refuses, or no reply came.
 pub async fn presence_of(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     keys: &Keys,
     user: &str,
     since_ms: u64,
@@ -194,7 +194,7 @@ const PAGE: usize = 1000;
 
 /// The presence fields of each of these users by the index; `None` where no index is kept.
 pub(crate) async fn fields_of(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     keys: &Keys,
     users: &[&str],
 ) -> Result<Option<Vec<Vec<String>>>, AskError> {
@@ -222,11 +222,7 @@ pub(crate) async fn fields_of(
 /// What the index holds for users with many addresses: their fields stand in a sorted set, in order.
 const CROWD: &str = "%";
 
-async fn crowd(
-    connection: &mut MultiplexedConnection,
-    keys: &Keys,
-    name: &str,
-) -> Result<Vec<String>, AskError> {
+async fn crowd(connection: &mut Link, keys: &Keys, name: &str) -> Result<Vec<String>, AskError> {
     let (key, end, limit) = (keys.presence_crowds(), format!("({name}}}"), PAGE.to_string());
     let (mut fields, mut start) = (Vec::new(), format!("[{name}|"));
     loop {
@@ -242,7 +238,7 @@ async fn crowd(
 }
 
 async fn walk(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     keys: &Keys,
     pattern: Option<&str>,
     since_ms: u64,

@@ -1,7 +1,7 @@
 //! A master that dies, or hands over, and the fleet that follows it through its sentinels.
 
 mod fence;
-mod sentinels;
+pub mod sentinels;
 mod servers;
 mod slots;
 

@@ -32,7 +32,7 @@ fn shell(url: &str) -> Shell {
 }
 
 async fn open(url: &str) -> Result<Feed, Error> {
-    Feed::open(&server(url).info, SOON).await
+    Feed::open(&server(url).current().unwrap(), SOON).await
 }
 
 /// Everything is kept, whatever its size.
@@ -191,7 +191,7 @@ async fn what_is_no_redis_is_refused_and_what_says_no_more_is_given_up() {
         (b"", true, "connection", "end of file"),
     ] {
         let url = format!("redis://{}", impostor(answer, hangs_up));
-        let mut feed = Feed::open(&server(&url).info, PATIENCE).await.unwrap();
+        let mut feed = Feed::open(&server(&url).current().unwrap(), PATIENCE).await.unwrap();
         let error = read(&mut feed, BEGINNING, 10, AMPLE).await.unwrap_err();
         let said = chain(&error);
         assert_eq!((error.kind(), error.verdict()), (kind, Verdict::Reconnect), "{said}");

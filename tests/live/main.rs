@@ -6,6 +6,7 @@ mod changes;
 mod chaos;
 mod clients;
 mod clock;
+mod cluster;
 mod crash;
 mod crowd;
 #[path = "../support/dashboards.rs"]

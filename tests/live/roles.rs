@@ -3,6 +3,7 @@
 pub mod cluster;
 mod descriptors;
 mod login;
+mod mutual;
 pub mod tls;
 
 use std::io::{Read as _, Write as _};

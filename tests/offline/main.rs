@@ -8,6 +8,7 @@ mod dashboards;
 mod deploy;
 mod fuzz;
 mod grafana;
+mod partitions;
 mod schemas;
 mod tidy;
 mod written;

@@ -137,6 +137,10 @@ impl StatusAnswer {
             [">PARTITION", ">ENTRIES", ">WAITING", "OWNER…", ">TERM", "JANITOR", ">CHANGES"];
         let mut table = Table::new(&headings);
         for work in &self.partitions {
+            if work.away.is_some() {
+                table.row([&*work.partition.to_string(), "", "away", "", "", "", ""]);
+                continue;
+            }
             let group = work.stream.as_ref().and_then(|stream| stream.group.as_ref());
             let number = |n: Option<u64>| n.map_or(String::new(), |n| n.to_string());
             let janitor =

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
+use tokio::time::timeout;
 
 use crate::config::{Deployment, Server};
 use crate::error::Error;
 use crate::key::Keys;
 use crate::redis::connect::connect;
 
-/// How long a look at another layout may take.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a look at another layout may take. It may lie at a node that is away, which is no reason to wait long.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The state format this version reads and writes.
 pub const STATE_FORMAT: &str = "2";
@@ -35,7 +36,8 @@ pub async fn check_layout(
     let mut stored = ask.query_async::<Option<String>>(connection).await;
     // On a Cluster the other layout's keys are at another node.
     if stored.as_ref().is_err_and(|error| error.redirect_node().is_some())
-        && let Ok(mut elsewhere) = connect(server, &key, LOOK_TIMEOUT).await
+        && let Ok(Ok(mut elsewhere)) =
+            timeout(LOOK_TIMEOUT, connect(server, &key, LOOK_TIMEOUT)).await
     {
         stored = ask.query_async(&mut elsewhere).await;
     }

@@ -258,7 +258,7 @@ async fn stats(State(context): State<Context>, caller: Caller) -> Answer<Value> 
 async fn whole_status(State(context): State<Context>, caller: Caller) -> Answer<Value> {
     caller.must_read()?;
     let mut state = context.ask()?;
-    let server = match state.partitions.first_mut() {
+    let server = match state.reachable() {
         Some(first) => context.answer(status::server(&mut first.connection).await)?,
         None => None,
     };

@@ -199,7 +199,7 @@ async fn stats(Extract(context): Extract<Context>, caller: Extracted) -> Respons
         let mut state = context.ask()?;
         let presence = context.answer(pages::count(&mut state, "HLEN", Keys::presence).await)?;
         let sessions = context.answer(pages::count(&mut state, "HLEN", Keys::sessions).await)?;
-        let Some(first) = state.partitions.first_mut() else { return Ok(Value::Null) };
+        let Some(first) = state.reachable() else { return Ok(Value::Null) };
         let server = context.answer(statistics(&mut first.connection).await)?;
         Ok(json!({ "status": "success", "stats": {
             "memory_used": server.memory_used,

@@ -1,12 +1,12 @@
 //! The stream, and who works on it.
 
 use redis::Value;
-use redis::aio::MultiplexedConnection;
 use serde::Serialize;
 
 use crate::config::Deployment;
 use crate::entry::EntryId;
 use crate::redis::reply;
+use crate::state::Link;
 use crate::state::ask::{AskError, ask, number};
 use crate::state::{Partition, clock_went_back, list};
 
@@ -133,7 +133,7 @@ pub(super) async fn stream(
 
 /// The oldest of the groups' first unfinished entries: pending, or not delivered yet.
 async fn held(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     key: &str,
     groups: &[Info],
     own: Option<(&str, EntryId)>,
@@ -233,7 +233,7 @@ impl Backlog {
 
 /// The id of the entry after this one.
 async fn next_after(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     key: &str,
     id: EntryId,
 ) -> Result<Option<EntryId>, AskError> {

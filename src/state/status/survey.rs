@@ -2,7 +2,6 @@
 //!
 //! What the server does not answer, for want of a right or of a stream, is left out.
 
-use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisResult, Value};
 
 use super::group::{Backlog, Info, Owned, entry_id, read_group};
@@ -12,6 +11,7 @@ use crate::entry::EntryId;
 use crate::error::Error;
 use crate::key::Keys;
 use crate::redis::reply;
+use crate::state::Link;
 
 const STEP: &str = "surveying the server";
 
@@ -37,7 +37,7 @@ pub struct Survey {
 /// # Errors
 /// If no reply came.
 pub async fn survey(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     deployment: &Deployment,
     keys: &Keys,
 ) -> Result<Survey, Error> {
@@ -92,7 +92,7 @@ fn questions(keys: &Keys, stream: &str, now_ms: u64) -> Pipeline {
 
 /// The id of the first entry after a position.
 async fn undelivered(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Link,
     stream: &str,
     position: Option<EntryId>,
 ) -> Result<Option<EntryId>, Error> {

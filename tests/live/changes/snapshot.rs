@@ -23,7 +23,7 @@ use crate::support::seed;
 fn partitions(deployment: &Deployment) -> Vec<Partition> {
     let one = |index| {
         let connection: MultiplexedConnection = block_on_shared(deployment.async_connection(index));
-        Partition { index, keys: deployment.keys(index), connection }
+        Partition { index, keys: deployment.keys(index), connection: connection.into() }
     };
     (0..deployment.partitions()).map(one).collect()
 }

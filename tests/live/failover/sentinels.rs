@@ -81,7 +81,7 @@ fn rules(port: u16) -> String {
 }
 
 /// A sentinel is the server under another flag, with a file of its own to write in.
-fn start(folder: &Path, n: usize, rules: &str, extra: &[&str]) -> PrivateServer {
+pub fn start(folder: &Path, n: usize, rules: &str, extra: &[&str]) -> PrivateServer {
     let (config, script) = (folder.join(format!("{n}.conf")), folder.join(format!("{n}.sh")));
     std::fs::write(&config, rules).unwrap();
     let server = find_server(None).unwrap();

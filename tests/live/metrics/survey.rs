@@ -137,7 +137,7 @@ async fn a_survey_costs_the_server_next_to_nothing() {
         ask(&mut conn, &["HSET", "rollcall:workers", &format!("w{worker}"), "1 host"]);
     }
     ask(&mut conn, &["HSET", "rollcall:meta", "owner", "w0", "term", "1", "cursor", "1-1"]);
-    let mut asking = deployment.async_connection(0).await;
+    let asking = deployment.async_connection(0).await;
     let (settings, keys) = (&deployment.config.deployment, deployment.keys(0));
     let cpu = |conn: &mut Connection| -> f64 {
         let info: String = redis::cmd("INFO").arg("cpu").query(conn).unwrap();
@@ -148,7 +148,7 @@ async fn a_survey_costs_the_server_next_to_nothing() {
     };
     let before = cpu(&mut conn);
     for _ in 0..SURVEYS {
-        let found = survey(&mut asking, settings, &keys).await.unwrap();
+        let found = survey(&mut asking.clone().into(), settings, &keys).await.unwrap();
         assert_eq!(found.group.unwrap().undelivered, Some(20_000));
     }
     let each_ms = (cpu(&mut conn) - before) * 1000.0 / f64::from(SURVEYS);

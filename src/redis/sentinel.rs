@@ -1,0 +1,93 @@
+//! The way to a master whose sentinels are known. They are asked each time that somebody connects.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use super::connect::{Asked, Node, ask_for, moved, open};
+use super::reply;
+use crate::config::{Address, Place, Sentinels};
+use crate::error::Error;
+
+/// How long a sentinel has to be reached, and then to answer, before the next one is asked.
+const SENTINEL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Asks one sentinel after the other until one names a server that is indeed a master.
+pub(super) async fn follow(
+    sentinels: &Sentinels,
+    at: &Address,
+    key: &str,
+    response_timeout: Duration,
+) -> Result<Node, Error> {
+    let mut tried = Vec::new();
+    let mut failed = Vec::new();
+    for sentinel in &sentinels.nodes {
+        let outcome = match ask_for_master(
+            &Address { info: sentinel.clone(), tls: at.tls.clone() },
+            &sentinels.master,
+        )
+        .await
+        {
+            Ok(master) if failed.contains(&master) => continue,
+            Ok(master) => {
+                let at_master = moved(at, &master);
+                failed.push(master);
+                connect_to_master(&at_master, key, response_timeout).await
+            }
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(node) => return Ok(node),
+            Err(error) => tried.push((sentinel.addr().to_string(), error)),
+        }
+    }
+    Err(Error::NoMaster { master: sentinels.master.clone(), tried })
+}
+
+/// Where a sentinel says that the master is (`SENTINEL GET-MASTER-ADDR-BY-NAME`).
+async fn ask_for_master(sentinel: &Address, name: &str) -> Result<Place, Error> {
+    const STEP: &str = "asking for the master";
+    let mut connection = open(sentinel, SENTINEL_TIMEOUT, SENTINEL_TIMEOUT).await?;
+    let mut ask = redis::cmd("SENTINEL");
+    ask.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
+    let value: Value = ask.query_async(&mut connection).await.map_err(Error::at(STEP))?;
+    if value == Value::Nil {
+        return Err(Error::UnknownMaster);
+    }
+    let unexpected = reply::unexpected(STEP, &value);
+    let parts: Option<Vec<String>> =
+        reply::array(value).and_then(|parts| parts.into_iter().map(reply::text).collect());
+    let place =
+        |[host, port]: &[String; 2]| Some(Place { host: host.clone(), port: port.parse().ok()? });
+    let parts: Option<[String; 2]> = parts.and_then(|parts| parts.try_into().ok());
+    parts.as_ref().and_then(place).ok_or(unexpected)
+}
+
+/// Connects, and makes sure that it is a master: a sentinel may be behind. `HELLO` says what `ROLE`
+/// does, and everyone has the right to it.
+async fn connect_to_master(
+    at: &Address,
+    key: &str,
+    response_timeout: Duration,
+) -> Result<Node, Error> {
+    const STEP: &str = "asking for the role of";
+    let (Asked::Here(mut node) | Asked::Elsewhere(mut node, _)) =
+        ask_for(at, key, response_timeout).await?;
+    let address = || at.info.addr().to_string();
+    let value: Value = redis::cmd("HELLO")
+        .query_async(&mut node.connection)
+        .await
+        .map_err(Error::of_server(STEP, address()))?;
+    let unexpected = reply::unexpected(STEP, &value);
+    let mut about = reply::pairs(value).unwrap_or_default().into_iter();
+    let role = about.find_map(|(name, value)| {
+        reply::text(name).filter(|name| name == "role").and_then(|_| reply::text(value))
+    });
+    match role.as_deref() {
+        Some("master") => Ok(node),
+        Some(role) => {
+            Err(Error::Role { address: at.info.addr().to_string(), role: role.to_owned() })
+        }
+        None => Err(unexpected),
+    }
+}
