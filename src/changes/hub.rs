@@ -5,6 +5,7 @@
 //! is away holds up no other. What they read is put into the ring in batches; with many listeners batches come at
 //! longer intervals, because to wake a listener costs the same for one change as for many.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,8 @@ const WAITING: usize = 64;
 const PER_LISTENER: Duration = Duration::from_micros(12);
 /// The longest time between two batches.
 const LONGEST: Duration = Duration::from_millis(250);
+/// How long the first look for a partition may fail before the others begin without it.
+const STARTS_WITHOUT: Duration = Duration::from_secs(3);
 /// Pause before the first new attempt after a failure, and the longest.
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -71,6 +74,8 @@ pub(super) struct Place {
 
 /// What a tail has to say.
 enum News {
+    /// Its node cannot be reached, and where it begins is not known.
+    Away(u16),
     /// Where it begins.
     Begins(u16, Point),
     /// Changes, in order.
@@ -200,6 +205,7 @@ impl Hub {
 
     async fn publish(self, mut news: mpsc::Receiver<News>) {
         let mut begins: Vec<Option<Point>> = vec![None; usize::from(self.partitions())];
+        let mut away = HashSet::new();
         while let Some(first) = news.recv().await {
             let (mut changes, mut next) = (Vec::new(), Some(first));
             while let Some(some) = next {
@@ -208,7 +214,17 @@ impl Hub {
                     News::Begins(partition, point) => {
                         self.push(std::mem::take(&mut changes), &mut begins);
                         begins[usize::from(partition)] = Some(point);
-                        self.begin(&begins);
+                        // The others did not wait for one that was away.
+                        let is_late = away.remove(&partition) && self.state().ring.is_some();
+                        if is_late {
+                            self.skip(partition, point);
+                        } else {
+                            self.begin(&begins, &away);
+                        }
+                    }
+                    News::Away(partition) => {
+                        away.insert(partition);
+                        self.begin(&begins, &away);
                     }
                     News::Gap(partition, point) => {
                         self.push(std::mem::take(&mut changes), &mut begins);
@@ -224,9 +240,16 @@ impl Hub {
         }
     }
 
-    /// Makes the ring once every partition has said where it begins.
-    fn begin(&self, begins: &[Option<Point>]) {
-        let Some(points) = begins.iter().copied().collect::<Option<Vec<_>>>() else { return };
+    /// Makes the ring once every partition has said where it begins, or that its node is away; but one has to be there.
+    fn begin(&self, begins: &[Option<Point>], away: &HashSet<u16>) {
+        let begins_at = |(partition, begins): (u16, &Option<Point>)| {
+            begins.or_else(|| away.contains(&partition).then_some(Point::START))
+        };
+        let points: Option<Vec<Point>> = (0..).zip(begins).map(begins_at).collect();
+        let is_anyone_there = begins.iter().any(Option::is_some);
+        let Some(points) = points.filter(|_| is_anyone_there && self.state().ring.is_none()) else {
+            return;
+        };
         self.state().ring = Some(Ring::new(Position(points), 0));
         self.0.moved.send_replace(());
     }
@@ -270,6 +293,7 @@ async fn tail(config: &Config, partition: u16, news: &mpsc::Sender<News>) {
     let keys = Keys::new(&config.deployment.prefix, config.deployment.partitions, partition);
     let mut tail = Tail::new(config.redis.server(), &keys, partition, None, BLOCK);
     let (mut pause, mut is_away, mut has_begun, mut has_gap) = (PAUSE, false, false, false);
+    let (mut trouble_since, mut is_told) = (None, false);
     loop {
         let read = match tail.open().await {
             Ok(point) if !has_begun => {
@@ -297,6 +321,12 @@ async fn tail(config: &Config, partition: u16, news: &mpsc::Sender<News>) {
                 tail.skip_to_end();
             }
             Err(TailError::Server(error)) => {
+                let since = *trouble_since.get_or_insert_with(Instant::now);
+                if !has_begun && !is_told && since.elapsed() > STARTS_WITHOUT {
+                    // The receiver ends with the process.
+                    let _gone = news.send(News::Away(partition)).await;
+                    is_told = true;
+                }
                 is_away = true;
                 metrics::redis_error(error.kind());
                 if let Some(times) = failure_line_due() {

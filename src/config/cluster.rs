@@ -91,7 +91,7 @@ impl fmt::Display for ClusterUrl<'_> {
         }
         f.write_str(&self.hosts.join(","))?;
         if !self.query.is_empty() {
-            write!(f, "?{}", super::server::shown_options(plain.query_pairs()))?;
+            write!(f, "?{}", super::url::shown_options(plain.query_pairs()))?;
         }
         Ok(())
     }

@@ -14,8 +14,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Origin, nearest};
 use super::serve::{Networks, Origins};
-use super::server::{RedisUrl, Secret};
 use super::settings::Settings;
+use super::url::{RedisUrl, Secret};
 use super::values::Thresholds;
 use crate::projection::Projections;
 

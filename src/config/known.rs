@@ -75,6 +75,8 @@ struct Memory {
     asked: Option<Instant>,
     /// Whether the view was found wrong since.
     is_doubted: bool,
+    /// Whether this user may not ask for one.
+    is_refused: bool,
     failed: HashMap<Place, Instant>,
 }
 
@@ -92,7 +94,7 @@ impl Known {
     /// Whether it is time to ask for a view, and it is the caller's turn to do so.
     pub fn is_due(&self) -> bool {
         let mut memory = self.memory();
-        if memory.is_cluster != Some(true) {
+        if memory.is_cluster != Some(true) || memory.is_refused {
             return false;
         }
         let is_doubted = memory.is_doubted || memory.shards.is_empty();
@@ -102,6 +104,11 @@ impl Known {
             memory.asked = Some(Instant::now());
         }
         is_due
+    }
+
+    /// Notes that this user may not ask for a view: there are redirects to go by.
+    pub fn set_refused(&self) {
+        self.memory().is_refused = true;
     }
 
     /// Takes over a view; one without any node is none.

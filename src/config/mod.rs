@@ -24,6 +24,7 @@ mod shell;
 mod tests;
 mod tls;
 mod traces;
+mod url;
 mod values;
 
 use std::time::Duration;
@@ -35,10 +36,11 @@ pub use gather::{Definition, Gathered, Kind, definitions};
 pub use known::{Known, Place, Shard};
 pub use sentinel::Sentinels;
 pub use serve::{Buffer, Listen, Network, RateLimit, ServeConfig};
-pub use server::{Address, RedisConfig, RedisUrl, Secret, Server, ServerError};
+pub use server::{Address, RedisConfig, Server, ServerError};
 pub use shell::Shell;
 pub use tls::{TlsFileError, TlsFiles};
 pub use traces::{Sampling, TraceConfig};
+pub use url::{RedisUrl, Secret};
 pub use values::{Http, LogFormat, Threshold, Thresholds, ValueError};
 
 pub use crate::projection::{Projection, Projections};

@@ -131,7 +131,7 @@ impl fmt::Display for SentinelUrl<'_> {
             write!(f, "/{db}")?;
         }
         if !self.query.is_empty() {
-            write!(f, "?{}", super::server::shown_options(plain.query_pairs()))?;
+            write!(f, "?{}", super::url::shown_options(plain.query_pairs()))?;
         }
         Ok(())
     }

@@ -1,9 +1,8 @@
 //! Where Redis is and who we are there; nothing here ever shows a password.
 
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::{fmt, fs, io};
+use std::{fs, io};
 
 use redis::{ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion};
 
@@ -12,97 +11,7 @@ use super::known::{Known, Place};
 use super::options::{self, Target, with_literal_plus};
 use super::sentinel::{SentinelUrl, Sentinels};
 use super::tls::TlsFiles;
-
-/// A text that is never shown: `Debug` gives `***`, and there is no `Display`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The text itself, for the one place that sends it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for Secret {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// A Redis URL as it was given, possibly with a password in it; shown without.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RedisUrl(Secret);
-
-impl From<String> for RedisUrl {
-    fn from(text: String) -> Self {
-        Self(Secret(text))
-    }
-}
-
-impl fmt::Debug for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// The URL with `***` in place of what may be secret. Of a text that is no Redis URL only the
-/// scheme is shown: where in it a password stands nobody knows.
-impl fmt::Display for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = &*with_literal_plus(self.0.expose());
-        if let Some(url) = SentinelUrl::cut(text).filter(|url| url.login().is_some()) {
-            return url.fmt(f);
-        }
-        if let Some(url) = ClusterUrl::cut(text) {
-            return url.fmt(f);
-        }
-        let valid = text.into_connection_info().is_ok();
-        let Some(mut url) = redis::parse_redis_url(text).filter(|_| valid) else {
-            let scheme = text.split(':').next().filter(|scheme| SCHEMES.contains(scheme));
-            return write!(f, "{}…", scheme.map(|s| format!("{s}:")).unwrap_or_default());
-        };
-        if url.password().is_some() && url.set_password(Some("***")).is_err() {
-            return f.write_str("…");
-        }
-        let options = shown_options(url.query_pairs());
-        url.set_query((!options.is_empty()).then_some(options.as_str()));
-        url.set_fragment(None);
-        f.write_str(url.as_str())
-    }
-}
-
-/// The options of a URL, without what may be secret.
-pub(super) fn shown_options<'u>(
-    options: impl Iterator<Item = (Cow<'u, str>, Cow<'u, str>)>,
-) -> String {
-    let shown = |(key, value): (Cow<'u, str>, Cow<'u, str>)| match &*key {
-        "db" | "protocol" | "user" | "sentinel_username" => format!("{key}={value}"),
-        "pass" | "sentinel_password" => format!("{key}=***"),
-        _ => "***".to_owned(),
-    };
-    options.map(shown).collect::<Vec<_>>().join("&")
-}
-
-const SCHEMES: [&str; 11] = [
-    "redis",
-    "rediss",
-    "unix",
-    "redis+unix",
-    "valkey",
-    "valkeys",
-    "valkey+unix",
-    "redis+sentinel",
-    "rediss+sentinel",
-    "redis+cluster",
-    "rediss+cluster",
-];
+use super::url::{RedisUrl, Secret};
 
 /// What would end a password within a URL.
 const ENCODED: &str =
@@ -228,7 +137,7 @@ impl Server {
 
     fn read(url: &RedisUrl) -> Result<Self, ServerError> {
         // The client's own error may quote parts of the URL: it stops here.
-        let text = &*with_literal_plus(url.0.expose());
+        let text = &*with_literal_plus(url.text());
         if SentinelUrl::is_one(text) {
             let url = SentinelUrl::cut(text).ok_or(ServerError::SentinelUrl)?;
             url.check()?;
@@ -272,7 +181,7 @@ impl Server {
 pub(super) fn read_password(path: &Path) -> io::Result<Secret> {
     let text = fs::read_to_string(path)?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(Secret(line.strip_suffix('\r').unwrap_or(line).to_owned()))
+    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned().into())
 }
 
 /// A server and the credentials for it, checked.
@@ -430,7 +339,7 @@ mod tests {
 
     #[test]
     fn credentials_come_from_the_url_or_from_beside_it_but_not_from_both() {
-        let secret = Secret("hunter2".to_owned());
+        let secret = Secret::from("hunter2".to_owned());
         let with = |text, user, password| RedisConfig::new(url(text), user, password);
         let config = with("redis://host", Some("alice"), Some(&secret)).unwrap();
         assert_eq!(config.server().info.redis_settings().username(), Some("alice"));

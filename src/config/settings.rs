@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::duration::{Millis, at_least, whole_minutes};
 use super::serve::{Buffer, Listen, Networks, Origins, RateLimitSetting, rate_limit};
-use super::server::{RedisUrl, Secret};
+use super::url::{RedisUrl, Secret};
 use super::values::{Http, LogFormat, Thresholds};
 use super::values::{log_filter, name, number, prefix};
 use crate::projection::Projections;

@@ -15,6 +15,7 @@ const PARAMETERS: &[&str] = &[
     "appendfsync",
     "busy-reply-threshold",
     "client-output-buffer-limit",
+    "cluster-require-full-coverage",
     "dir",
     "min-replicas-to-write",
     "save",

@@ -66,12 +66,28 @@ pub(super) async fn cluster(node: &mut Node, facts: &Facts, deployment: &Deploym
     };
     let (state, served) = (get("cluster_state")?, get("cluster_slots_ok")?);
     let found = format!("cluster_state is {state}, {served} of 16384 slots are served");
+    if state == "ok" && deployment.partitions > 1 {
+        return Ok(coverage(facts, found));
+    }
     if state == "ok" {
         return Ok(Diagnosis::ok(found));
     }
     Ok(Diagnosis::failure(found, "the Cluster refuses commands (CLUSTERDOWN)")
         .advise("bring the missing nodes back, or see what is wrong:")
         .run(facts.shell.redis_cli(&["CLUSTER", "NODES"])))
+}
+
+/// Whether one shard that is lost stops the others; what cannot be seen is no finding.
+fn coverage(facts: &Facts, found: String) -> Diagnosis {
+    const SETTING: &str = "cluster-require-full-coverage";
+    if facts.parameter(SETTING).ok() != Some("yes") {
+        return Diagnosis::ok(found);
+    }
+    let found = format!("{found}; {SETTING} is yes");
+    let means =
+        "a shard that is lost, replicas and all, stops the partitions of all other shards too";
+    let diagnosis = Diagnosis::warning(found, means).advise("let the others go on, on every node:");
+    facts.set(diagnosis, SETTING, "no")
 }
 
 /// Whether a Cluster takes only a part of the key for its slot.

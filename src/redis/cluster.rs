@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use redis::Value;
 use redis::aio::MultiplexedConnection;
+use redis::{RedisResult, Value};
 use tokio::time::{sleep, timeout};
 
 use super::connect::{Asked, Node, ask_for, moved};
@@ -145,11 +145,10 @@ pub(super) async fn refresh(known: &Known, node: &mut Node) {
     }
     let Some(place) = Place::of(node.at.info.addr()).filter(|_| known.is_due()) else { return };
     let is_tls = matches!(node.at.info.addr(), redis::ConnectionAddr::TcpTls { .. });
-    // Who may not ask goes by redirects.
-    if let Ok(Some(shards)) =
-        timeout(VIEW_TIMEOUT, view(&mut node.connection, &place, is_tls)).await
-    {
-        known.learn(shards);
+    match timeout(VIEW_TIMEOUT, view(&mut node.connection, &place, is_tls)).await {
+        Ok(Ok(Some(shards))) => known.learn(shards),
+        Ok(Err(error)) if error.code() == Some("NOPERM") => known.set_refused(),
+        _ => {}
     }
 }
 
@@ -167,16 +166,16 @@ async fn view(
     connection: &mut MultiplexedConnection,
     from: &Place,
     is_tls: bool,
-) -> Option<Vec<Shard>> {
+) -> RedisResult<Option<Vec<Shard>>> {
     let ask = |what: &str| {
         let mut ask = redis::cmd("CLUSTER");
         ask.arg(what);
         ask
     };
     if let Ok(value) = ask("SHARDS").query_async(connection).await {
-        return shards(value, from, is_tls);
+        return Ok(shards(value, from, is_tls));
     }
-    slots(ask("SLOTS").query_async(connection).await.ok()?, from)
+    Ok(slots(ask("SLOTS").query_async(connection).await?, from))
 }
 
 fn is(value: &Value, text: &str) -> bool {

@@ -2,8 +2,8 @@
 //!
 //! Each loop has its own; a worker has one more for reads that block ([`feed`](super::feed)), because such
 //! a read holds its connection. A partition lives in one slot, so on a Redis Cluster a plain connection to
-//! that slot's node is all it takes; [`cluster`](super::cluster) finds it. Where sentinels say who the master is,
-//! they are asked each time ([`sentinel`](super::sentinel)): a master that was demoted refuses to write, or drops its
+//! that slot's node is all it takes; `cluster` finds it. Where sentinels say who the master is,
+//! they are asked each time (`sentinel`): a master that was demoted refuses to write, or drops its
 //! clients, and whoever connects anew comes to its successor. A password that stands in a file is read each time as
 //! well.
 //!

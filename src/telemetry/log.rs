@@ -125,10 +125,40 @@ impl Throttle {
 }
 
 /// Whether a line about a failed step may be written now, and how many failures it stands for: at most
-/// four lines a second from the whole process, whatever number of loops it has.
+/// four lines a second from the whole process, whatever number of loops it has, and one in ten seconds once
+/// failures have gone on for half a minute.
 pub fn failure_line_due() -> Option<u64> {
-    static FAILURES: Shared = Shared::new(Duration::from_millis(250));
-    FAILURES.add(1)
+    static FAILURES: Mutex<Failures> = Mutex::new(Failures::new());
+    FAILURES.lock().unwrap_or_else(PoisonError::into_inner).add(Instant::now())
+}
+
+/// Between lines about failures, and about those that go on for long.
+const LINES_APART: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// Failures that go on for so long are reported more seldom.
+const GO_ON: Duration = Duration::from_secs(30);
+/// After so long without a failure the next one is news again.
+const CALM: Duration = Duration::from_secs(15);
+
+/// Failures, one after the other.
+struct Failures {
+    throttle: Throttle,
+    since: Option<Instant>,
+    last: Option<Instant>,
+}
+
+impl Failures {
+    const fn new() -> Self {
+        Self { throttle: Throttle::new(LINES_APART.0), since: None, last: None }
+    }
+
+    fn add(&mut self, now: Instant) -> Option<u64> {
+        let last = self.last.replace(now);
+        let is_news = last.is_none_or(|last| now.duration_since(last) > CALM);
+        let since = *self.since.insert(self.since.filter(|_| !is_news).unwrap_or(now));
+        let goes_on = now.duration_since(since) > GO_ON;
+        self.throttle.interval = if goes_on { LINES_APART.1 } else { LINES_APART.0 };
+        self.throttle.add(1)
+    }
 }
 
 /// The same for entries that became dead letters: one line a second.
@@ -159,6 +189,20 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failures_that_go_on_are_reported_more_seldom() {
+        let (mut failures, start) = (Failures::new(), Instant::now());
+        assert_eq!(failures.add(start), Some(1));
+        for seconds in 1..31 {
+            failures.add(start + Duration::from_secs(seconds));
+            assert_eq!(failures.throttle.interval, LINES_APART.0);
+        }
+        failures.add(start + Duration::from_secs(32));
+        assert_eq!(failures.throttle.interval, LINES_APART.1);
+        failures.add(start + Duration::from_secs(60));
+        assert_eq!(failures.throttle.interval, LINES_APART.0, "it was calm in between");
+    }
 
     #[test]
     fn a_throttle_counts_what_it_holds_back() {

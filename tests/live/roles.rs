@@ -3,7 +3,7 @@
 pub mod cluster;
 mod descriptors;
 mod login;
-mod mutual;
+mod mutual_tls;
 pub mod tls;
 
 use std::io::{Read as _, Write as _};

@@ -71,7 +71,8 @@ impl Ground {
         wait_until(SOON, "the nodes know each other", || {
             (0..self.nodes.len()).all(|node| {
                 let info: String = self.ask(node, &["CLUSTER", "INFO"]);
-                info.contains("cluster_state:ok") && info.contains(&known)
+                let is_whole = info.contains("cluster_slots_ok:16384\r");
+                info.contains("cluster_state:ok") && is_whole && info.contains(&known)
             })
         });
     }

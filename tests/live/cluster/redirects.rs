@@ -50,6 +50,21 @@ fn nodes_are_followed_however_they_name_each_other() {
     }
 }
 
+/// Who may not ask for the whole view goes by redirects.
+#[test]
+fn a_user_without_rights_to_the_view_goes_by_redirects() {
+    let ground = Ground::start(3, 0, &[]);
+    for node in 0..3 {
+        let words = "ACL SETUSER asker on >pw ~* +@read +@hash +time +info -cluster";
+        ground.ask::<()>(node, &words.split(' ').collect::<Vec<_>>());
+    }
+    for node in 0..3 {
+        let url = format!("redis://asker:pw@127.0.0.1:{}", ground.nodes[node].port());
+        let (code, _, error) = ask_at(&url, &["online", "--partitions", "4"]);
+        assert_eq!(code, 0, "{error}");
+    }
+}
+
 /// As behind a NAT that nobody told of: what nodes announce leads nowhere, but all of them were named.
 #[test]
 fn nodes_that_announce_what_cannot_be_reached_are_found_where_they_were_named() {

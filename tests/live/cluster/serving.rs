@@ -1,5 +1,10 @@
 //! Whoever asks is answered by the shards that are there: queries, status, doctor, load, and what `serve` serves.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::ground::{Ground, PARTITIONS, user_in};
@@ -9,6 +14,31 @@ use crate::process::Worker;
 use crate::query::ground::ask_at;
 use crate::serve::address;
 use crate::serve::client::Client;
+
+/// The lines of the changes as server-sent events.
+struct Live(Receiver<String>);
+
+impl Live {
+    fn of(address: &str) -> Self {
+        let mut stream = TcpStream::connect(address.trim_start_matches("http://")).unwrap();
+        write!(stream, "GET /api/v1/changes HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            let lines = BufReader::new(stream).lines().map_while(Result::ok);
+            lines.into_iter().all(|line| sender.send(line).is_ok())
+        });
+        Self(lines)
+    }
+
+    /// Does this again and again until a line has the text.
+    fn wait_for(&self, text: &str, mut again: impl FnMut()) {
+        wait_until(SOON, text, || {
+            again();
+            std::thread::sleep(Duration::from_millis(200));
+            self.0.try_iter().any(|line| line.contains(text))
+        });
+    }
+}
 
 #[test]
 fn what_lies_on_other_shards_is_asked_and_added_while_one_is_down() {
@@ -36,6 +66,7 @@ fn what_lies_on_other_shards_is_asked_and_added_while_one_is_down() {
     wait_until(SOON, "it serves", || status(&client, &lost_user) == 200);
     ground.nodes[victim].kill();
     let (mut late, other) = serve(&url);
+    let live = Live::of(&address(&late));
     for client in [&client, &other] {
         wait_until(SOON, "the other shard is served", || status(client, &kept_user) == 200);
         wait_until(SOON, "what is away is told", || status(client, &lost_user) == 503);
@@ -53,6 +84,12 @@ fn what_lies_on_other_shards_is_asked_and_added_while_one_is_down() {
             is_away(0) && !is_away(kept)
         });
     }
+    // Whoever began to listen meanwhile hears of the other shards, and of a gap once the one is back.
+    let mut newcomers = 0;
+    live.wait_for("newcomer", || {
+        newcomers += 1;
+        ground.add(kept, &format!("newcomer-{newcomers}"));
+    });
     let ask = |words: &[&str]| ask_at(&url, &[words, &["--partitions", "4"]].concat());
     assert_eq!(ask(&["user", &kept_user]).0, 0);
     let (code, _, error) = ask(&["user", &lost_user]);
@@ -64,6 +101,7 @@ fn what_lies_on_other_shards_is_asked_and_added_while_one_is_down() {
     ground.nodes[victim].restart().unwrap();
     ground.wait_until_joined();
     apply(&ground, &all, "back");
+    live.wait_for("event: gap", || ());
     for client in [&client, &other] {
         wait_until(SOON, "all is served", || status(client, &user_in(0, "back")) == 200);
         assert_eq!(client.get("/api/v1/online").status, 200);
