@@ -1,29 +1,69 @@
-//! `dead list` and `dead show`: the entries that could not be decoded or applied.
+//! `dead`: the entries that could not be decoded or applied.
+
+mod mend;
 
 use clap::builder::PossibleValuesParser;
+use rollcall::config::Moment;
 use rollcall::entry::{EntryId, Field};
 use rollcall::event::Reason;
-use rollcall::state::dead::DeadLetter;
+use rollcall::state::dead::{DeadLetter, Filter};
 use rollcall::state::{AskError, Listed, State, dead};
 use serde::{Serialize, Serializer};
 
+pub(crate) use self::mend::{Drop, Retry};
 use crate::query::{Answer, Limit, Output, Query, StreamFlags, settings};
-use crate::table::{Page, Table, escape_bytes, plural, time};
+use crate::table::{Page, Table, escape, escape_bytes, plural, time};
 
 /// Entries that could not be decoded or applied.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(crate) enum DeadCommand {
     List(List),
     Show(Show),
+    Retry(Retry),
+    Drop(Drop),
+}
+
+/// Which dead letters: those that are everything that is said.
+#[derive(Clone, Debug, clap::Args)]
+struct Which {
+    /// Only those with this reason
+    #[arg(long, value_name = "REASON")]
+    #[arg(value_parser = PossibleValuesParser::new(Reason::ALL.iter().map(|reason| reason.name())))]
+    reason: Option<String>,
+    /// Only those of events of this type, be it none that there is
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    /// Only those written since then: so long ago (2h), RFC 3339, or epoch milliseconds
+    #[arg(long, value_name = "TIME")]
+    since: Option<Moment>,
+    /// Only those written before then
+    #[arg(long, value_name = "TIME")]
+    until: Option<Moment>,
+}
+
+impl Which {
+    fn filter(&self, now_ms: u64) -> Filter {
+        let ms = |moment: Option<Moment>| moment.map(|moment| moment.ms(now_ms));
+        let (since_ms, until_ms) = (ms(self.since), ms(self.until));
+        Filter { reason: self.reason.clone(), kind: self.kind.clone(), since_ms, until_ms }
+    }
+
+    /// What it asks for, for people; nothing if for all.
+    fn words(&self) -> Option<String> {
+        let reason = self.reason.as_ref().map(|reason| format!("with reason {reason}"));
+        let kind = self.kind.as_ref().map(|kind| format!("of type {}", escape(kind)));
+        let is_timed = self.since.is_some() || self.until.is_some();
+        let time = is_timed.then(|| "of that time".to_owned());
+        let words: Vec<_> = [reason, kind, time].into_iter().flatten().collect();
+        (!words.is_empty()).then(|| words.join(" and "))
+    }
 }
 
 /// Dead letters, the newest first.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct List {
-    /// Only those with this reason
-    #[arg(long, value_name = "REASON")]
-    #[arg(value_parser = PossibleValuesParser::new(Reason::ALL.iter().map(|reason| reason.name())))]
-    reason: Option<String>,
+    #[command(flatten)]
+    which: Which,
     #[command(flatten)]
     limit: Limit,
     #[command(flatten)]
@@ -48,14 +88,17 @@ struct Header {
     /// Place of an element in a packed entry.
     index: Option<u64>,
     stream: String,
+    /// The first entry, and the place in it, that this one tried again.
+    retry_of: Option<String>,
 }
 
 impl From<DeadLetter> for Header {
     fn from(letter: DeadLetter) -> Self {
+        let retry_of = letter.retry_of();
         let [entry_id, reason, detail, deliveries, index, stream] = letter.header;
         let (deliveries, index) = (deliveries.parse().ok(), index.parse().ok());
         let (id, time_ms) = (letter.id.to_string(), letter.id.ms);
-        Self { id, time_ms, entry_id, reason, detail, deliveries, index, stream }
+        Self { id, time_ms, entry_id, reason, detail, deliveries, index, stream, retry_of }
     }
 }
 
@@ -70,7 +113,7 @@ pub(crate) struct ListAnswer {
     count: u64,
     letters: Vec<Header>,
     #[serde(skip)]
-    reason: Option<String>,
+    which: Option<String>,
 }
 
 impl Query for List {
@@ -78,39 +121,42 @@ impl Query for List {
     settings!();
 
     async fn ask(&self, state: &mut State) -> Result<ListAnswer, AskError> {
-        let (limit, reason) = (self.limit.get(), self.reason.as_deref());
+        let (limit, filter) = (self.limit.get(), self.which.filter(state.now_ms));
+        let rules = state.deployment.rules();
         let mut parts = Vec::new();
         for partition in &mut state.partitions {
-            let (connection, keys) = (&mut partition.connection, &partition.keys);
-            parts.push(dead::list(connection, keys, reason, limit).await?);
+            parts.push(dead::list(partition, &filter, &rules, limit).await?);
         }
         let Listed { count, items } = Listed::merged(parts, limit, dead::newest_first);
         let letters = items.into_iter().map(Header::from).collect();
-        Ok(ListAnswer { now_ms: state.now_ms, count, letters, reason: self.reason.clone() })
+        Ok(ListAnswer { now_ms: state.now_ms, count, letters, which: self.which.words() })
     }
 }
 
 impl Answer for ListAnswer {
     fn show(&self, page: &mut Page) {
         let all = plural(self.count, "dead letter", "dead letters");
-        match &self.reason {
+        match &self.which {
             _ if self.count == 0 => return page.line("No dead letters."),
-            Some(reason) if self.letters.is_empty() => {
-                return page.line(format!("{all}, none with reason {reason}."));
+            Some(which) if self.letters.is_empty() => {
+                return page.line(format!("{all}, none {which}."));
             }
-            Some(reason) => page.line(format!("{all}; with reason {reason}:")),
+            Some(which) => page.line(format!("{all}; {which}:")),
             None => page.line(all),
         }
         let mut table = Table::new(&["ID", "AGE", "REASON…", "ENTRY", ">INDEX", ">DELIVERIES"]);
         for letter in &self.letters {
             let [_, age] = time(letter.time_ms, self.now_ms);
             let (index, deliveries) = (text(letter.index), text(letter.deliveries));
-            let Header { id, entry_id, reason, detail, .. } = letter;
+            let Header { id, entry_id, reason, detail, retry_of, .. } = letter;
             table.row([id, &age, reason, entry_id, &index, &deliveries]);
             table.note(detail);
+            if let Some(first) = retry_of {
+                table.note(&format!("tries {first} again"));
+            }
         }
         page.table(&table);
-        if self.reason.is_none() {
+        if self.which.is_none() {
             page.more(self.count, self.letters.len());
         }
     }
@@ -219,6 +265,9 @@ impl Answer for ShowAnswer {
             table.row(["deliveries", &text(header.deliveries)]);
             if header.index.is_some() {
                 table.row(["index", &text(header.index)]);
+            }
+            if let Some(first) = &header.retry_of {
+                table.row(["tries again", first]);
             }
             page.table(&table);
             page.line("pairs of the entry:");

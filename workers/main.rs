@@ -107,6 +107,7 @@ impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_)
+            | Self::Query(query::QueryError::Unconfirmed)
             | Self::Run(RunError::Serve(ServeError::File(_) | ServeError::Nowhere)) => {
                 ExitCode::from(USAGE)
             }

@@ -1,4 +1,4 @@
-//! The commands that only read: what they have in common. A file per family has the rest.
+//! The commands that ask the state, and what they have in common. A file per family has the rest.
 //!
 //! Each asks the library, and shows the answer as a page for people or as one JSON document.
 
@@ -21,7 +21,7 @@ use crate::schema::Schema;
 use crate::status::{self, Status};
 use crate::table::{self, Page};
 
-/// The commands that only read.
+/// The commands that ask the state.
 // Help shows what each variant's own type says.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(crate) enum QueryCommand {
@@ -40,7 +40,7 @@ pub(crate) enum QueryCommand {
     Metrics(Metrics),
 }
 
-/// Why a command that only reads has no answer.
+/// Why a command that asks the state has no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum QueryError {
     /// The settings cannot be used.
@@ -61,6 +61,12 @@ pub(crate) enum QueryError {
     /// There is no such thing in the program itself.
     #[error("there is no schema {name:?}; `rollcall schema` lists what there is")]
     NoSchema { name: String },
+    /// Nobody can be asked whether that is meant.
+    #[error("this drops all dead letters, for good; say --yes if that is meant, or --dry-run")]
+    Unconfirmed,
+    /// Somebody was asked, and it is not meant.
+    #[error("nothing was dropped")]
+    Declined,
     /// The answer cannot be written.
     #[error("cannot write the answer")]
     Output(#[from] io::Error),
@@ -83,6 +89,11 @@ pub(crate) fn run(command: &QueryCommand) -> Result<(), QueryError> {
         QueryCommand::Status(query) => status::run(query),
         QueryCommand::Dead(DeadCommand::List(query)) => play(query),
         QueryCommand::Dead(DeadCommand::Show(query)) => play(query),
+        QueryCommand::Dead(DeadCommand::Retry(order)) => play(order),
+        QueryCommand::Dead(DeadCommand::Drop(order)) => {
+            order.confirm()?;
+            play(order)
+        }
         QueryCommand::Schema(schema) => schema.run(),
         QueryCommand::Metrics(metrics) => metrics.run(),
     }

@@ -11,6 +11,7 @@ mod duration;
 mod error;
 mod flags;
 mod gather;
+mod moment;
 mod options;
 mod resolve;
 mod sentinel;
@@ -29,6 +30,7 @@ pub use duration::{DurationError, Millis};
 pub use error::{ConfigError, Origin};
 pub use flags::Flags;
 pub use gather::{Definition, Gathered, Kind, definitions};
+pub use moment::Moment;
 pub use sentinel::Sentinels;
 pub use serve::{Buffer, Listen, Network, RateLimit, ServeConfig};
 pub use server::{RedisConfig, RedisUrl, Secret, Server, ServerError};
@@ -39,6 +41,8 @@ pub use values::{Http, LogFormat, Threshold, Thresholds, ValueError};
 pub use crate::projection::{Projection, Projections};
 
 pub use crate::event::Limits;
+
+use crate::decode::Rules;
 
 /// All settings of a process, checked alone and against each other.
 #[derive(Clone, Debug)]
@@ -101,6 +105,15 @@ pub struct Deployment {
 }
 
 impl Deployment {
+    /// How entries are decoded.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            limits: self.limits.clone(),
+            max_skew_ms: self.max_skew_ms,
+            partitions: self.partitions,
+        }
+    }
+
     /// The settings as they stand in `rollcall:meta`: names of settings with the one text each
     /// value has, always in this order. The prefix is not among them: it leads to the key.
     pub fn meta_fields(&self) -> Vec<(&'static str, String)> {

@@ -23,7 +23,6 @@ use tokio::sync::{Mutex, watch as channel};
 use tracing::{info, warn};
 
 use crate::config::{Config, Deployment, Server, Shell, WorkerConfig};
-use crate::decode::Rules;
 use crate::error::{Error, Fatal, Verdict, chain};
 use crate::fold::FoldSettings;
 use crate::key::Keys;
@@ -121,11 +120,7 @@ impl Projector {
     ) -> Self {
         let deployment = config.deployment.clone();
         let keys = Keys::new(&deployment.prefix, deployment.partitions, partition);
-        let rules = Rules {
-            limits: deployment.limits.clone(),
-            max_skew_ms: deployment.max_skew_ms,
-            partitions: deployment.partitions,
-        };
+        let rules = deployment.rules();
         let server = config.redis.server();
         Self {
             batches: trace::Batches::new(&deployment, partition, &worker.name, &server.info),

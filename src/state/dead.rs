@@ -4,9 +4,12 @@ use std::cmp::Ordering;
 
 use redis::aio::MultiplexedConnection;
 
-use super::Listed;
 use super::ask::{AskError, ask, number};
+use super::{Listed, Partition};
+use crate::decode::Rules;
+use crate::decode::retry::Original;
 use crate::entry::{Entry, EntryId, Field};
+use crate::event::RETRY_OF;
 use crate::key::Keys;
 use crate::redis::reply;
 
@@ -27,7 +30,66 @@ pub struct DeadLetter {
     pub fields: Vec<Field>,
 }
 
+/// Which dead letters: those that are everything that is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Written for this reason.
+    pub reason: Option<String>,
+    /// With an event of this type, or of what claims to be one.
+    pub kind: Option<String>,
+    /// Written at this time or later, epoch milliseconds.
+    pub since_ms: Option<u64>,
+    /// Written before this time, epoch milliseconds.
+    pub until_ms: Option<u64>,
+}
+
+impl Filter {
+    /// Whether it admits what Rollcall did not write, of which nothing but the time is known.
+    pub fn admits_strangers(&self) -> bool {
+        self.reason.is_none() && self.kind.is_none()
+    }
+
+    /// Whether it admits a letter that was written in its time.
+    pub fn admits(&self, letter: &DeadLetter, rules: &Rules, partition: u16) -> bool {
+        let is_of = |kind: &String| {
+            let original = letter.original();
+            original.is_some_and(|original| original.types(rules, partition).contains(kind))
+        };
+        self.reason.as_ref().is_none_or(|reason| *reason == letter.header[1])
+            && self.kind.as_ref().is_none_or(is_of)
+    }
+
+    /// The ids between which letters of its time are, as `XRANGE` takes them; nothing if none can be.
+    pub fn range(&self) -> Option<(String, String)> {
+        let start = self.since_ms.map_or("-".to_owned(), |ms| ms.to_string());
+        let end = match self.until_ms {
+            None => "+".to_owned(),
+            Some(ms) => ms.checked_sub(1)?.to_string(),
+        };
+        Some((start, end))
+    }
+}
+
 impl DeadLetter {
+    /// What it says of the entry that it was; nothing if it names none.
+    pub fn original(&self) -> Option<Original<'_>> {
+        let index = &self.header[4];
+        let index = if index.is_empty() { None } else { Some(index.parse().ok()?) };
+        Some(Original { entry: self.header[0].parse().ok()?, index, fields: &self.fields })
+    }
+
+    /// The first entry, and the place in it, if this one tried it again.
+    pub fn retry_of(&self) -> Option<String> {
+        let field = self.fields.iter().rfind(|(name, _)| name == RETRY_OF.as_bytes());
+        field.map(|(_, text)| String::from_utf8_lossy(text).into_owned())
+    }
+
+    /// The same without the original pairs, but for what names the first entry.
+    pub fn without_pairs(mut self) -> Self {
+        self.fields.retain(|(name, _)| name == RETRY_OF.as_bytes());
+        self
+    }
+
     /// Reads an entry of the stream of dead letters; `None` if it is not one.
     pub fn read(entry: &Entry) -> Option<Self> {
         let mut fields = entry.fields();
@@ -46,28 +108,29 @@ pub fn newest_first(a: &DeadLetter, b: &DeadLetter) -> Ordering {
     b.id.cmp(&a.id)
 }
 
-/// How many dead letters there are for whatever reason, and the newest `limit` with this reason, if it
-/// is given. The original pairs are left out: see [`show`].
+/// How many dead letters there are of whatever kind, and the newest `limit` that the filter admits. Of the original
+/// pairs only the name of the first entry is kept: see [`show`].
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
 pub async fn list(
-    connection: &mut MultiplexedConnection,
-    keys: &Keys,
-    reason: Option<&str>,
+    partition: &mut Partition,
+    filter: &Filter,
+    rules: &Rules,
     limit: usize,
 ) -> Result<Listed<DeadLetter>, AskError> {
+    let Partition { index, keys, connection } = partition;
     let key = keys.dead();
     let count = number(&ask(connection, &["XLEN", &key]).await?).unwrap_or(0);
     let mut items: Vec<DeadLetter> = Vec::new();
-    let mut pages = Pages::new(&key, "-", "+");
+    let Some((start, end)) = filter.range() else { return Ok(Listed { count, items }) };
+    let mut pages = Pages::new(&key, &start, &end);
     while items.len() < limit
         && let Some(page) = pages.next(connection).await?
     {
         let letters = page.iter().filter_map(DeadLetter::read);
-        let letters =
-            letters.filter(|letter| reason.is_none_or(|reason| reason == letter.header[1]));
-        items.extend(letters.map(|letter| DeadLetter { fields: Vec::new(), ..letter }));
+        let letters = letters.filter(|letter| filter.admits(letter, rules, *index));
+        items.extend(letters.map(DeadLetter::without_pairs));
     }
     items.truncate(limit);
     Ok(Listed { count, items })
@@ -136,7 +199,8 @@ impl<'k> Pages<'k> {
     }
 }
 
-async fn range(
+/// Entries of a stream (`XRANGE`, `XREVRANGE`).
+pub(crate) async fn range(
     connection: &mut MultiplexedConnection,
     words: &[&str],
 ) -> Result<Vec<Entry>, AskError> {

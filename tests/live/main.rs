@@ -10,6 +10,7 @@ mod crash;
 mod crowd;
 #[path = "../support/dashboards.rs"]
 mod dashboards;
+mod dead;
 mod demo;
 mod doctor;
 mod failover;

@@ -29,7 +29,7 @@ const LAYERS: &[&[&str]] = &[
     &["redis", "private_server"],
     &["state"],
     &["telemetry"],
-    &["changes", "doctor"],
+    &["changes", "doctor", "keep"],
     &["projector", "janitor", "serve"],
 ];
 

@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod changes;
 pub mod layout;
+pub mod letters;
 pub mod losses;
 pub mod owner;
 pub mod repairs;
@@ -34,6 +35,7 @@ const OWNER: &str = include_str!("owner.lua");
 const POSITION: &str = include_str!("position.lua");
 const CURSOR: &str = include_str!("cursor.lua");
 const LOSSES: &str = include_str!("losses.lua");
+const LETTERS: &str = include_str!("letters.lua");
 
 /// What the scripts are called with besides a batch: the keys and settings of one partition.
 #[derive(Clone, Debug)]
@@ -53,11 +55,14 @@ pub enum Script {
     Owner,
     /// Looks for entries that were lost.
     Losses,
+    /// Tries dead letters again.
+    Letters,
 }
 
 impl Script {
-    /// All that a worker or janitor runs, in the order of their digests.
-    pub(crate) const ALL: [Self; 4] = [Self::Apply, Self::Sweep, Self::Owner, Self::Losses];
+    /// All of them, in the order of their digests.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Apply, Self::Sweep, Self::Owner, Self::Losses, Self::Letters];
     /// The doctor's own: which commands this user may send.
     pub(crate) const RIGHTS: &str = include_str!("rights.lua");
 
@@ -74,12 +79,13 @@ impl Script {
                 1,
             ),
             Self::Losses => [COMMON, GROUPS, LOSSES].join("\n"),
+            Self::Letters => LETTERS.to_owned(),
         }
     }
 
     /// The SHA-1 under which a server knows the script.
     fn digest(self) -> &'static str {
-        static DIGESTS: LazyLock<[String; 4]> = LazyLock::new(|| {
+        static DIGESTS: LazyLock<[String; 5]> = LazyLock::new(|| {
             Script::ALL.map(|script| redis::Script::new(&script.source()).get_hash().to_owned())
         });
         &DIGESTS[self as usize]
