@@ -4,11 +4,11 @@ mod mend;
 
 use clap::builder::PossibleValuesParser;
 use rollcall::config::Moment;
-use rollcall::entry::{EntryId, Field};
+use rollcall::entry::EntryId;
 use rollcall::event::Reason;
-use rollcall::state::dead::{DeadLetter, Filter};
+use rollcall::state::dead::{Filter, Header, Pair, Whole};
 use rollcall::state::{AskError, Listed, State, dead};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 pub(crate) use self::mend::{Drop, Retry};
 use crate::query::{Answer, Limit, Output, Query, StreamFlags, settings};
@@ -70,36 +70,6 @@ pub(crate) struct List {
     output: Output,
     #[command(flatten)]
     flags: StreamFlags,
-}
-
-/// A dead letter without the original pairs.
-#[derive(Serialize)]
-struct Header {
-    /// Its own id.
-    id: String,
-    /// When it was written.
-    time_ms: u64,
-    /// The original entry's id.
-    entry_id: String,
-    reason: String,
-    detail: String,
-    /// How often the entry was delivered.
-    deliveries: Option<u64>,
-    /// Place of an element in a packed entry.
-    index: Option<u64>,
-    stream: String,
-    /// The first entry, and the place in it, that this one tried again.
-    retry_of: Option<String>,
-}
-
-impl From<DeadLetter> for Header {
-    fn from(letter: DeadLetter) -> Self {
-        let retry_of = letter.retry_of();
-        let [entry_id, reason, detail, deliveries, index, stream] = letter.header;
-        let (deliveries, index) = (deliveries.parse().ok(), index.parse().ok());
-        let (id, time_ms) = (letter.id.to_string(), letter.id.ms);
-        Self { id, time_ms, entry_id, reason, detail, deliveries, index, stream, retry_of }
-    }
 }
 
 fn text(number: Option<u64>) -> String {
@@ -180,48 +150,9 @@ pub(crate) struct Show {
 #[derive(Serialize)]
 #[serde(transparent)]
 pub(crate) struct ShowAnswer {
-    letters: Vec<Letter>,
+    letters: Vec<Whole>,
     #[serde(skip)]
     now_ms: u64,
-}
-
-#[derive(Serialize)]
-struct Letter {
-    #[serde(flatten)]
-    header: Header,
-    fields: Vec<Pair>,
-}
-
-#[derive(Serialize)]
-struct Pair {
-    name: Bytes,
-    value: Bytes,
-}
-
-struct Bytes(Vec<u8>);
-
-impl Serialize for Bytes {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match std::str::from_utf8(&self.0) {
-            Ok(text) => serializer.serialize_str(text),
-            Err(_) => serializer.collect_map([("base64", base64(&self.0))]),
-        }
-    }
-}
-
-/// Base64 with padding (RFC 4648, section 4).
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let bits = chunk.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte))
-            << (8 * (3 - chunk.len()));
-        for digit in 0..4 {
-            let value = (bits >> (18 - 6 * digit) & 63) as usize;
-            text.push(if digit > chunk.len() { '=' } else { char::from(DIGITS[value]) });
-        }
-    }
-    text
 }
 
 impl Query for Show {
@@ -234,12 +165,8 @@ impl Query for Show {
             let (connection, keys) = (&mut partition.connection, &partition.keys);
             letters.extend(dead::show(connection, keys, self.id).await?);
         }
-        let letter = |mut letter: DeadLetter| {
-            let fields = std::mem::take(&mut letter.fields).into_iter();
-            let pair = |(name, value): Field| Pair { name: Bytes(name), value: Bytes(value) };
-            Letter { fields: fields.map(pair).collect(), header: letter.into() }
-        };
-        Ok(ShowAnswer { letters: letters.into_iter().map(letter).collect(), now_ms: state.now_ms })
+        let letters = letters.into_iter().map(Whole::from).collect();
+        Ok(ShowAnswer { letters, now_ms: state.now_ms })
     }
 }
 
@@ -250,7 +177,7 @@ impl Answer for ShowAnswer {
     }
 
     fn show(&self, page: &mut Page) {
-        for (i, Letter { header, fields }) in self.letters.iter().enumerate() {
+        for (i, Whole { header, fields }) in self.letters.iter().enumerate() {
             if i > 0 {
                 page.line("");
             }
@@ -275,33 +202,5 @@ impl Answer for ShowAnswer {
                 page.line(format!("  {} = {}", escape_bytes(&name.0), escape_bytes(&value.0)));
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_is_that_of_the_standard() {
-        for (bytes, text) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-        assert_eq!(base64(&[0xFB, 0xFF, 0xFE]), "+//+");
-    }
-
-    #[test]
-    fn bytes_are_text_where_they_can_be() {
-        let json = |bytes: &[u8]| serde_json::to_string(&Bytes(bytes.to_vec())).unwrap();
-        assert_eq!(json("é\n".as_bytes()), r#""é\n""#);
-        assert_eq!(json(b"\xff"), r#"{"base64":"/w=="}"#);
     }
 }

@@ -1,9 +1,12 @@
 //! Dead letters, tried again or dropped: a walk over them, a page at a time.
 
+mod report;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+pub use self::report::Report;
 use crate::decode::Rules;
 use crate::decode::retry::Left;
 use crate::entry::{Entry, EntryId};
@@ -96,7 +99,10 @@ impl Found {
 
 impl Walk {
     /// A walk that begins at a position.
-    pub fn new(state: &State, order: Order, position: Position) -> Self {
+    pub fn new(state: &State, mut order: Order, position: Position) -> Self {
+        // A letter is younger than its entry, unless a producer chose the entry's id.
+        let oldest = order.ids.iter().map(|id| id.ms).min().filter(|ms| *ms <= state.now_ms);
+        order.filter.since_ms = order.filter.since_ms.max(oldest);
         let (rules, tally) = (state.deployment.rules(), Tally::default());
         Self { order, rules, position, page: PAGE, tally }
     }
@@ -104,6 +110,11 @@ impl Walk {
     /// Looks at so many letters at once, at most.
     pub fn limit_page(&mut self, limit: usize) {
         self.page = limit.clamp(1, PAGE);
+    }
+
+    /// What became of letters until now.
+    pub fn report(&self) -> Report {
+        Report::of(&self.order, &self.tally)
     }
 
     /// Where it is; nothing at the end.
@@ -295,6 +306,18 @@ pub fn words(left: &str) -> &'static str {
         "empty" => "without the entry's fields; it may still be in the stream, under its id",
         "elsewhere" => "for another partition; send the event to the stream that its detail names",
         _ => "whose packed events would get another time; send them one by one",
+    }
+}
+
+impl Position {
+    /// Behind a letter, in a list.
+    pub fn behind(partition: u16, id: EntryId) -> Self {
+        Self { partition, span: Some((id, id)) }
+    }
+
+    /// The partition, and the letter behind which a list goes on.
+    pub fn after(self) -> Option<(u16, EntryId)> {
+        self.span.map(|(after, _)| (self.partition, after))
     }
 }
 

@@ -1,11 +1,14 @@
 //! Dead letters, read back.
 
+mod written;
+
 use std::cmp::Ordering;
 
 use redis::aio::MultiplexedConnection;
 
+pub use self::written::{Bytes, Header, Pair, Whole};
 use super::ask::{AskError, ask, number};
-use super::{Listed, Partition};
+use super::{Listed, Partition, State};
 use crate::decode::Rules;
 use crate::decode::retry::Original;
 use crate::entry::{Entry, EntryId, Field};
@@ -134,6 +137,57 @@ pub async fn list(
     }
     items.truncate(limit);
     Ok(Listed { count, items })
+}
+
+/// Letters that are looked at for a page of a list, at most, and bytes of them.
+const MOST_LOOKED_AT: usize = 10_000;
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+
+/// A page of the dead letters of all partitions, one after the other, the newest of each first; and the partition and
+/// id behind which the next page begins, if there may be one. A page ends early where much had to be looked at.
+///
+/// # Errors
+/// If the server refuses, or no reply came.
+pub async fn page(
+    state: &mut State,
+    filter: &Filter,
+    after: Option<(u16, EntryId)>,
+    limit: usize,
+) -> Result<(Vec<DeadLetter>, Option<(u16, EntryId)>), AskError> {
+    let (rules, mut found) = (state.deployment.rules(), Vec::new());
+    let Some((start, end)) = filter.range() else { return Ok((found, None)) };
+    let (first, mut before) = after.map_or((0, None), |(partition, id)| (partition, Some(id)));
+    let (mut seen, mut bytes) = (0, 0);
+    for partition in state.partitions.iter_mut().skip(usize::from(first)) {
+        let key = partition.keys.dead();
+        let end = before.take().map_or_else(|| end.clone(), |id| format!("({id}"));
+        let mut pages = Pages::new(&key, &start, &end);
+        while let Some(entries) = pages.next(&mut partition.connection).await? {
+            for entry in entries {
+                (seen, bytes) = (seen + 1, bytes + entry.size());
+                let letter = DeadLetter::read(&entry);
+                let letter = letter.filter(|l| filter.admits(l, &rules, partition.index));
+                found.extend(letter.map(DeadLetter::without_pairs));
+                if found.len() == limit || seen == MOST_LOOKED_AT || bytes > MOST_BYTES {
+                    return Ok((found, Some((partition.index, entry.id))));
+                }
+            }
+        }
+    }
+    Ok((found, None))
+}
+
+/// How many dead letters there are.
+///
+/// # Errors
+/// If the server refuses, or no reply came.
+pub async fn count(state: &mut State) -> Result<u64, AskError> {
+    let mut count = 0;
+    for partition in &mut state.partitions {
+        let key = partition.keys.dead();
+        count += number(&ask(&mut partition.connection, &["XLEN", &key]).await?).unwrap_or(0);
+    }
+    Ok(count)
 }
 
 /// The dead letters that have this id, or whose original entry has it: several for a packed entry.

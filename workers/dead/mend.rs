@@ -4,10 +4,9 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use rollcall::entry::EntryId;
-use rollcall::keep::letters::{self, Deed, Order, Position, Tally, Walk};
+use rollcall::keep::letters::{self, Deed, Order, Position, Report, Tally, Walk};
 use rollcall::state::{AskError, State};
 use serde::Serialize;
-use serde::ser::SerializeMap as _;
 
 use super::Which;
 use crate::query::{Answer, Output, Query, QueryError, StreamFlags, settings};
@@ -106,28 +105,13 @@ impl Drop {
 }
 
 /// What became of the letters.
+#[derive(Serialize)]
+#[serde(transparent)]
 pub(crate) struct Done {
-    tally: Tally,
-    retries: bool,
-    dry_run: bool,
-    named: bool,
-}
-
-impl Serialize for Done {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Tally { matched, done, gone, left, fails, .. } = &self.tally;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("dry_run", &self.dry_run)?;
-        map.serialize_entry("matched", matched)?;
-        let done = if self.dry_run { 0 } else { *done };
-        map.serialize_entry(if self.retries { "retried" } else { "dropped" }, &done)?;
-        map.serialize_entry("gone", gone)?;
-        if self.retries {
-            map.serialize_entry("left", left)?;
-            map.serialize_entry("fail_again", fails)?;
-        }
-        map.end()
-    }
+    report: Report,
+    /// Whether letters were named, and not one is there.
+    #[serde(skip)]
+    is_missing: bool,
 }
 
 impl Query for Retry {
@@ -156,9 +140,8 @@ async fn play(
     how: &How,
     is_quiet: bool,
 ) -> Result<Done, AskError> {
-    let (retries, dry_run) = (matches!(deed, Deed::Retry { .. }), how.dry_run);
     let (ids, filter) = (chosen.ids.clone(), chosen.which.filter(state.now_ms));
-    let named = !ids.is_empty();
+    let (is_named, dry_run) = (!ids.is_empty(), how.dry_run);
     let mut walk = Walk::new(state, Order { ids, filter, deed, dry_run }, Position::default());
     if let Some(rate) = how.rate {
         walk.limit_page(rate as usize);
@@ -166,14 +149,15 @@ async fn play(
     let mut progress = Progress::new(is_quiet);
     let begun = Instant::now();
     while walk.step(state).await? {
-        progress.show(&walk.tally, retries);
+        progress.show(&walk.report());
         if let Some(rate) = how.rate.filter(|_| !dry_run) {
             let due = Duration::from_secs_f64(walk.tally.done as f64 / f64::from(rate));
             tokio::time::sleep(due.saturating_sub(begun.elapsed())).await;
         }
     }
     progress.end();
-    Ok(Done { tally: walk.tally, retries, dry_run, named })
+    let report = walk.report();
+    Ok(Done { is_missing: is_named && report.tally.matched == 0, report })
 }
 
 /// A line on the terminal that tells how far it is.
@@ -190,13 +174,13 @@ impl Progress {
         Self { is_shown: !is_quiet && io::stderr().is_terminal(), last: None }
     }
 
-    fn show(&mut self, tally: &Tally, retries: bool) {
+    fn show(&mut self, report: &Report) {
         if !self.is_shown || self.last.is_some_and(|last| last.elapsed() < Self::PAUSE) {
             return;
         }
         self.last = Some(Instant::now());
-        let Tally { seen, done, .. } = tally;
-        let deed = if retries { "tried again" } else { "dropped" };
+        let Tally { seen, done, .. } = &report.tally;
+        let deed = if report.retries { "tried again" } else { "dropped" };
         // A terminal that is gone ends nothing.
         let _gone = write!(io::stderr(), "\r\x1b[K{seen} looked at, {done} {deed}");
     }
@@ -211,17 +195,18 @@ impl Progress {
 impl Answer for Done {
     fn not_found(&self) -> Option<String> {
         let words = "there is no dead letter with this id, nor one of an entry with this id";
-        (self.named && self.tally.matched == 0).then(|| words.to_owned())
+        self.is_missing.then(|| words.to_owned())
     }
 
     fn show(&self, page: &mut Page) {
-        let Tally { matched, done, gone, left, fails, .. } = &self.tally;
+        let Report { tally, retries, dry_run } = &self.report;
+        let Tally { matched, done, gone, left, fails, .. } = tally;
         if *matched == 0 {
             return page.line("No such dead letters.");
         }
         let letters = plural(*done, "dead letter", "dead letters");
-        let deed = if self.retries { "tried again" } else { "dropped" };
-        page.line(match self.dry_run {
+        let deed = if *retries { "tried again" } else { "dropped" };
+        page.line(match dry_run {
             true => format!("{letters} would be {deed}."),
             false => format!("{letters} {deed}."),
         });
