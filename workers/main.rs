@@ -7,11 +7,13 @@ mod dead;
 mod demo;
 mod descriptors;
 mod doctor;
+mod encrypt;
 mod keyboard;
 mod line;
 mod load;
 mod metrics;
 mod out;
+mod progress;
 mod query;
 mod run;
 mod schema;
@@ -107,10 +109,14 @@ impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_)
-            | Self::Query(query::QueryError::Unconfirmed)
-            | Self::Run(RunError::Serve(ServeError::File(_) | ServeError::Nowhere)) => {
-                ExitCode::from(USAGE)
-            }
+            | Self::Query(
+                query::QueryError::Unconfirmed
+                | query::QueryError::Keys(_)
+                | query::QueryError::NoKeys,
+            )
+            | Self::Run(
+                RunError::Keys(_) | RunError::Serve(ServeError::File(_) | ServeError::Nowhere),
+            ) => ExitCode::from(USAGE),
             _ => ExitCode::FAILURE,
         }
     }

@@ -11,11 +11,14 @@ use std::io;
 
 use rollcall::config::{Config, ConfigError, Flags, Shell};
 use rollcall::error::advised;
+use rollcall::files::FileError;
+use rollcall::seal::SessionKeys;
 use rollcall::state::{AskError, State};
 use rollcall::telemetry::log;
 use serde::Serialize;
 
 use crate::dead::DeadCommand;
+use crate::encrypt::Encrypt;
 use crate::metrics::Metrics;
 use crate::schema::Schema;
 use crate::status::{self, Status};
@@ -36,6 +39,7 @@ pub(crate) enum QueryCommand {
     Status(Status),
     #[command(subcommand)]
     Dead(DeadCommand),
+    Encrypt(Encrypt),
     Schema(Schema),
     Metrics(Metrics),
 }
@@ -55,6 +59,12 @@ pub(crate) enum QueryError {
         /// What to do about it.
         remedy: Option<String>,
     },
+    /// The keys of session data cannot be used.
+    #[error(transparent)]
+    Keys(#[from] FileError),
+    /// No keys of session data are named.
+    #[error("session-key-file: name the file of keys, one a line; the first encrypts")]
+    NoKeys,
     /// There is no such thing in the state.
     #[error("{0}")]
     NotFound(String),
@@ -92,6 +102,10 @@ pub(crate) fn run(command: &QueryCommand) -> Result<(), QueryError> {
         QueryCommand::Dead(DeadCommand::Retry(order)) => play(order),
         QueryCommand::Dead(DeadCommand::Drop(order)) => {
             order.confirm()?;
+            play(order)
+        }
+        QueryCommand::Encrypt(order) => {
+            order.check()?;
             play(order)
         }
         QueryCommand::Schema(schema) => schema.run(),
@@ -166,7 +180,9 @@ pub(crate) async fn ask<Q: Query>(query: &Q, config: &Config) -> Result<Q::Answe
         QueryError::Server { url, error: Box::new(error), remedy }
     };
     let usual = Shell::of(&config.redis, &config.deployment);
+    let session_keys = SessionKeys::open(&config.session_key_file)?;
     let mut state = State::open(config).await.map_err(|error| failed(error, &usual))?;
+    state.session_keys = session_keys;
     query.ask(&mut state).await.map_err(|error| failed(error, &state.shell))
 }
 
@@ -204,6 +220,9 @@ pub(crate) use settings;
 
 /// The flags of a command that asks the state.
 pub(crate) type QueryFlags = Flags<rollcall::config::settings::QueryFlags>;
+
+/// The flags of a command that asks about sessions.
+pub(crate) type SessionFlags = Flags<rollcall::config::settings::SessionFlags>;
 
 /// The flags of a command that asks about the stream.
 pub(crate) type StreamFlags = Flags<rollcall::config::settings::StreamFlags>;

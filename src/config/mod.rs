@@ -24,6 +24,7 @@ mod tests;
 mod traces;
 mod values;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use duration::{DurationError, Millis};
@@ -57,6 +58,8 @@ pub struct Config {
     pub janitor: JanitorConfig,
     /// How applications and browsers are served.
     pub serve: ServeConfig,
+    /// The file of the keys that encrypt session data.
+    pub session_key_file: Option<PathBuf>,
     /// What this instance is called; not unique, the host's name by default.
     pub name: String,
     /// Where `/metrics` and the health pages are.

@@ -2,3 +2,4 @@
 //! can be killed at any moment and begun again.
 
 pub mod letters;
+pub mod sessions;

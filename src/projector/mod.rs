@@ -28,6 +28,7 @@ use crate::fold::FoldSettings;
 use crate::key::Keys;
 use crate::redis::scripts::layout::check_layout;
 use crate::redis::scripts::owner::{Cause, Ownership, Seen};
+use crate::seal::SessionKeys;
 use crate::telemetry::health::Pulse;
 use crate::telemetry::log::failure_line_due;
 use crate::telemetry::metrics::{self, Role, WorkerMetrics};
@@ -62,6 +63,8 @@ pub struct Worker {
     quiet: Quiet,
     /// When a partition was last given to another worker: one at a time.
     granted: Arc<Mutex<Option<Instant>>>,
+    /// What encrypts session data, if anything does.
+    session_keys: Option<SessionKeys>,
 }
 
 impl Worker {
@@ -74,7 +77,13 @@ impl Worker {
             nodes: Arc::new(Nodes::new(config.redis.server(), response_timeout)),
             quiet: Quiet::default(),
             granted: Arc::default(),
+            session_keys: None,
         }
+    }
+
+    /// The same, where session data is encrypted if there are keys.
+    pub fn with_session_keys(self, session_keys: Option<SessionKeys>) -> Self {
+        Self { session_keys, ..self }
     }
 }
 

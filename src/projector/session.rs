@@ -136,7 +136,8 @@ impl Projector {
         failures: &mut u32,
     ) -> Result<Option<String>, Error> {
         let (pulse, mut stop) = (self.pulse.clone(), self.stop.clone());
-        let applier = Applier::new(&self.deployment, &self.keys, joined.tenure.clone());
+        let applier = Applier::new(&self.deployment, &self.keys, joined.tenure.clone())
+            .with_session_keys(self.worker.session_keys.clone());
         let mut cursor = joined.cursor;
         if self.memory.suspicion > 0 {
             let (tenure, source, applier) = (&joined.tenure, &mut source, &applier);

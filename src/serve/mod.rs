@@ -22,7 +22,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub use access::{Access, Caller, FileError};
+pub use access::{Access, Caller};
+
+use crate::files::FileError;
+use crate::seal::SessionKeys;
 pub use client::{Client, Peer};
 pub use context::{Context, Parts};
 pub use intake::{Body, Intake, Refusal, Sender, Taken, Trouble};
@@ -108,6 +111,7 @@ impl Serve {
         stop: watch::Receiver<bool>,
     ) -> Result<Self, FileError> {
         let access = Access::new(&config.serve, config.deployment.limits.max_identifier_bytes)?;
+        let session_keys = SessionKeys::open(&config.session_key_file)?;
         let pulse = health.add("serve".to_owned(), Keeper::PATIENCE);
         let tell = move |hindrance| match hindrance {
             None => pulse.waiting(),
@@ -123,7 +127,8 @@ impl Serve {
         let intake = Intake::start(config, &state, &metrics, &all_answered, &mut tasks);
         let limits = Limits::new(&config.serve);
         let config = config.clone();
-        let context = Context::new(Parts { config, access, state, intake, limits, metrics, stop });
+        let parts = Parts { config, access, state, intake, limits, session_keys, metrics, stop };
+        let context = Context::new(parts);
         Ok(Self { context, listener, tasks, answered })
     }
 

@@ -36,6 +36,7 @@ use crate::key::{Keys, partition_of};
 use crate::redis::connect::{Node, locate};
 use crate::redis::reply;
 use crate::redis::scripts::layout::STATE_FORMAT;
+use crate::seal::SessionKeys;
 
 /// How long one page may take.
 pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -110,6 +111,8 @@ pub struct State {
     pub shell: Shell,
     /// The server's time, in milliseconds: ages and windows follow the clock that expiries follow.
     pub now_ms: u64,
+    /// What decrypts session data, if it is given.
+    pub session_keys: Option<SessionKeys>,
 }
 
 impl State {
@@ -140,7 +143,7 @@ impl State {
         let now_ms = server_time(&mut first.connection).await?;
         let shell = Shell::of(&config.redis, &config.deployment);
         let shell = if let [node] = nodes.as_slice() { shell.at(&node.info) } else { shell };
-        Ok(Self { partitions, deployment, found, shell, now_ms })
+        Ok(Self { partitions, deployment, found, shell, now_ms, session_keys: None })
     }
 
     /// When it is asked, and how long sessions usually live.

@@ -19,6 +19,7 @@ use crate::process::Worker;
 use crate::query::ground::ask_at;
 use crate::readers::query;
 use crate::roles::Pages;
+use crate::sealed::{File, KEYS};
 use crate::support::dump;
 
 const SOON: Duration = Duration::from_secs(15);
@@ -240,7 +241,7 @@ fn nobody_may_do_what_is_not_theirs() {
             vec![
                 everybody,
                 "DEL rollcall:events|XTRIM rollcall:events MAXLEN 0|XGROUP CREATE rollcall:events x 0|HSET rollcall:meta epoch 1|\
-                 XADD rollcall:changes * a b|XDEL rollcall:changes 1-1|HGETALL presence:users|GET session:s|HSET login: t u",
+                 XADD rollcall:changes * a b|XDEL rollcall:changes 1-1|HGETALL presence:users|SET login: 1|HSET login: t u",
             ],
         ),
         (
@@ -317,7 +318,17 @@ fn a_keeper_mends_with_just_these_rights() {
         assert_eq!((code, error.as_str()), (0, ""), "{words:?}");
     }
     assert_eq!(letters(), Vec::<String>::new());
-    redis::cmd("DEL").arg("acme:rollcall:meta").exec(&mut admin).unwrap();
+    let set = |command: &str, words: &[&str]| {
+        redis::cmd(command).arg(words).exec(&mut guarded.admin()).unwrap();
+    };
+    set("HSET", &["acme:rollcall:sessions:data", "s", "1790000000000"]);
+    set("SET", &["acme:session:s", "{}"]);
+    let file = File::new(&KEYS[..1]);
+    let words = ["encrypt", "--prefix", "acme:", &file.flag()];
+    let (code, page, error) = ask_at(&guarded.url(KEEPER), &words);
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert!(page.contains("1 session encrypted"), "{page}");
+    set("DEL", &["acme:rollcall:meta"]);
     assert_eq!(letters(), Vec::<String>::new());
     let called = guarded.called();
     let idle: Vec<_> = commands(KEEPER).difference(&called).cloned().collect();

@@ -34,6 +34,7 @@ mod readers;
 mod replica;
 mod roles;
 mod scene;
+mod sealed;
 mod serve;
 mod sizes;
 mod stalled;

@@ -26,6 +26,8 @@ const LAYERS: &[&[&str]] = &[
     // ---- what knows servers and clocks
     &["config"],
     &["error"],
+    &["files"],
+    &["seal"],
     &["redis", "private_server"],
     &["state"],
     &["telemetry"],

@@ -1,6 +1,6 @@
 //! `dead retry` and `dead drop`: what becomes of dead letters.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _};
 use std::time::{Duration, Instant};
 
 use rollcall::entry::EntryId;
@@ -9,6 +9,7 @@ use rollcall::state::{AskError, State};
 use serde::Serialize;
 
 use super::Which;
+use crate::progress::Progress;
 use crate::query::{Answer, Output, Query, QueryError, StreamFlags, settings};
 use crate::table::{Page, plural};
 
@@ -149,7 +150,7 @@ async fn play(
     let mut progress = Progress::new(is_quiet);
     let begun = Instant::now();
     while walk.step(state).await? {
-        progress.show(&walk.report());
+        progress.show(|| line(&walk.report()));
         if let Some(rate) = how.rate.filter(|_| !dry_run) {
             let due = Duration::from_secs_f64(walk.tally.done as f64 / f64::from(rate));
             tokio::time::sleep(due.saturating_sub(begun.elapsed())).await;
@@ -160,36 +161,9 @@ async fn play(
     Ok(Done { is_missing: is_named && report.tally.matched == 0, report })
 }
 
-/// A line on the terminal that tells how far it is.
-struct Progress {
-    is_shown: bool,
-    last: Option<Instant>,
-}
-
-impl Progress {
-    /// How often it is written.
-    const PAUSE: Duration = Duration::from_millis(200);
-
-    fn new(is_quiet: bool) -> Self {
-        Self { is_shown: !is_quiet && io::stderr().is_terminal(), last: None }
-    }
-
-    fn show(&mut self, report: &Report) {
-        if !self.is_shown || self.last.is_some_and(|last| last.elapsed() < Self::PAUSE) {
-            return;
-        }
-        self.last = Some(Instant::now());
-        let Tally { seen, done, .. } = &report.tally;
-        let deed = if report.retries { "tried again" } else { "dropped" };
-        // A terminal that is gone ends nothing.
-        let _gone = write!(io::stderr(), "\r\x1b[K{seen} looked at, {done} {deed}");
-    }
-
-    fn end(&self) {
-        if self.last.is_some() {
-            let _gone = write!(io::stderr(), "\r\x1b[K");
-        }
-    }
+fn line(Report { tally, retries, .. }: &Report) -> String {
+    let deed = if *retries { "tried again" } else { "dropped" };
+    format!("{} looked at, {} {deed}", tally.seen, tally.done)
 }
 
 impl Answer for Done {

@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod changes;
+pub mod encrypt;
 pub mod layout;
 pub mod letters;
 pub mod losses;
@@ -35,6 +36,7 @@ const OWNER: &str = include_str!("owner.lua");
 const POSITION: &str = include_str!("position.lua");
 const CURSOR: &str = include_str!("cursor.lua");
 const LOSSES: &str = include_str!("losses.lua");
+const ENCRYPT: &str = include_str!("encrypt.lua");
 const LETTERS: &str = include_str!("letters.lua");
 
 /// What the scripts are called with besides a batch: the keys and settings of one partition.
@@ -57,12 +59,14 @@ pub enum Script {
     Losses,
     /// Tries dead letters again.
     Letters,
+    /// Encrypts session data.
+    Encrypt,
 }
 
 impl Script {
     /// All of them, in the order of their digests.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Apply, Self::Sweep, Self::Owner, Self::Losses, Self::Letters];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Apply, Self::Sweep, Self::Owner, Self::Losses, Self::Letters, Self::Encrypt];
     /// The doctor's own: which commands this user may send.
     pub(crate) const RIGHTS: &str = include_str!("rights.lua");
 
@@ -80,12 +84,13 @@ impl Script {
             ),
             Self::Losses => [COMMON, GROUPS, LOSSES].join("\n"),
             Self::Letters => LETTERS.to_owned(),
+            Self::Encrypt => ENCRYPT.to_owned(),
         }
     }
 
     /// The SHA-1 under which a server knows the script.
     fn digest(self) -> &'static str {
-        static DIGESTS: LazyLock<[String; 5]> = LazyLock::new(|| {
+        static DIGESTS: LazyLock<[String; 6]> = LazyLock::new(|| {
             Script::ALL.map(|script| redis::Script::new(&script.source()).get_hash().to_owned())
         });
         &DIGESTS[self as usize]
