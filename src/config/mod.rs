@@ -11,6 +11,7 @@ mod duration;
 mod error;
 mod flags;
 mod gather;
+mod live;
 mod moment;
 mod options;
 mod resolve;
@@ -31,6 +32,7 @@ pub use duration::{DurationError, Millis};
 pub use error::{ConfigError, Origin};
 pub use flags::Flags;
 pub use gather::{Definition, Gathered, Kind, definitions};
+pub use live::{LIVE, Live, Tuned};
 pub use moment::Moment;
 pub use sentinel::Sentinels;
 pub use serve::{Buffer, Listen, Network, RateLimit, ServeConfig};
@@ -66,6 +68,8 @@ pub struct Config {
     pub http: Http,
     /// What is logged.
     pub log: LogConfig,
+    /// What counts at once when it is read again.
+    pub live: Live,
 }
 
 /// What must be the same in a whole deployment, or its state would depend on who applied what.

@@ -22,7 +22,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::{Mutex, watch as channel};
 use tracing::{info, warn};
 
-use crate::config::{Config, Deployment, Server, Shell, WorkerConfig};
+use crate::config::{Config, Deployment, Live, Server, Shell, WorkerConfig};
 use crate::error::{Error, Fatal, Verdict, chain};
 use crate::fold::FoldSettings;
 use crate::key::Keys;
@@ -94,6 +94,7 @@ pub struct Projector {
     shell: Shell,
     deployment: Deployment,
     settings: WorkerConfig,
+    live: Live,
     keys: Keys,
     fold: FoldSettings,
     worker: Worker,
@@ -142,6 +143,7 @@ impl Projector {
             memory: Memory::default(),
             sign: None,
             settings: config.worker.clone(),
+            live: config.live.clone(),
             worker: worker.clone(),
             deployment,
             keys,
@@ -209,7 +211,7 @@ impl Projector {
             let is_still = watch.look(&seen, asked, Instant::now());
             let place = self.peers.lock().await.place_behind(&seen.owner);
             // Who comes, or gave it up, watches until the others have heard of it.
-            let is_watching = place < self.settings.standbys || begun.elapsed() < REVIEW;
+            let is_watching = place < self.live.get().standbys || begun.elapsed() < REVIEW;
             let has_given_up = failures >= PATIENCE && self.peers.lock().await.has_others();
             if is_review {
                 self.ask_if_first(&mut connection, &seen).await?;

@@ -146,8 +146,8 @@ impl Projector {
             *failures = 0;
         }
         let first_count = self.memory.first_count.unwrap_or(FIRST_COUNT);
-        let counts = (first_count, self.settings.batch);
-        let mut reader = Reader::start(source, cursor, counts, pulse.clone());
+        let live = self.live.clone();
+        let mut reader = Reader::start(source, cursor, (first_count, live), pulse.clone());
         let quiet = Some(self.worker.quiet.clone());
         let mut projecting = Projecting::new(self, applier, connection, quiet);
         // After a failure to own the partition is not enough: ready is who applied something, or waits for more.
@@ -204,7 +204,7 @@ impl Projector {
             *self.memory.fatal.entry(entry).or_default() += 1;
         }
         if cause == Cause::Death || has_restarted && (applying || trying.is_some()) {
-            self.memory.suspicion = self.settings.batch * 2;
+            self.memory.suspicion = self.live.get().batch * 2;
         }
     }
 

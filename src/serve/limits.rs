@@ -7,17 +7,15 @@ use std::time::{Duration, Instant};
 
 use super::access::Caller;
 use super::client::Client;
-use crate::config::{RateLimit, ServeConfig};
+use crate::config::{Live, RateLimit};
 
 /// So many clients are remembered before those who have their whole burst left are forgotten.
 const REMEMBERED: usize = 10_000;
 
 /// How much one client may do.
 pub struct Limits {
-    rate: Option<RateLimit>,
+    live: Live,
     buckets: Mutex<HashMap<Key, Bucket>>,
-    max_connections: usize,
-    max_client_connections: usize,
     connections: Arc<Mutex<Connections>>,
 }
 
@@ -49,14 +47,8 @@ pub struct Place {
 
 impl Limits {
     /// The limits of the settings.
-    pub fn new(config: &ServeConfig) -> Self {
-        Self {
-            rate: config.rate_limit,
-            buckets: Mutex::default(),
-            max_connections: config.max_connections,
-            max_client_connections: config.max_client_connections,
-            connections: Arc::default(),
-        }
+    pub fn new(live: Live) -> Self {
+        Self { live, buckets: Mutex::default(), connections: Arc::default() }
     }
 
     /// Counts events of a caller: of the subject of its token, else of its address.
@@ -64,7 +56,7 @@ impl Limits {
     /// # Errors
     /// How long to wait if that is too many.
     pub fn take(&self, caller: &Caller, client: Client, events: usize) -> Result<(), Duration> {
-        let Some(rate) = self.rate else { return Ok(()) };
+        let Some(rate) = self.live.get().rate_limit else { return Ok(()) };
         let key = match &caller.subject {
             Some(subject) => Key::Subject(subject.clone()),
             None => Key::Address(network_of(client.0)),
@@ -83,12 +75,13 @@ impl Limits {
     pub fn connect(&self, address: Option<IpAddr>) -> Option<Place> {
         let address = address.map(network_of);
         let mut connections = lock(&self.connections);
-        if connections.all >= self.max_connections {
+        let most = self.live.get();
+        if connections.all >= most.max_connections {
             return None;
         }
         if let Some(address) = address {
             let own = connections.by_address.entry(address).or_default();
-            if *own >= self.max_client_connections {
+            if *own >= most.max_client_connections {
                 return None;
             }
             *own += 1;
@@ -147,6 +140,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, Gathered};
 
     const RATE: RateLimit = RateLimit { per_second: 10, burst: 20 };
 
@@ -171,13 +165,9 @@ mod tests {
 
     #[test]
     fn connections_are_counted_as_long_as_they_are_open() {
-        let limits = Limits {
-            rate: None,
-            buckets: Mutex::default(),
-            max_connections: 3,
-            max_client_connections: 2,
-            connections: Arc::default(),
-        };
+        let flags = [("max-connections", "3"), ("max-client-connections", "2")];
+        let config = Config::resolve(&Gathered::from_flags(flags).unwrap()).unwrap();
+        let limits = Limits::new(config.live);
         let address = |text: &str| Some(text.parse().unwrap());
         let first = limits.connect(address("2001:db8::1")).unwrap();
         let _second = limits.connect(address("2001:db8::2")).unwrap();

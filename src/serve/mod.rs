@@ -125,7 +125,7 @@ impl Serve {
         let metrics = ServeMetrics::registered();
         let (answered, all_answered) = watch::channel(false);
         let intake = Intake::start(config, &state, &metrics, &all_answered, &mut tasks);
-        let limits = Limits::new(&config.serve);
+        let limits = Limits::new(config.live.clone());
         let config = config.clone();
         let parts = Parts { config, access, state, intake, limits, session_keys, metrics, stop };
         let context = Context::new(parts);

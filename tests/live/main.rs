@@ -31,6 +31,7 @@ mod property;
 mod query;
 mod reader;
 mod readers;
+mod reload;
 mod replica;
 mod roles;
 mod scene;
