@@ -13,8 +13,6 @@ pub const LIVE: &[&str] = &[
     "keep",
     "linger",
     "log",
-    "max-client-connections",
-    "max-connections",
     "max-rooms",
     "rate-limit",
     "standbys",
@@ -37,10 +35,6 @@ pub struct Tuned {
     pub rate_limit: Option<RateLimit>,
     /// How long the first event of an entry waits for more.
     pub linger: Duration,
-    /// Open connections at most.
-    pub max_connections: usize,
-    /// Open connections from one address at most.
-    pub max_client_connections: usize,
     /// Rooms that one connection may be in at most.
     pub max_rooms: usize,
 }

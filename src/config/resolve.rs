@@ -50,8 +50,6 @@ fn tuned(worker: &WorkerConfig, janitor: &JanitorConfig, serve: &ServeConfig) ->
         janitor: janitor.clone(),
         rate_limit: serve.rate_limit,
         linger: serve.linger,
-        max_connections: serve.max_connections,
-        max_client_connections: serve.max_client_connections,
         max_rooms: serve.max_rooms,
     }
 }

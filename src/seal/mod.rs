@@ -71,7 +71,7 @@ impl Ring {
         let keys: Option<Vec<Key>> = lines.map(Key::read).collect();
         let keys = keys.ok_or(
             "a line is no Fernet key; write one a line, each 32 bytes in URL-safe base64, as Python's \
-             Fernet.generate_key() and `openssl rand -base64 32 | tr +/ -_` make them",
+             Fernet.generate_key() and `openssl rand -base64 32 | tr /+ _-` make them",
         )?;
         let mut keys = keys.into_iter();
         let first = keys.next().ok_or("the file is empty; write a Fernet key into it")?;

@@ -7,15 +7,18 @@ use std::time::{Duration, Instant};
 
 use super::access::Caller;
 use super::client::Client;
-use crate::config::{Live, RateLimit};
+use crate::config::{Config, Live, RateLimit};
 
 /// So many clients are remembered before those who have their whole burst left are forgotten.
 const REMEMBERED: usize = 10_000;
 
 /// How much one client may do.
 pub struct Limits {
+    /// The rate is what it says now.
     live: Live,
     buckets: Mutex<HashMap<Key, Bucket>>,
+    max_connections: usize,
+    max_client_connections: usize,
     connections: Arc<Mutex<Connections>>,
 }
 
@@ -47,8 +50,14 @@ pub struct Place {
 
 impl Limits {
     /// The limits of the settings.
-    pub fn new(live: Live) -> Self {
-        Self { live, buckets: Mutex::default(), connections: Arc::default() }
+    pub fn new(config: &Config) -> Self {
+        Self {
+            live: config.live.clone(),
+            buckets: Mutex::default(),
+            max_connections: config.serve.max_connections,
+            max_client_connections: config.serve.max_client_connections,
+            connections: Arc::default(),
+        }
     }
 
     /// Counts events of a caller: of the subject of its token, else of its address.
@@ -75,13 +84,12 @@ impl Limits {
     pub fn connect(&self, address: Option<IpAddr>) -> Option<Place> {
         let address = address.map(network_of);
         let mut connections = lock(&self.connections);
-        let most = self.live.get();
-        if connections.all >= most.max_connections {
+        if connections.all >= self.max_connections {
             return None;
         }
         if let Some(address) = address {
             let own = connections.by_address.entry(address).or_default();
-            if *own >= most.max_client_connections {
+            if *own >= self.max_client_connections {
                 return None;
             }
             *own += 1;
@@ -140,7 +148,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Gathered};
+    use crate::config::Gathered;
 
     const RATE: RateLimit = RateLimit { per_second: 10, burst: 20 };
 
@@ -167,7 +175,7 @@ mod tests {
     fn connections_are_counted_as_long_as_they_are_open() {
         let flags = [("max-connections", "3"), ("max-client-connections", "2")];
         let config = Config::resolve(&Gathered::from_flags(flags).unwrap()).unwrap();
-        let limits = Limits::new(config.live);
+        let limits = Limits::new(&config);
         let address = |text: &str| Some(text.parse().unwrap());
         let first = limits.connect(address("2001:db8::1")).unwrap();
         let _second = limits.connect(address("2001:db8::2")).unwrap();

@@ -23,9 +23,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use access::{Access, Caller};
-
-use crate::files::FileError;
-use crate::seal::SessionKeys;
 pub use client::{Client, Peer};
 pub use context::{Context, Parts};
 pub use intake::{Body, Intake, Refusal, Sender, Taken, Trouble};
@@ -33,6 +30,8 @@ pub use limits::Limits;
 
 use crate::config::{Config, Listen, Shell};
 use crate::error::{Error, Fatal};
+use crate::files::FileError;
+use crate::seal::SessionKeys;
 use crate::state::{Keeper, Shared};
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::ServeMetrics;
@@ -125,7 +124,7 @@ impl Serve {
         let metrics = ServeMetrics::registered();
         let (answered, all_answered) = watch::channel(false);
         let intake = Intake::start(config, &state, &metrics, &all_answered, &mut tasks);
-        let limits = Limits::new(config.live.clone());
+        let limits = Limits::new(config);
         let config = config.clone();
         let parts = Parts { config, access, state, intake, limits, session_keys, metrics, stop };
         let context = Context::new(parts);

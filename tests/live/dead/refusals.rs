@@ -1,5 +1,8 @@
 //! What is no letter, what cannot be tried, and what the server refuses.
 
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
 use serde_json::json;
 
 use super::{Scene, add, count_letters, dead, letter, say};
@@ -45,6 +48,38 @@ fn letters_of_any_bytes_are_tried_and_what_is_none_is_left() {
     assert_eq!(count_letters(&scene), 0);
     let (code, _, error) = say(&scene, &["retry"]);
     assert!(code == 64 && error.contains("--all"), "{error}");
+}
+
+/// `script` gives it a terminal.
+#[test]
+fn who_sits_at_a_terminal_is_asked_before_all_are_dropped() {
+    let scene = Scene::start(&[]);
+    let mut conn = scene.connection();
+    letter(&mut conn, ["7-0", "x", "", "1", "", STREAM], &[field("type", "x")]);
+    let answer = |words: &str, answer: &str| {
+        let program = env!("CARGO_BIN_EXE_rollcall");
+        let line = format!("{program} dead {words} --redis-url {}; echo ended $?", scene.url());
+        let mut script = Command::new("script");
+        script.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm");
+        script.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = script.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(answer.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for no in ["n\n", "\n", "yess\n"] {
+        let said = answer("drop --all", no);
+        assert!(said.contains("for good? [y/N]") && said.contains("ended 1"), "{said}");
+        assert_eq!(count_letters(&scene), 1);
+    }
+    // The line that tells how far it is gives its place back.
+    let said = answer("retry --all --dry-run", "");
+    let (progress, page) = said.rsplit_once("\r\u{1b}[K").unwrap();
+    assert!(progress.contains("1 looked at, 1 tried again"), "{said}");
+    assert!(page.starts_with("1 dead letter would be tried again."), "{said}");
+    let said = answer("drop --all", "y\n");
+    assert!(said.contains("1 dead letter dropped.") && said.contains("ended 0"), "{said}");
+    assert_eq!(count_letters(&scene), 0);
 }
 
 #[test]

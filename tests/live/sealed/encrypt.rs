@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use redis::Commands as _;
+use rollcall::key::partition_of;
 use rollcall::seal::{Opened, SessionKeys};
 use serde_json::{Value, json};
 
@@ -35,7 +36,7 @@ fn what_is_plain_or_of_another_key_comes_under_the_first_and_keeps_its_expiry() 
         let add_all = |prefix: &str| {
             for n in 0..50 {
                 let sid = format!("{prefix}{n}");
-                let stream = scene.deployment.stream(rollcall::key::partition_of(&sid, count));
+                let stream = scene.deployment.stream(partition_of(&sid, count));
                 let fields = ["*", "type", "session", "sid", &sid, "data", &format!("[{n}]")];
                 redis::cmd("XADD").arg(stream).arg(&fields).exec(&mut scene.connection()).unwrap();
             }
@@ -48,6 +49,10 @@ fn what_is_plain_or_of_another_key_comes_under_the_first_and_keeps_its_expiry() 
         add_all("old");
         scene.drain(worker);
         let mut conn = scene.connection();
+        let keys = scene.deployment.keys(partition_of("plain1", count));
+        let big = format!("[{:?}]", "x".repeat(1_000_000));
+        let name = format!("{}plain1", keys.session_data());
+        redis::cmd("SET").arg(&name).arg(&big).arg("KEEPTTL").exec(&mut conn).unwrap();
         let base = scene.deployment.keys(0).named("session:");
         // Others' data, and a token whose key is not there.
         let _: () = conn.set(format!("{base}foreign"), "plain").unwrap();
@@ -78,7 +83,7 @@ fn what_is_plain_or_of_another_key_comes_under_the_first_and_keeps_its_expiry() 
             "plain7",
             stored(&scene).into_iter().find(|(name, _)| name.ends_with("plain7")).unwrap().1,
         );
-        let keys = scene.deployment.keys(rollcall::key::partition_of(sid, count));
+        let keys = scene.deployment.keys(partition_of(sid, count));
         let ms: u64 = conn.hget(keys.session_data_versions(), sid).unwrap();
         let time = rollcall::time::EventTime::from_millis(ms);
         assert_eq!(token, new.keys().get().seal(sid, time, b"[7]"));
