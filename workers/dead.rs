@@ -1,62 +1,75 @@
-//! `dead list` and `dead show`: the entries that could not be decoded or applied.
+//! `dead`: the entries that could not be decoded or applied.
+
+mod mend;
 
 use clap::builder::PossibleValuesParser;
-use rollcall::entry::{EntryId, Field};
+use rollcall::config::Moment;
+use rollcall::entry::EntryId;
 use rollcall::event::Reason;
-use rollcall::state::dead::DeadLetter;
+use rollcall::state::dead::{Filter, Header, Pair, Whole};
 use rollcall::state::{AskError, Listed, State, dead};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
+pub(crate) use self::mend::{Drop, Retry};
 use crate::query::{Answer, Limit, Output, Query, StreamFlags, settings};
-use crate::table::{Page, Table, escape_bytes, plural, time};
+use crate::table::{Page, Table, escape, escape_bytes, plural, time};
 
 /// Entries that could not be decoded or applied.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(crate) enum DeadCommand {
     List(List),
     Show(Show),
+    Retry(Retry),
+    Drop(Drop),
+}
+
+/// Which dead letters: those that are everything that is said.
+#[derive(Clone, Debug, clap::Args)]
+struct Which {
+    /// Only those with this reason
+    #[arg(long, value_name = "REASON")]
+    #[arg(value_parser = PossibleValuesParser::new(Reason::ALL.iter().map(|reason| reason.name())))]
+    reason: Option<String>,
+    /// Only those of events of this type, be it none that there is
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    /// Only those written since then: so long ago (2h), RFC 3339, or epoch milliseconds
+    #[arg(long, value_name = "TIME")]
+    since: Option<Moment>,
+    /// Only those written before then
+    #[arg(long, value_name = "TIME")]
+    until: Option<Moment>,
+}
+
+impl Which {
+    fn filter(&self, now_ms: u64) -> Filter {
+        let ms = |moment: Option<Moment>| moment.map(|moment| moment.ms(now_ms));
+        let (since_ms, until_ms) = (ms(self.since), ms(self.until));
+        Filter { reason: self.reason.clone(), kind: self.kind.clone(), since_ms, until_ms }
+    }
+
+    /// What it asks for, for people; nothing if for all.
+    fn words(&self) -> Option<String> {
+        let reason = self.reason.as_ref().map(|reason| format!("with reason {reason}"));
+        let kind = self.kind.as_ref().map(|kind| format!("of type {}", escape(kind)));
+        let is_timed = self.since.is_some() || self.until.is_some();
+        let time = is_timed.then(|| "of that time".to_owned());
+        let words: Vec<_> = [reason, kind, time].into_iter().flatten().collect();
+        (!words.is_empty()).then(|| words.join(" and "))
+    }
 }
 
 /// Dead letters, the newest first.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct List {
-    /// Only those with this reason
-    #[arg(long, value_name = "REASON")]
-    #[arg(value_parser = PossibleValuesParser::new(Reason::ALL.iter().map(|reason| reason.name())))]
-    reason: Option<String>,
+    #[command(flatten)]
+    which: Which,
     #[command(flatten)]
     limit: Limit,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
     flags: StreamFlags,
-}
-
-/// A dead letter without the original pairs.
-#[derive(Serialize)]
-struct Header {
-    /// Its own id.
-    id: String,
-    /// When it was written.
-    time_ms: u64,
-    /// The original entry's id.
-    entry_id: String,
-    reason: String,
-    detail: String,
-    /// How often the entry was delivered.
-    deliveries: Option<u64>,
-    /// Place of an element in a packed entry.
-    index: Option<u64>,
-    stream: String,
-}
-
-impl From<DeadLetter> for Header {
-    fn from(letter: DeadLetter) -> Self {
-        let [entry_id, reason, detail, deliveries, index, stream] = letter.header;
-        let (deliveries, index) = (deliveries.parse().ok(), index.parse().ok());
-        let (id, time_ms) = (letter.id.to_string(), letter.id.ms);
-        Self { id, time_ms, entry_id, reason, detail, deliveries, index, stream }
-    }
 }
 
 fn text(number: Option<u64>) -> String {
@@ -70,7 +83,7 @@ pub(crate) struct ListAnswer {
     count: u64,
     letters: Vec<Header>,
     #[serde(skip)]
-    reason: Option<String>,
+    which: Option<String>,
 }
 
 impl Query for List {
@@ -78,39 +91,42 @@ impl Query for List {
     settings!();
 
     async fn ask(&self, state: &mut State) -> Result<ListAnswer, AskError> {
-        let (limit, reason) = (self.limit.get(), self.reason.as_deref());
+        let (limit, filter) = (self.limit.get(), self.which.filter(state.now_ms));
+        let rules = state.deployment.rules();
         let mut parts = Vec::new();
         for partition in &mut state.partitions {
-            let (connection, keys) = (&mut partition.connection, &partition.keys);
-            parts.push(dead::list(connection, keys, reason, limit).await?);
+            parts.push(dead::list(partition, &filter, &rules, limit).await?);
         }
         let Listed { count, items } = Listed::merged(parts, limit, dead::newest_first);
         let letters = items.into_iter().map(Header::from).collect();
-        Ok(ListAnswer { now_ms: state.now_ms, count, letters, reason: self.reason.clone() })
+        Ok(ListAnswer { now_ms: state.now_ms, count, letters, which: self.which.words() })
     }
 }
 
 impl Answer for ListAnswer {
     fn show(&self, page: &mut Page) {
         let all = plural(self.count, "dead letter", "dead letters");
-        match &self.reason {
+        match &self.which {
             _ if self.count == 0 => return page.line("No dead letters."),
-            Some(reason) if self.letters.is_empty() => {
-                return page.line(format!("{all}, none with reason {reason}."));
+            Some(which) if self.letters.is_empty() => {
+                return page.line(format!("{all}, none {which}."));
             }
-            Some(reason) => page.line(format!("{all}; with reason {reason}:")),
+            Some(which) => page.line(format!("{all}; {which}:")),
             None => page.line(all),
         }
         let mut table = Table::new(&["ID", "AGE", "REASON…", "ENTRY", ">INDEX", ">DELIVERIES"]);
         for letter in &self.letters {
             let [_, age] = time(letter.time_ms, self.now_ms);
             let (index, deliveries) = (text(letter.index), text(letter.deliveries));
-            let Header { id, entry_id, reason, detail, .. } = letter;
+            let Header { id, entry_id, reason, detail, retry_of, .. } = letter;
             table.row([id, &age, reason, entry_id, &index, &deliveries]);
             table.note(detail);
+            if let Some(first) = retry_of {
+                table.note(&format!("tries {first} again"));
+            }
         }
         page.table(&table);
-        if self.reason.is_none() {
+        if self.which.is_none() {
             page.more(self.count, self.letters.len());
         }
     }
@@ -134,48 +150,9 @@ pub(crate) struct Show {
 #[derive(Serialize)]
 #[serde(transparent)]
 pub(crate) struct ShowAnswer {
-    letters: Vec<Letter>,
+    letters: Vec<Whole>,
     #[serde(skip)]
     now_ms: u64,
-}
-
-#[derive(Serialize)]
-struct Letter {
-    #[serde(flatten)]
-    header: Header,
-    fields: Vec<Pair>,
-}
-
-#[derive(Serialize)]
-struct Pair {
-    name: Bytes,
-    value: Bytes,
-}
-
-struct Bytes(Vec<u8>);
-
-impl Serialize for Bytes {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match std::str::from_utf8(&self.0) {
-            Ok(text) => serializer.serialize_str(text),
-            Err(_) => serializer.collect_map([("base64", base64(&self.0))]),
-        }
-    }
-}
-
-/// Base64 with padding (RFC 4648, section 4).
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let bits = chunk.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte))
-            << (8 * (3 - chunk.len()));
-        for digit in 0..4 {
-            let value = (bits >> (18 - 6 * digit) & 63) as usize;
-            text.push(if digit > chunk.len() { '=' } else { char::from(DIGITS[value]) });
-        }
-    }
-    text
 }
 
 impl Query for Show {
@@ -188,12 +165,8 @@ impl Query for Show {
             let (connection, keys) = (&mut partition.connection, &partition.keys);
             letters.extend(dead::show(connection, keys, self.id).await?);
         }
-        let letter = |mut letter: DeadLetter| {
-            let fields = std::mem::take(&mut letter.fields).into_iter();
-            let pair = |(name, value): Field| Pair { name: Bytes(name), value: Bytes(value) };
-            Letter { fields: fields.map(pair).collect(), header: letter.into() }
-        };
-        Ok(ShowAnswer { letters: letters.into_iter().map(letter).collect(), now_ms: state.now_ms })
+        let letters = letters.into_iter().map(Whole::from).collect();
+        Ok(ShowAnswer { letters, now_ms: state.now_ms })
     }
 }
 
@@ -204,7 +177,7 @@ impl Answer for ShowAnswer {
     }
 
     fn show(&self, page: &mut Page) {
-        for (i, Letter { header, fields }) in self.letters.iter().enumerate() {
+        for (i, Whole { header, fields }) in self.letters.iter().enumerate() {
             if i > 0 {
                 page.line("");
             }
@@ -220,39 +193,14 @@ impl Answer for ShowAnswer {
             if header.index.is_some() {
                 table.row(["index", &text(header.index)]);
             }
+            if let Some(first) = &header.retry_of {
+                table.row(["tries again", first]);
+            }
             page.table(&table);
             page.line("pairs of the entry:");
             for Pair { name, value } in fields {
                 page.line(format!("  {} = {}", escape_bytes(&name.0), escape_bytes(&value.0)));
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_is_that_of_the_standard() {
-        for (bytes, text) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-        assert_eq!(base64(&[0xFB, 0xFF, 0xFE]), "+//+");
-    }
-
-    #[test]
-    fn bytes_are_text_where_they_can_be() {
-        let json = |bytes: &[u8]| serde_json::to_string(&Bytes(bytes.to_vec())).unwrap();
-        assert_eq!(json("é\n".as_bytes()), r#""é\n""#);
-        assert_eq!(json(b"\xff"), r#"{"base64":"/w=="}"#);
     }
 }

@@ -7,12 +7,15 @@ mod dead;
 mod demo;
 mod descriptors;
 mod doctor;
+mod encrypt;
 mod keyboard;
 mod line;
 mod load;
 mod metrics;
 mod out;
+mod progress;
 mod query;
+mod reload;
 mod run;
 mod schema;
 mod screen;
@@ -27,10 +30,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use tracing::{info, warn};
-
 use rollcall::config::settings::{JanitorFlags, ServeFlags, Settings, StreamFlags, WorkerFlags};
-use rollcall::config::{Config, ConfigError, Flags, Server, TraceConfig};
+use rollcall::config::{Config, ConfigError, Flags, TraceConfig};
 use rollcall::error::chain;
 use rollcall::serve::ServeError;
 use rollcall::telemetry::{lines, log, trace};
@@ -107,9 +108,14 @@ impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_)
-            | Self::Run(RunError::Serve(ServeError::File(_) | ServeError::Nowhere)) => {
-                ExitCode::from(USAGE)
-            }
+            | Self::Query(
+                query::QueryError::Unconfirmed
+                | query::QueryError::Keys(_)
+                | query::QueryError::NoKeys,
+            )
+            | Self::Run(
+                RunError::Keys(_) | RunError::Serve(ServeError::File(_) | ServeError::Nowhere),
+            ) => ExitCode::from(USAGE),
             _ => ExitCode::FAILURE,
         }
     }
@@ -179,17 +185,15 @@ fn execute(command: Command) -> Result<(), Failure> {
 
 #[tokio::main]
 async fn play<G>(flags: &Flags<G>, roles: Roles) -> Result<(), Failure> {
-    let config = flags.load()?;
+    let gathered = flags.gather()?;
+    let config = Config::resolve(&gathered)?;
     let traces = TraceConfig::from_variables(|name| std::env::var_os(name))?;
     let filter = log::install(&config.log)?;
     let metrics = rollcall::telemetry::metrics::install()?;
     let instance = format!("{}-{}", config.name, std::process::id());
     let traces = traces.map(|traces| trace::install(&traces, instance)).transpose()?;
-    let server = config.redis.server();
-    let hangups = signals::at_hangup(|| {
-        reload_filter(flags, &filter);
-        try_password_file(&server);
-    });
+    let mut reload = reload::Reload::new(flags, gathered, &config, &filter);
+    let hangups = signals::at_hangup(|| reload.again());
     let played = tokio::select! {
         played = run::run(&config, roles, metrics) => played,
         never = hangups => match never {},
@@ -198,28 +202,6 @@ async fn play<G>(flags: &Flags<G>, roles: Roles) -> Result<(), Failure> {
         traces.flush().await;
     }
     Ok(played?)
-}
-
-/// Reads the settings again for the log filter; all others take effect at the next start.
-fn reload_filter<G>(flags: &Flags<G>, filter: &log::Filter) {
-    let set = || -> Result<String, Box<dyn std::error::Error>> {
-        let text = flags.load()?.log.filter;
-        filter.set(&text)?;
-        Ok(text)
-    };
-    match set() {
-        Ok(filter) => info!(filter, "read the log filter again"),
-        Err(error) => warn!("the log filter stays as it was: {}", chain(error.as_ref())),
-    }
-}
-
-/// Says whether the password file can be read, before the next connection needs it.
-fn try_password_file(server: &Server) {
-    let Some(path) = &server.password_file else { return };
-    match server.current() {
-        Ok(_) => info!(?path, "read the password file again; it counts for the next connection"),
-        Err(error) => warn!(?path, "cannot read the password file: {error}"),
-    }
 }
 
 #[tokio::main]

@@ -1,4 +1,4 @@
-//! The commands that only read: what they have in common. A file per family has the rest.
+//! The commands that ask the state, and what they have in common. A file per family has the rest.
 //!
 //! Each asks the library, and shows the answer as a page for people or as one JSON document.
 
@@ -11,17 +11,20 @@ use std::io;
 
 use rollcall::config::{Config, ConfigError, Flags, Shell};
 use rollcall::error::advised;
+use rollcall::files::FileError;
+use rollcall::seal::SessionKeys;
 use rollcall::state::{AskError, State};
 use rollcall::telemetry::log;
 use serde::Serialize;
 
 use crate::dead::DeadCommand;
+use crate::encrypt::Encrypt;
 use crate::metrics::Metrics;
 use crate::schema::Schema;
 use crate::status::{self, Status};
 use crate::table::{self, Page};
 
-/// The commands that only read.
+/// The commands that ask the state.
 // Help shows what each variant's own type says.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(crate) enum QueryCommand {
@@ -36,11 +39,12 @@ pub(crate) enum QueryCommand {
     Status(Status),
     #[command(subcommand)]
     Dead(DeadCommand),
+    Encrypt(Encrypt),
     Schema(Schema),
     Metrics(Metrics),
 }
 
-/// Why a command that only reads has no answer.
+/// Why a command that asks the state has no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum QueryError {
     /// The settings cannot be used.
@@ -55,12 +59,24 @@ pub(crate) enum QueryError {
         /// What to do about it.
         remedy: Option<String>,
     },
+    /// The keys of session data cannot be used.
+    #[error(transparent)]
+    Keys(#[from] FileError),
+    /// No keys of session data are named.
+    #[error("session-key-file: name the file of keys, one a line; the first encrypts")]
+    NoKeys,
     /// There is no such thing in the state.
     #[error("{0}")]
     NotFound(String),
     /// There is no such thing in the program itself.
     #[error("there is no schema {name:?}; `rollcall schema` lists what there is")]
     NoSchema { name: String },
+    /// Nobody can be asked whether that is meant.
+    #[error("this drops all dead letters, for good; say --yes if that is meant, or --dry-run")]
+    Unconfirmed,
+    /// Somebody was asked, and it is not meant.
+    #[error("nothing was dropped")]
+    Declined,
     /// The answer cannot be written.
     #[error("cannot write the answer")]
     Output(#[from] io::Error),
@@ -83,6 +99,15 @@ pub(crate) fn run(command: &QueryCommand) -> Result<(), QueryError> {
         QueryCommand::Status(query) => status::run(query),
         QueryCommand::Dead(DeadCommand::List(query)) => play(query),
         QueryCommand::Dead(DeadCommand::Show(query)) => play(query),
+        QueryCommand::Dead(DeadCommand::Retry(order)) => play(order),
+        QueryCommand::Dead(DeadCommand::Drop(order)) => {
+            order.confirm()?;
+            play(order)
+        }
+        QueryCommand::Encrypt(order) => {
+            order.check()?;
+            play(order)
+        }
         QueryCommand::Schema(schema) => schema.run(),
         QueryCommand::Metrics(metrics) => metrics.run(),
     }
@@ -155,7 +180,9 @@ pub(crate) async fn ask<Q: Query>(query: &Q, config: &Config) -> Result<Q::Answe
         QueryError::Server { url, error: Box::new(error), remedy }
     };
     let usual = Shell::of(&config.redis, &config.deployment);
+    let session_keys = SessionKeys::open(&config.session_key_file)?;
     let mut state = State::open(config).await.map_err(|error| failed(error, &usual))?;
+    state.session_keys = session_keys;
     query.ask(&mut state).await.map_err(|error| failed(error, &state.shell))
 }
 
@@ -193,6 +220,9 @@ pub(crate) use settings;
 
 /// The flags of a command that asks the state.
 pub(crate) type QueryFlags = Flags<rollcall::config::settings::QueryFlags>;
+
+/// The flags of a command that asks about sessions.
+pub(crate) type SessionFlags = Flags<rollcall::config::settings::SessionFlags>;
 
 /// The flags of a command that asks about the stream.
 pub(crate) type StreamFlags = Flags<rollcall::config::settings::StreamFlags>;

@@ -11,8 +11,10 @@ use tracing::info;
 
 use rollcall::config::Config;
 use rollcall::error::Fatal;
+use rollcall::files::FileError;
 use rollcall::janitor::Janitor;
 use rollcall::projector::{Projector, Worker};
+use rollcall::seal::SessionKeys;
 use rollcall::serve::ServeError;
 use rollcall::telemetry::health::Health;
 use rollcall::telemetry::http::{self, HttpError};
@@ -39,6 +41,9 @@ pub(crate) enum RunError {
     /// No address for `/metrics`.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// The keys of session data cannot be used.
+    #[error(transparent)]
+    Keys(#[from] FileError),
     /// No address for applications and browsers, or no keys.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -75,7 +80,8 @@ impl Fleet {
         let mut fleet =
             Self { loops: JoinSet::new(), stop, health: health.clone(), http: None, serve: None };
         let name = unique_name(&config.name);
-        let worker = Worker::new(config, name.clone());
+        let session_keys = SessionKeys::open(&config.session_key_file)?;
+        let worker = Worker::new(config, name.clone()).with_session_keys(session_keys);
         for partition in 0..config.deployment.partitions {
             if roles.worker {
                 let part = format!("worker of partition {partition}");

@@ -27,7 +27,7 @@ pub(crate) fn stop_or_hangup() -> impl Future<Output = &'static str> {
 }
 
 /// Does `action` at every SIGHUP from now on.
-pub(crate) fn at_hangup(action: impl Fn()) -> impl Future<Output = Infallible> {
+pub(crate) fn at_hangup(mut action: impl FnMut()) -> impl Future<Output = Infallible> {
     let mut hangup = of(SignalKind::hangup());
     async move {
         loop {

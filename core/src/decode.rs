@@ -6,6 +6,8 @@
 //!
 //! What stands in a text or in base64 inside has to be unpacked first, and is copied; all else is borrowed.
 
+pub mod retry;
+
 use std::borrow::Cow;
 
 use crate::entry::{Entry, Oversize};

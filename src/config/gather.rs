@@ -225,6 +225,16 @@ impl Gathered {
         given.or(definition.default.as_deref()).map(|text| definition.shown(text))
     }
 
+    /// The settings that have another value than in `other`, by name.
+    pub fn differing(&self, other: &Self) -> Vec<&'static str> {
+        fn text<'g>(of: &'g Gathered, definition: &'g Definition) -> Option<&'g str> {
+            let given = of.0.get(definition.key.as_str()).map(|given| given.text.expose());
+            given.or(definition.default.as_deref())
+        }
+        let differ = definitions().iter().filter(|one| text(self, one) != text(other, one));
+        differ.map(|one| one.key.as_str()).collect()
+    }
+
     /// Where a setting's value comes from.
     pub fn origin(&self, key: &str) -> Origin {
         self.0.get(key).map_or(Origin::Default, |given| given.origin.clone())

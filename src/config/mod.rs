@@ -13,6 +13,8 @@ mod error;
 mod flags;
 mod gather;
 mod known;
+mod live;
+mod moment;
 mod options;
 mod resolve;
 mod sentinel;
@@ -27,6 +29,7 @@ mod traces;
 mod url;
 mod values;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use duration::{DurationError, Millis};
@@ -34,6 +37,8 @@ pub use error::{ConfigError, Origin};
 pub use flags::Flags;
 pub use gather::{Definition, Gathered, Kind, definitions};
 pub use known::{Known, Place, Shard};
+pub use live::{LIVE, Live, Tuned};
+pub use moment::Moment;
 pub use sentinel::Sentinels;
 pub use serve::{Buffer, Listen, Network, RateLimit, ServeConfig};
 pub use server::{Address, RedisConfig, Server, ServerError};
@@ -46,6 +51,8 @@ pub use values::{Http, LogFormat, Threshold, Thresholds, ValueError};
 pub use crate::projection::{Projection, Projections};
 
 pub use crate::event::Limits;
+
+use crate::decode::Rules;
 
 /// All settings of a process, checked alone and against each other.
 #[derive(Clone, Debug)]
@@ -60,12 +67,16 @@ pub struct Config {
     pub janitor: JanitorConfig,
     /// How applications and browsers are served.
     pub serve: ServeConfig,
+    /// The file of the keys that encrypt session data.
+    pub session_key_file: Option<PathBuf>,
     /// What this instance is called; not unique, the host's name by default.
     pub name: String,
     /// Where `/metrics` and the health pages are.
     pub http: Http,
     /// What is logged.
     pub log: LogConfig,
+    /// What counts at once when it is read again.
+    pub live: Live,
 }
 
 /// What must be the same in a whole deployment, or its state would depend on who applied what.
@@ -108,6 +119,15 @@ pub struct Deployment {
 }
 
 impl Deployment {
+    /// How entries are decoded.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            limits: self.limits.clone(),
+            max_skew_ms: self.max_skew_ms,
+            partitions: self.partitions,
+        }
+    }
+
     /// The settings as they stand in `rollcall:meta`: names of settings with the one text each
     /// value has, always in this order. The prefix is not among them: it leads to the key.
     pub fn meta_fields(&self) -> Vec<(&'static str, String)> {

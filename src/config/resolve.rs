@@ -11,8 +11,8 @@ use super::serve::{Networks, Origins, RateLimitSetting};
 use super::server::read_password;
 use super::settings::{ConnectionArgs, JanitorArgs, LimitArgs, ServeArgs, Settings, WorkerArgs};
 use super::{
-    Config, Deployment, JanitorConfig, Limits, Listen, LogConfig, Millis, Projection, RedisConfig,
-    ServeConfig, ServerError, TlsFiles, WorkerConfig, values,
+    Config, Deployment, JanitorConfig, Limits, Listen, Live, LogConfig, Millis, Projection,
+    RedisConfig, ServeConfig, ServerError, TlsFiles, Tuned, WorkerConfig, values,
 };
 use crate::key::Keys;
 
@@ -25,16 +25,32 @@ impl Config {
         let settings = read(gathered)?;
         let process = settings.role.process.clone();
         let log = settings.role.stream.query.log.clone();
+        let worker = worker(&settings.worker);
+        let janitor = janitor(&settings.janitor, gathered)?;
+        let serve = serve(settings.serve.clone(), gathered)?;
         Ok(Self {
             redis: redis(&settings.role.stream.query.connection, gathered)?,
-            worker: worker(&settings.worker),
-            janitor: janitor(&settings.janitor, gathered)?,
-            serve: serve(settings.serve.clone(), gathered)?,
+            live: Live::new(tuned(&worker, &janitor, &serve)),
+            worker,
+            janitor,
+            serve,
+            session_key_file: settings.seal.session_key_file.clone(),
             deployment: deployment(settings, gathered)?,
             name: process.name.unwrap_or_else(host_name),
             http: process.http,
             log: LogConfig { filter: log.log, format: log.log_format },
         })
+    }
+}
+
+fn tuned(worker: &WorkerConfig, janitor: &JanitorConfig, serve: &ServeConfig) -> Tuned {
+    Tuned {
+        batch: worker.batch,
+        standbys: worker.standbys,
+        janitor: janitor.clone(),
+        rate_limit: serve.rate_limit,
+        linger: serve.linger,
+        max_rooms: serve.max_rooms,
     }
 }
 

@@ -177,6 +177,15 @@ pub struct WorkerArgs {
     pub standbys: usize,
 }
 
+/// What encrypts session data.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Sessions")]
+pub struct SealArgs {
+    /// File of Fernet keys for session data, one a line: the first encrypts, all decrypt; read again when it changes
+    #[arg(long, env = "ROLLCALL_SESSION_KEY_FILE", value_name = "FILE")]
+    pub session_key_file: Option<PathBuf>,
+}
+
 /// How a janitor sweeps.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Janitor")]
@@ -286,6 +295,16 @@ pub struct QueryFlags {
     pub log: LogArgs,
 }
 
+/// The flags of a command about sessions and their data.
+#[derive(Args, Clone, Debug)]
+#[allow(missing_docs, reason = "the groups say what they are")]
+pub struct SessionFlags {
+    #[command(flatten)]
+    pub query: QueryFlags,
+    #[command(flatten)]
+    pub seal: SealArgs,
+}
+
 /// The flags of a command about the stream: status, dead letters, load.
 #[derive(Args, Clone, Debug)]
 #[allow(missing_docs, reason = "the groups say what they are")]
@@ -318,6 +337,8 @@ pub struct WorkerFlags {
     pub role: RoleFlags,
     #[command(flatten)]
     pub worker: WorkerArgs,
+    #[command(flatten)]
+    pub seal: SealArgs,
 }
 
 /// The flags of a janitor.
@@ -338,6 +359,8 @@ pub struct ServeFlags {
     pub role: RoleFlags,
     #[command(flatten)]
     pub serve: ServeArgs,
+    #[command(flatten)]
+    pub seal: SealArgs,
 }
 
 /// Every setting: the flags of `run` and `config`.
@@ -353,4 +376,6 @@ pub struct Settings {
     pub janitor: JanitorArgs,
     #[command(flatten)]
     pub serve: ServeArgs,
+    #[command(flatten)]
+    pub seal: SealArgs,
 }

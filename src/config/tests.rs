@@ -296,5 +296,5 @@ fn every_setting_has_one_name_in_three_spellings() {
         let again = Config::resolve(&flags).unwrap().deployment;
         assert_eq!(again, defaults().deployment, "{key} is not canonical");
     }
-    assert_eq!(definitions().len(), 53);
+    assert_eq!(definitions().len(), 54);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::finding::{Answer, Diagnosis, Unseen};
 use crate::config::{Deployment, Shell};
-use crate::decode::{Rules, decode};
+use crate::decode::decode;
 use crate::entry::EntryId;
 use crate::redis::reply;
 use crate::state::status::Work;
@@ -52,11 +52,7 @@ pub(super) async fn entries(
     let words = ["XREVRANGE", &stream, "+", "-", "COUNT", SAMPLE];
     let value = ask(&mut partition.connection, &words).await?;
     let Some(newest) = reply::entries(value) else { return Err(Unseen::unsaid("its entries")) };
-    let rules = Rules {
-        limits: deployment.limits.clone(),
-        max_skew_ms: deployment.max_skew_ms,
-        partitions: deployment.partitions,
-    };
+    let rules = deployment.rules();
     let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
     for entry in &newest {
         for rejected in decode(entry, partition.index, &rules).rejected {

@@ -12,7 +12,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use crate::config::{Config, Deployment, JanitorConfig, Server, Shell};
+use crate::config::{Config, Deployment, JanitorConfig, Live, Server, Shell};
 use crate::error::{Error, Fatal, Verdict, chain};
 use crate::failpoint::Failpoint;
 use crate::key::Keys;
@@ -70,6 +70,7 @@ pub struct Janitor {
     keys: Keys,
     name: String,
     settings: JanitorConfig,
+    live: Live,
     sweeper: Sweeper,
     ownership: Ownership,
     watch: Watch,
@@ -107,6 +108,7 @@ impl Janitor {
             ownership: Ownership::new(deployment, &keys, name.clone()),
             watch: Watch::new(deployment, &keys, partition),
             settings: config.janitor.clone(),
+            live: config.live.clone(),
             keys,
             name,
             owner_seen: None,
@@ -170,6 +172,7 @@ impl Janitor {
         self.ownership.check_settings(&mut connection).await?;
         self.metrics.connected();
         while !*self.stop.borrow() {
+            self.follow_settings();
             // Shorter than the shortest wait, so that the one who had it can have it again.
             let length_ms = (self.settings.interval.as_millis() as u64 * 7 / 10).max(1);
             let turn = self.sweeper.sweep_turn(&mut connection, &self.name, length_ms).await?;
@@ -191,6 +194,15 @@ impl Janitor {
         Ok(())
     }
 
+    /// Takes over settings that were read again.
+    fn follow_settings(&mut self) {
+        let settings = self.live.get().janitor;
+        if settings != self.settings {
+            self.sweeper = Sweeper::new(&self.deployment, &self.keys, &settings);
+            self.settings = settings;
+        }
+    }
+
     /// Whether this one has a turn from now on.
     fn is_due(&mut self, turn: Turn) -> bool {
         if let Turn::Now { overran: true } = turn {
@@ -209,6 +221,10 @@ impl Janitor {
         while left > MOST_IDLE && !*self.stop.borrow() {
             self.wait(MOST_IDLE).await;
             left -= MOST_IDLE;
+            self.pulse.waiting();
+            if self.live.get().janitor != self.settings {
+                return Ok(());
+            }
             match turn {
                 Turn::Now { .. } => self.repairs.look(&self.sweeper, connection).await?,
                 _ => keep_alive(connection, &self.keys.meta()).await?,

@@ -21,14 +21,14 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::{Mutex, watch as channel};
 use tracing::{info, warn};
 
-use crate::config::{Config, Deployment, Server, Shell, WorkerConfig};
-use crate::decode::Rules;
+use crate::config::{Config, Deployment, Live, Server, Shell, WorkerConfig};
 use crate::error::{Error, Fatal, Verdict, chain};
 use crate::fold::FoldSettings;
 use crate::key::Keys;
 use crate::redis::nodes::Nodes;
 use crate::redis::scripts::layout::check_layout;
 use crate::redis::scripts::owner::{Cause, Ownership, Seen};
+use crate::seal::SessionKeys;
 use crate::telemetry::health::Pulse;
 use crate::telemetry::log::failure_line_due;
 use crate::telemetry::metrics::{self, Role, WorkerMetrics};
@@ -62,6 +62,8 @@ pub struct Worker {
     quiet: Quiet,
     /// When a partition was last given to another worker: one at a time.
     granted: Arc<Mutex<Option<Instant>>>,
+    /// What encrypts session data, if anything does.
+    session_keys: Option<SessionKeys>,
 }
 
 impl Worker {
@@ -74,7 +76,13 @@ impl Worker {
             nodes: Arc::new(Nodes::new(config.redis.server(), response_timeout)),
             quiet: Quiet::default(),
             granted: Arc::default(),
+            session_keys: None,
         }
+    }
+
+    /// The same, where session data is encrypted if there are keys.
+    pub fn with_session_keys(self, session_keys: Option<SessionKeys>) -> Self {
+        Self { session_keys, ..self }
     }
 }
 
@@ -85,6 +93,7 @@ pub struct Projector {
     shell: Shell,
     deployment: Deployment,
     settings: WorkerConfig,
+    live: Live,
     keys: Keys,
     fold: FoldSettings,
     worker: Worker,
@@ -120,11 +129,7 @@ impl Projector {
     ) -> Self {
         let deployment = config.deployment.clone();
         let keys = Keys::new(&deployment.prefix, deployment.partitions, partition);
-        let rules = Rules {
-            limits: deployment.limits.clone(),
-            max_skew_ms: deployment.max_skew_ms,
-            partitions: deployment.partitions,
-        };
+        let rules = deployment.rules();
         let server = config.redis.server();
         Self {
             batches: trace::Batches::new(&deployment, partition, &worker.name, &server.info),
@@ -137,6 +142,7 @@ impl Projector {
             memory: Memory::default(),
             sign: None,
             settings: config.worker.clone(),
+            live: config.live.clone(),
             worker: worker.clone(),
             deployment,
             keys,
@@ -204,7 +210,7 @@ impl Projector {
             let is_still = watch.look(&seen, asked, Instant::now());
             let place = self.peers.lock().await.place_behind(&seen.owner);
             // Who comes, or gave it up, watches until the others have heard of it.
-            let is_watching = place < self.settings.standbys || begun.elapsed() < REVIEW;
+            let is_watching = place < self.live.get().standbys || begun.elapsed() < REVIEW;
             let has_given_up = failures >= PATIENCE && self.peers.lock().await.has_others();
             if is_review {
                 self.ask_if_first(&mut connection, &seen).await?;

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::quiet::Quiet;
 use crate::config::Address;
+use crate::config::Live;
 use crate::entry::{Entry, EntryId};
 use crate::error::Error;
 use crate::redis::feed::Feed;
@@ -125,11 +126,11 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Begins to read after an entry, first `count` at a time, at most `max_count`.
+    /// Begins to read after an entry, first `count` at a time, at most a batch.
     pub(super) fn start(
         source: Source,
         after: EntryId,
-        (count, max_count): (usize, usize),
+        (count, live): (usize, Live),
         pulse: Pulse,
     ) -> Self {
         let wanted = Arc::new(Notify::new());
@@ -137,8 +138,8 @@ impl Reader {
         let reading = Reading {
             source,
             after,
-            count: count.min(max_count),
-            max_count,
+            count: count.min(live.get().batch),
+            live,
             is_behind: false,
             wanted: wanted.clone(),
             pulse,
@@ -163,7 +164,7 @@ struct Reading {
     source: Source,
     after: EntryId,
     count: usize,
-    max_count: usize,
+    live: Live,
     /// Whether the last read brought as many entries as it asked for: there are more.
     is_behind: bool,
     /// Told whenever a batch is asked for.
@@ -215,7 +216,7 @@ impl Reading {
         self.count = if bytes > READ_BYTES {
             (entries.len() * READ_BYTES / bytes).max(1)
         } else {
-            (self.count * 2).min(self.max_count)
+            (self.count * 2).min(self.live.get().batch)
         };
     }
 }

@@ -136,7 +136,8 @@ impl Projector {
         failures: &mut u32,
     ) -> Result<Option<String>, Error> {
         let (pulse, mut stop) = (self.pulse.clone(), self.stop.clone());
-        let applier = Applier::new(&self.deployment, &self.keys, joined.tenure.clone());
+        let applier = Applier::new(&self.deployment, &self.keys, joined.tenure.clone())
+            .with_session_keys(self.worker.session_keys.clone());
         let mut cursor = joined.cursor;
         if self.memory.suspicion > 0 {
             let (tenure, source, applier) = (&joined.tenure, &mut source, &applier);
@@ -145,8 +146,8 @@ impl Projector {
             *failures = 0;
         }
         let first_count = self.memory.first_count.unwrap_or(FIRST_COUNT);
-        let counts = (first_count, self.settings.batch);
-        let mut reader = Reader::start(source, cursor, counts, pulse.clone());
+        let live = self.live.clone();
+        let mut reader = Reader::start(source, cursor, (first_count, live), pulse.clone());
         let quiet = Some(self.worker.quiet.clone());
         let mut projecting = Projecting::new(self, applier, connection, quiet);
         // After a failure to own the partition is not enough: ready is who applied something, or waits for more.
@@ -203,7 +204,7 @@ impl Projector {
             *self.memory.fatal.entry(entry).or_default() += 1;
         }
         if cause == Cause::Death || has_restarted && (applying || trying.is_some()) {
-            self.memory.suspicion = self.settings.batch * 2;
+            self.memory.suspicion = self.live.get().batch * 2;
         }
     }
 

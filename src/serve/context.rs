@@ -11,6 +11,7 @@ use super::intake::Intake;
 use super::limits::Limits;
 use super::problem::Problem;
 use crate::config::Config;
+use crate::seal::SessionKeys;
 use crate::state::Shared;
 use crate::telemetry::metrics::{FORBIDDEN, RATE_LIMITED, ServeMetrics};
 
@@ -30,6 +31,8 @@ pub struct Parts {
     pub intake: Intake,
     /// How much a client may do.
     pub limits: Limits,
+    /// What decrypts session data, if it is given.
+    pub session_keys: Option<SessionKeys>,
     /// What is counted and timed.
     pub metrics: ServeMetrics,
     /// Turns true when the process stops: what is open ends then.

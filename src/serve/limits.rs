@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 
 use super::access::Caller;
 use super::client::Client;
-use crate::config::{RateLimit, ServeConfig};
+use crate::config::{Config, Live, RateLimit};
 
 /// So many clients are remembered before those who have their whole burst left are forgotten.
 const REMEMBERED: usize = 10_000;
 
 /// How much one client may do.
 pub struct Limits {
-    rate: Option<RateLimit>,
+    /// The rate is what it says now.
+    live: Live,
     buckets: Mutex<HashMap<Key, Bucket>>,
     max_connections: usize,
     max_client_connections: usize,
@@ -49,12 +50,12 @@ pub struct Place {
 
 impl Limits {
     /// The limits of the settings.
-    pub fn new(config: &ServeConfig) -> Self {
+    pub fn new(config: &Config) -> Self {
         Self {
-            rate: config.rate_limit,
+            live: config.live.clone(),
             buckets: Mutex::default(),
-            max_connections: config.max_connections,
-            max_client_connections: config.max_client_connections,
+            max_connections: config.serve.max_connections,
+            max_client_connections: config.serve.max_client_connections,
             connections: Arc::default(),
         }
     }
@@ -64,7 +65,7 @@ impl Limits {
     /// # Errors
     /// How long to wait if that is too many.
     pub fn take(&self, caller: &Caller, client: Client, events: usize) -> Result<(), Duration> {
-        let Some(rate) = self.rate else { return Ok(()) };
+        let Some(rate) = self.live.get().rate_limit else { return Ok(()) };
         let key = match &caller.subject {
             Some(subject) => Key::Subject(subject.clone()),
             None => Key::Address(network_of(client.0)),
@@ -147,6 +148,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Gathered;
 
     const RATE: RateLimit = RateLimit { per_second: 10, burst: 20 };
 
@@ -171,13 +173,9 @@ mod tests {
 
     #[test]
     fn connections_are_counted_as_long_as_they_are_open() {
-        let limits = Limits {
-            rate: None,
-            buckets: Mutex::default(),
-            max_connections: 3,
-            max_client_connections: 2,
-            connections: Arc::default(),
-        };
+        let flags = [("max-connections", "3"), ("max-client-connections", "2")];
+        let config = Config::resolve(&Gathered::from_flags(flags).unwrap()).unwrap();
+        let limits = Limits::new(&config);
         let address = |text: &str| Some(text.parse().unwrap());
         let first = limits.connect(address("2001:db8::1")).unwrap();
         let _second = limits.connect(address("2001:db8::2")).unwrap();

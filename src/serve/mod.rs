@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub use access::{Access, Caller, FileError};
+pub use access::{Access, Caller};
 pub use client::{Client, Peer};
 pub use context::{Context, Parts};
 pub use intake::{Body, Intake, Refusal, Sender, Taken, Trouble};
@@ -30,6 +30,8 @@ pub use limits::Limits;
 
 use crate::config::{Config, Listen, Shell};
 use crate::error::{Error, Fatal};
+use crate::files::FileError;
+use crate::seal::SessionKeys;
 use crate::state::{Keeper, Shared};
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::ServeMetrics;
@@ -108,6 +110,7 @@ impl Serve {
         stop: watch::Receiver<bool>,
     ) -> Result<Self, FileError> {
         let access = Access::new(&config.serve, config.deployment.limits.max_identifier_bytes)?;
+        let session_keys = SessionKeys::open(&config.session_key_file)?;
         let pulse = health.add("serve".to_owned(), Keeper::PATIENCE);
         let tell = move |hindrance| match hindrance {
             None => pulse.waiting(),
@@ -121,9 +124,10 @@ impl Serve {
         let metrics = ServeMetrics::registered();
         let (answered, all_answered) = watch::channel(false);
         let intake = Intake::start(config, &state, &metrics, &all_answered, &mut tasks);
-        let limits = Limits::new(&config.serve);
+        let limits = Limits::new(config);
         let config = config.clone();
-        let context = Context::new(Parts { config, access, state, intake, limits, metrics, stop });
+        let parts = Parts { config, access, state, intake, limits, session_keys, metrics, stop };
+        let context = Context::new(parts);
         Ok(Self { context, listener, tasks, answered })
     }
 

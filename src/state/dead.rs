@@ -1,10 +1,16 @@
 //! Dead letters, read back.
 
+mod written;
+
 use std::cmp::Ordering;
 
-use super::Listed;
+pub use self::written::{Bytes, Header, Pair, Whole};
 use super::ask::{AskError, ask, number};
+use super::{Listed, Partition, State};
+use crate::decode::Rules;
+use crate::decode::retry::Original;
 use crate::entry::{Entry, EntryId, Field};
+use crate::event::RETRY_OF;
 use crate::key::Keys;
 use crate::redis::reply;
 use crate::state::Link;
@@ -26,7 +32,66 @@ pub struct DeadLetter {
     pub fields: Vec<Field>,
 }
 
+/// Which dead letters: those that are everything that is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Written for this reason.
+    pub reason: Option<String>,
+    /// With an event of this type, or of what claims to be one.
+    pub kind: Option<String>,
+    /// Written at this time or later, epoch milliseconds.
+    pub since_ms: Option<u64>,
+    /// Written before this time, epoch milliseconds.
+    pub until_ms: Option<u64>,
+}
+
+impl Filter {
+    /// Whether it admits what Rollcall did not write, of which nothing but the time is known.
+    pub fn admits_strangers(&self) -> bool {
+        self.reason.is_none() && self.kind.is_none()
+    }
+
+    /// Whether it admits a letter that was written in its time.
+    pub fn admits(&self, letter: &DeadLetter, rules: &Rules, partition: u16) -> bool {
+        let is_of = |kind: &String| {
+            let original = letter.original();
+            original.is_some_and(|original| original.types(rules, partition).contains(kind))
+        };
+        self.reason.as_ref().is_none_or(|reason| *reason == letter.header[1])
+            && self.kind.as_ref().is_none_or(is_of)
+    }
+
+    /// The ids between which letters of its time are, as `XRANGE` takes them; nothing if none can be.
+    pub fn range(&self) -> Option<(String, String)> {
+        let start = self.since_ms.map_or("-".to_owned(), |ms| ms.to_string());
+        let end = match self.until_ms {
+            None => "+".to_owned(),
+            Some(ms) => ms.checked_sub(1)?.to_string(),
+        };
+        Some((start, end))
+    }
+}
+
 impl DeadLetter {
+    /// What it says of the entry that it was; nothing if it names none.
+    pub fn original(&self) -> Option<Original<'_>> {
+        let index = &self.header[4];
+        let index = if index.is_empty() { None } else { Some(index.parse().ok()?) };
+        Some(Original { entry: self.header[0].parse().ok()?, index, fields: &self.fields })
+    }
+
+    /// The first entry, and the place in it, if this one tried it again.
+    pub fn retry_of(&self) -> Option<String> {
+        let field = self.fields.iter().rfind(|(name, _)| name == RETRY_OF.as_bytes());
+        field.map(|(_, text)| String::from_utf8_lossy(text).into_owned())
+    }
+
+    /// The same without the original pairs, but for what names the first entry.
+    pub fn without_pairs(mut self) -> Self {
+        self.fields.retain(|(name, _)| name == RETRY_OF.as_bytes());
+        self
+    }
+
     /// Reads an entry of the stream of dead letters; `None` if it is not one.
     pub fn read(entry: &Entry) -> Option<Self> {
         let mut fields = entry.fields();
@@ -45,31 +110,83 @@ pub fn newest_first(a: &DeadLetter, b: &DeadLetter) -> Ordering {
     b.id.cmp(&a.id)
 }
 
-/// How many dead letters there are for whatever reason, and the newest `limit` with this reason, if it
-/// is given. The original pairs are left out: see [`show`].
+/// How many dead letters there are of whatever kind, and the newest `limit` that the filter admits. Of the original
+/// pairs only the name of the first entry is kept: see [`show`].
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
 pub async fn list(
-    connection: &mut Link,
-    keys: &Keys,
-    reason: Option<&str>,
+    partition: &mut Partition,
+    filter: &Filter,
+    rules: &Rules,
     limit: usize,
 ) -> Result<Listed<DeadLetter>, AskError> {
+    let Partition { index, keys, connection } = partition;
     let key = keys.dead();
     let count = number(&ask(connection, &["XLEN", &key]).await?).unwrap_or(0);
     let mut items: Vec<DeadLetter> = Vec::new();
-    let mut pages = Pages::new(&key, "-", "+");
+    let Some((start, end)) = filter.range() else { return Ok(Listed { count, items }) };
+    let mut pages = Pages::new(&key, &start, &end);
     while items.len() < limit
         && let Some(page) = pages.next(connection).await?
     {
         let letters = page.iter().filter_map(DeadLetter::read);
-        let letters =
-            letters.filter(|letter| reason.is_none_or(|reason| reason == letter.header[1]));
-        items.extend(letters.map(|letter| DeadLetter { fields: Vec::new(), ..letter }));
+        let letters = letters.filter(|letter| filter.admits(letter, rules, *index));
+        items.extend(letters.map(DeadLetter::without_pairs));
     }
     items.truncate(limit);
     Ok(Listed { count, items })
+}
+
+/// Letters that are looked at for a page of a list, at most, and bytes of them.
+const MOST_LOOKED_AT: usize = 10_000;
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+
+/// A page of the dead letters of all partitions, one after the other, the newest of each first; and the partition and
+/// id behind which the next page begins, if there may be one. A page ends early where much had to be looked at.
+///
+/// # Errors
+/// If the server refuses, or no reply came.
+pub async fn page(
+    state: &mut State,
+    filter: &Filter,
+    after: Option<(u16, EntryId)>,
+    limit: usize,
+) -> Result<(Vec<DeadLetter>, Option<(u16, EntryId)>), AskError> {
+    let (rules, mut found) = (state.deployment.rules(), Vec::new());
+    let Some((start, end)) = filter.range() else { return Ok((found, None)) };
+    let (first, mut before) = after.map_or((0, None), |(partition, id)| (partition, Some(id)));
+    let (mut seen, mut bytes) = (0, 0);
+    for partition in state.partitions.iter_mut().skip(usize::from(first)) {
+        let key = partition.keys.dead();
+        let end = before.take().map_or_else(|| end.clone(), |id| format!("({id}"));
+        let mut pages = Pages::new(&key, &start, &end);
+        while let Some(entries) = pages.next(&mut partition.connection).await? {
+            for entry in entries {
+                (seen, bytes) = (seen + 1, bytes + entry.size());
+                let letter = DeadLetter::read(&entry);
+                let letter = letter.filter(|l| filter.admits(l, &rules, partition.index));
+                found.extend(letter.map(DeadLetter::without_pairs));
+                if found.len() == limit || seen == MOST_LOOKED_AT || bytes > MOST_BYTES {
+                    return Ok((found, Some((partition.index, entry.id))));
+                }
+            }
+        }
+    }
+    Ok((found, None))
+}
+
+/// How many dead letters there are.
+///
+/// # Errors
+/// If the server refuses, or no reply came.
+pub async fn count(state: &mut State) -> Result<u64, AskError> {
+    let mut count = 0;
+    for partition in &mut state.partitions {
+        let key = partition.keys.dead();
+        count += number(&ask(&mut partition.connection, &["XLEN", &key]).await?).unwrap_or(0);
+    }
+    Ok(count)
 }
 
 /// The dead letters that have this id, or whose original entry has it: several for a packed entry.
@@ -132,7 +249,8 @@ impl<'k> Pages<'k> {
     }
 }
 
-async fn range(connection: &mut Link, words: &[&str]) -> Result<Vec<Entry>, AskError> {
+/// Entries of a stream (`XRANGE`, `XREVRANGE`).
+pub(crate) async fn range(connection: &mut Link, words: &[&str]) -> Result<Vec<Entry>, AskError> {
     let value = ask(connection, words).await?;
     let unexpected = reply::unexpected("reading dead letters", &redis::Value::Nil);
     reply::entries(value).ok_or_else(|| unexpected.into())

@@ -42,6 +42,7 @@ use crate::redis::connect::Node;
 use crate::redis::nodes::Nodes;
 use crate::redis::reply;
 use crate::redis::scripts::layout::STATE_FORMAT;
+use crate::seal::SessionKeys;
 
 /// How long one page may take.
 pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -120,6 +121,8 @@ pub struct State {
     pub shell: Shell,
     /// The server's time, in milliseconds: ages and windows follow the clock that expiries follow.
     pub now_ms: u64,
+    /// What decrypts session data, if it is given.
+    pub session_keys: Option<SessionKeys>,
 }
 
 impl State {
@@ -145,7 +148,15 @@ impl State {
             [node] => shell.at(&node.at.info),
             _ => shell,
         };
-        let mut state = Self { nodes, partitions, deployment, found: false, shell, now_ms: 0 };
+        let mut state = Self {
+            nodes,
+            partitions,
+            deployment,
+            found: false,
+            shell,
+            now_ms: 0,
+            session_keys: None,
+        };
         let is_alone = state.partitions.len() == 1;
         let Some(Partition { connection, keys, .. }) = state.reachable() else {
             return Err(reply::unexpected("reaching the partitions", &Value::Nil).into());

@@ -8,6 +8,7 @@ use super::ask::{AskError, Walk, ask, number};
 use super::{Listed, list};
 use crate::key::Keys;
 use crate::redis::reply;
+use crate::seal::{SessionKeys, is_token};
 use crate::state::Link;
 
 /// A session's entry.
@@ -138,10 +139,26 @@ pub(crate) async fn with_lives(
 pub struct Kept {
     /// Its entry, whether it has expired or not.
     pub entry: Option<Session>,
-    /// Its data, as it was sent: JSON, or whatever bytes were declared as opaque.
+    /// Its data, as it is stored: JSON, or whatever bytes were declared as opaque, or a token of them.
     pub data: Option<Vec<u8>>,
+    /// Whether the data is encrypted, or looks so.
+    pub data_encrypted: bool,
     /// How much longer the data is kept, in milliseconds; `None` without data or expiry.
     pub data_ttl_ms: Option<u64>,
+}
+
+impl Kept {
+    /// The same with the data as it was sent, where one of the keys decrypts it.
+    pub fn unsealed(mut self, keys: Option<&SessionKeys>) -> Self {
+        let stored = self.data.as_deref().filter(|_| self.data_encrypted);
+        let opened = keys.zip(stored).and_then(|(keys, stored)| keys.get().open(stored).data());
+        if let Some(data) = opened {
+            // Producers may send tokens of their own.
+            self.data_encrypted = is_token(&data);
+            self.data = Some(data);
+        }
+        self
+    }
 }
 
 /// What is kept of a session; `None` if nothing is.
@@ -164,7 +181,8 @@ pub async fn session(
     let entry = entry.and_then(|json| Session::read(sid, &json));
     let entry = entry.map(|session| session.expires_after(life_ms));
     let known = entry.is_some() || data.is_some();
-    Ok(known.then_some(Kept { entry, data, data_ttl_ms }))
+    let data_encrypted = data.as_deref().is_some_and(is_token);
+    Ok(known.then_some(Kept { entry, data, data_encrypted, data_ttl_ms }))
 }
 
 #[cfg(test)]

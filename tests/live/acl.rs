@@ -16,12 +16,16 @@ use tempfile::TempDir;
 
 use crate::harness::{is_finished, wait_until};
 use crate::process::Worker;
+use crate::query::ground::ask_at;
 use crate::readers::query;
 use crate::roles::Pages;
+use crate::sealed::{File, KEYS};
 use crate::support::dump;
 
 const SOON: Duration = Duration::from_secs(15);
 pub const ROLES: [&str; 7] = ["producer", "worker", "janitor", "serve", "run", "reader", "doctor"];
+/// Whoever mends what is kept; no process plays it.
+const KEEPER: &str = "keeper";
 const PASSWORD: &str = "pw";
 
 /// The ACL line of a role, as it stands in its file.
@@ -55,7 +59,7 @@ impl Guarded {
     pub fn start(prefix: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut text = "user default on nopass ~* &* +@all\n".to_owned();
-        for role in ROLES {
+        for role in ROLES.into_iter().chain([KEEPER]) {
             let line = line(role).replace(">change-me", &format!(">{PASSWORD}"));
             // Behind a prefix, every pattern begins with it. With several partitions, the layout
             // that a process must not find is the one without their tag.
@@ -233,6 +237,14 @@ fn nobody_may_do_what_is_not_theirs() {
             ],
         ),
         (
+            KEEPER,
+            vec![
+                everybody,
+                "DEL rollcall:events|XTRIM rollcall:events MAXLEN 0|XGROUP CREATE rollcall:events x 0|HSET rollcall:meta epoch 1|\
+                 XADD rollcall:changes * a b|XDEL rollcall:changes 1-1|HGETALL presence:users|SET login: 1|HSET login: t u",
+            ],
+        ),
+        (
             "run",
             vec![
                 everybody,
@@ -246,7 +258,7 @@ fn nobody_may_do_what_is_not_theirs() {
         assert!(allowed.is_empty(), "{role} may {allowed:?}");
     }
     // What a worker and a janitor run as scripts has no other rights than they have themselves.
-    for role in ["worker", "janitor", "run", "doctor"] {
+    for role in ["worker", "janitor", "run", "doctor", KEEPER] {
         let mut conn = guarded.as_user(role);
         for command in ["'FLUSHALL'", "'GET','other'", "'KEYS','*'"] {
             let source = format!("return redis.call({command})");
@@ -271,6 +283,57 @@ fn nobody_may_do_what_is_not_theirs() {
         !is_denied(&mut producer, add),
         "an XADD right is a right to destroy the stream: said in deploy/acl"
     );
+}
+
+#[test]
+fn a_keeper_mends_with_just_these_rights() {
+    let guarded = Guarded::start("acme:");
+    let mut admin = guarded.admin();
+    let header = ["entry_id", "7-0", "reason", "x", "detail", "", "deliveries", "1", "index", ""];
+    for _ in 0..3 {
+        let mut add = redis::cmd("XADD");
+        add.arg("acme:rollcall:dead").arg("*").arg(&header);
+        add.arg(&["stream", "acme:rollcall:events", "type", "x"]).exec(&mut admin).unwrap();
+    }
+    redis::cmd("HSET").arg("acme:rollcall:meta").arg(&["format", "2"]).exec(&mut admin).unwrap();
+    guarded.called();
+    let letters = || {
+        let (code, out, error) =
+            ask_at(&guarded.url(KEEPER), &["dead", "list", "--prefix", "acme:", "--json"]);
+        assert_eq!((code, error.as_str()), (0, ""));
+        let list: serde_json::Value = serde_json::from_str(&out).unwrap();
+        list["letters"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|l| l["id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let ids: Vec<String> = letters();
+    for words in
+        [&["show", &ids[0]][..], &["retry", &ids[0]], &["drop", &ids[1]], &["retry", "--all"]]
+    {
+        let words = [&["dead"], words, &["--prefix", "acme:"]].concat();
+        let (code, _, error) = ask_at(&guarded.url(KEEPER), &words);
+        assert_eq!((code, error.as_str()), (0, ""), "{words:?}");
+    }
+    assert_eq!(letters(), Vec::<String>::new());
+    let set = |command: &str, words: &[&str]| {
+        redis::cmd(command).arg(words).exec(&mut guarded.admin()).unwrap();
+    };
+    set("HSET", &["acme:rollcall:sessions:data", "s", "1790000000000"]);
+    set("SET", &["acme:session:s", "{}"]);
+    let file = File::new(&KEYS[..1]);
+    let words = ["encrypt", "--prefix", "acme:", &file.flag()];
+    let (code, page, error) = ask_at(&guarded.url(KEEPER), &words);
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert!(page.contains("1 session encrypted"), "{page}");
+    set("DEL", &["acme:rollcall:meta"]);
+    assert_eq!(letters(), Vec::<String>::new());
+    let called = guarded.called();
+    let idle: Vec<_> = commands(KEEPER).difference(&called).cloned().collect();
+    assert!(idle.is_empty(), "a keeper is allowed what it never does: {idle:?}");
+    guarded.nothing_was_refused(&[]);
 }
 
 /// A right that is missing is an operator's slip, never the entries' fault: the worker says so and

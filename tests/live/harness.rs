@@ -145,7 +145,7 @@ impl Deployment {
         written_off
     }
 
-    fn sweeper(&self, partition: u16) -> Sweeper {
+    pub fn sweeper(&self, partition: u16) -> Sweeper {
         let keys = self.keys(partition);
         Sweeper::new(&self.config.deployment, &keys, &self.config.janitor)
     }

@@ -4,6 +4,7 @@ mod access;
 mod api;
 mod bounds;
 pub mod client;
+mod dead;
 mod events;
 mod faults;
 mod openapi;

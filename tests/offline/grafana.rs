@@ -289,5 +289,6 @@ fn code_fault(code: &str, commands: &[String], all_help: &str) -> Option<String>
         _ => return None,
     };
     let mut flags = words.into_iter().filter(|word| word.starts_with("--"));
-    flags.find(|flag| !help.contains(&format!("{flag} "))).map(|flag| format!("no flag {flag}"))
+    let exists = |flag: &str| help.split_whitespace().any(|word| word.trim_matches(',') == flag);
+    flags.find(|flag| !exists(flag)).map(|flag| format!("no flag {flag}"))
 }

@@ -26,10 +26,12 @@ const LAYERS: &[&[&str]] = &[
     // ---- what knows servers and clocks
     &["config"],
     &["error"],
+    &["files"],
+    &["seal"],
     &["redis", "private_server"],
     &["state"],
     &["telemetry"],
-    &["changes", "doctor"],
+    &["changes", "doctor", "keep"],
     &["projector", "janitor", "serve"],
 ];
 

@@ -7,7 +7,7 @@ use rollcall::state::sessions::{self, Clock, Session};
 use rollcall::state::{AskError, Listed, State};
 use serde::Serialize;
 
-use super::{Answer, Limit, Output, Query, QueryFlags, settings};
+use super::{Answer, Limit, Output, Query, SessionFlags, settings};
 use crate::table::{Page, Table, escape_json, length, plural, time};
 
 /// All about a session, its data included; without a session, the active ones, the last active first.
@@ -24,7 +24,7 @@ pub(crate) struct Sessions {
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
-    flags: QueryFlags,
+    flags: SessionFlags,
 }
 
 #[derive(Serialize)]
@@ -54,6 +54,8 @@ pub(crate) struct One {
     /// In place of `data` where that is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     data_base64: Option<String>,
+    /// Whether that is encrypted, with none of the keys that were given.
+    data_encrypted: bool,
     data_ttl_ms: Option<u64>,
 }
 
@@ -86,10 +88,12 @@ impl Sessions {
 
 async fn one(state: &mut State, sid: &str) -> Result<SessionsAnswer, AskError> {
     let (now_ms, usual_ms) = (state.now_ms, state.deployment.session_ttl_ms);
+    let session_keys = state.session_keys.clone();
     let partition = state.partition_of(sid);
     let (connection, keys) = (&mut partition.connection, &partition.keys);
     let found = sessions::session(connection, keys, Clock { now_ms, usual_ms }, sid).await?;
     Ok(SessionsAnswer::One(found.map(|kept| {
+        let kept = kept.unsealed(session_keys.as_ref());
         let last_activity_ms = kept.entry.as_ref().map(|entry| entry.last_activity_ms);
         let expires_ms = kept.entry.as_ref().map(|entry| entry.expires_ms);
         let (user, ip, ua) = match kept.entry {
@@ -112,6 +116,7 @@ async fn one(state: &mut State, sid: &str) -> Result<SessionsAnswer, AskError> {
             expires_ms,
             data,
             data_base64,
+            data_encrypted: kept.data_encrypted,
             data_ttl_ms: kept.data_ttl_ms,
         })
     })))
@@ -173,6 +178,9 @@ impl One {
         }
         if self.data_base64.is_some() {
             table.row(["data", "no text, here in base64"]);
+        }
+        if self.data_encrypted {
+            table.row(["data", "encrypted; --session-key-file gives the keys to read it"]);
         }
         page.table(&table);
         if let Some(data) = self.data.as_ref().or(self.data_base64.as_ref()) {

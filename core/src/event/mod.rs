@@ -22,7 +22,7 @@ pub use logout::Logout;
 pub use members::{Limits, Members, Name, Reason};
 pub use rejection::Rejection;
 pub use session::{Session, SessionAction};
-pub use unknown::Unknown;
+pub use unknown::{RETRY_OF, Unknown};
 pub use view::View;
 
 use crate::time::EventTime;

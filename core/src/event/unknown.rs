@@ -4,9 +4,21 @@ use super::Name;
 use super::rejection::beginning;
 use crate::format::Member;
 
-/// Members that are known, though none of them has an effect: CloudEvents attributes, and what tracing adds.
-const WITHOUT_EFFECT: [&[u8]; 7] =
-    [b"id", b"source", SPECVERSION, b"subject", b"traceparent", b"tracestate", b"baggage"];
+/// The field of an entry that tries a dead letter again: it names the first entry, and the place in it.
+pub const RETRY_OF: &str = "retry_of";
+
+/// Members that are known, though none of them has an effect: CloudEvents attributes, what tracing adds, and what
+/// names the entry that is tried again.
+const WITHOUT_EFFECT: [&[u8]; 8] = [
+    b"id",
+    b"source",
+    SPECVERSION,
+    b"subject",
+    b"traceparent",
+    b"tracestate",
+    b"baggage",
+    RETRY_OF.as_bytes(),
+];
 
 /// The member that makes a CloudEvent of whatever has it; its value has no effect.
 const SPECVERSION: &[u8] = b"specversion";

@@ -6,6 +6,7 @@
 
 mod json;
 mod msgpack;
+mod write;
 
 use std::borrow::Cow;
 use std::fmt;

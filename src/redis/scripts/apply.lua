@@ -9,12 +9,14 @@
 --   present   field, value: last writer wins | ended: field, or a user as fields begin with it, t
 --   tokens    tokens; rows of user, score, 2n, n × (score, item) | ended: token, entry ms, t
 --   ttls      sid, t, seconds: lifetimes of their own
---   touched   sids; values | data: sids; rows of t, data | ended: sid, entry ms, t
+--   touched   sids; values | data: sids; where there are any: 1 if they are tokens, else 0; rows of t, data, of a
+--             token also the stored value of the same time that it wins over, '' if none is known | ended: sid, entry ms, t
 --   joined    doc, user, connection, t | left: the same
 --   letters   entry id, reason, detail, index, n, n × (name, value)
 --   viewed    item, views
 -- Returns  { late, changes dropped, letters, letters dropped, { kind of change, count, … } }
 --   or     { 'WRONGTYPE', key … }: all other keys are merged, the cursor stays.
+--   or     { 'TIED', sid … }: the same, of sessions with stored data of the same time that is to be looked into.
 
 -- ---- the tail: what is not idempotent, in the call that moves the cursor, where nothing can fail
 
@@ -111,6 +113,7 @@ local function run()
     return redis.error_reply(find(text, '^%u+ ') and text or 'ERR the script failed: ' .. text)
   end
   if #wrong > 0 then return { 'WRONGTYPE', unpack(wrong, 1, math.min(#wrong, CHUNK)) } end
+  if #tied > 0 then return { 'TIED', unpack(tied, 1, math.min(#tied, CHUNK)) } end
   local written, letters_dropped = write_letters()
   count_views()
   move_cursor(to, tonumber(ARGV[16]), read)

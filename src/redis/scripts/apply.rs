@@ -1,11 +1,13 @@
 //! Apply: sends a plan to the script that merges it and moves the cursor, and reads what it did.
 
 mod arguments;
+mod sealed;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Value};
 
 use arguments::Arguments;
+use sealed::{Sealed, tied};
 
 use super::Scripts;
 use super::changes::Changes;
@@ -18,6 +20,12 @@ use crate::fold::Avoided;
 use crate::key::Keys;
 use crate::op::Plan;
 use crate::redis::reply;
+use crate::seal::SessionKeys;
+
+const STEP: &str = "applying a batch";
+/// How often a call is made where session data of the same time is to be told apart: each round tells of up to two
+/// thousand sessions.
+const MOST_ROUNDS: u32 = 16;
 
 /// What an apply call did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,13 +56,19 @@ pub struct Applier {
     keys: Keys,
     scripts: Scripts,
     tenure: Tenure,
+    session_keys: Option<SessionKeys>,
 }
 
 impl Applier {
     /// An applier for who owns the partition.
     pub fn new(deployment: &Deployment, keys: &Keys, tenure: Tenure) -> Self {
-        let scripts = Scripts::new(deployment, keys);
-        Self { deployment: deployment.clone(), keys: keys.clone(), scripts, tenure }
+        let (scripts, keys) = (Scripts::new(deployment, keys), keys.clone());
+        Self { deployment: deployment.clone(), keys, scripts, tenure, session_keys: None }
+    }
+
+    /// The same, where session data is encrypted if there are keys.
+    pub fn with_session_keys(self, session_keys: Option<SessionKeys>) -> Self {
+        Self { session_keys, ..self }
     }
 
     /// Merges the plan of the entries that follow `after`, and moves the cursor to the last of them.
@@ -67,27 +81,54 @@ impl Applier {
         plan: &Plan<'_>,
         after: EntryId,
     ) -> Result<Outcome, Error> {
-        let call = self.call(plan, after);
-        let value = self
-            .scripts
-            .send(connection, Script::Apply, &call)
-            .await
-            .map_err(Error::at("applying a batch"))?;
+        if let Some(keys) = &self.session_keys {
+            let sealed = Sealed::new(keys.get());
+            return Box::pin(self.apply_sealed(connection, plan, after, sealed)).await;
+        }
+        let call = self.call_with(plan, after, None);
+        let value =
+            self.scripts.send(connection, Script::Apply, &call).await.map_err(Error::at(STEP))?;
         self.outcome(value)
+    }
+
+    /// The same with encrypted session data: makes the call again where data of the same time is to be told apart.
+    async fn apply_sealed(
+        &self,
+        connection: &mut MultiplexedConnection,
+        plan: &Plan<'_>,
+        after: EntryId,
+        mut sealed: Sealed,
+    ) -> Result<Outcome, Error> {
+        for _ in 0..MOST_ROUNDS {
+            let call = self.call_with(plan, after, Some(&sealed));
+            let value = self
+                .scripts
+                .send(connection, Script::Apply, &call)
+                .await
+                .map_err(Error::at(STEP))?;
+            let Some(tied) = tied(&value) else { return self.outcome(value) };
+            sealed.decide(connection, &self.keys, &plan.sessions, tied).await?;
+        }
+        Err(reply::unexpected(STEP, &Value::SimpleString("TIED again and again".to_owned())))
     }
 
     /// The call that merges the plan of the entries that follow `after`.
     pub fn call(&self, plan: &Plan<'_>, after: EntryId) -> Cmd {
+        let sealed = self.session_keys.as_ref().map(|keys| Sealed::new(keys.get()));
+        self.call_with(plan, after, sealed.as_ref())
+    }
+
+    fn call_with(&self, plan: &Plan<'_>, after: EntryId, sealed: Option<&Sealed>) -> Cmd {
         let Tenure { epoch, owner, term, fence } = &self.tenure;
         let mut call = self.scripts.call(Script::Apply, epoch);
         call.arg(owner).arg(term).arg(fence);
         call.arg(after.to_string()).arg(plan.last.unwrap_or(after).to_string()).arg(plan.entries);
-        Arguments { call: &mut call, keys: &self.keys, deployment: &self.deployment }.add(plan);
+        let (keys, deployment) = (&self.keys, &self.deployment);
+        Arguments { call: &mut call, keys, deployment, sealed }.add(plan);
         call
     }
 
     fn outcome(&self, value: Value) -> Result<Outcome, Error> {
-        const STEP: &str = "applying a batch";
         let Value::Array(values) = value else { return Err(reply::unexpected(STEP, &value)) };
         if let Some(Value::BulkString(tag)) = values.first()
             && tag == b"WRONGTYPE"

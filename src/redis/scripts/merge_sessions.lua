@@ -4,9 +4,10 @@ local given -- session → the lifetime that this batch gave it last: when, seco
 local lives -- of sessions with a lifetime of their own, touched in this call: ms
 local expiries -- of sessions touched in time: when they expire as they are stored now, ms
 local moves -- of sessions whose data, which Rollcall wrote, is to expire at another time: when, ms
+local tied -- sessions whose data of the same time cannot be told apart here
 
 local function begin_sessions()
-  given, lives, expiries, moves = {}, {}, {}, {}
+  given, lives, expiries, moves, tied = {}, {}, {}, {}, {}
 end
 
 local function read_ttls()
@@ -75,25 +76,30 @@ local function merge_touched()
   with_all('HSET', session_ttls, writes)
 end
 
-local function wins_data(key, t, data, old_t)
+-- The bytes of tokens say nothing of what they hold: a worker that asked says which stored value they win over.
+local function wins_data(sid, t, data, old_t, beaten)
   if not old_t or t ~= old_t then return not old_t or t > old_t end
-  local old = call('GET', key)
-  return not old or greater_bytes(data, old)
+  local old = call('GET', session_data_of .. sid)
+  if not old or not beaten then return not old or greater_bytes(data, old) end
+  if old ~= data and old ~= beaten then tied[#tied + 1] = sid end
+  return old == beaten
 end
 
 local function merge_data()
   local count, sids = column()
+  local are_tokens = count > 0 and take(1) == '1'
   local ended = lookup('ZMSCORE', sessions_ended, ARGV, sids, count)
   local versions = lookup('HMGET', session_versions, ARGV, sids, count)
   local writes = {}
   for i = 1, count do
     local sid, t, data = ARGV[sids + i - 1], take(2)
+    local beaten = are_tokens and take(1)
     local key = session_data_of .. sid
     -- What has data was touched just above, unless it has ended.
     if not ended[i] and not is_late(t + (lives[sid] or session_ttl)) then
       if not is_type(key, 'string') then
         mark_wrong(key)
-      elseif wins_data(key, t, data, versions[i]) then
+      elseif wins_data(sid, t, data, versions[i], beaten) then
         call('SET', key, data, 'PXAT', expiries[sid])
         moves[sid] = nil
         local n = #writes

@@ -2,7 +2,9 @@
 
 pub mod apply;
 pub mod changes;
+pub mod encrypt;
 pub mod layout;
+pub mod letters;
 pub mod losses;
 pub mod owner;
 pub mod repairs;

@@ -6,7 +6,7 @@
 
 use std::sync::LazyLock;
 
-use redis::aio::MultiplexedConnection;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Arg, Cmd, RedisError, RedisResult, Value};
 
 const COMMON: &str = include_str!("common.lua");
@@ -165,6 +165,43 @@ impl Script {
             // Another one was faster.
             Err(error) if error.to_string().contains("already exists") => Ok(()),
             loaded => loaded,
+        }
+    }
+}
+
+/// A script of an operator's command: seldom called, so by its digest.
+pub(super) struct Seldom(LazyLock<(String, &'static str)>);
+
+/// Adds dead letters' entries again.
+pub(super) static LETTERS: Seldom = Seldom(LazyLock::new(|| digested(include_str!("letters.lua"))));
+/// Puts a token in the place of session data.
+pub(super) static ENCRYPT: Seldom = Seldom(LazyLock::new(|| digested(include_str!("encrypt.lua"))));
+
+fn digested(text: &'static str) -> (String, &'static str) {
+    (redis::Script::new(text).get_hash().to_owned(), text)
+}
+
+impl Seldom {
+    /// A call up to the number of its keys.
+    pub(super) fn call(&self) -> Cmd {
+        let mut call = redis::cmd(Way::Digest.command());
+        call.arg(&self.0.0);
+        call
+    }
+
+    /// Sends a call, and once more where the script had to be loaded first.
+    pub(super) async fn send(
+        &self,
+        connection: &mut (impl ConnectionLike + Send),
+        call: &Cmd,
+    ) -> RedisResult<Value> {
+        match call.query_async(connection).await {
+            Err(error) if error.code() == Some("NOSCRIPT") => {
+                let load = ["LOAD", self.0.1];
+                redis::cmd("SCRIPT").arg(&load).exec_async(connection).await?;
+                call.query_async(connection).await
+            }
+            reply => reply,
         }
     }
 }

@@ -43,14 +43,17 @@ impl Turn {
         let (holder, left_ms): (Value, i64) =
             ask.query_async(connection).await.map_err(Error::at(STEP))?;
         let Some(holder) = reply::text(holder) else { return Ok(Self::Now { overran: false }) };
-        if !overruns(&holder, left_ms, length_ms) {
-            let is_own = self::owner(&holder) == owner;
+        let is_own = self::owner(&holder) == owner;
+        let overran = overruns(&holder, left_ms, length_ms);
+        // Its own turn of before, when its interval was longer.
+        let is_long = is_own && left_ms > 0 && left_ms.unsigned_abs() > length_ms;
+        if !overran && !is_long {
             return Ok(if is_own { Self::Mine } else { Self::Others });
         }
         let mut set = redis::cmd("SET");
         set.arg(key).arg(&value).arg("PX").arg(length_ms);
         let () = set.query_async(connection).await.map_err(Error::at(STEP))?;
-        Ok(Self::Now { overran: true })
+        Ok(Self::Now { overran })
     }
 }
 

@@ -116,6 +116,17 @@ impl Caller {
         if self.may_write { Ok(()) } else { Err(Problem::forbidden(detail)) }
     }
 
+    /// That it may change what concerns everybody.
+    ///
+    /// # Errors
+    /// 403 if not.
+    pub fn must_write_for_all(&self) -> Result<(), Problem> {
+        self.must_write()?;
+        let detail = "this token may send only its own user's events: it takes one of write-token-file, or a \
+                      JSON Web Token whose rooms name admin";
+        if self.may_end_any_session() { Ok(()) } else { Err(Problem::forbidden(detail)) }
+    }
+
     /// Waits until its token has expired or is no longer valid, and says which: an open connection ends then.
     pub async fn ended(&self) -> &'static str {
         let Some((access, token)) = &self.token else { return pending().await };

@@ -7,7 +7,6 @@
 
 mod caller;
 mod cookie;
-mod files;
 mod jwt;
 mod source;
 
@@ -20,12 +19,11 @@ use sha2::{Digest as _, Sha256};
 
 pub use caller::{ADMIN, Caller, Rooms};
 pub use cookie::{clear_cookie, set_cookie};
-pub use files::FileError;
 
-use self::files::Watched;
 use self::jwt::JwtKey;
 use super::problem::Problem;
 use crate::config::ServeConfig;
+use crate::files::{FileError, Watched};
 
 /// Who may do what, as the settings and the files they name have it; cheap to clone.
 #[derive(Clone)]

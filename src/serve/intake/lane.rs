@@ -11,7 +11,7 @@ use tracing::warn;
 use super::elements::Element;
 use super::pack::{Batch, Budget, Outcome, Pack};
 use super::{Taken, Trouble};
-use crate::config::{Config, Server};
+use crate::config::{Config, Live, Server};
 use crate::entry::EntryId;
 use crate::error::{Error, chain};
 use crate::event::Limits;
@@ -33,7 +33,7 @@ pub(super) struct Lane {
     partition: u16,
     server: Server,
     keys: Keys,
-    linger: Duration,
+    live: Live,
     pack: Mutex<Pack>,
     added: Notify,
     budget: Arc<Budget>,
@@ -79,7 +79,7 @@ impl Lane {
             partition,
             server: config.redis.server(),
             keys: Keys::new(&deployment.prefix, deployment.partitions, partition),
-            linger: config.serve.linger,
+            live: config.live.clone(),
             pack: Mutex::default(),
             added: Notify::new(),
             budget,
@@ -107,12 +107,12 @@ impl Lane {
     pub(super) async fn run(&self, mut stop: watch::Receiver<bool>) {
         let mut link = None;
         loop {
-            let Some(due) = self.pack().due(self.linger) else {
+            let Some(due) = self.pack().due(self.live.get().linger) else {
                 tokio::select! {
                     () = self.added.notified() => continue,
                     _ = stop.wait_for(|stop| *stop) => {}
                 }
-                if self.pack().due(self.linger).is_none() {
+                if self.pack().due(self.live.get().linger).is_none() {
                     return;
                 }
                 continue;
@@ -135,7 +135,7 @@ impl Lane {
                 () = sleep_until(due.into()) => return,
                 () = self.added.notified() => {}
             }
-            due = self.pack().due(self.linger).unwrap_or(due);
+            due = self.pack().due(self.live.get().linger).unwrap_or(due);
         }
     }
 

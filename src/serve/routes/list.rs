@@ -7,9 +7,6 @@ use crate::serve::problem::Problem;
 use crate::state::pages::{Cursor, MOST, Page, PageError};
 use crate::state::{AskError, State};
 
-/// How long a page is unless somebody says.
-const USUAL: usize = 100;
-
 /// The parameters of a list.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct List {
@@ -18,15 +15,22 @@ pub(super) struct List {
 }
 
 impl List {
+    /// How long a page is unless somebody says.
+    pub(super) const USUAL: usize = 100;
+
+    /// How long a page may be.
+    pub(super) fn limit(text: &str) -> Result<usize, Problem> {
+        let limit = number(text, MOST as u64).and_then(|limit| usize::try_from(limit).ok());
+        limit.ok_or_else(|| {
+            Problem::bad_request(format!("limit must be a whole number from 1 to {MOST}"))
+        })
+    }
+
     /// Where the page begins, and how long it is.
     pub(super) fn read(&self) -> Result<(Option<Cursor>, usize), Problem> {
         let limit = match self.limit.as_deref() {
-            None => USUAL,
-            Some(text) => number(text, MOST as u64)
-                .and_then(|limit| usize::try_from(limit).ok())
-                .ok_or_else(|| {
-                Problem::bad_request(format!("limit must be a whole number from 1 to {MOST}"))
-            })?,
+            None => Self::USUAL,
+            Some(text) => Self::limit(text)?,
         };
         let cursor = match self.cursor.as_deref() {
             None | Some("") => None,

@@ -2,6 +2,7 @@
 
 mod about;
 mod body;
+mod dead;
 mod events;
 mod list;
 mod page;
@@ -40,6 +41,7 @@ pub(super) fn router(context: &Context) -> Router {
         .merge(state::router())
         .merge(sessions::router())
         .merge(events::router())
+        .merge(dead::router())
         .merge(live::router(context))
         .method_not_allowed_fallback(async || method_not_allowed())
         .fallback(async || Problem::not_found("there is nothing here; see /api/v1/openapi.json"))

@@ -71,12 +71,14 @@ struct One {
     data: Option<String>,
     /// In its place, bytes that are no text.
     data_base64: Option<String>,
+    /// Whether that is encrypted, with none of the keys that this process has.
+    data_encrypted: bool,
     data_ttl_ms: Option<u64>,
 }
 
 impl One {
     fn of(sid: String, kept: Kept, now_ms: u64) -> Self {
-        let Kept { entry, data, data_ttl_ms } = kept;
+        let Kept { entry, data, data_encrypted, data_ttl_ms } = kept;
         let (data, data_base64) = match data.map(String::from_utf8) {
             None => (None, None),
             Some(Ok(text)) => (Some(text), None),
@@ -94,6 +96,7 @@ impl One {
             expires_ms,
             data,
             data_base64,
+            data_encrypted,
             data_ttl_ms,
         }
     }
@@ -121,7 +124,8 @@ async fn kept(context: &Context, sid: &str) -> Result<(Option<Kept>, u64), Probl
     let partition = state.partition_of(sid);
     let (connection, keys) = (&mut partition.connection, &partition.keys);
     let kept = context.answer(sessions::session(connection, keys, clock, sid).await)?;
-    Ok((kept, now_ms))
+    let session_keys = context.session_keys.as_ref();
+    Ok((kept.map(|kept| kept.unsealed(session_keys)), now_ms))
 }
 
 /// That a caller may end this session.

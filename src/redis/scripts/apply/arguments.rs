@@ -6,6 +6,7 @@
 
 use redis::Cmd;
 
+use super::sealed::Sealed;
 use crate::config::Deployment;
 use crate::event::Text;
 use crate::key::{Keys, escape};
@@ -18,6 +19,8 @@ pub(super) struct Arguments<'c> {
     pub(super) call: &'c mut Cmd,
     pub(super) keys: &'c Keys,
     pub(super) deployment: &'c Deployment,
+    /// What encrypts session data, if anything does.
+    pub(super) sealed: Option<&'c Sealed>,
 }
 
 /// A presence entry and its value.
@@ -134,13 +137,28 @@ impl Arguments<'_> {
         for (_, (_, value)) in touched() {
             self.call.arg(value);
         }
-        let data = || live().filter_map(|(sid, merge)| Some((sid, merge.data.as_ref()?)));
+        let is_sent = |sid: &str| self.sealed.is_none_or(|sealed| sealed.is_sent(sid));
+        let data = || {
+            live()
+                .filter_map(|(sid, merge)| Some((sid, merge.data.as_ref()?)))
+                .filter(|(sid, _)| is_sent(sid))
+        };
         self.call.arg(data().count());
         for (sid, _) in data() {
             self.call.arg(sid.as_ref());
         }
-        for (_, (time, data)) in data() {
-            self.call.arg(time.millis()).arg(data.as_ref());
+        if data().next().is_some() {
+            self.call.arg(u8::from(self.sealed.is_some()));
+        }
+        for (sid, (time, data)) in data() {
+            self.call.arg(time.millis());
+            match self.sealed {
+                None => self.call.arg(data.as_ref()),
+                Some(sealed) => {
+                    let (token, beaten) = sealed.token(sid, *time, data);
+                    self.call.arg(token).arg(beaten)
+                }
+            };
         }
         self.endings(plan.sessions.iter().map(|(sid, merge)| (sid.as_ref(), merge.ended)));
     }

@@ -52,11 +52,7 @@ impl Reader {
     pub(super) fn new(config: &Config, partition: u16) -> Self {
         let deployment = &config.deployment;
         let keys = Keys::new(&deployment.prefix, deployment.partitions, partition);
-        let rules = Rules {
-            limits: deployment.limits.clone(),
-            max_skew_ms: deployment.max_skew_ms,
-            partitions: deployment.partitions,
-        };
+        let rules = deployment.rules();
         let stream = keys.named(&deployment.stream);
         Self { server: config.redis.server(), partition, stream, rules }
     }

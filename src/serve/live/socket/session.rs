@@ -209,7 +209,7 @@ impl Session {
         if room.len() > limits.max_identifier_bytes + "user:".len() {
             return Err("the name of the room is too long".to_owned());
         }
-        let most = self.context.config.serve.max_rooms;
+        let most = self.context.config.live.get().max_rooms;
         if self.stays.len() >= most && !self.stays.contains_key(room) {
             return Err(format!("a connection may be in {most} rooms: leave one first"));
         }

@@ -38,7 +38,7 @@ pub enum FileError {
 }
 
 /// A file and what it held when it was last read well.
-pub(super) struct Watched<T> {
+pub struct Watched<T> {
     setting: &'static str,
     path: PathBuf,
     read: fn(&str) -> Result<T, &'static str>,
@@ -73,7 +73,10 @@ impl Stamp {
 
 impl<T> Watched<T> {
     /// The file that a setting names, if it names one.
-    pub(super) fn open(
+    ///
+    /// # Errors
+    /// If it cannot be read, or holds something else.
+    pub fn open(
         setting: &'static str,
         path: &Option<PathBuf>,
         read: fn(&str) -> Result<T, &'static str>,
@@ -85,7 +88,7 @@ impl<T> Watched<T> {
     }
 
     /// What the file holds; what it last held, while it cannot be read.
-    pub(super) fn get(&self) -> Arc<T> {
+    pub fn get(&self) -> Arc<T> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if held.looked.elapsed() >= LOOK {
             held.looked = Instant::now();

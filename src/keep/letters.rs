@@ -1,0 +1,373 @@
+//! Dead letters, tried again or dropped: a walk over them, a page at a time.
+
+mod report;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+pub use self::report::Report;
+use crate::decode::Rules;
+use crate::decode::retry::Left;
+use crate::entry::{Entry, EntryId};
+use crate::event::{Limits, Reason};
+use crate::redis::reply;
+use crate::redis::scripts::letters::{Again, move_letters};
+use crate::state::dead::{DeadLetter, Filter, range};
+use crate::state::{AskError, State, ask, number};
+
+/// Letters that are looked at, or moved, by one call at most. Each may carry a mebibyte.
+const PAGE: usize = 16;
+/// Bytes that one call should carry, at most.
+const PAGE_BYTES: usize = 256 * 1024;
+
+/// What becomes of a letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// It is added to the stream again, with members set to these texts.
+    Retry {
+        /// Names and texts; an empty text takes the member away.
+        set: Vec<(String, String)>,
+    },
+    /// It is taken away.
+    Drop,
+}
+
+/// Which letters, and what becomes of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// If there are any: only letters with these ids, their own or the first entries'.
+    pub ids: Vec<EntryId>,
+    /// Only those that it admits.
+    pub filter: Filter,
+    /// What becomes of them.
+    pub deed: Deed,
+    /// Nothing is changed.
+    pub dry_run: bool,
+}
+
+/// What became of letters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Those that were looked at.
+    pub seen: u64,
+    /// Those that were meant.
+    pub matched: u64,
+    /// Those that were tried again or dropped; in a dry run, those that would be.
+    pub done: u64,
+    /// Those that somebody else took meanwhile.
+    pub gone: u64,
+    /// Those that are left where they are, and why.
+    pub left: BTreeMap<&'static str, u64>,
+    /// Of those that are tried again, the ones that become dead letters again, and why, as far as an entry shows that
+    /// by itself.
+    pub fails: BTreeMap<&'static str, u64>,
+}
+
+/// Where a walk is. As text safe in an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    partition: u16,
+    /// The last letter that was looked at, and the last one that was there when the walk came to the partition:
+    /// what fails again comes behind it.
+    span: Option<(EntryId, EntryId)>,
+}
+
+/// A walk over the letters of all partitions.
+#[derive(Clone, Debug)]
+pub struct Walk {
+    order: Order,
+    rules: Rules,
+    position: Position,
+    page: usize,
+    /// What became of letters until now.
+    pub tally: Tally,
+}
+
+/// A letter as it was read.
+struct Found {
+    id: EntryId,
+    /// Nothing if somebody else than Rollcall wrote it.
+    letter: Option<DeadLetter>,
+}
+
+impl Found {
+    fn read(entry: &Entry) -> Self {
+        Self { id: entry.id, letter: DeadLetter::read(entry) }
+    }
+}
+
+impl Walk {
+    /// A walk that begins at a position.
+    pub fn new(state: &State, mut order: Order, position: Position) -> Self {
+        // A letter is younger than its entry, unless a producer chose the entry's id.
+        let oldest = order.ids.iter().map(|id| id.ms).min().filter(|ms| *ms <= state.now_ms);
+        order.filter.since_ms = order.filter.since_ms.max(oldest);
+        let (rules, tally) = (state.deployment.rules(), Tally::default());
+        Self { order, rules, position, page: PAGE, tally }
+    }
+
+    /// Looks at so many letters at once, at most.
+    pub fn limit_page(&mut self, limit: usize) {
+        self.page = limit.clamp(1, PAGE);
+    }
+
+    /// What became of letters until now.
+    pub fn report(&self) -> Report {
+        Report::of(&self.order, &self.tally)
+    }
+
+    /// Where it is; nothing at the end.
+    pub fn position(&self, state: &State) -> Option<Position> {
+        let partitions = state.partitions.len();
+        (usize::from(self.position.partition) < partitions).then_some(self.position)
+    }
+
+    /// Looks at the next letters, a page of them, and does what is to be done; `false` at the end.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came. What was done is done, and whoever begins again finds the rest.
+    pub async fn step(&mut self, state: &mut State) -> Result<bool, AskError> {
+        let place = usize::from(self.position.partition);
+        if place >= state.partitions.len() {
+            return Ok(false);
+        }
+        let Some(entries) = self.read(state, place).await? else {
+            self.position = Position { partition: self.position.partition + 1, span: None };
+            return Ok(true);
+        };
+        self.tally.seen += entries.len() as u64;
+        let found: Vec<_> = entries.iter().map(Found::read).collect();
+        drop(entries);
+        let meant = found.into_iter().filter(|found| self.is_meant(found, place)).collect();
+        match self.order.deed.clone() {
+            Deed::Retry { set } => self.retry(state, place, meant, &set).await?,
+            Deed::Drop => self.discard(state, place, meant).await?,
+        }
+        Ok(true)
+    }
+
+    /// The next page of a partition; nothing at its end.
+    async fn read(
+        &mut self,
+        state: &mut State,
+        place: usize,
+    ) -> Result<Option<Vec<Entry>>, AskError> {
+        let partition = &mut state.partitions[place];
+        let (connection, key) = (&mut partition.connection, partition.keys.dead());
+        let Some((start, end)) = self.order.filter.range() else { return Ok(None) };
+        let (start, last) = match self.position.span {
+            Some((after, last)) => (format!("({after}"), last),
+            None if number(&ask(connection, &["XLEN", &key]).await?) == Some(0) => return Ok(None),
+            None => {
+                let info = ask(connection, &["XINFO", "STREAM", &key]).await?;
+                let unexpected = reply::unexpected("XINFO STREAM", &info);
+                let last =
+                    reply::pairs(info).unwrap_or_default().into_iter().find_map(|(name, id)| {
+                        reply::text(name).filter(|name| name == "last-generated-id")?;
+                        reply::entry_id(id)
+                    });
+                (start, last.ok_or(unexpected)?)
+            }
+        };
+        let end = if end == "+" { last.to_string() } else { end };
+        let count = self.page.to_string();
+        let entries = range(connection, &["XRANGE", &key, &start, &end, "COUNT", &count]).await?;
+        let Some(after) = entries.last().map(|entry| entry.id).filter(|after| *after <= last)
+        else {
+            return Ok(None);
+        };
+        self.position.span = Some((after, last));
+        Ok(Some(entries))
+    }
+
+    fn is_meant(&self, Found { id, letter }: &Found, place: usize) -> bool {
+        let Order { ids, filter, .. } = &self.order;
+        let partition = place as u16;
+        let is_named = |letter: &DeadLetter| {
+            letter.original().is_some_and(|original| ids.contains(&original.entry))
+        };
+        let is_named = ids.is_empty() || ids.contains(id) || letter.as_ref().is_some_and(is_named);
+        is_named
+            && match letter {
+                Some(letter) => filter.admits(letter, &self.rules, partition),
+                None => filter.admits_strangers(),
+            }
+    }
+
+    async fn retry(
+        &mut self,
+        state: &mut State,
+        place: usize,
+        letters: Vec<Found>,
+        set: &[(String, String)],
+    ) -> Result<(), AskError> {
+        let mut batch: Vec<Again> = Vec::new();
+        for Found { id, letter } in letters {
+            self.tally.matched += 1;
+            let stream = state.partitions[place].keys.named(&state.deployment.stream);
+            match letter.ok_or(FOREIGN).and_then(|l| self.again(id, &l, place, &stream, set)) {
+                Err(why) => *self.tally.left.entry(why).or_default() += 1,
+                Ok((again, fails)) => {
+                    if let Some(reason) = fails {
+                        *self.tally.fails.entry(reason.name()).or_default() += 1;
+                    }
+                    let bytes: usize = batch.iter().map(Again::bytes).sum();
+                    if bytes + again.bytes() > PAGE_BYTES {
+                        self.send(state, place, &std::mem::take(&mut batch)).await?;
+                    }
+                    batch.push(again);
+                }
+            }
+        }
+        self.send(state, place, &batch).await
+    }
+
+    /// The entry that tries a letter again, or why there can be none.
+    fn again(
+        &self,
+        id: EntryId,
+        letter: &DeadLetter,
+        place: usize,
+        stream: &str,
+        set: &[(String, String)],
+    ) -> Result<(Again, Option<Reason>), &'static str> {
+        let original = letter.original().ok_or(FOREIGN)?;
+        if letter.header[5] != stream {
+            return Err(OTHER_STREAM);
+        }
+        if letter.fields.len() >= Limits::MOST_PAIRS {
+            return Err(FOREIGN);
+        }
+        let retry = original.retry(set, &self.rules, place as u16).map_err(word)?;
+        let entry = letter.header[0].clone();
+        Ok((Again { id, entry, fields: retry.fields }, retry.fails))
+    }
+
+    async fn send(
+        &mut self,
+        state: &mut State,
+        place: usize,
+        batch: &[Again],
+    ) -> Result<(), AskError> {
+        let count = batch.len() as u64;
+        let done = if self.order.dry_run || batch.is_empty() {
+            count
+        } else {
+            let (deployment, partition) = (&state.deployment, &mut state.partitions[place]);
+            move_letters(&mut partition.connection, deployment, &partition.keys, batch).await?
+        };
+        self.tally.done += done;
+        self.tally.gone += count - done;
+        Ok(())
+    }
+
+    async fn discard(
+        &mut self,
+        state: &mut State,
+        place: usize,
+        letters: Vec<Found>,
+    ) -> Result<(), AskError> {
+        let count = letters.len() as u64;
+        self.tally.matched += count;
+        let mut dropped = count;
+        if !self.order.dry_run && count > 0 {
+            let partition = &mut state.partitions[place];
+            let key = partition.keys.dead();
+            let ids: Vec<String> = letters.iter().map(|found| found.id.to_string()).collect();
+            let words = ["XDEL", &key].into_iter().chain(ids.iter().map(String::as_str));
+            let words: Vec<&str> = words.collect();
+            dropped = number(&ask(&mut partition.connection, &words).await?).unwrap_or(0);
+        }
+        self.tally.done += dropped;
+        self.tally.gone += count.saturating_sub(dropped);
+        Ok(())
+    }
+}
+
+/// Not written by Rollcall.
+const FOREIGN: &str = "foreign";
+/// Of a stream that is not the deployment's.
+const OTHER_STREAM: &str = "other_stream";
+
+fn word(left: Left) -> &'static str {
+    match left {
+        Left::Empty => "empty",
+        Left::Elsewhere => "elsewhere",
+        Left::Time => "time",
+    }
+}
+
+/// Why letters are left where they are, for people.
+pub fn words(left: &str) -> &'static str {
+    match left {
+        FOREIGN => "not written by Rollcall",
+        OTHER_STREAM => "of another stream than this deployment's",
+        "empty" => "without the entry's fields; it may still be in the stream, under its id",
+        "elsewhere" => "for another partition; send the event to the stream that its detail names",
+        _ => "whose packed events would get another time; send them one by one",
+    }
+}
+
+impl Position {
+    /// Behind a letter, in a list.
+    pub fn behind(partition: u16, id: EntryId) -> Self {
+        Self { partition, span: Some((id, id)) }
+    }
+
+    /// The partition, and the letter behind which a list goes on.
+    pub fn after(self) -> Option<(u16, EntryId)> {
+        self.span.map(|(after, _)| (self.partition, after))
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "d{:x}", self.partition)?;
+        let Some((after, last)) = self.span else { return Ok(()) };
+        write!(f, ".{:x}.{:x}.{:x}.{:x}", after.ms, after.seq, last.ms, last.seq)
+    }
+}
+
+/// The text is no position of a walk over dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a cursor of dead letters; send back the one of the answer before as it was received")]
+pub struct InvalidPosition;
+
+impl FromStr for Position {
+    type Err = InvalidPosition;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPosition> {
+        let numbers = text.strip_prefix('d').ok_or(InvalidPosition)?.split('.');
+        let hex = |digits: &str| {
+            let plain = digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            plain.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+        };
+        let numbers: Option<Vec<u64>> = numbers.map(hex).collect();
+        let (partition, span) = match numbers.as_deref() {
+            Some(&[partition]) => (partition, None),
+            Some(&[partition, ms, seq, last_ms, last_seq]) => {
+                let last = EntryId { ms: last_ms, seq: last_seq };
+                (partition, Some((EntryId { ms, seq }, last)))
+            }
+            _ => return Err(InvalidPosition),
+        };
+        Ok(Self { partition: u16::try_from(partition).map_err(|_| InvalidPosition)?, span })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_survives_its_text_and_nothing_else_is_one() {
+        let span = Some((EntryId { ms: 5, seq: 0 }, EntryId::GREATEST));
+        for position in [Position::default(), Position { partition: 1023, span }] {
+            assert_eq!(position.to_string().parse(), Ok(position));
+        }
+        for text in ["", "d", "d1.2", "w0.0.0", "d1.2.3.4.5.6", "d10000", "d-1", "dA"] {
+            assert_eq!(text.parse::<Position>(), Err(InvalidPosition), "{text}");
+        }
+    }
+}

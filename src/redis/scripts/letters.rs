@@ -1,0 +1,52 @@
+//! Dead letters, tried again: each is added to the stream and taken away in one atomic step.
+
+use redis::aio::ConnectionLike;
+
+use super::script::LETTERS;
+use crate::config::Deployment;
+use crate::entry::{EntryId, Field};
+use crate::error::Error;
+use crate::key::Keys;
+use crate::redis::reply;
+
+/// A letter to be tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Again {
+    /// Its own id.
+    pub id: EntryId,
+    /// What its `entry_id` says.
+    pub entry: String,
+    /// The fields of the entry to add.
+    pub fields: Vec<Field>,
+}
+
+impl Again {
+    /// Bytes that are sent for it.
+    pub fn bytes(&self) -> usize {
+        self.fields.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+}
+
+/// Moves letters of one partition to its stream, in this order; returns how many were still there. Sent again after a
+/// reply that did not come, it moves those that are left.
+///
+/// # Errors
+/// If the server refuses, or no reply came.
+pub async fn move_letters(
+    connection: &mut (impl ConnectionLike + Send),
+    deployment: &Deployment,
+    keys: &Keys,
+    letters: &[Again],
+) -> Result<u64, Error> {
+    const STEP: &str = "trying dead letters again";
+    let mut call = LETTERS.call();
+    call.arg(2).arg(keys.named(&deployment.stream)).arg(keys.dead());
+    for Again { id, entry, fields } in letters {
+        call.arg(id.to_string()).arg(entry).arg(fields.len());
+        for (name, value) in fields {
+            call.arg(name).arg(value);
+        }
+    }
+    let value = LETTERS.send(connection, &call).await.map_err(Error::at(STEP))?;
+    reply::number(&value).ok_or_else(|| reply::unexpected(STEP, &value))
+}

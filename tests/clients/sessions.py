@@ -1,0 +1,31 @@
+"""Reads encrypted sessions as the document does that they come from: its own functions, and Python's cryptography.
+The keys are arguments, the stored values lines of standard input; what each holds is printed as a line of JSON."""
+
+import json
+import sys
+
+import cryptography.fernet
+
+
+def encrypt_session_data(data, key):
+    f = cryptography.fernet.Fernet(key)
+    return f.encrypt(json.dumps(data).encode())
+
+
+def decrypt_session_data(encrypted_data, key):
+    f = cryptography.fernet.Fernet(key)
+    return json.loads(f.decrypt(encrypted_data).decode())
+
+
+key, *others = sys.argv[1:]
+for line in sys.stdin.buffer:
+    token = line.rstrip(b"\n")
+    for other in others:
+        try:
+            decrypt_session_data(token, other)
+            sys.exit("another key opens it, too")
+        except cryptography.fernet.InvalidToken:
+            pass
+    data = decrypt_session_data(token, key)
+    made = cryptography.fernet.Fernet(key).extract_timestamp(token)
+    print(json.dumps({"data": data, "made": made, "again": encrypt_session_data(data, key).decode()}))
