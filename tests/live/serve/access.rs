@@ -277,6 +277,7 @@ fn a_page_keeps_its_token_in_a_cookie_that_scripts_cannot_read() {
     let cookie = &reply.headers["set-cookie"];
     assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
     let page = served.client.with("Cookie", cookie.split(';').next().unwrap());
+    wait_until(SOON, "it reaches Redis", || page.get("/api/v1/online").status != 503);
     assert_eq!(page.get("/api/v1/online").status, 200);
     assert_eq!(
         page.with("Origin", "https://evil.example").delete("/api/v1/sessions/s").status,
