@@ -22,11 +22,10 @@ use self::finding::Unseen;
 use self::group::Place;
 use self::report::Report;
 use crate::config::Config;
-use crate::key::Keys;
 use crate::redis::connect::Node;
 use crate::redis::nodes::Nodes;
 use crate::state::status::work;
-use crate::state::{Partition, RESPONSE_TIMEOUT, server_time};
+use crate::state::{Partition, RESPONSE_TIMEOUT, find_all, server_time};
 
 pub use self::access::Role;
 pub use self::finding::{Diagnosis, Finding, Level, Step};
@@ -38,9 +37,8 @@ pub async fn examine(config: &Config, role: Role) -> Vec<Finding> {
     let nodes = Nodes::new(server, RESPONSE_TIMEOUT);
     let mut reached: Vec<(Node, Partition)> = Vec::new();
     let mut missed = Vec::new();
-    for index in 0..config.deployment.partitions {
-        let keys = Keys::new(&config.deployment.prefix, config.deployment.partitions, index);
-        match nodes.node(&keys.meta()).await {
+    for (index, keys, found) in find_all(&nodes, &config.deployment).await {
+        match found {
             Ok(node) => {
                 let connection = node.connection.clone().into();
                 reached.push((node, Partition { index, keys, connection }));

@@ -140,8 +140,10 @@ fn target(to: &str, from: &Place, known: Option<Place>) -> Place {
 
 /// Asks a node for its view of the Cluster, if it is time for that.
 pub(super) async fn refresh(known: &Known, node: &mut Node) {
-    if known.is_cluster().is_none() {
-        known.set_cluster(is_cluster(&mut node.connection).await);
+    if known.is_cluster().is_none()
+        && let Some(is_cluster) = is_cluster(&mut node.connection).await
+    {
+        known.set_cluster(is_cluster);
     }
     let Some(place) = Place::of(node.at.info.addr()).filter(|_| known.is_due()) else { return };
     let is_tls = matches!(node.at.info.addr(), redis::ConnectionAddr::TcpTls { .. });
@@ -152,14 +154,16 @@ pub(super) async fn refresh(known: &Known, node: &mut Node) {
     }
 }
 
-/// Whether a server is a node of a Cluster, as `HELLO` says, to which everyone has the right.
-async fn is_cluster(connection: &mut MultiplexedConnection) -> bool {
+/// Whether a server is a node of a Cluster, as `HELLO` says, to which everyone has the right; `None` without an answer.
+async fn is_cluster(connection: &mut MultiplexedConnection) -> Option<bool> {
     let hello = redis::cmd("HELLO");
-    let about = timeout(VIEW_TIMEOUT, hello.query_async::<Value>(connection)).await;
-    let about = about.ok().and_then(Result::ok).and_then(reply::pairs).unwrap_or_default();
+    let about = match timeout(VIEW_TIMEOUT, hello.query_async::<Value>(connection)).await.ok()? {
+        Ok(about) => reply::pairs(about).unwrap_or_default(),
+        Err(error) => return error.code().map(|_| false),
+    };
     let mut about = about.into_iter();
     let mode = about.find(|(name, _)| is(name, "mode")).and_then(|(_, mode)| reply::text(mode));
-    mode.as_deref() == Some("cluster")
+    Some(mode.as_deref() == Some("cluster"))
 }
 
 async fn view(

@@ -12,6 +12,7 @@ pub mod documents;
 mod link;
 pub mod pages;
 mod progress;
+mod reach;
 pub mod sessions;
 mod shared;
 mod statistics;
@@ -33,12 +34,13 @@ pub use self::ask::AskError;
 pub(crate) use self::ask::{Walk, ask, literal, number};
 pub use self::link::Link;
 pub use self::progress::cursor;
+pub(crate) use self::reach::find_all;
+use self::reach::reach;
 pub use self::shared::{Away, Facts, Keeper, Shared};
 pub use self::statistics::{Statistics, statistics};
 use crate::config::{Config, Deployment, Millis, Shell, Threshold};
 use crate::error::{Error, chain};
 use crate::key::{Keys, partition_of};
-use crate::redis::connect::Node;
 use crate::redis::nodes::Nodes;
 use crate::redis::reply;
 use crate::redis::scripts::layout::STATE_FORMAT;
@@ -230,44 +232,6 @@ impl State {
     pub fn partition_of(&mut self, id: &str) -> &mut Partition {
         let index = partition_of(id, self.deployment.partitions);
         &mut self.partitions[usize::from(index)]
-    }
-}
-
-/// Connects to the nodes of all partitions, each by itself; says which nodes those are. Partitions on a node that
-/// cannot be reached are away.
-///
-/// # Errors
-/// If none can be reached.
-pub(crate) async fn reach(
-    nodes: &Nodes,
-    deployment: &Deployment,
-) -> Result<(Vec<Partition>, Vec<Node>), Error> {
-    let keys = |index| Keys::new(&deployment.prefix, deployment.partitions, index);
-    let all: Vec<(u16, Keys)> =
-        (0..deployment.partitions).map(|index| (index, keys(index))).collect();
-    let found =
-        join_all(all.iter().map(|(_, keys)| async { nodes.node(&keys.meta()).await })).await;
-    let (mut partitions, mut places, mut first_error) = (Vec::new(), Vec::<Node>::new(), None);
-    for ((index, keys), found) in all.into_iter().zip(found) {
-        let connection = match found {
-            Ok(node) => {
-                let connection = node.connection.clone();
-                if places.iter().all(|known| known.at.info.addr() != node.at.info.addr()) {
-                    places.push(node);
-                }
-                connection.into()
-            }
-            Err(error) => {
-                let link = Link::Away(chain(&error).into());
-                first_error.get_or_insert(error);
-                link
-            }
-        };
-        partitions.push(Partition { index, keys, connection });
-    }
-    match first_error {
-        Some(error) if places.is_empty() => Err(error),
-        _ => Ok((partitions, places)),
     }
 }
 

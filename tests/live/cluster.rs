@@ -4,12 +4,13 @@ mod ground;
 mod redirects;
 mod serving;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::harness::wait_until;
 use crate::process::Worker;
+use crate::query::ground::ask_at;
 use crate::roles::{NOWHERE, Pages};
-use ground::{Ground, PARTITIONS, port_of};
+use ground::{Ground, PARTITIONS, port_of, user_in};
 
 const SOON: Duration = Duration::from_secs(30);
 const ARGS: [&str; 6] = ["--partitions", "4", "--takeover", "1s", "--janitor-interval", "200ms"];
@@ -63,6 +64,31 @@ fn named_nodes_may_be_dead_at_start_or_die_later_and_other_shards_go_on() {
         assert!(lines < 80, "{lines} lines:\n{}", process.log());
         assert_eq!(process.terminate(), 0, "{}", process.log());
     }
+}
+
+/// It takes connections and says nothing, as behind a cut in the network; it is the one that was named first.
+#[test]
+fn a_node_that_hangs_holds_no_other_shard_up() {
+    let ground = Ground::start(3, 0, &[]);
+    let all: Vec<u16> = (0..PARTITIONS).collect();
+    let victim = ground.node_of(0);
+    let kept: Vec<u16> =
+        all.iter().copied().filter(|partition| ground.node_of(*partition) != victim).collect();
+    let kept_node = ground.node_of(kept[0]);
+    let [first, second] = [victim, kept_node].map(|node| ground.nodes[node].port());
+    let url = format!("redis+cluster://127.0.0.1:{first},127.0.0.1:{second}");
+    ground.signal(victim, "STOP");
+    let begun = Instant::now();
+    let mut process = start("run", &url);
+    apply(&ground, &kept, "beside one that hangs");
+    let user = user_in(kept[0], "beside one that hangs");
+    let (code, _, error) = ask_at(&url, &["user", &user, "--partitions", "4"]);
+    assert_eq!(code, 0, "{error}");
+    let took = begun.elapsed();
+    ground.signal(victim, "CONT");
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    apply(&ground, &all, "after it");
+    assert_eq!(process.terminate(), 0, "{}", process.log());
 }
 
 #[test]

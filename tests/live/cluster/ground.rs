@@ -1,5 +1,6 @@
 //! A Cluster of some masters, each with its replicas.
 
+use std::process::Command;
 use std::time::Duration;
 
 use redis::{Connection, FromRedisValue};
@@ -79,7 +80,10 @@ impl Ground {
 
     fn connection(&self, node: usize) -> Option<Connection> {
         let client = redis::Client::open(self.nodes[node].url()).ok()?;
-        client.get_connection_with_timeout(Duration::from_secs(2)).ok()
+        let patience = Duration::from_millis(500);
+        let conn = client.get_connection_with_timeout(patience).ok()?;
+        conn.set_read_timeout(Some(patience)).ok()?;
+        Some(conn)
     }
 
     /// Asks a node that has to answer.
@@ -115,6 +119,14 @@ impl Ground {
     pub fn is_linked(&self, node: usize) -> bool {
         self.try_ask::<String>(node, &["INFO", "replication"])
             .is_some_and(|info| info.contains("master_link_status:up"))
+    }
+
+    /// Sends a node a signal by its name, such as `STOP`.
+    pub fn signal(&self, node: usize, name: &str) {
+        let pid = self.nodes[node].pid().unwrap().to_string();
+        let line = format!("kill -{name} {pid}");
+        let status = Command::new("sh").args(["-c", &line]).status().unwrap();
+        assert!(status.success());
     }
 
     /// Breaks all connections of clients.

@@ -1,0 +1,85 @@
+//! The way to all partitions at once, each by itself: one whose node hangs does not keep the others waiting for long.
+
+use std::io;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::timeout;
+
+use super::{Link, Partition};
+use crate::config::Deployment;
+use crate::error::{Error, chain};
+use crate::key::Keys;
+use crate::redis::connect::Node;
+use crate::redis::nodes::Nodes;
+
+/// How long to wait for further partitions once some are there.
+const FURTHER: Duration = Duration::from_secs(2);
+
+/// Looks for the nodes of all partitions, in their order; those that do not answer in time count as away.
+pub(crate) async fn find_all(
+    nodes: &Nodes,
+    deployment: &Deployment,
+) -> Vec<(u16, Keys, Result<Node, Error>)> {
+    let keys = |index| Keys::new(&deployment.prefix, deployment.partitions, index);
+    let mut looks: FuturesUnordered<_> = (0..deployment.partitions)
+        .map(|index| {
+            let meta = keys(index).meta();
+            Box::pin(async move { (index, nodes.node(&meta).await) })
+        })
+        .collect();
+    let mut found: Vec<Option<Result<Node, Error>>> = Vec::new();
+    found.resize_with(usize::from(deployment.partitions), || None);
+    let mut is_any_there = false;
+    loop {
+        let next = if is_any_there {
+            timeout(FURTHER, looks.next()).await.ok().flatten()
+        } else {
+            looks.next().await
+        };
+        let Some((index, outcome)) = next else { break };
+        is_any_there |= outcome.is_ok();
+        found[usize::from(index)] = Some(outcome);
+    }
+    let silent = || {
+        let late = io::Error::from(io::ErrorKind::TimedOut).into();
+        Err(Error::at("looking for its node")(late))
+    };
+    let all =
+        (0..).zip(found).map(|(index, found)| (index, keys(index), found.unwrap_or_else(silent)));
+    all.collect()
+}
+
+/// Connects to the nodes of all partitions, and says which nodes those are. Partitions on a node that cannot be reached
+/// are away.
+///
+/// # Errors
+/// If none can be reached.
+pub(super) async fn reach(
+    nodes: &Nodes,
+    deployment: &Deployment,
+) -> Result<(Vec<Partition>, Vec<Node>), Error> {
+    let (mut partitions, mut places, mut first_error) = (Vec::new(), Vec::<Node>::new(), None);
+    for (index, keys, found) in find_all(nodes, deployment).await {
+        let connection = match found {
+            Ok(node) => {
+                let connection = node.connection.clone();
+                if places.iter().all(|known| known.at.info.addr() != node.at.info.addr()) {
+                    places.push(node);
+                }
+                connection.into()
+            }
+            Err(error) => {
+                let link = Link::Away(chain(&error).into());
+                first_error.get_or_insert(error);
+                link
+            }
+        };
+        partitions.push(Partition { index, keys, connection });
+    }
+    match first_error {
+        Some(error) if places.is_empty() => Err(error),
+        _ => Ok((partitions, places)),
+    }
+}
