@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod error;
 pub mod failpoint;
 pub mod janitor;
+pub mod notifier;
 pub mod private_server;
 pub mod projector;
 pub mod redis;

@@ -11,6 +11,7 @@ mod duration;
 mod error;
 mod flags;
 mod gather;
+mod notify;
 mod options;
 mod resolve;
 mod sentinel;
@@ -29,6 +30,7 @@ pub use duration::{DurationError, Millis};
 pub use error::{ConfigError, Origin};
 pub use flags::Flags;
 pub use gather::{Definition, Gathered, Kind, definitions};
+pub use notify::{Sink, Target};
 pub use sentinel::Sentinels;
 pub use serve::{Buffer, Listen, Network, RateLimit, ServeConfig};
 pub use server::{RedisConfig, RedisUrl, Secret, Server, ServerError};
@@ -53,12 +55,24 @@ pub struct Config {
     pub janitor: JanitorConfig,
     /// How applications and browsers are served.
     pub serve: ServeConfig,
+    /// Who is told of changes.
+    pub notify: Vec<Target>,
     /// What this instance is called; not unique, the host's name by default.
     pub name: String,
     /// Where `/metrics` and the health pages are.
     pub http: Http,
     /// What is logged.
     pub log: LogConfig,
+}
+
+impl Config {
+    /// Makes sure that there is somebody to notify.
+    ///
+    /// # Errors
+    /// If there is nobody.
+    pub fn check_targets(&self) -> Result<(), ConfigError> {
+        if self.notify.is_empty() { Err(notify::none()) } else { Ok(()) }
+    }
 }
 
 /// What must be the same in a whole deployment, or its state would depend on who applied what.

@@ -30,6 +30,7 @@ impl Config {
             worker: worker(&settings.worker),
             janitor: janitor(&settings.janitor, gathered)?,
             serve: serve(settings.serve.clone(), gathered)?,
+            notify: gathered.targets()?,
             deployment: deployment(settings, gathered)?,
             name: process.name.unwrap_or_else(host_name),
             http: process.http,

@@ -30,7 +30,7 @@ const LAYERS: &[&[&str]] = &[
     &["state"],
     &["telemetry"],
     &["changes", "doctor"],
-    &["projector", "janitor", "serve"],
+    &["projector", "janitor", "serve", "notifier"],
 ];
 
 /// The modules that turn entries into plans: values in, values out.
