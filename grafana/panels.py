@@ -457,6 +457,15 @@ SERVE = [
         graph("Activities left out", "cps", "Activities that rooms were not told, by why.",
               [(rate("rollcall_activity_left_out_total", "reason"), "{{reason}}")], stacked=True),
     ],
+    [
+        graph("Lag of targets", "s", "Age of the oldest change that a notifier's target was not told yet, by target.",
+              [(worst("rollcall_notifier_lag_seconds", "target"), "{{target}}")], ["RollcallNotifierLags"],
+              grows_worse(10, 60), empty="no notifier tells a target"),
+        graph("Changes told to targets", "cps", "Changes that targets were told, or that their filters left out, by target.",
+              [(rate("rollcall_notifier_changes_total", "target"), "{{target}}")], empty="no notifier is scraped"),
+        graph("Gaps told to targets", "cps", "Times that changes were lost before a target was told, by target.",
+              [(rate("rollcall_notifier_gaps_total", "target"), "{{target}}")], stacked=True, empty="no notifier is scraped"),
+    ],
 ]
 
 DASHBOARDS = [

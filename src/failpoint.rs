@@ -27,6 +27,8 @@ pub enum Failpoint {
     AfterReply,
     /// A janitor's sweep call was answered, the round goes on.
     MidSweep,
+    /// A notifier sent a call; whether it arrived is unknown.
+    MidNotify,
 }
 
 impl Failpoint {
@@ -39,6 +41,7 @@ impl Failpoint {
             Self::AfterSend => "after-send",
             Self::AfterReply => "after-reply",
             Self::MidSweep => "mid-sweep",
+            Self::MidNotify => "mid-notify",
         }
     }
 

@@ -14,6 +14,7 @@ pub mod failpoint;
 pub mod files;
 pub mod janitor;
 pub mod keep;
+pub mod notifier;
 pub mod private_server;
 pub mod projector;
 pub mod redis;

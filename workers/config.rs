@@ -60,6 +60,10 @@ fn print(gathered: &Gathered, config: &Config) -> String {
         text += &line(definition, gathered, config);
         text.push('\n');
     }
+    let targets = gathered.targets_shown();
+    if !targets.is_empty() {
+        text += &format!("\n# Notifier\n{targets}");
+    }
     text
 }
 

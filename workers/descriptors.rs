@@ -31,7 +31,7 @@ pub(crate) fn for_pages(limit: u64) -> usize {
 
 /// Warns if the connections of all partitions will not fit.
 pub(crate) fn check(config: &Config, roles: Roles) {
-    let (limit, needed) = (limit(), needed(config.deployment.partitions, roles));
+    let (limit, needed) = (limit(), needed(config, roles));
     if needed > limit {
         let partitions = config.deployment.partitions;
         warn!(
@@ -46,26 +46,36 @@ pub(crate) fn check(config: &Config, roles: Roles) {
 
 /// How many connections of applications and browsers there may be at a time: those of the process itself come first.
 pub(crate) fn for_clients(config: &Config, roles: Roles) -> usize {
-    let spare = limit().saturating_sub(needed(config.deployment.partitions, roles)).max(1);
+    let spare = limit().saturating_sub(needed(config, roles)).max(1);
     usize::try_from(spare).unwrap_or(usize::MAX).min(config.serve.max_connections)
 }
 
 /// A worker has three connections a partition: one that reads, one that applies, one that shows that it lives. A
-/// janitor has one. `serve` has three: one to add events, one to follow the changes, one to read events along.
-fn needed(partitions: u16, roles: Roles) -> u64 {
-    let each = 3 * u64::from(roles.worker) + u64::from(roles.janitor) + 3 * u64::from(roles.serve);
-    u64::from(partitions) * each + MOST_PAGES + OTHERS
+/// janitor has one. `serve` has three: one to add events, one to follow the changes, one to read events along. A
+/// notifier has two for each target: one that reads, one that publishes.
+fn needed(config: &Config, roles: Roles) -> u64 {
+    let targets = config.notify.len() as u64;
+    let each = 3 * u64::from(roles.worker)
+        + u64::from(roles.janitor)
+        + 3 * u64::from(roles.serve)
+        + 2 * targets * u64::from(roles.notifier);
+    u64::from(config.deployment.partitions) * each + MOST_PAGES + OTHERS
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rollcall::config::Gathered;
 
     #[test]
     fn pages_leave_room_for_redis() {
         assert_eq!([0, 64, 256, 1024, u64::MAX].map(for_pages), [1, 16, 64, 64, 64]);
-        let (worker, janitor) = (true, true);
-        assert_eq!(needed(1, Roles { worker, janitor: false, serve: false }), 99);
-        assert_eq!(needed(400, Roles { worker, janitor, serve: false }), 1696);
+        let config = |partitions: &str| {
+            let gathered = Gathered::from_flags([("partitions", partitions)]).unwrap();
+            Config::resolve(&gathered).unwrap()
+        };
+        assert_eq!(needed(&config("1"), Roles { worker: true, ..Roles::NONE }), 99);
+        let both = Roles { worker: true, janitor: true, ..Roles::NONE };
+        assert_eq!(needed(&config("400"), both), 1696);
     }
 }

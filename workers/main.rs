@@ -30,7 +30,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use rollcall::config::settings::{JanitorFlags, ServeFlags, Settings, StreamFlags, WorkerFlags};
+
+use rollcall::config::settings::{
+    JanitorFlags, RoleFlags, ServeFlags, Settings, StreamFlags, WorkerFlags,
+};
 use rollcall::config::{Config, ConfigError, Flags, TraceConfig};
 use rollcall::error::chain;
 use rollcall::serve::ServeError;
@@ -56,7 +59,7 @@ struct Cli {
 enum Command {
     /// Watch it work: a private Redis, worker, janitor, synthetic traffic, live view
     Demo(demo::DemoOptions),
-    /// Worker, janitor and serve in one process
+    /// Worker, janitor, serve and, where there are targets, notifier in one process
     Run(Flags<Settings>),
     /// Read events and keep the state
     Worker(Flags<WorkerFlags>),
@@ -64,6 +67,8 @@ enum Command {
     Janitor(Flags<JanitorFlags>),
     /// Serve state and live feed to applications and browsers, and take their events
     Serve(Flags<ServeFlags>),
+    /// Tell others of changes: the targets are the [[notify]] tables of the settings file
+    Notifier(Flags<RoleFlags>),
     Doctor(doctor::Doctor),
     #[command(flatten)]
     Query(query::QueryCommand),
@@ -172,13 +177,10 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Demo(options) => demonstrate(&options),
         Command::Load { flags, options } => make_traffic(&flags.load()?, &options),
         Command::Run(flags) => play(&flags, Roles::ALL),
-        Command::Worker(flags) => {
-            play(&flags, Roles { worker: true, janitor: false, serve: false })
-        }
-        Command::Janitor(flags) => {
-            play(&flags, Roles { worker: false, janitor: true, serve: false })
-        }
-        Command::Serve(flags) => play(&flags, Roles { worker: false, janitor: false, serve: true }),
+        Command::Worker(flags) => play(&flags, Roles { worker: true, ..Roles::NONE }),
+        Command::Janitor(flags) => play(&flags, Roles { janitor: true, ..Roles::NONE }),
+        Command::Serve(flags) => play(&flags, Roles { serve: true, ..Roles::NONE }),
+        Command::Notifier(flags) => play(&flags, Roles { notifier: true, ..Roles::NONE }),
         Command::Config(command) => Ok(table::print(&command.answer()?)?),
     }
 }
@@ -187,6 +189,9 @@ fn execute(command: Command) -> Result<(), Failure> {
 async fn play<G>(flags: &Flags<G>, roles: Roles) -> Result<(), Failure> {
     let gathered = flags.gather()?;
     let config = Config::resolve(&gathered)?;
+    if roles == (Roles { notifier: true, ..Roles::NONE }) {
+        config.check_targets()?;
+    }
     let traces = TraceConfig::from_variables(|name| std::env::var_os(name))?;
     let filter = log::install(&config.log)?;
     let metrics = rollcall::telemetry::metrics::install()?;

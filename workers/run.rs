@@ -1,4 +1,4 @@
-//! `worker`, `janitor`, `serve` and `run`: the long-running roles, one loop per role and partition.
+//! `worker`, `janitor`, `serve`, `notifier` and `run`: the long-running roles, one loop per role and partition.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,6 +13,7 @@ use rollcall::config::Config;
 use rollcall::error::Fatal;
 use rollcall::files::FileError;
 use rollcall::janitor::Janitor;
+use rollcall::notifier::Notifier;
 use rollcall::projector::{Projector, Worker};
 use rollcall::seal::SessionKeys;
 use rollcall::serve::ServeError;
@@ -28,11 +29,15 @@ pub(crate) struct Roles {
     pub(crate) worker: bool,
     pub(crate) janitor: bool,
     pub(crate) serve: bool,
+    pub(crate) notifier: bool,
 }
 
 impl Roles {
     /// What a process plays that was not asked for one role.
-    pub(crate) const ALL: Self = Self { worker: true, janitor: true, serve: true };
+    pub(crate) const ALL: Self = Self { worker: true, janitor: true, serve: true, notifier: true };
+    /// None yet.
+    pub(crate) const NONE: Self =
+        Self { worker: false, janitor: false, serve: false, notifier: false };
 }
 
 /// Why a process could not go on.
@@ -95,6 +100,9 @@ impl Fleet {
                 let janitor = Janitor::new(config, partition, name.clone(), pulse, stopped.clone());
                 fleet.loops.spawn(janitor.run());
             }
+            if roles.notifier {
+                fleet.notify(config, partition, &name, &stopped);
+            }
         }
         if roles.serve {
             let (stop, loops) = (stopped.clone(), &mut fleet.loops);
@@ -112,12 +120,30 @@ impl Fleet {
             worker = roles.worker,
             janitor = roles.janitor,
             serve = fleet.serve.map(|addr| addr.to_string()).as_deref().unwrap_or("off"),
+            targets = if roles.notifier { config.notify.len() } else { 0 },
             partitions = config.deployment.partitions,
             http = fleet.http.map(|addr| addr.to_string()).as_deref().unwrap_or("off"),
             "started"
         );
         descriptors::check(config, roles);
         Ok(fleet)
+    }
+
+    /// Starts the notifiers of a partition.
+    fn notify(
+        &mut self,
+        config: &Config,
+        partition: u16,
+        name: &str,
+        stop: &watch::Receiver<bool>,
+    ) {
+        for (index, target) in (0..).zip(&config.notify) {
+            let part = format!("notifier of {}, partition {partition}", target.name);
+            let pulse = self.health.add(part, Notifier::patience());
+            let stop = stop.clone();
+            let notifier = Notifier::new(config, index, target, partition, name, pulse, stop);
+            self.loops.spawn(notifier.run());
+        }
     }
 
     /// Where `/metrics` is.

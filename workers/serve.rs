@@ -25,7 +25,7 @@ pub(crate) async fn start(
     stop: watch::Receiver<bool>,
     loops: &mut JoinSet<Result<(), Fatal>>,
 ) -> Result<Option<SocketAddr>, ServeError> {
-    let is_alone = roles == Roles { worker: false, janitor: false, serve: true };
+    let is_alone = roles == Roles { serve: true, ..Roles::NONE };
     let default = if is_alone { Listen::DEFAULT } else { Listen::Auto };
     let listener = match bind(config.serve.listen.unwrap_or(default)).await {
         Ok(Some(listener)) => listener,

@@ -17,6 +17,15 @@ pub struct EntryId {
 impl EntryId {
     /// No entry can come after it.
     pub const GREATEST: Self = Self { ms: u64::MAX, seq: u64::MAX };
+
+    /// The greatest id that is less; the least one has none, and stays.
+    pub fn before(self) -> Self {
+        match (self.ms, self.seq) {
+            (0, 0) => self,
+            (ms, 0) => Self { ms: ms - 1, seq: u64::MAX },
+            (ms, seq) => Self { ms, seq: seq - 1 },
+        }
+    }
 }
 
 impl fmt::Display for EntryId {
@@ -154,6 +163,14 @@ impl Texts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn before_an_id_is_the_next_less_one() {
+        let id = |ms, seq| EntryId { ms, seq };
+        assert_eq!(id(5, 3).before(), id(5, 2));
+        assert_eq!(id(5, 0).before(), id(4, u64::MAX));
+        assert_eq!(id(0, 0).before(), id(0, 0));
+    }
 
     #[test]
     fn ids_use_all_128_bits() {

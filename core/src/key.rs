@@ -82,6 +82,10 @@ fixed_keys! {
     janitor_survey = "rollcall:janitor:survey";
     /// Hash: worker → what it says of itself; something else each time.
     workers = "rollcall:workers";
+    /// Hash: target of a notifier → its epoch, the number and the entry id of the last change that it was told.
+    notifier = "rollcall:notifier";
+    /// Followed by a target: string with a TTL, which notifier tells it now.
+    notifier_lease = "rollcall:notifier:lease:";
 }
 
 impl Keys {

@@ -1,6 +1,7 @@
 //! The changes as they come: a tail for each partition, a position over all of them, the state at a position, and the
 //! live feed that any number of listeners share.
 
+pub mod details;
 mod filter;
 mod frame;
 mod hub;

@@ -69,6 +69,23 @@ impl Source {
         Ok(newest.as_ref().map_or(before, Point::from))
     }
 
+    /// The place before the oldest change that is kept; the end if none is.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came.
+    pub async fn start(&self, connection: &mut Link) -> Result<Point, Error> {
+        let mut ask = redis::cmd("XRANGE");
+        ask.arg(&self.changes).arg("-").arg("+").arg("COUNT").arg(1);
+        let oldest: Value = ask
+            .query_async(connection)
+            .await
+            .map_err(Error::at("looking for the oldest change"))?;
+        match self.first_of(oldest) {
+            Some(oldest) => Ok(Point { seq: oldest.seq.saturating_sub(1), id: oldest.id.before() }),
+            None => self.end(connection).await,
+        }
+    }
+
     /// Makes sure that the stream has, or had, this change there, and that what follows it is kept.
     ///
     /// # Errors

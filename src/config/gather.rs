@@ -13,6 +13,7 @@ use clap::{Arg, CommandFactory as _};
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Origin, nearest};
+use super::notify::{self, Tables, Target};
 use super::serve::{Networks, Origins};
 use super::settings::Settings;
 use super::url::{RedisUrl, Secret};
@@ -113,7 +114,10 @@ struct Given {
 
 /// What was set, by whom. What is added first wins.
 #[derive(Clone, Debug, Default)]
-pub struct Gathered(BTreeMap<&'static str, Given>);
+pub struct Gathered {
+    settings: BTreeMap<&'static str, Given>,
+    notify: Tables,
+}
 
 impl Gathered {
     /// What was set by flags, as pairs of name and text, such as `("batch", "100")`.
@@ -186,7 +190,12 @@ impl Gathered {
             message: error.message().to_owned(),
         })?;
         for (key, value) in table.get_ref() {
-            let origin = Origin::File { path: path.to_owned(), line: line(key.span().start) };
+            let origin = |at: usize| Origin::File { path: path.to_owned(), line: line(at) };
+            if key.get_ref() == notify::KEY {
+                self.notify = Tables::read(text, origin)?;
+                continue;
+            }
+            let origin = origin(key.span().start);
             let kind = definition(key.get_ref()).map(|definition| definition.kind);
             match text_of(value.get_ref(), kind) {
                 Some(text) => self.add(key.get_ref(), &text, origin)?,
@@ -200,7 +209,7 @@ impl Gathered {
     fn add(&mut self, key: &str, text: &str, origin: Origin) -> Result<(), ConfigError> {
         let definition = definition(key).ok_or_else(|| unknown(key, origin.clone()))?;
         let given = Given { text: Secret::from(text.to_owned()), origin };
-        self.0.entry(&definition.key).or_insert(given);
+        self.settings.entry(&definition.key).or_insert(given);
         Ok(())
     }
 
@@ -221,14 +230,14 @@ impl Gathered {
 
     /// The text of a setting as it was set or, if nobody did, of its default; without secrets.
     pub fn shown(&self, definition: &Definition) -> Option<String> {
-        let given = self.0.get(definition.key.as_str()).map(|given| given.text.expose());
+        let given = self.settings.get(definition.key.as_str()).map(|given| given.text.expose());
         given.or(definition.default.as_deref()).map(|text| definition.shown(text))
     }
 
     /// The settings that have another value than in `other`, by name.
     pub fn differing(&self, other: &Self) -> Vec<&'static str> {
         fn text<'g>(of: &'g Gathered, definition: &'g Definition) -> Option<&'g str> {
-            let given = of.0.get(definition.key.as_str()).map(|given| given.text.expose());
+            let given = of.settings.get(definition.key.as_str()).map(|given| given.text.expose());
             given.or(definition.default.as_deref())
         }
         let differ = definitions().iter().filter(|one| text(self, one) != text(other, one));
@@ -237,17 +246,30 @@ impl Gathered {
 
     /// Where a setting's value comes from.
     pub fn origin(&self, key: &str) -> Origin {
-        self.0.get(key).map_or(Origin::Default, |given| given.origin.clone())
+        self.settings.get(key).map_or(Origin::Default, |given| given.origin.clone())
     }
 
     /// The settings that somebody set, by name.
     pub fn keys(&self) -> impl Iterator<Item = &'static str> {
-        self.0.keys().copied()
+        self.settings.keys().copied()
+    }
+
+    /// Who is told of changes.
+    ///
+    /// # Errors
+    /// Names the table and what is wrong with it.
+    pub(super) fn targets(&self) -> Result<Vec<Target>, ConfigError> {
+        self.notify.targets()
+    }
+
+    /// The tables of those who are told of changes, as they would be written.
+    pub fn targets_shown(&self) -> String {
+        self.notify.shown()
     }
 
     /// What was set, as arguments for the parser that the definitions are.
     pub(super) fn arguments(&self) -> impl Iterator<Item = String> {
-        self.0.iter().map(|(key, given)| format!("--{key}={}", given.text.expose()))
+        self.settings.iter().map(|(key, given)| format!("--{key}={}", given.text.expose()))
     }
 
     /// The error that the value of `key` is refused.
@@ -262,6 +284,7 @@ impl Gathered {
 
 fn unknown(key: &str, origin: Origin) -> ConfigError {
     let known = definitions().iter().map(|definition| definition.key.as_str());
+    let known = known.chain([notify::KEY]);
     ConfigError::Unknown { nearest: nearest(key, known), name: cut(key).to_owned(), origin }
 }
 

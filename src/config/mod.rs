@@ -15,6 +15,7 @@ mod gather;
 mod known;
 mod live;
 mod moment;
+mod notify;
 mod options;
 mod resolve;
 mod sentinel;
@@ -39,6 +40,7 @@ pub use gather::{Definition, Gathered, Kind, definitions};
 pub use known::{Known, Place, Shard};
 pub use live::{LIVE, Live, Tuned};
 pub use moment::Moment;
+pub use notify::{Sink, Target};
 pub use sentinel::Sentinels;
 pub use serve::{Buffer, Listen, Network, RateLimit, ServeConfig};
 pub use server::{Address, RedisConfig, Server, ServerError};
@@ -69,6 +71,8 @@ pub struct Config {
     pub serve: ServeConfig,
     /// The file of the keys that encrypt session data.
     pub session_key_file: Option<PathBuf>,
+    /// Who is told of changes.
+    pub notify: Vec<Target>,
     /// What this instance is called; not unique, the host's name by default.
     pub name: String,
     /// Where `/metrics` and the health pages are.
@@ -77,6 +81,16 @@ pub struct Config {
     pub log: LogConfig,
     /// What counts at once when it is read again.
     pub live: Live,
+}
+
+impl Config {
+    /// Makes sure that there is somebody to notify.
+    ///
+    /// # Errors
+    /// If there is nobody.
+    pub fn check_targets(&self) -> Result<(), ConfigError> {
+        if self.notify.is_empty() { Err(notify::none()) } else { Ok(()) }
+    }
 }
 
 /// What must be the same in a whole deployment, or its state would depend on who applied what.

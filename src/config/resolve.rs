@@ -35,6 +35,7 @@ impl Config {
             janitor,
             serve,
             session_key_file: settings.seal.session_key_file.clone(),
+            notify: gathered.targets()?,
             deployment: deployment(settings, gathered)?,
             name: process.name.unwrap_or_else(host_name),
             http: process.http,

@@ -6,9 +6,10 @@
 
 use redis::Value;
 
+use super::channels::{Channel, channels};
 use super::finding::{Answer, Diagnosis, Unseen};
 use super::report::ALLOW;
-use crate::config::{Deployment, Shell};
+use crate::config::{Config, Deployment, Shell};
 use crate::error::Error;
 use crate::redis::reply;
 use crate::redis::scripts::script::Script;
@@ -27,6 +28,8 @@ pub enum Role {
     Reader,
     /// `rollcall serve`
     Serve,
+    /// `rollcall notifier`
+    Notifier,
     /// `rollcall run`
     Run,
     /// The doctor alone
@@ -42,6 +45,7 @@ impl Role {
             Self::Producer => include_str!("../../deploy/acl/producer.acl"),
             Self::Reader => include_str!("../../deploy/acl/reader.acl"),
             Self::Serve => include_str!("../../deploy/acl/serve.acl"),
+            Self::Notifier => include_str!("../../deploy/acl/notifier.acl"),
             Self::Run => include_str!("../../deploy/acl/run.acl"),
             Self::Doctor => include_str!("../../deploy/acl/doctor.acl"),
         }
@@ -69,6 +73,7 @@ impl Role {
             Self::Producer => "producer",
             Self::Reader => "reader",
             Self::Serve => "serve",
+            Self::Notifier => "notifier",
             Self::Run => "run",
             Self::Doctor => "doctor",
         }
@@ -83,36 +88,23 @@ struct Reach {
     writes: bool,
 }
 
-/// The channels that a worker subscribes to, and one of them.
-struct Channel {
-    /// What `ACL SETUSER` takes.
-    right: String,
-    name: String,
-}
-
-impl Channel {
-    fn new(deployment: &Deployment, base: &str) -> Self {
-        let right = format!("&{}rollcall:owner:*", pattern_base(deployment));
-        Self { right, name: format!("{base}rollcall:owner:0") }
-    }
-}
-
 /// What every pattern of a deployment begins with.
-fn pattern_base(deployment: &Deployment) -> String {
+pub(super) fn pattern_base(deployment: &Deployment) -> String {
     let tag = if deployment.partitions > 1 { "{p*}:" } else { "" };
     format!("{}{tag}", literal(&deployment.prefix))
 }
 
 pub(super) async fn rights(
     partition: &mut Partition,
-    deployment: &Deployment,
+    config: &Config,
     role: Role,
     shell: &Shell,
     user: &str,
 ) -> Answer {
     let commands: Vec<&str> = role.commands().collect();
     let base = partition.keys.base();
-    let (keys, channel) = (reaches(role, deployment, base), Channel::new(deployment, base));
+    let keys = reaches(role, &config.deployment, base);
+    let channels = channels(config, role, base);
     let connection = &mut partition.connection;
     let lacking = match role {
         Role::Producer => tried_to_add(connection, &keys).await?,
@@ -125,7 +117,7 @@ pub(super) async fn rights(
             lacking.join(tried_to_add(connection, &written).await?);
             lacking
         }
-        _ => match asked_a_script(connection, &commands, &keys, &channel).await {
+        _ => match asked_a_script(connection, &commands, &keys, &channels).await {
             Err(error) if error.is_forbidden() => {
                 let missing = Unseen::from(error).into_right().into_iter().collect();
                 Lacking { missing, gone: Vec::new() }
@@ -194,7 +186,9 @@ fn reaches(role: Role, deployment: &Deployment, base: &str) -> Vec<Reach> {
         _ => "",
     };
     let stream = &deployment.stream;
-    named.chain([reach(access, &literal(stream), format!("{base}{stream}"))]).collect()
+    let events = reach(access, &literal(stream), format!("{base}{stream}"));
+    // A notifier reads changes, not events.
+    named.chain((role != Role::Notifier).then_some(events)).collect()
 }
 
 async fn tried_to_add(connection: &mut Link, keys: &[Reach]) -> Result<Lacking, AskError> {
@@ -291,7 +285,7 @@ async fn asked_a_script(
     connection: &mut Link,
     commands: &[&str],
     keys: &[Reach],
-    channel: &Channel,
+    channels: &[Channel],
 ) -> Result<Lacking, AskError> {
     // A key may be written, or read, if any command that does it may: the commands themselves come next.
     let writing = ["set", "hset", "unlink"];
@@ -306,23 +300,33 @@ async fn asked_a_script(
     let pairs = || keys.iter().zip(&open);
     let key =
         pairs().find(|(reach, open)| reach.writes && **open).map_or(&keys[0], |(reach, _)| reach);
-    let of_commands = commands.iter().map(|command| call(command, &key.key, &channel.name));
-    let allowed = script(connection, of_commands.collect()).await?;
+    let on = |command| if is_about_channels(command) { channels } else { &channels[..1] };
+    let asked: Vec<(&str, &Channel)> = commands
+        .iter()
+        .flat_map(|command| on(command).iter().map(move |channel| (*command, channel)))
+        .collect();
+    let calls = asked.iter().map(|(command, channel)| call(command, &key.key, &channel.name));
+    let allowed = script(connection, calls.collect()).await?;
     let missing = pairs().filter(|(_, open)| !**open).map(|(reach, _)| reach.right.clone());
     let mut lacking = Lacking { missing: missing.collect(), gone: Vec::new() };
-    for (command, allowed) in commands.iter().zip(allowed) {
+    for ((command, channel), allowed) in asked.into_iter().zip(allowed) {
         let tried = match allowed {
             Allowed::Yes => None,
             Allowed::No => Some(Denied::Command),
             Allowed::Gone => Some(Denied::Gone),
         };
-        if *command == "subscribe" && allowed == Allowed::No {
+        if is_about_channels(command) && allowed == Allowed::No {
             // The server does not say which of the two it is.
             lacking.missing.push(channel.right.clone());
         }
         lacking.add(tried, command, "");
     }
+    lacking.missing.dedup();
     Ok(lacking)
+}
+
+fn is_about_channels(command: &str) -> bool {
+    ["subscribe", "publish"].contains(&command)
 }
 
 /// What the script says of a command.
@@ -340,6 +344,7 @@ fn call(command: &str, key: &str, channel: &str) -> String {
         "evalsha" | "fcall" => [command, "0", "0"].join("\t"),
         "xread" => ["xread", "STREAMS", key, "0"].join("\t"),
         "subscribe" => ["subscribe", channel].join("\t"),
+        "publish" => ["publish", channel, "0"].join("\t"),
         _ => [command.replace('|', "\t").as_str(), key, key, key].join("\t"),
     }
 }

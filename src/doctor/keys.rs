@@ -21,13 +21,15 @@ const LATELY_MS: u64 = 3_600_000;
 
 /// The structures that every event may need.
 pub(super) async fn shared(partition: &mut Partition, stream: &str, shell: &Shell) -> Answer {
-    let wanted = shared_keys(stream, &partition.keys);
+    let mut wanted = shared_keys(stream, &partition.keys);
+    wanted.push((partition.keys.notifier(), "hash"));
     let count = wanted.len();
     let wrong = of_another_type(partition, wanted).await?;
     if wrong.is_empty() {
         return Ok(Diagnosis::ok(format!("all {count} have their type")));
     }
-    let means = "workers and janitors stand still until this key is free";
+    let means =
+        "what needs this key, workers and janitors or a notifier, stands still until it is free";
     Ok(out_of_the_way(Diagnosis::failure(listed(&wrong), means), &wrong, shell))
 }
 

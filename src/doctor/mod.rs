@@ -4,6 +4,7 @@
 //! finding, too. Each check is one function, in a file by theme; [`examine`] has them in their order.
 
 mod access;
+mod channels;
 mod facts;
 mod finding;
 mod group;
@@ -95,7 +96,7 @@ async fn examine_partition(
 ) {
     let (shell, user) = (report.shell.clone(), report.user.clone());
     let deployment = &config.deployment;
-    report.add("rights", access::rights(partition, deployment, role, &shell, &user).await);
+    report.add("rights", access::rights(partition, config, role, &shell, &user).await);
     if role.runs_scripts() {
         report.add("scripts", scripts::scripts(partition).await);
     }

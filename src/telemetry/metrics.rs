@@ -10,6 +10,7 @@ mod inventory;
 mod janitor;
 mod live;
 mod loss;
+mod notifier;
 mod process;
 mod serve;
 mod worker;
@@ -25,6 +26,7 @@ pub use inventory::{INVENTORY, Kind, Label, Metric, Source, Unit, Values};
 pub use janitor::{JanitorMetrics, Round};
 pub use live::{Dropped, LeftOut, LiveMetrics};
 pub use loss::{LossCause, entries_lost};
+pub use notifier::NotifierMetrics;
 pub use serve::{ConnectionKind, FORBIDDEN, Open, RATE_LIMITED, ROUTES, ServeMetrics, TROUBLES};
 pub use worker::{Role, WorkerMetrics};
 

@@ -25,6 +25,7 @@ mod logs;
 mod losses;
 mod metrics;
 mod migration;
+mod notifier;
 mod others;
 mod position;
 mod process;

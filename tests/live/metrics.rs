@@ -67,12 +67,17 @@ fn counters_stand_at_zero_before_anything_happens() {
 #[test]
 fn everything_in_the_inventory_is_shown_and_explained_and_nothing_else() {
     let server = server();
-    let process = Worker::start_as("run", &server.url(), &FAST, &[]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let target = "[[notify]]\nname = \"plain\"\nkind = \"pubsub\"\nchannel = \"news\"\n";
+    std::fs::write(file.path(), target).unwrap();
+    let config = ["--config", file.path().to_str().unwrap()];
+    let process = Worker::start_as("run", &server.url(), &[&FAST[..], &config].concat(), &[]);
     let pages = Pages::of(&process);
     let shows = |name: &str| pages.metric(&format!("{name}{{partition=\"0\"}}"));
     wait_until(SOON, "the server is surveyed, and the partition owned", || {
         shows("rollcall_undelivered_entries").is_some()
             && shows("rollcall_partition_owned") == Some(1.0)
+            && pages.get("/metrics").1.contains("\nrollcall_notifier_lag_seconds{")
     });
     let (_, text) = pages.get("/metrics");
     let explained = |what: &str| -> BTreeSet<(String, String)> {

@@ -78,6 +78,11 @@ impl Scene {
         Worker::start_as("serve", &self.url(), &self.with_settings(&arguments), &[])
     }
 
+    /// A process that tells others of changes.
+    pub fn notifier(&self, extra: &[&str], env: &[(&str, &str)]) -> Worker {
+        Worker::start_as("notifier", &self.url(), &self.with_settings(extra), env)
+    }
+
     fn with_settings<'a>(&'a self, extra: &[&'a str]) -> Vec<&'a str> {
         self.arguments.iter().map(String::as_str).chain(extra.iter().copied()).collect()
     }

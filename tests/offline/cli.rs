@@ -6,7 +6,9 @@ use std::fs::{self, File};
 use std::process::{Command, Output, Stdio};
 
 use clap::Args;
-use rollcall::config::settings::{JanitorFlags, QueryFlags, Settings, StreamFlags, WorkerFlags};
+use rollcall::config::settings::{
+    JanitorFlags, QueryFlags, RoleFlags, Settings, StreamFlags, WorkerFlags,
+};
 use rollcall::telemetry::metrics::INVENTORY;
 
 /// Bad usage or configuration.
@@ -91,6 +93,7 @@ fn help_of_every_command_names_every_flag_and_its_variable() {
         ("config print", flags::<Settings>()),
         ("worker", flags::<WorkerFlags>()),
         ("janitor", flags::<JanitorFlags>()),
+        ("notifier", flags::<RoleFlags>()),
     ]
     .into_iter()
     .chain(
@@ -102,7 +105,7 @@ fn help_of_every_command_names_every_flag_and_its_variable() {
     )
     .collect();
     let found = commands();
-    for must in ["run", "worker", "janitor", "config check", "config print"] {
+    for must in ["run", "worker", "janitor", "notifier", "config check", "config print"] {
         assert!(found.iter().any(|path| path.join(" ") == must), "no command {must}: {found:?}");
     }
     for path in found {

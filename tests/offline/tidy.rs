@@ -32,7 +32,7 @@ const LAYERS: &[&[&str]] = &[
     &["state"],
     &["telemetry"],
     &["changes", "doctor", "keep"],
-    &["projector", "janitor", "serve"],
+    &["projector", "janitor", "serve", "notifier"],
 ];
 
 /// The modules that turn entries into plans: values in, values out.

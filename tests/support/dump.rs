@@ -57,6 +57,7 @@ pub fn dump(conn: &mut Connection, keys: &Keys) -> State {
         keys.janitor_lease(),
         keys.janitor_survey(),
         keys.workers(),
+        keys.notifier(),
         keys.changes(),
         keys.changes_seq(),
         keys.dead(),

@@ -45,7 +45,7 @@ class Bed:
         self.folder = tempfile.mkdtemp(prefix="rollcall-fire-")
         self.running = []
         self.redis_port, self.port = free_port(), free_port()
-        self.ports = {"worker": free_port(), "janitor": free_port(), "serve": free_port()}
+        self.ports = {"worker": free_port(), "janitor": free_port(), "serve": free_port(), "notifier": free_port()}
         self.listen = free_port()
         self.redis = self.spawn("redis-server", "--port", str(self.redis_port), "--save", "", "--dir", self.folder)
         self.wait("Redis answers", lambda: self.cli("PING") == "PONG")
@@ -370,6 +370,16 @@ def listeners_do_not_read(bed):
             pass
 
 
+def a_target_may_not_be_told(bed):
+    """the right to PUBLISH is taken away, and a user comes"""
+    bed.write("targets.toml", '[[notify]]\nname = "news"\nkind = "pubsub"\nchannel = "news"\n')
+    bed.both()
+    bed.role("notifier", "--config", f"{bed.folder}/targets.toml")
+    yield
+    bed.cli("ACL", "SETUSER", "default", "-publish")
+    bed.cli("XADD", STREAM, "*", "type", "heartbeat", "user", "al")
+
+
 FAULTS = {
     worker_stands_still: ["RollcallEventsLateFast", "RollcallEventsLateSlow"],
     worker_is_killed: ["RollcallProcessDown", "RollcallBacklogGrows", "RollcallNoProgress"],
@@ -393,6 +403,7 @@ FAULTS = {
     server_is_away_from_browsers: ["RollcallServeErrors", "RollcallIntakeBufferFills", "RollcallIntakeRefuses"],
     server_pauses: ["RollcallServeSlow"],
     listeners_do_not_read: ["RollcallListenersDropped"],
+    a_target_may_not_be_told: ["RollcallNotifierLags"],
 }
 
 

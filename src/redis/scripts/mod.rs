@@ -6,6 +6,7 @@ pub mod encrypt;
 pub mod layout;
 pub mod letters;
 pub mod losses;
+pub mod notify;
 pub mod owner;
 pub mod repairs;
 pub mod script;
@@ -39,6 +40,11 @@ impl Scripts {
             settings: settings(deployment),
             by_digest: Arc::default(),
         }
+    }
+
+    /// For a script with keys of its own, and no settings.
+    fn over(keys: Vec<String>) -> Self {
+        Self { keys, settings: Vec::new(), by_digest: Arc::default() }
     }
 
     /// A call of a script up to its settings: what it does itself comes after.

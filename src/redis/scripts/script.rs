@@ -26,6 +26,7 @@ const OWNER: &str = include_str!("owner.lua");
 const POSITION: &str = include_str!("position.lua");
 const CURSOR: &str = include_str!("cursor.lua");
 const LOSSES: &str = include_str!("losses.lua");
+const NOTIFY: &str = include_str!("notify.lua");
 
 /// What the names of all libraries begin with, whatever their version.
 const LIBRARIES: &str = "rollcall_";
@@ -41,6 +42,8 @@ pub enum Script {
     Owner,
     /// Looks for entries that were lost.
     Losses,
+    /// Tells a target of changes.
+    Notify,
 }
 
 /// How a script is called.
@@ -98,8 +101,9 @@ impl Text {
 }
 
 impl Script {
-    /// All that a worker or janitor runs, in the order of their texts.
-    pub(crate) const ALL: [Self; 4] = [Self::Apply, Self::Sweep, Self::Owner, Self::Losses];
+    /// All that workers, janitors and notifiers run, in the order of their texts.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Apply, Self::Sweep, Self::Owner, Self::Losses, Self::Notify];
     /// The doctor's own: which commands this user may send.
     pub(crate) const RIGHTS: &str = include_str!("rights.lua");
 
@@ -111,6 +115,7 @@ impl Script {
             Self::Sweep => [COMMON, TORN, GROUPS, SWEEP].join("\n"),
             Self::Owner => [COMMON, GROUPS, POSITION, CURSOR, OWNER].join("\n"),
             Self::Losses => [COMMON, GROUPS, LOSSES].join("\n"),
+            Self::Notify => NOTIFY.to_owned(),
         }
     }
 
@@ -120,11 +125,12 @@ impl Script {
             Self::Sweep => "sweep",
             Self::Owner => "owner",
             Self::Losses => "losses",
+            Self::Notify => "notify",
         }
     }
 
     fn text(self) -> &'static Text {
-        static TEXTS: LazyLock<[Text; 4]> = LazyLock::new(|| Script::ALL.map(Text::new));
+        static TEXTS: LazyLock<[Text; 5]> = LazyLock::new(|| Script::ALL.map(Text::new));
         &TEXTS[self as usize]
     }
 

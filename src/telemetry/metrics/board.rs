@@ -51,6 +51,8 @@ pub(super) enum Topic {
     Survey,
     /// What this process serves.
     Serve,
+    /// How far the target of this place in the settings is.
+    Target(u16),
 }
 
 type Board = BTreeMap<(Topic, u16), Vec<Sample>>;

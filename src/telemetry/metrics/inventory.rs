@@ -80,6 +80,8 @@ pub enum Source {
     Surveying,
     /// Processes that serve applications and browsers.
     Serve,
+    /// Of all notifiers the one that tells the target.
+    Notifier,
     /// Every process.
     Every,
 }
@@ -93,6 +95,7 @@ impl Source {
             Self::Sweeping => "janitor that swept",
             Self::Surveying => "janitor that surveyed",
             Self::Serve => "serve",
+            Self::Notifier => "notifier",
             Self::Every => "every process",
         }
     }
@@ -152,6 +155,7 @@ pub struct Metric {
 }
 
 const PARTITION: Label = Label::bounded("partition", "0 to the number of partitions - 1");
+const TARGET: Label = Label::bounded("target", "the names of the targets in the settings");
 const VERSION: Label = Label::bounded("version", "the version of the program");
 const FORM: Label = Label::new("form", || Form::ALL.iter().map(|form| form.name()).collect());
 const TYPE: Label = Label::new("type", || TYPES.to_vec());
@@ -163,7 +167,7 @@ const PROJECTION: Label =
 const CHANGE: Label =
     Label::new("kind", || ChangeKind::ALL.iter().map(|kind| kind.name()).collect());
 const ERROR: Label = Label::new("kind", || error::kinds().into_iter().collect());
-const ROLE: Label = Label::new("role", || vec!["worker", "janitor"]);
+const ROLE: Label = Label::new("role", || vec!["worker", "janitor", "notifier"]);
 const STAGE: Label = Label::new("stage", || vec!["read", "apply", "sweep", "survey"]);
 const SWEEP: Label = Label::new("sweep", || {
     let taking = sweeps().filter(Sweep::takes).chain([STREAM]);
@@ -348,6 +352,13 @@ inventory! {
         "Events that wait to be added to the stream";
     BUFFER_USED = "rollcall_intake_buffer_used_ratio", Gauge, Ratio, Serve, [],
         "Part of the buffer for such events that is taken, by events or bytes; at 1 more are refused";
+    NOTIFIED = "rollcall_notifier_changes_total", Counter, Count, Notifier, [TARGET],
+        "Changes that a target was told, or that its filter left out, by this process";
+    NOTIFIER_GAPS = "rollcall_notifier_gaps_total", Counter, Count, Notifier, [TARGET],
+        "Times that changes were lost before a target was told: it got word of the gap";
+    NOTIFIER_LAG = "rollcall_notifier_lag_seconds", Gauge, Seconds, Notifier, [TARGET, PARTITION],
+        "Age of the oldest change that the target was not told yet, by this process's clock against the server's; 0 if \
+         there is none";
     LOG_LINES_LOST = "rollcall_log_lines_lost_total", Counter, Count, Every, [],
         "Log lines lost because nobody read standard error, or not fast enough";
     BUILD = "rollcall_build_info", Gauge, Count, Every, [VERSION],

@@ -1,0 +1,42 @@
+//! The channels that a role needs: a worker subscribes to those by which owners show that they live, a notifier
+//! publishes on those of its targets.
+
+use super::access::{Role, pattern_base};
+use crate::config::{Config, Sink};
+use crate::state::literal;
+
+/// Channels of a kind, and one of them.
+pub(super) struct Channel {
+    /// What `ACL SETUSER` takes.
+    pub(super) right: String,
+    pub(super) name: String,
+}
+
+impl Channel {
+    fn owner(config: &Config, base: &str) -> Self {
+        let right = format!("&{}rollcall:owner:*", pattern_base(&config.deployment));
+        Self { right, name: format!("{base}rollcall:owner:0") }
+    }
+
+    fn of(sink: &Sink) -> Self {
+        match sink {
+            Sink::SocketioRedis { channel, .. } => {
+                Self { right: format!("&{}#*", literal(channel)), name: format!("{channel}#0") }
+            }
+            Sink::SocketioPython { channel, .. } | Sink::Pubsub { channel } => {
+                Self { right: format!("&{}", literal(channel)), name: channel.clone() }
+            }
+        }
+    }
+}
+
+/// The channels of a role under these settings; for a notifier without targets, those of a Node server.
+pub(super) fn channels(config: &Config, role: Role, base: &str) -> Vec<Channel> {
+    if role != Role::Notifier {
+        return vec![Channel::owner(config, base)];
+    }
+    let usual = Sink::SocketioRedis { channel: "socket.io".to_owned(), namespace: "/".to_owned() };
+    let targets: Vec<Channel> =
+        config.notify.iter().map(|target| Channel::of(&target.sink)).collect();
+    if targets.is_empty() { vec![Channel::of(&usual)] } else { targets }
+}

@@ -1,0 +1,416 @@
+//! The notifier: tells others of changes, each target in order and from where it was told last.
+//!
+//! One loop for each target and partition. A lease lets one notifier at a time tell a target; the position is kept
+//! beside it in the server, and moves in the call that publishes.
+
+mod told;
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::change::Change;
+use crate::changes::details::{Known, look_up};
+use crate::changes::rooms::Details;
+use crate::changes::{Filter, Point, Source, Tail, TailError};
+use crate::config::{Config, Deployment, Server, Shell, Target};
+use crate::error::{Error, Fatal, Verdict, chain};
+use crate::failpoint::Failpoint;
+use crate::key::Keys;
+use crate::redis::connect::{Node, locate};
+use crate::redis::scripts::layout::check_layout;
+use crate::redis::scripts::notify::{Place, Post, Publication, Stepped, Taken};
+use crate::state::{AskError, Partition};
+use crate::telemetry::health::Pulse;
+use crate::telemetry::log::failure_line_due;
+use crate::telemetry::metrics::{self, NotifierMetrics};
+use told::Missing;
+
+/// How long a call may take before its connection counts as broken.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a read waits for a change: after that the lease is renewed.
+const BLOCK: Duration = Duration::from_secs(1);
+/// How often a notifier that does not tell a target looks whether it is free.
+const LOOK: Duration = Duration::from_secs(1);
+/// Pause after a failure.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Publications of one call: less than a millisecond of the server's time, with few who listen.
+const CALL_PUBLICATIONS: usize = 400;
+/// Bytes of one call, at which it is sent.
+const CALL_BYTES: usize = 256 << 10;
+
+/// One target of one partition.
+#[derive(Debug)]
+pub struct Notifier {
+    server: Server,
+    shell: Shell,
+    deployment: Deployment,
+    partition: u16,
+    keys: Keys,
+    target: Target,
+    filter: Filter,
+    post: Post,
+    /// The last change that this process told.
+    told: Option<Place>,
+    /// When the oldest change was made that it has to tell, as far as it knows.
+    waits_since: Option<u64>,
+    metrics: NotifierMetrics,
+    pulse: Pulse,
+    stop: watch::Receiver<bool>,
+}
+
+/// Why a session ended without an error.
+enum End {
+    /// The process stops.
+    Stopped,
+    /// Another notifier tells the target, or its position is not what it was: begin again.
+    Again,
+}
+
+impl Notifier {
+    /// A notifier, called `name`, of the target that is the `index`-th in the settings.
+    pub fn new(
+        config: &Config,
+        index: u16,
+        target: &Target,
+        partition: u16,
+        name: &str,
+        pulse: Pulse,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        let deployment = &config.deployment;
+        let keys = Keys::new(&deployment.prefix, deployment.partitions, partition);
+        let Target { kinds, users, docs, .. } = target.clone();
+        Self {
+            server: config.redis.server(),
+            shell: Shell::of(&config.redis, deployment),
+            deployment: deployment.clone(),
+            partition,
+            post: Post::new(&keys, &target.name, name),
+            keys,
+            target: target.clone(),
+            filter: Filter { kinds, users, docs },
+            told: None,
+            waits_since: None,
+            metrics: NotifierMetrics::new(&target.name, index, partition),
+            pulse,
+            stop,
+        }
+    }
+
+    /// How long its pulse may be silent.
+    pub fn patience() -> Duration {
+        RESPONSE_TIMEOUT * 3 + Duration::from_secs(15)
+    }
+
+    /// Tells the target until told to stop.
+    ///
+    /// # Errors
+    /// Only what no waiting helps against, such as another number of partitions.
+    pub async fn run(mut self) -> Result<(), Fatal> {
+        loop {
+            match self.session().await {
+                Ok(End::Stopped) => return Ok(()),
+                Ok(End::Again) => {}
+                Err(error) if error.verdict() == Verdict::Fatal => {
+                    return Err(error.fatal(&self.shell));
+                }
+                Err(error) => {
+                    metrics::redis_error(error.kind());
+                    if self.waits_since.is_some() {
+                        self.metrics.waits_since(self.waits_since);
+                    }
+                    self.pulse.unready(error.hindrance(&self.shell));
+                    self.report(&error);
+                    if self.wait(PAUSE).await {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn report(&self, error: &Error) {
+        if let Some(times) = failure_line_due() {
+            let (target, partition) = (&self.target.name, self.partition);
+            warn!(target, partition, kind = error.kind(), times, "not notifying: {}", chain(error));
+        }
+    }
+
+    async fn session(&mut self) -> Result<End, Error> {
+        let Node { at, mut connection } =
+            locate(&self.server, &self.keys.meta(), RESPONSE_TIMEOUT).await?;
+        self.shell = self.shell.at(&at.info);
+        check_layout(&self.server, &mut connection, &self.deployment).await?;
+        self.metrics.connected();
+        loop {
+            let taken = self.post.take(&mut connection).await?;
+            self.pulse.waiting();
+            if let Taken::Mine(place) = taken {
+                let (target, partition) = (&self.target.name, self.partition);
+                info!(target, partition, "notifying");
+                let place = self.begin(&mut connection, place).await?;
+                let Some(place) = place else { return Ok(End::Again) };
+                let end = self.tell(&mut connection, place).await?;
+                if matches!(end, End::Stopped) {
+                    self.post.release(&mut connection).await?;
+                }
+                return Ok(end);
+            }
+            self.waits(None);
+            self.metrics.does_not_tell();
+            if self.wait(LOOK).await {
+                return Ok(End::Stopped);
+            }
+        }
+    }
+
+    /// Where telling goes on: from now on, for a target that was never told anything; after what the server lost, from
+    /// what it has. `None` if that is elsewhere already.
+    async fn begin(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        kept: Option<Place>,
+    ) -> Result<Option<Place>, Error> {
+        let went_back = self.told.as_ref().is_some_and(|told| went_back(told, kept.as_ref()));
+        match kept {
+            Some(place) if !went_back => return Ok(Some(place)),
+            // Numbers are given again, to other changes.
+            Some(place) => {
+                let next = Place { epoch: epoch(), ..place.clone() };
+                return self.move_to(connection, Some(&place), next, Vec::new()).await;
+            }
+            None if went_back => {}
+            None => {
+                let end = self.source().end(&mut connection.clone().into()).await?;
+                return self.move_to(connection, None, place(epoch(), end), Vec::new()).await;
+            }
+        }
+        let after = self.told.as_ref().map_or(0, |told| told.seq);
+        self.skip(connection, None, after).await
+    }
+
+    /// Goes on with the oldest change that is kept, and says that those before are missing.
+    async fn skip(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        from: Option<&Place>,
+        after: u64,
+    ) -> Result<Option<Place>, Error> {
+        let start = self.source().start(&mut connection.clone().into()).await?;
+        // Where numbers go on, none is given twice.
+        let kept = from.filter(|_| start.seq > after).map(|from| from.epoch.clone());
+        let next = place(kept.unwrap_or_else(epoch), start);
+        let (target, partition, next_seq) = (&self.target.name, self.partition, start.seq + 1);
+        warn!(
+            target,
+            partition,
+            after,
+            next = next_seq,
+            "changes were lost: the target is told of the gap"
+        );
+        self.metrics.gap();
+        let missing = Missing::new(self.partition, after, next_seq);
+        let told = told::gap(&self.target.sink, &missing);
+        self.move_to(connection, from, next, told).await
+    }
+
+    /// Publishes and moves; `None` if the position was changed by others.
+    async fn move_to(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        from: Option<&Place>,
+        to: Place,
+        told: Vec<Publication>,
+    ) -> Result<Option<Place>, Error> {
+        let steps = [(to.clone(), told)];
+        Ok(self.step(connection, from, &steps).await?.then_some(to))
+    }
+
+    /// Whether the steps were done.
+    async fn step(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        from: Option<&Place>,
+        steps: &[(Place, Vec<Publication>)],
+    ) -> Result<bool, Error> {
+        let (target, partition) = (&self.target.name, self.partition);
+        match self.post.publish(connection, from, steps).await? {
+            Stepped::Done => {
+                self.told = steps.last().map(|(place, _)| place.clone());
+                return Ok(true);
+            }
+            Stepped::Others(holder) => {
+                info!(target, partition, holder, "another notifier took over")
+            }
+            Stepped::Elsewhere(position) => {
+                warn!(
+                    target,
+                    partition, position, "the position was changed or lost: looking again"
+                );
+            }
+        }
+        Ok(false)
+    }
+
+    /// Tells what comes after a place, until that is no longer this one's to do.
+    async fn tell(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        mut at: Place,
+    ) -> Result<End, Error> {
+        let mut tail = self.tail(&at);
+        self.waits(None);
+        loop {
+            let read = tokio::select! {
+                read = tail.next() => read,
+                _stopped = self.stop.wait_for(|stop| *stop) => return Ok(End::Stopped),
+            };
+            let next = match read {
+                Ok(changes) if changes.is_empty() => {
+                    self.waits(None);
+                    match self.post.take(connection).await? {
+                        Taken::Mine(Some(place)) if place == at => Some(at),
+                        _elsewhere => None,
+                    }
+                }
+                Ok(changes) => self.page(connection, at, &changes).await?,
+                Err(TailError::Gap { after }) => {
+                    let next = self.skip(connection, Some(&at), after).await?;
+                    tail = self.tail(next.as_ref().unwrap_or(&at));
+                    next
+                }
+                Err(TailError::Server(error)) => return Err(error),
+            };
+            self.pulse.waiting();
+            match next {
+                Some(next) => at = next,
+                None => return Ok(End::Again),
+            }
+        }
+    }
+
+    /// Tells a page of changes; returns the place after it, or `None` if that is no longer this one's to do.
+    async fn page(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        at: Place,
+        changes: &[Change],
+    ) -> Result<Option<Place>, Error> {
+        let mut known = self.details(connection, changes).await?;
+        let (mut at, mut call) = (at, Call::default());
+        for (i, change) in changes.iter().enumerate() {
+            if call.first.is_none() {
+                self.waits(Some(change.id.ms));
+            }
+            let told = if self.filter.passes(change) {
+                let details = known.remove(&(change.partition, change.seq));
+                told::change(&self.target.sink, change, details.unwrap_or(Details::Unknown))
+            } else {
+                Vec::new()
+            };
+            call.add(place(at.epoch.clone(), change.into()), told);
+            if !call.is_full() && i + 1 < changes.len() {
+                continue;
+            }
+            let Call { steps, count, .. } = std::mem::take(&mut call);
+            if !Failpoint::MidNotify.send(self.step(connection, Some(&at), &steps)).await? {
+                return Ok(None);
+            }
+            self.metrics.told(count);
+            at = place(at.epoch, change.into());
+        }
+        Ok(Some(at))
+    }
+
+    /// What the state knows beyond these changes, if the target's kind wants it.
+    async fn details(
+        &self,
+        connection: &MultiplexedConnection,
+        changes: &[Change],
+    ) -> Result<Known, Error> {
+        let mut known = Known::new();
+        if !told::wants_details(&self.target.sink) {
+            return Ok(known);
+        }
+        let (keys, connection) = (self.keys.clone(), connection.clone());
+        let mut partition =
+            Partition { index: self.partition, keys, connection: connection.into() };
+        let wanted: Vec<&Change> = changes.iter().filter(|c| self.filter.passes(c)).collect();
+        match look_up(&mut partition, &wanted, &mut known).await {
+            Ok(()) => Ok(known),
+            Err(AskError::Server(error)) => Err(error),
+            // A key of another type: what it would say is not known.
+            Err(error) => {
+                if let Some(times) = failure_line_due() {
+                    warn!(times, "a target is told without details: {}", chain(&error));
+                }
+                Ok(known)
+            }
+        }
+    }
+
+    fn waits(&mut self, since: Option<u64>) {
+        self.waits_since = since;
+        self.metrics.waits_since(since);
+    }
+
+    fn source(&self) -> Source {
+        Source::new(&self.keys, self.partition)
+    }
+
+    fn tail(&self, after: &Place) -> Tail {
+        let point = Point { seq: after.seq, id: after.id };
+        Tail::new(self.server.clone(), &self.keys, self.partition, Some(point), BLOCK)
+    }
+
+    /// Waits; returns whether the process stops.
+    async fn wait(&mut self, time: Duration) -> bool {
+        tokio::time::timeout(time, self.stop.wait_for(|stop| *stop)).await.is_ok()
+    }
+}
+
+/// The steps of one call.
+#[derive(Default)]
+struct Call {
+    steps: Vec<(Place, Vec<Publication>)>,
+    /// The changes that they are about, those that nobody hears of included.
+    count: u64,
+    first: Option<u64>,
+    publications: usize,
+    bytes: usize,
+}
+
+impl Call {
+    fn add(&mut self, after: Place, told: Vec<Publication>) {
+        self.first.get_or_insert(after.seq);
+        self.count += 1;
+        self.publications += told.len();
+        self.bytes +=
+            told.iter().map(|told| told.channel.len() + told.payload.len()).sum::<usize>();
+        match self.steps.last_mut() {
+            // Nothing to tell: the step before leads here.
+            Some((place, _)) if told.is_empty() => *place = after,
+            _ => self.steps.push((after, told)),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.publications >= CALL_PUBLICATIONS || self.bytes >= CALL_BYTES
+    }
+}
+
+/// Whether the server is before what this process told: another notifier only goes on from there.
+fn went_back(told: &Place, kept: Option<&Place>) -> bool {
+    kept.is_none_or(|kept| kept.epoch == told.epoch && kept.seq < told.seq)
+}
+
+fn place(epoch: String, point: Point) -> Place {
+    Place { epoch, seq: point.seq, id: point.id }
+}
+
+fn epoch() -> String {
+    format!("{:016x}", fastrand::u64(..))
+}

@@ -1,0 +1,70 @@
+//! What a notifier counts of one target, and how far it is while it is the one that tells.
+
+use std::fmt;
+use std::time::Duration;
+
+use metrics::{Counter, counter};
+
+use super::board::{self, Sample, Topic};
+use super::inventory::{CONNECTS, NOTIFIED, NOTIFIER_GAPS, NOTIFIER_LAG};
+use super::{ByLabel, now};
+
+/// The metrics of one target of one partition.
+#[derive(Clone)]
+pub struct NotifierMetrics {
+    target: String,
+    topic: Topic,
+    partition: u16,
+    connects: ByLabel,
+    changes: Counter,
+    gaps: Counter,
+}
+
+impl fmt::Debug for NotifierMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NotifierMetrics").field("target", &self.target).finish()
+    }
+}
+
+impl NotifierMetrics {
+    /// The handles for the target that is the `index`-th in the settings; the recorder must be installed.
+    pub fn new(target: &str, index: u16, partition: u16) -> Self {
+        let of = |name: &'static str| counter!(name, "target" => target.to_owned());
+        Self {
+            target: target.to_owned(),
+            topic: Topic::Target(index),
+            partition,
+            connects: ByLabel::new(CONNECTS),
+            changes: of(NOTIFIED.name),
+            gaps: of(NOTIFIER_GAPS.name),
+        }
+    }
+
+    /// The loop connected and begins.
+    pub fn connected(&self) {
+        self.connects.add("notifier", 1);
+    }
+
+    /// The target was told so many changes.
+    pub fn told(&self, changes: u64) {
+        self.changes.increment(changes);
+    }
+
+    /// Changes were lost.
+    pub fn gap(&self) {
+        self.gaps.increment(1);
+    }
+
+    /// The oldest change that the target was not told yet is from this millisecond; `None`: it was told all.
+    pub fn waits_since(&self, since_ms: Option<u64>) {
+        let age = since_ms.map(|ms| now().saturating_sub(Duration::from_millis(ms)));
+        let lag = age.unwrap_or_default().as_secs_f64();
+        let sample = Sample::new(NOTIFIER_LAG, &[&self.target, &self.partition], lag);
+        board::put(self.topic, self.partition, vec![sample]);
+    }
+
+    /// Another notifier tells the target, or nobody can.
+    pub fn does_not_tell(&self) {
+        board::take_off(self.topic, self.partition);
+    }
+}
