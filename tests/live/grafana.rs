@@ -179,7 +179,13 @@ fn every_panel_and_every_rule_finds_what_it_asks_for() {
     let mut workers = [scene.worker(&HTTP), scene.worker(&HTTP)];
     let janitors = [scene.janitor(&HTTP), scene.janitor(&HTTP)];
     let serve = serve(&scene);
-    let processes: Vec<&Worker> = workers.iter().chain(&janitors).chain([&serve]).collect();
+    let targets = tempfile::NamedTempFile::new().unwrap();
+    let target = "[[notify]]\nname = \"plain\"\nkind = \"pubsub\"\nchannel = \"news\"\n";
+    std::fs::write(targets.path(), target).unwrap();
+    let config = ["--config", targets.path().to_str().unwrap()];
+    let notifier = scene.notifier(&[&HTTP[..], &config].concat(), &[]);
+    let processes: Vec<&Worker> =
+        workers.iter().chain(&janitors).chain([&serve, &notifier]).collect();
     let traffic = Traffic::start(&scene, SEED, 100);
     let prometheus = Prometheus::start(&processes);
 
@@ -206,7 +212,7 @@ fn every_panel_and_every_rule_finds_what_it_asks_for() {
         prometheus.alerts(&["pending"]).contains(&down)
     });
     traffic.stop();
-    for process in [&workers[1], &janitors[0], &janitors[1], &serve] {
+    for process in [&workers[1], &janitors[0], &janitors[1], &serve, &notifier] {
         let page = tempfile::tempfile().unwrap();
         let said = check_page(&Pages::of(process).get("/metrics").1, page);
         assert_eq!(said, "", "what promtool thinks of the page");
