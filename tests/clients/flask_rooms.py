@@ -42,6 +42,15 @@ def leave():
 threading.Thread(target=serve, daemon=True).start()
 threading.Thread(target=leave, daemon=True).start()
 client = socketio.Client(reconnection_delay=0.05)
-client.on("*", lambda event, data=None: print(json.dumps({"event": event, "data": data}), flush=True))
+lock = threading.Lock()
+
+
+def heard(event, data=None):
+    # Each event has a thread of its own.
+    with lock:
+        print(json.dumps({"event": event, "data": data}), flush=True)
+
+
+client.on("*", heard)
 client.connect(f"http://127.0.0.1:{port}", retry=True)
 client.wait()

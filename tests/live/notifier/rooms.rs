@@ -86,8 +86,14 @@ fn rooms_hear(kind: &str, channel: &str, script: &str) {
     add("type document doc d user bob action join");
     add("type document doc other user bob action join");
     add("type logout user ann ip 10.0.0.7 sid s1");
-    receiver.wait_for("document:update");
-    wait_until(SOON, "she left", || receiver.of("admin:sessions:update").len() == 2);
+    for (event, count) in [
+        ("document:update", 3),
+        ("presence:update", 2),
+        ("admin:presence:update", 2),
+        ("admin:sessions:update", 2),
+    ] {
+        wait_until(SOON, event, || receiver.of(event).len() == count);
+    }
     let came = receiver.of("presence:update");
     assert_eq!(came[0]["type"], "user_login");
     assert_eq!((&came[0]["page"], &came[0]["ua"]), (&json!("/home"), &json!("curl")));
