@@ -145,7 +145,7 @@ pub const KINDS: &[Kind] = &[
         std::thread::sleep(s.hold);
         c.restart(s, u64::MAX);
     }),
-    kind("FUNCTION FLUSH", |c, _| command(&c.scene, &["FUNCTION", "FLUSH"])),
+    kind("SCRIPT FLUSH", |c, _| command(&c.scene, &["SCRIPT", "FLUSH"])),
     kind("FUNCTION FLUSH", |c, _| command(&c.scene, &["FUNCTION", "FLUSH"])),
     kind("FLUSHALL", |c, _| {
         command(&c.scene, &["FLUSHALL"]);
