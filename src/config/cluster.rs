@@ -11,55 +11,41 @@ use std::fmt;
 
 use redis::{ConnectionInfo, IntoConnectionInfo as _};
 
+use super::hosts::Hosts;
 use super::known::Place;
-use super::options::{self, Target};
+use super::options::Target;
 use super::server::ServerError;
 
 /// What every such URL has behind the scheme of its nodes.
 const MARK: &str = "+cluster://";
 
-/// Such a URL, cut into what a plain URL of one node holds and the list of nodes.
-pub(super) struct ClusterUrl<'u> {
-    scheme: &'u str,
-    hosts: Vec<&'u str>,
-    query: &'u str,
-    /// The same with the first node alone.
-    plain: String,
-}
+/// Such a URL.
+pub(super) struct ClusterUrl<'u>(Hosts<'u>);
 
 impl<'u> ClusterUrl<'u> {
     /// Whether the scheme is one of these.
     pub(super) fn is_one(text: &str) -> bool {
-        text.starts_with(&format!("redis{MARK}")) || text.starts_with(&format!("rediss{MARK}"))
+        Hosts::is_one(text, MARK)
     }
 
     /// Cuts the text; `None` if it is no such URL.
     pub(super) fn cut(text: &'u str) -> Option<Self> {
-        let (scheme, rest) = text.split_once(MARK).filter(|_| Self::is_one(text))?;
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let authority = rest.strip_suffix('/').unwrap_or(rest);
-        let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
-        let hosts: Vec<&str> = hosts.split(',').collect();
-        let login = if login.is_empty() { String::new() } else { format!("{login}@") };
-        let options = if query.is_empty() { String::new() } else { format!("?{query}") };
-        let plain = format!("{scheme}://{login}{}{options}", hosts[0]);
-        let url = Self { scheme, hosts, query, plain };
-        let is_good = redis::parse_redis_url(&url.plain).is_some() && url.places().is_some();
-        is_good.then_some(url)
+        let url = Self(Hosts::cut(text, MARK)?);
+        let is_good = url.0.path.is_empty() && redis::parse_redis_url(&url.0.plain()).is_some();
+        (is_good && url.places().is_some()).then_some(url)
     }
 
     /// Holds its options to those that there are.
     ///
     /// # Errors
-    /// See [`options::check`].
+    /// See [`Hosts::check`].
     pub(super) fn check(&self) -> Result<(), ServerError> {
-        let plain = redis::parse_redis_url(&self.plain).ok_or(ServerError::ClusterUrl)?;
-        options::check(Target::Cluster, plain.fragment(), plain.query_pairs())
+        self.0.check(Target::Cluster, ServerError::ClusterUrl)
     }
 
     /// How to connect to the first of the nodes.
     pub(super) fn login(&self) -> Option<ConnectionInfo> {
-        self.plain.as_str().into_connection_info().ok()
+        self.0.first()
     }
 
     /// Where the others are.
@@ -69,31 +55,20 @@ impl<'u> ClusterUrl<'u> {
 
     fn places(&self) -> Option<Vec<Place>> {
         let place = |host: &&str| {
-            let url = redis::parse_redis_url(&format!("{}://{host}", self.scheme))?;
+            let url = redis::parse_redis_url(&format!("{}://{host}", self.0.scheme))?;
             let bare = url.username().is_empty() && url.password().is_none();
             let is_alone = bare && url.path().is_empty() && url.fragment().is_none();
             let info = url.clone().into_connection_info().ok().filter(|_| is_alone)?;
             Place::of(info.addr())
         };
-        self.hosts.iter().map(place).collect()
+        self.0.hosts.iter().map(place).collect()
     }
 }
 
 /// The URL with `***` in place of the password.
 impl fmt::Display for ClusterUrl<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(plain) = redis::parse_redis_url(&self.plain) else { return f.write_str("…") };
-        write!(f, "{}{MARK}", self.scheme)?;
-        match (plain.username(), plain.password()) {
-            ("", None) => {}
-            (user, None) => write!(f, "{user}@")?,
-            (user, Some(_)) => write!(f, "{user}:***@")?,
-        }
-        f.write_str(&self.hosts.join(","))?;
-        if !self.query.is_empty() {
-            write!(f, "?{}", super::url::shown_options(plain.query_pairs()))?;
-        }
-        Ok(())
+        self.0.show(f, "")
     }
 }
 

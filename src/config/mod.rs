@@ -12,6 +12,7 @@ mod duration;
 mod error;
 mod flags;
 mod gather;
+mod hosts;
 mod known;
 mod live;
 mod moment;

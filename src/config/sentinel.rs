@@ -12,7 +12,8 @@ use std::fmt;
 
 use redis::{ConnectionInfo, IntoConnectionInfo as _};
 
-use super::options::{self, Target};
+use super::hosts::Hosts;
+use super::options::Target;
 use super::server::ServerError;
 
 /// What every such URL has behind the scheme of the data servers.
@@ -30,53 +31,41 @@ pub struct Sentinels {
     pub nodes: Vec<ConnectionInfo>,
 }
 
-/// Such a URL, cut into what a plain URL of a data server holds and what it does not.
+/// Such a URL.
 pub(super) struct SentinelUrl<'u> {
-    scheme: &'u str,
-    hosts: Vec<&'u str>,
+    url: Hosts<'u>,
     master: &'u str,
-    db: &'u str,
-    query: &'u str,
-    /// The same with the first sentinel in the place of the data server.
-    plain: String,
 }
 
 impl<'u> SentinelUrl<'u> {
     /// Whether the scheme is one of these.
     pub(super) fn is_one(text: &str) -> bool {
-        text.starts_with(&format!("redis{MARK}")) || text.starts_with(&format!("rediss{MARK}"))
+        Hosts::is_one(text, MARK)
     }
 
     /// Cuts the text; `None` if it is no such URL.
     pub(super) fn cut(text: &'u str) -> Option<Self> {
-        let (scheme, rest) = text.split_once(MARK).filter(|_| Self::is_one(text))?;
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, path) = rest.split_once('/')?;
-        let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
-        let hosts: Vec<&str> = hosts.split(',').collect();
-        let (master, db) = path.split_once('/').unwrap_or((path, ""));
+        let mut url = Hosts::cut(text, MARK)?;
+        let (master, db) = url.path.split_once('/').unwrap_or((url.path, ""));
         // What a sentinel takes as a name.
         let is_named = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
-        let login = if login.is_empty() { String::new() } else { format!("{login}@") };
-        let options = if query.is_empty() { String::new() } else { format!("?{query}") };
-        let plain = format!("{scheme}://{login}{}/{db}{options}", hosts[0]);
         let named = !master.is_empty() && master.chars().all(is_named);
-        let url = Self { scheme, hosts, master, db, query, plain };
+        url.db = db;
+        let url = Self { url, master };
         (named && url.nodes().is_some()).then_some(url)
     }
 
     /// Holds its options to those that there are.
     ///
     /// # Errors
-    /// See [`options::check`].
+    /// See [`Hosts::check`].
     pub(super) fn check(&self) -> Result<(), ServerError> {
-        let plain = redis::parse_redis_url(&self.plain).ok_or(ServerError::SentinelUrl)?;
-        options::check(Target::Master, plain.fragment(), plain.query_pairs())
+        self.url.check(Target::Master, ServerError::SentinelUrl)
     }
 
     /// How to log in to the data servers, wherever they are; the address is the first sentinel's.
     pub(super) fn login(&self) -> Option<ConnectionInfo> {
-        self.plain.as_str().into_connection_info().ok()
+        self.url.first()
     }
 
     /// The master's name, and who to ask for it.
@@ -85,7 +74,7 @@ impl<'u> SentinelUrl<'u> {
     }
 
     fn nodes(&self) -> Option<Vec<ConnectionInfo>> {
-        let options = redis::parse_redis_url(&self.plain)?;
+        let options = redis::parse_redis_url(&self.url.plain())?;
         let option = |name| {
             let found = options.query_pairs().find(|(key, _)| key == name);
             found.map(|(_, value)| value.into_owned())
@@ -95,11 +84,11 @@ impl<'u> SentinelUrl<'u> {
             return None;
         }
         let node = |host: &&str| {
-            let url = redis::parse_redis_url(&format!("{}://{host}", self.scheme))?;
+            let url = redis::parse_redis_url(&format!("{}://{host}", self.url.scheme))?;
             let port = url.port().unwrap_or(DEFAULT_PORT);
             let bare = url.username().is_empty() && url.password().is_none();
             let host = url.host_str().filter(|_| bare && url.path().is_empty())?;
-            let url = format!("{}://{host}:{port}", self.scheme);
+            let url = format!("{}://{host}:{port}", self.url.scheme);
             let info = url.into_connection_info().ok()?;
             let mut login = info.redis_settings().clone();
             if let Some(password) = &password {
@@ -110,29 +99,16 @@ impl<'u> SentinelUrl<'u> {
             }
             Some(info.set_redis_settings(login))
         };
-        self.hosts.iter().map(node).collect()
+        self.url.hosts.iter().map(node).collect()
     }
 }
 
 /// The URL with `***` in place of the passwords.
 impl fmt::Display for SentinelUrl<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(plain) = redis::parse_redis_url(&self.plain) else { return f.write_str("…") };
-        write!(f, "{}{MARK}", self.scheme)?;
-        match (plain.username(), plain.password()) {
-            ("", None) => {}
-            (user, None) => write!(f, "{user}@")?,
-            (user, Some(_)) => write!(f, "{user}:***@")?,
-        }
-        write!(f, "{}/{}", self.hosts.join(","), self.master)?;
         // Behind a number nothing secret can stand.
-        let db: String = self.db.chars().take_while(char::is_ascii_digit).collect();
-        if !db.is_empty() {
-            write!(f, "/{db}")?;
-        }
-        if !self.query.is_empty() {
-            write!(f, "?{}", super::url::shown_options(plain.query_pairs()))?;
-        }
-        Ok(())
+        let db: String = self.url.db.chars().take_while(char::is_ascii_digit).collect();
+        let db = if db.is_empty() { db } else { format!("/{db}") };
+        self.url.show(f, &format!("/{}{db}", self.master))
     }
 }
