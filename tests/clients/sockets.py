@@ -16,11 +16,16 @@ def say(name, event, data=None):
         print(json.dumps({"name": name, "event": event, "data": data}), flush=True)
 
 
+def reason_of(error):
+    """What the server says comes as an object, what the network says as text."""
+    return error.get("message") if isinstance(error, dict) else error
+
+
 def connect(name, url, transports, auth=None):
     client = socketio.Client(reconnection_delay=0.05, reconnection_delay_max=0.2)
     sockets[name] = client
     client.on("connect", lambda: say(name, "connect", client.transport()))
-    client.on("connect_error", lambda error=None: say(name, "connect_error", (error or {}).get("message")))
+    client.on("connect_error", lambda error=None: say(name, "connect_error", reason_of(error)))
     client.on("disconnect", lambda reason=None: say(name, "disconnect", reason))
     client.on("*", lambda event, data=None: say(name, event, data))
 
