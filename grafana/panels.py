@@ -463,8 +463,10 @@ SERVE = [
               grows_worse(10, 60), empty="no notifier tells a target"),
         graph("Changes told to targets", "cps", "Changes that targets were told, or that their filters left out, by target.",
               [(rate("rollcall_notifier_changes_total", "target"), "{{target}}")], empty="no notifier is scraped"),
-        graph("Gaps told to targets", "cps", "Times that changes were lost before a target was told, by target.",
-              [(rate("rollcall_notifier_gaps_total", "target"), "{{target}}")], stacked=True, empty="no notifier is scraped"),
+        graph("Calls failed and gaps", "cps",
+              "Calls of webhooks that were not taken and are made again, and changes lost before a target was told.",
+              [(rate("rollcall_notifier_calls_failed_total", "target"), "{{target}}: calls"),
+               (rate("rollcall_notifier_gaps_total", "target"), "{{target}}: gaps")], empty="no notifier is scraped"),
     ],
 ]
 

@@ -29,6 +29,8 @@ pub enum Failpoint {
     MidSweep,
     /// A notifier sent a call; whether it arrived is unknown.
     MidNotify,
+    /// A webhook took a call, and the step that says so was sent.
+    MidCall,
 }
 
 impl Failpoint {
@@ -42,6 +44,7 @@ impl Failpoint {
             Self::AfterReply => "after-reply",
             Self::MidSweep => "mid-sweep",
             Self::MidNotify => "mid-notify",
+            Self::MidCall => "mid-call",
         }
     }
 

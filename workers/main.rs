@@ -191,6 +191,8 @@ async fn play<G>(flags: &Flags<G>, roles: Roles) -> Result<(), Failure> {
     let config = Config::resolve(&gathered)?;
     if roles == (Roles { notifier: true, ..Roles::NONE }) {
         config.check_targets()?;
+    } else if roles.notifier {
+        config.check_webhooks()?;
     }
     let traces = TraceConfig::from_variables(|name| std::env::var_os(name))?;
     let filter = log::install(&config.log)?;

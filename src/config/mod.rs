@@ -30,6 +30,7 @@ mod tls;
 mod traces;
 mod url;
 mod values;
+mod webhook;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -50,6 +51,7 @@ pub use tls::{TlsFileError, TlsFiles};
 pub use traces::{Sampling, TraceConfig};
 pub use url::{RedisUrl, Secret};
 pub use values::{Http, LogFormat, Threshold, Thresholds, ValueError};
+pub use webhook::Webhook;
 
 pub use crate::projection::{Projection, Projections};
 
@@ -90,7 +92,15 @@ impl Config {
     /// # Errors
     /// If there is nobody.
     pub fn check_targets(&self) -> Result<(), ConfigError> {
-        if self.notify.is_empty() { Err(notify::none()) } else { Ok(()) }
+        if self.notify.is_empty() { Err(notify::none()) } else { self.check_webhooks() }
+    }
+
+    /// Makes sure that calls of webhooks can be signed.
+    ///
+    /// # Errors
+    /// If the secrets of one cannot be used.
+    pub fn check_webhooks(&self) -> Result<(), ConfigError> {
+        self.notify.iter().try_for_each(notify::check_secrets)
     }
 }
 

@@ -2,11 +2,14 @@
 //! of tables fits neither.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use super::duration::{Millis, at_least};
 use super::error::{ConfigError, Origin, nearest};
+use super::webhook::{self, Webhook};
 use crate::change::ChangeKind;
 
 /// The key of the tables in the file.
@@ -49,6 +52,8 @@ pub enum Sink {
         /// The channel.
         channel: String,
     },
+    /// Calls over HTTP, as Standard Webhooks has them.
+    Webhook(Webhook),
 }
 
 /// A table as it is written.
@@ -61,6 +66,18 @@ struct Table {
     channel: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     namespace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allow_private: Option<bool>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     kinds: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -139,11 +156,25 @@ pub(super) fn none() -> ConfigError {
     refused("no table".to_owned(), Origin::Default, why.to_owned())
 }
 
+/// Makes sure that the calls of a webhook can be signed.
+pub(super) fn check_secrets(target: &Target) -> Result<(), ConfigError> {
+    match &target.sink {
+        Sink::Webhook(webhook) => webhook
+            .secrets()
+            .map(drop)
+            .map_err(|why| refused(format!("{:?}", target.name), Origin::Default, why)),
+        _ => Ok(()),
+    }
+}
+
 fn refused(got: String, origin: Origin, why: String) -> ConfigError {
     ConfigError::Refused { setting: KEY, origin, got, why }
 }
 
-const KINDS: [&str; 3] = ["socketio-redis", "socketio-python", "pubsub"];
+const KINDS: [&str; 4] = ["socketio-redis", "socketio-python", "pubsub", "webhook"];
+
+const WEBHOOK_KEYS: [&str; 6] =
+    ["url", "secret-file", "batch", "timeout", "attempts", "allow-private"];
 
 impl Table {
     fn target(&self) -> Result<Target, String> {
@@ -172,14 +203,20 @@ impl Table {
 
     fn sink(&self) -> Result<Sink, String> {
         match self.kind.as_str() {
-            "socketio-redis" => Ok(Sink::SocketioRedis {
-                channel: self.channel_or("socket.io")?,
-                namespace: self.namespace()?,
-            }),
-            "socketio-python" => Ok(Sink::SocketioPython {
-                channel: self.channel_or("socketio")?,
-                namespace: self.namespace()?,
-            }),
+            "socketio-redis" => {
+                self.only(&["channel", "namespace"])?;
+                let (channel, namespace) = (self.channel_or("socket.io")?, self.namespace()?);
+                Ok(Sink::SocketioRedis { channel, namespace })
+            }
+            "socketio-python" => {
+                self.only(&["channel", "namespace"])?;
+                let (channel, namespace) = (self.channel_or("socketio")?, self.namespace()?);
+                Ok(Sink::SocketioPython { channel, namespace })
+            }
+            "webhook" => {
+                self.only(&WEBHOOK_KEYS)?;
+                self.webhook().map(Sink::Webhook)
+            }
             "pubsub" => {
                 self.only(&["channel"])?;
                 let channel = self.channel.as_ref().map(|_| self.channel_or(""));
@@ -192,11 +229,41 @@ impl Table {
 
     /// Refuses keys that mean nothing for the kind.
     fn only(&self, keys: &[&str]) -> Result<(), String> {
-        let given = [("channel", self.channel.is_some()), ("namespace", self.namespace.is_some())];
+        let given = [
+            ("channel", self.channel.is_some()),
+            ("namespace", self.namespace.is_some()),
+            ("url", self.url.is_some()),
+            ("secret-file", self.secret_file.is_some()),
+            ("batch", self.batch.is_some()),
+            ("timeout", self.timeout.is_some()),
+            ("attempts", self.attempts.is_some()),
+            ("allow-private", self.allow_private.is_some()),
+        ];
         match given.iter().find(|(key, is_given)| *is_given && !keys.contains(key)) {
             None => Ok(()),
             Some((key, _)) => Err(format!("{key} means nothing for kind {}; remove it", self.kind)),
         }
+    }
+
+    fn webhook(&self) -> Result<Webhook, String> {
+        let needs = |key: &str| format!("a target of kind webhook needs {key}");
+        let timeout = self.timeout.as_deref().unwrap_or("5s");
+        let timeout = at_least::<100>(timeout).map_err(|why| format!("timeout: {why}"))?;
+        let webhook = Webhook {
+            url: webhook::url(self.url.as_deref().ok_or_else(|| needs("a url"))?)?,
+            secret_file: self.secret_file.clone().ok_or_else(|| needs("a secret-file"))?,
+            batch: self.batch.unwrap_or(1),
+            timeout: timeout.into(),
+            attempts: self.attempts.unwrap_or(5),
+            allow_private: self.allow_private.unwrap_or(false),
+        };
+        if !(1..=1_000).contains(&webhook.batch) || webhook.attempts == 0 {
+            return Err("batch must be 1 to 1000, and attempts at least 1".to_owned());
+        }
+        if timeout > Millis::new(60_000) {
+            return Err("timeout must be at most 60s: calls go out one after the other".to_owned());
+        }
+        Ok(webhook)
     }
 
     fn channel_or(&self, default: &str) -> Result<String, String> {
@@ -257,6 +324,12 @@ mod tests {
             name = "plain"
             kind = "pubsub"
             channel = "changes"
+            [[notify]]
+            name = "hook"
+            kind = "webhook"
+            url = "https://example.com/hook"
+            secret-file = "/run/secrets/hook"
+            batch = 10
         "#;
         let found = targets(text).unwrap();
         assert_eq!(found[0].kinds, [ChangeKind::Online, ChangeKind::Offline].into());
@@ -266,6 +339,9 @@ mod tests {
         assert_eq!(found[1].sink, Sink::SocketioPython { channel, namespace });
         assert_eq!(found[1].docs, ["d".to_owned()].into());
         assert_eq!(found[2].sink, Sink::Pubsub { channel: "changes".to_owned() });
+        let Sink::Webhook(hook) = &found[3].sink else { panic!("{:?}", found[3]) };
+        assert_eq!((hook.host(), hook.port(), hook.batch), ("example.com", 443, 10));
+        assert_eq!((hook.timeout.as_secs(), hook.attempts, hook.allow_private), (5, 5, false));
         assert_eq!(targets("batch = 7").unwrap(), []);
     }
 
@@ -282,6 +358,9 @@ mod tests {
             (named("kind = \"pubsub\"\nchannel = \"\""), "must not be empty"),
             (named("kind = \"socketio-redis\"\nnamespace = \"a\""), "begin with /"),
             (named("kind = \"socketio-redis\"\nkinds = [\"onlin\"]"), "did you mean online?"),
+            (named("kind = \"webhook\""), "needs a url"),
+            (named("kind = \"webhook\"\nurl = \"http://a\""), "needs a secret-file"),
+            (named("kind = \"pubsub\"\nchannel = \"c\"\nurl = \"http://a\""), "means nothing"),
             (table("name = \"A b\"\nkind = \"pubsub\""), "a-z, 0-9"),
         ] {
             let error = targets(&text).unwrap_err();

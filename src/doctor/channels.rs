@@ -18,15 +18,16 @@ impl Channel {
         Self { right, name: format!("{base}rollcall:owner:0") }
     }
 
-    fn of(sink: &Sink) -> Self {
-        match sink {
+    fn of(sink: &Sink) -> Option<Self> {
+        Some(match sink {
             Sink::SocketioRedis { channel, .. } => {
                 Self { right: format!("&{}#*", literal(channel)), name: format!("{channel}#0") }
             }
             Sink::SocketioPython { channel, .. } | Sink::Pubsub { channel } => {
                 Self { right: format!("&{}", literal(channel)), name: channel.clone() }
             }
-        }
+            Sink::Webhook(_) => return None,
+        })
     }
 }
 
@@ -37,6 +38,6 @@ pub(super) fn channels(config: &Config, role: Role, base: &str) -> Vec<Channel> 
     }
     let usual = Sink::SocketioRedis { channel: "socket.io".to_owned(), namespace: "/".to_owned() };
     let targets: Vec<Channel> =
-        config.notify.iter().map(|target| Channel::of(&target.sink)).collect();
-    if targets.is_empty() { vec![Channel::of(&usual)] } else { targets }
+        config.notify.iter().filter_map(|target| Channel::of(&target.sink)).collect();
+    if targets.is_empty() { Channel::of(&usual).into_iter().collect() } else { targets }
 }

@@ -3,7 +3,10 @@
 //! One loop for each target and partition. A lease lets one notifier at a time tell a target; the position is kept
 //! beside it in the server, and moves in the call that publishes.
 
+mod calls;
+mod publish;
 mod told;
+mod webhook;
 
 use std::time::Duration;
 
@@ -11,22 +14,18 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::change::Change;
-use crate::changes::details::{Known, look_up};
-use crate::changes::rooms::Details;
 use crate::changes::{Filter, Point, Source, Tail, TailError};
 use crate::config::{Config, Deployment, Server, Shell, Target};
 use crate::error::{Error, Fatal, Verdict, chain};
-use crate::failpoint::Failpoint;
 use crate::key::Keys;
 use crate::redis::connect::{Node, locate};
 use crate::redis::scripts::layout::check_layout;
-use crate::redis::scripts::notify::{Place, Post, Publication, Stepped, Taken};
-use crate::state::{AskError, Partition};
+use crate::redis::scripts::notify::{Borders, Place, Post, Publication, Stepped, Taken};
 use crate::telemetry::health::Pulse;
 use crate::telemetry::log::failure_line_due;
 use crate::telemetry::metrics::{self, NotifierMetrics};
 use told::Missing;
+use webhook::Caller;
 
 /// How long a call may take before its connection counts as broken.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,10 +35,6 @@ const BLOCK: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(1);
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Publications of one call: less than a millisecond of the server's time, with few who listen.
-const CALL_PUBLICATIONS: usize = 400;
-/// Bytes of one call, at which it is sent.
-const CALL_BYTES: usize = 256 << 10;
 
 /// One target of one partition.
 #[derive(Debug)]
@@ -54,6 +49,10 @@ pub struct Notifier {
     post: Post,
     /// The last change that this process told.
     told: Option<Place>,
+    /// The borders of the batch that was about to be told.
+    held: Option<Borders>,
+    /// Calls the target, if it is a webhook.
+    caller: Option<Caller>,
     /// When the oldest change was made that it has to tell, as far as it knows.
     waits_since: Option<u64>,
     metrics: NotifierMetrics,
@@ -93,6 +92,8 @@ impl Notifier {
             target: target.clone(),
             filter: Filter { kinds, users, docs },
             told: None,
+            held: None,
+            caller: None,
             waits_since: None,
             metrics: NotifierMetrics::new(&target.name, index, partition),
             pulse,
@@ -148,7 +149,8 @@ impl Notifier {
         loop {
             let taken = self.post.take(&mut connection).await?;
             self.pulse.waiting();
-            if let Taken::Mine(place) = taken {
+            if let Taken::Mine(place, held) = taken {
+                self.held = held;
                 let (target, partition) = (&self.target.name, self.partition);
                 info!(target, partition, "notifying");
                 let place = self.begin(&mut connection, place).await?;
@@ -213,6 +215,11 @@ impl Notifier {
         );
         self.metrics.gap();
         let missing = Missing::new(self.partition, after, next_seq);
+        if let Some(webhook) = self.webhook()
+            && !self.call_gap(connection, &webhook, from, &next, &missing).await?
+        {
+            return Ok(None);
+        }
         let told = told::gap(&self.target.sink, &missing);
         self.move_to(connection, from, next, told).await
     }
@@ -236,12 +243,19 @@ impl Notifier {
         from: Option<&Place>,
         steps: &[(Place, Vec<Publication>)],
     ) -> Result<bool, Error> {
+        let stepped = self.post.publish(connection, from, steps).await?;
+        let is_done = self.is_done(stepped);
+        if is_done {
+            self.told = steps.last().map(|(place, _)| place.clone());
+        }
+        Ok(is_done)
+    }
+
+    /// Whether a step was done; says why not.
+    fn is_done(&self, stepped: Stepped) -> bool {
         let (target, partition) = (&self.target.name, self.partition);
-        match self.post.publish(connection, from, steps).await? {
-            Stepped::Done => {
-                self.told = steps.last().map(|(place, _)| place.clone());
-                return Ok(true);
-            }
+        match stepped {
+            Stepped::Done => return true,
             Stepped::Others(holder) => {
                 info!(target, partition, holder, "another notifier took over")
             }
@@ -252,7 +266,7 @@ impl Notifier {
                 );
             }
         }
-        Ok(false)
+        false
     }
 
     /// Tells what comes after a place, until that is no longer this one's to do.
@@ -272,11 +286,14 @@ impl Notifier {
                 Ok(changes) if changes.is_empty() => {
                     self.waits(None);
                     match self.post.take(connection).await? {
-                        Taken::Mine(Some(place)) if place == at => Some(at),
+                        Taken::Mine(Some(place), _) if place == at => Some(at),
                         _elsewhere => None,
                     }
                 }
-                Ok(changes) => self.page(connection, at, &changes).await?,
+                Ok(changes) => match self.webhook() {
+                    Some(webhook) => self.call_page(connection, &webhook, at, &changes).await?,
+                    None => self.publish_page(connection, at, &changes).await?,
+                },
                 Err(TailError::Gap { after }) => {
                     let next = self.skip(connection, Some(&at), after).await?;
                     tail = self.tail(next.as_ref().unwrap_or(&at));
@@ -288,66 +305,6 @@ impl Notifier {
             match next {
                 Some(next) => at = next,
                 None => return Ok(End::Again),
-            }
-        }
-    }
-
-    /// Tells a page of changes; returns the place after it, or `None` if that is no longer this one's to do.
-    async fn page(
-        &mut self,
-        connection: &mut MultiplexedConnection,
-        at: Place,
-        changes: &[Change],
-    ) -> Result<Option<Place>, Error> {
-        let mut known = self.details(connection, changes).await?;
-        let (mut at, mut call) = (at, Call::default());
-        for (i, change) in changes.iter().enumerate() {
-            if call.first.is_none() {
-                self.waits(Some(change.id.ms));
-            }
-            let told = if self.filter.passes(change) {
-                let details = known.remove(&(change.partition, change.seq));
-                told::change(&self.target.sink, change, details.unwrap_or(Details::Unknown))
-            } else {
-                Vec::new()
-            };
-            call.add(place(at.epoch.clone(), change.into()), told);
-            if !call.is_full() && i + 1 < changes.len() {
-                continue;
-            }
-            let Call { steps, count, .. } = std::mem::take(&mut call);
-            if !Failpoint::MidNotify.send(self.step(connection, Some(&at), &steps)).await? {
-                return Ok(None);
-            }
-            self.metrics.told(count);
-            at = place(at.epoch, change.into());
-        }
-        Ok(Some(at))
-    }
-
-    /// What the state knows beyond these changes, if the target's kind wants it.
-    async fn details(
-        &self,
-        connection: &MultiplexedConnection,
-        changes: &[Change],
-    ) -> Result<Known, Error> {
-        let mut known = Known::new();
-        if !told::wants_details(&self.target.sink) {
-            return Ok(known);
-        }
-        let (keys, connection) = (self.keys.clone(), connection.clone());
-        let mut partition =
-            Partition { index: self.partition, keys, connection: connection.into() };
-        let wanted: Vec<&Change> = changes.iter().filter(|c| self.filter.passes(c)).collect();
-        match look_up(&mut partition, &wanted, &mut known).await {
-            Ok(()) => Ok(known),
-            Err(AskError::Server(error)) => Err(error),
-            // A key of another type: what it would say is not known.
-            Err(error) => {
-                if let Some(times) = failure_line_due() {
-                    warn!(times, "a target is told without details: {}", chain(&error));
-                }
-                Ok(known)
             }
         }
     }
@@ -369,36 +326,6 @@ impl Notifier {
     /// Waits; returns whether the process stops.
     async fn wait(&mut self, time: Duration) -> bool {
         tokio::time::timeout(time, self.stop.wait_for(|stop| *stop)).await.is_ok()
-    }
-}
-
-/// The steps of one call.
-#[derive(Default)]
-struct Call {
-    steps: Vec<(Place, Vec<Publication>)>,
-    /// The changes that they are about, those that nobody hears of included.
-    count: u64,
-    first: Option<u64>,
-    publications: usize,
-    bytes: usize,
-}
-
-impl Call {
-    fn add(&mut self, after: Place, told: Vec<Publication>) {
-        self.first.get_or_insert(after.seq);
-        self.count += 1;
-        self.publications += told.len();
-        self.bytes +=
-            told.iter().map(|told| told.channel.len() + told.payload.len()).sum::<usize>();
-        match self.steps.last_mut() {
-            // Nothing to tell: the step before leads here.
-            Some((place, _)) if told.is_empty() => *place = after,
-            _ => self.steps.push((after, told)),
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.publications >= CALL_PUBLICATIONS || self.bytes >= CALL_BYTES
     }
 }
 

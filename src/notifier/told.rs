@@ -23,6 +23,11 @@ impl Missing {
     pub(super) fn new(partition: u16, after: u64, next: u64) -> Self {
         Self { kind: "gap", partition, after, next }
     }
+
+    /// The first and the last number that is missing.
+    pub(super) fn numbers(&self) -> (u64, u64) {
+        (self.after + 1, self.next.saturating_sub(1))
+    }
 }
 
 /// Whether targets of this kind want more than a change says.
@@ -30,17 +35,20 @@ pub(super) fn wants_details(sink: &Sink) -> bool {
     matches!(sink, Sink::SocketioRedis { .. } | Sink::SocketioPython { .. })
 }
 
-/// A change as what is published of it; nothing if it has no room.
+/// A change as what is published of it; nothing if it has no room, or the target is called.
 pub(super) fn change(sink: &Sink, change: &Change, details: Details) -> Vec<Publication> {
+    let each = |emit: &dyn Fn(&Message) -> Publication| {
+        messages(change, details).iter().map(emit).collect()
+    };
     match sink {
         Sink::Pubsub { channel } => vec![plain(channel, change)],
-        Sink::SocketioRedis { .. } | Sink::SocketioPython { .. } => {
-            let messages = messages(change, details);
-            messages
-                .iter()
-                .map(|Message { room, event, payload }| emit(sink, Some(room), event, payload))
-                .collect()
+        Sink::SocketioRedis { channel, namespace } => {
+            each(&|told| for_node(channel, namespace, Some(&told.room), told.event, &told.payload))
         }
+        Sink::SocketioPython { channel, namespace } => each(&|told| {
+            for_python(channel, namespace, Some(&told.room), told.event, &told.payload)
+        }),
+        Sink::Webhook(_) => Vec::new(),
     }
 }
 
@@ -49,9 +57,13 @@ pub(super) fn gap(sink: &Sink, missing: &Missing) -> Vec<Publication> {
     let payload = Payload::Gap { reason: "changes were lost: look at the state again" };
     match sink {
         Sink::Pubsub { channel } => vec![plain(channel, missing)],
-        Sink::SocketioRedis { .. } | Sink::SocketioPython { .. } => {
-            vec![emit(sink, None, "gap", &payload)]
+        Sink::SocketioRedis { channel, namespace } => {
+            vec![for_node(channel, namespace, None, "gap", &payload)]
         }
+        Sink::SocketioPython { channel, namespace } => {
+            vec![for_python(channel, namespace, None, "gap", &payload)]
+        }
+        Sink::Webhook(_) => Vec::new(),
     }
 }
 
@@ -59,22 +71,31 @@ fn plain(channel: &str, told: &impl Serialize) -> Publication {
     Publication { channel: channel.to_owned(), payload: json(told) }
 }
 
-/// An event for a room, or for all, as the receiver's other processes would send it.
-fn emit(sink: &Sink, room: Option<&str>, event: &str, payload: &Payload) -> Publication {
-    match sink {
-        Sink::SocketioRedis { channel, namespace } => Publication {
-            channel: match room {
-                Some(room) => format!("{channel}#{namespace}#{room}#"),
-                None => format!("{channel}#{namespace}#"),
-            },
-            payload: node(room, event, payload, namespace),
-        },
-        Sink::SocketioPython { channel, namespace } => {
-            let call = Call { method: "emit", event, data: payload, namespace, room };
-            Publication { channel: channel.clone(), payload: json(&call) }
-        }
-        Sink::Pubsub { channel } => plain(channel, payload),
-    }
+/// An event for a room of Node's servers, or for all, as another process of theirs would send it.
+fn for_node(
+    channel: &str,
+    namespace: &str,
+    room: Option<&str>,
+    event: &str,
+    payload: &Payload,
+) -> Publication {
+    let channel = match room {
+        Some(room) => format!("{channel}#{namespace}#{room}#"),
+        None => format!("{channel}#{namespace}#"),
+    };
+    Publication { channel, payload: node(room, event, payload, namespace) }
+}
+
+/// The same of Python's servers.
+fn for_python(
+    channel: &str,
+    namespace: &str,
+    room: Option<&str>,
+    event: &str,
+    payload: &Payload,
+) -> Publication {
+    let call = Call { method: "emit", event, data: payload, namespace, room };
+    Publication { channel: channel.to_owned(), payload: json(&call) }
 }
 
 /// A call of python-socketio's `PubSubManager`.

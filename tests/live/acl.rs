@@ -4,6 +4,7 @@
 //! called while every path of the role was taken.
 
 mod job;
+mod notifier;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -131,56 +132,6 @@ impl Guarded {
         };
         stats.lines().filter_map(name).collect()
     }
-}
-
-#[test]
-fn a_notifier_does_all_of_its_job_with_just_these_rights() {
-    let guarded = Guarded::start("acme:");
-    let mut process = guarded.process("run", &[]);
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let targets = ["socketio-redis", "socketio-python"]
-        .map(|kind| format!("[[notify]]\nname = \"{kind}\"\nkind = \"{kind}\"\n"));
-    std::fs::write(file.path(), targets.concat()).unwrap();
-    let config = ["--config", file.path().to_str().unwrap()];
-    let mut admin = guarded.admin();
-    let mut told = || -> Vec<String> {
-        let fields: std::collections::BTreeMap<String, String> =
-            redis::cmd("HGETALL").arg("acme:rollcall:notifier").query(&mut admin).unwrap();
-        fields.values().map(|place| place.split(' ').nth(1).unwrap().to_owned()).collect()
-    };
-    let mut notifier = guarded.process("notifier", &config);
-    wait_until(SOON, "both have a position", || told().len() == 2);
-    let mut producer = guarded.as_user("producer");
-    let come = |producer: &mut Connection, user: &str| {
-        let event = ["*", "type", "heartbeat", "user", user, "sid", user];
-        redis::cmd("XADD").arg("acme:rollcall:events").arg(&event).exec(producer).unwrap();
-    };
-    come(&mut producer, "al");
-    wait_until(SOON, "both are told", || told() == ["2", "2"]);
-    assert_eq!(notifier.terminate(), 0, "{}", notifier.log());
-    let mut logs = vec![notifier.log()];
-    // Those that come while it is away are dropped: a gap.
-    let mut stolen = guarded.admin();
-    come(&mut producer, "bo");
-    redis::cmd("XTRIM").arg(&["acme:rollcall:changes", "MAXLEN", "0"]).exec(&mut stolen).unwrap();
-    come(&mut producer, "cy");
-    let stream = "acme:rollcall:events";
-    wait_until(SOON, "all is applied", || {
-        is_finished(&mut stolen, &Keys::new("acme:", 1, 0), stream)
-    });
-    assert_eq!(process.terminate(), 0, "{}", process.log());
-    redis::cmd("FUNCTION").arg("FLUSH").exec(&mut stolen).unwrap();
-    let lease = "acme:rollcall:notifier:lease:socketio-redis";
-    redis::cmd("SET").arg(lease).arg(&["300 other", "PX", "300"]).exec(&mut stolen).unwrap();
-    guarded.called();
-    let mut again = guarded.process("notifier", &config);
-    wait_until(SOON, "both are told again", || told() == ["6", "6"]);
-    assert_eq!(again.terminate(), 0, "{}", again.log());
-    logs.push(again.log());
-    let called = guarded.called();
-    let idle: Vec<_> = commands("notifier").difference(&called).cloned().collect();
-    assert_eq!(idle, ["evalsha", "script|load"], "a notifier is allowed what it never does");
-    guarded.nothing_was_refused(&logs);
 }
 
 #[test]

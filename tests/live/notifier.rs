@@ -1,6 +1,8 @@
 //! The notifier: each target hears of every change, in order, whoever dies when.
 
+mod example;
 mod rooms;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -1,19 +1,23 @@
 -- Where a notifier's target is in the changes, who tells it, and what is told by way of the server itself: effect
 -- and position in one step.
 --
--- KEYS     1 the positions (hash: target → `epoch seq id`), 2 the target's lease (string: `length holder`)
+-- KEYS     1 the positions (hash: target → `epoch seq id`; target:batch → `epoch first last`), 2 the target's lease
+--          (string: `length holder`), 3 the dead letters
 -- ARGV     1 nothing, 2 what to do, 3 target, 4 who asks, 5 length of a lease in ms; then
 --          take      nothing
 --          publish   6 the position before; then for each step: the position after it, how many publications, and
 --                    of each the channel and what to publish
--- replies  take      { 1, position or nothing } or { 0, who has the lease }
---          publish   { 1 } or { 0, who has the lease } or { 2, position that is there instead }
+--          hold      6 the position, 7 the borders of the batch that will be told next
+--          bury      6 the position before, 7 the position after, 8 most dead letters; then for each letter how many
+--                    words it has, and those
+-- replies  take      { 1, position or nothing, borders or nothing } or { 0, who has the lease }
+--          publish   { 1 } or { 0, who has the lease } or { 2, position that is there instead }; so do hold and bury
 --          release   { 1 }
-local positions, lease, call, try, ARGV
+local positions, lease, dead, call, try, ARGV
 local target, me, length
 
 local function begin(keys, arguments)
-  positions, lease = unpack(keys)
+  positions, lease, dead = unpack(keys)
   call, try, ARGV = redis.call, redis.pcall, arguments
   target, me, length = ARGV[3], ARGV[4], ARGV[5]
 end
@@ -36,16 +40,13 @@ local function keep()
 end
 
 local function take()
-  local position = call('HGET', positions, target)
+  local found = call('HMGET', positions, target, target .. ':batch')
   keep()
-  return { 1, position or '' }
+  return { 1, found[1] or '', found[2] or '' }
 end
 
 -- Stops at the first publication that the server refuses: what is told by then stays told.
 local function publish()
-  local position = call('HGET', positions, target) or ''
-  if position ~= ARGV[6] then return { 2, position } end
-  keep()
   local at, told = 7, nil
   while ARGV[at] do
     local after, count = ARGV[at], tonumber(ARGV[at + 1])
@@ -64,7 +65,24 @@ local function publish()
   return { 1 }
 end
 
-local deeds = { take = take, publish = publish }
+local function hold()
+  call('HSET', positions, target .. ':batch', ARGV[7])
+  return { 1 }
+end
+
+-- Writes dead letters, and moves on.
+local function bury()
+  local at = 9
+  while ARGV[at] do
+    local count = tonumber(ARGV[at])
+    call('XADD', dead, 'MAXLEN', ARGV[8], '*', unpack(ARGV, at + 1, at + count))
+    at = at + 1 + count
+  end
+  call('HSET', positions, target, ARGV[7])
+  return { 1 }
+end
+
+local steps = { publish = publish, hold = hold, bury = bury }
 
 local function run()
   local holder = other()
@@ -73,5 +91,11 @@ local function run()
     return { 1 }
   end
   if holder then return { 0, holder } end
-  return deeds[ARGV[2]]()
+  if ARGV[2] == 'take' then return take() end
+  -- Before the first write: keys of another type refuse here.
+  local position = call('HGET', positions, target) or ''
+  if ARGV[2] == 'bury' then call('XLEN', dead) end
+  if position ~= ARGV[6] then return { 2, position } end
+  keep()
+  return steps[ARGV[2]]()
 end

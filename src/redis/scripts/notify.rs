@@ -54,6 +54,33 @@ impl FromStr for Place {
     }
 }
 
+/// The first and the last change of a batch, by number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Borders {
+    /// The epoch of the numbers.
+    pub epoch: String,
+    /// The number of the first change.
+    pub first: u64,
+    /// The number of the last change.
+    pub last: u64,
+}
+
+impl fmt::Display for Borders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.epoch, self.first, self.last)
+    }
+}
+
+impl Borders {
+    /// None if the text is not that of borders.
+    fn read(text: &str) -> Option<Self> {
+        let mut parts = text.split(' ');
+        let epoch = parts.next()?.to_owned();
+        let (first, last) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        parts.next().is_none().then_some(Self { epoch, first, last })
+    }
+}
+
 /// What to publish on a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publication {
@@ -66,8 +93,9 @@ pub struct Publication {
 /// What comes of asking for a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// It is this one's to tell, from here on; `None` if it was never told anything.
-    Mine(Option<Place>),
+    /// It is this one's to tell, from here on, `None` if it was never told anything; and the borders of the last batch
+    /// that was about to be told.
+    Mine(Option<Place>, Option<Borders>),
     /// Another notifier tells it.
     Others(String),
 }
@@ -95,7 +123,7 @@ impl Post {
     /// The target of this name, for the notifier `me`.
     pub fn new(keys: &Keys, target: &str, me: &str) -> Self {
         let lease = format!("{}{target}", keys.notifier_lease());
-        let scripts = Scripts::over(vec![keys.notifier(), lease]);
+        let scripts = Scripts::over(vec![keys.notifier(), lease, keys.dead()]);
         Self { scripts, target: target.to_owned(), me: me.to_owned() }
     }
 
@@ -107,12 +135,12 @@ impl Post {
         const STEP: &str = "asking for a target";
         let value = self.send(connection, STEP, &self.call("take")).await?;
         let unexpected = reply::unexpected(STEP, &value);
-        let (what, said) = read(value).ok_or(unexpected)?;
+        let (what, said, batch) = read(value).ok_or(unexpected)?;
         match what {
             0 => Ok(Taken::Others(said)),
-            _ if said.is_empty() => Ok(Taken::Mine(None)),
+            _ if said.is_empty() => Ok(Taken::Mine(None, None)),
             _ => match said.parse() {
-                Ok(place) => Ok(Taken::Mine(Some(place))),
+                Ok(place) => Ok(Taken::Mine(Some(place), Borders::read(&batch))),
                 Err(InvalidPlace) => {
                     Err(Error::Reply { step: STEP, found: reply::beginning(said) })
                 }
@@ -139,9 +167,53 @@ impl Post {
                 call.arg(channel).arg(payload);
             }
         }
-        let value = self.send(connection, STEP, &call).await?;
-        let unexpected = reply::unexpected(STEP, &value);
-        let (what, said) = read(value).ok_or(unexpected)?;
+        self.step(connection, STEP, &call).await
+    }
+
+    /// Keeps the borders of the batch that is told next.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came.
+    pub async fn hold(
+        &self,
+        connection: &mut MultiplexedConnection,
+        at: &Place,
+        batch: &Borders,
+    ) -> Result<Stepped, Error> {
+        let mut call = self.call("hold");
+        call.arg(at.to_string()).arg(batch.to_string());
+        self.step(connection, "keeping the borders of a batch", &call).await
+    }
+
+    /// Makes dead letters, each a list of names and values in turn, of which `cap` are kept at most, and moves on.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came.
+    pub async fn bury(
+        &self,
+        connection: &mut MultiplexedConnection,
+        from: &Place,
+        to: &Place,
+        letters: &[Vec<String>],
+        cap: u64,
+    ) -> Result<Stepped, Error> {
+        let mut call = self.call("bury");
+        call.arg(from.to_string()).arg(to.to_string()).arg(cap);
+        for letter in letters {
+            call.arg(letter.len()).arg(letter);
+        }
+        self.step(connection, "writing dead letters", &call).await
+    }
+
+    async fn step(
+        &self,
+        connection: &mut MultiplexedConnection,
+        step: &'static str,
+        call: &Cmd,
+    ) -> Result<Stepped, Error> {
+        let value = self.send(connection, step, call).await?;
+        let unexpected = reply::unexpected(step, &value);
+        let (what, said, _) = read(value).ok_or(unexpected)?;
         Ok(match what {
             0 => Stepped::Others(said),
             1 => Stepped::Done,
@@ -174,10 +246,11 @@ impl Post {
     }
 }
 
-fn read(value: Value) -> Option<(i64, String)> {
+fn read(value: Value) -> Option<(i64, String, String)> {
     let mut values = reply::array(value)?.into_iter();
     let what = reply::integer(&values.next()?)?;
-    Some((what, values.next().and_then(reply::text).unwrap_or_default()))
+    let mut text = || values.next().and_then(reply::text).unwrap_or_default();
+    Some((what, text(), text()))
 }
 
 #[cfg(test)]

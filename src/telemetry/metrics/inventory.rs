@@ -354,6 +354,8 @@ inventory! {
         "Part of the buffer for such events that is taken, by events or bytes; at 1 more are refused";
     NOTIFIED = "rollcall_notifier_changes_total", Counter, Count, Notifier, [TARGET],
         "Changes that a target was told, or that its filter left out, by this process";
+    NOTIFIER_NOT_TAKEN = "rollcall_notifier_calls_failed_total", Counter, Count, Notifier, [TARGET],
+        "Calls of a webhook that got no answer, or one that does not take it; each is made again";
     NOTIFIER_GAPS = "rollcall_notifier_gaps_total", Counter, Count, Notifier, [TARGET],
         "Times that changes were lost before a target was told: it got word of the gap";
     NOTIFIER_LAG = "rollcall_notifier_lag_seconds", Gauge, Seconds, Notifier, [TARGET, PARTITION],

@@ -6,7 +6,7 @@ use std::time::Duration;
 use metrics::{Counter, counter};
 
 use super::board::{self, Sample, Topic};
-use super::inventory::{CONNECTS, NOTIFIED, NOTIFIER_GAPS, NOTIFIER_LAG};
+use super::inventory::{CONNECTS, NOTIFIED, NOTIFIER_GAPS, NOTIFIER_LAG, NOTIFIER_NOT_TAKEN};
 use super::{ByLabel, now};
 
 /// The metrics of one target of one partition.
@@ -18,6 +18,7 @@ pub struct NotifierMetrics {
     connects: ByLabel,
     changes: Counter,
     gaps: Counter,
+    not_taken: Counter,
 }
 
 impl fmt::Debug for NotifierMetrics {
@@ -37,6 +38,7 @@ impl NotifierMetrics {
             connects: ByLabel::new(CONNECTS),
             changes: of(NOTIFIED.name),
             gaps: of(NOTIFIER_GAPS.name),
+            not_taken: of(NOTIFIER_NOT_TAKEN.name),
         }
     }
 
@@ -48,6 +50,11 @@ impl NotifierMetrics {
     /// The target was told so many changes.
     pub fn told(&self, changes: u64) {
         self.changes.increment(changes);
+    }
+
+    /// A call was not taken.
+    pub fn not_taken(&self) {
+        self.not_taken.increment(1);
     }
 
     /// Changes were lost.
