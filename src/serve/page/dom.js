@@ -25,6 +25,48 @@ export const name = (text, properties = {}) => el("bdi", { ...properties, textCo
 const number = new Intl.NumberFormat();
 export const count = (n) => number.format(n);
 
+/** A term and what it means, for a list of such. */
+export const pair = (term, ...what) => [el("dt", { textContent: term }), el("dd", {}, ...what)];
+
+const SURE_MS = 4000;
+
+/**
+ * Makes a button act once it is pressed a second time. `ask` returns the question before, or `null` to act at once.
+ */
+export function twice(made, words, act, ask = () => "Sure?") {
+  let asked = false;
+  let busy = false;
+  let timer;
+  const show = (text, isQuestion) => {
+    clearTimeout(timer);
+    made.textContent = text;
+    asked = isQuestion;
+    if (isQuestion) timer = setTimeout(() => show(words, false), SURE_MS);
+  };
+  show(words, false);
+  made.addEventListener("click", async () => {
+    if (busy) return;
+    busy = true;
+    try {
+      const question = asked ? null : await ask();
+      show(question ?? words, question !== null);
+      if (question === null) await act();
+    } catch (failed) {
+      show(words, false);
+      say(`It did not work: ${failed.message}.`, "bad");
+    } finally {
+      busy = false;
+    }
+  });
+}
+
+/** Says something for a while: in the panel if it is open, which hides what is behind it. */
+export function say(text, tone = "") {
+  const notice = el("p", { class: `notice ${tone}`, textContent: text });
+  $($("panel").open ? "panel-notices" : "notices").append(notice);
+  setTimeout(() => notice.remove(), 6000);
+}
+
 /** How long ago, in words that fit a column. */
 export function ago(ms, now) {
   const s = Math.max(0, Math.round((now - ms) / 1000));

@@ -2,12 +2,13 @@
 
 import { Feed, get, post } from "./api.js";
 import { $, clock, count, el } from "./dom.js";
+import { Dead } from "./dead.js";
 import { Health } from "./health.js";
 import { Model } from "./model.js";
 import { Panel } from "./panel.js";
 import { Changes, Documents, Online, Sessions, Views } from "./views.js";
 
-const VIEWS = { online: "Online", changes: "Changes", sessions: "Sessions", documents: "Documents", views: "Views", health: "Health" };
+const VIEWS = { online: "Online", changes: "Changes", sessions: "Sessions", documents: "Documents", views: "Views", dead: "Dead letters", health: "Health" };
 /** A hidden page gives its connection back after a while. */
 const HIDDEN_MS = 60000;
 
@@ -22,7 +23,7 @@ class App {
     this.health = new Health(this);
     this.views = {
       online: new Online(this), changes: new Changes(this), sessions: new Sessions(this), documents: new Documents(this),
-      views: new Views(this), health: this.health,
+      views: new Views(this), dead: new Dead(this), health: this.health,
     };
     this.feed = new Feed({
       snapshot: (snapshot) => this.changed(() => this.model.snapshot(snapshot)),
@@ -115,7 +116,7 @@ class App {
 
   changed(change) {
     change();
-    for (const view of Object.values(this.views)) if (view !== this.health && view !== this.views.views) view.dirty = true;
+    for (const view of Object.values(this.views)) view.isFed && (view.dirty = true);
     this.paint();
   }
 
@@ -174,12 +175,6 @@ class App {
   why(otherwise) {
     if (this.lostAt) return "The connection is lost; it is tried again.";
     return this.health.words.find(([tone]) => tone === "bad")?.[1] ?? otherwise;
-  }
-
-  say(text, tone = "") {
-    const notice = el("p", { class: `notice ${tone}`, textContent: text });
-    $("notices").append(notice);
-    setTimeout(() => notice.remove(), 6000);
   }
 
   visibility() {

@@ -1,17 +1,15 @@
-// What is known of one user, session or document, beside the lists.
+// What is known of one user, session, document or dead letter, beside the lists.
 
 import { del, get, part, post } from "./api.js";
-import { $, ago, clock, count, device, el, name, shown } from "./dom.js";
+import { $, ago, clock, count, device, el, name, pair, say, shown, twice } from "./dom.js";
 import { chips, link } from "./views.js";
-
-const pair = (term, ...what) => [el("dt", { textContent: term }), el("dd", {}, ...what)];
 
 export class Panel {
   constructor(app) {
     this.app = app;
     this.dialog = $("panel");
-    $("panel-close").addEventListener("click", () => this.dialog.close());
-    this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
+    $("panel-close").addEventListener("click", () => this.close());
+    this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.close());
     document.addEventListener("show", ({ detail }) => this.show(detail.kind, detail.key));
   }
 
@@ -69,6 +67,14 @@ export class Panel {
     ].filter(Boolean);
   }
 
+  letter(id) {
+    return this.app.views.dead.letter(id);
+  }
+
+  close() {
+    this.dialog.close();
+  }
+
   async document(doc) {
     const found = this.app.model.documents.get(doc);
     if (!found) return [el("p", { textContent: "Nobody is in this document." })];
@@ -82,29 +88,11 @@ export class Panel {
 
   /** A button that ends a session once it is pressed a second time. */
   endButton(sid, words = "End") {
-    const made = el("button", { type: "button", class: "danger", textContent: words, attr: { "aria-label": `${words} ${words === "End" ? `session ${shown(sid)}` : ""}`.trim() } });
-    let sure = 0;
-    made.addEventListener("click", async () => {
-      if (!sure) {
-        made.textContent = "Sure?";
-        sure = setTimeout(() => {
-          sure = 0;
-          made.textContent = words;
-        }, 4000);
-        return;
-      }
-      clearTimeout(sure);
-      made.disabled = true;
-      try {
-        await del(`sessions/${part(sid)}`);
-        made.textContent = "Ending…";
-        this.app.say(`Session ${shown(sid)} ends.`);
-      } catch (failed) {
-        made.disabled = false;
-        made.textContent = words;
-        sure = 0;
-        this.app.say(`The session was not ended: ${failed.message}.`, "bad");
-      }
+    const spoken = words === "End" ? `End session ${shown(sid)}` : words;
+    const made = el("button", { type: "button", class: "danger", attr: { "aria-label": spoken } });
+    twice(made, words, async () => {
+      await del(`sessions/${part(sid)}`);
+      say(`Session ${shown(sid)} ends.`);
     });
     return made;
   }

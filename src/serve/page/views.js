@@ -19,6 +19,8 @@ const has = (needle, ...texts) => texts.some((text) => String(text ?? "").toLowe
 
 /** A list with a filter: its keys are chosen anew when something changed. */
 class View {
+  /** The feed says what it shows. */
+  isFed = true;
   dirty = true;
   filter = "";
 
@@ -224,7 +226,7 @@ function fill(list, items, otherwise) {
 }
 
 /** A name that opens what is known of it. */
-export function link(key, kind) {
+export function link(key, kind, text = key) {
   const open = () => document.dispatchEvent(new CustomEvent("show", { detail: { kind, key } }));
-  return el("button", { type: "button", class: "link", onclick: open, title: shown(key) }, name(key));
+  return el("button", { type: "button", class: "link", onclick: open, title: shown(text) }, name(text));
 }

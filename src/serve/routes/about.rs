@@ -33,7 +33,7 @@ struct Rights {
     /// Whether nobody has to say who they are.
     open: bool,
     read: bool,
-    /// Whether it may end sessions of all users.
+    /// Whether it may write for all users: end their sessions, move dead letters.
     write: bool,
     user: Option<String>,
 }

@@ -14,12 +14,13 @@ const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Each file of the page: its name, its type, what is in it.
-const FILES: [(&str, &str, &str); 11] = [
+const FILES: [(&str, &str, &str); 12] = [
     ("index.html", HTML, include_str!("../page/index.html")),
     ("style.css", "text/css; charset=utf-8", include_str!("../page/style.css")),
     ("icon.svg", "image/svg+xml", include_str!("../page/icon.svg")),
     ("main.js", SCRIPT, include_str!("../page/main.js")),
     ("api.js", SCRIPT, include_str!("../page/api.js")),
+    ("dead.js", SCRIPT, include_str!("../page/dead.js")),
     ("dom.js", SCRIPT, include_str!("../page/dom.js")),
     ("health.js", SCRIPT, include_str!("../page/health.js")),
     ("list.js", SCRIPT, include_str!("../page/list.js")),

@@ -11,6 +11,7 @@ use super::access::Files;
 use crate::clients::LIBRARIES;
 use crate::harness::wait_until;
 use crate::scene::SOON;
+use crate::support::events::field;
 
 /// A browser with one page.
 pub struct Browser {
@@ -85,6 +86,14 @@ fn url(served: &Served) -> String {
     format!("http://{}/", served.client.address)
 }
 
+/// An entry as a producer writes it, whatever it is.
+fn add_raw(served: &Served, kind: &str, user: &str) {
+    served.scene.add(&[field("type", kind), field("user", user)]);
+}
+
+const VIEWS: [&str; 7] =
+    ["Online", "Changes", "Sessions", "Documents", "Views", "Dead letters", "Health"];
+
 const NARROW: &str = "return document.documentElement.scrollWidth <= 360";
 
 #[test]
@@ -147,12 +156,13 @@ fn the_page_can_be_used_by_everybody_and_shows_names_as_they_are() {
             {"type": "document", "user": user, "doc": user, "action": "join"}])
     });
     events.iter().for_each(|events| served.add(events));
+    add_raw(&served, names[0], names[1]);
     let mut browser = Browser::start();
     for scheme in ["light", "dark"] {
         let options = json!({"colorScheme": scheme, "viewport": {"width": 360, "height": 740}});
         browser.open(&url(&served), &options);
         browser.sees(names[0]);
-        for view in ["Online", "Changes", "Sessions", "Documents", "Views", "Health"] {
+        for view in VIEWS {
             browser.turns_to(view);
             browser.is_accessible(&format!("{view}, {scheme}"));
             assert_eq!(
@@ -165,6 +175,13 @@ fn the_page_can_be_used_by_everybody_and_shows_names_as_they_are() {
         browser.run("await page.locator('#online .link').first().focus(); await page.keyboard.press('Enter')");
         browser.sees("Online now.");
         browser.is_accessible(&format!("a user, {scheme}"));
+        browser.run("await page.keyboard.press('Escape')");
+        browser.turns_to("Dead letters");
+        browser.run(
+            "await page.locator('#dead .link').first().focus(); await page.keyboard.press('Enter')",
+        );
+        browser.sees("The entry");
+        browser.is_accessible(&format!("a dead letter, {scheme}"));
     }
     assert_eq!(browser.run("return await page.locator('#online .link').count()"), json!(4));
     assert_eq!(browser.run("return await page.locator('main img').count()"), json!(0));
@@ -175,11 +192,65 @@ fn the_page_can_be_used_by_everybody_and_shows_names_as_they_are() {
 }
 
 #[test]
+fn dead_letters_are_mended_tried_again_and_dropped() {
+    let served = Served::start(&[], &[]);
+    for user in ["alice", "bob", "carol"] {
+        add_raw(&served, "hartbeat", user);
+    }
+    add_raw(&served, "view", "dave");
+    let mut browser = Browser::start();
+    browser.open(&url(&served), &json!({}));
+    browser.turns_to("Dead letters");
+    browser.run("await page.locator('#dead .link').nth(3).waitFor()");
+    browser.sees("4 in all");
+    // One, mended.
+    let press = |browser: &mut Browser, name: &str, question: &str| {
+        let button = format!("page.getByRole('button', {{ name: '{name}', exact: true }})");
+        browser.run(&format!("await {button}.click()"));
+        let question = format!("page.getByRole('button', {{ name: '{question}', exact: true }})");
+        browser.run(&format!("await {question}.click()"));
+    };
+    let opens = |browser: &mut Browser, text: &str| {
+        let row = format!("page.locator('#dead .row', {{ hasText: '{text}' }})");
+        browser.run(&format!("await {row}.first().locator('.link').click()"));
+    };
+    opens(&mut browser, "hartbeat");
+    browser.run("await page.getByLabel('Set a field first').fill('type')");
+    browser.run("await page.getByRole('textbox', { name: 'to', exact: true }).fill('logn')");
+    press(&mut browser, "Try again", "It fails again (unknown type). Try?");
+    browser.sees("1 added to the stream again; failing again: 1 unknown type.");
+    browser.sees("4 in all");
+    opens(&mut browser, "logn");
+    browser.run("await page.getByLabel('Set a field first').fill('type')");
+    browser.run("await page.getByRole('textbox', { name: 'to', exact: true }).fill('heartbeat')");
+    browser.run("await page.getByRole('button', { name: 'Try again' }).click()");
+    browser.sees("1 added to the stream again.");
+    browser.sees("3 in all");
+    browser.turns_to("Online");
+    browser.sees("carol");
+    // One, dropped; then those of one reason, and the rest.
+    browser.turns_to("Dead letters");
+    opens(&mut browser, "hartbeat");
+    press(&mut browser, "Drop", "Drop for good?");
+    browser.sees("2 in all");
+    browser.run("await page.locator('#dead-reason').selectOption('missing_field')");
+    browser.run("await page.locator('#dead .link').nth(1).waitFor({ state: 'detached' })");
+    press(&mut browser, "Try all again", "Try 1 again? 1 will fail again.");
+    browser.sees("1 added to the stream again; failing again: 1 missing field.");
+    browser.run("await page.locator('#dead-reason').selectOption('')");
+    browser.run("await page.locator('#dead .link').nth(1).waitFor()");
+    press(&mut browser, "Drop all", "Drop 2 for good?");
+    browser.sees("There is no dead letter.");
+    browser.behaved(&served, &[]);
+}
+
+#[test]
 fn the_page_takes_a_token_and_shows_what_it_may() {
     let served = Files::new().serve(&[]);
     let session = r#"{"type":"session","sid":"s1","user":"alice"}"#;
     let added = served.client.bearer("both").post("/api/v1/events?wait=20s", session);
     assert_eq!(added.status, 200, "{added:?}");
+    add_raw(&served, "logn", "alice");
     let mut browser = Browser::start();
     browser.open(&url(&served), &json!({}));
     let sign_in = |browser: &mut Browser, token: &str| {
@@ -197,11 +268,34 @@ fn the_page_takes_a_token_and_shows_what_it_may() {
         browser.turns_to("Sessions");
         browser.sees("s1");
         assert_eq!(browser.run(buttons), json!(count), "{token}");
+        browser.turns_to("Dead letters");
+        browser.run("await page.locator('#dead .link').waitFor()");
+        assert_eq!(
+            browser.run("return await page.locator('#dead-drop:visible').count()"),
+            json!(count)
+        );
         assert_eq!(browser.run("return await page.evaluate(() => document.cookie)"), json!(""));
         browser.run("await page.getByRole('button', { name: 'Sign out' }).click()");
         browser.sees("Sign in");
     }
     browser.behaved(&served, &["reader", "both"]);
+}
+
+#[test]
+fn the_page_works_below_a_path_of_a_proxy() {
+    let served = Served::start(&[], &[]);
+    let mut browser = Browser::start();
+    browser.open(&url(&served), &json!({}));
+    // A proxy that cuts its path off.
+    browser.run("await page.route(/[/]below[/]/, (route) => route.continue({ url: route.request().url().replace('/below/', '/') }))");
+    browser.run(&format!("await page.goto('{}below/')", url(&served)));
+    browser.run("seen.addresses.length = 0; await page.reload()");
+    browser.sees("Live");
+    served.scene.add_heartbeat("alice");
+    browser.sees("alice");
+    let addresses = browser.run("return seen.addresses.filter((one) => !one.includes('/below/'))");
+    assert_eq!(addresses, json!([]), "an address that leaves the path");
+    browser.behaved(&served, &[]);
 }
 
 #[test]
