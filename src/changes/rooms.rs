@@ -3,6 +3,7 @@
 //! A change says less than such an event has members. What it lacks comes from the state, as far as that still has it;
 //! what nobody knows is `""`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -13,6 +14,8 @@ use crate::state::users::Present;
 
 /// The room that hears of everybody.
 pub const ADMIN: &str = "admin";
+/// The room that hears of every event. Nobody joins it by its name: `GET /api/v1/events` is the way in.
+pub const EVENTS: &str = "events";
 /// What the rooms of a user and of a document begin with.
 pub const USER: &str = "user:";
 /// See [`USER`].
@@ -39,6 +42,8 @@ pub enum Payload {
     Session(SessionUpdate),
     /// `document:update`.
     Document(DocumentUpdate),
+    /// An event as it came, for those who hear of every one.
+    Event(SeenEvent),
     /// `activity:left_out`.
     LeftOut {
         /// The room.
@@ -104,6 +109,25 @@ pub struct DocumentUpdate {
     pub count: Number,
     /// The threshold.
     pub threshold: Number,
+}
+
+/// An event as it stands in the stream, without tokens, data and what a device says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SeenEvent {
+    /// The entry that holds it.
+    pub id: String,
+    /// Its partition.
+    pub partition: u16,
+    /// Its place in the entry.
+    pub index: usize,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Its time, epoch milliseconds.
+    pub time: u64,
+    /// Its members that are shown.
+    #[serde(flatten)]
+    pub members: BTreeMap<&'static str, String>,
 }
 
 /// A number; one that nobody knows is `""`.
@@ -178,6 +202,7 @@ pub fn event_in(room: &str, payload: &Payload) -> &'static str {
         Payload::Presence(_) => "presence:update",
         Payload::Session(_) => "admin:sessions:update",
         Payload::Document(_) => "document:update",
+        Payload::Event(_) => "event",
         Payload::LeftOut { .. } => "activity:left_out",
         Payload::Gap { .. } => "gap",
     }

@@ -8,6 +8,7 @@ mod examples;
 mod faults;
 mod ground;
 mod load;
+mod seen;
 mod sockets;
 
 use client::{Client, address};

@@ -3,16 +3,15 @@
 //! What a listener has not taken yet is kept in the ring that all share, never for it alone: its own memory is bounded
 //! by one batch. A listener that falls behind the ring is dropped; it can come back with its `Last-Event-ID`.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
-use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, HeaderValue, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::stream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -21,6 +20,7 @@ use tracing::{debug, warn};
 use super::Live;
 use super::query::Wanted;
 use super::resume::{Resume, Step};
+use super::sse::{self, End, HEARTBEAT, comment, retry};
 use crate::changes::{Filter, Heard, Lines, Listener, Snapshot, SnapshotError, own_id};
 use crate::error::chain;
 use crate::serve::problem::Problem;
@@ -28,8 +28,6 @@ use crate::serve::{Caller, Context};
 use crate::telemetry::log::failure_line_due;
 use crate::telemetry::metrics::{ConnectionKind, Dropped, Open};
 
-/// Longest silence.
-const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How long the response may wait for the feed.
 const BEGINS_WITHIN: Duration = Duration::from_secs(1);
 /// Pause after the server could not be asked.
@@ -53,13 +51,7 @@ pub(super) async fn changes(
         let text = events.next().await?;
         Some((Ok::<_, std::convert::Infallible>(text), events))
     });
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8")),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        // nginx would hold events back until its buffer is full.
-        (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
-    ];
-    Ok((headers, Body::from_stream(text)).into_response())
+    Ok(sse::response(text))
 }
 
 /// Where a listener begins. Who wants what comes from now on is there with the response, unless the server is away.
@@ -81,7 +73,7 @@ struct Events {
     /// What it is told first.
     greeting: Bytes,
     /// Ends with the listener's time: why.
-    ended: Pin<Box<dyn Future<Output = End> + Send>>,
+    ended: BoxFuture<'static, End>,
     /// When something has to be said.
     heartbeat: Instant,
     /// Whether the listener's position has moved since it was last told.
@@ -119,24 +111,10 @@ enum Stage {
     Ends,
 }
 
-/// Why a listener's time is over.
-enum End {
-    /// Its token no longer counts.
-    Unauthorized(&'static str),
-    /// The process stops.
-    Stopped,
-}
-
 impl Events {
     fn new(context: Context, live: Live, caller: Caller, filter: Filter, stage: Stage) -> Self {
         let open = context.metrics.open(ConnectionKind::Sse);
-        let (until, whose) = (context.clone(), caller);
-        let ended = Box::pin(async move {
-            tokio::select! {
-                why = whose.ended() => End::Unauthorized(why),
-                () = until.stopped() => End::Stopped,
-            }
-        });
+        let ended = sse::ended(context.clone(), caller);
         let mut greeting = retry();
         if let Stage::Listens(listener) = &stage {
             greeting.extend_from_slice(&listener.id());
@@ -190,13 +168,7 @@ impl Events {
     fn end(&mut self, end: &End) -> Option<Bytes> {
         let is_within = matches!(self.listening.stage, Stage::Takes(..));
         self.listening.stage = Stage::Ends;
-        let words = match end {
-            End::Unauthorized(why) => {
-                self.listening.live.metrics.dropped(Dropped::Unauthorized);
-                why
-            }
-            End::Stopped => "the server stops",
-        };
+        let words = end.words(&self.listening.live.metrics);
         (!is_within).then(|| comment(words))
     }
 }
@@ -338,13 +310,4 @@ fn failed(error: &str) -> Said {
         warn!(times, "a listener waits: {error}");
     }
     Said::Text(Bytes::new())
-}
-
-/// How long a client waits before it comes back: not all at the same moment.
-fn retry() -> Vec<u8> {
-    format!("retry: {}\n\n", 500 + fastrand::u32(..1_500)).into_bytes()
-}
-
-fn comment(words: &str) -> Bytes {
-    format!(": {words}\n\n").into()
 }

@@ -5,7 +5,9 @@ mod events;
 mod query;
 mod resume;
 mod rooms;
+mod seen;
 mod socket;
+mod sse;
 mod tell;
 
 use std::sync::Arc;
@@ -50,7 +52,9 @@ pub fn router(context: &Context) -> Router<Context> {
         telling: OnceCell::new(),
     }));
     let sockets = socket::router(context, &live);
-    let events = Router::new().route("/api/v1/changes", get(events::changes));
+    let events = Router::new()
+        .route("/api/v1/changes", get(events::changes))
+        .route("/api/v1/events", get(seen::events));
     events.layer(Extension(live)).merge(sockets)
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::changes::rooms::{ADMIN, Message, USER};
+use crate::changes::rooms::{ADMIN, EVENTS, Message, USER};
 
 /// Messages that are kept.
 const MOST: usize = 20_000;
@@ -56,8 +56,8 @@ pub(super) enum Heard {
 }
 
 /// Whether a room hears what users do, beyond that they come and go.
-fn wants_activity(room: &str) -> bool {
-    room == ADMIN || room.starts_with(USER)
+pub(super) fn wants_activity(room: &str) -> bool {
+    [ADMIN, EVENTS].contains(&room) || room.starts_with(USER)
 }
 
 impl Rooms {
@@ -103,6 +103,11 @@ impl Rooms {
     /// Whether anybody is in any room.
     pub(super) fn is_empty(&self) -> bool {
         self.state().sockets.is_empty()
+    }
+
+    /// Whether somebody is in a room.
+    pub(super) fn is_used(&self, room: &str) -> bool {
+        self.state().sockets.contains_key(room)
     }
 
     /// Those of these rooms that somebody is in.

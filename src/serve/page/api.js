@@ -34,24 +34,27 @@ export const post = (path, body) => ask("POST", path, body);
 export const del = (path) => ask("DELETE", path);
 export const part = encodeURIComponent;
 
-/** The live feed. After a broken connection the browser goes on where it was; after a refusal it begins anew. */
+/**
+ * Events as they come. After a broken connection the browser goes on where it was; after a refusal it begins anew.
+ * `message` hears events without a name, `named` the others, `state` whether the connection is `live` or `lost`.
+ */
 export class Feed {
-  constructor({ snapshot, change, state }) {
-    Object.assign(this, { onSnapshot: snapshot, onChange: change, onState: state, wait: 1000 });
+  constructor(path, { message, named = {}, state = () => {} }) {
+    Object.assign(this, { path, message, named, state, wait: 1000 });
   }
 
   start() {
     this.stop();
-    const source = new EventSource(`${BASE}changes?snapshot=1`);
+    const source = new EventSource(BASE + this.path);
     this.source = source;
     source.onopen = () => {
       this.wait = 1000;
-      this.onState("live");
+      this.state("live");
     };
-    source.onmessage = (event) => this.onChange(JSON.parse(event.data));
-    source.addEventListener("snapshot", (event) => this.onSnapshot(JSON.parse(event.data)));
+    source.onmessage = (event) => this.message(JSON.parse(event.data));
+    for (const [name, hear] of Object.entries(this.named)) source.addEventListener(name, (event) => hear(JSON.parse(event.data)));
     source.onerror = () => {
-      this.onState("lost");
+      this.state("lost");
       if (source.readyState !== EventSource.CLOSED) return;
       this.timer = setTimeout(() => this.start(), this.wait);
       this.wait = Math.min(this.wait * 2, 15000);

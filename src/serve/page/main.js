@@ -3,12 +3,13 @@
 import { Feed, get, post } from "./api.js";
 import { $, clock, count, el } from "./dom.js";
 import { Dead } from "./dead.js";
+import { Events } from "./events.js";
 import { Health } from "./health.js";
 import { Model } from "./model.js";
 import { Panel } from "./panel.js";
 import { Changes, Documents, Online, Sessions, Views } from "./views.js";
 
-const VIEWS = { online: "Online", changes: "Changes", sessions: "Sessions", documents: "Documents", views: "Views", dead: "Dead letters", health: "Health" };
+const VIEWS = { online: "Online", events: "Events", changes: "Changes", sessions: "Sessions", documents: "Documents", views: "Views", dead: "Dead letters", health: "Health" };
 /** A hidden page gives its connection back after a while. */
 const HIDDEN_MS = 60000;
 
@@ -22,12 +23,12 @@ class App {
     this.panel = new Panel(this);
     this.health = new Health(this);
     this.views = {
-      online: new Online(this), changes: new Changes(this), sessions: new Sessions(this), documents: new Documents(this),
+      online: new Online(this), events: new Events(this), changes: new Changes(this), sessions: new Sessions(this), documents: new Documents(this),
       views: new Views(this), dead: new Dead(this), health: this.health,
     };
-    this.feed = new Feed({
-      snapshot: (snapshot) => this.changed(() => this.model.snapshot(snapshot)),
-      change: (change) => this.changed(() => this.model.change(change)),
+    this.feed = new Feed("changes?snapshot=1", {
+      message: (change) => this.changed(() => this.model.change(change)),
+      named: { snapshot: (snapshot) => this.changed(() => this.model.snapshot(snapshot)) },
       state: (state) => this.connection(state),
     });
     $("tabs").append(...Object.entries(VIEWS).map(([id, text]) => el("a", { href: `#/${id}`, textContent: text })));
@@ -95,6 +96,7 @@ class App {
   /** The token no longer holds. */
   refused() {
     this.feed.stop();
+    this.view?.leave?.();
     clearInterval(this.health.timer);
     this.start();
   }
@@ -109,7 +111,9 @@ class App {
       else link.removeAttribute("aria-current");
     }
     for (const view of Object.keys(VIEWS)) $(`view-${view}`).hidden = view !== chosen;
+    this.view?.leave?.();
     this.view = this.views[chosen];
+    this.view.enter?.();
     this.view.dirty = true;
     this.paint();
   }
@@ -182,11 +186,13 @@ class App {
     if (document.hidden) {
       this.hiding = setTimeout(() => {
         this.feed.stop();
+        this.view?.leave?.();
         this.isAsleep = true;
       }, HIDDEN_MS);
     } else if (this.isAsleep && this.rights.read) {
       this.isAsleep = false;
       this.feed.start();
+      this.view?.enter?.();
     }
   }
 

@@ -15,10 +15,10 @@ const KINDS = {
   threshold_left: ["threshold left", "out"],
 };
 
-const has = (needle, ...texts) => texts.some((text) => String(text ?? "").toLowerCase().includes(needle));
+export const has = (needle, ...texts) => texts.some((text) => String(text ?? "").toLowerCase().includes(needle));
 
 /** A list with a filter: its keys are chosen anew when something changed. */
-class View {
+export class View {
   /** The feed says what it shows. */
   isFed = true;
   dirty = true;

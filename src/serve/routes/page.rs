@@ -14,7 +14,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Each file of the page: its name, its type, what is in it.
-const FILES: [(&str, &str, &str); 12] = [
+const FILES: [(&str, &str, &str); 13] = [
     ("index.html", HTML, include_str!("../page/index.html")),
     ("style.css", "text/css; charset=utf-8", include_str!("../page/style.css")),
     ("icon.svg", "image/svg+xml", include_str!("../page/icon.svg")),
@@ -22,6 +22,7 @@ const FILES: [(&str, &str, &str); 12] = [
     ("api.js", SCRIPT, include_str!("../page/api.js")),
     ("dead.js", SCRIPT, include_str!("../page/dead.js")),
     ("dom.js", SCRIPT, include_str!("../page/dom.js")),
+    ("events.js", SCRIPT, include_str!("../page/events.js")),
     ("health.js", SCRIPT, include_str!("../page/health.js")),
     ("list.js", SCRIPT, include_str!("../page/list.js")),
     ("model.js", SCRIPT, include_str!("../page/model.js")),

@@ -55,14 +55,20 @@ impl Client {
         last_id: &str,
         headers: &str,
     ) -> std::io::Result<Self> {
+        let id = format!("Last-Event-ID: {last_id}\r\n");
+        let id = if last_id.is_empty() { "" } else { &id };
+        let mut client =
+            Self::ask(address, &format!("/api/v1/changes?{query}"), &format!("{headers}{id}"))?;
+        client.last_id = last_id.to_owned();
+        Ok(client)
+    }
+
+    /// Asks for any stream of events.
+    pub fn ask(address: SocketAddr, target: &str, headers: &str) -> std::io::Result<Self> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(SOON))?;
         // Of HTTP/1.0, so that the text is not cut into chunks.
-        write!(stream, "GET /api/v1/changes?{query} HTTP/1.0\r\nHost: {address}\r\n{headers}")?;
-        if !last_id.is_empty() {
-            write!(stream, "Last-Event-ID: {last_id}\r\n")?;
-        }
-        write!(stream, "\r\n")?;
+        write!(stream, "GET {target} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n")?;
         let (mut reader, mut head) = (BufReader::new(stream), String::new());
         loop {
             let before = head.len();
@@ -75,7 +81,7 @@ impl Client {
         }
         assert!(head.starts_with("HTTP/1.0 200"), "{head}");
         assert!(head.contains("content-type: text/event-stream"), "{head}");
-        Ok(Self { reader, last_id: last_id.to_owned(), comments: Vec::new(), patience: SOON })
+        Ok(Self { reader, last_id: String::new(), comments: Vec::new(), patience: SOON })
     }
 
     /// The positions that come without an event, so many of them.

@@ -16,16 +16,16 @@ fn every_route_is_in_the_document_with_its_methods_and_no_other() {
     let served = Served::start(&[], &[]);
     let document = document();
     let paths = document["paths"].as_object().unwrap();
+    // What never ends by itself is asked for in a way that it refuses.
+    let stranger = served.client.with("Origin", "https://other.example");
     for (path, item) in paths {
-        // What never ends by itself is asked for in a way that it refuses.
-        let path = &path.replace("/changes", "/changes?kind=none");
         // An identifier of no particular thing.
         let place = path.find('{').map_or(path.clone(), |at| {
             format!("{}x{}", &path[..at], path[path.find('}').unwrap() + 1..].to_owned())
         });
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
             let described = item.get(method.to_lowercase()).is_some();
-            let status = served.client.request(method, &place, "").status;
+            let status = stranger.request(method, &place, "").status;
             assert_eq!(status != 405, described, "{method} {path} says {status}");
         }
     }

@@ -91,8 +91,8 @@ fn add_raw(served: &Served, kind: &str, user: &str) {
     served.scene.add(&[field("type", kind), field("user", user)]);
 }
 
-const VIEWS: [&str; 7] =
-    ["Online", "Changes", "Sessions", "Documents", "Views", "Dead letters", "Health"];
+const VIEWS: [&str; 8] =
+    ["Online", "Events", "Changes", "Sessions", "Documents", "Views", "Dead letters", "Health"];
 
 const NARROW: &str = "return document.documentElement.scrollWidth <= 360";
 
@@ -112,6 +112,14 @@ fn the_page_shows_what_happens_and_goes_on_after_a_break() {
     ]));
     browser.sees("alice");
     browser.sees("/pricing");
+    browser.turns_to("Events");
+    wait_until(SOON, "an event is shown", || {
+        served
+            .add(&json!([{"type": "view", "user": "alice", "token": "tk_secret", "item": "lamp"}]));
+        browser.run("return await page.getByText('lamp', { exact: true }).count()") != json!(0)
+    });
+    browser.run("await page.getByLabel('Filter by type, name').fill('document')");
+    browser.sees("No event fits this filter.");
     browser.turns_to("Changes");
     browser.sees("threshold reached");
     browser.turns_to("Documents");

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Activity;
-use crate::changes::rooms::{ADMIN, Message, Payload, USER, event_in};
-use crate::serve::live::rooms::Rooms;
+use crate::changes::rooms::{ADMIN, EVENTS, Message, Payload, USER, event_in};
+use crate::serve::live::rooms::{Rooms, wants_activity};
 
 /// Activities of an interval, by room.
 pub(super) struct Board {
@@ -27,6 +27,8 @@ enum Subject {
     Entry(String, String),
     /// A session.
     Session(String),
+    /// An event, which stands for itself: its entry, and its place there.
+    Event(String, usize),
 }
 
 /// Activities that will not be told: in how many rooms, and why.
@@ -63,6 +65,11 @@ impl Board {
                 vec![ADMIN.to_owned()],
                 Payload::Session(update),
             ),
+            Activity::Event(seen) => (
+                Subject::Event(seen.id.clone(), seen.index),
+                vec![EVENTS.to_owned()],
+                Payload::Event(seen),
+            ),
         };
         used.retain_used(&mut rooms);
         let (payload, mut counts) = (Arc::new(payload), Counts::default());
@@ -91,7 +98,7 @@ impl Board {
     /// Notes that entries were not read.
     pub(super) fn skipped(&mut self, entries: u64, used: &Rooms) {
         let mut rooms = used.used();
-        rooms.retain(|room| room == ADMIN || room.starts_with(USER));
+        rooms.retain(|room| wants_activity(room));
         for room in rooms {
             self.rooms.entry(room).or_default().left_out += entries;
         }
@@ -122,6 +129,7 @@ fn time(payload: &Payload) -> Option<u64> {
     match payload {
         Payload::Presence(update) => update.last_seen.0,
         Payload::Session(update) => update.last_activity.0,
+        Payload::Event(seen) => Some(seen.time),
         _ => None,
     }
 }

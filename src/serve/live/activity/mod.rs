@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use self::board::Board;
 use self::reader::Reader;
 use super::rooms::Rooms;
-use crate::changes::rooms::{PresenceUpdate, SessionUpdate};
+use crate::changes::rooms::{PresenceUpdate, SeenEvent, SessionUpdate};
 use crate::serve::Context;
 use crate::telemetry::metrics::{LeftOut, LiveMetrics};
 
@@ -35,6 +35,8 @@ enum Read {
 enum Activity {
     Presence(PresenceUpdate),
     Session(SessionUpdate),
+    /// Any event at all, for those who hear of every one.
+    Event(SeenEvent),
 }
 
 /// Reads along whenever somebody watches, for ever.
@@ -58,7 +60,7 @@ async fn read_along(context: &Context, rooms: &Rooms, metrics: &LiveMetrics) {
     // Ends with this: then nothing is read any more.
     let mut readers = JoinSet::new();
     for partition in 0..context.config.deployment.partitions {
-        readers.spawn(Reader::new(&context.config, partition).run(sender.clone()));
+        readers.spawn(Reader::new(&context.config, partition, rooms.clone()).run(sender.clone()));
     }
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

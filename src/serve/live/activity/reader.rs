@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::{Activity, Read};
-use crate::changes::rooms::{Number, PresenceUpdate, SessionUpdate};
+use crate::changes::rooms::{EVENTS, Number, PresenceUpdate, SeenEvent, SessionUpdate};
 use crate::config::{Config, Server};
 use crate::decode::{Rules, decode};
 use crate::entry::{Entry, EntryId};
@@ -20,6 +20,7 @@ use crate::key::Keys;
 use crate::redis::connect::connect;
 use crate::redis::reply;
 use crate::redis::stream::entries;
+use crate::serve::live::rooms::Rooms;
 use crate::telemetry::log::failure_line_due;
 use crate::telemetry::metrics;
 
@@ -32,6 +33,8 @@ const BYTES: usize = 1 << 20;
 const ENTRIES: usize = 1_000;
 /// How old an entry may be before all up to the newest are skipped: activity is about now.
 const STALE: Duration = Duration::from_secs(5);
+/// The members of an event that whoever hears of every one is told.
+const SHOWN: [&str; 8] = ["user", "ip", "page", "sid", "doc", "connection", "item", "action"];
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -40,6 +43,7 @@ pub(super) struct Reader {
     partition: u16,
     stream: String,
     rules: Rules,
+    rooms: Rooms,
 }
 
 /// Where a reader is: the last entry it read, and how many had been added by then.
@@ -49,12 +53,12 @@ struct Place {
 }
 
 impl Reader {
-    pub(super) fn new(config: &Config, partition: u16) -> Self {
+    pub(super) fn new(config: &Config, partition: u16, rooms: Rooms) -> Self {
         let deployment = &config.deployment;
         let keys = Keys::new(&deployment.prefix, deployment.partitions, partition);
         let rules = deployment.rules();
         let stream = keys.named(&deployment.stream);
-        Self { server: config.redis.server(), partition, stream, rules }
+        Self { server: config.redis.server(), partition, stream, rules, rooms }
     }
 
     /// Reads on for ever; after a failure from what is newest then.
@@ -137,7 +141,27 @@ impl Reader {
     fn activities(&self, entry: &Entry) -> Vec<Activity> {
         // What is no event becomes a dead letter elsewhere.
         let events = decode(entry, self.partition, &self.rules).events;
-        events.iter().flat_map(activities).collect()
+        let mut activities: Vec<_> = events.iter().flat_map(activities).collect();
+        if self.rooms.is_used(EVENTS) {
+            let seen =
+                events.iter().enumerate().map(|(index, event)| self.seen(entry, index, event));
+            activities.extend(seen.map(Activity::Event));
+        }
+        activities
+    }
+
+    fn seen(&self, entry: &Entry, index: usize, event: &Event<'_>) -> SeenEvent {
+        let fields = event.fields().into_iter();
+        let shown = fields.filter(|(name, value)| SHOWN.contains(name) && !value.is_empty());
+        let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
+        SeenEvent {
+            id: entry.id.to_string(),
+            partition: self.partition,
+            index,
+            kind: event.kind.name(),
+            time: event.time.millis(),
+            members: shown.map(|(name, value)| (name, text(value))).collect(),
+        }
     }
 }
 
