@@ -14,7 +14,7 @@ use crate::state::users::Present;
 
 /// The room that hears of everybody.
 pub const ADMIN: &str = "admin";
-/// The room that hears of every event. Nobody joins it by its name: `GET /api/v1/events` is the way in.
+/// The room that hears of every event. Nobody joins it by its name: `GET /api/v1/activity` is the way in.
 pub const EVENTS: &str = "events";
 /// What the rooms of a user and of a document begin with.
 pub const USER: &str = "user:";

@@ -13,8 +13,8 @@ use crate::entry::{Entry, EntryId};
 use crate::event::{Limits, Reason};
 use crate::redis::reply;
 use crate::redis::scripts::letters::{Again, move_letters};
-use crate::state::dead::{DeadLetter, Filter, range};
-use crate::state::{AskError, State, ask, number};
+use crate::state::dead::{DeadLetter, Filter};
+use crate::state::{AskError, State, ask, number, range};
 
 /// Letters that are looked at, or moved, by one call at most. Each may carry a mebibyte.
 const PAGE: usize = 16;

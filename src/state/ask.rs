@@ -9,6 +9,7 @@ use redis::{Cmd, Value};
 
 use super::Link;
 use crate::config::Shell;
+use crate::entry::Entry;
 use crate::error::Error;
 use crate::redis::reply;
 pub(crate) use crate::redis::reply::number;
@@ -239,6 +240,13 @@ pub(crate) fn literal(text: &str) -> String {
         pattern.push(c);
     }
     pattern
+}
+
+/// Entries of a stream (`XRANGE`, `XREVRANGE`).
+pub(crate) async fn range(connection: &mut Link, words: &[&str]) -> Result<Vec<Entry>, AskError> {
+    let value = ask(connection, words).await?;
+    let unexpected = reply::unexpected("reading entries", &Value::Nil);
+    reply::entries(value).ok_or_else(|| unexpected.into())
 }
 
 #[cfg(test)]

@@ -5,14 +5,13 @@ mod written;
 use std::cmp::Ordering;
 
 pub use self::written::{Bytes, Header, Pair, Whole};
-use super::ask::{AskError, ask, number};
+use super::ask::{AskError, ask, number, range};
 use super::{Listed, Partition, State};
 use crate::decode::Rules;
 use crate::decode::retry::Original;
 use crate::entry::{Entry, EntryId, Field};
 use crate::event::RETRY_OF;
 use crate::key::Keys;
-use crate::redis::reply;
 use crate::state::Link;
 
 /// Dead letters in a page; each may carry a mebibyte of data.
@@ -247,11 +246,4 @@ impl<'k> Pages<'k> {
         self.end = last.map(|entry| format!("({}", entry.id));
         Ok(Some(page))
     }
-}
-
-/// Entries of a stream (`XRANGE`, `XREVRANGE`).
-pub(crate) async fn range(connection: &mut Link, words: &[&str]) -> Result<Vec<Entry>, AskError> {
-    let value = ask(connection, words).await?;
-    let unexpected = reply::unexpected("reading dead letters", &redis::Value::Nil);
-    reply::entries(value).ok_or_else(|| unexpected.into())
 }

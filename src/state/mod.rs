@@ -9,6 +9,7 @@
 mod ask;
 pub mod dead;
 pub mod documents;
+pub mod history;
 mod link;
 pub mod pages;
 mod progress;
@@ -31,7 +32,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 pub use self::ask::AskError;
-pub(crate) use self::ask::{Walk, ask, literal, number};
+pub(crate) use self::ask::{Walk, ask, literal, number, range};
 pub use self::link::Link;
 pub use self::progress::cursor;
 pub(crate) use self::reach::find_all;

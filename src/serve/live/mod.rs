@@ -54,7 +54,7 @@ pub fn router(context: &Context) -> Router<Context> {
     let sockets = socket::router(context, &live);
     let events = Router::new()
         .route("/api/v1/changes", get(events::changes))
-        .route("/api/v1/events", get(seen::events));
+        .route("/api/v1/activity", get(seen::activity));
     events.layer(Extension(live)).merge(sockets)
 }
 

@@ -1,4 +1,4 @@
-//! `GET /api/v1/events`: events as they come, for people who watch. No more of them than anybody can read, and no
+//! `GET /api/v1/activity`: events as they come, for people who watch. No more of them than anybody can read, and no
 //! position: who wants every change reads the changes.
 
 use std::convert::Infallible;
@@ -20,7 +20,7 @@ use crate::serve::{Caller, Context};
 use crate::telemetry::metrics::{ConnectionKind, Dropped, Open};
 
 /// Answers with the events as they come.
-pub(super) async fn events(
+pub(super) async fn activity(
     State(context): State<Context>,
     Extension(live): Extension<Live>,
     caller: Caller,

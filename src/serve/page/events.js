@@ -20,7 +20,7 @@ export class Events extends View {
       empty: () => (this.filter ? "No event fits this filter." : app.why("No event has come since this view was opened.")),
       row: (cells, event, row) => this.row(cells, event, row),
     });
-    this.feed = new Feed("events", { message: (event) => this.add(event), named: { left_out: ({ count: left }) => this.leave_out(left) } });
+    this.feed = new Feed("activity", { message: (event) => this.add(event), named: { left_out: ({ count: left }) => this.leave_out(left) } });
   }
 
   enter() {

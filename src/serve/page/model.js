@@ -32,7 +32,7 @@ export class Order {
 }
 
 export class Model {
-  people = new Map(); // user → { user, addresses: address → { page, ua, last_seen_ms, since_ms } }
+  people = new Map(); // user → { user, addresses: address → { page, ua, last_seen_ms } }
   sessions = new Map(); // sid → { sid, user, ip, ua }
   documents = new Map(); // doc → { doc, count, members: user → connections, thresholds: up → reached }
   order = { people: new Order(), sessions: new Order(), documents: new Order() };
@@ -40,12 +40,8 @@ export class Model {
   seen = 0;
 
   snapshot({ presence = [], sessions = [], documents = [] }) {
-    const before = this.people;
     this.people = new Map();
     for (const entry of presence) this.#address(entry.user, entry.ip, entry);
-    for (const [user, person] of this.people) {
-      for (const [ip, address] of person.addresses) address.since_ms = before.get(user)?.addresses.get(ip)?.since_ms;
-    }
     this.sessions = new Map(sessions.map((session) => [session.sid, session]));
     this.documents = new Map(documents.map(({ doc, users, members, thresholds }) => [doc, {
       doc,
@@ -82,7 +78,7 @@ export class Model {
     const { kind, user, ip, sid, doc, time } = change;
     switch (kind) {
       case "online":
-        this.#address(user, ip, { last_seen_ms: time, since_ms: time });
+        this.#address(user, ip, { last_seen_ms: time });
         this.order.people.add(user);
         break;
       case "offline":

@@ -30,26 +30,27 @@ export class Panel {
 
   async user(user) {
     const now = this.app.now();
-    const [{ users }, sessions] = await Promise.all([post("users/query", { users: [user] }), get(`sessions?limit=100&user=${part(user)}`)]);
+    const [{ users, changes, changes_since_ms }, sessions] = await Promise.all([post("users/query", { users: [user], changes: 200 }), get(`sessions?limit=100&user=${part(user)}`)]);
     const found = users[0];
-    const known = this.app.model.people.get(user);
-    const addresses = (found?.addresses ?? []).map(({ ip, page, ua, last_seen_ms }) => {
-      const since = known?.addresses.get(ip)?.since_ms;
-      return el("dl", {}, ...pair("Page", name(page || "–")), ...pair("Address", name(ip || "–")), ...pair("Device", name(device(ua) || "–", { title: ua })),
-        ...pair("Seen", ago(last_seen_ms, now)), ...pair("Since", since ? clock(since) : "before this page was opened"));
-    });
+    const since = (ip) => {
+      const last = changes.find((change) => change.kind === "online" && change.ip === ip);
+      return last ? clock(last.time) : changes_since_ms ? `before ${clock(changes_since_ms)}` : "not known";
+    };
+    const addresses = (found?.addresses ?? []).map(({ ip, page, ua, last_seen_ms }) =>
+      el("dl", {}, ...pair("Page", name(page || "–")), ...pair("Address", name(ip || "–")), ...pair("Device", name(device(ua) || "–", { title: ua })),
+        ...pair("Seen", ago(last_seen_ms, now)), ...pair("Since", since(ip))));
     const state = found?.online ? "Online now." : found?.last_seen_ms ? `Not online. Last seen ${ago(found.last_seen_ms, now)}.` : "Not online, and not seen lately.";
     const own = sessions.items.map(({ sid, ip, last_activity_ms }) =>
       el("li", {}, link(sid, "session"), el("span", { class: "soft", textContent: `${shown(ip)} · ${ago(last_activity_ms, now)}` }), this.app.rights.write ? this.endButton(sid) : null));
     const documents = [...this.app.model.documents.values()].filter(({ members }) => members.has(user));
-    const did = this.app.model.changes.filter((change) => change.user === user).slice(-8).reverse();
+    const did = changes.slice(0, 12);
     return [
       el("p", { textContent: state }), ...addresses,
       el("h3", { textContent: `Sessions (${count(own.length)})` }), own.length ? el("ul", {}, ...own) : el("p", { class: "soft", textContent: "None." }),
       ...(documents.length ? [el("h3", { textContent: "In documents" }), el("ul", {}, ...documents.map(({ doc }) => el("li", {}, link(doc, "document"))))] : []),
       el("h3", { textContent: "What they did last" }),
       did.length ? el("ul", {}, ...did.map(({ time, kind, doc }) => el("li", {}, el("span", { textContent: `${kind.replaceAll("_", " ")}${doc ? ` ${shown(doc)}` : ""}` }), el("span", { class: "time", textContent: clock(time) }))))
-        : el("p", { class: "soft", textContent: "Nothing has changed since this page was opened." }),
+        : el("p", { class: "soft", textContent: "Nothing that is still kept." }),
     ];
   }
 

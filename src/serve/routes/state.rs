@@ -14,6 +14,7 @@ use crate::serve::Caller;
 use crate::serve::context::Context;
 use crate::serve::problem::Problem;
 use crate::state::documents::{Document, Level, Member, levels};
+use crate::state::history::{self, History};
 use crate::state::pages::{self, MOST, Page, Person};
 use crate::state::tokens::{Ranked, Token, Viewed};
 use crate::state::users::Present;
@@ -27,7 +28,7 @@ pub(super) fn router() -> Router<Context> {
     Router::new()
         .route("/api/v1/online", get(online))
         .route("/api/v1/seen", get(seen))
-        .route("/api/v1/users/query", post(query_users))
+        .route("/api/v1/users/query", post(query_users).get(user_query))
         .route("/api/v1/users/{user}", get(user))
         .route("/api/v1/presence", get(presence))
         .route("/api/v1/tokens/{token}", get(token))
@@ -101,9 +102,15 @@ async fn user(
     found.pop().map(Json).ok_or_else(|| Problem::not_found("there is no such user"))
 }
 
+/// A user may be called like the route beside.
+async fn user_query(context: State<Context>, caller: Caller) -> Answer<Person> {
+    user(context, caller, Path("query".to_owned())).await
+}
+
 #[derive(Deserialize)]
 struct Users {
     users: Vec<String>,
+    changes: Option<usize>,
 }
 
 /// A contact list: what is known of up to a thousand users, at once.
@@ -112,18 +119,29 @@ async fn query_users(
     caller: Caller,
     Body(body): Body,
 ) -> Answer<Value> {
-    let Users { users } = serde_json::from_slice(&body)
+    let Users { users, changes } = serde_json::from_slice(&body)
         .map_err(|error| Problem::bad_request(format!("send {{\"users\": [\"…\"]}}: {error}")))?;
     if users.len() > MOST {
         return Err(Problem::bad_request(format!("ask for up to {MOST} users at once")));
+    }
+    if changes.is_some_and(|changes| !(1..=MOST).contains(&changes)) {
+        let detail = format!("changes must be a whole number from 1 to {MOST}");
+        return Err(Problem::bad_request(detail));
     }
     if let Some(hidden) = users.iter().find(|user| !caller.may_see_user(user)) {
         let detail = format!("this token may not see the user {hidden:?}");
         return Err(Problem::forbidden(detail));
     }
     let mut state = context.ask()?;
-    let users = context.answer(pages::people(&mut state, &users).await)?;
-    Ok(Json(json!({ "now_ms": state.now_ms, "users": users })))
+    let people = context.answer(pages::people(&mut state, &users).await)?;
+    let mut answer = json!({ "now_ms": state.now_ms, "users": people });
+    if let Some(most) = changes {
+        let History { changes, since_ms } =
+            context.answer(history::of_users(&mut state, &users, most).await)?;
+        answer["changes"] = json!(changes);
+        answer["changes_since_ms"] = json!(since_ms);
+    }
+    Ok(Json(answer))
 }
 
 async fn presence(

@@ -25,6 +25,7 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("/api/session/update", "update_session"),
     ("/api/v1/access", "access"),
     ("/api/v1/changes", "changes"),
+    ("/api/v1/activity", "activity"),
     ("/api/v1/dead", "dead"),
     ("/api/v1/dead/drop", "drop_dead"),
     ("/api/v1/dead/retry", "retry_dead"),
@@ -55,7 +56,7 @@ pub const ROUTES: &[(&str, &str)] = &[
 /// Everything that is no route.
 const OTHER: &str = "other";
 /// Routes whose answers go on for as long as somebody listens: their time says nothing.
-const OPEN_ENDED: [&str; 2] = ["changes", "socketio"];
+const OPEN_ENDED: [&str; 3] = ["activity", "changes", "socketio"];
 
 /// The names of all routes.
 pub(super) fn route_names() -> Vec<&'static str> {

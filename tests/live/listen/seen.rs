@@ -8,7 +8,7 @@ use crate::scene::SOON;
 use crate::serve::Served;
 
 fn watch(served: &Served, headers: &str) -> Client {
-    Client::ask(address(&served.serve), "/api/v1/events", headers).unwrap()
+    Client::ask(address(&served.serve), "/api/v1/activity", headers).unwrap()
 }
 
 fn readers(served: &Served) -> usize {
@@ -73,7 +73,7 @@ fn a_watcher_hears_as_long_as_its_token_counts_and_the_process_runs() {
     let file = folder.path().join("tokens");
     std::fs::write(&file, "one\ntwo\n").unwrap();
     let mut served = Served::start(&[], &["--read-token-file", file.to_str().unwrap()]);
-    assert_eq!(served.client.get("/api/v1/events").status, 401);
+    assert_eq!(served.client.get("/api/v1/activity").status, 401);
     let bearer = |token: &str| format!("Authorization: Bearer {token}\r\n");
     let (mut one, mut two) = (watch(&served, &bearer("one")), watch(&served, &bearer("two")));
     std::fs::write(&file, "two\n").unwrap();

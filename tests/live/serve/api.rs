@@ -116,6 +116,13 @@ fn one_user_session_token_or_document_is_told_whole() {
     assert_eq!(get("/api/v1/users/x"), nobody);
     let list = served.client.post("/api/v1/users/query", r#"{"users":["x","a/b|c","x"]}"#).json();
     assert_eq!(list["users"], json!([nobody, user, nobody]));
+    assert_eq!(get("/api/v1/users/query")["user"], "query");
+    let asked = r#"{"users":["x","a/b|c"],"changes":3}"#;
+    let last = served.client.post("/api/v1/users/query", asked).json();
+    let changes = last["changes"].as_array().unwrap();
+    assert_eq!((changes.len(), &last["changes_since_ms"]), (3, &Value::Null));
+    assert!(changes.iter().all(|change| change["user"] == "a/b|c"), "{changes:?}");
+    assert!(changes.is_sorted_by_key(|change| std::cmp::Reverse(change["seq"].as_u64())));
     let session = get("/api/v1/sessions/s");
     assert_eq!((&session["active"], &session["data"]), (&json!(true), &json!(r#"{"cart":[1]}"#)));
     assert_eq!((&session["user"], &session["sid"]), (&json!("a/b|c"), &json!("s")));
@@ -182,9 +189,13 @@ fn parameters_that_cannot_be_are_told() {
     let far = served.client.get("/api/v1/presence?cursor=wffff.ffff.ffffffffffffffff").json();
     assert_eq!((&far["items"], &far["cursor"]), (&json!([]), &Value::Null));
     let most: Vec<String> = (0..1_001).map(|n| n.to_string()).collect();
-    for body in
-        [json!({ "users": most }).to_string(), "{}".into(), "[".into(), r#"{"users":[7]}"#.into()]
-    {
+    for body in [
+        json!({ "users": most }).to_string(),
+        "{}".into(),
+        "[".into(),
+        r#"{"users":[7]}"#.into(),
+        r#"{"users":[],"changes":0}"#.into(),
+    ] {
         assert_eq!(served.client.post("/api/v1/users/query", &body).status, 400);
     }
 }

@@ -134,6 +134,8 @@ fn the_page_shows_what_happens_and_goes_on_after_a_break() {
     );
     browser.sees("Online now.");
     browser.sees("Sessions (1)");
+    browser.sees("session started");
+    browser.run("await page.locator('#panel dt', { hasText: 'Since' }).locator('xpath=following-sibling::dd[1]').getByText(/^[0-9:]+$/).waitFor()");
     browser.run("await page.keyboard.press('Escape')");
     browser.turns_to("Sessions");
     browser.run("await page.getByRole('button', { name: 'End session s1' }).click(); await page.getByText('Sure?').click()");
