@@ -254,7 +254,7 @@ impl Gathered {
         self.settings.keys().copied()
     }
 
-    /// Who is told of changes.
+    /// The targets that a notifier tells of changes.
     ///
     /// # Errors
     /// Names the table and what is wrong with it.

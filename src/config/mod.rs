@@ -74,7 +74,7 @@ pub struct Config {
     pub serve: ServeConfig,
     /// The file of the keys that encrypt session data.
     pub session_key_file: Option<PathBuf>,
-    /// Who is told of changes.
+    /// The targets that a notifier tells of changes.
     pub notify: Vec<Target>,
     /// What this instance is called; not unique, the host's name by default.
     pub name: String,

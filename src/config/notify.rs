@@ -1,4 +1,4 @@
-//! Who is told of changes: the `[[notify]]` tables of the settings file. They have no flags and no variables: a list
+//! The targets that a notifier tells of changes: the `[[notify]]` tables of the settings file. They have no flags and no variables: a list
 //! of tables fits neither.
 
 use std::collections::HashSet;

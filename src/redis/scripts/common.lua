@@ -67,7 +67,7 @@ end
 
 -- ---- types: checked before the first write, so that nothing after it can fail
 
--- Each type with a command that refuses others and counts what is there.
+-- Each type with a command that refuses others. Those that count say 0 of a key that is not there.
 local HASH, ZSET, STREAM, STRING = { 'hash', 'HLEN' }, { 'zset', 'ZCARD' }, { 'stream', 'XLEN' }, { 'string', 'GET' }
 
 -- Calls `visit` with each of the shared keys and its type, until that returns something.

@@ -40,9 +40,9 @@ local function distrust_activity(t)
   call('HSET', meta, 'activity_distrusted_until', format('%d', last))
 end
 
--- Whether an activity that was stored proves, with its age, that what comes with a later one is the newest.
--- A newer one is put back; other's keys are noted.
-local function is_outdone(old, key, seconds, is_in_time)
+-- Puts a newer activity back, and notes keys of others. Returns whether what was stored proves, with its age, that
+-- what comes with a later activity is the newest.
+local function settle_activity(old, key, seconds, is_in_time)
   if is_wrong(old) then
     mark_wrong(key)
     distrust_activity(seconds * 1000 + 999)
@@ -56,11 +56,10 @@ local function is_outdone(old, key, seconds, is_in_time)
 end
 
 -- Whether an entry that is not there, or all of its user, has ended already.
-local function has_ended(field, value)
+local function has_ended(field, t)
   if absent[presence_ended] then return false end
-  local t = tonumber(version(value, LAST_SEEN))
   for _, ended in ipairs(call('ZMSCORE', presence_ended, field, (place_of(field)))) do
-    if ended and tonumber(ended) >= t then return true end
+    if ended and tonumber(ended) >= tonumber(t) then return true end
   end
   return false
 end
@@ -68,8 +67,9 @@ end
 -- An entry that is proven to be the newest is written unread. One that appeared has ended already, or is a change.
 local function write_proven(field, value)
   if call('HSET', presence, field, value) == 0 then return end
-  if has_ended(field, value) then return call('HDEL', presence, field) end
-  presence_change('online', version(value, LAST_SEEN), field)
+  local t = version(value, LAST_SEEN)
+  if has_ended(field, t) then return call('HDEL', presence, field) end
+  presence_change('online', t, field)
 end
 
 -- Users last seen in the same second; the first of them with a presence entry of that second each. Nothing
@@ -87,7 +87,7 @@ local function merge_activity(seconds, user_at, users, entry_at, entries)
       if old then
         is_newer = outdone[old]
         if not is_newer and old ~= seconds then
-          is_newer = is_outdone(old, key, seconds, is_in_time)
+          is_newer = settle_activity(old, key, seconds, is_in_time)
           outdone[old] = is_newer
         end
       end
@@ -114,18 +114,6 @@ local function merge_seen()
   end
 end
 
--- Whether an entry came in time and beats what is stored.
-local function wins(value, old, is_absent, gone)
-  local t = sub(value, LAST_SEEN, LAST_SEEN + 12)
-  local old_t = old and version(old, LAST_SEEN)
-  if old and is_absent and old_t > t then distrust_activity(old_t) end
-  if t <= gone then
-    late = late + 1
-    return false
-  end
-  return not old or t > old_t or t == old_t and greater_bytes(value, old)
-end
-
 local function merge_present()
   for _ = 1, section() do
     local field, value = take(2)
@@ -135,7 +123,17 @@ local function merge_present()
   local writes, appeared, n = {}, {}, 0
   for i, field in ipairs(doubtful) do
     local value, old = doubtful_values[i], stored[i]
-    if wins(value, old, without_activity[i], gone) and (old or not has_ended(field, value)) then
+    local t, old_t = sub(value, LAST_SEEN, LAST_SEEN + 12), old and version(old, LAST_SEEN)
+    if old and without_activity[i] and old_t > t then distrust_activity(old_t) end
+    local wins
+    if old then
+      wins = t > old_t or t == old_t and greater_bytes(value, old)
+    else
+      wins = not has_ended(field, t)
+    end
+    if t <= gone then
+      late = late + 1
+    elseif wins then
       writes[n + 1], writes[n + 2] = field, value
       n = n + 2
       if not old then appeared[#appeared + 1] = i end

@@ -4,10 +4,13 @@
 //! names of both end in a hash of the text, so that versions live side by side. Where functions are not to be had (no
 //! right to, renamed commands, memory that is full), the same text is called as a script by its digest.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Arg, Cmd, RedisError, RedisResult, Value};
+
+use crate::redis::reply;
 
 const COMMON: &str = include_str!("common.lua");
 const TORN: &str = include_str!("torn.lua");
@@ -231,12 +234,11 @@ pub(super) fn refuses_functions(error: &RedisError) -> bool {
 pub async fn drop_others(connection: &mut MultiplexedConnection) -> RedisResult<usize> {
     let mut list = redis::cmd("FUNCTION");
     list.arg("LIST").arg("LIBRARYNAME").arg(format!("{LIBRARIES}*"));
-    let libraries: Vec<std::collections::HashMap<String, Value>> =
-        list.query_async(connection).await?;
+    let libraries: Vec<HashMap<String, Value>> = list.query_async(connection).await?;
     let own = Script::ALL.map(|script| script.name(Way::Function));
     let mut dropped = 0;
     for mut library in libraries {
-        let Some(name) = library.remove("library_name").and_then(crate::redis::reply::text) else {
+        let Some(name) = library.remove("library_name").and_then(reply::text) else {
             continue;
         };
         if !own.contains(&name.as_str()) {
