@@ -4,8 +4,8 @@
 //! its folder belong to a [`PrivateServer`], the terminal to a [`Screen`].
 
 mod answers;
-mod fleet;
 mod install;
+mod process;
 mod view;
 mod watch;
 
@@ -22,13 +22,13 @@ use rollcall::telemetry::http::HttpError;
 use tokio::sync::watch as channel;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
 
-use self::fleet::FleetError;
+use self::process::ProcessError;
 use self::view::{About, View};
 use self::watch::Watch;
 use crate::line::{self, Look};
 use crate::load::{Load, LoadOptions, Mix, Sent, Target, user_names};
 use crate::out::Out;
-use crate::run::{Fleet, RunError};
+use crate::run::{Process, RunError};
 use crate::screen::{Screen, can_draw, quit};
 use crate::signals;
 
@@ -66,7 +66,7 @@ pub(crate) enum DemoError {
     Server(#[from] ServerError),
     /// There is no worker.
     #[error(transparent)]
-    Fleet(#[from] FleetError),
+    Process(#[from] ProcessError),
     /// Worker or janitor ended by itself.
     #[error("the worker or the janitor failed")]
     Run(#[from] RunError),
@@ -114,7 +114,7 @@ struct Show {
     watch: Watch,
     load: Load,
     stop_load: channel::Sender<bool>,
-    fleet: Fleet,
+    process: Process,
     server: PrivateServer,
     screen: Option<Screen>,
     look: Look,
@@ -133,20 +133,20 @@ impl Show {
         let server = tokio::task::spawn_blocking(|| PrivateServer::start(private)).await??;
         let tokens = options.users.saturating_mul(2).max(100);
         let config =
-            fleet::settings(&server.url(), tokens, options.http).map_err(FleetError::from)?;
-        let fleet = fleet::start(&config, options.http.is_some()).await?;
+            process::settings(&server.url(), tokens, options.http).map_err(ProcessError::from)?;
+        let process = process::start(&config, options.http.is_some()).await?;
         let (stop_load, stop) = channel::channel(false);
         let load = Load::start(&load_options(options), &target(&config), &stop);
         let mut watch = Watch::over(config.redis.server(), &config.deployment);
         watch.look().await?;
-        let about = about(options, &server, &fleet, &config);
+        let about = about(options, &server, &process, &config);
         let look = Look::of_environment();
         let screen = if draws { Screen::enter(look).ok() } else { None };
         if screen.is_none() {
             let _unread = out.send(greeting(&about) + "\n");
         }
         let options = options.clone();
-        Ok(Self { about, options, watch, load, stop_load, fleet, server, screen, look })
+        Ok(Self { about, options, watch, load, stop_load, process, server, screen, look })
     }
 
     /// Shows the state until the time is over or `signalled` is.
@@ -165,7 +165,7 @@ impl Show {
                 _ = &mut signalled => return Ok(()),
                 () = quit(&mut self.screen) => return Ok(()),
                 () = &mut ended => return Ok(()),
-                error = self.fleet.failed() => return Err(error.into()),
+                error = self.process.failed() => return Err(error.into()),
                 () = signals::received(&mut resizes) => self.screen.iter_mut().for_each(Screen::resized),
                 _ = ticks.tick() => self.look().await?,
             }
@@ -202,7 +202,7 @@ impl Show {
         let _late = timeout(GRACE, self.load.ended()).await;
         let _late = timeout(GRACE, self.drain()).await;
         let sent = self.load.so_far();
-        let _late = timeout(GRACE, self.fleet.stop()).await;
+        let _late = timeout(GRACE, self.process.stop()).await;
         let folder = self.server.folder().to_path_buf();
         drop(self.screen);
         drop(self.server);
@@ -247,11 +247,16 @@ fn target(config: &Config) -> Target {
     }
 }
 
-fn about(options: &DemoOptions, server: &PrivateServer, fleet: &Fleet, config: &Config) -> About {
+fn about(
+    options: &DemoOptions,
+    server: &PrivateServer,
+    process: &Process,
+    config: &Config,
+) -> About {
     let program = server.binary().file_name().unwrap_or_default();
     let shell = Shell::of(&config.redis, &config.deployment);
     let example = ["XADD", &config.deployment.stream, "*", "type", "heartbeat", "user", "you"];
-    let metrics = match (fleet.http(), options.http) {
+    let metrics = match (process.http(), options.http) {
         (Some(address), _) => format!("http://{address}/metrics"),
         (None, Some(_)) => "off".to_owned(),
         (None, None) => format!("off: {}", HttpError::NoneFree),
@@ -259,7 +264,7 @@ fn about(options: &DemoOptions, server: &PrivateServer, fleet: &Fleet, config: &
     About {
         server: program.to_string_lossy().into_owned(),
         url: server.url(),
-        serve: fleet.serve().map(|address| format!("http://{address}")),
+        serve: process.serve().map(|address| format!("http://{address}")),
         metrics,
         example: shell.redis_cli(&example),
         crowd: user_names(options.users).collect(),

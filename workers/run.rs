@@ -64,7 +64,7 @@ pub(crate) enum RunError {
 }
 
 /// A process that plays its roles, until told to stop.
-pub(crate) struct Fleet {
+pub(crate) struct Process {
     loops: JoinSet<Result<(), Fatal>>,
     stop: watch::Sender<bool>,
     health: Health,
@@ -72,7 +72,7 @@ pub(crate) struct Fleet {
     serve: Option<SocketAddr>,
 }
 
-impl Fleet {
+impl Process {
     /// Starts the loops and the HTTP pages.
     pub(crate) async fn start(
         config: &Config,
@@ -82,7 +82,7 @@ impl Fleet {
         let (stop, stopped) = watch::channel(false);
         let health = Health::default();
         let listener = http::bind(&config.http).await?;
-        let mut fleet =
+        let mut process =
             Self { loops: JoinSet::new(), stop, health: health.clone(), http: None, serve: None };
         let name = unique_name(&config.name);
         let session_keys = SessionKeys::open(&config.session_key_file)?;
@@ -92,25 +92,25 @@ impl Fleet {
                 let part = format!("worker of partition {partition}");
                 let pulse = health.add(part, Projector::patience(config));
                 let projector = Projector::new(config, partition, &worker, pulse, stopped.clone());
-                fleet.loops.spawn(projector.run());
+                process.loops.spawn(projector.run());
             }
             if roles.janitor {
                 let part = format!("janitor of partition {partition}");
                 let pulse = health.add(part, Janitor::patience(config));
                 let janitor = Janitor::new(config, partition, name.clone(), pulse, stopped.clone());
-                fleet.loops.spawn(janitor.run());
+                process.loops.spawn(janitor.run());
             }
             if roles.notifier {
-                fleet.notify(config, partition, &name, &stopped);
+                process.notify(config, partition, &name, &stopped);
             }
         }
         if roles.serve {
-            let (stop, loops) = (stopped.clone(), &mut fleet.loops);
-            fleet.serve = serve::start(config, roles, &health, stop, loops).await?;
+            let (stop, loops) = (stopped.clone(), &mut process.loops);
+            process.serve = serve::start(config, roles, &health, stop, loops).await?;
         }
         tokio::spawn(rollcall::telemetry::metrics::keep_up(metrics.clone()));
         if let Some(listener) = listener {
-            fleet.http = listener.local_addr().ok();
+            process.http = listener.local_addr().ok();
             let most = descriptors::for_pages(descriptors::limit());
             tokio::spawn(http::serve(listener, most, metrics, health, stopped));
         }
@@ -119,14 +119,14 @@ impl Fleet {
             name,
             worker = roles.worker,
             janitor = roles.janitor,
-            serve = fleet.serve.map(|addr| addr.to_string()).as_deref().unwrap_or("off"),
+            serve = process.serve.map(|addr| addr.to_string()).as_deref().unwrap_or("off"),
             targets = if roles.notifier { config.notify.len() } else { 0 },
             partitions = config.deployment.partitions,
-            http = fleet.http.map(|addr| addr.to_string()).as_deref().unwrap_or("off"),
+            http = process.http.map(|addr| addr.to_string()).as_deref().unwrap_or("off"),
             "started"
         );
         descriptors::check(config, roles);
-        Ok(fleet)
+        Ok(process)
     }
 
     /// Starts the notifiers of a partition.
@@ -187,23 +187,23 @@ pub(crate) async fn run(
 ) -> Result<(), RunError> {
     let stop = crate::signals::stop();
     let supervisor = Arc::new(Supervisor::from_env().map_err(RunError::Supervisor)?);
-    let mut fleet = Fleet::start(config, roles, metrics).await?;
-    let (watching, health) = (supervisor.clone(), fleet.health.clone());
+    let mut process = Process::start(config, roles, metrics).await?;
+    let (watching, health) = (supervisor.clone(), process.health.clone());
     tokio::spawn(async move {
         watching.started().await;
         watching.watch(&health).await;
     });
     tokio::select! {
-        error = fleet.failed() => {
+        error = process.failed() => {
             supervisor.stopping();
             // The first failure is the one to tell; the other loops still finish what they have.
-            let _others = fleet.stop().await;
+            let _others = process.stop().await;
             Err(error)
         }
         signal = stop => {
             info!(signal, "stopping: finishing what is in hand");
             supervisor.stopping();
-            fleet.stop().await
+            process.stop().await
         }
     }
 }

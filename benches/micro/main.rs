@@ -11,7 +11,7 @@ use criterion::{Criterion, Throughput};
 use rollcall::config::{Limits, Projections};
 use rollcall::decode::{Rules, decode};
 use rollcall::entry::{Entry, EntryId};
-use rollcall::fold::{Avoided, FoldSettings, Folder};
+use rollcall::fold::{Avoided, FoldSettings, Planner};
 
 use crate::traffic::{Mix, Traffic};
 
@@ -77,9 +77,9 @@ fn decode_all(entries: &[Entry], settings: &FoldSettings) {
 
 fn fold_all(entries: &[Entry], settings: &FoldSettings) {
     let avoided = Avoided::default();
-    let mut folder = Folder::with_capacity(settings, entries.len());
+    let mut planner = Planner::with_capacity(settings, entries.len());
     for entry in entries {
-        folder.add(entry, &avoided);
+        planner.add(entry, &avoided);
     }
-    black_box(folder.finish(&avoided));
+    black_box(planner.finish(&avoided));
 }

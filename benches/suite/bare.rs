@@ -4,7 +4,7 @@
 
 use redis::Pipeline;
 use rollcall::config::Projections;
-use rollcall::fold::{Avoided, FoldSettings, Folder};
+use rollcall::fold::{Avoided, FoldSettings, Planner};
 use rollcall::key::Keys;
 use rollcall::op::Plan;
 use rollcall::projection::presence_field;
@@ -17,9 +17,9 @@ pub(crate) fn write_all(consumer: &mut Consumer) {
     let keys = Keys::new("", 1, 0);
     while let Some(entries) = consumer.read() {
         let nothing = Avoided::default();
-        let mut folder = Folder::new(&settings);
-        entries.iter().for_each(|entry| folder.add(entry, &nothing));
-        let plan = folder.finish(&nothing);
+        let mut planner = Planner::new(&settings);
+        entries.iter().for_each(|entry| planner.add(entry, &nothing));
+        let plan = planner.finish(&nothing);
         let mut pipeline = redis::pipe();
         write(&mut pipeline, &keys, &plan);
         add_acknowledgement(&mut pipeline, &entries);

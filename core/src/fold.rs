@@ -68,13 +68,13 @@ pub fn unknown_members(
 
 /// Builds the plan of a batch.
 #[derive(Debug)]
-pub struct Folder<'s, 'a> {
+pub struct Planner<'s, 'a> {
     settings: &'s FoldSettings,
     plan: Plan<'a>,
     counts: Counts,
 }
 
-impl<'s, 'a> Folder<'s, 'a> {
+impl<'s, 'a> Planner<'s, 'a> {
     /// An empty plan.
     pub fn new(settings: &'s FoldSettings) -> Self {
         Self::with_capacity(settings, 0)

@@ -11,6 +11,6 @@ pub mod fold;
 pub mod format;
 pub mod key;
 pub mod op;
-pub mod origin;
 pub mod projection;
 pub mod time;
+pub mod traceparent;

@@ -11,7 +11,7 @@ use rollcall::config::{Config, Gathered};
 use rollcall::decode::{Decoded, Rejected, Rules, decode, decode_with_unknown_names};
 use rollcall::entry::{Entry, EntryId};
 use rollcall::event::{Event, Kind, Limits, Name, Session, SessionAction};
-use rollcall::fold::{Avoided, FoldSettings, Folder};
+use rollcall::fold::{Avoided, FoldSettings, Planner};
 use rollcall::format::{Format, MAX_DEPTH, Member, is_opaque};
 use rollcall::key::{Keys, partition_of};
 use rollcall::op::{Letter, Plan};
@@ -257,9 +257,9 @@ fn check_json(text: &[u8]) {
 // ---- what is folded
 
 fn check_plan(decoded: &Decoded<'_>, entry: &Entry, settings: &FoldSettings) {
-    let mut folder = Folder::new(settings);
-    folder.add(entry, &Avoided::default());
-    let plan = folder.finish(&Avoided::default());
+    let mut planner = Planner::new(settings);
+    planner.add(entry, &Avoided::default());
+    let plan = planner.finish(&Avoided::default());
     assert_eq!((plan.entries, plan.last), (1, Some(entry.id)), "not passed once");
     check_merges(&decoded.events, &plan, entry, settings);
     check_letters(&plan.letters, decoded, entry, &settings.rules.limits);

@@ -11,7 +11,7 @@ use tracing::warn;
 use crate::config::Deployment;
 use crate::error::Error;
 use crate::key::Keys;
-use crate::redis::scripts::losses::{Losses, Position};
+use crate::redis::scripts::losses::{Losses, StreamEnd};
 use crate::telemetry::log::Throttle;
 use crate::telemetry::metrics::{self, LossCause};
 
@@ -23,7 +23,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 pub(super) struct Watch {
     losses: Losses,
     partition: u16,
-    seen: Option<Position>,
+    seen: Option<StreamEnd>,
     lines: [Line; LossCause::ALL.len()],
 }
 
@@ -57,7 +57,7 @@ impl Watch {
         Ok(())
     }
 
-    fn report(&mut self, cause: LossCause, lost: u64, since: String, until: &Position) {
+    fn report(&mut self, cause: LossCause, lost: u64, since: String, until: &StreamEnd) {
         metrics::entries_lost(cause, lost);
         let line = &mut self.lines[cause as usize];
         if lost > 0 {

@@ -66,7 +66,7 @@ pub struct Tally {
 
 /// Where a walk is. As text safe in an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Position {
+pub struct Bookmark {
     partition: u16,
     /// The last letter that was looked at, and the last one that was there when the walk came to the partition:
     /// what fails again comes behind it.
@@ -78,7 +78,7 @@ pub struct Position {
 pub struct Walk {
     order: Order,
     rules: Rules,
-    position: Position,
+    position: Bookmark,
     page: usize,
     /// What became of letters until now.
     pub tally: Tally,
@@ -99,7 +99,7 @@ impl Found {
 
 impl Walk {
     /// A walk that begins at a position.
-    pub fn new(state: &State, mut order: Order, position: Position) -> Self {
+    pub fn new(state: &State, mut order: Order, position: Bookmark) -> Self {
         // A letter is younger than its entry, unless a producer chose the entry's id.
         let oldest = order.ids.iter().map(|id| id.ms).min().filter(|ms| *ms <= state.now_ms);
         order.filter.since_ms = order.filter.since_ms.max(oldest);
@@ -118,7 +118,7 @@ impl Walk {
     }
 
     /// Where it is; nothing at the end.
-    pub fn position(&self, state: &State) -> Option<Position> {
+    pub fn position(&self, state: &State) -> Option<Bookmark> {
         let partitions = state.partitions.len();
         (usize::from(self.position.partition) < partitions).then_some(self.position)
     }
@@ -133,7 +133,7 @@ impl Walk {
             return Ok(false);
         }
         let Some(entries) = self.read(state, place).await? else {
-            self.position = Position { partition: self.position.partition + 1, span: None };
+            self.position = Bookmark { partition: self.position.partition + 1, span: None };
             return Ok(true);
         };
         self.tally.seen += entries.len() as u64;
@@ -309,7 +309,7 @@ pub fn words(left: &str) -> &'static str {
     }
 }
 
-impl Position {
+impl Bookmark {
     /// Behind a letter, in a list.
     pub fn behind(partition: u16, id: EntryId) -> Self {
         Self { partition, span: Some((id, id)) }
@@ -321,7 +321,7 @@ impl Position {
     }
 }
 
-impl fmt::Display for Position {
+impl fmt::Display for Bookmark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "d{:x}", self.partition)?;
         let Some((after, last)) = self.span else { return Ok(()) };
@@ -334,7 +334,7 @@ impl fmt::Display for Position {
 #[error("not a cursor of dead letters; send back the one of the answer before as it was received")]
 pub struct InvalidPosition;
 
-impl FromStr for Position {
+impl FromStr for Bookmark {
     type Err = InvalidPosition;
 
     fn from_str(text: &str) -> Result<Self, InvalidPosition> {
@@ -363,11 +363,11 @@ mod tests {
     #[test]
     fn a_position_survives_its_text_and_nothing_else_is_one() {
         let span = Some((EntryId { ms: 5, seq: 0 }, EntryId::GREATEST));
-        for position in [Position::default(), Position { partition: 1023, span }] {
+        for position in [Bookmark::default(), Bookmark { partition: 1023, span }] {
             assert_eq!(position.to_string().parse(), Ok(position));
         }
         for text in ["", "d", "d1.2", "w0.0.0", "d1.2.3.4.5.6", "d10000", "d-1", "dA"] {
-            assert_eq!(text.parse::<Position>(), Err(InvalidPosition), "{text}");
+            assert_eq!(text.parse::<Bookmark>(), Err(InvalidPosition), "{text}");
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::entry::{Entry, EntryId};
 use crate::error::{self, Error, Verdict, chain};
 use crate::event::{Reason, Rejection};
 use crate::failpoint::{self, Failpoint};
-use crate::fold::{Avoided, Counts, FoldSettings, Folder, unknown_members};
+use crate::fold::{Avoided, Counts, FoldSettings, Planner, unknown_members};
 use crate::op::Plan;
 use crate::redis::connect::keep_alive;
 use crate::redis::scripts::apply::{Applied, Applier, Outcome};
@@ -95,9 +95,9 @@ impl<'p> Projecting<'p> {
         reason: Reason,
         detail: &str,
     ) -> Result<(), Error> {
-        let mut folder = Folder::new(&self.projector.fold);
-        folder.reject(entry, Rejection::new(reason, detail));
-        let plan = folder.finish(&Avoided::default());
+        let mut planner = Planner::new(&self.projector.fold);
+        planner.reject(entry, Rejection::new(reason, detail));
+        let plan = planner.finish(&Avoided::default());
         self.apply_plan(&plan, std::slice::from_ref(entry), after).await?;
         Ok(())
     }
@@ -112,13 +112,13 @@ impl<'p> Projecting<'p> {
             };
             let started = Instant::now();
             let fold = self.projector.batches.fold();
-            let mut folder = Folder::with_capacity(&self.projector.fold, entries.len());
+            let mut planner = Planner::with_capacity(&self.projector.fold, entries.len());
             for entry in entries {
                 failpoint::look_into(entry);
-                folder.add(entry, &avoided);
+                planner.add(entry, &avoided);
             }
-            let counts = folder.counts().clone();
-            let plan = folder.finish(&avoided);
+            let counts = planner.counts().clone();
+            let plan = planner.finish(&avoided);
             drop(fold);
             drop(working);
             self.projector.metrics.folded(&counts, started.elapsed());

@@ -135,7 +135,7 @@ impl Reader {
     ) -> Self {
         let wanted = Arc::new(Notify::new());
         let (sender, batches) = mpsc::channel(1);
-        let reading = Reading {
+        let task = ReadTask {
             source,
             after,
             count: count.min(live.get().batch),
@@ -144,7 +144,7 @@ impl Reader {
             wanted: wanted.clone(),
             pulse,
         };
-        Self { batches, wanted, task: tokio::spawn(reading.run(sender)) }
+        Self { batches, wanted, task: tokio::spawn(task.run(sender)) }
     }
 
     /// The next batch; `None` if reading ended without a word. May be given up and called again.
@@ -160,7 +160,7 @@ impl Drop for Reader {
     }
 }
 
-struct Reading {
+struct ReadTask {
     source: Source,
     after: EntryId,
     count: usize,
@@ -172,7 +172,7 @@ struct Reading {
     pulse: Pulse,
 }
 
-impl Reading {
+impl ReadTask {
     async fn run(mut self, sender: mpsc::Sender<Result<Batch, Error>>) {
         let mut is_wanted = false;
         loop {

@@ -1,5 +1,7 @@
 //! What systemd is told of a `Type=notify` service (`sd_notify(3)`): that it has started, that it stops, and,
 //! as often as the unit asks, that it gets on. Without `$NOTIFY_SOCKET` nothing is sent.
+//!
+//! By hand: the crate sd-notify knows no names without a path, and waits for a supervisor that does not listen.
 
 use std::env;
 use std::ffi::OsString;

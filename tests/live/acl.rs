@@ -18,9 +18,9 @@ use tempfile::TempDir;
 use crate::harness::{is_finished, wait_until};
 use crate::process::Worker;
 use crate::query::ground::ask_at;
-use crate::readers::query;
 use crate::roles::Pages;
 use crate::sealed::{File, KEYS};
+use crate::seed_readers::query;
 use crate::support::dump;
 
 const SOON: Duration = Duration::from_secs(15);

@@ -10,7 +10,7 @@ use rollcall::config::{Config, Gathered, RedisConfig};
 use rollcall::decode::Rules;
 use rollcall::entry::{Entry, EntryId, Field};
 use rollcall::error::Error;
-use rollcall::fold::{Avoided, FoldSettings, Folder};
+use rollcall::fold::{Avoided, FoldSettings, Planner};
 use rollcall::key::Keys;
 use rollcall::op::{Plan, SweepKind};
 use rollcall::private_server::{Options, PrivateServer, ended_of_this_thread};
@@ -268,9 +268,9 @@ impl Script {
 }
 
 fn plan<'e>(fold: &FoldSettings, entries: &'e [Entry]) -> Plan<'e> {
-    let mut folder = Folder::new(fold);
-    entries.iter().for_each(|entry| folder.add(entry, &Avoided::default()));
-    folder.finish(&Avoided::default())
+    let mut planner = Planner::new(fold);
+    entries.iter().for_each(|entry| planner.add(entry, &Avoided::default()));
+    planner.finish(&Avoided::default())
 }
 
 pub fn xadd(command: &mut impl XaddArgs, fields: &[Field]) {

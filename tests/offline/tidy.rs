@@ -19,7 +19,7 @@ const MOST_LINES: usize = 450;
 /// The modules of the library from the ground up: each may name those of lower rows only.
 const LAYERS: &[&[&str]] = &[
     &["key", "time", "entry", "format", "schema"],
-    &["change", "event", "origin", "failpoint"],
+    &["change", "event", "traceparent", "failpoint"],
     &["op"],
     &["decode", "projection"],
     &["fold"],
@@ -43,7 +43,7 @@ const PURE: &[&str] = &[
     "format",
     "change",
     "event",
-    "origin",
+    "traceparent",
     "op",
     "decode",
     "projection",

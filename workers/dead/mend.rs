@@ -4,7 +4,7 @@ use std::io::{self, BufRead as _, IsTerminal as _};
 use std::time::{Duration, Instant};
 
 use rollcall::entry::EntryId;
-use rollcall::keep::letters::{self, Deed, Order, Position, Report, Tally, Walk};
+use rollcall::keep::letters::{self, Bookmark, Deed, Order, Report, Tally, Walk};
 use rollcall::state::{AskError, State};
 use serde::Serialize;
 
@@ -143,7 +143,7 @@ async fn play(
 ) -> Result<Done, AskError> {
     let (ids, filter) = (chosen.ids.clone(), chosen.which.filter(state.now_ms));
     let (is_named, dry_run) = (!ids.is_empty(), how.dry_run);
-    let mut walk = Walk::new(state, Order { ids, filter, deed, dry_run }, Position::default());
+    let mut walk = Walk::new(state, Order { ids, filter, deed, dry_run }, Bookmark::default());
     if let Some(rate) = how.rate {
         walk.limit_page(rate as usize);
     }

@@ -328,7 +328,7 @@ fn subject(change: &Change) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::fleet;
+    use crate::demo::process;
     use rollcall::entry::{Entry, EntryId};
 
     const NOW: u64 = 1_790_000_000_000;
@@ -342,7 +342,7 @@ mod tests {
     }
 
     fn watch() -> Watch {
-        let config = fleet::settings("redis://127.0.0.1:1", 100, None).unwrap();
+        let config = process::settings("redis://127.0.0.1:1", 100, None).unwrap();
         let mut watch = Watch::over(config.redis.server(), &config.deployment);
         let many = (0..70).map(|n| format!("user-{n:02}"));
         watch.latest = Snapshot {

@@ -19,7 +19,7 @@ const MOST_COUNTED: u64 = 100_000;
 
 /// Where the stream stood at one look.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Position {
+pub struct StreamEnd {
     /// Rewinds that were told, and streams that took the place of another.
     pub rewinds: u64,
     /// Entries that were ever added.
@@ -32,7 +32,7 @@ pub struct Position {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
     /// Where the stream stands.
-    pub position: Position,
+    pub position: StreamEnd,
     /// Entries that were lost since the last look of any janitor.
     pub lost: u64,
     /// The oldest entry that was unfinished at that last look; lost ones are not older.
@@ -71,7 +71,7 @@ impl Losses {
     pub async fn look(
         &self,
         connection: &mut MultiplexedConnection,
-        seen: Option<&Position>,
+        seen: Option<&StreamEnd>,
     ) -> Result<Look, Error> {
         const STEP: &str = "looking for lost entries";
         let mut call = self.scripts.call(Script::Losses, "");
@@ -90,7 +90,7 @@ impl Losses {
     pub async fn rewound(
         &self,
         connection: &mut MultiplexedConnection,
-        seen: &Position,
+        seen: &StreamEnd,
         now: &Look,
     ) -> Result<Option<Rewind>, Error> {
         let position = &now.position;
@@ -174,7 +174,7 @@ fn read_look(value: Value) -> Option<Look> {
     let [rewinds, added, last, first, entries, has_seen, lost, since] = values;
     let number = |value: &Value| reply::integer(value).and_then(|n| u64::try_from(n).ok());
     Some(Look {
-        position: Position {
+        position: StreamEnd {
             rewinds: number(&rewinds)?,
             added: number(&added)?,
             last: reply::entry_id(last)?,

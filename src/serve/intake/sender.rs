@@ -3,9 +3,9 @@
 use axum::http::{HeaderMap, HeaderValue, header};
 
 use crate::format::write_json_text;
-use crate::origin::{self, Origin};
 use crate::serve::{Caller, Client};
 use crate::telemetry::trace::traceparent;
+use crate::traceparent::{self, TraceParent};
 
 /// Who sends events, and from where: what the server sets, whatever the events say.
 #[derive(Clone, Debug, Default)]
@@ -43,10 +43,10 @@ impl Sender {
 /// none, the caller's.
 fn trace(headers: &HeaderMap) -> Option<String> {
     let bytes = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
-    let caller = origin::read(bytes("traceparent"), bytes("tracestate"));
+    let caller = traceparent::read(bytes("traceparent"), bytes("tracestate"));
     let state = caller.as_ref().map(|caller| caller.state.as_str()).unwrap_or_default();
     let parent = traceparent().or_else(|| {
-        let Origin { trace_id, span_id, sampled, .. } = caller.as_ref()?;
+        let TraceParent { trace_id, span_id, sampled, .. } = caller.as_ref()?;
         Some(format!("00-{trace_id:032x}-{span_id:016x}-{:02x}", u8::from(*sampled)))
     })?;
     let mut members = format!("\"traceparent\":\"{parent}\"");

@@ -13,7 +13,7 @@ use super::list::{List, number};
 use super::parameters::{Path, Query};
 use crate::config::Moment;
 use crate::entry::EntryId;
-use crate::keep::letters::{Deed, Order, Position, Report, Walk};
+use crate::keep::letters::{Bookmark, Deed, Order, Report, Walk};
 use crate::serve::Caller;
 use crate::serve::context::Context;
 use crate::serve::problem::Problem;
@@ -95,18 +95,18 @@ async fn list(
     let after = position(query.cursor.as_deref())?;
     let mut state = context.ask()?;
     let filter = query.which.filter(state.now_ms)?;
-    let after = after.and_then(Position::after);
+    let after = after.and_then(Bookmark::after);
     let (letters, next) =
         context.answer(dead::page(&mut state, &filter, after, limit.min(MOST)).await)?;
     let count = context.answer(dead::count(&mut state).await)?;
     let items = letters.into_iter().map(Header::from).collect();
-    let cursor = next.map(|(partition, id)| Position::behind(partition, id).to_string());
+    let cursor = next.map(|(partition, id)| Bookmark::behind(partition, id).to_string());
     Ok(Json(Letters { now_ms: state.now_ms, count, items, cursor }))
 }
 
-fn position(cursor: Option<&str>) -> Result<Option<Position>, Problem> {
+fn position(cursor: Option<&str>) -> Result<Option<Bookmark>, Problem> {
     let cursor = cursor.filter(|text| !text.is_empty());
-    let position = cursor.map(str::parse::<Position>).transpose();
+    let position = cursor.map(str::parse::<Bookmark>).transpose();
     position.map_err(|error| Problem::bad_request(format!("cursor is {error}")))
 }
 

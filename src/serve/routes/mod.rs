@@ -25,8 +25,8 @@ pub(super) use self::sessions::may_end as may_end_session;
 use super::context::Context;
 use super::live;
 use super::problem::Problem;
-use crate::origin;
 use crate::telemetry::trace;
+use crate::traceparent;
 
 /// How long browsers may remember what other origins may do.
 const CORS_AGE: Duration = Duration::from_secs(3600);
@@ -69,7 +69,7 @@ async fn observe(State(context): State<Context>, request: Request, next: Next) -
     let route = route.as_ref().map(MatchedPath::as_str);
     let span = trace::request(request.method().as_str(), route.unwrap_or("other"), || {
         let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
-        origin::read(header("traceparent"), header("tracestate"))
+        traceparent::read(header("traceparent"), header("tracestate"))
     });
     let answer = span.answered(next.run(request), |response| response.status().as_u16());
     let mut response = answer.await;

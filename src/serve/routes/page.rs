@@ -5,6 +5,8 @@ use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
 use crate::serve::context::Context;
@@ -51,7 +53,7 @@ fn file(name: &str, headers: &HeaderMap) -> Result<Response, Problem> {
         .iter()
         .find(|(own, ..)| *own == name)
         .ok_or_else(|| Problem::not_found("the page has no such file"))?;
-    let tag = format!("\"{}\"", hex(&Sha256::digest(text.as_bytes())[..12]));
+    let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(Sha256::digest(text.as_bytes())));
     let fixed: [(HeaderName, HeaderValue); 3] = [
         (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
         (header::CONTENT_SECURITY_POLICY, POLICY),
@@ -65,8 +67,4 @@ fn file(name: &str, headers: &HeaderMap) -> Result<Response, Problem> {
     } else {
         (fixed, tag, *text).into_response()
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

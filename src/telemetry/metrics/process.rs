@@ -1,5 +1,7 @@
 //! What the process itself uses, under the names that Prometheus gives it, and what its runtime does. Read
 //! at each scrape; where there is no `/proc`, the process has no figures.
+//!
+//! By hand: counters of the crate metrics, which metrics-process sets, are whole numbers, and seconds of CPU are not.
 
 use std::fs;
 

@@ -12,7 +12,7 @@ use redis::{ConnectionAddr, ConnectionInfo};
 use super::Span;
 use crate::config::Deployment;
 use crate::entry::Entry;
-use crate::origin::{Origin, origins};
+use crate::traceparent::{TraceParent, trace_parents};
 
 /// Links of a batch to its producers' spans: as many as a span has by OpenTelemetry's default.
 const MAX_LINKS: usize = 128;
@@ -129,19 +129,19 @@ impl Batches {
 
 /// The spans that made the entries; those that were recorded first, if there are too many.
 fn producers(entries: &[Entry]) -> impl Iterator<Item = SpanContext> {
-    let mut origins: Vec<Origin> = entries.iter().flat_map(origins).collect();
-    origins.sort_by_key(|origin| !origin.sampled);
-    origins.truncate(MAX_LINKS);
-    origins.into_iter().map(span_context)
+    let mut parents: Vec<TraceParent> = entries.iter().flat_map(trace_parents).collect();
+    parents.sort_by_key(|parent| !parent.sampled);
+    parents.truncate(MAX_LINKS);
+    parents.into_iter().map(span_context)
 }
 
-pub(super) fn span_context(origin: Origin) -> SpanContext {
-    let flags = if origin.sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED };
+pub(super) fn span_context(parent: TraceParent) -> SpanContext {
+    let flags = if parent.sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED };
     SpanContext::new(
-        TraceId::from(origin.trace_id),
-        SpanId::from(origin.span_id),
+        TraceId::from(parent.trace_id),
+        SpanId::from(parent.span_id),
         flags,
         true,
-        origin.state.parse::<TraceState>().unwrap_or_default(),
+        parent.state.parse::<TraceState>().unwrap_or_default(),
     )
 }

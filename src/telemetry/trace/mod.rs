@@ -2,7 +2,7 @@
 //! each round of a janitor, with a span per stage; and a span for each request of an application or a browser.
 //!
 //! Names and attributes follow OpenTelemetry's conventions for messaging. While traces are off, spans are
-//! nothing, and cost no allocation. Entries are searched for their origins only where a trace is sampled.
+//! nothing, and cost no allocation. Entries are searched for their trace parents only where a trace is sampled.
 
 mod batch;
 mod export;

@@ -7,10 +7,10 @@ use opentelemetry::trace::{
 use opentelemetry::{Context, KeyValue};
 
 use super::{Span, TRACER, batch};
-use crate::origin::Origin;
+use crate::traceparent::TraceParent;
 
 /// Begins the span of a request, within the trace that the caller names; nothing unless it is sampled.
-pub fn request(method: &str, route: &str, caller: impl FnOnce() -> Option<Origin>) -> Span {
+pub fn request(method: &str, route: &str, caller: impl FnOnce() -> Option<TraceParent>) -> Span {
     let Some(tracer) = TRACER.get() else { return Span(None) };
     let parent = match caller().map(batch::span_context) {
         Some(caller) => Context::new().with_remote_span_context(caller),

@@ -138,7 +138,7 @@ fn partitions_that_say_the_same_are_one_line_for_people() {
 #[test]
 fn the_doctor_s_user_may_look_at_everything_and_do_nothing() {
     let guarded = Guarded::start("");
-    crate::readers::apply_everything(&guarded);
+    crate::seed_readers::apply_everything(&guarded);
     guarded.called();
     let (code, report) = examine(&guarded.url("doctor"), &["--role", "doctor"]);
     assert_eq!(code, 0, "{report}");

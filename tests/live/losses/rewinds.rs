@@ -1,13 +1,13 @@
 //! A server that went back in time: what it had before is known outside of it only.
 
 use rollcall::entry::{Entry, EntryId};
-use rollcall::redis::scripts::losses::{Position, Rewind};
+use rollcall::redis::scripts::losses::{Rewind, StreamEnd};
 
 use super::Bench;
 
 /// What one process keeps between its looks.
 #[derive(Default)]
-struct Memory(Option<Position>);
+struct Memory(Option<StreamEnd>);
 
 impl Memory {
     async fn look(&mut self, bench: &mut Bench) -> Option<Rewind> {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use rollcall::decode::{Rules, decode};
 use rollcall::entry::Entry;
 use rollcall::event::{Event, Limits};
-use rollcall::fold::{Avoided, FoldSettings, Folder};
+use rollcall::fold::{Avoided, FoldSettings, Planner};
 use rollcall::op::Plan;
 use rollcall::projection::Projections;
 
@@ -30,9 +30,9 @@ fn batch() -> impl Strategy<Value = (FoldSettings, Vec<Entry>)> {
 
 /// What a batch asks for; lists in order.
 fn plan<'a>(settings: &FoldSettings, entries: impl IntoIterator<Item = &'a Entry>) -> Plan<'a> {
-    let mut folder = Folder::new(settings);
-    entries.into_iter().for_each(|entry| folder.add(entry, &Avoided::default()));
-    let mut plan = folder.finish(&Avoided::default());
+    let mut planner = Planner::new(settings);
+    entries.into_iter().for_each(|entry| planner.add(entry, &Avoided::default()));
+    let mut plan = planner.finish(&Avoided::default());
     plan.last = None;
     plan.letters.sort_by_key(|letter| (letter.id, letter.index));
     plan

@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 use rollcall::decode::{Rules, decode};
 use rollcall::entry::{Entry, EntryId};
 use rollcall::event::Kind;
-use rollcall::fold::{Avoided, FoldSettings, Folder};
+use rollcall::fold::{Avoided, FoldSettings, Planner};
 use rollcall::key::Keys;
 use rollcall::op::{Plan, STREAM};
 use rollcall::private_server::Options;
@@ -431,9 +431,9 @@ impl Lane {
 }
 
 fn plan_of<'e>(lane: &Lane, entries: &'e [Entry]) -> Plan<'e> {
-    let mut folder = Folder::new(&lane.fold);
-    entries.iter().for_each(|entry| folder.add(entry, &Avoided::default()));
-    folder.finish(&Avoided::default())
+    let mut planner = Planner::new(&lane.fold);
+    entries.iter().for_each(|entry| planner.add(entry, &Avoided::default()));
+    planner.finish(&Avoided::default())
 }
 
 fn longest_ttl_ms(entries: &[Entry], partition: u16, rules: &Rules) -> u64 {

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use crate::entry::Entry;
 use crate::format::{Format, Member, Piece, Shape};
 
-/// The largest number of origins of a packed entry; entries with more events are never applied.
+/// The largest number of trace parents of a packed entry; entries with more events are never applied.
 const MAX_EVENTS: usize = 10_000;
 
 /// The longest `tracestate` that is kept, in bytes: what the recommendation asks for at least.
@@ -15,7 +15,7 @@ const MAX_STATE: usize = 512;
 
 /// The span in which a producer made an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct TraceParent {
     /// The trace, not 0.
     pub trace_id: u128,
     /// The span, not 0.
@@ -26,9 +26,9 @@ pub struct Origin {
     pub state: String,
 }
 
-/// The origins an entry names: that of the entry, or of the event in its `data`; for a packed entry its
+/// The trace parents an entry names: that of the entry, or of the event in its `data`; for a packed entry its
 /// own and then those of its events. What is malformed counts as absent.
-pub fn origins(entry: &Entry) -> Vec<Origin> {
+pub fn trace_parents(entry: &Entry) -> Vec<TraceParent> {
     let own = || read(entry.get(b"traceparent"), entry.get(b"tracestate"));
     let Some((format, data)) = envelope(entry) else { return own().into_iter().collect() };
     if format.is_array(data) {
@@ -46,26 +46,26 @@ fn envelope(entry: &Entry) -> Option<(Format, &[u8])> {
     Some((format, data))
 }
 
-/// The origin that an object names.
-fn inside(format: Format, object: &[u8]) -> Option<Origin> {
+/// The trace parent that an object names.
+fn inside(format: Format, object: &[u8]) -> Option<TraceParent> {
     let mut context = Context::default();
     format.members(object, |name, member| context.add(name, member)).ok()?;
-    context.origin()
+    context.trace_parent()
 }
 
-/// The origins that the elements of an array name.
-fn packed<'a>(format: Format, array: &'a [u8]) -> Vec<Origin> {
-    let (mut origins, mut context) = (Vec::new(), Context::default());
+/// The trace parents that the elements of an array name.
+fn packed<'a>(format: Format, array: &'a [u8]) -> Vec<TraceParent> {
+    let (mut parents, mut context) = (Vec::new(), Context::default());
     let each = |piece: Piece<'_, 'a>| match piece {
         Piece::Member(name, member) => context.add(name, member),
-        Piece::Element(_) => origins.extend(std::mem::take(&mut context).origin()),
+        Piece::Element(_) => parents.extend(std::mem::take(&mut context).trace_parent()),
     };
     let is_whole = format.elements(array, each).is_ok();
-    origins.truncate(if is_whole { MAX_EVENTS } else { 0 });
-    origins
+    parents.truncate(if is_whole { MAX_EVENTS } else { 0 });
+    parents
 }
 
-/// What an object says of its origin.
+/// What an object says of its trace parent.
 #[derive(Default)]
 struct Context<'a> {
     parent: Option<Cow<'a, [u8]>>,
@@ -82,14 +82,14 @@ impl<'a> Context<'a> {
         *slot = Some(member).filter(|m| m.shape == Shape::Text).and_then(|m| m.value().ok());
     }
 
-    fn origin(self) -> Option<Origin> {
+    fn trace_parent(self) -> Option<TraceParent> {
         read(self.parent.as_deref(), self.state.as_deref())
     }
 }
 
 /// Reads a `traceparent` as section 3.2 of the recommendation has it, also of versions to come, and the `tracestate`
 /// beside it.
-pub fn read(parent: Option<&[u8]>, state: Option<&[u8]>) -> Option<Origin> {
+pub fn read(parent: Option<&[u8]>, state: Option<&[u8]>) -> Option<TraceParent> {
     let parent = std::str::from_utf8(parent?).ok()?;
     let (known, rest) = parent.split_at_checked("00-".len() + 32 + 1 + 16 + "-00".len())?;
     let mut parts = known.split('-');
@@ -106,7 +106,7 @@ pub fn read(parent: Option<&[u8]>, state: Option<&[u8]>) -> Option<Origin> {
     }
     let state = state.filter(|state| state.len() <= MAX_STATE);
     let state = state.map(String::from_utf8_lossy).unwrap_or_default().into_owned();
-    Some(Origin { trace_id, span_id: span_id as u64, sampled: flags & 1 == 1, state })
+    Some(TraceParent { trace_id, span_id: span_id as u64, sampled: flags & 1 == 1, state })
 }
 
 #[cfg(test)]
@@ -117,19 +117,19 @@ mod tests {
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     const OTHER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 
-    fn of(fields: &[(&str, &[u8])]) -> Vec<Origin> {
+    fn of(fields: &[(&str, &[u8])]) -> Vec<TraceParent> {
         let fields = fields.iter().map(|(name, value)| (name.as_bytes(), *value));
-        origins(&Entry::new(EntryId { ms: 1, seq: 0 }, fields))
+        trace_parents(&Entry::new(EntryId { ms: 1, seq: 0 }, fields))
     }
 
     fn spans(fields: &[(&str, &[u8])]) -> Vec<u64> {
-        of(fields).into_iter().map(|origin| origin.span_id).collect()
+        of(fields).into_iter().map(|parent| parent.span_id).collect()
     }
 
     #[test]
     fn a_traceparent_is_read_whole() {
         let found = of(&[("traceparent", PARENT.as_bytes()), ("tracestate", b"a=1,b=2")]);
-        let expected = Origin {
+        let expected = TraceParent {
             trace_id: 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736,
             span_id: 0x00f0_67aa_0ba9_02b7,
             sampled: true,

@@ -1,17 +1,17 @@
-//! The fleet that the demo shows: one worker and one janitor, as `rollcall run` starts them.
+//! The process that the demo shows: one worker and one janitor, as `rollcall run` starts them.
 
 use rollcall::config::{Config, ConfigError, Gathered, Http};
 use rollcall::telemetry::http::HttpError;
 use rollcall::telemetry::metrics;
 
-use crate::run::{Fleet, Roles, RunError};
+use crate::run::{Process, Roles, RunError};
 
 /// Short enough that one sees people who left without a word disappear.
 const PRESENCE_TTL: &str = "15s";
 
-/// Why there is no fleet.
+/// Why there is no process.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FleetError {
+pub(crate) enum ProcessError {
     /// The demo's own settings contradict each other.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -46,16 +46,16 @@ pub(super) fn settings(url: &str, tokens: u32, http: Option<Http>) -> Result<Con
     ])?)
 }
 
-/// Starts the fleet; without its pages, if nobody `chose` their address and none of the usual ones is free.
+/// Starts the process; without its pages, if nobody `chose` their address and none of the usual ones is free.
 ///
 /// # Errors
 /// If the address that was chosen is taken, or there is no recorder for metrics.
-pub(super) async fn start(config: &Config, chose: bool) -> Result<Fleet, FleetError> {
+pub(super) async fn start(config: &Config, chose: bool) -> Result<Process, ProcessError> {
     let (roles, recorded) = (Roles::ALL, metrics::install()?);
-    match Fleet::start(config, roles, recorded.clone()).await {
+    match Process::start(config, roles, recorded.clone()).await {
         Err(RunError::Http(HttpError::NoneFree)) if !chose => {
             let without = Config { http: Http::Off, ..config.clone() };
-            Ok(Fleet::start(&without, roles, recorded).await?)
+            Ok(Process::start(&without, roles, recorded).await?)
         }
         started => Ok(started?),
     }
