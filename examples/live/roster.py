@@ -11,9 +11,9 @@ import urllib.error
 import urllib.request
 
 
-def events(url, token=None):
-    """Yields (name, data, id) for ever; after a break it goes on where it was."""
-    last_id, pause = "", 1.0
+def events(url, token=None, last_id=""):
+    """Yields (name, data, id) for ever, from an id on; after a break it goes on where it was."""
+    pause = 1.0
     while True:
         headers = {"Accept": "text/event-stream"}
         if last_id:

@@ -1,6 +1,7 @@
 //! The live feed of `serve`: changes as server-sent events, with snapshots, resumed anywhere; Socket.IO with real
 //! clients.
 
+mod archive;
 pub mod client;
 mod drivers;
 mod events;
