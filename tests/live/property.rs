@@ -69,13 +69,14 @@ fn check<S: Strategy>(
     property: impl Fn(S::Value) -> Result<(), TestCaseError>,
 ) {
     let (seed, rounds) = (seed(), rounds(usual_rounds));
-    let config = ProptestConfig {
+    let mut config = ProptestConfig {
         cases: u32::try_from(rounds).unwrap(),
         rng_seed: RngSeed::Fixed(seed),
         failure_persistence: None,
-        max_shrink_iters: 3_000,
         ..ProptestConfig::default()
     };
+    // Unless PROPTEST_MAX_SHRINK_ITERS says how often a smaller case is looked for.
+    config.max_shrink_iters = config.max_shrink_iters.min(3_000);
     let started = Instant::now();
     if let Err(error) = TestRunner::new(config).run(cases, property) {
         panic!("ROLLCALL_TEST_SEED={seed} ROLLCALL_TEST_ROUNDS={rounds}: {error}");
