@@ -91,3 +91,24 @@ async fn check_both_orders(deployment: &Deployment, pair: [Vec<(&str, &[u8])>; 2
         deployment.verify(&format!("{pair:?} in the order {order:?}")).await;
     }
 }
+
+/// An older activity proves that an entry is the newest, not that it is there.
+#[tokio::test]
+async fn an_entry_that_had_ended_before_it_came_leaves_no_trace() {
+    let deployment = Deployment::start(&[]);
+    let now = dump::server_now(&mut deployment.connection());
+    let entry = |(seq, kind, ip, age_s): (u64, &str, &str, u64)| {
+        let time = (now - age_s * 1_000).to_string();
+        let fields = [("type", kind), ("user", "u"), ("ip", ip), ("time", &time)];
+        Entry::new(id(now, seq), fields)
+    };
+    let events =
+        [(0, "heartbeat", "other", 60), (1, "logout", "gone", 40), (2, "heartbeat", "gone", 50)];
+    let entries = events.map(entry);
+    deployment.add(0, &entries);
+    let mut script = deployment.script(0).await;
+    for one in entries.chunks(1) {
+        script.apply(one).await;
+    }
+    deployment.verify("an ending came before what it ended").await;
+}
