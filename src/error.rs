@@ -89,6 +89,16 @@ pub enum Error {
         /// What this process has.
         own: String,
     },
+    /// The state is on its way to another number of partitions.
+    #[error(
+        "the deployment is being repartitioned ({moving}, as {key} says); this process waits until that is done"
+    )]
+    Moving {
+        /// The key that says so.
+        key: String,
+        /// From how many partitions to how many.
+        moving: String,
+    },
     /// The state was written by another version of Rollcall.
     #[error("{key} says state format {stored}; this version keeps format {own}")]
     Format {
@@ -248,6 +258,7 @@ impl Error {
             Self::NoMaster { .. } => return NO_MASTER,
             Self::NoNode { tried, .. } => return common_kind(tried),
             Self::Redirect { .. } => return NO_NODE,
+            Self::Moving { .. } => return REPARTITION,
             Self::NotOwner | Self::OtherStream => return NOT_OWNER,
             Self::SignLost => return CONNECTION,
             Self::PasswordFile { .. } => return PASSWORD_FILE,
@@ -305,6 +316,7 @@ const CODES: &[(&str, &str)] = &[
     ("WRONGKEY", "wrong_key"),
     ("WRONGTYPE", "wrong_key"),
     ("TORN", "torn"),
+    ("REPARTITION", REPARTITION),
     ("NOAUTH", AUTH),
     ("WRONGPASS", AUTH),
     ("NOPERM", PERMISSION),
@@ -320,6 +332,7 @@ const CONNECTION: &str = "connection";
 const NO_MASTER: &str = "no_master";
 const NO_NODE: &str = "no_node";
 const MOVING: &str = "moving";
+const REPARTITION: &str = "repartition";
 const NOT_OWNER: &str = "not_owner";
 const READONLY: &str = "readonly";
 const PASSWORD_FILE: &str = "password_file";

@@ -16,6 +16,7 @@ mod out;
 mod progress;
 mod query;
 mod reload;
+mod repartition;
 mod run;
 mod schema;
 mod screen;
@@ -114,13 +115,14 @@ impl Failure {
         match self {
             Self::Config(_)
             | Self::Query(
-                query::QueryError::Unconfirmed
+                query::QueryError::Unconfirmed { .. }
                 | query::QueryError::Keys(_)
                 | query::QueryError::NoKeys,
             )
             | Self::Run(
                 RunError::Keys(_) | RunError::Serve(ServeError::File(_) | ServeError::Nowhere),
             ) => ExitCode::from(USAGE),
+            Self::Run(RunError::Loop(fatal)) if fatal.is_of_settings() => ExitCode::from(USAGE),
             _ => ExitCode::FAILURE,
         }
     }

@@ -20,6 +20,7 @@ use serde::Serialize;
 use crate::dead::DeadCommand;
 use crate::encrypt::Encrypt;
 use crate::metrics::Metrics;
+use crate::repartition::Repartition;
 use crate::schema::Schema;
 use crate::status::{self, Status};
 use crate::table::{self, Page};
@@ -40,6 +41,7 @@ pub(crate) enum QueryCommand {
     #[command(subcommand)]
     Dead(DeadCommand),
     Encrypt(Encrypt),
+    Repartition(Repartition),
     Schema(Schema),
     Metrics(Metrics),
 }
@@ -72,10 +74,13 @@ pub(crate) enum QueryError {
     #[error("there is no schema {name:?}; `rollcall schema` lists what there is")]
     NoSchema { name: String },
     /// Nobody can be asked whether that is meant.
-    #[error("this drops all dead letters, for good; say --yes if that is meant, or --dry-run")]
-    Unconfirmed,
+    #[error("{what}; say --yes if that is meant, or --dry-run")]
+    Unconfirmed {
+        /// What the command does.
+        what: &'static str,
+    },
     /// Somebody was asked, and it is not meant.
-    #[error("nothing was dropped")]
+    #[error("nothing was done")]
     Declined,
     /// The answer cannot be written.
     #[error("cannot write the answer")]
@@ -108,6 +113,7 @@ pub(crate) fn run(command: &QueryCommand) -> Result<(), QueryError> {
             order.check()?;
             play(order)
         }
+        QueryCommand::Repartition(order) => order.run(),
         QueryCommand::Schema(schema) => schema.run(),
         QueryCommand::Metrics(metrics) => metrics.run(),
     }

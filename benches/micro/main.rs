@@ -63,7 +63,12 @@ fn entries(mix: Mix, pack: usize) -> Vec<Entry> {
 
 fn settings() -> FoldSettings {
     FoldSettings {
-        rules: Rules { limits: Limits::default(), max_skew_ms: 60_000, partitions: 1 },
+        rules: Rules {
+            limits: Limits::default(),
+            max_skew_ms: 60_000,
+            partitions: 1,
+            moved_from: Vec::new(),
+        },
         projections: Projections::all(),
         partition: 0,
     }

@@ -163,7 +163,7 @@ fn entries_of(reply: Value) -> Option<Vec<Entry>> {
 
 /// How entries are decoded.
 pub(crate) fn rules() -> Rules {
-    Rules { limits: Limits::default(), max_skew_ms: 60_000, partitions: 1 }
+    Rules { limits: Limits::default(), max_skew_ms: 60_000, partitions: 1, moved_from: Vec::new() }
 }
 
 fn array(value: Value) -> Vec<Value> {

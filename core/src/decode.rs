@@ -25,6 +25,18 @@ pub struct Rules {
     pub max_skew_ms: u64,
     /// The number of partitions.
     pub partitions: u16,
+    /// Layouts before this one: an event that belonged here then is passed over, because it is forwarded
+    /// ([`crate::forward`]).
+    pub moved_from: Vec<Former>,
+}
+
+/// A layout before this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Former {
+    /// How many partitions it had.
+    pub partitions: u16,
+    /// Entries that were added before this time are forwarded, later ones are not; epoch milliseconds.
+    pub until_ms: u64,
 }
 
 /// The ways to write an entry.
@@ -78,6 +90,8 @@ pub struct Decoded<'a> {
     pub events: Vec<Event<'a>>,
     /// What cannot be applied: the entry whole, or elements of a packed one.
     pub rejected: Vec<Rejected<'a>>,
+    /// Events that are passed over, because they belong to another partition now.
+    pub moved: usize,
 }
 
 /// A part of an entry that cannot be applied.
@@ -91,7 +105,12 @@ pub struct Rejected<'a> {
 
 /// Decodes an entry of the stream of partition `partition`.
 pub fn decode<'a>(entry: &'a Entry, partition: u16, rules: &Rules) -> Decoded<'a> {
-    decode_with(entry, partition, rules, false)
+    decode_with(entry, partition, rules, Looks::default())
+}
+
+/// Decodes of an entry only what the other functions pass over: events that belong to other partitions now.
+pub(crate) fn decode_moved<'a>(entry: &'a Entry, partition: u16, rules: &Rules) -> Decoded<'a> {
+    decode_with(entry, partition, rules, Looks { for_moved: true, ..Looks::default() })
 }
 
 /// The same, and with each event the names of its unknown members: for people who ask for them.
@@ -100,16 +119,18 @@ pub fn decode_with_unknown_names<'a>(
     partition: u16,
     rules: &Rules,
 ) -> Decoded<'a> {
-    decode_with(entry, partition, rules, true)
+    decode_with(entry, partition, rules, Looks { for_unknown_names: true, ..Looks::default() })
 }
 
-fn decode_with<'a>(
-    entry: &'a Entry,
-    partition: u16,
-    rules: &Rules,
-    with_unknown_names: bool,
-) -> Decoded<'a> {
-    let decoder = Decoder { entry_ms: entry.id.ms, partition, rules, with_unknown_names };
+/// What is looked for besides.
+#[derive(Clone, Copy, Default)]
+struct Looks {
+    for_unknown_names: bool,
+    for_moved: bool,
+}
+
+fn decode_with<'a>(entry: &'a Entry, partition: u16, rules: &Rules, looks: Looks) -> Decoded<'a> {
+    let decoder = Decoder { entry_ms: entry.id.ms, partition, rules, looks };
     decoder.entry(entry).unwrap_or_else(|rejection| Decoded {
         rejected: vec![Rejected { rejection, element: None }],
         ..Decoded::default()
@@ -120,7 +141,7 @@ struct Decoder<'r> {
     entry_ms: u64,
     partition: u16,
     rules: &'r Rules,
-    with_unknown_names: bool,
+    looks: Looks,
 }
 
 impl Decoder<'_> {
@@ -156,7 +177,8 @@ impl Decoder<'_> {
     /// An entry that is one event.
     fn single<'a>(&self, format: Format, members: &Members<'a>) -> Result<Decoded<'a>, Rejection> {
         let form = Some(Form::of_event(format, members));
-        Ok(Decoded { form, events: vec![self.event(members)?], rejected: Vec::new() })
+        let events: Vec<_> = self.event(members)?.into_iter().collect();
+        Ok(Decoded { form, moved: usize::from(events.is_empty()), events, ..Decoded::default() })
     }
 
     /// The outermost level: the fields of the entry.
@@ -237,7 +259,8 @@ impl Decoder<'_> {
         };
         let opened = members.and_then(|members| self.opened(members));
         match opened.and_then(|members| self.event(&members)) {
-            Ok(event) => decoded.events.push(event),
+            Ok(Some(event)) => decoded.events.push(event),
+            Ok(None) => decoded.moved += 1,
             Err(rejection) => {
                 let element = Some((index, element.raw));
                 decoded.rejected.push(Rejected { rejection, element });
@@ -265,7 +288,8 @@ impl Decoder<'_> {
         Err(Rejection::new(Reason::FieldTooLong, detail))
     }
 
-    fn event<'a>(&self, members: &Members<'a>) -> Result<Event<'a>, Rejection> {
+    /// The event that members are; nothing if it is passed over.
+    fn event<'a>(&self, members: &Members<'a>) -> Result<Option<Event<'a>>, Rejection> {
         let kind = Kind::read(&members.event_type()?, members, &self.rules.limits)?;
         let claimed_ms = members.time()?;
         let time = EventTime::of_event(claimed_ms, self.entry_ms, self.rules.max_skew_ms);
@@ -273,15 +297,17 @@ impl Decoder<'_> {
         let from_future = claimed_ms.is_some_and(|ms| ms > latest_ms);
         let unknown = members.unknown().clone();
         if self.rules.partitions == 1 {
-            return Ok(Event { time, from_future, unknown, kind });
+            return Ok(Some(Event { time, from_future, unknown, kind }));
         }
-        self.check_partition(&kind)?;
-        Ok(Event { time, from_future, unknown, kind: kind.without_foreign_parts() })
+        if self.belongs(&kind)? == self.looks.for_moved {
+            return Ok(None);
+        }
+        Ok(Some(Event { time, from_future, unknown, kind: kind.without_foreign_parts() }))
     }
 
     /// No members yet.
     fn members<'a>(&self) -> Members<'a> {
-        Members::new(self.with_unknown_names)
+        Members::new(self.looks.for_unknown_names)
     }
 
     /// The members of an object.
@@ -304,10 +330,18 @@ impl Decoder<'_> {
         }
     }
 
-    fn check_partition(&self, kind: &Kind<'_>) -> Result<(), Rejection> {
-        let right = partition_of(kind.routing_id(), self.rules.partitions);
+    /// Whether an event belongs to this partition, or did before.
+    fn belongs(&self, kind: &Kind<'_>) -> Result<bool, Rejection> {
+        let id = kind.routing_id();
+        let right = partition_of(id, self.rules.partitions);
         if right == self.partition {
-            return Ok(());
+            return Ok(true);
+        }
+        let belonged = |before: &Former| {
+            self.entry_ms < before.until_ms && partition_of(id, before.partitions) == self.partition
+        };
+        if self.rules.moved_from.iter().any(belonged) {
+            return Ok(false);
         }
         let detail = format!(
             "the event belongs in partition {right}, not {}; send it to the stream of {{p{right}}}",

@@ -72,6 +72,7 @@ pub struct Planner<'s, 'a> {
     settings: &'s FoldSettings,
     plan: Plan<'a>,
     counts: Counts,
+    moved: usize,
 }
 
 impl<'s, 'a> Planner<'s, 'a> {
@@ -82,13 +83,14 @@ impl<'s, 'a> Planner<'s, 'a> {
 
     /// An empty plan with room for so many entries.
     pub fn with_capacity(settings: &'s FoldSettings, entries: usize) -> Self {
-        Self { settings, plan: Plan::with_capacity(entries), counts: Counts::default() }
+        Self { settings, plan: Plan::with_capacity(entries), counts: Counts::default(), moved: 0 }
     }
 
     /// Adds an entry that comes after those added before. `avoided` names keys that it must not write.
     pub fn add(&mut self, entry: &'a Entry, avoided: &Avoided) {
-        let Decoded { form, events, rejected } =
+        let Decoded { form, events, rejected, moved } =
             decode(entry, self.settings.partition, &self.settings.rules);
+        self.moved += moved;
         if let Some(form) = form {
             self.counts.forms[form as usize] += 1;
         }
@@ -124,6 +126,11 @@ impl<'s, 'a> Planner<'s, 'a> {
     fn pass(&mut self, entry: &Entry) {
         self.plan.entries += 1;
         self.plan.last = Some(entry.id);
+    }
+
+    /// Events that were passed over, because they belong to other partitions now.
+    pub fn moved(&self) -> usize {
+        self.moved
     }
 
     /// What was added held.
@@ -199,7 +206,11 @@ fn wrong_type_detail(key: &str) -> String {
     )
 }
 
-fn letter<'a>(entry: &'a Entry, Rejected { rejection, element }: Rejected<'a>) -> Letter<'a> {
+/// The dead letter that a part of an entry becomes.
+pub(crate) fn letter<'a>(
+    entry: &'a Entry,
+    Rejected { rejection, element }: Rejected<'a>,
+) -> Letter<'a> {
     let mut fields: Vec<_> = entry.fields().collect();
     if let Some((_, bytes)) = element
         && let Some(data) = fields.iter_mut().rfind(|(name, _)| *name == b"data")

@@ -9,6 +9,7 @@ pub mod entry;
 pub mod event;
 pub mod fold;
 pub mod format;
+pub mod forward;
 pub mod key;
 pub mod op;
 pub mod projection;

@@ -80,7 +80,12 @@ fn cut<'i>(input: &'i [u8], at: &[u8]) -> (&'i [u8], &'i [u8]) {
 
 fn read_words(words: &str) -> (EntryId, FoldSettings) {
     let mut id = EntryId { ms: 1_790_000_001_000, seq: 0 };
-    let rules = Rules { limits: Limits::default(), max_skew_ms: 60_000, partitions: 1 };
+    let rules = Rules {
+        limits: Limits::default(),
+        max_skew_ms: 60_000,
+        partitions: 1,
+        moved_from: Vec::new(),
+    };
     let mut settings = FoldSettings { rules, projections: Projections::all(), partition: 0 };
     for word in words.split(' ') {
         if word == "small" {
@@ -126,7 +131,7 @@ fn check_unknown(decoded: &Decoded<'_>, mut named: Decoded<'_>) {
 }
 
 fn check_event(event: &Event<'_>, entry: &Entry, settings: &FoldSettings) {
-    let Rules { limits, max_skew_ms, partitions } = &settings.rules;
+    let Rules { limits, max_skew_ms, partitions, .. } = &settings.rules;
     let latest = EventTime::from_millis(entry.id.ms.saturating_add(*max_skew_ms));
     assert!((EventTime::MIN..=latest).contains(&event.time), "a time out of bounds: {event:?}");
     let parts = Parts::of(&event.kind);

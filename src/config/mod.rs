@@ -150,6 +150,7 @@ impl Deployment {
             limits: self.limits.clone(),
             max_skew_ms: self.max_skew_ms,
             partitions: self.partitions,
+            moved_from: Vec::new(),
         }
     }
 

@@ -85,6 +85,14 @@ pub struct Fatal {
     remedy: Option<String>,
 }
 
+impl Fatal {
+    /// Whether this process has another number of partitions than the deployment: started again as it is, it would end
+    /// again.
+    pub fn is_of_settings(&self) -> bool {
+        matches!(*self.error, Error::Partitions { .. })
+    }
+}
+
 impl Error {
     /// The end of a loop, and what to do about it.
     pub fn fatal(self, shell: &Shell) -> Fatal {

@@ -19,7 +19,7 @@ use crate::key::Keys;
 use crate::op::{STREAM, SweepKind};
 use crate::projection::sweeps;
 use crate::redis::connect::{MOST_IDLE, Node, keep_alive, locate};
-use crate::redis::scripts::layout::check_layout;
+use crate::redis::scripts::layout::{check_layout, check_partition};
 use crate::redis::scripts::owner::Ownership;
 use crate::redis::scripts::script::drop_others;
 use crate::redis::scripts::sweep::{Sweeper, Swept};
@@ -173,6 +173,7 @@ impl Janitor {
         self.metrics.connected();
         while !*self.stop.borrow() {
             self.follow_settings();
+            check_partition(&mut connection, &self.deployment, &self.keys).await?;
             // Shorter than the shortest wait, so that the one who had it can have it again.
             let length_ms = (self.settings.interval.as_millis() as u64 * 7 / 10).max(1);
             let turn = self.sweeper.sweep_turn(&mut connection, &self.name, length_ms).await?;

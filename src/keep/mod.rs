@@ -2,4 +2,5 @@
 //! can be killed at any moment and begun again.
 
 pub mod letters;
+pub mod repartition;
 pub mod sessions;

@@ -19,7 +19,7 @@ use crate::config::{Config, Deployment, Server, Shell, Target};
 use crate::error::{Error, Fatal, Verdict, chain};
 use crate::key::Keys;
 use crate::redis::connect::{Node, locate};
-use crate::redis::scripts::layout::check_layout;
+use crate::redis::scripts::layout::{check_layout, check_partition};
 use crate::redis::scripts::notify::{Borders, Place, Post, Publication, Stepped, Taken};
 use crate::telemetry::health::Pulse;
 use crate::telemetry::log::failure_line_due;
@@ -147,6 +147,7 @@ impl Notifier {
         check_layout(&self.server, &mut connection, &self.deployment).await?;
         self.metrics.connected();
         loop {
+            self.check_partition(&mut connection).await?;
             let taken = self.post.take(&mut connection).await?;
             self.pulse.waiting();
             if let Taken::Mine(place, held) = taken {
@@ -285,6 +286,7 @@ impl Notifier {
             let next = match read {
                 Ok(changes) if changes.is_empty() => {
                     self.waits(None);
+                    self.check_partition(connection).await?;
                     match self.post.take(connection).await? {
                         Taken::Mine(Some(place), _) if place == at => Some(at),
                         _elsewhere => None,
@@ -306,6 +308,14 @@ impl Notifier {
                 Some(next) => at = next,
                 None => return Ok(End::Again),
             }
+        }
+    }
+
+    /// Waits for no repartition: it tells what changed before, until the layout is another.
+    async fn check_partition(&self, connection: &mut MultiplexedConnection) -> Result<(), Error> {
+        match check_partition(connection, &self.deployment, &self.keys).await {
+            Err(Error::Moving { .. }) => Ok(()),
+            checked => checked,
         }
     }
 

@@ -5,6 +5,7 @@
 //! applied is before it, what was not is after it. Nothing is ever sent a second time from memory.
 
 mod beat;
+mod forward;
 mod peers;
 mod project;
 mod quiet;
@@ -26,7 +27,7 @@ use crate::error::{Error, Fatal, Verdict, chain};
 use crate::fold::FoldSettings;
 use crate::key::Keys;
 use crate::redis::nodes::Nodes;
-use crate::redis::scripts::layout::check_layout;
+use crate::redis::scripts::layout::{check_layout, check_partition};
 use crate::redis::scripts::owner::{Cause, Ownership, Seen};
 use crate::seal::SessionKeys;
 use crate::telemetry::health::Pulse;
@@ -34,6 +35,7 @@ use crate::telemetry::log::failure_line_due;
 use crate::telemetry::metrics::{self, Role, WorkerMetrics};
 use crate::telemetry::trace;
 
+use forward::Forwarder;
 use peers::Peers;
 use quiet::Quiet;
 use session::Memory;
@@ -100,6 +102,8 @@ pub struct Projector {
     ownership: Ownership,
     peers: Arc<Mutex<Peers>>,
     memory: Memory,
+    /// Forwards what is sent to layouts before, in a session.
+    forwarder: Option<Forwarder>,
     /// Shows others that this process lives, if it had the partition last.
     sign: Option<Sign>,
     metrics: WorkerMetrics,
@@ -140,6 +144,7 @@ impl Projector {
             ownership: Ownership::new(&deployment, &keys, worker.name.clone()),
             peers: Arc::new(Mutex::new(Peers::new(&worker.name, &worker.host, partition, SILENCE))),
             memory: Memory::default(),
+            forwarder: None,
             sign: None,
             settings: config.worker.clone(),
             live: config.live.clone(),
@@ -200,6 +205,7 @@ impl Projector {
             let is_review = asked >= review_due;
             let seen = if is_review {
                 review_due = asked + REVIEW.mul_f64(0.9 + fastrand::f64() / 5.0);
+                check_partition(&mut connection, &self.deployment, &self.keys).await?;
                 speak(&self.ownership, &self.peers, &mut connection).await?
             } else {
                 self.ownership.look(&mut connection).await?

@@ -50,6 +50,14 @@ impl<'p> Projecting<'p> {
         keep_alive(self.connection, &self.projector.keys.meta()).await
     }
 
+    /// Forwards what producers sent to layouts before.
+    pub(super) async fn forward(&mut self) -> Result<(), Error> {
+        if let Some(forwarder) = &mut self.projector.forwarder {
+            forwarder.step().await?;
+        }
+        Ok(())
+    }
+
     /// Applies a batch, as a trace of its own.
     pub(super) async fn project(&mut self, batch: Batch) -> Result<(), Error> {
         Failpoint::AfterRead.pass();
@@ -117,12 +125,17 @@ impl<'p> Projecting<'p> {
                 failpoint::look_into(entry);
                 planner.add(entry, &avoided);
             }
-            let counts = planner.counts().clone();
+            let (counts, moved) = (planner.counts().clone(), planner.moved());
             let plan = planner.finish(&avoided);
             drop(fold);
             drop(working);
             self.projector.metrics.folded(&counts, started.elapsed());
             Failpoint::AfterFold.pass();
+            if moved > 0
+                && let Some(forwarder) = &self.projector.forwarder
+            {
+                forwarder.moved(entries).await?;
+            }
             let Some(more) = self.apply_plan(&plan, entries, after).await? else {
                 self.projector.metrics.events_applied(&counts);
                 tell_of_unknown_members(&counts, entries, &self.projector.fold);

@@ -2,12 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::beat::{Beating, Standing};
+use super::forward::Forwarder;
 use super::project::Projecting;
 use super::reader::{BLOCK, FIRST_COUNT, Place, Reader, Source};
 use super::sign::Sign;
@@ -21,6 +24,8 @@ use crate::redis::scripts::apply::Applier;
 use crate::redis::scripts::owner::{Cause, Joined, Seen, Tenure, fence};
 use crate::telemetry::metrics::Role;
 
+/// How often it is looked whether there is something to forward.
+const FORWARD_EVERY: Duration = Duration::from_millis(100);
 /// Bytes of entries that are kept of one read.
 const REPLY_BYTES: usize = 8 << 20;
 
@@ -138,6 +143,11 @@ impl Projector {
         let (pulse, mut stop) = (self.pulse.clone(), self.stop.clone());
         let applier = Applier::new(&self.deployment, &self.keys, joined.tenure.clone())
             .with_session_keys(self.worker.session_keys.clone());
+        let mut forwarder = Forwarder::load(self).await?;
+        self.fold.rules.moved_from = forwarder.formers();
+        forwarder.catch_up(&pulse).await?;
+        let forwards = forwarder.has_streams();
+        self.forwarder = Some(forwarder);
         let mut cursor = joined.cursor;
         if self.memory.suspicion > 0 {
             let (tenure, source, applier) = (&joined.tenure, &mut source, &applier);
@@ -154,6 +164,8 @@ impl Projector {
         if *failures == 0 {
             pulse.waiting();
         }
+        let mut forward_due = Instant::now() + FORWARD_EVERY;
+        let mut keep_alive_due = Instant::now() + MOST_IDLE;
         loop {
             if *stop.borrow() {
                 return Ok(None);
@@ -165,14 +177,21 @@ impl Projector {
                 batch = reader.next() => batch.ok_or(Error::ReaderGone)??,
                 () = stopped(&mut stop) => return Ok(None),
                 () = standing.asked() => continue,
-                () = tokio::time::sleep(MOST_IDLE) => {
+                () = sleep_until(forward_due), if forwards => {
+                    projecting.forward().await?;
+                    forward_due = Instant::now() + FORWARD_EVERY;
+                    continue;
+                }
+                () = sleep_until(keep_alive_due) => {
                     projecting.keep_alive().await?;
+                    keep_alive_due = Instant::now() + MOST_IDLE;
                     continue;
                 }
             };
             pulse.busy();
             standing.begin();
             projecting.project(batch).await?;
+            keep_alive_due = Instant::now() + MOST_IDLE;
             standing.end();
             pulse.waiting();
             *failures = 0;

@@ -38,6 +38,9 @@ pub enum AskError {
         /// What belongs there.
         wanted: &'static str,
     },
+    /// It cannot be done here.
+    #[error("{0}")]
+    Refused(String),
     /// The deployment has another number of partitions.
     #[error("{key} says partitions = {stored}")]
     Partitions {
@@ -57,6 +60,7 @@ impl AskError {
                 "find out who wrote it, and put it out of the way: {}",
                 shell.redis_cli(&["RENAMENX", key, &format!("foreign:{key}")])
             )),
+            Self::Refused(_) => None,
             Self::Partitions { stored, .. } => Some(format!("ask with --partitions {stored}")),
         }
     }
@@ -153,6 +157,11 @@ impl<'k> Walk<'k> {
     /// Over the fields of a hash, those that match the pattern if there is one.
     pub(crate) fn hash(key: &'k str, pattern: Option<&'k str>) -> Self {
         Self::over("HSCAN", key, pattern)
+    }
+
+    /// Over the members of a sorted set with their scores, as [`Self::fields`].
+    pub(crate) fn sorted(key: &'k str) -> Self {
+        Self::over("ZSCAN", key, None)
     }
 
     fn over(command: &'static str, key: &'k str, pattern: Option<&'k str>) -> Self {

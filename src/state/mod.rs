@@ -303,7 +303,9 @@ async fn other_layout(connection: &mut Link, deployment: &Deployment) -> Result<
     let partitions = if deployment.partitions == 1 { 2 } else { 1 };
     let key = Keys::new(&deployment.prefix, partitions, 0).meta();
     match ask(connection, &["HGET", &key, "partitions"]).await.map(reply::text) {
-        Ok(Some(stored)) => Err(AskError::Partitions { key, stored }),
+        Ok(Some(stored)) if stored != deployment.partitions.to_string() => {
+            Err(AskError::Partitions { key, stored })
+        }
         _ => Ok(()),
     }
 }

@@ -29,7 +29,7 @@ pub struct Deployment {
     pub server: PrivateServer,
     pub config: Config,
     /// When the server was there; nothing was applied before.
-    started_ms: u64,
+    pub started_ms: u64,
 }
 
 impl Deployment {
@@ -75,13 +75,19 @@ impl Deployment {
             limits: deployment.limits.clone(),
             max_skew_ms: deployment.max_skew_ms,
             partitions: deployment.partitions,
+            moved_from: Vec::new(),
         }
     }
 
     /// The model of one partition under the same settings.
     pub fn model(&self, partition: u16) -> Model {
+        Model::new(self.settings(), partition)
+    }
+
+    /// The settings of its model.
+    pub fn settings(&self) -> Settings {
         let deployment = &self.config.deployment;
-        let settings = Settings {
+        Settings {
             prefix: deployment.prefix.clone(),
             partitions: deployment.partitions,
             projections: deployment.projections.iter().map(|p| p.name()).collect(),
@@ -95,8 +101,7 @@ impl Deployment {
             thresholds: deployment.thresholds.iter().map(|t| (t.up, t.down)).collect(),
             horizon_ms: self.config.janitor.horizon_ms,
             rules: self.rules(),
-        };
-        Model::new(settings, partition)
+        }
     }
 
     /// Adds entries under given ids.
@@ -214,15 +219,33 @@ pub async fn settle(
     sweeper: &Sweeper,
     model: &Model,
 ) -> Result<State, String> {
+    settle_keys(connection, conn, sweeper, model, |_| true).await
+}
+
+/// The same of some keys.
+///
+/// # Errors
+/// How it differs.
+pub async fn settle_keys(
+    connection: &mut MultiplexedConnection,
+    conn: &mut Connection,
+    sweeper: &Sweeper,
+    model: &Model,
+    is_meant: impl Fn(&[u8]) -> bool,
+) -> Result<State, String> {
+    let only = |mut state: State| {
+        state.retain(|key, _| is_meant(key));
+        state
+    };
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         // The server keeps a key through the millisecond at which it expires.
         let before = dump::server_now(conn) - 1;
         sweep_all(connection, sweeper).await;
-        let found = dump::dump(conn, &model.keys());
+        let found = only(dump::dump(conn, &model.keys()));
         let after = dump::server_now(conn);
-        let (expected, open) = (model.state(after), model.open(after));
-        if model.state(before) == expected && model.open(before) == open {
+        let (expected, open) = (only(model.state(after)), model.open(after));
+        if only(model.state(before)) == expected && model.open(before) == open {
             let differences = dump::diff(&expected, &open, &found);
             return if differences.is_empty() { Ok(found) } else { Err(differences.join("\n")) };
         }

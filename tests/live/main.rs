@@ -33,6 +33,7 @@ mod property;
 mod query;
 mod reader;
 mod reload;
+mod repartition;
 mod replica;
 mod roles;
 mod scene;

@@ -21,7 +21,12 @@ mod support {
     /// How many events the decoder finds, or the reason of the first rejection.
     pub(crate) fn decode_reason(fields: &[(&[u8], &[u8])]) -> Result<usize, &'static str> {
         let entry = Entry::new(EntryId { ms: 1_790_000_001_000, seq: 0 }, fields.iter().copied());
-        let rules = Rules { limits: Limits::default(), max_skew_ms: 60_000, partitions: 1 };
+        let rules = Rules {
+            limits: Limits::default(),
+            max_skew_ms: 60_000,
+            partitions: 1,
+            moved_from: Vec::new(),
+        };
         let decoded = decode(&entry, 0, &rules);
         match decoded.rejected.first() {
             Some(rejected) => Err(rejected.rejection.reason.name()),

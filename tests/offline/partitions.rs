@@ -66,7 +66,7 @@ fn rollcall_takes_what_the_vectors_say_and_refuses_it_elsewhere() {
         let keys = Keys::new(&vector.prefix, vector.partitions, vector.partition);
         assert_eq!(keys.named("rollcall:events"), vector.stream);
         let (limits, partitions) = (Limits::default(), vector.partitions);
-        let rules = Rules { limits, max_skew_ms: 60_000, partitions };
+        let rules = Rules { limits, max_skew_ms: 60_000, partitions, moved_from: Vec::new() };
         let data = vector.event.to_string().into_bytes();
         let kind = vector.event["type"].as_str().unwrap().as_bytes().to_vec();
         let fields = vec![(b"type".to_vec(), kind), (b"data".to_vec(), data)];

@@ -23,6 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["op"],
     &["decode", "projection"],
     &["fold"],
+    &["forward"],
     // ---- what knows servers and clocks
     &["config"],
     &["error"],

@@ -120,7 +120,8 @@ fn events() -> impl Strategy<Value = Event<'static>> {
 }
 
 fn read(entry: &Entry) -> Vec<Event<'_>> {
-    let rules = Rules { limits: Limits::default(), max_skew_ms: 0, partitions: 1 };
+    let rules =
+        Rules { limits: Limits::default(), max_skew_ms: 0, partitions: 1, moved_from: Vec::new() };
     let decoded = decode(entry, 0, &rules);
     assert_eq!(decoded.rejected, []);
     decoded.events

@@ -12,8 +12,8 @@ use redis::{Cmd, Connection, FromRedisValue};
 use rollcall::entry::{EntryId, Field};
 use rollcall::key::Keys;
 
-use super::model::{Bytes, Dead, State, Value, score_text};
-pub use super::model::{Change, check_changes, check_changes_but, check_transitions, diff};
+use super::model::{Bytes, Dead, State, score_text};
+pub use super::model::{Change, Value, check_changes, check_changes_but, check_transitions, diff};
 
 /// One dead letter, whole.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -92,7 +92,7 @@ impl Drop {
             return Ok(());
         }
         if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-            return Err(QueryError::Unconfirmed);
+            return Err(QueryError::Unconfirmed { what: "this drops all dead letters, for good" });
         }
         let url = self.config()?.redis.url().to_string();
         eprint!("Drop all dead letters of {url}, for good? [y/N] ");

@@ -171,7 +171,8 @@ mod tests {
 
     /// Decodes as a worker would; every event must be one, in its right partition.
     fn check(entry: &Entry, partitions: u16) -> Vec<String> {
-        let rules = Rules { limits: Limits::default(), max_skew_ms: 0, partitions };
+        let rules =
+            Rules { limits: Limits::default(), max_skew_ms: 0, partitions, moved_from: Vec::new() };
         let fields = entry.fields.iter().map(|(name, value)| (name.as_bytes(), value.as_slice()));
         let stored = StreamEntry::new(EntryId { ms: NOW, seq: 0 }, fields);
         let decoded = decode(&stored, entry.partition, &rules);

@@ -143,7 +143,7 @@ impl Attempt<'_> {
             entry_ms: entry.id.ms,
             partition: self.partition,
             rules: self.rules,
-            with_unknown_names: false,
+            looks: super::Looks::default(),
         };
         let members = decoder.fields(entry).ok()?;
         let format = content_format(&members).ok()?;

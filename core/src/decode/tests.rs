@@ -11,7 +11,7 @@ use crate::event::SessionAction;
 const ENTRY_MS: u64 = 1_790_000_001_000;
 
 fn rules() -> Rules {
-    Rules { limits: Limits::default(), max_skew_ms: 60_000, partitions: 1 }
+    Rules { limits: Limits::default(), max_skew_ms: 60_000, partitions: 1, moved_from: Vec::new() }
 }
 
 fn entry(fields: &[(&str, &[u8])]) -> Entry {

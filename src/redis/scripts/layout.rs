@@ -6,6 +6,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::time::timeout;
 
 use crate::config::{Deployment, Server};
+use crate::decode::Former;
 use crate::error::Error;
 use crate::key::Keys;
 use crate::redis::connect::connect;
@@ -18,6 +19,15 @@ pub const STATE_FORMAT: &str = "2";
 
 /// The format before it, which a worker takes over once nothing is pending in the group.
 pub const FORMAT_BEFORE: &str = "1";
+
+/// Layouts whose entries are forwarded, and until when, epoch milliseconds: `partitions:until …`.
+pub fn forwarded_layouts(text: &str) -> Vec<Former> {
+    let layout = |word: &str| {
+        let (partitions, until) = word.split_once(':')?;
+        Some(Former { partitions: partitions.parse().ok()?, until_ms: until.parse().ok()? })
+    };
+    text.split(' ').filter_map(layout).collect()
+}
 
 /// Looks whether there is state with one partition where this process has several, or the other way
 /// round: their keys differ, so joining would not meet it. What hinders the look is no finding.
@@ -42,9 +52,32 @@ pub async fn check_layout(
         stored = ask.query_async(&mut elsewhere).await;
     }
     match stored {
-        Ok(Some(stored)) => {
+        // After a repartition the layout before says where its state is now.
+        Ok(Some(stored)) if stored != deployment.partitions.to_string() => {
             Err(Error::Partitions { key, stored, own: deployment.partitions.to_string() })
         }
+        _ => Ok(()),
+    }
+}
+
+/// Looks whether a partition still is one of this deployment, and not on its way to another number of partitions
+/// (`HMGET`).
+///
+/// # Errors
+/// If it is not, or the server refuses.
+pub async fn check_partition(
+    connection: &mut MultiplexedConnection,
+    deployment: &Deployment,
+    keys: &Keys,
+) -> Result<(), Error> {
+    let mut ask = redis::cmd("HMGET");
+    let (key, own) = (keys.meta(), deployment.partitions.to_string());
+    ask.arg(&key).arg(&["partitions", "moving"]);
+    let found: (Option<String>, Option<String>) =
+        ask.query_async(connection).await.map_err(Error::at("looking at the partition"))?;
+    match found {
+        (Some(stored), _) if stored != own => Err(Error::Partitions { key, stored, own }),
+        (_, Some(moving)) => Err(Error::Moving { key, moving }),
         _ => Ok(()),
     }
 }

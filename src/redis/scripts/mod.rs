@@ -3,12 +3,14 @@
 pub mod apply;
 pub mod changes;
 pub mod encrypt;
+pub mod forward;
 pub mod layout;
 pub mod letters;
 pub mod losses;
 pub mod notify;
 pub mod owner;
 pub mod repairs;
+pub mod repartition;
 pub mod script;
 pub mod sweep;
 pub mod turn;

@@ -3,7 +3,8 @@
 --
 -- After the settings of common.lua: 11 what, 12 worker, then
 --   check    13 state format, 14 a random epoch, 15 n, n × (setting, value). Holds the caller to the deployment's
---            settings. Returns  { 'OK' },  { 'DIFFERS', setting, stored, own }  or  { 'PENDING', entries }
+--            settings. Returns  { 'OK' },  { 'DIFFERS', setting, stored, own },  { 'MOVING', from:to }
+--            or  { 'PENDING', entries }
 --   join     the same up to the settings; then the new fence, the reason (free, again, stall or death) and what the
 --            caller saw of epoch, owner, term, cursor and beat, '' where nothing. Takes the partition if that still
 --            holds. Returns as check, or  { 'CHANGED' },  or
@@ -48,6 +49,8 @@ local function differing(own_format)
     local setting = call('HGET', meta, ARGV[i])
     if setting and setting ~= ARGV[i + 1] then return { 'DIFFERS', ARGV[i], setting, ARGV[i + 1] } end
   end
+  local moving = call('HGET', meta, 'moving')
+  if moving then return { 'MOVING', moving } end
   local own = stored == '1' and own_group()
   if own and own.pending > 0 then return { 'PENDING', own.pending } end
 end

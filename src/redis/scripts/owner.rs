@@ -345,6 +345,7 @@ impl Ownership {
                     own: own.clone(),
                 },
             },
+            [tag, moving] if tag == "MOVING" => Error::Moving { key, moving: moving.clone() },
             [tag, entries] if tag == "PENDING" => Error::Pending {
                 stream: self.stream.clone(),
                 group: self.group.clone(),

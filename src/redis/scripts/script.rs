@@ -183,6 +183,11 @@ pub(super) struct Seldom(LazyLock<(String, &'static str)>);
 
 /// Adds dead letters' entries again.
 pub(super) static LETTERS: Seldom = Seldom(LazyLock::new(|| digested(include_str!("letters.lua"))));
+/// Adds entries of another layout.
+pub(super) static FORWARD: Seldom = Seldom(LazyLock::new(|| digested(include_str!("forward.lua"))));
+/// Moves state to another layout.
+pub(super) static REPARTITION: Seldom =
+    Seldom(LazyLock::new(|| digested(include_str!("repartition.lua"))));
 /// Puts a token in the place of session data.
 pub(super) static ENCRYPT: Seldom = Seldom(LazyLock::new(|| digested(include_str!("encrypt.lua"))));
 

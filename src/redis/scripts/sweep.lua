@@ -284,6 +284,9 @@ local function run()
   begin_sweep()
   local refused = wrong_shared_key() or wrong_seq()
   if refused then return refused end
+  if call('HEXISTS', meta, 'moving') == 1 then
+    return redis.error_reply('REPARTITION the deployment is being repartitioned; nothing is swept meanwhile')
+  end
   if what == 'repairs' then return tell_repairs() end
   local looked, removed, extra, age = 0, 0, nil, nil
   local mended, more = mend_documents(limit)

@@ -147,7 +147,12 @@ impl Reader<'_> {
     fn rules(&self) -> Rules {
         // What a request may hold was bounded before; what an entry may hold is below.
         let limits = Limits { max_data_bytes: usize::MAX, ..self.deployment.limits.clone() };
-        Rules { limits, max_skew_ms: self.deployment.max_skew_ms, partitions: 1 }
+        Rules {
+            limits,
+            max_skew_ms: self.deployment.max_skew_ms,
+            partitions: 1,
+            moved_from: Vec::new(),
+        }
     }
 
     /// An event that comes now.

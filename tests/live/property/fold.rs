@@ -19,7 +19,11 @@ const BASE: u64 = 1_790_000_000_000;
 fn settings(drawn: &Drawn) -> FoldSettings {
     let (limits, max_skew_ms) = (Limits::default(), drawn.max_skew_ms);
     let projections: Projections = drawn.projections.iter().copied().collect();
-    FoldSettings { rules: Rules { limits, max_skew_ms, partitions: 1 }, projections, partition: 0 }
+    FoldSettings {
+        rules: Rules { limits, max_skew_ms, partitions: 1, moved_from: Vec::new() },
+        projections,
+        partition: 0,
+    }
 }
 
 /// Settings, and entries in the order of their ids.

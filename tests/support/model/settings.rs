@@ -51,7 +51,12 @@ impl Default for Settings {
             ranking_cap: 20_000,
             thresholds: Vec::new(),
             horizon_ms: 86_400_000,
-            rules: Rules { limits: Limits::default(), max_skew_ms: 60_000, partitions: 1 },
+            rules: Rules {
+                limits: Limits::default(),
+                max_skew_ms: 60_000,
+                partitions: 1,
+                moved_from: Vec::new(),
+            },
         }
     }
 }

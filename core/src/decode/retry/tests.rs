@@ -6,7 +6,7 @@ use crate::event::Limits;
 const FIRST: EntryId = EntryId { ms: 1_790_000_000_000, seq: 7 };
 
 fn rules(partitions: u16) -> Rules {
-    Rules { limits: Limits::default(), max_skew_ms: 60_000, partitions }
+    Rules { limits: Limits::default(), max_skew_ms: 60_000, partitions, moved_from: Vec::new() }
 }
 
 fn fields(pairs: &[(&str, &[u8])]) -> Vec<Field> {

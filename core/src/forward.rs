@@ -1,0 +1,221 @@
+//! Forward: an entry that was sent to another layout → the entries that it is in this one. Pure.
+//!
+//! Events keep their time. What belongs to one partition stays together and in order.
+
+use std::collections::BTreeMap;
+
+use crate::decode::{Decoded, Rules, decode, decode_moved};
+use crate::entry::{Entry, Field};
+use crate::event::{Event, Kind, Unknown};
+use crate::fold::letter;
+use crate::key::partition_of;
+use crate::op::Letter;
+use crate::time::EventTime;
+
+/// A partition of a layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// How many partitions the layout has.
+    pub partitions: u16,
+    /// Which of them.
+    pub index: u16,
+}
+
+/// What an entry of another layout is in this one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Forwarded<'a> {
+    /// The fields of entries, by partition, in order.
+    pub entries: BTreeMap<u16, Vec<Vec<Field>>>,
+    /// What of it is no event, or did not belong where it was.
+    pub letters: Vec<Letter<'a>>,
+}
+
+/// What of an entry of a partition belongs to other partitions now.
+pub fn forward_moved<'a>(entry: &'a Entry, partition: u16, rules: &Rules) -> Forwarded<'a> {
+    share(decode_moved(entry, partition, rules).events, rules)
+}
+
+/// What an entry that was sent to a partition of another layout is under `rules`.
+pub fn forward<'a>(entry: &'a Entry, from: Place, rules: &Rules) -> Forwarded<'a> {
+    let before = Rules {
+        partitions: from.partitions,
+        moved_from: Vec::new(),
+        limits: rules.limits.clone(),
+        ..*rules
+    };
+    let Decoded { events, rejected, .. } = decode(entry, from.index, &before);
+    let letters = rejected.into_iter().map(|rejected| letter(entry, rejected)).collect();
+    Forwarded { letters, ..share(events, rules) }
+}
+
+/// Events, put into entries of the partitions that they belong to.
+fn share<'a>(events: Vec<Event<'a>>, rules: &Rules) -> Forwarded<'a> {
+    let mut packing = BTreeMap::<u16, Packing>::new();
+    for Event { time, kind, .. } in events {
+        for part in parts(kind, rules.partitions) {
+            let partition = partition_of(part.routing_id(), rules.partitions);
+            packing.entry(partition).or_default().add(part, time, rules);
+        }
+    }
+    let entries = packing.into_iter().map(|(partition, packing)| (partition, packing.finish()));
+    Forwarded { entries: entries.collect(), letters: Vec::new() }
+}
+
+/// An event, cut where with several partitions its parts belong to different ones.
+fn parts(kind: Kind<'_>, partitions: u16) -> Vec<Kind<'_>> {
+    if partitions == 1 {
+        return vec![kind];
+    }
+    let foreign = kind.foreign_parts();
+    std::iter::once(kind.without_foreign_parts()).chain(foreign).collect()
+}
+
+/// Events of one partition, put into entries.
+#[derive(Default)]
+struct Packing {
+    entries: Vec<Vec<Field>>,
+    /// The elements of a packed entry to be.
+    array: String,
+    /// How many those are, and the fields of the first: alone it needs no array.
+    count: usize,
+    first: Vec<Field>,
+}
+
+impl Packing {
+    fn add(&mut self, kind: Kind<'_>, time: EventTime, rules: &Rules) {
+        let mut json = String::new();
+        kind.write_json(time, &mut json);
+        let is_full = self.array.len() + json.len() + 2 > rules.limits.max_data_bytes
+            || self.count == rules.limits.max_events;
+        if is_full {
+            self.close();
+        }
+        if self.count == 0 {
+            let event = Event { time, from_future: false, unknown: Unknown::default(), kind };
+            let own = |(name, value): (&'static str, Vec<u8>)| (name.as_bytes().to_vec(), value);
+            self.first = event.fields().into_iter().map(own).collect();
+        } else {
+            self.array.push(',');
+        }
+        self.array.push_str(&json);
+        self.count += 1;
+    }
+
+    fn close(&mut self) {
+        let (array, first) = (std::mem::take(&mut self.array), std::mem::take(&mut self.first));
+        match std::mem::take(&mut self.count) {
+            0 => {}
+            1 => self.entries.push(first),
+            _ => self.entries.push(vec![(b"data".to_vec(), format!("[{array}]").into_bytes())]),
+        }
+    }
+
+    fn finish(mut self) -> Vec<Vec<Field>> {
+        self.close();
+        self.entries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::Former;
+    use crate::entry::EntryId;
+    use crate::event::Limits;
+
+    const ID: EntryId = EntryId { ms: 1_790_000_000_000, seq: 3 };
+    const ONE: Place = Place { partitions: 1, index: 0 };
+
+    fn rules(partitions: u16) -> Rules {
+        Rules { limits: Limits::default(), max_skew_ms: 60_000, partitions, moved_from: Vec::new() }
+    }
+
+    fn entry(fields: &[(&str, &str)]) -> Entry {
+        Entry::new(ID, fields.iter().copied())
+    }
+
+    /// The events that forwarded entries hold, by partition.
+    fn events(forwarded: &Forwarded<'_>, partitions: u16) -> Vec<(u16, String)> {
+        let mut all = Vec::new();
+        for (partition, entries) in &forwarded.entries {
+            for fields in entries {
+                let fields = fields.iter().map(|(name, value)| (name.clone(), value.clone()));
+                let later = Entry::new(EntryId { ms: ID.ms + 500_000, seq: 0 }, fields);
+                let decoded = decode(&later, *partition, &rules(partitions));
+                assert!(decoded.rejected.is_empty(), "{decoded:?}");
+                for event in decoded.events {
+                    let mut json = String::new();
+                    event.kind.write_json(event.time, &mut json);
+                    all.push((*partition, json));
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn an_event_is_cut_where_its_parts_belong_and_keeps_its_time() {
+        let fields = [("type", "heartbeat"), ("user", "ann"), ("sid", "s"), ("doc", "d")];
+        let entry = entry(&fields);
+        let found = events(&forward(&entry, ONE, &rules(64)), 64);
+        let time = format!("\"time\":{}", ID.ms);
+        assert_eq!(found.len(), 3);
+        assert!(found.iter().all(|(_, json)| json.contains(&time)), "{found:?}");
+        let of = |id: &str| partition_of(id, 64);
+        let places: Vec<u16> = found.iter().map(|(partition, _)| *partition).collect();
+        let mut expected = vec![of("ann"), of("s"), of("d")];
+        expected.sort_unstable();
+        assert_eq!(places, expected);
+    }
+
+    #[test]
+    fn packed_events_go_where_they_belong_in_order_and_what_is_none_becomes_a_letter() {
+        let elements: Vec<String> = (0..40)
+            .map(|n| format!(r#"{{"type":"view","user":"u{}","token":"t","item":"{n}"}}"#, n % 5))
+            .chain(["7".to_owned()])
+            .collect();
+        let data = format!("[{}]", elements.join(","));
+        let entry = entry(&[("data", &data)]);
+        let forwarded = forward(&entry, ONE, &rules(3));
+        assert_eq!(forwarded.letters.len(), 1);
+        assert_eq!(forwarded.letters[0].index, Some(40));
+        let found = events(&forwarded, 3);
+        assert_eq!(found.len(), 40);
+        for user in 0..5 {
+            let of_user: Vec<u32> = found
+                .iter()
+                .filter(|(_, json)| json.contains(&format!("\"u{user}\"")))
+                .map(|(_, json)| {
+                    let item = json.split("\"item\":\"").nth(1).unwrap();
+                    item.split('"').next().unwrap().parse().unwrap()
+                })
+                .collect();
+            assert_eq!(of_user, (user..40).step_by(5).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn what_belonged_here_before_is_passed_over_and_what_never_did_is_rejected() {
+        let user = |belongs: &dyn Fn(&str) -> bool| {
+            (0..).map(|n| format!("u{n}")).find(|id| belongs(id)).unwrap()
+        };
+        let heartbeat = |user: &str| entry(&[("type", "heartbeat"), ("user", user)]);
+        // Two partitions become four: of the first, some go to the third.
+        let now =
+            Rules { moved_from: vec![Former { partitions: 2, until_ms: u64::MAX }], ..rules(4) };
+        let goes = user(&|id| partition_of(id, 4) == 2);
+        let entry = heartbeat(&goes);
+        let decoded = decode(&entry, 0, &now);
+        assert_eq!((decoded.moved, decoded.events.len(), decoded.rejected.len()), (1, 0, 0));
+        let forwarded = forward_moved(&entry, 0, &now);
+        assert_eq!(forwarded.entries.keys().copied().collect::<Vec<_>>(), [2]);
+        let stays = user(&|id| partition_of(id, 4) == 0);
+        assert_eq!(decode(&heartbeat(&stays), 0, &now).events.len(), 1);
+        assert!(forward_moved(&heartbeat(&stays), 0, &now).entries.is_empty());
+        let over =
+            Rules { moved_from: vec![Former { partitions: 2, until_ms: ID.ms }], ..rules(4) };
+        assert_eq!(decode(&entry, 0, &over).rejected.len(), 1, "no longer forwarded");
+        let never = user(&|id| partition_of(id, 2) == 1);
+        assert_eq!(decode(&heartbeat(&never), 0, &now).rejected.len(), 1);
+    }
+}

@@ -1,0 +1,354 @@
+//! A deployment gets another number of partitions, in place and with its state.
+//!
+//! The partitions that there are pause: nobody applies, sweeps or owns there any more, while producers go on adding. Then
+//! everything that belongs to another partition moves there, in small atomic calls: a member is in one place or in the
+//! other, so whoever is killed begins again and finds the rest. Last, one call switches all partitions to the new
+//! layout. What is still in the streams, and what producers add to them later, its owners forward.
+
+mod structures;
+
+use std::time::Duration;
+
+use self::structures::{STRUCTURES, Structure};
+use crate::decode::Former;
+use crate::key::{Keys, partition_of};
+use crate::redis::reply;
+use crate::redis::scripts::layout::{STATE_FORMAT, forwarded_layouts};
+use crate::redis::scripts::repartition::{
+    Kind, Layout, Row, move_letters, move_members, pause, switch,
+};
+use crate::state::{AskError, Link, State, Walk, ask, literal, number};
+
+/// Members that one call moves at most: about a millisecond of the server's time.
+const PAGE: usize = 200;
+/// Dead letters that one call moves at most; each may carry a mebibyte.
+const LETTERS: u64 = 8;
+/// Keys that are looked at in one call.
+const KEYS: &str = "1000";
+/// The pause between calls, for everybody else.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// How many partitions there are to be.
+    pub to: u16,
+    /// For how long entries that are sent to the layout before are forwarded.
+    pub forward_for: Duration,
+    /// Nothing is changed.
+    pub dry_run: bool,
+}
+
+/// How far it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Tally {
+    /// Members there were to look at when it began, about.
+    pub members: u64,
+    /// Members that were looked at.
+    pub looked_at: u64,
+    /// Members that moved; in a dry run, those that would.
+    pub moved: u64,
+    /// Dead letters that moved.
+    pub letters: u64,
+}
+
+/// Why it cannot be done on a Cluster.
+const CLUSTER: &str = "on a Redis Cluster the number of partitions stays: repartition where all of them are at one \
+                       server, then move the keys to the Cluster";
+
+/// Moves the deployment to another number of partitions, and tells how far it is.
+///
+/// # Errors
+/// If the server refuses, or no reply came: whoever begins again goes on. If that cannot be done here at all.
+pub async fn repartition(
+    state: &mut State,
+    order: &Order,
+    mut tell: impl FnMut(&Tally),
+) -> Result<Tally, AskError> {
+    let from = state.deployment.partitions;
+    let mut connection = one_server(state).await?;
+    if !order.dry_run {
+        pause_all(state, &mut connection, from, order.to).await?;
+    }
+    let prefix = state.deployment.prefix.clone();
+    let mut mover = Mover {
+        from: (0..from).map(|index| Keys::new(&prefix, from, index)).collect(),
+        to: (0..order.to).map(|index| Keys::new(&prefix, order.to, index)).collect(),
+        connection,
+        dry_run: order.dry_run,
+        tally: Tally::default(),
+    };
+    mover.count().await?;
+    for index in 0..mover.from.len() {
+        for structure in &STRUCTURES {
+            mover.structure(index, structure, &mut tell).await?;
+        }
+    }
+    mover.keys(&prefix, &mut tell).await?;
+    if !order.dry_run {
+        mover.letters(&mut tell).await?;
+        let layout = mover.layout(state, order).await?;
+        switch(&mut mover.connection, &layout).await?;
+    }
+    Ok(mover.tally)
+}
+
+/// The connection to the server where all is.
+async fn one_server(state: &mut State) -> Result<Link, AskError> {
+    let Some(partition) = state.reachable() else {
+        return Err(AskError::Refused(CLUSTER.to_owned()));
+    };
+    let mut connection = partition.connection.clone();
+    let info = ask(&mut connection, &["INFO", "cluster"]).await?;
+    let is_cluster = reply::text(info).is_some_and(|info| info.contains("cluster_enabled:1"));
+    if is_cluster { Err(AskError::Refused(CLUSTER.to_owned())) } else { Ok(connection) }
+}
+
+async fn pause_all(
+    state: &State,
+    connection: &mut Link,
+    from: u16,
+    to: u16,
+) -> Result<(), AskError> {
+    let moving = format!("{from}:{to}");
+    for partition in &state.partitions {
+        let stands = pause(connection, &partition.keys.meta(), &moving).await?;
+        if stands != moving {
+            let to = stands.split(':').next_back().unwrap_or(&stands);
+            return Err(AskError::Refused(format!(
+                "the deployment is on its way to {to} partitions; finish that first: --to {to}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Moves members from the partitions before to those after.
+struct Mover {
+    from: Vec<Keys>,
+    to: Vec<Keys>,
+    connection: Link,
+    dry_run: bool,
+    tally: Tally,
+}
+
+impl Mover {
+    fn target(&self, id: &str) -> &str {
+        self.to[usize::from(partition_of(id, self.to.len() as u16))].base()
+    }
+
+    /// How much there is, for who waits.
+    async fn count(&mut self) -> Result<(), AskError> {
+        for keys in &self.from {
+            for structure in &STRUCTURES {
+                let command = if structure.is_sorted { "ZCARD" } else { "HLEN" };
+                let size = ask(&mut self.connection, &[command, &(structure.key)(keys)]).await?;
+                self.tally.members += number(&size).unwrap_or(0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves what belongs elsewhere of one structure, until there is nothing left of it.
+    async fn structure(
+        &mut self,
+        index: usize,
+        Structure { kind, is_sorted, key, id }: &Structure,
+        tell: &mut impl FnMut(&Tally),
+    ) -> Result<(), AskError> {
+        let keys = self.from[index].clone();
+        let key = key(&keys);
+        let name = &key[keys.base().len()..];
+        loop {
+            let mut walk = if *is_sorted { Walk::sorted(&key) } else { Walk::hash(&key, None) };
+            let mut found = 0;
+            while let Some(page) = walk.fields(&mut self.connection).await? {
+                self.tally.looked_at += page.len() as u64;
+                let mut rows = Vec::new();
+                for (member, value) in page {
+                    let id = id(&member, &value);
+                    let doc = if *kind == Kind::Joined { id.to_string() } else { String::new() };
+                    if *kind == Kind::Copy {
+                        let all = self.to.iter().map(|to| to.base().to_owned());
+                        let row =
+                            |target| Row { member: member.clone(), target, doc: String::new() };
+                        rows.extend(all.filter(|base| base != keys.base()).map(row));
+                        continue;
+                    }
+                    let target = self.target(&id).to_owned();
+                    if target != keys.base() {
+                        rows.push(Row { member, target, doc });
+                    }
+                }
+                found += self.rows(*kind, (keys.base(), name), &rows).await?;
+                tell(&self.tally);
+            }
+            // A walk over what shrinks may pass something over.
+            if found == 0 || self.dry_run || *kind == Kind::Copy {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn rows(
+        &mut self,
+        kind: Kind,
+        source: (&str, &str),
+        rows: &[Row],
+    ) -> Result<u64, AskError> {
+        let mut moved = 0;
+        for rows in rows.chunks(PAGE) {
+            moved += match self.dry_run {
+                true => rows.len() as u64,
+                false => {
+                    tokio::time::sleep(PAUSE).await;
+                    move_members(&mut self.connection, kind, source, rows).await?
+                }
+            };
+        }
+        self.tally.moved += moved;
+        Ok(moved)
+    }
+
+    /// Moves what has keys of its own: activities, and the sets of minutes.
+    async fn keys(&mut self, prefix: &str, tell: &mut impl FnMut(&Tally)) -> Result<(), AskError> {
+        let (pattern, mut cursor) = (format!("{}*", literal(prefix)), "0".to_owned());
+        let mut minutes = Vec::new();
+        loop {
+            let words = ["SCAN", &cursor, "MATCH", &pattern, "COUNT", KEYS];
+            let found = reply::array(ask(&mut self.connection, &words).await?).unwrap_or_default();
+            let mut found = found.into_iter();
+            cursor = found.next().and_then(reply::text).unwrap_or_else(|| "0".to_owned());
+            let keys = found.next().and_then(reply::array).unwrap_or_default();
+            let keys: Vec<String> = keys.into_iter().filter_map(reply::text).collect();
+            self.activities(&keys).await?;
+            minutes.extend(keys.into_iter().filter(|key| self.minute(key).is_some()));
+            tell(&self.tally);
+            if cursor == "0" {
+                break;
+            }
+        }
+        minutes.sort_unstable();
+        minutes.dedup();
+        for key in minutes {
+            self.minute_set(&key, tell).await?;
+        }
+        Ok(())
+    }
+
+    async fn activities(&mut self, keys: &[String]) -> Result<(), AskError> {
+        for index in 0..self.from.len() {
+            let source = self.from[index].clone();
+            let beginning = source.activity();
+            let users = keys.iter().filter_map(|key| key.strip_prefix(&beginning));
+            let rows: Vec<Row> = users
+                .map(|user| (user, self.target(user)))
+                .filter(|(_, target)| *target != source.base())
+                .map(|(user, target)| Row {
+                    member: user.to_owned(),
+                    target: target.to_owned(),
+                    doc: String::new(),
+                })
+                .collect();
+            self.tally.looked_at += rows.len() as u64;
+            let name = &beginning[source.base().len()..];
+            self.rows(Kind::Text, (source.base(), name), &rows).await?;
+        }
+        Ok(())
+    }
+
+    /// The partition whose set of a minute a key is.
+    fn minute(&self, key: &str) -> Option<usize> {
+        let is_minute = |rest: &str| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit());
+        self.from.iter().position(|keys| key.strip_prefix(&keys.online()).is_some_and(is_minute))
+    }
+
+    async fn minute_set(
+        &mut self,
+        key: &str,
+        tell: &mut impl FnMut(&Tally),
+    ) -> Result<(), AskError> {
+        let Some(index) = self.minute(key) else { return Ok(()) };
+        let base = self.from[index].base().to_owned();
+        loop {
+            let (mut walk, mut found) = (Walk::set(key), 0);
+            while let Some(page) = walk.members(&mut self.connection).await? {
+                self.tally.looked_at += page.len() as u64;
+                let rows: Vec<Row> = page
+                    .into_iter()
+                    .map(|user| (self.target(&user).to_owned(), user))
+                    .filter(|(target, _)| *target != base)
+                    .map(|(target, member)| Row { member, target, doc: String::new() })
+                    .collect();
+                found += self.rows(Kind::Member, (&base, &key[base.len()..]), &rows).await?;
+                tell(&self.tally);
+            }
+            if found == 0 || self.dry_run {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Moves the dead letters of partitions that go.
+    async fn letters(&mut self, tell: &mut impl FnMut(&Tally)) -> Result<(), AskError> {
+        for index in 0..self.from.len() {
+            if self.stays(&self.from[index]) {
+                continue;
+            }
+            let (from, to) = (self.from[index].dead(), self.to[index % self.to.len()].dead());
+            loop {
+                tokio::time::sleep(PAUSE).await;
+                let moved = move_letters(&mut self.connection, (&from, &to), LETTERS).await?;
+                self.tally.letters += moved;
+                tell(&self.tally);
+                if moved == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a partition before is one after, too.
+    fn stays(&self, keys: &Keys) -> bool {
+        self.to.iter().any(|to| to.base() == keys.base())
+    }
+
+    /// What the deployment is to be from now on.
+    async fn layout(&mut self, state: &State, order: &Order) -> Result<Layout, AskError> {
+        let from = state.deployment.partitions;
+        let (now_ms, meta) =
+            (crate::state::server_time(&mut self.connection).await?, self.from[0].meta());
+        let stored = reply::text(ask(&mut self.connection, &["HGET", &meta, "forwarded"]).await?);
+        let until = now_ms + order.forward_for.as_millis() as u64;
+        let mut formers = forwarded_layouts(&stored.unwrap_or_default());
+        formers.retain(|former| {
+            former.until_ms > now_ms && former.partitions != order.to && former.partitions != from
+        });
+        formers.push(Former { partitions: from, until_ms: until });
+        let forwarded =
+            formers.iter().map(|former| format!("{}:{}", former.partitions, former.until_ms));
+        let settings = state.deployment.meta_fields().into_iter();
+        let settings = settings.map(|(name, text)| (name.to_owned(), text));
+        let base = |keys: &Keys| keys.base().to_owned();
+        let before: Vec<String> = self.from.iter().map(base).collect();
+        let after: Vec<String> = self.to.iter().map(base).collect();
+        let (stay, mut go): (Vec<_>, Vec<_>) =
+            before.iter().cloned().partition(|base| after.contains(base));
+        // Who starts with the number of any layout before is told of this one.
+        for former in formers.iter().map(|former| former.partitions).chain([1, 2]) {
+            let base = |index| Keys::new(&state.deployment.prefix, former, index).base().to_owned();
+            go.extend((0..former).map(base).filter(|base| !after.contains(base)));
+        }
+        go.sort_unstable();
+        go.dedup();
+        Ok(Layout {
+            partitions: order.to,
+            forwarded: forwarded.collect::<Vec<_>>().join(" "),
+            settings: settings.chain([("format".to_owned(), STATE_FORMAT.to_owned())]).collect(),
+            new: after.into_iter().filter(|base| !before.contains(base)).collect(),
+            stay,
+            go,
+        })
+    }
+}

@@ -1,0 +1,202 @@
+#!lua
+-- Repartition: pauses a layout, moves what belongs elsewhere, and switches to another layout. All keys are at one
+-- server. Each call is atomic, and does nothing twice: it can be sent again at any time.
+--
+-- ARGV     1 what, then
+--   pause    2 meta, 3 the move `from:to`, 4 a random text. Nobody applies or sweeps there any more. Returns the move
+--            that stands there
+--   move     2 kind, 3 source, 4 name, then rows of three: member, target, the document where the kind has one. Source
+--            and target are what their keys begin with. Returns how many members there were
+--   letters  2 source stream, 3 target stream, 4 how many. Returns how many it moved
+--   switch   2 partitions, 3 what is forwarded from before, 4 a random text, 5 n, n × (setting, value), then bases: n,
+--            n new ones; n, n that stay; n, n that are no more. Returns 1
+local call = redis.call
+local byte, max, min = string.byte, math.max, math.min
+
+-- `<` on strings follows the locale.
+local function greater(a, b)
+  for i = 1, min(#a, #b) do
+    local x, y = byte(a, i), byte(b, i)
+    if x ~= y then return x > y end
+  end
+  return #a > #b
+end
+
+local function pause(meta, move, fresh)
+  local stands = call('HGET', meta, 'moving')
+  if stands then return stands end
+  call('HSET', meta, 'moving', move, 'epoch', fresh, 'fence', fresh, 'owner', '', 'heir', '')
+  call('HDEL', meta, 'ask', 'named')
+  return move
+end
+
+-- ---- moving: where both places have something, what the merge rules keep stays
+
+local function move_field(from, to, member)
+  local value = call('HGET', from, member)
+  if not value then return 0 end
+  local there = call('HGET', to, member)
+  if not there or greater(value, there) then call('HSET', to, member, value) end
+  return call('HDEL', from, member)
+end
+
+local function move_score(from, to, member)
+  local score = call('ZSCORE', from, member)
+  if not score then return 0 end
+  call('ZADD', to, 'GT', score, member)
+  return call('ZREM', from, member)
+end
+
+local function move_key(from, to)
+  if call('EXISTS', from) == 1 and call('RENAMENX', from, to) == 0 then return false end
+  return true
+end
+
+local movers = {}
+
+function movers.field(from, to, name, member) return move_field(from .. name, to .. name, member) end
+function movers.score(from, to, name, member) return move_score(from .. name, to .. name, member) end
+
+-- An ending that may concern any partition.
+function movers.copy(from, to, name, member)
+  local score = call('ZSCORE', from .. name, member)
+  if score then call('ZADD', to .. name, 'GT', score, member) end
+  return score and 1 or 0
+end
+
+function movers.count(from, to, name, member)
+  local score = call('ZSCORE', from .. name, member)
+  if not score then return 0 end
+  call('ZINCRBY', to .. name, score, member)
+  return call('ZREM', from .. name, member)
+end
+
+-- A member of a set that expires.
+function movers.member(from, to, name, member)
+  if call('SREM', from .. name, member) == 0 then return 0 end
+  call('SADD', to .. name, member)
+  return 1
+end
+
+-- A text with an expiry: the greater one of the same length stays.
+function movers.text(from, to, name, member)
+  local source, target = from .. name .. member, to .. name .. member
+  local value, there = call('GET', source), call('GET', target)
+  if not value then return 0 end
+  if not there or greater(value, there) then call('RENAME', source, target) else call('UNLINK', source) end
+  return 1
+end
+
+-- A token: its holder by the latest use, its score, its viewed items.
+function movers.token(from, to, _, token)
+  local user, there = call('HGET', from .. 'login:', token), call('HGET', to .. 'login:', token)
+  if not user then return 0 end
+  local score = tonumber(call('ZSCORE', from .. 'recent:', token) or 0)
+  local other = tonumber(call('ZSCORE', to .. 'recent:', token) or 0)
+  if not there or score > other or score == other and greater(user, there) then call('HSET', to .. 'login:', token, user) end
+  call('HDEL', from .. 'login:', token)
+  move_score(from .. 'recent:', to .. 'recent:', token)
+  local source, target = from .. 'viewed:' .. token, to .. 'viewed:' .. token
+  if not move_key(source, target) then
+    call('ZUNIONSTORE', target, 2, target, source, 'AGGREGATE', 'MAX')
+    call('UNLINK', source)
+  end
+  return 1
+end
+
+-- Session data with its version.
+function movers.data(from, to, name, sid)
+  move_key(from .. 'session:' .. sid, to .. 'session:' .. sid)
+  return move_field(from .. name, to .. name, sid)
+end
+
+-- A connection to a document, and the document's users with the first of them.
+function movers.joined(from, to, name, member, doc)
+  for _, what in ipairs({ ':users', ':count' }) do
+    move_key(from .. 'sessions:doc:' .. doc .. what, to .. 'sessions:doc:' .. doc .. what)
+  end
+  return move_score(from .. name, to .. name, member)
+end
+
+local function move(kind, from, name)
+  local moved, targets = 0, {}
+  for i = 5, #ARGV, 3 do
+    local to = ARGV[i + 1]
+    moved = moved + movers[kind](from, to, name, ARGV[i], ARGV[i + 2])
+    targets[to] = true
+  end
+  -- Absolute, and a function of the minute: the same for all.
+  local expires = kind == 'member' and call('PEXPIRETIME', from .. name)
+  for to in pairs(targets) do
+    if expires and expires > 0 then call('PEXPIREAT', to .. name, expires) end
+  end
+  return moved
+end
+
+local function move_letters(from, to, limit)
+  local letters = call('XRANGE', from, '-', '+', 'COUNT', limit)
+  for _, letter in ipairs(letters) do
+    call('XADD', to, '*', unpack(letter[2]))
+    call('XDEL', from, letter[1])
+  end
+  return #letters
+end
+
+-- ---- switching
+
+local at
+
+local function list()
+  local n, found = tonumber(ARGV[at]), {}
+  for i = 1, n do found[i] = ARGV[at + i] end
+  at = at + n + 1
+  return found
+end
+
+local function settle(meta, partitions, fresh, distrusted)
+  call('HSET', meta, 'partitions', partitions, 'epoch', fresh, 'fence', fresh, 'owner', '', 'heir', '')
+  call('HDEL', meta, 'moving', 'ask', 'named', 'deaths')
+  if distrusted > tonumber(call('HGET', meta, 'activity_distrusted_until') or 0) then
+    call('HSET', meta, 'activity_distrusted_until', string.format('%d', distrusted))
+  end
+end
+
+local OF_PROCESSES = { 'workers', 'janitor:lease', 'janitor:survey', 'notifier', 'tokens:ended' }
+
+local function switch(partitions, forwarded, fresh)
+  local settings = {}
+  at = 6 + 2 * ARGV[5]
+  for i = 6, at - 1 do settings[#settings + 1] = ARGV[i] end
+  local new, stay, go = list(), list(), list()
+  local distrusted, targets = 0, {}
+  for _, bases in ipairs({ stay, go }) do
+    for _, base in ipairs(bases) do
+      local meta = base .. 'rollcall:meta'
+      distrusted = max(distrusted, tonumber(call('HGET', meta, 'activity_distrusted_until') or 0))
+      for _, target in ipairs(call('HKEYS', base .. 'rollcall:notifier')) do targets[target] = true end
+    end
+  end
+  for _, bases in ipairs({ new, stay }) do
+    for _, base in ipairs(bases) do
+      local meta = base .. 'rollcall:meta'
+      call('HSET', meta, 'forwarded', forwarded, unpack(settings))
+      settle(meta, partitions, fresh, distrusted)
+    end
+  end
+  for _, base in ipairs(new) do
+    -- Nothing that changes from now on is missed.
+    for target in pairs(targets) do call('HSET', base .. 'rollcall:notifier', target, fresh .. ' 0 0-0') end
+  end
+  for _, base in ipairs(go) do
+    local meta = base .. 'rollcall:meta'
+    if call('EXISTS', meta) == 1 then settle(meta, partitions, fresh, 0) end
+    for _, name in ipairs(OF_PROCESSES) do call('UNLINK', base .. 'rollcall:' .. name) end
+  end
+  return 1
+end
+
+local what = ARGV[1]
+if what == 'pause' then return pause(ARGV[2], ARGV[3], ARGV[4]) end
+if what == 'move' then return move(ARGV[2], ARGV[3], ARGV[4]) end
+if what == 'letters' then return move_letters(ARGV[2], ARGV[3], ARGV[4]) end
+return switch(ARGV[2], ARGV[3], ARGV[4])
