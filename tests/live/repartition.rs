@@ -1,7 +1,7 @@
 //! Another number of partitions: the state is what the events say, whatever layout they were sent to.
 
 use std::collections::BTreeMap;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -57,15 +57,18 @@ struct Producers {
     over: Arc<AtomicBool>,
     newest: Arc<AtomicU16>,
     sent: Sent,
+    /// Held while one sends: what is in doubt is nobody's to judge.
+    sending: Arc<Mutex<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Producers {
     fn start(scene: &Scene, seed: u64) -> Self {
         let (over, sent) = (Arc::new(AtomicBool::new(false)), Sent::default());
-        let newest = Arc::new(AtomicU16::new(1));
+        let (newest, sending) = (Arc::new(AtomicU16::new(1)), Arc::default());
         let url = scene.url();
         let (is_over, all, layout) = (over.clone(), sent.clone(), newest.clone());
+        let turn: Arc<Mutex<()>> = Arc::clone(&sending);
         let thread = std::thread::spawn(move || {
             let mut conn = dump::connect(&url);
             let now = dump::server_now(&mut conn);
@@ -80,12 +83,17 @@ impl Producers {
                 // Some producers have not heard of the newest layout, nor of the one before.
                 let partitions = layouts[rng.usize(..layouts.len())];
                 let (place, fields) = entry(&mut events, partitions, &mut rng);
+                let sending = turn.lock().unwrap();
+                if try_command::<String>(&mut conn, &["PING"]).is_err() {
+                    conn = dump::connect(&url);
+                }
                 let id = add(&mut conn, &stream(place), &fields);
+                drop(sending);
                 all.lock().unwrap().push((place, Entry::new(id, fields)));
                 std::thread::sleep(Duration::from_micros(700));
             }
         });
-        Self { over, newest, sent, thread: Some(thread) }
+        Self { over, newest, sent, sending, thread: Some(thread) }
     }
 
     /// Who comes from now on sends to this layout.
@@ -121,20 +129,43 @@ fn entry(events: &mut Events, partitions: u16, rng: &mut fastrand::Rng) -> (Plac
     (place, vec![field("data", &Value::from(packed).to_string())])
 }
 
-/// `rollcall repartition`, killed after a while if it is not done by then.
-fn repartition(scene: &Scene, from: u16, to: u16, patience: Option<Duration>) -> Option<Output> {
+/// `rollcall repartition`.
+fn repartition(scene: &Scene, from: u16, to: u16) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
     command.args(["repartition", "--redis-url", &scene.url(), "--yes"]);
     command.args(["--partitions", &from.to_string(), "--to", &to.to_string()]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    if let Some(patience) = patience {
-        std::thread::sleep(patience);
-        child.kill().unwrap();
-        let status = child.wait().unwrap();
-        status.success().then_some(())?;
+    command.spawn().unwrap()
+}
+
+/// Repartitions, with kills of the command and of the server until it is done.
+fn repartition_under_kills(
+    scene: &mut Scene,
+    producers: &Producers,
+    (from, to): (u16, u16),
+    rng: &mut fastrand::Rng,
+) {
+    loop {
+        let mut child = repartition(scene, from, to);
+        let kill = rng.u32(..3);
+        if kill > 0 {
+            std::thread::sleep(Duration::from_millis(rng.u64(5..120)));
+        }
+        match kill {
+            0 => {}
+            1 => child.kill().unwrap(),
+            _ => {
+                let _nobody_sends = producers.sending.lock().unwrap();
+                scene.deployment.server.kill();
+                scene.deployment.server.restart().unwrap();
+            }
+        }
+        let output = child.wait_with_output().unwrap();
+        if output.status.success() {
+            return;
+        }
+        assert!(kill > 0, "{}", String::from_utf8_lossy(&output.stderr));
     }
-    Some(child.wait_with_output().unwrap())
 }
 
 /// A fleet of a layout.
@@ -261,7 +292,7 @@ fn check_leftovers(scene: &Scene, layouts: &[u16]) {
     assert!(strange.is_empty(), "left over: {strange:?}");
 }
 
-/// 1 → 4 → 2, with producers that go on sending to all of them, and kills of the command and of workers.
+/// 1 → 4 → 2, with producers that go on sending to all of them, and kills of the command, of workers and of the server.
 #[test]
 fn a_deployment_grows_and_shrinks_with_its_state_whatever_is_killed() {
     let (seed, rounds) = (seed(), rounds(1));
@@ -273,7 +304,7 @@ fn a_deployment_grows_and_shrinks_with_its_state_whatever_is_killed() {
 
 fn grow_and_shrink(seed: u64) {
     let options = Options { appendonly: true, ..Options::default() };
-    let scene = Scene::start_with(&[("thresholds", "2:1")], options);
+    let mut scene = Scene::start_with(&[("thresholds", "2:1")], options);
     let mut rng = fastrand::Rng::with_seed(seed);
     let producers = Producers::start(&scene, seed);
     let layouts = [1, 4, 2];
@@ -281,15 +312,8 @@ fn grow_and_shrink(seed: u64) {
     std::thread::sleep(Duration::from_millis(600));
     for pair in layouts.windows(2) {
         let (from, to) = (pair[0], pair[1]);
-        loop {
-            let patience = rng.bool().then(|| Duration::from_millis(rng.u64(5..120)));
-            match repartition(&scene, from, to, patience) {
-                None => {}
-                Some(output) if output.status.success() => break,
-                Some(output) => panic!("{}", String::from_utf8_lossy(&output.stderr)),
-            }
-        }
-        let again = repartition(&scene, from, to, None).unwrap();
+        repartition_under_kills(&mut scene, &producers, (from, to), &mut rng);
+        let again = repartition(&scene, from, to).wait_with_output().unwrap();
         assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
         fleet.is_sent_away(to);
         fleet = Fleet::start(&scene, to);
