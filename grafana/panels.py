@@ -286,6 +286,9 @@ STREAMS = [
               "operations that had expired when they were applied.",
               [(rate("rollcall_events_from_future_total"), "from the future"),
                (rate("rollcall_operations_late_total"), "late")], ["RollcallStreamClockAhead"]),
+        graph("Forwarded", "cps", "Entries that producers send to a layout before the last repartition. Once there are none, all "
+              "producers have followed.",
+              [(rate("rollcall_entries_forwarded_total"), "forwarded")]),
         graph("Unknown members", "cps", "Members of applied events that no event type has, by the event's type: often a name spelled "
               "wrong. With the log at debug a worker names them.",
               [(rate("rollcall_events_unknown_members_total", "type"), "{{type}}")], stacked=True),

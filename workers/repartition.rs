@@ -3,7 +3,7 @@
 use std::io::{self, BufRead as _, IsTerminal as _};
 use std::time::Instant;
 
-use rollcall::config::{Config, ConfigError, Millis};
+use rollcall::config::Millis;
 use rollcall::keep::repartition::{Order, Tally, repartition};
 use rollcall::state::{AskError, State};
 use serde::Serialize;

@@ -2,7 +2,7 @@
 
 use super::{
     AUTH, CONNECTION, DENIED, Error, MAXCLIENTS, MOVING, NO_COMMAND, NO_MASTER, NO_NODE, NOT_OWNER,
-    PASSWORD_FILE, PERMISSION, TIMEOUT, TLS, chain,
+    PASSWORD_FILE, PERMISSION, REPARTITION, TIMEOUT, TLS, chain,
 };
 use crate::config::Shell;
 
@@ -12,6 +12,11 @@ const REMEDIES: &[(&str, &str, &[&str])] = &[
         NO_MASTER,
         "check the master's name, that sentinels and master are up, and both logins; see which masters there are",
         &["SENTINEL", "MASTERS"],
+    ),
+    (
+        REPARTITION,
+        "wait until the repartition is done; if nobody runs it any more, run it again: rollcall repartition",
+        &[],
     ),
     (
         NO_NODE,

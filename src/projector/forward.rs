@@ -21,6 +21,7 @@ use crate::redis::reply;
 use crate::redis::scripts::forward::{Share, add};
 use crate::redis::scripts::layout::forwarded_layouts;
 use crate::telemetry::health::Pulse;
+use crate::telemetry::metrics::WorkerMetrics;
 
 /// Entries that are read at first, and at most.
 const COUNT: (usize, usize) = (16, 500);
@@ -37,6 +38,7 @@ pub(super) struct Forwarder {
     partition: u16,
     rules: Rules,
     streams: Vec<Source>,
+    metrics: WorkerMetrics,
 }
 
 /// A stream of a layout before, which nobody else reads.
@@ -48,6 +50,14 @@ struct Source {
     /// The last entry that was forwarded, once that is known.
     after: Option<EntryId>,
     count: usize,
+}
+
+impl Source {
+    fn new(place: Place, until_ms: u64, deployment: &Deployment) -> Self {
+        let keys = Keys::new(&deployment.prefix, place.partitions, place.index);
+        let stream = keys.named(&deployment.stream);
+        Self { place, until_ms, keys, stream, after: None, count: COUNT.0 }
+    }
 }
 
 impl Forwarder {
@@ -62,9 +72,14 @@ impl Forwarder {
             ask.query_async(&mut connection).await.map_err(Error::at(STEP))?;
         let formers = forwarded_layouts(&stored.unwrap_or_default());
         let (deployment, partition) = (projector.deployment.clone(), projector.fold.partition);
-        let streams = formers.iter().flat_map(|former| sources(*former, partition, &deployment));
+        let streams = formers.iter().flat_map(|former| {
+            let places = places(former.partitions, deployment.partitions, partition);
+            places.map(|place| Source::new(place, former.until_ms, &deployment))
+        });
+        let streams = streams.collect();
+        let metrics = projector.metrics.clone();
         let rules = Rules { moved_from: formers.clone(), ..deployment.rules() };
-        Ok(Self { nodes, partition, rules, streams: streams.collect(), deployment })
+        Ok(Self { nodes, partition, rules, streams, metrics, deployment })
     }
 
     /// The layouts whose events are passed over in this partition's own stream.
@@ -139,7 +154,9 @@ impl Forwarder {
         for (partition, shares) in shares {
             let keys = Keys::new(&self.deployment.prefix, self.deployment.partitions, partition);
             let mut connection = self.nodes.connect(&keys.meta()).await?;
-            add(&mut connection, &self.deployment, &keys, (from, stream), &shares).await?;
+            let new =
+                add(&mut connection, &self.deployment, &keys, (from, stream), &shares).await?;
+            self.metrics.forwarded(new);
         }
         Ok(())
     }
@@ -188,22 +205,12 @@ impl Forwarder {
     }
 }
 
-/// The streams of a layout before that a partition looks after: those that are not streams of this one.
-fn sources(former: Former, partition: u16, deployment: &Deployment) -> Vec<Source> {
-    let (before, now) = (former.partitions, deployment.partitions);
-    let stays = |index: u16| before > 1 && now > 1 && index < now;
-    let source = |index: u16| {
-        let keys = Keys::new(&deployment.prefix, before, index);
-        Source {
-            place: Place { partitions: before, index },
-            until_ms: former.until_ms,
-            stream: keys.named(&deployment.stream),
-            keys,
-            after: None,
-            count: COUNT.0,
-        }
-    };
-    (0..before).filter(|index| !stays(*index) && index % now == partition).map(source).collect()
+/// The partitions of a layout before whose streams a partition looks after: those that are not in this layout.
+fn places(before: u16, now: u16, partition: u16) -> impl Iterator<Item = Place> {
+    let stays = move |index: &u16| before > 1 && now > 1 && *index < now;
+    let is_own = move |index: &u16| *index % now == partition;
+    let indices = (0..before).filter(move |index| !stays(index) && is_own(index));
+    indices.map(move |index| Place { partitions: before, index })
 }
 
 /// An entry that came when the layout before counted no more.
@@ -229,10 +236,8 @@ mod tests {
     #[test]
     fn each_stream_that_nobody_reads_has_one_who_forwards_it() {
         for (before, now) in [(1, 4), (4, 1), (4, 2), (2, 4), (7, 3), (1, 2)] {
-            let deployment = Deployment { partitions: now, ..Deployment::default() };
-            let former = Former { partitions: before, until_ms: 1 };
-            let found = (0..now).flat_map(|own| sources(former, own, &deployment));
-            let mut found: Vec<u16> = found.map(|source| source.place.index).collect();
+            let found = (0..now).flat_map(|own| places(before, now, own));
+            let mut found: Vec<u16> = found.map(|place| place.index).collect();
             found.sort_unstable();
             let stays = if before > 1 && now > 1 { now.min(before) } else { 0 };
             assert_eq!(found, (stays..before).collect::<Vec<_>>(), "{before} to {now}");

@@ -134,7 +134,7 @@ impl<'p> Projecting<'p> {
             if moved > 0
                 && let Some(forwarder) = &self.projector.forwarder
             {
-                forwarder.moved(entries).await?;
+                Box::pin(forwarder.moved(entries)).await?;
             }
             let Some(more) = self.apply_plan(&plan, entries, after).await? else {
                 self.projector.metrics.events_applied(&counts);

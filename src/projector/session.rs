@@ -143,9 +143,9 @@ impl Projector {
         let (pulse, mut stop) = (self.pulse.clone(), self.stop.clone());
         let applier = Applier::new(&self.deployment, &self.keys, joined.tenure.clone())
             .with_session_keys(self.worker.session_keys.clone());
-        let mut forwarder = Forwarder::load(self).await?;
+        let mut forwarder = Box::pin(Forwarder::load(self)).await?;
         self.fold.rules.moved_from = forwarder.formers();
-        forwarder.catch_up(&pulse).await?;
+        Box::pin(forwarder.catch_up(&pulse)).await?;
         let forwards = forwarder.has_streams();
         self.forwarder = Some(forwarder);
         let mut cursor = joined.cursor;
@@ -178,7 +178,7 @@ impl Projector {
                 () = stopped(&mut stop) => return Ok(None),
                 () = standing.asked() => continue,
                 () = sleep_until(forward_due), if forwards => {
-                    projecting.forward().await?;
+                    Box::pin(projecting.forward()).await?;
                     forward_due = Instant::now() + FORWARD_EVERY;
                     continue;
                 }

@@ -41,6 +41,13 @@ impl Stage {
         self.scene.notifier(&["--config", &file, "--http", "127.0.0.1:0"], env)
     }
 
+    /// The same of so many partitions.
+    pub fn notifier_for(&self, partitions: u16) -> Worker {
+        let file = self.folder.path().join("settings.toml").display().to_string();
+        let count = partitions.to_string();
+        self.scene.notifier(&["--config", &file, "--partitions", &count], &[])
+    }
+
     /// A notifier that has found out where each of these targets begins.
     pub fn notifier_of(&self, targets: &[&str]) -> Worker {
         let notifier = self.notifier(&[]);

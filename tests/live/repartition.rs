@@ -16,6 +16,7 @@ use rollcall::redis::scripts::sweep::Sweeper;
 use serde_json::{Map, Value};
 
 use crate::harness::{id, settle_keys, wait_until};
+use crate::notifier::Stage;
 use crate::process::Worker;
 use crate::scene::{SOON, Scene, add, block_on, try_command};
 use crate::support::dump;
@@ -175,11 +176,16 @@ impl Fleet {
     fn start(scene: &Scene, partitions: u16) -> Self {
         let count = partitions.to_string();
         let flags = ["--partitions", count.as_str()];
-        Self(vec![scene.worker(&flags), scene.worker(&flags), scene.janitor(&flags)])
+        Self(vec![
+            scene.worker(&flags),
+            scene.worker(&flags),
+            scene.janitor(&flags),
+            scene.serve(&flags),
+        ])
     }
 
     /// Waits until everybody has heard that the layout is another.
-    fn is_sent_away(mut self, to: u16) {
+    fn expect_to_be_sent_away(mut self, to: u16) {
         for process in &mut self.0 {
             let status = process.wait(SOON * 2);
             assert_eq!(status.code(), Some(64), "{}", process.log());
@@ -250,7 +256,7 @@ fn verify(scene: &Scene, to: u16, sent: &[(Place, Entry)]) {
         });
         settled.unwrap_or_else(|fault| panic!("partition {index} of {to}:\n{fault}"));
         let now = dump::server_now(&mut conn);
-        let mut count = |items: Vec<(String, f64)>, into: &mut BTreeMap<String, f64>| {
+        let count = |items: Vec<(String, f64)>, into: &mut BTreeMap<String, f64>| {
             for (item, views) in items {
                 *into.entry(item).or_insert(0.0) += views;
             }
@@ -282,8 +288,7 @@ fn check_leftovers(scene: &Scene, layouts: &[u16]) {
     let keys: Vec<String> = scene.command(&["KEYS", "*"]);
     let strange: Vec<&String> = keys
         .iter()
-        .filter(|key| !(to == 1 && !key.starts_with("{p")))
-        .filter(|key| to == 1 || !after.iter().any(|keys| key.starts_with(keys.base())))
+        .filter(|key| !after.iter().any(|keys| key.starts_with(keys.base())))
         .filter(|key| {
             let name = key.split_once("}:").map_or(key.as_str(), |(_, name)| name);
             !stays.iter().any(|stays| stays == name)
@@ -315,7 +320,7 @@ fn grow_and_shrink(seed: u64) {
         repartition_under_kills(&mut scene, &producers, (from, to), &mut rng);
         let again = repartition(&scene, from, to).wait_with_output().unwrap();
         assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
-        fleet.is_sent_away(to);
+        fleet.expect_to_be_sent_away(to);
         fleet = Fleet::start(&scene, to);
         std::thread::sleep(Duration::from_millis(rng.u64(50..400)));
         fleet.0.remove(0).kill();
@@ -328,4 +333,115 @@ fn grow_and_shrink(seed: u64) {
     drop(fleet);
     verify(&scene, 2, &sent);
     check_leftovers(&scene, &layouts);
+}
+
+/// Runs it with more arguments; its output.
+fn run(scene: &Scene, arguments: &[&str]) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
+    command.args(["repartition", "--redis-url", &scene.url()]).args(arguments);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn a_dry_run_says_how_much_would_move_and_nobody_begins_by_mistake() {
+    let scene = Scene::start(&[]);
+    let worker = scene.worker(&[]);
+    scene.add_random(seed(), 200);
+    scene.wait_finished(SOON, "all is applied");
+    scene.drain(worker);
+    let before = dump::dump(&mut scene.connection(), &scene.deployment.keys(0));
+    let (fine, said) = run(&scene, &["--to", "3", "--dry-run"]);
+    assert!(fine && said.starts_with("Of 1 to 3 partitions, "), "{said}");
+    let (fine, said) = run(&scene, &["--to", "3"]);
+    assert!(!fine && said.contains("--yes"), "{said}");
+    assert_eq!(dump::dump(&mut scene.connection(), &scene.deployment.keys(0)), before);
+    scene.command::<u64>(&["HSET", "rollcall:meta", "moving", "1:4"]);
+    let (fine, said) = run(&scene, &["--to", "3", "--yes"]);
+    assert!(!fine && said.contains("finish that first: --to 4"), "{said}");
+    let (fine, said) = run(&scene, &["--to", "4", "--yes", "--json"]);
+    let report: Value = serde_json::from_str(&said).unwrap();
+    assert!(fine && report["moved"].as_u64() > Some(0), "{said}");
+    assert_eq!((&report["already"], &report["to"]), (&false.into(), &4.into()));
+    let (fine, said) = run(&scene, &["--to", "4", "--yes"]);
+    assert!(fine && said == "The deployment has 4 partitions.\n", "{said}");
+}
+
+#[test]
+fn what_comes_too_late_is_a_dead_letter_and_loses_nothing() {
+    let scene = Scene::start(&[]);
+    let worker = scene.worker(&[]);
+    scene.add_heartbeat("before");
+    scene.wait_finished(SOON, "it works");
+    scene.drain(worker);
+    let (fine, said) = run(&scene, &["--to", "2", "--yes", "--forward-for", "1s"]);
+    assert!(fine, "{said}");
+    let forwarded: String = scene.command(&["HGET", "{p0}:rollcall:meta", "forwarded"]);
+    let until_ms: u64 = forwarded.split_once(':').unwrap().1.parse().unwrap();
+    let in_time = format!("{}-0", until_ms - 1);
+    let late = format!("{until_ms}-0");
+    for (id, user) in [(&in_time, "in time"), (&late, "late")] {
+        let words = ["XADD", EVENTS, id, "type", "heartbeat", "user", user];
+        scene.command::<String>(&words);
+    }
+    let _worker = scene.worker(&["--partitions", "2"]);
+    let dead = Keys::new("", 2, 0).dead();
+    wait_until(SOON, "a dead letter", || scene.command::<u64>(&["XLEN", &dead]) == 1);
+    let letters = dump::dead_letters(&mut scene.connection(), &Keys::new("", 2, 0));
+    assert_eq!(letters[0].entry, late.parse().unwrap());
+    assert_eq!(letters[0].reason, "wrong_partition");
+    assert_eq!(letters[0].stream, EVENTS);
+    assert_eq!(letters[0].original, [field("type", "heartbeat"), field("user", "late")]);
+    let keys = Keys::new("", 2, partition_of("in time", 2));
+    wait_until(SOON, "what came in time is forwarded", || {
+        scene.command(&["HEXISTS", &keys.presence(), "in time|"])
+    });
+}
+
+#[test]
+fn on_a_cluster_nothing_is_begun() {
+    let options = Options {
+        extra_args: ["--cluster-enabled", "yes"].map(str::to_owned).to_vec(),
+        ..Options::default()
+    };
+    let scene = Scene::start_with(&[("partitions", "2")], options);
+    scene.command::<String>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    wait_until(SOON, "the node has its slots", || {
+        scene.command::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
+    });
+    let (fine, said) = run(&scene, &["--partitions", "2", "--to", "4", "--yes"]);
+    assert!(!fine && said.contains("on a Redis Cluster the number of partitions stays"), "{said}");
+    assert!(!scene.command::<bool>(&["EXISTS", "{p0}:rollcall:meta"]));
+}
+
+#[test]
+fn targets_hear_of_what_changes_after_a_move() {
+    let plain = "[[notify]]\nname = \"plain\"\nkind = \"pubsub\"\nchannel = \"news\"\n";
+    let stage = Stage::start(&[], plain);
+    stage.scene.add_heartbeat("before");
+    let mut notifier = stage.notifier_of(&["plain"]);
+    let (fine, said) = run(&stage.scene, &["--to", "2", "--yes"]);
+    assert!(fine, "{said}");
+    let status = notifier.wait(SOON);
+    assert_eq!(status.code(), Some(64), "{}", notifier.log());
+    let _worker = stage.scene.worker(&["--partitions", "2"]);
+    let keys = [0, 1].map(|index| Keys::new("", 2, index));
+    for n in 0..20 {
+        let user = format!("u{n}");
+        let keys = &keys[usize::from(partition_of(&user, 2))];
+        add(&mut stage.scene.connection(), &keys.named(EVENTS), &crate::scene::heartbeat(&user));
+    }
+    let changes = |keys: &Keys| stage.scene.command::<Option<u64>>(&["GET", &keys.changes_seq()]);
+    wait_until(SOON, "they came", || keys.iter().filter_map(changes).sum::<u64>() == 20);
+    let _notifier = stage.notifier_for(2);
+    wait_until(SOON, "the target is told of all", || {
+        keys.iter().all(|keys| {
+            let place: Option<String> = stage.scene.command(&["HGET", &keys.notifier(), "plain"]);
+            let seq = place.and_then(|place| place.split(' ').nth(1)?.parse().ok());
+            seq == changes(keys)
+        })
+    });
+    let told = |keys: &Keys| stage.scene.command::<String>(&["HGET", &keys.notifier(), "plain"]);
+    assert!(keys.iter().all(|keys| told(keys).split(' ').nth(1) > Some("0")), "from the first on");
 }

@@ -49,6 +49,7 @@ const PURE: &[&str] = &[
     "decode",
     "projection",
     "fold",
+    "forward",
 ];
 
 /// What a pure module has no use for.

@@ -224,6 +224,8 @@ inventory! {
         "Entries, and elements of packed entries, that became dead letters, by reason";
     LETTERS_DROPPED = "rollcall_dead_letters_dropped_total", Counter, Count, Worker, [],
         "Dead letters dropped by their cap";
+    FORWARDED = "rollcall_entries_forwarded_total", Counter, Count, Worker, [],
+        "Entries that producers sent to a layout before the last repartition, and that this process forwarded";
     APPLIED = "rollcall_entries_applied_total", Counter, Count, Worker, [],
         "Entries that this process applied or wrote off";
     OWNED = "rollcall_partition_owned", Gauge, Truth, Worker, [PARTITION],

@@ -8,9 +8,9 @@ use metrics::{Counter, Histogram};
 use super::board::{self, Sample, Topic};
 use super::inventory::{
     AGE, APPLIED, APPLY_TIME, BATCH, CHANGES, CHANGES_DROPPED, CONNECTS, DECODED, EVENTS_APPLIED,
-    EVENTS_DECODED, FOLD_TIME, FROM_FUTURE, INTERFERENCES, LATE, LETTERS_DROPPED, OPERATIONS,
-    OWNED, READ, READ_BYTES, READ_TIME, REJECTED, ROUND_TRIPS, STANDBY, TAKEOVERS, TERM,
-    TRIED_ALONE, UNKNOWN_MEMBERS,
+    EVENTS_DECODED, FOLD_TIME, FORWARDED, FROM_FUTURE, INTERFERENCES, LATE, LETTERS_DROPPED,
+    OPERATIONS, OWNED, READ, READ_BYTES, READ_TIME, REJECTED, ROUND_TRIPS, STANDBY, TAKEOVERS,
+    TERM, TRIED_ALONE, UNKNOWN_MEMBERS,
 };
 use super::{ByLabel, now, own_counter, own_histogram};
 use crate::decode::Form;
@@ -59,6 +59,7 @@ pub struct WorkerMetrics {
     late: Counter,
     rejected: ByLabel,
     letters_dropped: Counter,
+    forwarded: Counter,
     tried_alone: Counter,
     changes: ChangeCounters,
 }
@@ -95,9 +96,15 @@ impl WorkerMetrics {
             late: own_counter(LATE),
             rejected: ByLabel::new(REJECTED),
             letters_dropped: own_counter(LETTERS_DROPPED),
+            forwarded: own_counter(FORWARDED),
             tried_alone: own_counter(TRIED_ALONE),
             changes: ChangeCounters::new(),
         }
+    }
+
+    /// Entries of a layout before were forwarded.
+    pub fn forwarded(&self, entries: u64) {
+        self.forwarded.increment(entries);
     }
 
     /// The worker took the partition for the so-manieth time.

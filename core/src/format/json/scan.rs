@@ -233,6 +233,23 @@ mod tests {
         scan.value().and_then(|_| scan.end()).is_ok()
     }
 
+    #[test]
+    fn what_cannot_stand_as_it_is_is_found_wherever_it_stands() {
+        for length in 1..20 {
+            for at in 0..length {
+                let mut text = vec![b'a'; length];
+                for byte in [0, 9, 0x1F, b'"', b'\\'] {
+                    text[at] = byte;
+                    assert_eq!(plain(&text), at, "{byte:#x} in {length}");
+                }
+                for byte in [b' ', 0x7F, 0x80, 0xFF] {
+                    text[at] = byte;
+                    assert_eq!(plain(&text), length, "{byte:#x} in {length}");
+                }
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn it_takes_what_serde_json_takes(raw in r#"[\[\]{}",:\\ untrfalse0-9.eE+\-\u{1}é]{0,12}"#) {
