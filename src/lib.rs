@@ -3,7 +3,7 @@
 
 // What the core defines keeps its place in the paths of everything that stands on it.
 pub use rollcall_core::{
-    change, decode, entry, event, fold, format, key, op, origin, projection, time,
+    blocked, change, decode, entry, event, fold, format, key, op, origin, projection, time,
 };
 
 pub mod changes;

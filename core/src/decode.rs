@@ -6,6 +6,7 @@
 //!
 //! What stands in a text or in base64 inside has to be unpacked first, and is copied; all else is borrowed.
 
+pub mod erase;
 pub mod retry;
 
 use std::borrow::Cow;
@@ -78,6 +79,8 @@ pub struct Decoded<'a> {
     pub events: Vec<Event<'a>>,
     /// What cannot be applied: the entry whole, or elements of a packed one.
     pub rejected: Vec<Rejected<'a>>,
+    /// Whether it is the rest of an entry that had had its effect: views were counted, bad elements written off.
+    pub is_rest: bool,
 }
 
 /// A part of an entry that cannot be applied.
@@ -156,7 +159,9 @@ impl Decoder<'_> {
     /// An entry that is one event.
     fn single<'a>(&self, format: Format, members: &Members<'a>) -> Result<Decoded<'a>, Rejection> {
         let form = Some(Form::of_event(format, members));
-        Ok(Decoded { form, events: vec![self.event(members)?], rejected: Vec::new() })
+        let event = self.event(members)?;
+        let is_rest = event.unknown.is_rest;
+        Ok(Decoded { form, events: vec![event], rejected: Vec::new(), is_rest })
     }
 
     /// The outermost level: the fields of the entry.
@@ -220,6 +225,10 @@ impl Decoder<'_> {
             return Err(Rejection::new(Reason::TooManyEvents, detail));
         }
         decoded.form = Some(Form::Packed);
+        decoded.is_rest = fields.unknown().is_rest;
+        if decoded.is_rest {
+            decoded.rejected.clear();
+        }
         Ok(decoded)
     }
 

@@ -103,7 +103,7 @@ fn read_words(words: &str) -> (EntryId, FoldSettings) {
 
 // ---- what is decoded
 
-fn check_counts(Decoded { form, events, rejected }: &Decoded<'_>, limits: &Limits) {
+fn check_counts(Decoded { form, events, rejected, .. }: &Decoded<'_>, limits: &Limits) {
     assert!(events.len() + rejected.len() <= limits.max_events.max(1), "more than may be packed");
     let whole = rejected.iter().any(|rejected| rejected.element.is_none());
     assert_eq!(form.is_none(), whole, "what is not rejected whole has a form");
