@@ -1,5 +1,6 @@
 //! What operators do with what is kept: in small calls, one after the other, so that others get their turn. All of it
 //! can be killed at any moment and begun again.
 
+pub mod erase;
 pub mod letters;
 pub mod sessions;

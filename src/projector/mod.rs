@@ -21,11 +21,13 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::{Mutex, watch as channel};
 use tracing::{info, warn};
 
+use crate::blocked::Blocked;
 use crate::config::{Config, Deployment, Live, Server, Shell, WorkerConfig};
 use crate::error::{Error, Fatal, Verdict, chain};
 use crate::fold::FoldSettings;
 use crate::key::Keys;
 use crate::redis::nodes::Nodes;
+use crate::redis::scripts::erase::digest;
 use crate::redis::scripts::layout::check_layout;
 use crate::redis::scripts::owner::{Cause, Ownership, Seen};
 use crate::seal::SessionKeys;
@@ -100,6 +102,8 @@ pub struct Projector {
     ownership: Ownership,
     peers: Arc<Mutex<Peers>>,
     memory: Memory,
+    /// Whose events are refused.
+    blocked: Blocked,
     /// Shows others that this process lives, if it had the partition last.
     sign: Option<Sign>,
     metrics: WorkerMetrics,
@@ -140,6 +144,7 @@ impl Projector {
             ownership: Ownership::new(&deployment, &keys, worker.name.clone()),
             peers: Arc::new(Mutex::new(Peers::new(&worker.name, &worker.host, partition, SILENCE))),
             memory: Memory::default(),
+            blocked: Blocked::new([], digest),
             sign: None,
             settings: config.worker.clone(),
             live: config.live.clone(),

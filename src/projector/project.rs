@@ -112,7 +112,8 @@ impl<'p> Projecting<'p> {
             };
             let started = Instant::now();
             let fold = self.projector.batches.fold();
-            let mut folder = Folder::with_capacity(&self.projector.fold, entries.len());
+            let folder = Folder::with_capacity(&self.projector.fold, entries.len());
+            let mut folder = folder.refusing(&self.projector.blocked);
             for entry in entries {
                 failpoint::look_into(entry);
                 folder.add(entry, &avoided);
