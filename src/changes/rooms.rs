@@ -51,6 +51,16 @@ pub enum Payload {
         /// Why.
         reason: &'static str,
     },
+    /// `erased`: somebody was erased; who keeps a copy of the state looks at it again.
+    Erased {
+        /// What to do.
+        reason: &'static str,
+    },
+}
+
+impl Payload {
+    /// What rooms hear where changes were erased that they had not heard.
+    pub const ERASED: Self = Self::Erased { reason: "a user was erased: look at the state again" };
 }
 
 /// Something happened to a presence entry.
@@ -146,7 +156,7 @@ pub fn rooms(change: &Change) -> Vec<String> {
         | ChangeKind::DocumentLeft
         | ChangeKind::ThresholdReached
         | ChangeKind::ThresholdLeft => of(DOC, &change.doc).collect(),
-        ChangeKind::Login | ChangeKind::Logout => Vec::new(),
+        ChangeKind::Login | ChangeKind::Logout | ChangeKind::Erased => Vec::new(),
     }
 }
 
@@ -161,7 +171,7 @@ pub fn messages(change: &Change, details: Details) -> Vec<Message> {
         ChangeKind::DocumentLeft => Payload::Document(document(change, "left")),
         ChangeKind::ThresholdReached => Payload::Document(document(change, "threshold_reached")),
         ChangeKind::ThresholdLeft => Payload::Document(document(change, "threshold_left")),
-        ChangeKind::Login | ChangeKind::Logout => return Vec::new(),
+        ChangeKind::Login | ChangeKind::Logout | ChangeKind::Erased => return Vec::new(),
     };
     let payload = Arc::new(payload);
     let message = |room: String| {
@@ -180,6 +190,7 @@ pub fn event_in(room: &str, payload: &Payload) -> &'static str {
         Payload::Document(_) => "document:update",
         Payload::LeftOut { .. } => "activity:left_out",
         Payload::Gap { .. } => "gap",
+        Payload::Erased { .. } => "erased",
     }
 }
 
