@@ -51,6 +51,9 @@ fixed_keys! {
     changes_erased = "rollcall:changes:erased";
     /// Sorted set: digest of a user whose events are refused → up to which millisecond of entries' ids.
     blocked = "rollcall:blocked";
+    /// Followed by the digest of a user who is being erased: set of `t` and a token or `s` and a session of theirs, which
+    /// nothing else may name by now.
+    erasing = "rollcall:erasing:";
     /// Hash: state format, settings of the deployment, epoch, owner, cursor.
     meta = "rollcall:meta";
     /// Sorted set: presence field, or a user as those fields begin with it → time of the logout that ended

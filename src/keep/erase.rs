@@ -91,7 +91,8 @@ pub async fn erase(
     let receipt = Receipt { dry_run: order.dry_run, ..Receipt::default() };
     let places = vec![Place::default(); state.partitions.len()];
     let (rules, theirs) = (state.deployment.rules(), Theirs::new(&order.user));
-    let mut erasing = Erasing { state, order, rules, theirs, receipt, places, tell };
+    let noted = vec![theirs.clone(); places.len()];
+    let mut erasing = Erasing { state, order, rules, theirs, noted, receipt, places, tell };
     erasing.run().await?;
     Ok(erasing.receipt)
 }
@@ -119,6 +120,8 @@ struct Erasing<'e, T> {
     order: &'e Order,
     rules: Rules,
     theirs: Theirs,
+    /// What was noted of it in each partition.
+    noted: Vec<Theirs>,
     receipt: Receipt,
     places: Vec<Place>,
     tell: T,
@@ -153,6 +156,28 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
             self.erase_letters(place).await?;
             self.erase_changes(place).await?;
         }
+        for place in 0..self.places.len() {
+            let eraser = self.eraser(place);
+            eraser.forget(self.state.partitions[place].connection.get()?).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes what is known by now to be theirs: what names it is about to go.
+    async fn note(&mut self, place: usize) -> Result<(), AskError> {
+        let Theirs { tokens, sids, .. } = &self.theirs;
+        let known = &self.noted[place];
+        let tokens = tokens.difference(&known.tokens).map(|token| format!("t{token}"));
+        let sids = sids.difference(&known.sids).map(|sid| format!("s{sid}"));
+        let names: Vec<_> = tokens.chain(sids).collect();
+        if names.is_empty() || self.order.dry_run {
+            return Ok(());
+        }
+        let eraser = self.eraser(place);
+        for some in names.chunks(stream::CALL) {
+            eraser.note(self.state.partitions[place].connection.get()?, some).await?;
+        }
+        self.noted[place] = self.theirs.clone();
         Ok(())
     }
 

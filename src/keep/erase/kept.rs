@@ -7,11 +7,11 @@ use crate::decode::erase::Share;
 use crate::entry::{Entry, Field};
 use crate::event::{Name, Session};
 use crate::redis::scripts::erase::{Replaced, Step};
-use crate::state::AskError;
 use crate::state::dead::{DeadLetter, HEADER};
+use crate::state::{AskError, Walk};
 
 impl<T: FnMut(&Receipt)> Erasing<'_, T> {
-    /// Learns from the state, and from what was told, which sessions and tokens are the user's.
+    /// Learns from the state, from what was told, and from what was noted before it was killed, which sessions and tokens are the user's.
     pub(super) async fn learn(&mut self, place: usize) -> Result<(), AskError> {
         let end = self.end(place, |keys| keys.changes()).await?;
         let partition = &mut self.state.partitions[place];
@@ -23,6 +23,17 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
             for change in changes.filter(of_user) {
                 self.theirs.sids.extend(change.sid);
                 self.theirs.tokens.extend(change.token);
+            }
+        }
+        let noted = self.eraser(place).noted_key();
+        let mut walk = Walk::set(&noted);
+        while let Some(page) = walk.members(&mut self.state.partitions[place].connection).await? {
+            for name in page {
+                match name.split_at_checked(1) {
+                    Some(("t", token)) => _ = self.theirs.tokens.insert(token.to_owned()),
+                    Some(("s", sid)) => _ = self.theirs.sids.insert(sid.to_owned()),
+                    _ => {}
+                }
             }
         }
         self.learn_sessions(place).await

@@ -31,6 +31,7 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
 
     /// Takes the user out of a partition's state.
     pub(super) async fn erase_state(&mut self, place: usize) -> Result<(), AskError> {
+        self.note(place).await?;
         self.erase_presence(place).await?;
         self.erase_sessions(place).await?;
         self.erase_tokens(place).await?;
@@ -72,6 +73,7 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
 
     async fn erase_sessions(&mut self, place: usize) -> Result<(), AskError> {
         self.learn_sessions(place).await?;
+        self.note(place).await?;
         let sids: Vec<_> = self.here(place, &self.theirs.sids).collect();
         let [sessions, data] = self.calls(place, Step::Sessions, &sids, CALL).await?;
         self.receipt.sessions += sessions;
@@ -97,10 +99,11 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
             let looked_at = page.len();
             let theirs = page.into_iter().filter(|(_, user)| *user == self.order.user);
             let tokens: Vec<_> = theirs.map(|(token, _)| token).collect();
+            self.theirs.tokens.extend(tokens.iter().cloned());
+            self.note(place).await?;
             let [found, items] = self.calls(place, Step::Tokens, &tokens, CALL).await?;
             self.receipt.tokens += found;
             self.receipt.viewed_items += items;
-            self.theirs.tokens.extend(tokens);
             self.tell(looked_at);
         }
         Ok(())

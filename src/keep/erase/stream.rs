@@ -93,6 +93,7 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
         if batch.is_empty() {
             return Ok(0);
         }
+        self.note(place).await?;
         let eraser = self.eraser(place);
         let connection = self.state.partitions[place].connection.get()?;
         let [whole, cut] = eraser.entries(connection, batch).await?;

@@ -2,6 +2,8 @@
 --
 -- After the settings of common.lua: 11 what, 12 the user, 13 1 if it is only to be counted, 14 a random fence; then
 --   block      15 the user's digest, 16 up to which millisecond of entries' ids. Refuses the user's events
+--   note       15 where to, then `t` and a token or `s` and a session of theirs. Nothing else may name them soon
+--   forget     15 where that was
 --   entries    for each: id, how many stand in its place, of each of those: n, n × (name, value)
 --   presence   fields
 --   sessions   sids | tokens: tokens | ended: tokens, '', sids
@@ -45,6 +47,19 @@ function steps.block()
   local digest, until_ms = take(2)
   call('ZADD', sub(meta, 1, -5) .. 'blocked', 'GT', until_ms, digest)
   renew_fence()
+  return { 1 }
+end
+
+function steps.note()
+  local key = take(1)
+  if not is_dry then
+    for name in rest() do call('SADD', key, name) end
+  end
+  return { 1 }
+end
+
+function steps.forget()
+  if not is_dry then call('UNLINK', take(1)) end
   return { 1 }
 end
 

@@ -64,6 +64,35 @@ impl Eraser {
         self.counts::<1>(connection, &call).await.map(drop)
     }
 
+    /// Notes tokens and sessions as the user's, before what names them goes: for whoever begins again.
+    ///
+    /// # Errors
+    /// As of [`block`](Self::block).
+    pub async fn note(
+        &self,
+        connection: &mut MultiplexedConnection,
+        names: &[String],
+    ) -> Result<(), Error> {
+        let mut call = self.call("note");
+        call.arg(self.noted_key()).arg(names);
+        self.counts::<1>(connection, &call).await.map(drop)
+    }
+
+    /// Forgets what was noted.
+    ///
+    /// # Errors
+    /// As of [`block`](Self::block).
+    pub async fn forget(&self, connection: &mut MultiplexedConnection) -> Result<(), Error> {
+        let mut call = self.call("forget");
+        call.arg(self.noted_key());
+        self.counts::<1>(connection, &call).await.map(drop)
+    }
+
+    /// The set of what was noted.
+    pub fn noted_key(&self) -> String {
+        format!("{}{}", self.keys.erasing(), hex(digest(&self.user)))
+    }
+
     /// Takes entries out of the stream; returns how many went whole and how many were replaced.
     ///
     /// # Errors
