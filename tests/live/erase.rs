@@ -1,5 +1,6 @@
 //! One user erased everywhere: nothing is left on the server, and everybody else is as if they had never been there.
 
+mod cost;
 mod crowd;
 mod killed;
 mod readers;

@@ -10,7 +10,7 @@ use crate::state::sessions::Session;
 use crate::state::{AskError, Walk, literal};
 
 /// Connections to documents of one call: each moves a set, a count and thresholds.
-const CONNECTIONS: usize = 40;
+const CONNECTIONS: usize = 20;
 
 impl<T: FnMut(&Receipt)> Erasing<'_, T> {
     /// The sessions whose entries name the user.

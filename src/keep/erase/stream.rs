@@ -9,12 +9,12 @@ use crate::state::dead::range;
 
 /// Entries that are read by one call at first, and at most.
 const FIRST_COUNT: usize = 32;
-const MOST_COUNT: usize = 500;
+const MOST_COUNT: usize = 300;
 /// Bytes of entries that a read should bring.
-const READ_BYTES: usize = 256 << 10;
+const READ_BYTES: usize = 128 << 10;
 /// Entries that one call takes away at most, and bytes that it adds.
-pub(super) const CALL: usize = 100;
-pub(super) const CALL_BYTES: usize = 128 << 10;
+pub(super) const CALL: usize = 50;
+pub(super) const CALL_BYTES: usize = 64 << 10;
 
 /// Pages of a stream, in order: fewer entries each where they are large.
 pub(super) struct Pages {
