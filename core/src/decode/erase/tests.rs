@@ -1,3 +1,5 @@
+//! Whose an entry is, in every form, and what is left of it.
+
 use super::*;
 use crate::decode::decode;
 use crate::event::Limits;
