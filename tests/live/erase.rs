@@ -10,6 +10,7 @@ use redis::Connection;
 use rollcall::key::escape;
 use serde_json::{Value, json};
 
+use crate::harness::wait_until;
 use crate::query::ground::ask_at;
 use crate::scene::{SOON, Scene};
 use crate::support::dump;
@@ -112,6 +113,13 @@ fn nothing_of_a_user_is_left_and_others_are_as_if_they_had_never_been() {
         let worker = scene.worker(&["--batch", "20"]);
         scene.wait_finished(SOON, "applied");
         assert_eq!(places(&mut conn, &forms(&crowd.user)), [""; 0]);
+        for partition in 0..scene.deployment.partitions() {
+            let stream = scene.deployment.stream(partition);
+            wait_until(SOON, "no lag is left", || {
+                let groups: Vec<redis::Value> = scene.command(&["XINFO", "GROUPS", &stream]);
+                format!("{groups:?}").contains("bulk-string('\"lag\"'), int(0)")
+            });
+        }
         crowd.verify(&scene, applied, &format!("{partitions} partitions, seed {seed}"));
         crowd.verify_letters(&scene);
         crowd.verify_numbers(&scene);

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{erase, forms, places};
+use crate::harness::wait_until;
 use crate::listen::client::{Client, address};
 use crate::notifier::{Heard, Stage};
 use crate::scene::{SOON, Scene, heartbeat};
@@ -124,4 +125,21 @@ fn a_target_that_was_away_is_told_what_was_erased_number_by_number() {
     assert_eq!(erased, 1, "rooms have no numbers: {told:?}");
     assert!(!told.iter().any(|call| call.to_string().contains("vic") || call["event"] == "gap"));
     assert!(!notifier.log().contains("changes were lost"), "{}", notifier.log());
+}
+
+#[test]
+fn erased_numbers_are_forgotten_with_the_changes_around_them() {
+    let scene = Scene::start(&[("changes-cap", "6")]);
+    let (worker, janitor) = (scene.worker(&[]), scene.janitor(&[]));
+    come(&scene, &["bob"]);
+    come(&scene, &["vic"]);
+    erase(&scene, "vic", &["--yes"]);
+    let numbers = || scene.command::<Vec<u64>>(&["ZRANGE", "rollcall:changes:erased", "0", "-1"]);
+    assert_eq!(numbers(), [3, 4, 5, 6]);
+    // Where others take the counter, no erased number is given again.
+    scene.command::<u64>(&["DEL", "rollcall:changes:seq"]);
+    come(&scene, &["ann", "cy", "di", "eve"]);
+    wait_until(SOON, "the cap has dropped what was around them", || numbers().is_empty());
+    assert_eq!(scene.command::<u64>(&["GET", "rollcall:changes:seq"]), 14);
+    drop((worker, janitor));
 }

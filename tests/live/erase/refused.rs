@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{erase, forms, places};
 use crate::harness::{id, wait_until};
-use crate::scene::{SOON, Scene, add, heartbeat, metric};
+use crate::scene::{SOON, Scene, Traffic, add, heartbeat, metric};
 use crate::support::dump;
 use crate::support::events::field;
 
@@ -70,4 +70,21 @@ fn events_of_a_blocked_user_are_refused_up_to_the_horizon_by_every_worker() {
         scene.command::<u64>(&["ZCOUNT", "rollcall:blocked", "0", "1"]) == 0
     });
     drop((worker, janitor));
+}
+
+#[test]
+fn a_user_who_goes_on_all_the_time_is_gone_once_blocked() {
+    let scene = Scene::start(&[]);
+    let worker = scene.worker(&["--batch", "100"]);
+    let traffic = Traffic::start_from(&scene, 0, 600, Box::new(|| (0, heartbeat("vic"))));
+    wait_until(SOON, "there is something", || traffic.added().len() > 30);
+    erase(&scene, "vic", &["--yes"]);
+    let receipt = erase(&scene, "vic", &["--yes", "--block"]);
+    assert!(receipt["blocked_until_ms"].is_u64(), "{receipt}");
+    traffic.stop();
+    let receipt = erase(&scene, "vic", &["--yes"]);
+    assert_eq!(receipt["still_active"], false, "{receipt}");
+    scene.wait_finished(SOON, "applied");
+    assert_eq!(places(&mut scene.connection(), &forms("vic")), [""; 0]);
+    drop(worker);
 }
