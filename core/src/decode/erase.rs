@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::retry::{Attempt, Body};
 use super::{Decoded, Rules};
 use crate::entry::{Entry, EntryId, Field};
-use crate::event::{Event, Kind, Members, Name, RETRY_OF, Session};
+use crate::event::{Event, Kind, Members, Name, REST_OF, RETRY_OF, Session};
 use crate::format::{Member, Shape};
 
 /// A user, and the sessions that are known to be theirs.
@@ -34,7 +34,8 @@ pub enum Share {
 }
 
 /// What an entry without the array's elements that are theirs keeps beside them.
-const KEPT: [&[u8]; 4] = [b"datacontenttype", b"traceparent", b"tracestate", RETRY_OF.as_bytes()];
+const KEPT: [&[u8]; 5] =
+    [b"datacontenttype", b"traceparent", b"tracestate", RETRY_OF.as_bytes(), REST_OF.as_bytes()];
 
 impl Theirs {
     /// Of a user of whom nothing else is known yet.
@@ -225,9 +226,12 @@ pub fn rest(entry: &Entry, data: Vec<u8>, rules: &Rules, partition: u16) -> Vec<
 /// Each event as an entry of its own, in the plainest form; then what is no event, together.
 fn apart(attempt: &Attempt<'_>, was: &Entry) -> Vec<Vec<Field>> {
     let decoded = attempt.decode(was);
+    let is_rest = |field: &&Field| field.0 == REST_OF.as_bytes();
+    let rest_of: Vec<Field> = attempt.fields.iter().filter(is_rest).cloned().collect();
     let plain = |event: &Event<'_>| -> Vec<Field> {
         let fields = event.fields().into_iter();
-        fields.map(|(name, value)| (name.as_bytes().to_vec(), value)).collect()
+        let fields = fields.map(|(name, value)| (name.as_bytes().to_vec(), value));
+        fields.chain(rest_of.iter().cloned()).collect()
     };
     let mut entries: Vec<_> = decoded.events.iter().map(plain).collect();
     let bad: Vec<_> = decoded.rejected.iter().filter_map(|part| part.element).collect();

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::{Decoded, Decoder, Rules, content_format, decode, is_envelope};
 use crate::entry::{Entry, EntryId, Field};
-use crate::event::{Event, Members, Name, RETRY_OF, Reason};
+use crate::event::{Event, Members, Name, REST_OF, RETRY_OF, Reason};
 use crate::format::{Format, Member, Piece, Shape};
 use crate::time::EventTime;
 
@@ -237,8 +237,8 @@ impl Attempt<'_> {
         match were.events.as_slice() {
             _ if is_same && has_room => Ok(()),
             [event] if were.rejected.is_empty() => {
-                let is_trace = |name: &[u8]| name == b"traceparent" || name == b"tracestate";
-                self.fields.retain(|(name, _)| is_trace(name));
+                let kept = [&b"traceparent"[..], b"tracestate", REST_OF.as_bytes()];
+                self.fields.retain(|(name, _)| kept.contains(&name.as_slice()));
                 let fields = event.fields().into_iter();
                 self.fields.extend(fields.map(|(name, value)| (name.as_bytes().to_vec(), value)));
                 Ok(())

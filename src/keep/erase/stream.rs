@@ -8,8 +8,8 @@ use crate::state::AskError;
 use crate::state::dead::range;
 
 /// Entries that are read by one call at first, and at most.
-const FIRST_COUNT: usize = 32;
-const MOST_COUNT: usize = 300;
+const FIRST_COUNT: usize = 4;
+const MOST_COUNT: usize = 100;
 /// Bytes of entries that a read should bring.
 const READ_BYTES: usize = 128 << 10;
 /// Entries that one call takes away at most, and bytes that it adds.

@@ -134,12 +134,13 @@ function steps.presence()
   return { count }
 end
 
--- Of a session that is theirs, or of which nothing but its data is left.
+-- Sessions that are theirs, nobody's by now, or of which nothing but the data is left.
 function steps.sessions()
   local entries, data = 0, 0
   for sid in rest() do
     local stored, key = call('HGET', sessions, sid), session_data_of .. sid
-    if not stored or user_of(stored) == user then
+    local holder = stored and user_of(stored)
+    if not stored or holder == user or holder == 'unknown' then
       local is_known = call('HEXISTS', session_versions, sid) == 1
       local has_data = (stored or is_known) and call('TYPE', key).ok == 'string'
       if stored then entries = entries + 1 end
@@ -150,7 +151,7 @@ function steps.sessions()
         call('HDEL', session_ttls, sid)
         if stored then
           call('HDEL', sessions, sid)
-          change('session_ended', now, 'user', user, 'sid', sid)
+          change('session_ended', now, 'user', holder, 'sid', sid)
         end
       end
     end
@@ -299,9 +300,12 @@ local function run()
   begin_erase()
   local refused = wrong_shared_key() or wrong_seq() or not is_dry and missing_right() or nil
   if refused then return refused end
-  local counts = steps[what]()
+  -- Should a step fail in spite of all, the changes of what was done are recorded all the same.
+  local is_done, counts = pcall(steps[what])
   count_documents()
   write_changes()
   index_addresses()
-  return counts
+  if is_done then return counts end
+  local text = type(counts) == 'table' and counts.err or tostring(counts)
+  return redis.error_reply(find(text, '^%u+ ') and text or 'ERR the script failed: ' .. text)
 end

@@ -33,7 +33,7 @@ fn an_eraser_does_all_of_its_job_with_just_these_rights() {
     let all = "type heartbeat user vic ip 1 token t sid s doc d connection c";
     let data = json!([{"type": "view", "user": "vic", "token": "t", "item": "i"},
         {"type": "view", "user": "bob", "token": "b", "item": "i"}, {"type": "vew", "user": "vic"}]);
-    let packed = format!("data {}", data.to_string());
+    let packed = format!("data {data}");
     let texts = [all, &packed, "type session sid s user vic data {}", "type hb user vic"];
     texts.iter().for_each(|text| add(&mut admin, text));
     (0..20).for_each(|n| add(&mut admin, &format!("type heartbeat user vic ip c{n}")));

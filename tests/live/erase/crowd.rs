@@ -21,6 +21,8 @@ pub struct Crowd {
     /// What was added: the partition, the id, the events.
     pub added: Vec<(u16, EntryId, Vec<Value>)>,
     started_ms: u64,
+    /// Who else is erased.
+    pub gone: Vec<String>,
     /// From now on the user does nothing more.
     pub only_others: bool,
 }
@@ -34,6 +36,7 @@ impl Crowd {
             partitions: scene.deployment.partitions(),
             added: Vec::new(),
             started_ms: dump::server_now(&mut scene.connection()),
+            gone: Vec::new(),
             only_others: false,
         }
     }
@@ -45,10 +48,13 @@ impl Crowd {
     }
 
     fn is_theirs(&self, event: &Value) -> bool {
-        let of_session = |sid: &str| sid.starts_with("s9/");
+        let mut gone = self.gone.iter().chain([&self.user]);
         match event["user"].as_str() {
-            Some(user) => user == self.user,
-            None => event["sid"].as_str().is_some_and(of_session),
+            Some(user) => gone.any(|gone| gone == user),
+            None => gone.any(|gone| {
+                let sid = self.own("s", gone, 0);
+                event["sid"].as_str().unwrap().starts_with(&sid[..sid.len() - 1])
+            }),
         }
     }
 
@@ -70,11 +76,15 @@ impl Crowd {
             ],
             2 => vec![json!({"type": "login", "user": user, "token": token, "sid": sid})],
             3 | 4 => vec![json!({"type": "view", "user": user, "token": token, "item": item})],
-            5 => vec![
-                json!({"type": "session", "sid": sid, "user": user, "ttl": 3600}),
-                json!({"type": "session", "sid": sid, "data": {"of": n}}),
-                json!({"type": "session", "sid": sid, "user": user}),
-            ],
+            5 => {
+                let mut events = vec![
+                    json!({"type": "session", "sid": sid, "user": user, "ttl": 3600}),
+                    json!({"type": "session", "sid": sid, "data": {"of": n}}),
+                    json!({"type": "session", "sid": sid, "user": user}),
+                ];
+                events.truncate(self.rng.usize(2..4));
+                events
+            }
             6 => vec![json!({"type": "document", "doc": doc, "user": user, "action": "join",
                 "connection": connection})],
             7 => vec![json!({"type": "document", "doc": doc, "user": user, "action": "leave",

@@ -84,6 +84,23 @@ fn the_rest_of_what_had_its_effect_counts_no_view_and_makes_no_letter() {
 }
 
 #[test]
+fn a_rest_that_is_cut_once_more_stays_one() {
+    let view =
+        |user: &str| serde_json::json!({"type": "view", "user": user, "token": user, "item": "i"});
+    for left in [vec![view("bob")], vec![view("bob"), view("cy")]] {
+        let all = [vec![view("ann")], left.clone()].concat();
+        let json = serde_json::to_string(&all).unwrap();
+        let entry = entry(&[("rest_of", "1-1"), ("data", &json)]);
+        let Share::Some(data) = share("ann", &entry) else { panic!("some is hers") };
+        for fields in rest(&entry, data, &rules(), 0) {
+            let again = Entry::new(LATER, fields);
+            let decoded = decode(&again, 0, &rules());
+            assert!(decoded.is_rest && decoded.events.len() == left.len(), "{again:?}");
+        }
+    }
+}
+
+#[test]
 fn what_is_no_event_is_theirs_if_it_names_them_and_nobody_elses() {
     for (user, fields, is_theirs) in [
         ("ann", &[("type", "hb"), ("user", "ann")][..], true),
