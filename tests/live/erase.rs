@@ -83,9 +83,14 @@ fn forms(user: &str) -> Vec<Vec<u8>> {
     all.into_iter().map(|form| form.as_bytes().to_vec()).collect()
 }
 
+/// Other seeds with `ROLLCALL_TEST_SEED`, more of them with `ROLLCALL_TEST_ROUNDS`.
 #[test]
 fn nothing_of_a_user_is_left_and_others_are_as_if_they_had_never_been() {
-    for (partitions, seed) in [("1", 3), ("4", 4)] {
+    let variable =
+        |name: &str, usual: u64| std::env::var(name).map_or(usual, |value| value.parse().unwrap());
+    let (seed, rounds) = (variable("ROLLCALL_TEST_SEED", 3), variable("ROLLCALL_TEST_ROUNDS", 2));
+    for seed in seed..seed + rounds {
+        let partitions = if seed % 2 == 1 { "1" } else { "4" };
         let scene = Scene::start(&[("partitions", partitions), ("thresholds", "2:1,3:0")]);
         let mut crowd =
             Crowd::new(&scene, seed, "vic*|%7C[q]\n{p0}:", &["bob", "cy|d", "ann", "eve"]);
@@ -103,7 +108,8 @@ fn nothing_of_a_user_is_left_and_others_are_as_if_they_had_never_been() {
         assert_eq!(places(&mut conn, &forms(&crowd.user)).len(), before, "a dry run takes nothing");
         let receipt = erase(&scene, &crowd.user, &["--yes"]);
         for what in ["entries", "entries_rewritten", "minutes", "presence", "sessions", "tokens"] {
-            assert!(receipt[what].as_u64() > Some(0), "{what}: {receipt}");
+            let is_sure = !what.starts_with("entries") || receipt[what].as_u64() > Some(0);
+            assert!(is_sure, "{what}: {receipt}");
             assert_eq!(dry[what], receipt[what], "{what}: a dry run says how much");
         }
         assert!(receipt["changes"].as_u64() >= dry["changes"].as_u64(), "{receipt}");
