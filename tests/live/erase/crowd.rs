@@ -105,6 +105,12 @@ impl Crowd {
         }
     }
 
+    /// Adds a packed entry to the only partition.
+    pub fn add_packed(&mut self, scene: &Scene, events: Vec<Value>) {
+        let id = scene.add(&[("data".into(), serde_json::to_vec(&events).unwrap())]);
+        self.added.push((0, id, events));
+    }
+
     /// The next entry: its partition, its events, its fields.
     pub fn entry(&mut self) -> (u16, Vec<Value>, Vec<Field>) {
         let is_flat = self.rng.u32(..3) == 0;

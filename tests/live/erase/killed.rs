@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use rollcall::entry::EntryId;
+use serde_json::json;
 
 use super::crowd::Crowd;
 use super::{erase, forms, places};
@@ -21,7 +22,13 @@ fn no_batch_in_hand_brings_the_user_back_and_others_are_applied_once() {
     in_parallel(points, |point| {
         let scene = Scene::start(&[("thresholds", "2:1")]);
         let mut crowd = Crowd::new(&scene, 11, "vic|%", &["bob", "cy", "ann"]);
-        crowd.add(&scene, 80);
+        // Each batch ends with an entry that stays as it is.
+        let view = |user: &str, n: u32| json!({"type": "view", "user": user, "token": format!("t{user}"), "item": format!("i{n}")});
+        for n in 0..42 {
+            let both = vec![view("vic|%", n), view("bob", n)];
+            crowd.add_packed(&scene, if n % 7 == 6 { vec![view("bob", n)] } else { both });
+        }
+        crowd.add(&scene, 40);
         let failpoint = format!("{point}:4:stop");
         let worker = scene.worker_with(&[], &[("ROLLCALL_TEST_FAILPOINT", &failpoint)]);
         wait_until(SOON, "it stands still with a batch in hand", || worker.is_stopped());
@@ -35,6 +42,30 @@ fn no_batch_in_hand_brings_the_user_back_and_others_are_applied_once() {
         crowd.verify_letters(&scene);
         crowd.verify_numbers(&scene);
     });
+}
+
+#[test]
+fn what_is_erased_unread_is_not_lost() {
+    let scene = Scene::start(&[]);
+    let (worker, janitor) = (scene.worker(&[]), scene.janitor(&["--http", "127.0.0.1:0"]));
+    scene.add_heartbeat("bob");
+    scene.wait_finished(SOON, "applied");
+    scene.wait_for_round();
+    scene.drain(worker);
+    let mut crowd = Crowd::new(&scene, 2, "vic", &["bob"]);
+    crowd.add(&scene, 40);
+    let receipt = erase(&scene, "vic", &["--yes"]);
+    assert!(receipt["entries"].as_u64() > Some(0), "{receipt}");
+    let worker = scene.worker(&[]);
+    scene.wait_finished(SOON, "applied");
+    scene.wait_for_round();
+    assert_eq!(crate::scene::metric(&janitor, "rollcall_entries_lost_total"), 0.0);
+    // What others take unread is, as ever.
+    scene.drain(worker);
+    let id = scene.add_heartbeat("bob").to_string();
+    scene.command::<u64>(&["XDEL", "rollcall:events", &id]);
+    scene.wait_for_round();
+    assert_eq!(crate::scene::metric(&janitor, "rollcall_entries_lost_total"), 1.0);
 }
 
 /// Others go on meanwhile; longer with `ROLLCALL_TEST_ROUNDS`.
