@@ -21,6 +21,8 @@ use crate::state::{AskError, State, ask, number, server_time};
 
 /// How often what came meanwhile is looked for.
 const MOST_ROUNDS: u32 = 6;
+/// How often the streams are looked through in one round: once more where sessions became known on the way.
+const MOST_PASSES: u32 = 3;
 /// Who listens to changes gets so long to hear who went, before that is taken away.
 const HEARD_WITHIN: Duration = Duration::from_millis(500);
 
@@ -199,16 +201,17 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
     /// many entries were the user's.
     async fn streams(&mut self) -> Result<u64, AskError> {
         let mut found = 0;
-        loop {
+        for _ in 0..MOST_PASSES {
             let known = self.theirs.sids.len();
             for place in 0..self.places.len() {
                 found += self.erase_entries(place).await?;
             }
             if self.theirs.sids.len() == known || self.order.dry_run {
-                return Ok(found);
+                break;
             }
             self.places.iter_mut().for_each(|place| place.looked = START);
         }
+        Ok(found)
     }
 
     fn eraser(&self, place: usize) -> Eraser {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::retry::{Attempt, Body};
 use super::{Decoded, Rules};
 use crate::entry::{Entry, EntryId, Field};
-use crate::event::{Event, Kind, Members, Name, REST_OF, RETRY_OF, Session};
+use crate::event::{Event, Kind, Members, Name, REST_OF, RETRY_OF, Session, TYPES};
 use crate::format::{Member, Shape};
 
 /// A user, and the sessions that are known to be theirs.
@@ -175,9 +175,12 @@ impl Theirs {
     }
 
     /// Whether the identifier stands in a text as one of its own: as all of it, between quotes or separators, or as a
-    /// text of MessagePack.
+    /// text of MessagePack. Of one that is a word of events nobody can tell.
     pub fn is_named_in(&self, text: &[u8]) -> bool {
         let user = self.user.as_bytes();
+        if Name::from_name(user).is_some() || TYPES.contains(&&*self.user) {
+            return false;
+        }
         if text == user {
             return true;
         }

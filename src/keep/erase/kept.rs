@@ -100,16 +100,19 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
             }
             None => self.theirs.share(entry, &self.rules, index),
         };
+        let is_element = original.is_some_and(|original| original.index.is_some());
         let by = match (share, &letter) {
             (Share::None, _) => return None,
-            (Share::Some(data), Some(letter)) => vec![self.cut_letter(letter, data)],
+            // The element stays as it is: only what stands around it names the user.
+            (Share::Some(_), Some(letter)) if is_element => vec![self.cut_letter(letter, None)],
+            (Share::Some(data), Some(letter)) => vec![self.cut_letter(letter, Some(data))],
             (Share::All | Share::Some(_), _) => Vec::new(),
         };
         Some(Replaced { id, by })
     }
 
-    /// A letter with other data, and nothing around it that names the user.
-    fn cut_letter(&self, letter: &DeadLetter, data: Vec<u8>) -> Vec<Field> {
+    /// A letter, perhaps with other data, and nothing around that which names the user.
+    fn cut_letter(&self, letter: &DeadLetter, data: Option<Vec<u8>>) -> Vec<Field> {
         let owned = |(name, text): (&str, &String)| (name.as_bytes().to_vec(), text.clone().into());
         let mut fields: Vec<Field> = HEADER.into_iter().zip(&letter.header).map(owned).collect();
         let detail = &letter.header[2];
@@ -119,9 +122,9 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
             fields[2].1 = b"erased".to_vec();
         }
         let (name, user) = (Name::Data.name().as_bytes(), Name::User.name().as_bytes());
-        let kept = letter.fields.iter().filter(|(other, _)| other != name && other != user);
-        fields.extend(kept.cloned());
-        fields.push((name.to_vec(), data));
+        let is_kept = |other: &[u8]| other != user && (data.is_none() || other != name);
+        fields.extend(letter.fields.iter().filter(|(other, _)| is_kept(other)).cloned());
+        fields.extend(data.map(|data| (name.to_vec(), data)));
         fields
     }
 

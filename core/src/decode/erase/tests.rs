@@ -111,6 +111,8 @@ fn what_is_no_event_is_theirs_if_it_names_them_and_nobody_elses() {
         ("ann", &[("data", "{\"type\":\"heartbeat\",\"user\":\"ann\"")], true),
         ("ann", &[("data", "{\"type\":\"heartbeat\",\"user\":\"anna\"")], false),
         ("a\n\"", &[("data", "{\"user\":\"a\\n\\\"\"")], true),
+        ("type", &[("type", "hb"), ("data", "{\"type\":\"hb\"")], false),
+        ("view", &[("type", "vew"), ("was", "view")], false),
         ("|", &[("data", "{\"user\":\"a|b\"")], false),
         ("ann", &[("type", "view"), ("data", "[{\"type\":\"view\",\"user\":\"ann\"}]")], true),
         ("ann", &[("type", "view"), ("data", "[{\"type\":\"view\",\"user\":\"bob\"}]")], false),
