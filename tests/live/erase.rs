@@ -30,7 +30,7 @@ fn say(scene: &Scene, user: &str, words: &[&str]) -> (i32, String, String) {
 }
 
 /// Where on the server these bytes are: names of keys and everything in them.
-fn places(conn: &mut Connection, needles: &[Vec<u8>]) -> Vec<String> {
+pub fn places(conn: &mut Connection, needles: &[Vec<u8>]) -> Vec<String> {
     let names: Vec<Vec<u8>> = redis::cmd("KEYS").arg("*").query(conn).unwrap();
     let mut found = Vec::new();
     for name in names {
@@ -76,7 +76,7 @@ fn collect(value: &redis::Value, bytes: &mut Vec<u8>) {
 }
 
 /// A user as they may stand in keys and values.
-fn forms(user: &str) -> Vec<Vec<u8>> {
+pub fn forms(user: &str) -> Vec<Vec<u8>> {
     let json = serde_json::to_string(user).unwrap();
     let debug = user.escape_debug().to_string();
     let all = [user, &*escape(user), json.trim_matches('"'), &debug];
