@@ -292,6 +292,8 @@ STREAMS = [
         graph("Unknown members", "cps", "Members of applied events that no event type has, by the event's type: often a name spelled "
               "wrong. With the log at debug a worker names them.",
               [(rate("rollcall_events_unknown_members_total", "type"), "{{type}}")], stacked=True),
+        graph("Refused", "cps", "Events of users who were erased and are blocked: rollcall erase --block.",
+              [(rate("rollcall_events_blocked_total"), "blocked users")]),
     ],
 ]
 

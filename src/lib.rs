@@ -3,7 +3,8 @@
 
 // What the core defines keeps its place in the paths of everything that stands on it.
 pub use rollcall_core::{
-    change, decode, entry, event, fold, format, forward, key, op, projection, time, traceparent,
+    blocked, change, decode, entry, event, fold, format, forward, key, op, projection, time,
+    traceparent,
 };
 
 pub mod changes;

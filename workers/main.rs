@@ -8,6 +8,7 @@ mod demo;
 mod descriptors;
 mod doctor;
 mod encrypt;
+mod erase;
 mod keyboard;
 mod line;
 mod load;
@@ -115,7 +116,7 @@ impl Failure {
         match self {
             Self::Config(_)
             | Self::Query(
-                query::QueryError::Unconfirmed { .. }
+                query::QueryError::Unconfirmed(_)
                 | query::QueryError::Keys(_)
                 | query::QueryError::NoKeys,
             )

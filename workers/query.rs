@@ -7,7 +7,7 @@ mod sessions;
 mod tokens;
 mod users;
 
-use std::io;
+use std::io::{self, BufRead as _, IsTerminal as _};
 
 use rollcall::config::{Config, ConfigError, Flags, Shell};
 use rollcall::error::advised;
@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use crate::dead::DeadCommand;
 use crate::encrypt::Encrypt;
+use crate::erase::Erase;
 use crate::metrics::Metrics;
 use crate::repartition::Repartition;
 use crate::schema::Schema;
@@ -42,6 +43,7 @@ pub(crate) enum QueryCommand {
     Dead(DeadCommand),
     Encrypt(Encrypt),
     Repartition(Repartition),
+    Erase(Erase),
     Schema(Schema),
     Metrics(Metrics),
 }
@@ -74,14 +76,11 @@ pub(crate) enum QueryError {
     #[error("there is no schema {name:?}; `rollcall schema` lists what there is")]
     NoSchema { name: String },
     /// Nobody can be asked whether that is meant.
-    #[error("{what}; say --yes if that is meant, or --dry-run")]
-    Unconfirmed {
-        /// What the command does.
-        what: &'static str,
-    },
+    #[error("this {0}; say --yes if that is meant, or --dry-run")]
+    Unconfirmed(&'static str),
     /// Somebody was asked, and it is not meant.
-    #[error("nothing was done")]
-    Declined,
+    #[error("nothing was {0}")]
+    Declined(&'static str),
     /// The answer cannot be written.
     #[error("cannot write the answer")]
     Output(#[from] io::Error),
@@ -114,6 +113,10 @@ pub(crate) fn run(command: &QueryCommand) -> Result<(), QueryError> {
             play(order)
         }
         QueryCommand::Repartition(order) => order.run(),
+        QueryCommand::Erase(order) => {
+            order.confirm()?;
+            play(order)
+        }
         QueryCommand::Schema(schema) => schema.run(),
         QueryCommand::Metrics(metrics) => metrics.run(),
     }
@@ -210,6 +213,28 @@ pub(crate) fn show(answer: &impl Answer, output: &Output) -> Result<(), QueryErr
     missing.map_or(Ok(()), |missing| Err(QueryError::NotFound(missing)))
 }
 
+/// Asks whoever is at the terminal whether something is meant that cannot be undone: what it `does`, the question, and
+/// what was not done if not.
+///
+/// # Errors
+/// If the answer is no, or nobody can be asked.
+pub(crate) fn confirm(
+    does: &'static str,
+    question: &str,
+    done: &'static str,
+) -> Result<(), QueryError> {
+    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        return Err(QueryError::Unconfirmed(does));
+    }
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(QueryError::Declined(done)),
+    }
+}
+
 /// Declares what [`Query`] asks of a command with the usual flags.
 macro_rules! settings {
     () => {
@@ -229,6 +254,9 @@ pub(crate) type QueryFlags = Flags<rollcall::config::settings::QueryFlags>;
 
 /// The flags of a command that asks about sessions.
 pub(crate) type SessionFlags = Flags<rollcall::config::settings::SessionFlags>;
+
+/// The flags of the command that erases.
+pub(crate) type EraseFlags = Flags<rollcall::config::settings::EraseFlags>;
 
 /// The flags of a command that asks about the stream.
 pub(crate) type StreamFlags = Flags<rollcall::config::settings::StreamFlags>;

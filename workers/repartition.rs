@@ -1,6 +1,5 @@
 //! `repartition`: another number of partitions, in place and with the state.
 
-use std::io::{self, BufRead as _, IsTerminal as _};
 use std::time::Instant;
 
 use rollcall::config::Millis;
@@ -9,7 +8,7 @@ use rollcall::state::{AskError, State};
 use serde::Serialize;
 
 use crate::progress::Progress;
-use crate::query::{Answer, Output, Query, QueryError, StreamFlags, play, settings};
+use crate::query::{Answer, Output, Query, QueryError, StreamFlags, confirm, play, settings};
 use crate::table::{Page, plural};
 
 /// Gives the deployment another number of partitions, in place and with its state.
@@ -73,23 +72,13 @@ impl Repartition {
         if self.yes || self.dry_run {
             return Ok(());
         }
-        if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-            return Err(QueryError::Unconfirmed {
-                what: "this moves the whole state, while workers and janitors pause",
-            });
-        }
         let config = self.config()?;
         let (url, from) = (config.redis.url(), config.deployment.partitions);
-        eprint!(
-            "Repartition {url} from {from} to {}? Workers and janitors pause meanwhile. [y/N] ",
+        let question = format!(
+            "Repartition {url} from {from} to {}? Workers and janitors pause meanwhile.",
             self.to
         );
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer)?;
-        match answer.trim() {
-            "y" | "Y" | "yes" => Ok(()),
-            _ => Err(QueryError::Declined),
-        }
+        confirm("moves the whole state", &question, "moved")
     }
 
     fn answer(&self, from: u16, already: bool, tally: Tally) -> Repartitioned {

@@ -51,6 +51,8 @@ kinds! {
     ThresholdReached = "threshold_reached",
     /// It fell to the threshold's lower level.
     ThresholdLeft = "threshold_left",
+    /// A change that was erased, with the user whom it named. It is told in the place of that one, and never recorded.
+    Erased = "erased",
 }
 
 /// One transition. What does not apply to its kind is `None`.
@@ -91,6 +93,20 @@ pub struct Change {
 }
 
 impl Change {
+    /// What is told in the place of a change that was erased: `next` is the one that is there after it.
+    pub fn erased(seq: u64, next: &Self) -> Self {
+        let (partition, time, id) = (next.partition, next.id.ms, next.id.before());
+        let (user, ip, token, sid, doc) = Default::default();
+        let (count, threshold) = (None, None);
+        let kind = ChangeKind::Erased;
+        Self { kind, partition, seq, time, id, user, ip, token, sid, doc, count, threshold }
+    }
+
+    /// Whether it stands in the place of one that was erased.
+    pub fn is_erased(&self) -> bool {
+        self.kind == ChangeKind::Erased
+    }
+
     /// Reads an entry of a partition's `rollcall:changes`; `None` if it is no change.
     pub fn read(entry: &Entry, partition: u16) -> Option<Self> {
         let field = |name: &str| {

@@ -6,6 +6,7 @@
 //!
 //! What stands in a text or in base64 inside has to be unpacked first, and is copied; all else is borrowed.
 
+pub mod erase;
 pub mod retry;
 
 use std::borrow::Cow;
@@ -92,6 +93,8 @@ pub struct Decoded<'a> {
     pub rejected: Vec<Rejected<'a>>,
     /// Events that are passed over, because they belong to another partition now.
     pub moved: usize,
+    /// Whether it is the rest of an entry that had had its effect: views were counted, bad elements written off.
+    pub is_rest: bool,
 }
 
 /// A part of an entry that cannot be applied.
@@ -178,7 +181,9 @@ impl Decoder<'_> {
     fn single<'a>(&self, format: Format, members: &Members<'a>) -> Result<Decoded<'a>, Rejection> {
         let form = Some(Form::of_event(format, members));
         let events: Vec<_> = self.event(members)?.into_iter().collect();
-        Ok(Decoded { form, moved: usize::from(events.is_empty()), events, ..Decoded::default() })
+        let is_rest = events.iter().any(|event| event.unknown.is_rest);
+        let moved = usize::from(events.is_empty());
+        Ok(Decoded { form, moved, events, is_rest, ..Decoded::default() })
     }
 
     /// The outermost level: the fields of the entry.
@@ -242,6 +247,10 @@ impl Decoder<'_> {
             return Err(Rejection::new(Reason::TooManyEvents, detail));
         }
         decoded.form = Some(Form::Packed);
+        decoded.is_rest = fields.unknown().is_rest;
+        if decoded.is_rest {
+            decoded.rejected.clear();
+        }
         Ok(decoded)
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use crate::blocked::Blocked;
 use crate::decode::{Decoded, Form, Rejected, Rules, decode, decode_with_unknown_names};
 use crate::entry::Entry;
 use crate::event::{Event, Reason, Rejection, TYPES};
@@ -43,6 +44,8 @@ pub struct Counts {
     pub from_future: u64,
     /// Members that nothing reads, by event type.
     pub unknown_members: [u64; TYPES.len()],
+    /// Events that were refused, because their user is blocked.
+    pub blocked: u64,
 }
 
 /// The members of the entries' events that nothing reads: event type and name, at most `most`. Decodes the
@@ -73,6 +76,7 @@ pub struct Planner<'s, 'a> {
     plan: Plan<'a>,
     counts: Counts,
     moved: usize,
+    blocked: Option<&'s Blocked>,
 }
 
 impl<'s, 'a> Planner<'s, 'a> {
@@ -83,22 +87,34 @@ impl<'s, 'a> Planner<'s, 'a> {
 
     /// An empty plan with room for so many entries.
     pub fn with_capacity(settings: &'s FoldSettings, entries: usize) -> Self {
-        Self { settings, plan: Plan::with_capacity(entries), counts: Counts::default(), moved: 0 }
+        let (plan, counts) = (Plan::with_capacity(entries), Counts::default());
+        Self { settings, plan, counts, moved: 0, blocked: None }
+    }
+
+    /// The same, where events of these users are refused.
+    #[must_use]
+    pub fn refusing(self, blocked: &'s Blocked) -> Self {
+        Self { blocked: Some(blocked).filter(|blocked| !blocked.is_empty()), ..self }
     }
 
     /// Adds an entry that comes after those added before. `avoided` names keys that it must not write.
     pub fn add(&mut self, entry: &'a Entry, avoided: &Avoided) {
-        let Decoded { form, events, rejected, moved } =
+        let Decoded { form, mut events, rejected, is_rest, moved } =
             decode(entry, self.settings.partition, &self.settings.rules);
         self.moved += moved;
+        if let Some(blocked) = self.blocked {
+            let before = events.len();
+            events.retain(|event| !blocked.refuses(event.kind.user(), entry.id.ms));
+            self.counts.blocked += (before - events.len()) as u64;
+        }
         if let Some(form) = form {
             self.counts.forms[form as usize] += 1;
         }
         let taken = avoided.hit_by(&events, self.settings.projections);
-        // The views of an entry that becomes a dead letter are not counted.
-        let projections = match taken {
-            Some(_) => self.settings.projections.without(Projection::Ranking),
-            None => self.settings.projections,
+        // The views of an entry that becomes a dead letter are not counted, nor are those that were.
+        let projections = match taken.is_some() || is_rest {
+            true => self.settings.projections.without(Projection::Ranking),
+            false => self.settings.projections,
         };
         for event in &events {
             self.counts.types[event.kind.place()] += 1;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::decode::{Decoded, Rules, decode, decode_moved};
 use crate::entry::{Entry, Field};
-use crate::event::{Event, Kind, Unknown};
+use crate::event::{Event, Kind, REST_OF, Unknown};
 use crate::fold::letter;
 use crate::key::partition_of;
 use crate::op::Letter;
@@ -32,7 +32,7 @@ pub struct Forwarded<'a> {
 
 /// What of an entry of a partition belongs to other partitions now.
 pub fn forward_moved<'a>(entry: &'a Entry, partition: u16, rules: &Rules) -> Forwarded<'a> {
-    share(decode_moved(entry, partition, rules).events, rules)
+    share(entry, decode_moved(entry, partition, rules), rules)
 }
 
 /// What an entry that was sent to a partition of another layout is under `rules`.
@@ -43,13 +43,16 @@ pub fn forward<'a>(entry: &'a Entry, from: Place, rules: &Rules) -> Forwarded<'a
         limits: rules.limits.clone(),
         ..*rules
     };
-    let Decoded { events, rejected, .. } = decode(entry, from.index, &before);
-    let letters = rejected.into_iter().map(|rejected| letter(entry, rejected)).collect();
-    Forwarded { letters, ..share(events, rules) }
+    let mut decoded = decode(entry, from.index, &before);
+    let rejected = std::mem::take(&mut decoded.rejected).into_iter();
+    let letters = rejected.map(|rejected| letter(entry, rejected)).collect();
+    Forwarded { letters, ..share(entry, decoded, rules) }
 }
 
-/// Events, put into entries of the partitions that they belong to.
-fn share<'a>(events: Vec<Event<'a>>, rules: &Rules) -> Forwarded<'a> {
+/// Events, put into entries of the partitions that they belong to. What is the rest of an entry stays one.
+fn share<'a>(entry: &Entry, decoded: Decoded<'a>, rules: &Rules) -> Forwarded<'a> {
+    let Decoded { events, is_rest, .. } = decoded;
+    let mark = is_rest.then(|| (REST_OF.as_bytes().to_vec(), entry.id.to_string().into_bytes()));
     let mut packing = BTreeMap::<u16, Packing>::new();
     for Event { time, kind, .. } in events {
         for part in parts(kind, rules.partitions) {
@@ -57,7 +60,13 @@ fn share<'a>(events: Vec<Event<'a>>, rules: &Rules) -> Forwarded<'a> {
             packing.entry(partition).or_default().add(part, time, rules);
         }
     }
-    let entries = packing.into_iter().map(|(partition, packing)| (partition, packing.finish()));
+    let marked = |mut fields: Vec<Field>| {
+        fields.extend(mark.clone());
+        fields
+    };
+    let entries = packing.into_iter().map(|(partition, packing)| {
+        (partition, packing.finish().into_iter().map(marked).collect())
+    });
     Forwarded { entries: entries.collect(), letters: Vec::new() }
 }
 
@@ -191,6 +200,19 @@ mod tests {
                 })
                 .collect();
             assert_eq!(of_user, (user..40).step_by(5).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn the_rest_of_an_entry_stays_one_and_counts_no_view() {
+        let view = |n: u32| format!(r#"{{"type":"view","user":"u{n}","token":"t","item":"i"}}"#);
+        let data = format!("[{},{},{}]", view(1), view(2), view(3));
+        let entry = entry(&[("rest_of", "1-1"), ("data", &data)]);
+        for fields in forward(&entry, ONE, &rules(2)).entries.into_values().flatten() {
+            let later = Entry::new(ID, fields);
+            let decoded = [0, 1].map(|partition| decode(&later, partition, &rules(2)));
+            let own = decoded.into_iter().find(|decoded| decoded.rejected.is_empty()).unwrap();
+            assert!(own.is_rest && !own.events.is_empty());
         }
     }
 

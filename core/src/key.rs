@@ -47,6 +47,13 @@ fixed_keys! {
     changes = "rollcall:changes";
     /// String: sequence number of the last change.
     changes_seq = "rollcall:changes:seq";
+    /// Sorted set: number of a change that was erased → the same.
+    changes_erased = "rollcall:changes:erased";
+    /// Sorted set: digest of a user whose events are refused → up to which millisecond of entries' ids.
+    blocked = "rollcall:blocked";
+    /// Followed by the digest of a user who is being erased: set of `t` and a token or `s` and a session of theirs, which
+    /// nothing else may name by now.
+    erasing = "rollcall:erasing:";
     /// Hash: state format, settings of the deployment, epoch, owner, cursor.
     meta = "rollcall:meta";
     /// Sorted set: presence field, or a user as those fields begin with it → time of the logout that ended

@@ -3,6 +3,7 @@
 //! No I/O, no clock and no crate that has either: what an entry means depends on the entry alone.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod blocked;
 pub mod change;
 pub mod decode;
 pub mod entry;

@@ -187,6 +187,9 @@ impl Sweep {
 /// The finished part of the stream.
 pub const STREAM: Sweep = Sweep { name: "stream", kind: SweepKind::Drain };
 
+/// What is noted of changes that were erased and of users that are blocked, once nobody can need it.
+pub const ERASED: Sweep = Sweep { name: "erased", kind: SweepKind::Drain };
+
 /// How a sweep finds what to take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SweepKind {

@@ -8,6 +8,7 @@
 use std::sync::LazyLock;
 
 use rollcall::config::{Config, Gathered};
+use rollcall::decode::erase::{Share, Theirs, rest};
 use rollcall::decode::{Decoded, Rejected, Rules, decode, decode_with_unknown_names};
 use rollcall::entry::{Entry, EntryId};
 use rollcall::event::{Event, Kind, Limits, Name, Session, SessionAction};
@@ -45,6 +46,7 @@ pub fn holds(input: &[u8]) {
     decoded.events.iter().for_each(|event| check_event(event, &entry, &settings));
     decoded.rejected.iter().for_each(|rejected| check_rejected(rejected, &entry));
     check_plan(&decoded, &entry, &settings);
+    check_erased(&decoded, &entry, &settings);
     check_json(entry.get(b"data").unwrap_or_default());
 }
 
@@ -117,6 +119,44 @@ fn check_counts(Decoded { form, events, rejected, .. }: &Decoded<'_>, limits: &L
     }
     let positions = || rejected.iter().filter_map(|rejected| Some(rejected.element?.0));
     assert!(positions().is_sorted_by(|a, b| a < b), "elements out of order");
+}
+
+/// Without one user's events the others' are left, as they were, whatever the ids of the entries that hold them.
+fn check_erased(decoded: &Decoded<'_>, entry: &Entry, settings: &FoldSettings) {
+    let (rules, partition) = (&settings.rules, settings.partition);
+    let later = EntryId { ms: entry.id.ms.saturating_add(900_000), seq: 0 };
+    for event in decoded.events.iter().take(3) {
+        let user = event.kind.user().to_string();
+        let mut theirs = Theirs::new(&user);
+        theirs.share(entry, rules, partition);
+        // Now their sessions are known.
+        let share = theirs.share(entry, rules, partition);
+        let is_theirs = |kind: &Kind<'_>| match kind {
+            Kind::Session(Session { sid, user, .. }) if user == Session::UNKNOWN_USER => {
+                *theirs.user == **user || theirs.sids.contains(&**sid)
+            }
+            kind => **kind.user() == *theirs.user,
+        };
+        let others = decoded.events.iter().filter(|event| !is_theirs(&event.kind));
+        let others: Vec<_> = others.map(|event| (event.time, event.kind.clone())).collect();
+        let left: Vec<Entry> = match share {
+            Share::None => panic!("{user:?} has an event here"),
+            Share::All => Vec::new(),
+            Share::Some(data) => {
+                let fields = rest(entry, data, rules, partition).into_iter();
+                fields.map(|fields| Entry::new(later, fields)).collect()
+            }
+        };
+        let again: Vec<_> = left
+            .iter()
+            .flat_map(|entry| decode(entry, partition, rules).events)
+            .map(|event| (event.time, event.kind))
+            .collect();
+        assert_eq!(again, others, "without {user:?}");
+        for entry in &left {
+            assert_eq!(theirs.clone().share(entry, rules, partition), Share::None, "{entry:?}");
+        }
+    }
 }
 
 /// To ask for the names of unknown members changes nothing else.

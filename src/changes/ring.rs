@@ -50,6 +50,11 @@ impl Batch {
         }
     }
 
+    /// Whether it tells of changes that were erased: who keeps a copy of the state looks at it anew.
+    pub fn has_erased(&self) -> bool {
+        self.changes.iter().any(Change::is_erased)
+    }
+
     /// The position after it, as an event without data: moves a listener's position and nothing else.
     pub fn id(&self) -> Bytes {
         self.id.clone()
@@ -139,7 +144,7 @@ impl Ring {
             write_change(&mut text, change, &self.end);
             ends.push(text.len());
             if let Some(kept) = self.kept.get_mut(usize::from(change.partition)) {
-                kept.push_back((change.id, self.next));
+                kept.push_back((known_id(change), self.next));
             }
         }
         let id = self.end_id();
@@ -211,6 +216,11 @@ impl Ring {
             (false, false) => Found::At(next),
         }
     }
+}
+
+/// The id by which a change is known; nothing of one that was erased.
+fn known_id(change: &Change) -> EntryId {
+    if change.is_erased() { Point::START.id } else { change.id }
 }
 
 /// Whether two ids of changes with the same number can be of the same change. That of one that the server no longer

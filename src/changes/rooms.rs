@@ -56,6 +56,16 @@ pub enum Payload {
         /// Why.
         reason: &'static str,
     },
+    /// `erased`: somebody was erased; who keeps a copy of the state looks at it again.
+    Erased {
+        /// What to do.
+        reason: &'static str,
+    },
+}
+
+impl Payload {
+    /// What rooms hear where changes were erased that they had not heard.
+    pub const ERASED: Self = Self::Erased { reason: "a user was erased: look at the state again" };
 }
 
 /// Something happened to a presence entry.
@@ -170,7 +180,7 @@ pub fn rooms(change: &Change) -> Vec<String> {
         | ChangeKind::DocumentLeft
         | ChangeKind::ThresholdReached
         | ChangeKind::ThresholdLeft => of(DOC, &change.doc).collect(),
-        ChangeKind::Login | ChangeKind::Logout => Vec::new(),
+        ChangeKind::Login | ChangeKind::Logout | ChangeKind::Erased => Vec::new(),
     }
 }
 
@@ -185,7 +195,7 @@ pub fn messages(change: &Change, details: Details) -> Vec<Message> {
         ChangeKind::DocumentLeft => Payload::Document(document(change, "left")),
         ChangeKind::ThresholdReached => Payload::Document(document(change, "threshold_reached")),
         ChangeKind::ThresholdLeft => Payload::Document(document(change, "threshold_left")),
-        ChangeKind::Login | ChangeKind::Logout => return Vec::new(),
+        ChangeKind::Login | ChangeKind::Logout | ChangeKind::Erased => return Vec::new(),
     };
     let payload = Arc::new(payload);
     let message = |room: String| {
@@ -205,6 +215,7 @@ pub fn event_in(room: &str, payload: &Payload) -> &'static str {
         Payload::Event(_) => "event",
         Payload::LeftOut { .. } => "activity:left_out",
         Payload::Gap { .. } => "gap",
+        Payload::Erased { .. } => "erased",
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Numbers are gapless, so a number that does not follow the last one read is a gap: the cap dropped changes, or the
 //! server went back in time and gave their numbers again. A change at the entry id that was read last, under another
-//! number, is a gap as well.
+//! number, is a gap as well. Numbers that are missing because their changes were erased are noted; each is told as
+//! such, so that whoever counts misses none.
 
 use std::time::Duration;
 
@@ -39,12 +40,14 @@ pub struct Source {
     partition: u16,
     changes: String,
     changes_seq: String,
+    erased: String,
 }
 
 impl Source {
     /// The changes of `partition`, whose keys these are.
     pub fn new(keys: &Keys, partition: u16) -> Self {
-        Self { partition, changes: keys.changes(), changes_seq: keys.changes_seq() }
+        let (changes, changes_seq) = (keys.changes(), keys.changes_seq());
+        Self { partition, changes, changes_seq, erased: keys.changes_erased() }
     }
 
     /// The key of the stream.
@@ -105,12 +108,43 @@ impl Source {
         let [same, first, last] = [same, first, last].map(|entries| self.first_of(entries));
         let is_same_history = match (same, first) {
             (Some(same), _) => same.seq == point.seq,
-            // Dropped by the cap, as all before it. What is older, or has its number, is of another history.
-            (None, Some(first)) => first.id > point.id && first.seq > point.seq,
+            // Dropped by the cap, as all before it. What is older, or has its number, is of another history, unless
+            // the change was erased.
+            (None, Some(first)) => {
+                first.id > point.id && first.seq > point.seq
+                    || self.are_erased(connection, point.seq, point.seq).await?
+            }
             (None, None) => true,
         };
         let has_more = last.is_some_and(|last| last.id > point.id);
-        if is_same_history && (has_more || seq == point.seq) { Ok(()) } else { Err(gap) }
+        let is_at_end = has_more
+            || seq == point.seq
+            || seq > point.seq && self.are_erased(connection, point.seq + 1, seq).await?;
+        if is_same_history && is_at_end { Ok(()) } else { Err(gap) }
+    }
+
+    /// Whether all changes with these numbers were erased (`ZRANGE`). To who may not ask, none were.
+    async fn are_erased(
+        &self,
+        connection: &mut Link,
+        mut first: u64,
+        last: u64,
+    ) -> Result<bool, Error> {
+        while first <= last {
+            let some = last.min(first + PAGE as u64 - 1);
+            let mut ask = redis::cmd("ZRANGE");
+            ask.arg(&self.erased).arg(first).arg(some).arg("BYSCORE");
+            let erased = match ask.query_async::<Value>(connection).await {
+                Ok(numbers) => reply::array(numbers).map_or(0, |numbers| numbers.len() as u64),
+                Err(error) if error.code() == Some("NOPERM") => 0,
+                Err(error) => return Err(Error::at("asking what was erased")(error)),
+            };
+            if erased != some + 1 - first {
+                return Ok(false);
+            }
+            first = some + 1;
+        }
+        Ok(true)
     }
 
     fn first_of(&self, entries: Value) -> Option<Change> {
@@ -149,8 +183,30 @@ impl Source {
                 }
                 // Those before the gap were read in order.
                 _ if !changes.is_empty() => break,
+                Some(change) if change.seq > after => {
+                    return self.across(connection, after, change).await;
+                }
                 _ => return Err(TailError::Gap { after }),
             }
+        }
+        Ok(changes)
+    }
+
+    /// What is told between two changes, of which the latter is there, if all in between were erased; at most a page.
+    async fn across(
+        &self,
+        connection: &mut Link,
+        after: u64,
+        next: Change,
+    ) -> Result<Vec<Change>, TailError> {
+        let erased = after + 1..=next.seq - 1;
+        if !self.are_erased(connection, after + 1, next.seq - 1).await? {
+            return Err(TailError::Gap { after });
+        }
+        let is_whole = next.seq - after <= PAGE as u64;
+        let mut changes: Vec<_> = erased.take(PAGE).map(|seq| Change::erased(seq, &next)).collect();
+        if is_whole {
+            changes.push(next);
         }
         Ok(changes)
     }

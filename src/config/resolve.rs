@@ -154,11 +154,11 @@ fn worker(args: &WorkerArgs) -> WorkerConfig {
 }
 
 fn janitor(args: &JanitorArgs, gathered: &Gathered) -> Result<JanitorConfig, ConfigError> {
-    if args.horizon < args.keep {
+    if args.endings.horizon < args.keep {
         // The one that somebody set is the one to blame.
         let keep_is_new = gathered.origin("horizon") == Origin::Default;
         let (key, other, value, how) = if keep_is_new {
-            ("keep", "horizon", args.horizon, "at most")
+            ("keep", "horizon", args.endings.horizon, "at most")
         } else {
             ("horizon", "keep", args.keep, "at least")
         };
@@ -172,7 +172,7 @@ fn janitor(args: &JanitorArgs, gathered: &Gathered) -> Result<JanitorConfig, Con
     Ok(JanitorConfig {
         interval: args.janitor_interval.into(),
         keep_ms: args.keep.ms(),
-        horizon_ms: args.horizon.ms(),
+        horizon_ms: args.endings.horizon.ms(),
     })
 }
 

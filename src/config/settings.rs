@@ -197,6 +197,15 @@ pub struct JanitorArgs {
     /// How long finished entries stay in the stream (a duration)
     #[arg(long, env = "ROLLCALL_KEEP", value_name = "DURATION", default_value = "1h")]
     pub keep: Millis,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "the group says what it is")]
+    pub endings: EndingArgs,
+}
+
+/// How long what ended is remembered.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Janitor")]
+pub struct EndingArgs {
     /// How long it is remembered that a token or session ended (a duration, at least keep)
     #[arg(long, env = "ROLLCALL_HORIZON", value_name = "DURATION", default_value = "24h")]
     pub horizon: Millis,
@@ -313,6 +322,16 @@ pub struct StreamFlags {
     pub query: QueryFlags,
     #[command(flatten)]
     pub stream: StreamArgs,
+}
+
+/// The flags of who erases a user.
+#[derive(Args, Clone, Debug)]
+#[allow(missing_docs, reason = "the groups say what they are")]
+pub struct EraseFlags {
+    #[command(flatten)]
+    pub stream: StreamFlags,
+    #[command(flatten)]
+    pub endings: EndingArgs,
 }
 
 /// The flags of both long-running roles.

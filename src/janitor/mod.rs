@@ -16,7 +16,7 @@ use crate::config::{Config, Deployment, JanitorConfig, Live, Server, Shell};
 use crate::error::{Error, Fatal, Verdict, chain};
 use crate::failpoint::Failpoint;
 use crate::key::Keys;
-use crate::op::{STREAM, SweepKind};
+use crate::op::{ERASED, STREAM, SweepKind};
 use crate::projection::sweeps;
 use crate::redis::connect::{MOST_IDLE, Node, keep_alive, locate};
 use crate::redis::scripts::layout::{check_layout, check_partition};
@@ -257,6 +257,9 @@ impl Janitor {
         let trimmed = self.drain(connection, STREAM.name, TRIM);
         let last = trace::sweep(STREAM.name).around(trimmed).await?;
         unfinished.push((STREAM.name, last.more));
+        let forgotten = self.drain(connection, ERASED.name, DRAIN);
+        let forgotten = trace::sweep(ERASED.name).around(forgotten).await?;
+        unfinished.push((ERASED.name, forgotten.more));
         self.report_position(&last);
         self.watch.look(connection).await?;
         self.repairs.look(&self.sweeper, connection).await?;

@@ -11,10 +11,9 @@ use crate::decode::Rules;
 use crate::decode::retry::Left;
 use crate::entry::{Entry, EntryId};
 use crate::event::{Limits, Reason};
-use crate::redis::reply;
 use crate::redis::scripts::letters::{Again, move_letters};
 use crate::state::dead::{DeadLetter, Filter};
-use crate::state::{AskError, State, ask, number, range};
+use crate::state::{AskError, State, ask, last_generated_id, number, range};
 
 /// Letters that are looked at, or moved, by one call at most. Each may carry a mebibyte.
 const PAGE: usize = 16;
@@ -160,14 +159,8 @@ impl Walk {
             Some((after, last)) => (format!("({after}"), last),
             None if number(&ask(connection, &["XLEN", &key]).await?) == Some(0) => return Ok(None),
             None => {
-                let info = ask(connection, &["XINFO", "STREAM", &key]).await?;
-                let unexpected = reply::unexpected("XINFO STREAM", &info);
-                let last =
-                    reply::pairs(info).unwrap_or_default().into_iter().find_map(|(name, id)| {
-                        reply::text(name).filter(|name| name == "last-generated-id")?;
-                        reply::entry_id(id)
-                    });
-                (start, last.ok_or(unexpected)?)
+                let last = last_generated_id(connection, &key).await?;
+                (start, last)
             }
         };
         let end = if end == "+" { last.to_string() } else { end };

@@ -160,7 +160,8 @@ impl Mover {
         let key = key(&keys);
         let name = &key[keys.base().len()..];
         loop {
-            let mut walk = if *is_sorted { Walk::sorted(&key) } else { Walk::hash(&key, None) };
+            let mut walk =
+                if *is_sorted { Walk::scores(&key, None) } else { Walk::hash(&key, None) };
             let mut found = 0;
             while let Some(page) = walk.fields(&mut self.connection).await? {
                 self.tally.looked_at += page.len() as u64;

@@ -32,7 +32,12 @@ impl Notifier {
             if call.first.is_none() {
                 self.waits(Some(change.id.ms));
             }
-            let told = if self.filter.passes(change) {
+            // Of one erased after the other, rooms are told once.
+            let is_repeated = change.is_erased()
+                && i > 0
+                && changes[i - 1].is_erased()
+                && told::wants_details(&self.target.sink);
+            let told = if self.filter.passes(change) && !is_repeated {
                 let details = known.remove(&(change.partition, change.seq));
                 told::change(&self.target.sink, change, details.unwrap_or(Details::Unknown))
             } else {

@@ -42,6 +42,7 @@ pub(super) fn change(sink: &Sink, change: &Change, details: Details) -> Vec<Publ
     };
     match sink {
         Sink::Pubsub { channel } => vec![plain(channel, change)],
+        _ if change.is_erased() => to_all(sink, "erased", &Payload::ERASED),
         Sink::SocketioRedis { channel, namespace } => {
             each(&|told| for_node(channel, namespace, Some(&told.room), told.event, &told.payload))
         }
@@ -57,13 +58,20 @@ pub(super) fn gap(sink: &Sink, missing: &Missing) -> Vec<Publication> {
     let payload = Payload::Gap { reason: "changes were lost: look at the state again" };
     match sink {
         Sink::Pubsub { channel } => vec![plain(channel, missing)],
+        _ => to_all(sink, "gap", &payload),
+    }
+}
+
+/// An event for everybody in the namespace of Socket.IO's servers.
+fn to_all(sink: &Sink, event: &str, payload: &Payload) -> Vec<Publication> {
+    match sink {
         Sink::SocketioRedis { channel, namespace } => {
-            vec![for_node(channel, namespace, None, "gap", &payload)]
+            vec![for_node(channel, namespace, None, event, payload)]
         }
         Sink::SocketioPython { channel, namespace } => {
-            vec![for_python(channel, namespace, None, "gap", &payload)]
+            vec![for_python(channel, namespace, None, event, payload)]
         }
-        Sink::Webhook(_) => Vec::new(),
+        Sink::Pubsub { .. } | Sink::Webhook(_) => Vec::new(),
     }
 }
 

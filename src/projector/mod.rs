@@ -22,11 +22,13 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::{Mutex, watch as channel};
 use tracing::{info, warn};
 
+use crate::blocked::Blocked;
 use crate::config::{Config, Deployment, Live, Server, Shell, WorkerConfig};
 use crate::error::{Error, Fatal, Verdict, chain};
 use crate::fold::FoldSettings;
 use crate::key::Keys;
 use crate::redis::nodes::Nodes;
+use crate::redis::scripts::erase::digest;
 use crate::redis::scripts::layout::{check_layout, check_partition};
 use crate::redis::scripts::owner::{Cause, Ownership, Seen};
 use crate::seal::SessionKeys;
@@ -104,6 +106,8 @@ pub struct Projector {
     memory: Memory,
     /// Forwards what is sent to layouts before, in a session.
     forwarder: Option<Forwarder>,
+    /// Whose events are refused.
+    blocked: Blocked,
     /// Shows others that this process lives, if it had the partition last.
     sign: Option<Sign>,
     metrics: WorkerMetrics,
@@ -145,6 +149,7 @@ impl Projector {
             peers: Arc::new(Mutex::new(Peers::new(&worker.name, &worker.host, partition, SILENCE))),
             memory: Memory::default(),
             forwarder: None,
+            blocked: Blocked::new([], digest),
             sign: None,
             settings: config.worker.clone(),
             live: config.live.clone(),

@@ -120,7 +120,8 @@ impl<'p> Projecting<'p> {
             };
             let started = Instant::now();
             let fold = self.projector.batches.fold();
-            let mut planner = Planner::with_capacity(&self.projector.fold, entries.len());
+            let planner = Planner::with_capacity(&self.projector.fold, entries.len());
+            let mut planner = planner.refusing(&self.projector.blocked);
             for entry in entries {
                 failpoint::look_into(entry);
                 planner.add(entry, &avoided);

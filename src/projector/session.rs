@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::redis::connect::{MOST_IDLE, locate};
 use crate::redis::feed::parse::Bounds;
 use crate::redis::scripts::apply::Applier;
+use crate::redis::scripts::erase::blocked;
 use crate::redis::scripts::owner::{Cause, Joined, Seen, Tenure, fence};
 use crate::telemetry::metrics::Role;
 
@@ -70,6 +71,8 @@ impl Projector {
             return Ok(());
         };
         self.sign = sign;
+        // Whoever blocks a user later changes the fence.
+        self.blocked = blocked(&mut node.connection, &self.keys).await?;
         self.report_join(&joined, seen, cause);
         self.remember(&mut node.connection, cause).await;
         let place = Place {

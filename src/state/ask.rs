@@ -136,7 +136,7 @@ pub(super) fn scored(value: Value) -> Vec<(String, f64)> {
     pairs.filter_map(|(member, score)| Some((reply::text(member)?, float(&score)?))).collect()
 }
 
-/// A walk over a whole hash or set, a page at a time (`HSCAN`, `SSCAN`).
+/// A walk over a whole hash or set, a page at a time (`HSCAN`, `SSCAN`, `ZSCAN`).
 ///
 /// What is there from beginning to end comes once; what comes or goes meanwhile, perhaps.
 pub(crate) struct Walk<'k> {
@@ -159,9 +159,9 @@ impl<'k> Walk<'k> {
         Self::over("HSCAN", key, pattern)
     }
 
-    /// Over the members of a sorted set with their scores, as [`Self::fields`].
-    pub(crate) fn sorted(key: &'k str) -> Self {
-        Self::over("ZSCAN", key, None)
+    /// Over the members of a sorted set, those that match the pattern if there is one; scores come as values.
+    pub(crate) fn scores(key: &'k str, pattern: Option<&'k str>) -> Self {
+        Self::over("ZSCAN", key, pattern)
     }
 
     fn over(command: &'static str, key: &'k str, pattern: Option<&'k str>) -> Self {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Cmd, Pipeline, RedisError, RedisFuture, Value};
 
+use crate::error::Error;
+
 /// A connection, or why there is none; cheap to clone.
 #[derive(Clone)]
 pub enum Link {
@@ -21,6 +23,17 @@ impl Link {
         match self {
             Self::Open(connection) => Some(connection),
             Self::Away(_) => None,
+        }
+    }
+
+    /// The connection.
+    ///
+    /// # Errors
+    /// If there is none; it says why.
+    pub fn get(&mut self) -> Result<&mut MultiplexedConnection, Error> {
+        match self {
+            Self::Open(connection) => Ok(connection),
+            Self::Away(why) => Err(Error::at("reaching the partition")(not_connected(why))),
         }
     }
 

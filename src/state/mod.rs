@@ -40,6 +40,7 @@ use self::reach::reach;
 pub use self::shared::{Away, Facts, Keeper, Shared};
 pub use self::statistics::{Statistics, statistics};
 use crate::config::{Config, Deployment, Millis, Shell, Threshold};
+use crate::entry::EntryId;
 use crate::error::{Error, chain};
 use crate::key::{Keys, partition_of};
 use crate::redis::nodes::Nodes;
@@ -246,6 +247,20 @@ pub(crate) async fn server_time(
         (Some(seconds), Some(micros)) => Ok(seconds * 1000 + micros / 1000),
         _ => Err(unexpected.into()),
     }
+}
+
+/// The greatest id that a stream ever gave (`XINFO STREAM`).
+pub(crate) async fn last_generated_id(
+    connection: &mut Link,
+    key: &str,
+) -> Result<EntryId, AskError> {
+    let info = ask(connection, &["XINFO", "STREAM", key]).await?;
+    let unexpected = reply::unexpected("XINFO STREAM", &info);
+    let last = reply::pairs(info).unwrap_or_default().into_iter().find_map(|(name, id)| {
+        reply::text(name).filter(|name| name == "last-generated-id")?;
+        reply::entry_id(id)
+    });
+    last.ok_or(unexpected.into())
 }
 
 /// How long after the question of the time the last answer of a look may come.

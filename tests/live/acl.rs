@@ -3,6 +3,7 @@
 //! A line that allows too little shows as NOPERM; one that allows too much as a command that nobody
 //! called while every path of the role was taken.
 
+mod eraser;
 mod job;
 mod notifier;
 
@@ -28,6 +29,8 @@ pub const ROLES: [&str; 8] =
     ["producer", "worker", "janitor", "serve", "notifier", "run", "reader", "doctor"];
 /// Whoever mends what is kept; no process plays it.
 const KEEPER: &str = "keeper";
+/// Whoever erases users.
+const ERASER: &str = "eraser";
 const PASSWORD: &str = "pw";
 
 /// The ACL line of a role, as it stands in its file.
@@ -61,7 +64,7 @@ impl Guarded {
     pub fn start(prefix: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut text = "user default on nopass ~* &* +@all\n".to_owned();
-        for role in ROLES.into_iter().chain([KEEPER]) {
+        for role in ROLES.into_iter().chain([KEEPER, ERASER]) {
             let line = line(role).replace(">change-me", &format!(">{PASSWORD}"));
             // Behind a prefix, every pattern begins with it. With several partitions, the layout
             // that a process must not find is the one without their tag.
@@ -248,6 +251,14 @@ fn nobody_may_do_what_is_not_theirs() {
             ],
         ),
         (
+            ERASER,
+            vec![
+                everybody,
+                "DEL other|XTRIM other MAXLEN 0|XGROUP CREATE rollcall:events x 0|HGETALL presence:users|KEYS *|\
+                 XGROUP SETID rollcall:events rollcall 0|SMEMBERS online-users/1|XREAD STREAMS rollcall:events 0",
+            ],
+        ),
+        (
             "run",
             vec![
                 everybody,
@@ -261,7 +272,7 @@ fn nobody_may_do_what_is_not_theirs() {
         assert!(allowed.is_empty(), "{role} may {allowed:?}");
     }
     // What a worker and a janitor run as scripts has no other rights than they have themselves.
-    for role in ["worker", "janitor", "run", "doctor", KEEPER] {
+    for role in ["worker", "janitor", "run", "doctor", KEEPER, ERASER] {
         let mut conn = guarded.as_user(role);
         for command in ["'FLUSHALL'", "'GET','other'", "'KEYS','*'"] {
             let source = format!("return redis.call({command})");

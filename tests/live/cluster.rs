@@ -1,5 +1,6 @@
 //! Fleets on a real Redis Cluster: nodes that die, come back elsewhere, hand over and announce themselves in every way.
 
+mod erasing;
 mod ground;
 mod redirects;
 mod serving;

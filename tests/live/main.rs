@@ -14,6 +14,7 @@ mod dashboards;
 mod dead;
 mod demo;
 mod doctor;
+mod erase;
 mod failover;
 mod feed;
 mod grafana;

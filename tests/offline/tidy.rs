@@ -18,7 +18,7 @@ const MOST_LINES: usize = 450;
 
 /// The modules of the library from the ground up: each may name those of lower rows only.
 const LAYERS: &[&[&str]] = &[
-    &["key", "time", "entry", "format", "schema"],
+    &["key", "time", "entry", "format", "blocked", "schema"],
     &["change", "event", "traceparent", "failpoint"],
     &["op"],
     &["decode", "projection"],
@@ -40,6 +40,7 @@ const LAYERS: &[&[&str]] = &[
 const PURE: &[&str] = &[
     "key",
     "time",
+    "blocked",
     "entry",
     "format",
     "change",

@@ -60,6 +60,8 @@ pub fn dump(conn: &mut Connection, keys: &Keys) -> State {
         keys.notifier(),
         keys.changes(),
         keys.changes_seq(),
+        keys.changes_erased(),
+        keys.blocked(),
         keys.dead(),
         keys.named("rollcall:events"),
     ];

@@ -1,6 +1,5 @@
 //! `dead retry` and `dead drop`: what becomes of dead letters.
 
-use std::io::{self, BufRead as _, IsTerminal as _};
 use std::time::{Duration, Instant};
 
 use rollcall::entry::EntryId;
@@ -10,7 +9,7 @@ use serde::Serialize;
 
 use super::Which;
 use crate::progress::Progress;
-use crate::query::{Answer, Output, Query, QueryError, StreamFlags, settings};
+use crate::query::{Answer, Output, Query, QueryError, StreamFlags, confirm, settings};
 use crate::table::{Page, plural};
 
 /// What says that only some are meant.
@@ -91,17 +90,9 @@ impl Drop {
         if !self.chosen.all || self.yes || self.how.dry_run {
             return Ok(());
         }
-        if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-            return Err(QueryError::Unconfirmed { what: "this drops all dead letters, for good" });
-        }
-        let url = self.config()?.redis.url().to_string();
-        eprint!("Drop all dead letters of {url}, for good? [y/N] ");
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer)?;
-        match answer.trim() {
-            "y" | "Y" | "yes" => Ok(()),
-            _ => Err(QueryError::Declined),
-        }
+        let question =
+            format!("Drop all dead letters of {}, for good?", self.config()?.redis.url());
+        confirm("drops all dead letters, for good", &question, "dropped")
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::{Decoded, Decoder, Rules, content_format, decode, is_envelope};
 use crate::entry::{Entry, EntryId, Field};
-use crate::event::{Event, Members, Name, RETRY_OF, Reason};
+use crate::event::{Event, Members, Name, REST_OF, RETRY_OF, Reason};
 use crate::format::{Format, Member, Piece, Shape};
 use crate::time::EventTime;
 
@@ -106,39 +106,39 @@ impl Original<'_> {
 }
 
 /// The entry under construction.
-struct Attempt<'r> {
-    fields: Vec<Field>,
-    rules: &'r Rules,
-    partition: u16,
+pub(super) struct Attempt<'r> {
+    pub(super) fields: Vec<Field>,
+    pub(super) rules: &'r Rules,
+    pub(super) partition: u16,
 }
 
 /// An entry's `data`, if it holds one event or several.
-struct Body<'e> {
-    format: Format,
-    raw: &'e [u8],
-    is_array: bool,
+pub(super) struct Body<'e> {
+    pub(super) format: Format,
+    pub(super) raw: &'e [u8],
+    pub(super) is_array: bool,
 }
 
 /// An object that is an event, with the members that count for it.
-struct Object<'e> {
+pub(super) struct Object<'e> {
     raw: &'e [u8],
-    members: Members<'e>,
+    pub(super) members: Members<'e>,
     /// The object inside, whose members win.
     inner: Option<&'e [u8]>,
 }
 
 impl Attempt<'_> {
-    fn entry(&self, id: EntryId) -> Entry {
+    pub(super) fn entry(&self, id: EntryId) -> Entry {
         Entry::new(id, self.fields.iter().map(|(name, value)| (name.as_slice(), value.as_slice())))
     }
 
-    fn decode<'e>(&self, entry: &'e Entry) -> Decoded<'e> {
+    pub(super) fn decode<'e>(&self, entry: &'e Entry) -> Decoded<'e> {
         decode(entry, self.partition, self.rules)
     }
 
     /// The data that holds the events, and the members around it; nothing if the fields are the event, or the data
     /// has to be unpacked first.
-    fn body<'e>(&self, entry: &'e Entry) -> Option<(Body<'e>, Members<'e>)> {
+    pub(super) fn body<'e>(&self, entry: &'e Entry) -> Option<(Body<'e>, Members<'e>)> {
         let decoder = Decoder {
             entry_ms: entry.id.ms,
             partition: self.partition,
@@ -165,7 +165,7 @@ impl Attempt<'_> {
     }
 
     /// Makes an array of the element that `data` is.
-    fn wrap_element(&mut self) {
+    pub(super) fn wrap_element(&mut self) {
         let entry = self.entry(EntryId::GREATEST);
         let format = entry.get(Name::ContentType.name().as_bytes());
         let format = format.map_or(Some(Format::Json), Format::of_content_type);
@@ -194,7 +194,7 @@ impl Attempt<'_> {
     }
 
     /// Makes the events keep the times that they had in the entry `first`.
-    fn keep_times(&mut self, first: EntryId) -> Result<(), Left> {
+    pub(super) fn keep_times(&mut self, first: EntryId) -> Result<(), Left> {
         let (was, later) = (self.entry(first), self.entry(EntryId::GREATEST));
         let (was, later) = (self.decode(&was), self.decode(&later));
         let usual = EventTime::from_millis(first.ms).to_string();
@@ -237,8 +237,8 @@ impl Attempt<'_> {
         match were.events.as_slice() {
             _ if is_same && has_room => Ok(()),
             [event] if were.rejected.is_empty() => {
-                let is_trace = |name: &[u8]| name == b"traceparent" || name == b"tracestate";
-                self.fields.retain(|(name, _)| is_trace(name));
+                let kept = [&b"traceparent"[..], b"tracestate", REST_OF.as_bytes()];
+                self.fields.retain(|(name, _)| kept.contains(&name.as_slice()));
                 let fields = event.fields().into_iter();
                 self.fields.extend(fields.map(|(name, value)| (name.as_bytes().to_vec(), value)));
                 Ok(())
@@ -287,7 +287,7 @@ impl<'e> Body<'e> {
     }
 
     /// None if the array is broken.
-    fn elements(&self) -> Vec<Member<'e>> {
+    pub(super) fn elements(&self) -> Vec<Member<'e>> {
         let mut elements = Vec::new();
         let each = |piece: Piece<'_, 'e>| {
             if let Piece::Element(element) = piece {
@@ -300,7 +300,7 @@ impl<'e> Body<'e> {
         elements
     }
 
-    fn object(&self, raw: &'e [u8], outer: &Members<'e>) -> Option<Object<'e>> {
+    pub(super) fn object(&self, raw: &'e [u8], outer: &Members<'e>) -> Option<Object<'e>> {
         let (mut own, mut data) = (Members::default(), None);
         let each = |name: &[u8], member: Member<'e>| {
             own.add(name, member);

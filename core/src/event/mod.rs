@@ -22,7 +22,7 @@ pub use logout::Logout;
 pub use members::{Limits, Members, Name, Reason};
 pub use rejection::Rejection;
 pub use session::{Session, SessionAction};
-pub use unknown::{RETRY_OF, Unknown};
+pub use unknown::{REST_OF, RETRY_OF, Unknown};
 pub use view::View;
 
 use crate::time::EventTime;
@@ -102,6 +102,42 @@ impl<'a> Kind<'a> {
             Self::Login(event) => Some(&event.user),
             Self::View(event) => Some(&event.user),
             Self::Logout(_) | Self::Session(_) | Self::Document(_) => None,
+        }
+    }
+}
+
+impl<'a> Kind<'a> {
+    /// Whose event it is; a session's may be [`Session::UNKNOWN_USER`].
+    pub fn user(&self) -> &Text<'a> {
+        match self {
+            Self::Heartbeat(event) => &event.user,
+            Self::Login(event) => &event.user,
+            Self::Logout(event) => &event.user,
+            Self::View(event) => &event.user,
+            Self::Session(event) => &event.user,
+            Self::Document(event) => &event.user,
+        }
+    }
+
+    /// The login token that it names.
+    pub fn token(&self) -> Option<&Text<'a>> {
+        match self {
+            Self::Heartbeat(event) => event.token.as_ref(),
+            Self::Login(event) => Some(&event.token),
+            Self::Logout(event) => event.token.as_ref(),
+            Self::View(event) => Some(&event.token),
+            Self::Session(_) | Self::Document(_) => None,
+        }
+    }
+
+    /// The session that it names.
+    pub fn sid(&self) -> Option<&Text<'a>> {
+        match self {
+            Self::Heartbeat(event) => event.sid.as_ref(),
+            Self::Login(event) => event.sid.as_ref(),
+            Self::Logout(event) => event.sid.as_ref(),
+            Self::Session(event) => Some(&event.sid),
+            Self::View(_) | Self::Document(_) => None,
         }
     }
 }

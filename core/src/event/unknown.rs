@@ -7,9 +7,13 @@ use crate::format::Member;
 /// The field of an entry that tries a dead letter again: it names the first entry, and the place in it.
 pub const RETRY_OF: &str = "retry_of";
 
+/// The field of an entry that is what was left of another one, which had had its effect: it names that one. Its views
+/// were counted, and what of it is no event became dead letters, so that neither is done again.
+pub const REST_OF: &str = "rest_of";
+
 /// Members that are known, though none of them has an effect: CloudEvents attributes, what tracing adds, and what
-/// names the entry that is tried again.
-const WITHOUT_EFFECT: [&[u8]; 8] = [
+/// names the entry that is tried again, or that this one is the rest of.
+const WITHOUT_EFFECT: [&[u8]; 9] = [
     b"id",
     b"source",
     SPECVERSION,
@@ -18,6 +22,7 @@ const WITHOUT_EFFECT: [&[u8]; 8] = [
     b"tracestate",
     b"baggage",
     RETRY_OF.as_bytes(),
+    REST_OF.as_bytes(),
 ];
 
 /// The member that makes a CloudEvent of whatever has it; its value has no effect.
@@ -35,6 +40,8 @@ pub struct Unknown {
     /// Some of their names, printable, if they were asked for.
     pub names: Option<Vec<String>>,
     pub(super) is_cloud_event: bool,
+    /// Whether it says that it is the rest of an entry which had had its effect.
+    pub is_rest: bool,
 }
 
 impl Unknown {
@@ -48,6 +55,7 @@ impl Unknown {
         debug_assert!(Name::from_name(name).is_none());
         if WITHOUT_EFFECT.contains(&name) {
             self.is_cloud_event |= name == SPECVERSION;
+            self.is_rest |= name == REST_OF.as_bytes();
         } else if !member.is_absent() {
             self.count = self.count.saturating_add(1);
             if let Some(names) = self.names.as_mut().filter(|names| names.len() < MOST_NAMES) {
@@ -68,6 +76,7 @@ impl Unknown {
     pub(super) fn join(&mut self, outer: Self) {
         self.count = self.count.saturating_add(outer.count);
         self.is_cloud_event |= outer.is_cloud_event;
+        self.is_rest |= outer.is_rest;
         if let (Some(names), Some(outer)) = (&mut self.names, outer.names) {
             names.extend(outer);
         }

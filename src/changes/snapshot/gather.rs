@@ -11,6 +11,7 @@ use super::docs::{self, Doc, Docs};
 use super::listing::{Digests, Listing};
 use super::touched::{self, Touched};
 use super::{MOST_BYTES, Scope, SnapshotError};
+use crate::change::Change;
 use crate::changes::position::Point;
 use crate::changes::source::{Source, TailError};
 use crate::key::{self, Keys};
@@ -233,7 +234,9 @@ impl Reading<'_> {
     async fn read_changes(&mut self) -> Result<(), SnapshotError> {
         let after = self.gathered.point;
         let changes = self.source.after(&mut self.partition.connection, after, None).await?;
-        let Some(last) = changes.last() else {
+        // Whom an erased change was about is not known: what was read before may still have them.
+        let last = changes.last().filter(|_| !changes.iter().any(Change::is_erased));
+        let Some(last) = last else {
             return Err(TailError::Gap { after: after.seq }.into());
         };
         self.gathered.point = last.into();

@@ -33,13 +33,14 @@ const fn sorted(
 }
 
 /// All of them. The sets and texts that have keys of their own are found by their names.
-pub(super) const STRUCTURES: [Structure; 15] = [
+pub(super) const STRUCTURES: [Structure; 16] = [
     hash(Kind::Field, Keys::presence, first_part),
     sorted(Kind::Score, Keys::presence_ended, first_part),
     hash(Kind::Field, Keys::presence_addresses, whole),
     sorted(Kind::Score, Keys::presence_crowds, first_part),
     hash(Kind::Token, Keys::login, value),
     sorted(Kind::Copy, Keys::tokens_ended, whole),
+    sorted(Kind::Copy, Keys::blocked, whole),
     sorted(Kind::Count, Keys::viewed, whole),
     hash(Kind::Field, Keys::sessions, whole),
     sorted(Kind::Score, Keys::sessions_ended, whole),

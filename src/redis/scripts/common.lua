@@ -224,11 +224,13 @@ local function write_changes()
   return call('XTRIM', changes, 'MAXLEN', changes_cap), kinds
 end
 
--- Where others took the sequence number, the last change has it.
+-- Where others took the sequence number, the last change has it, or the last one that was erased.
 local function restore_seq()
   local last = call('XREVRANGE', changes, '+', '-', 'COUNT', 1)[1]
   local seq = last and last[2][1] == 'seq' and tonumber(last[2][2])
   if not seq then return end
+  local erased = try('ZRANGE', changes .. ':erased', -1, -1)
+  seq = math.max(seq, tonumber(erased[1]) or 0)
   call('SET', changes_seq, format('%d', seq))
   repaired('sequence', changes_seq)
 end

@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod changes;
 pub mod encrypt;
+pub mod erase;
 pub mod forward;
 pub mod layout;
 pub mod letters;

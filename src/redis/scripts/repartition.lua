@@ -161,7 +161,7 @@ local function settle(meta, partitions, fresh, distrusted)
   end
 end
 
-local OF_PROCESSES = { 'workers', 'janitor:lease', 'janitor:survey', 'notifier', 'tokens:ended' }
+local OF_PROCESSES = { 'workers', 'janitor:lease', 'janitor:survey', 'notifier', 'tokens:ended', 'blocked' }
 
 local function switch(partitions, forwarded, fresh)
   local settings = {}

@@ -30,6 +30,7 @@ const POSITION: &str = include_str!("position.lua");
 const CURSOR: &str = include_str!("cursor.lua");
 const LOSSES: &str = include_str!("losses.lua");
 const NOTIFY: &str = include_str!("notify.lua");
+const ERASE: &str = include_str!("erase.lua");
 
 /// What the names of all libraries begin with, whatever their version.
 const LIBRARIES: &str = "rollcall_";
@@ -47,6 +48,8 @@ pub enum Script {
     Losses,
     /// Tells a target of changes.
     Notify,
+    /// Takes out what is one user's.
+    Erase,
 }
 
 /// How a script is called.
@@ -104,9 +107,9 @@ impl Text {
 }
 
 impl Script {
-    /// All that workers, janitors and notifiers run, in the order of their texts.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Apply, Self::Sweep, Self::Owner, Self::Losses, Self::Notify];
+    /// All that workers, janitors and notifiers run, and whoever erases, in the order of their texts.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Apply, Self::Sweep, Self::Owner, Self::Losses, Self::Notify, Self::Erase];
     /// The doctor's own: which commands this user may send.
     pub(crate) const RIGHTS: &str = include_str!("rights.lua");
 
@@ -119,6 +122,7 @@ impl Script {
             Self::Owner => [COMMON, GROUPS, POSITION, CURSOR, OWNER].join("\n"),
             Self::Losses => [COMMON, GROUPS, LOSSES].join("\n"),
             Self::Notify => NOTIFY.to_owned(),
+            Self::Erase => [COMMON, GROUPS, POSITION, ERASE].join("\n"),
         }
     }
 
@@ -129,11 +133,12 @@ impl Script {
             Self::Owner => "owner",
             Self::Losses => "losses",
             Self::Notify => "notify",
+            Self::Erase => "erase",
         }
     }
 
     fn text(self) -> &'static Text {
-        static TEXTS: LazyLock<[Text; 5]> = LazyLock::new(|| Script::ALL.map(Text::new));
+        static TEXTS: LazyLock<[Text; 6]> = LazyLock::new(|| Script::ALL.map(Text::new));
         &TEXTS[self as usize]
     }
 

@@ -258,6 +258,25 @@ function sweeps.stream()
   return removed, removed, removed > 0 and removed + 200 > limit, blocking, age
 end
 
+-- Numbers of erased changes that are beyond what the cap keeps, and older than all that are there; blocks that no
+-- entry can hit any more.
+function sweeps.erased()
+  local numbers, blocked = changes .. ':erased', sub(meta, 1, -5) .. 'blocked'
+  local removed, more, ended = 0, false, 0
+  if call('EXISTS', numbers) == 1 and is_type(numbers, 'zset') then
+    local first = call('XRANGE', changes, '-', '+', 'COUNT', 1)[1]
+    local bound = tonumber(call('GET', changes_seq) or 0) - tonumber(changes_cap)
+    bound = math.min(bound, first and tonumber(first[2][2]) or bound)
+    local _
+    _, removed, more = stale(numbers, '(' .. format('%d', math.max(bound, 0)), remove_from(numbers))
+  end
+  if is_type(blocked, 'zset') then
+    local _
+    _, ended = stale(blocked, '(' .. format('%d', math.min(now, oldest_to_come())), remove_from(blocked))
+  end
+  return removed + ended, removed + ended, more
+end
+
 local REPAIRS = { 'expiry', 'present', 'user', 'count', 'joined', 'token', 'sequence', 'clock' }
 
 local function tell_repairs()

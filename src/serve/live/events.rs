@@ -46,7 +46,7 @@ pub(super) async fn changes(
     let wanted = Wanted::read(query.as_deref().unwrap_or_default(), &headers)?;
     wanted.check(&caller)?;
     let stage = begin(&live, &wanted).await;
-    let events = Box::new(Events::new(context, live, caller, wanted.filter, stage));
+    let events = Box::new(Events::new(context, live, caller, wanted, stage));
     let text = stream::unfold(events, async |mut events| {
         let text = events.next().await?;
         Some((Ok::<_, std::convert::Infallible>(text), events))
@@ -87,6 +87,9 @@ struct Listening {
     live: Live,
     filter: Arc<Filter>,
     stage: Stage,
+    /// Whether it keeps a copy of the state, and gets a new one after changes that were erased: it may never have heard
+    /// who went.
+    keeps_copy: bool,
     /// When the last snapshot that it had was begun.
     had: Option<std::time::Instant>,
 }
@@ -112,16 +115,16 @@ enum Stage {
 }
 
 impl Events {
-    fn new(context: Context, live: Live, caller: Caller, filter: Filter, stage: Stage) -> Self {
+    fn new(context: Context, live: Live, caller: Caller, wanted: Wanted, stage: Stage) -> Self {
         let open = context.metrics.open(ConnectionKind::Sse);
         let ended = sse::ended(context.clone(), caller);
         let mut greeting = retry();
         if let Stage::Listens(listener) = &stage {
             greeting.extend_from_slice(&listener.id());
         }
-        let filter = Arc::new(filter);
+        let (filter, keeps_copy) = (Arc::new(wanted.filter), wanted.snapshot);
         Self {
-            listening: Listening { context, live, filter, stage, had: None },
+            listening: Listening { context, live, filter, stage, keeps_copy, had: None },
             greeting: greeting.into(),
             ended,
             heartbeat: Instant::now() + HEARTBEAT,
@@ -185,7 +188,11 @@ impl Listening {
             }
             Stage::Resumes(resume) => {
                 match resume.step(&self.live, &self.context.state, &self.filter).await {
-                    Ok(Step::Text(text)) => Said::Text(text),
+                    Ok(Step::Text(text)) => {
+                        let has_erased = resume.has_erased();
+                        self.renew_after(has_erased);
+                        Said::Text(text)
+                    }
                     Ok(Step::Joined(listener)) => {
                         self.stage = Stage::Listens(listener);
                         Said::Text(Bytes::new())
@@ -231,7 +238,11 @@ impl Listening {
                 Said::Text(text.into())
             }
             Stage::Listens(listener) => match listener.next().await {
-                Heard::Batch(batch) => Said::Text(listener.text(&batch, &self.filter)),
+                Heard::Batch(batch) => {
+                    let text = listener.text(&batch, &self.filter);
+                    self.renew_after(batch.has_erased());
+                    Said::Text(text)
+                }
                 Heard::Gap => self.gap(),
                 Heard::TooSlow => {
                     let words = "too slow: come back with the id of the last event";
@@ -239,6 +250,14 @@ impl Listening {
                 }
             },
             Stage::Ends => Said::Text(Bytes::new()),
+        }
+    }
+
+    /// Who keeps a copy of the state gets a new one where changes were erased, gathered from now on.
+    fn renew_after(&mut self, has_erased: bool) {
+        if has_erased && (self.keeps_copy || self.had.is_some()) {
+            self.had = Some(std::time::Instant::now());
+            self.stage = self.snapshot();
         }
     }
 

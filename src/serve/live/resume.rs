@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::time::sleep;
 
 use super::Live;
+use crate::change::Change;
 use crate::changes::{Filter, Joined, Listener, Position, Source, TailError, own_text};
 use crate::error::Error;
 use crate::state::Shared;
@@ -24,6 +25,8 @@ pub(super) struct Resume {
     /// The generation of the ring in which the position was found to hold.
     sure_in: Option<u64>,
     pauses: u32,
+    /// Whether the last step came upon changes that were erased.
+    has_erased: bool,
 }
 
 /// What comes of one step.
@@ -38,12 +41,17 @@ pub(super) enum Step {
 
 impl Resume {
     pub(super) fn new(position: Position) -> Self {
-        Self { position, sure_in: None, pauses: 0 }
+        Self { position, sure_in: None, pauses: 0, has_erased: false }
     }
 
     /// Where it is.
     pub(super) fn position(&self) -> &Position {
         &self.position
+    }
+
+    /// Whether the last step came upon changes that were erased.
+    pub(super) fn has_erased(&self) -> bool {
+        self.has_erased
     }
 
     /// Takes a step. Nothing is lost if it is given up midway.
@@ -60,6 +68,7 @@ impl Resume {
             return Ok(Step::Gap);
         }
         let generation = live.hub.generation().await;
+        self.has_erased = false;
         match live.hub.listen_from(&self.position, self.sure_in) {
             Joined::Listener(listener) => return Ok(Step::Joined(listener)),
             Joined::Behind => {}
@@ -116,6 +125,7 @@ impl Resume {
             // The ring has later ones, so there were some.
             return Err(TailError::Gap { after });
         }
+        self.has_erased = changes.iter().any(Change::is_erased);
         Ok(own_text(&changes, &mut self.position, filter))
     }
 }

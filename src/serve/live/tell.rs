@@ -20,19 +20,29 @@ pub(super) async fn tell(context: Context, hub: Hub, rooms: Rooms, mut listener:
     loop {
         match listener.next().await {
             Heard::Batch(batch) if rooms.is_empty() => drop(batch),
-            Heard::Batch(batch) => rooms.tell(told(&context, &rooms, &batch.changes).await),
+            Heard::Batch(batch) => {
+                rooms.tell(told(&context, &rooms, &batch.changes).await);
+                if batch.has_erased() {
+                    tell_all(&rooms, Payload::ERASED);
+                }
+            }
             Heard::Gap | Heard::TooSlow => {
                 listener = hub.listen().await;
                 let reason = "changes were lost: look at the state again";
-                let payload = std::sync::Arc::new(Payload::Gap { reason });
-                let message = |room: String| {
-                    let event = event_in(&room, &payload);
-                    Message { room, event, payload: payload.clone() }
-                };
-                rooms.tell(rooms.used().into_iter().map(message).collect::<Vec<_>>());
+                tell_all(&rooms, Payload::Gap { reason });
             }
         }
     }
+}
+
+/// Tells every room that somebody is in.
+fn tell_all(rooms: &Rooms, payload: Payload) {
+    let payload = std::sync::Arc::new(payload);
+    let message = |room: String| {
+        let event = event_in(&room, &payload);
+        Message { room, event, payload: payload.clone() }
+    };
+    rooms.tell(rooms.used().into_iter().map(message).collect::<Vec<_>>());
 }
 
 /// What the rooms that somebody is in hear of these changes.

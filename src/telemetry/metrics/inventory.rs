@@ -11,7 +11,7 @@ use crate::change::ChangeKind;
 use crate::decode::Form;
 use crate::error;
 use crate::event::{Reason, TYPES};
-use crate::op::{STREAM, Sweep};
+use crate::op::{ERASED, STREAM, Sweep};
 use crate::projection::{Projection, sweeps};
 use crate::redis::scripts::owner::Cause;
 use crate::redis::scripts::repairs::Repair;
@@ -170,7 +170,7 @@ const ERROR: Label = Label::new("kind", || error::kinds().into_iter().collect())
 const ROLE: Label = Label::new("role", || vec!["worker", "janitor", "notifier"]);
 const STAGE: Label = Label::new("stage", || vec!["read", "apply", "sweep", "survey"]);
 const SWEEP: Label = Label::new("sweep", || {
-    let taking = sweeps().filter(Sweep::takes).chain([STREAM]);
+    let taking = sweeps().filter(Sweep::takes).chain([STREAM, ERASED]);
     taking.map(|sweep| sweep.name).collect()
 });
 const REPAIR: Label = Label::new("repair", || Repair::ALL.map(Repair::label).to_vec());
@@ -213,6 +213,8 @@ inventory! {
         "Entries that held events, by the form they were written in; an entry that is tried again counts again";
     EVENTS_DECODED = "rollcall_events_decoded_total", Counter, Count, Worker, [TYPE],
         "Events found in entries, by type; those of an entry that is tried again count again";
+    BLOCKED = "rollcall_events_blocked_total", Counter, Count, Worker, [],
+        "Events refused because their user is blocked (rollcall erase --block)";
     FROM_FUTURE = "rollcall_events_from_future_total", Counter, Count, Worker, [],
         "Events applied whose time lay beyond the allowed skew and was cut to it: a producer's clock is ahead";
     UNKNOWN_MEMBERS = "rollcall_events_unknown_members_total", Counter, Count, Worker, [TYPE],

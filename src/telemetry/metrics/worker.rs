@@ -7,10 +7,10 @@ use metrics::{Counter, Histogram};
 
 use super::board::{self, Sample, Topic};
 use super::inventory::{
-    AGE, APPLIED, APPLY_TIME, BATCH, CHANGES, CHANGES_DROPPED, CONNECTS, DECODED, EVENTS_APPLIED,
-    EVENTS_DECODED, FOLD_TIME, FORWARDED, FROM_FUTURE, INTERFERENCES, LATE, LETTERS_DROPPED,
-    OPERATIONS, OWNED, READ, READ_BYTES, READ_TIME, REJECTED, ROUND_TRIPS, STANDBY, TAKEOVERS,
-    TERM, TRIED_ALONE, UNKNOWN_MEMBERS,
+    AGE, APPLIED, APPLY_TIME, BATCH, BLOCKED, CHANGES, CHANGES_DROPPED, CONNECTS, DECODED,
+    EVENTS_APPLIED, EVENTS_DECODED, FOLD_TIME, FORWARDED, FROM_FUTURE, INTERFERENCES, LATE,
+    LETTERS_DROPPED, OPERATIONS, OWNED, READ, READ_BYTES, READ_TIME, REJECTED, ROUND_TRIPS,
+    STANDBY, TAKEOVERS, TERM, TRIED_ALONE, UNKNOWN_MEMBERS,
 };
 use super::{ByLabel, now, own_counter, own_histogram};
 use crate::decode::Form;
@@ -53,6 +53,7 @@ pub struct WorkerMetrics {
     age: Histogram,
     applied: Counter,
     events_applied: ByLabel,
+    blocked: Counter,
     from_future: Counter,
     unknown_members: ByLabel,
     operations: ByLabel,
@@ -90,6 +91,7 @@ impl WorkerMetrics {
             age: own_histogram(AGE),
             applied: own_counter(APPLIED),
             events_applied: ByLabel::new(EVENTS_APPLIED),
+            blocked: own_counter(BLOCKED),
             from_future: own_counter(FROM_FUTURE),
             unknown_members: ByLabel::new(UNKNOWN_MEMBERS),
             operations: ByLabel::new(OPERATIONS),
@@ -159,6 +161,7 @@ impl WorkerMetrics {
     pub fn events_applied(&self, counts: &Counts) {
         let types = TYPES.iter().zip(counts.types);
         types.for_each(|(name, count)| self.events_applied.add(name, count));
+        self.blocked.increment(counts.blocked);
         self.from_future.increment(counts.from_future);
         let unknown = TYPES.iter().zip(counts.unknown_members);
         unknown.for_each(|(name, count)| self.unknown_members.add(name, count));

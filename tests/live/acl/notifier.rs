@@ -59,13 +59,13 @@ fn a_notifier_does_all_of_its_job_with_just_these_rights() {
     let mut logs = vec![notifier.log()];
     // Those that come while it is away are dropped: a gap.
     let mut stolen = guarded.admin();
+    let stream = "acme:rollcall:events";
+    let finished = |conn: &mut Connection| is_finished(conn, &Keys::new("acme:", 1, 0), stream);
     come(&mut producer, "bo");
+    wait_until(SOON, "it is applied", || finished(&mut stolen));
     redis::cmd("XTRIM").arg(&["acme:rollcall:changes", "MAXLEN", "0"]).exec(&mut stolen).unwrap();
     come(&mut producer, "cy");
-    let stream = "acme:rollcall:events";
-    wait_until(SOON, "all is applied", || {
-        is_finished(&mut stolen, &Keys::new("acme:", 1, 0), stream)
-    });
+    wait_until(SOON, "all is applied", || finished(&mut stolen));
     assert_eq!(process.terminate(), 0, "{}", process.log());
     redis::cmd("FUNCTION").arg("FLUSH").exec(&mut stolen).unwrap();
     let lease = "acme:rollcall:notifier:lease:socketio-redis";

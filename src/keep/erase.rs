@@ -1,0 +1,240 @@
+//! One user, erased everywhere: a walk over everything that may name them, a piece a call.
+//!
+//! First what could bring the user back: the entries of the stream, with which the fence changes, so that no batch in
+//! hand is applied any more. Then the state, whose transitions are told like any others. What came meanwhile is looked
+//! for again, until nothing did. At the end goes what was told and kept: changes and dead letters. Whoever is killed
+//! begins again, and finds what is left.
+
+mod kept;
+mod state;
+mod stream;
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::decode::Rules;
+use crate::decode::erase::Theirs;
+use crate::entry::EntryId;
+use crate::redis::scripts::erase::Eraser;
+use crate::state::{AskError, State, ask, number, server_time};
+
+/// How often what came meanwhile is looked for.
+const MOST_ROUNDS: u32 = 6;
+/// How often the streams are looked through in one round: once more where sessions became known on the way.
+const MOST_PASSES: u32 = 3;
+/// Who listens to changes gets so long to hear who went, before that is taken away.
+const HEARD_WITHIN: Duration = Duration::from_millis(500);
+
+/// Whom to erase, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The user.
+    pub user: String,
+    /// Nothing is changed.
+    pub dry_run: bool,
+    /// For how many milliseconds from now on entries' events of the user are refused.
+    pub block_ms: Option<u64>,
+}
+
+/// What was erased, by structure; names nobody.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Receipt {
+    /// Whether nothing was changed.
+    pub dry_run: bool,
+    /// Entries of the stream that went whole.
+    pub entries: u64,
+    /// Packed entries that were added again without the user's events.
+    pub entries_rewritten: u64,
+    /// Sets of minutes that had the user.
+    pub minutes: u64,
+    /// Last activities.
+    pub activity: u64,
+    /// Presence entries.
+    pub presence: u64,
+    /// Sessions, and those that had data.
+    pub sessions: u64,
+    /// Sessions that had data.
+    pub session_data: u64,
+    /// Login tokens.
+    pub tokens: u64,
+    /// Items that these tokens viewed.
+    pub viewed_items: u64,
+    /// Documents that the user was in.
+    pub documents: u64,
+    /// Connections to them.
+    pub connections: u64,
+    /// Endings that name the user, or one of the tokens and sessions.
+    pub tombstones: u64,
+    /// Changes.
+    pub changes: u64,
+    /// Dead letters that went whole.
+    pub dead_letters: u64,
+    /// Dead letters that were written again without the user's events.
+    pub dead_letters_rewritten: u64,
+    /// Up to when entries' events of the user are refused, if they are.
+    pub blocked_until_ms: Option<u64>,
+    /// Whether more events of the user came all the time: what the last of them did is there again.
+    pub still_active: bool,
+    /// What was looked at.
+    #[serde(skip)]
+    pub looked_at: u64,
+}
+
+/// Erases a user, and tells how far it is.
+///
+/// # Errors
+/// If the server refuses, or no reply came. What is done is done, and whoever begins again finds the rest.
+pub async fn erase(
+    state: &mut State,
+    order: &Order,
+    tell: impl FnMut(&Receipt),
+) -> Result<Receipt, AskError> {
+    let receipt = Receipt { dry_run: order.dry_run, ..Receipt::default() };
+    let places = vec![Place::default(); state.partitions.len()];
+    let (rules, theirs) = (state.deployment.rules(), Theirs::new(&order.user));
+    let noted = vec![theirs.clone(); places.len()];
+    let mut erasing = Erasing { state, order, rules, theirs, noted, receipt, places, tell };
+    erasing.run().await?;
+    Ok(erasing.receipt)
+}
+
+/// How far it is in one partition.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// The last entry of the stream that was looked at.
+    looked: EntryId,
+    /// The last change and the last dead letter that there were when the state was done.
+    changes: EntryId,
+    letters: EntryId,
+}
+
+const START: EntryId = EntryId { ms: 0, seq: 0 };
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { looked: START, changes: START, letters: START }
+    }
+}
+
+struct Erasing<'e, T> {
+    state: &'e mut State,
+    order: &'e Order,
+    rules: Rules,
+    theirs: Theirs,
+    /// What was noted of it in each partition.
+    noted: Vec<Theirs>,
+    receipt: Receipt,
+    places: Vec<Place>,
+    tell: T,
+}
+
+impl<T: FnMut(&Receipt)> Erasing<'_, T> {
+    async fn run(&mut self) -> Result<(), AskError> {
+        self.block().await?;
+        for place in 0..self.places.len() {
+            self.learn(place).await?;
+        }
+        for round in 0..MOST_ROUNDS {
+            let found = self.streams().await?;
+            if found == 0 && round > 0 {
+                break;
+            }
+            self.receipt.still_active = round + 1 == MOST_ROUNDS;
+            for place in 0..self.places.len() {
+                self.erase_state(place).await?;
+                self.places[place].changes = self.end(place, |keys| keys.changes()).await?;
+                self.places[place].letters = self.end(place, |keys| keys.dead()).await?;
+            }
+            if self.order.dry_run {
+                self.receipt.still_active = false;
+                break;
+            }
+        }
+        if !self.order.dry_run {
+            tokio::time::sleep(HEARD_WITHIN).await;
+        }
+        for place in 0..self.places.len() {
+            self.erase_letters(place).await?;
+            self.erase_changes(place).await?;
+        }
+        for place in 0..self.places.len() {
+            let eraser = self.eraser(place);
+            eraser.forget(self.state.partitions[place].connection.get()?).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes what is known by now to be theirs: what names it is about to go.
+    async fn note(&mut self, place: usize) -> Result<(), AskError> {
+        let Theirs { tokens, sids, .. } = &self.theirs;
+        let known = &self.noted[place];
+        let tokens = tokens.difference(&known.tokens).map(|token| format!("t{token}"));
+        let sids = sids.difference(&known.sids).map(|sid| format!("s{sid}"));
+        let names: Vec<_> = tokens.chain(sids).collect();
+        if names.is_empty() || self.order.dry_run {
+            return Ok(());
+        }
+        let eraser = self.eraser(place);
+        for some in names.chunks(stream::CALL) {
+            eraser.note(self.state.partitions[place].connection.get()?, some).await?;
+        }
+        self.noted[place] = self.theirs.clone();
+        Ok(())
+    }
+
+    /// Refuses the user's events from now on, in every partition.
+    async fn block(&mut self) -> Result<(), AskError> {
+        let length_ms = self.order.block_ms.filter(|_| !self.order.dry_run);
+        let Some(length_ms) = length_ms else { return Ok(()) };
+        for place in 0..self.places.len() {
+            let eraser = self.eraser(place);
+            let connection = &mut self.state.partitions[place].connection;
+            let until = server_time(connection).await?.saturating_add(length_ms);
+            eraser.block(connection.get()?, until).await?;
+            self.receipt.blocked_until_ms = self.receipt.blocked_until_ms.max(Some(until));
+        }
+        Ok(())
+    }
+
+    /// Looks through the streams of all partitions, again where sessions became known that were not before; returns how
+    /// many entries were the user's.
+    async fn streams(&mut self) -> Result<u64, AskError> {
+        let mut found = 0;
+        for _ in 0..MOST_PASSES {
+            let known = self.theirs.sids.len();
+            for place in 0..self.places.len() {
+                found += self.erase_entries(place).await?;
+            }
+            if self.theirs.sids.len() == known || self.order.dry_run {
+                break;
+            }
+            self.places.iter_mut().for_each(|place| place.looked = START);
+        }
+        Ok(found)
+    }
+
+    fn eraser(&self, place: usize) -> Eraser {
+        let keys = &self.state.partitions[place].keys;
+        Eraser::new(&self.state.deployment, keys, &self.order.user, self.order.dry_run)
+    }
+
+    /// The greatest id that a stream ever gave; nothing was added before the first.
+    async fn end(
+        &mut self,
+        place: usize,
+        key: impl Fn(&crate::key::Keys) -> String,
+    ) -> Result<EntryId, AskError> {
+        let partition = &mut self.state.partitions[place];
+        let (connection, key) = (&mut partition.connection, key(&partition.keys));
+        if number(&ask(connection, &["EXISTS", &key]).await?) != Some(1) {
+            return Ok(START);
+        }
+        crate::state::last_generated_id(connection, &key).await
+    }
+
+    fn tell(&mut self, looked_at: usize) {
+        self.receipt.looked_at += looked_at as u64;
+        (self.tell)(&self.receipt);
+    }
+}
