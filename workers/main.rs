@@ -23,6 +23,7 @@ mod serve;
 mod signals;
 mod status;
 mod table;
+mod verify;
 mod width;
 
 use std::backtrace::{Backtrace, BacktraceStatus};

@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::schema::Schema;
 use crate::status::{self, Status};
 use crate::table::{self, Page};
+use crate::verify::{self, Verify};
 
 /// The commands that ask the state.
 // Help shows what each variant's own type says.
@@ -40,6 +41,7 @@ pub(crate) enum QueryCommand {
     #[command(subcommand)]
     Dead(DeadCommand),
     Encrypt(Encrypt),
+    Verify(Verify),
     Schema(Schema),
     Metrics(Metrics),
 }
@@ -71,6 +73,9 @@ pub(crate) enum QueryError {
     /// There is no such thing in the program itself.
     #[error("there is no schema {name:?}; `rollcall schema` lists what there is")]
     NoSchema { name: String },
+    /// The state is not what the entries say.
+    #[error("the state differs from what the entries say in {count} {}", if *.count == 1 { "place" } else { "places" })]
+    Differs { count: u64 },
     /// Nobody can be asked whether that is meant.
     #[error("this drops all dead letters, for good; say --yes if that is meant, or --dry-run")]
     Unconfirmed,
@@ -108,6 +113,7 @@ pub(crate) fn run(command: &QueryCommand) -> Result<(), QueryError> {
             order.check()?;
             play(order)
         }
+        QueryCommand::Verify(command) => verify::run(command),
         QueryCommand::Schema(schema) => schema.run(),
         QueryCommand::Metrics(metrics) => metrics.run(),
     }
@@ -223,6 +229,9 @@ pub(crate) type QueryFlags = Flags<rollcall::config::settings::QueryFlags>;
 
 /// The flags of a command that asks about sessions.
 pub(crate) type SessionFlags = Flags<rollcall::config::settings::SessionFlags>;
+
+/// The flags of a command that replays the stream.
+pub(crate) type VerifyFlags = Flags<rollcall::config::settings::VerifyFlags>;
 
 /// The flags of a command that asks about the stream.
 pub(crate) type StreamFlags = Flags<rollcall::config::settings::StreamFlags>;

@@ -95,6 +95,11 @@ impl Keys {
         Self { base: format!("{prefix}{tag}") }
     }
 
+    /// The names of a shadow of this partition, in the same slot: where no name of the state itself begins.
+    pub fn shadow(&self, name: &str) -> Self {
+        Self { base: self.named(&format!("rollcall:shadow:{name}:")) }
+    }
+
     /// What every key of the partition begins with.
     pub fn base(&self) -> &str {
         &self.base

@@ -315,6 +315,16 @@ pub struct StreamFlags {
     pub stream: StreamArgs,
 }
 
+/// The flags of a command that replays the stream.
+#[derive(Args, Clone, Debug)]
+#[allow(missing_docs, reason = "the groups say what they are")]
+pub struct VerifyFlags {
+    #[command(flatten)]
+    pub stream: StreamFlags,
+    #[command(flatten)]
+    pub seal: SealArgs,
+}
+
 /// The flags of both long-running roles.
 #[derive(Args, Clone, Debug)]
 #[allow(missing_docs, reason = "the groups say what they are")]

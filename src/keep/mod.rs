@@ -3,3 +3,4 @@
 
 pub mod letters;
 pub mod sessions;
+pub mod verify;

@@ -45,6 +45,27 @@ pub enum AskError {
         /// How many there are.
         stored: String,
     },
+    /// Somebody else works on the shadow.
+    #[error("another verify or rebuild works on the shadow {}", key.escape_debug())]
+    ShadowInUse {
+        /// What its keys begin with.
+        key: String,
+    },
+    /// Where the shadow is to be, there is something else.
+    #[error("the key {} is none of Rollcall's, and in the way of the shadow", key.escape_debug())]
+    ShadowTaken {
+        /// The key.
+        key: String,
+    },
+    /// A signal came.
+    #[error("it was stopped; the shadow is taken away")]
+    Stopped,
+    /// The partition was begun again meanwhile.
+    #[error("{} was begun again meanwhile: another stream, other settings, or a server that went back", key.escape_debug())]
+    BegunAgain {
+        /// The key that says so.
+        key: String,
+    },
 }
 
 impl AskError {
@@ -57,6 +78,12 @@ impl AskError {
                 shell.redis_cli(&["RENAMENX", key, &format!("foreign:{key}")])
             )),
             Self::Partitions { stored, .. } => Some(format!("ask with --partitions {stored}")),
+            Self::ShadowInUse { .. } => {
+                Some("wait for its end, or choose another name with --into".to_owned())
+            }
+            Self::ShadowTaken { .. } => Some("choose another name with --into".to_owned()),
+            Self::Stopped => None,
+            Self::BegunAgain { .. } => Some("run it once more".to_owned()),
         }
     }
 
@@ -152,6 +179,11 @@ impl<'k> Walk<'k> {
     /// Over the fields of a hash, those that match the pattern if there is one.
     pub(crate) fn hash(key: &'k str, pattern: Option<&'k str>) -> Self {
         Self::over("HSCAN", key, pattern)
+    }
+
+    /// Over the members of a sorted set, with their scores.
+    pub(crate) fn scores(key: &'k str) -> Self {
+        Self::over("ZSCAN", key, None)
     }
 
     fn over(command: &'static str, key: &'k str, pattern: Option<&'k str>) -> Self {

@@ -4,6 +4,8 @@ mod written;
 
 use std::cmp::Ordering;
 
+use redis::aio::ConnectionLike;
+
 pub use self::written::{Bytes, Header, Pair, Whole};
 use super::ask::{AskError, ask, number};
 use super::{Listed, Partition, State};
@@ -250,7 +252,10 @@ impl<'k> Pages<'k> {
 }
 
 /// Entries of a stream (`XRANGE`, `XREVRANGE`).
-pub(crate) async fn range(connection: &mut Link, words: &[&str]) -> Result<Vec<Entry>, AskError> {
+pub(crate) async fn range(
+    connection: &mut (impl ConnectionLike + Send),
+    words: &[&str],
+) -> Result<Vec<Entry>, AskError> {
     let value = ask(connection, words).await?;
     let unexpected = reply::unexpected("reading dead letters", &redis::Value::Nil);
     reply::entries(value).ok_or_else(|| unexpected.into())

@@ -319,6 +319,7 @@ fn adopt(deployment: &mut Deployment, name: &str, text: &str) {
     match name {
         "stream" => text.clone_into(&mut deployment.stream),
         "group" => text.clone_into(&mut deployment.group),
+        "projections" => deployment.projections = text.parse().unwrap_or(deployment.projections),
         "thresholds" => deployment.thresholds = text.split(',').filter_map(threshold).collect(),
         "online-window" => length(&mut deployment.online_window_ms),
         "presence-ttl" => length(&mut deployment.presence_ttl_ms),

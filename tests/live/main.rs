@@ -46,3 +46,4 @@ mod support;
 mod takeover;
 mod traces;
 mod trouble;
+mod verify;

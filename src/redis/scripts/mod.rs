@@ -5,6 +5,7 @@ pub mod changes;
 pub mod encrypt;
 pub mod layout;
 pub mod letters;
+pub mod look;
 pub mod losses;
 pub mod notify;
 pub mod owner;

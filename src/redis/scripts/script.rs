@@ -180,6 +180,8 @@ pub(super) struct Seldom(LazyLock<(String, &'static str)>);
 
 /// Adds dead letters' entries again.
 pub(super) static LETTERS: Seldom = Seldom(LazyLock::new(|| digested(include_str!("letters.lua"))));
+/// Reads at one instant.
+pub(super) static LOOK: Seldom = Seldom(LazyLock::new(|| digested(include_str!("look.lua"))));
 /// Puts a token in the place of session data.
 pub(super) static ENCRYPT: Seldom = Seldom(LazyLock::new(|| digested(include_str!("encrypt.lua"))));
 

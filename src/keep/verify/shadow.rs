@@ -1,0 +1,404 @@
+//! The shadow: what the entries that the stream still holds make of nothing, through the same fold and the same apply
+//! script, up to the very entry that the live state is at.
+//!
+//! It lies below `rollcall:shadow:`, where no reader looks, in the slot of its partition. Its stream has the ids of the
+//! last entries only: the script looks for no more.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+
+use super::lease::Lease;
+use crate::config::Deployment;
+use crate::entry::{Entry, EntryId};
+use crate::error::Error;
+use crate::event::{Reason, Rejection};
+use crate::fold::{Avoided, FoldSettings, Folder};
+use crate::key::Keys;
+use crate::op::Plan;
+use crate::projection::Projection;
+use crate::redis::reply;
+use crate::redis::scripts::apply::{Applier, Outcome};
+use crate::redis::scripts::look::{Looked, look};
+use crate::redis::scripts::owner::{Cause, Ownership, Seen, fence};
+use crate::seal::SessionKeys;
+use crate::state::dead::{DeadLetter, range};
+use crate::state::{AskError, ask, literal, server_time};
+
+/// Entries that are read at once at most, and bytes that they should have.
+const PAGE: usize = 200;
+const PAGE_BYTES: usize = 256 << 10;
+/// Entries that are applied by one call at most, and bytes that they should have: about two milliseconds of the server.
+const PART: usize = 64;
+const PART_BYTES: usize = 16 << 10;
+/// Letters that are read at once: each may carry a mebibyte.
+const LETTERS: usize = 16;
+/// Keys that are taken away by one call.
+const UNLINKED: usize = 100;
+/// Longest pause between two calls.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// How a worker wrote an entry off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WrittenOff {
+    /// Whole: it has no effect.
+    Whole,
+    /// It hit a key of another type: its views are not counted.
+    InPart,
+}
+
+/// The shadow of one partition, and how far it is.
+pub(super) struct Shadow {
+    pub(super) connection: MultiplexedConnection,
+    /// The names of the live state.
+    pub(super) live: Keys,
+    /// Its own names.
+    pub(super) keys: Keys,
+    pub(super) deployment: Deployment,
+    /// From this entry on it has all that ever were.
+    pub(super) since: EntryId,
+    /// Entries that it was made of.
+    pub(super) entries: u64,
+    stream: String,
+    /// The live state's epoch.
+    epoch: String,
+    fold: FoldSettings,
+    without_views: FoldSettings,
+    applier: Applier,
+    /// The last entry that was applied.
+    applied: EntryId,
+    /// Up to where the stream was read.
+    at: EntryId,
+    written_off: HashMap<EntryId, WrittenOff>,
+    letters_read: Option<EntryId>,
+    page: usize,
+    lease: Lease,
+}
+
+impl Shadow {
+    /// Makes an empty one, after taking away what a run that was killed left there; `None` if nobody ever worked on
+    /// the partition.
+    ///
+    /// # Errors
+    /// If somebody else uses the name, the server refuses, or no reply came.
+    pub(super) async fn begin(
+        mut connection: MultiplexedConnection,
+        (deployment, live, partition): (&Deployment, &Keys, u16),
+        name: &str,
+        session_keys: Option<SessionKeys>,
+    ) -> Result<Option<Self>, AskError> {
+        let looked = look(&mut connection, &live.meta(), &[]).await?;
+        if looked.cursor.is_none() {
+            return Ok(None);
+        }
+        let keys = live.shadow(name);
+        let lease = Lease::take(connection.clone(), &keys).await?;
+        claim(&mut connection, &keys).await?;
+        let ownership = Ownership::new(deployment, &keys, name.to_owned());
+        let joined = ownership
+            .join(&mut connection, &Seen::default(), &fence(false), Cause::Free)
+            .await?
+            .ok_or_else(|| in_use(&keys))?;
+        let applier =
+            Applier::new(deployment, &keys, joined.tenure).with_session_keys(session_keys);
+        let (rules, projections) = (deployment.rules(), deployment.projections);
+        let fold = FoldSettings { rules, projections, partition };
+        let without_views =
+            FoldSettings { projections: projections.without(Projection::Ranking), ..fold.clone() };
+        let start = EntryId { ms: 0, seq: 0 };
+        Ok(Some(Self {
+            stream: live.named(&deployment.stream),
+            epoch: looked.epoch,
+            connection,
+            live: live.clone(),
+            keys,
+            deployment: deployment.clone(),
+            since: start,
+            entries: 0,
+            fold,
+            without_views,
+            applier,
+            applied: start,
+            at: start,
+            written_off: HashMap::new(),
+            letters_read: None,
+            page: LETTERS,
+            lease,
+        }))
+    }
+
+    /// Reads the live state at one instant.
+    ///
+    /// # Errors
+    /// If it is another one by now, the server refuses, or no reply came.
+    pub(super) async fn look_live(
+        &mut self,
+        reads: &[Vec<&str>],
+    ) -> Result<(Looked, EntryId), AskError> {
+        let looked = look(&mut self.connection, &self.live.meta(), reads).await?;
+        match looked.cursor {
+            Some(cursor) if looked.epoch == self.epoch && cursor >= self.at => Ok((looked, cursor)),
+            _ => Err(AskError::BegunAgain { key: self.live.meta() }),
+        }
+    }
+
+    /// Reads the shadow.
+    ///
+    /// # Errors
+    /// If it is no more what was made, the server refuses, or no reply came.
+    pub(super) async fn look(&mut self, reads: &[Vec<&str>]) -> Result<Looked, AskError> {
+        let looked = look(&mut self.connection, &self.keys.meta(), reads).await?;
+        let start = EntryId { ms: 0, seq: 0 };
+        if looked.cursor.unwrap_or(start) != self.applied {
+            return Err(in_use(&self.keys));
+        }
+        Ok(looked)
+    }
+
+    /// Applies what follows, up to this entry, a page at a time; whether there may be more.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came.
+    pub(super) async fn step(&mut self, to: EntryId) -> Result<bool, AskError> {
+        if self.at >= to {
+            return Ok(false);
+        }
+        let entries = self.read(self.at, to).await?;
+        let Some(last) = entries.last().map(|entry| entry.id) else {
+            // What others deleted.
+            self.at = to;
+            return Ok(false);
+        };
+        self.read_letters(entries[0].id).await?;
+        for part in parts(&entries, &self.written_off) {
+            let begun = Instant::now();
+            self.apply(part).await?;
+            // Others get their turn.
+            tokio::time::sleep(begun.elapsed().min(LONGEST_PAUSE)).await;
+        }
+        self.entries += entries.len() as u64;
+        self.at = last;
+        Ok(true)
+    }
+
+    /// The same to the end.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came.
+    pub(super) async fn advance(&mut self, to: EntryId) -> Result<(), AskError> {
+        while self.step(to).await? {}
+        Ok(())
+    }
+
+    /// Entries behind one, up to another; the beginning of them.
+    pub(super) async fn read(
+        &mut self,
+        after: EntryId,
+        to: EntryId,
+    ) -> Result<Vec<Entry>, AskError> {
+        let (start, end) = (format!("({after}"), to.to_string());
+        let count = self.page.to_string();
+        let words = ["XRANGE", &self.stream, &start, &end, "COUNT", &count];
+        let entries = range(&mut self.connection, &words).await?;
+        let bytes: usize = entries.iter().map(Entry::size).sum();
+        if let Some(first) = entries.first() {
+            self.page = (entries.len() * PAGE_BYTES / bytes.max(1)).clamp(1, PAGE);
+            // Where the entry before is still there, nothing between the two was trimmed meanwhile.
+            let before = after.to_string();
+            let words = ["XRANGE", &self.stream, &before, &before];
+            if after == self.at && range(&mut self.connection, &words).await?.is_empty() {
+                self.since = self.since.max(first.id);
+            }
+        }
+        Ok(entries)
+    }
+
+    /// What entries say, each by itself.
+    pub(super) fn plan<'e>(&self, entries: &'e [Entry]) -> Plan<'e> {
+        let is_in_part =
+            |entry: &Entry| self.written_off.get(&entry.id) == Some(&WrittenOff::InPart);
+        let settings =
+            if entries.iter().any(is_in_part) { &self.without_views } else { &self.fold };
+        let mut folder = Folder::with_capacity(settings, entries.len());
+        for entry in entries {
+            match self.written_off.get(&entry.id) {
+                Some(WrittenOff::Whole) => folder.reject(entry, Rejection::new(Reason::Poison, "")),
+                _ => folder.add(entry, &Avoided::default()),
+            }
+        }
+        let mut plan = folder.finish(&Avoided::default());
+        plan.letters.clear();
+        plan
+    }
+
+    async fn apply(&mut self, entries: &[Entry]) -> Result<(), AskError> {
+        const STEP: &str = "adding to the shadow";
+        let Some(last) = entries.last() else { return Ok(()) };
+        let mut add = redis::cmd("XADD");
+        add.arg(self.keys.named(&self.deployment.stream)).arg(&["MAXLEN", "2"]);
+        add.arg(last.id.to_string()).arg(&["", ""]);
+        add.exec_async(&mut self.connection).await.map_err(Error::at(STEP))?;
+        let plan = self.plan(entries);
+        match self.applier.apply(&mut self.connection, &plan, self.applied).await? {
+            Outcome::Applied(_) => self.applied = last.id,
+            Outcome::WrongType(_) => return Err(in_use(&self.keys)),
+        }
+        Ok(())
+    }
+
+    /// Learns which entries workers wrote off.
+    async fn read_letters(&mut self, first: EntryId) -> Result<(), AskError> {
+        loop {
+            let after = self.letters_read.unwrap_or(EntryId { ms: first.ms, seq: 0 }.before());
+            let (key, start) = (self.live.dead(), format!("({after}"));
+            let words = ["XRANGE", &key, &start, "+", "COUNT", &LETTERS.to_string()];
+            let letters = range(&mut self.connection, &words).await?;
+            for letter in letters.iter().filter_map(DeadLetter::read) {
+                let (entry, reason) = (letter.header[0].parse(), letter.header[1].as_str());
+                let how = match reason {
+                    _ if !letter.header[4].is_empty() => continue,
+                    _ if reason == Reason::WrongType.name() => WrittenOff::InPart,
+                    _ if reason == Reason::Poison.name() => WrittenOff::Whole,
+                    _ if reason == Reason::ApplyFailed.name() => WrittenOff::Whole,
+                    _ => continue,
+                };
+                if let Ok(entry) = entry {
+                    self.written_off.insert(entry, how);
+                }
+            }
+            self.letters_read = letters.last().map(|letter| letter.id).or(Some(after));
+            if letters.len() < LETTERS {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The newest entry that was ever deleted, not trimmed.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came.
+    pub(super) async fn deleted(&mut self) -> Result<Option<EntryId>, AskError> {
+        let info = match ask(&mut self.connection, &["XINFO", "STREAM", &self.stream]).await {
+            Ok(info) => info,
+            // There is no stream, and no entry either.
+            Err(AskError::Server(error))
+                if error.redis().is_some_and(|e| e.code() == Some("ERR")) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let mut fields = reply::pairs(info).unwrap_or_default().into_iter();
+        let found = fields.find_map(|(name, id)| {
+            reply::text(name).filter(|name| name == "max-deleted-entry-id")?;
+            reply::entry_id(id)
+        });
+        Ok(found)
+    }
+
+    /// The server's time.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came.
+    pub(super) async fn now_ms(&mut self) -> Result<u64, AskError> {
+        server_time(&mut self.connection).await
+    }
+
+    /// Takes it away.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came.
+    pub(super) async fn end(mut self) -> Result<(), AskError> {
+        drop(self.lease);
+        remove(&mut self.connection, &self.keys).await
+    }
+}
+
+fn in_use(keys: &Keys) -> AskError {
+    AskError::ShadowInUse { key: keys.base().to_owned() }
+}
+
+/// The key that says who made a shadow; the first to come and the last to go.
+fn made(keys: &Keys) -> String {
+    keys.named("made")
+}
+
+/// Makes sure that nothing is there, and says whose it is from now on.
+async fn claim(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<(), AskError> {
+    let made = made(keys);
+    if reply::integer(&ask(connection, &["EXISTS", &made]).await?) == Some(1) {
+        remove_all(connection, keys).await?;
+    } else {
+        let mut walk = Scan::new(keys.base());
+        while let Some(found) = walk.page(connection).await? {
+            if let Some(key) = found.into_iter().find(|key| *key != Lease::key(keys)) {
+                return Err(AskError::ShadowTaken { key });
+            }
+        }
+    }
+    ask(connection, &["SET", &made, "rollcall"]).await?;
+    Ok(())
+}
+
+async fn remove(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<(), AskError> {
+    remove_all(connection, keys).await?;
+    ask(connection, &["UNLINK", &made(keys), &Lease::key(keys)]).await?;
+    Ok(())
+}
+
+/// Takes away all but what says whose it is.
+async fn remove_all(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<(), AskError> {
+    let (kept, mut walk) = ([made(keys), Lease::key(keys)], Scan::new(keys.base()));
+    while let Some(found) = walk.page(connection).await? {
+        let taken: Vec<&str> =
+            found.iter().filter(|key| !kept.contains(key)).map(String::as_str).collect();
+        for some in taken.chunks(UNLINKED) {
+            ask(connection, &[&["UNLINK"], some].concat()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A walk over the names of the server that begin so (`SCAN`).
+pub(super) struct Scan {
+    pattern: String,
+    cursor: Option<String>,
+}
+
+impl Scan {
+    pub(super) fn new(base: &str) -> Self {
+        Self { pattern: format!("{}*", literal(base)), cursor: Some("0".to_owned()) }
+    }
+
+    /// The next names, perhaps some that came before; `None` at the end.
+    pub(super) async fn page(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<Option<Vec<String>>, AskError> {
+        let Some(cursor) = self.cursor.take() else { return Ok(None) };
+        let words = ["SCAN", &cursor, "COUNT", "1000", "MATCH", &self.pattern];
+        let mut page = reply::array(ask(connection, &words).await?).unwrap_or_default().into_iter();
+        self.cursor = page.next().and_then(reply::text).filter(|cursor| cursor != "0");
+        let found = page.next().and_then(reply::array).unwrap_or_default();
+        Ok(Some(found.into_iter().filter_map(reply::text).collect()))
+    }
+}
+
+/// Entries cut into parts that a short call applies; those that hit a key of another type are by themselves.
+fn parts<'e>(entries: &'e [Entry], written_off: &HashMap<EntryId, WrittenOff>) -> Vec<&'e [Entry]> {
+    let is_in_part = |entry: &Entry| written_off.get(&entry.id) == Some(&WrittenOff::InPart);
+    let (mut bytes, mut count) = (0, 0);
+    let mut fits = |before: &Entry, after: &Entry| {
+        (bytes, count) = (bytes + before.size(), count + 1);
+        let fits = bytes + after.size() <= PART_BYTES
+            && count < PART
+            && !is_in_part(before)
+            && !is_in_part(after);
+        if !fits {
+            (bytes, count) = (0, 0);
+        }
+        fits
+    };
+    entries.chunk_by(|before, after| fits(before, after)).collect()
+}
