@@ -1,5 +1,7 @@
 //! `rollcall verify`: the state is held to what the entries say, under traffic, and every damage is named.
 
+mod damage;
+
 use rollcall::entry::Entry;
 use serde_json::{Value, json};
 
