@@ -95,9 +95,12 @@ impl Keys {
         Self { base: format!("{prefix}{tag}") }
     }
 
-    /// The names of a shadow of this partition, in the same slot: where no name of the state itself begins.
+    /// What the names of all shadows of a partition begin with, where no name of the state itself does.
+    pub const SHADOWS: &str = "rollcall:shadow:";
+
+    /// The names of a shadow of this partition, in the same slot.
     pub fn shadow(&self, name: &str) -> Self {
-        Self { base: self.named(&format!("rollcall:shadow:{name}:")) }
+        Self { base: self.named(&format!("{}{name}:", Self::SHADOWS)) }
     }
 
     /// What every key of the partition begins with.

@@ -2,11 +2,15 @@
 
 mod damage;
 
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::Duration;
+
 use rollcall::entry::Entry;
 use serde_json::{Value, json};
 
-use crate::harness::id;
-use crate::query::ground::ask_at;
+use crate::harness::{id, wait_until};
+use crate::query::ground::{ask_at, command};
 use crate::scene::{SOON, Scene, Traffic, heartbeat, in_parallel};
 
 /// What `rollcall verify --json` says, and its exit status.
@@ -68,4 +72,93 @@ fn the_same_state_gives_no_difference_under_traffic() {
             traffic.stop();
         });
     }
+}
+
+#[test]
+fn what_the_stream_no_longer_holds_is_told_apart() {
+    for partitions in ["1", "4"] {
+        let scene = Scene::start(&[("partitions", partitions)]);
+        let _worker = scene.worker(&[]);
+        scene.add_random(5, 2_000);
+        scene.add(&heartbeat("first"));
+        scene.wait_finished(SOON, "all is applied");
+        let whole = verify(&scene, &[]).1;
+        assert_eq!((&whole["differences"], &whole["older"]), (&json!([]), &json!(0)), "{whole}");
+        let ranking = scene.deployment.keys(0).viewed();
+        for stream in scene.streams() {
+            let _: u64 = scene.command(&["XTRIM", &stream, "MAXLEN", "20"]);
+        }
+        // Neither more views than are held nor what only older entries said can be judged.
+        let _: String = scene.command(&["ZINCRBY", &ranking, "5", "never viewed"]);
+        let _: u64 = scene.command(&["HSET", &scene.deployment.keys(0).login(), "never used", "x"]);
+        let (code, report) = verify(&scene, &[]);
+        assert_eq!((code, &report["differences"]), (0, &json!([])), "{report:#}");
+        assert!(report["older"].as_u64() > Some(20), "{report}");
+        assert_no_shadow(&scene);
+    }
+}
+
+#[test]
+fn a_shadow_never_stays_and_never_takes_what_is_anothers() {
+    let scene = Scene::start(&[("partitions", "2")]);
+    let _worker = scene.worker(&["--batch", "500"]);
+    scene.add_random(5, 4_000);
+    scene.wait_finished(SOON, "all is applied");
+    let before = dump(&scene);
+    // Killed at any moment, whatever its name.
+    for n in 0..8 {
+        let name = format!("killed-{n}");
+        let words = ["verify", "--partitions", "2", "--into", &name];
+        let mut command = command(&scene.url(), &words);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(15 + 40 * n));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let left: Vec<String> = scene.command(&["KEYS", "*rollcall:shadow:*"]);
+    assert!(!left.is_empty(), "some were killed in the midst");
+    // Another that runs now is left alone, and so is what is none of Rollcall's.
+    let keys = scene.deployment.keys(0).shadow("other");
+    for (name, value) in [("made", "rollcall"), ("lease", "x"), ("login:", "theirs")] {
+        let _: () = scene.command(&["SET", &keys.named(name), value]);
+    }
+    let foreign = scene.deployment.keys(1).shadow("foreign").named("data");
+    let _: () = scene.command(&["SET", &foreign, "x"]);
+    wait_until(SOON, "leases of the dead end", || {
+        let leases: Vec<String> = scene.command(&["KEYS", "*rollcall:shadow:killed*:lease"]);
+        leases.is_empty()
+    });
+    assert_eq!(verify(&scene, &[]).0, 0);
+    let words = ["verify", "--json", "--partitions", "2", "--into", "foreign"];
+    let (code, _, error) = ask_at(&scene.url(), &words);
+    assert_eq!(code, 1, "{error}");
+    assert!(error.contains("none of Rollcall's") && error.contains("--into"), "{error}");
+    let mut left: Vec<String> = scene.command(&["KEYS", "*rollcall:shadow:*"]);
+    left.retain(|key| *key != foreign && !key.ends_with("foreign:lease"));
+    left.sort();
+    assert_eq!(left, ["lease", "login:", "made"].map(|name| keys.named(name)));
+    for key in left.iter().chain([&foreign]) {
+        let _: u64 = scene.command(&["DEL", key]);
+    }
+    assert_eq!(dump(&scene), before, "nothing of the state was written");
+    let (code, _, error) = ask_at(&scene.url(), &["verify", "--into", "a:b"]);
+    assert_eq!(code, 64, "{error}");
+}
+
+/// All keys of the state and of what is kept, with what they hold.
+fn dump(scene: &Scene) -> BTreeMap<String, Vec<u8>> {
+    let mut conn = scene.connection();
+    let mut keys: Vec<String> = scene.command(&["KEYS", "*"]);
+    // What goes by itself, and what tells that workers live.
+    keys.retain(|key| {
+        !["rollcall:shadow:", "rollcall:meta", "rollcall:workers", "rollcall:janitor"]
+            .iter()
+            .any(|own| key.contains(own))
+    });
+    let value = |key: String| {
+        let dumped: Option<Vec<u8>> = redis::cmd("DUMP").arg(&key).query(&mut conn).unwrap();
+        (key, dumped.unwrap_or_default())
+    };
+    keys.into_iter().map(value).collect()
 }

@@ -4,7 +4,7 @@
 //! It lies below `rollcall:shadow:`, where no reader looks, in the slot of its partition. Its stream has the ids of the
 //! last entries only: the script looks for no more.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
@@ -24,7 +24,7 @@ use crate::redis::scripts::look::{Looked, look};
 use crate::redis::scripts::owner::{Cause, Ownership, Seen, fence};
 use crate::seal::SessionKeys;
 use crate::state::dead::{DeadLetter, range};
-use crate::state::{AskError, ask, literal, server_time};
+use crate::state::{AskError, ask, literal, number, server_time};
 
 /// Entries that are read at once at most, and bytes that they should have.
 const PAGE: usize = 200;
@@ -94,7 +94,7 @@ impl Shadow {
         }
         let keys = live.shadow(name);
         let lease = Lease::take(connection.clone(), &keys).await?;
-        claim(&mut connection, &keys).await?;
+        claim(&mut connection, live, &keys).await?;
         let ownership = Ownership::new(deployment, &keys, name.to_owned());
         let joined = ownership
             .join(&mut connection, &Seen::default(), &fence(false), Cause::Free)
@@ -324,21 +324,41 @@ fn made(keys: &Keys) -> String {
     keys.named("made")
 }
 
-/// Makes sure that nothing is there, and says whose it is from now on.
-async fn claim(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<(), AskError> {
-    let made = made(keys);
-    if reply::integer(&ask(connection, &["EXISTS", &made]).await?) == Some(1) {
-        remove_all(connection, keys).await?;
-    } else {
-        let mut walk = Scan::new(keys.base());
-        while let Some(found) = walk.page(connection).await? {
-            if let Some(key) = found.into_iter().find(|key| *key != Lease::key(keys)) {
-                return Err(AskError::ShadowTaken { key });
+/// Makes sure that nothing is there, and says whose it is from now on. Takes away what runs left that were killed,
+/// whatever the name of their shadow.
+async fn claim(
+    connection: &mut MultiplexedConnection,
+    live: &Keys,
+    keys: &Keys,
+) -> Result<(), AskError> {
+    let (base, mut names, mut own) = (live.named(Keys::SHADOWS), BTreeSet::new(), None);
+    let mut walk = Scan::new(&base);
+    while let Some(found) = walk.page(connection).await? {
+        for key in found {
+            let name = key.strip_prefix(&base).and_then(|rest| rest.split_once(':'));
+            names.extend(name.map(|(name, _)| name.to_owned()));
+            if key.starts_with(keys.base()) && key != Lease::key(keys) {
+                own = Some(key);
             }
         }
     }
-    ask(connection, &["SET", &made, "rollcall"]).await?;
+    for shadow in names.iter().map(|name| live.shadow(name)) {
+        let is_made = exists(connection, &made(&shadow)).await?;
+        if shadow == *keys {
+            if let Some(key) = own.take().filter(|_| !is_made) {
+                return Err(AskError::ShadowTaken { key });
+            }
+            remove_all(connection, keys).await?;
+        } else if is_made && !exists(connection, &Lease::key(&shadow)).await? {
+            remove(connection, &shadow).await?;
+        }
+    }
+    ask(connection, &["SET", &made(keys), "rollcall"]).await?;
     Ok(())
+}
+
+async fn exists(connection: &mut MultiplexedConnection, key: &str) -> Result<bool, AskError> {
+    Ok(number(&ask(connection, &["EXISTS", key]).await?) == Some(1))
 }
 
 async fn remove(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<(), AskError> {

@@ -47,7 +47,7 @@ impl Court<'_> {
         let stored = |n: u64| (n > 0).then(|| Stored::new(0, "", n.to_string()));
         let is_all = self.knows_all_within(self.deployment.document_ttl_ms);
         out.checked += 1;
-        if count < least || count > least && is_all {
+        if count != least && is_all {
             let place = Place {
                 structure: Structure::Connections,
                 key: self.keys.docs_connections(),
@@ -57,7 +57,8 @@ impl Court<'_> {
             };
             out.add(place, Fault::Torn, stored(count), stored(least));
             count = least;
-        } else if count > least {
+        } else if count != least {
+            // An older leave with a later time, or an older join.
             out.older += 1;
         }
         let is_in = live[1].whole() == Some(1);
