@@ -15,6 +15,7 @@ mod metrics;
 mod out;
 mod progress;
 mod query;
+mod rebuild;
 mod reload;
 mod run;
 mod schema;
@@ -115,7 +116,7 @@ impl Failure {
         match self {
             Self::Config(_)
             | Self::Query(
-                query::QueryError::Unconfirmed
+                query::QueryError::Unconfirmed { .. }
                 | query::QueryError::Keys(_)
                 | query::QueryError::NoKeys,
             )

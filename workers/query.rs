@@ -20,6 +20,7 @@ use serde::Serialize;
 use crate::dead::DeadCommand;
 use crate::encrypt::Encrypt;
 use crate::metrics::Metrics;
+use crate::rebuild::{self, RebuildCommand};
 use crate::schema::Schema;
 use crate::status::{self, Status};
 use crate::table::{self, Page};
@@ -42,6 +43,7 @@ pub(crate) enum QueryCommand {
     Dead(DeadCommand),
     Encrypt(Encrypt),
     Verify(Verify),
+    Rebuild(RebuildCommand),
     Schema(Schema),
     Metrics(Metrics),
 }
@@ -77,11 +79,11 @@ pub(crate) enum QueryError {
     #[error("the state differs from what the entries say in {count} {}", if *.count == 1 { "place" } else { "places" })]
     Differs { count: u64 },
     /// Nobody can be asked whether that is meant.
-    #[error("this drops all dead letters, for good; say --yes if that is meant, or --dry-run")]
-    Unconfirmed,
+    #[error("this {deed}; say --yes if that is meant, or --dry-run")]
+    Unconfirmed { deed: &'static str },
     /// Somebody was asked, and it is not meant.
-    #[error("nothing was dropped")]
-    Declined,
+    #[error("{outcome}")]
+    Declined { outcome: &'static str },
     /// The answer cannot be written.
     #[error("cannot write the answer")]
     Output(#[from] io::Error),
@@ -114,6 +116,7 @@ pub(crate) fn run(command: &QueryCommand) -> Result<(), QueryError> {
             play(order)
         }
         QueryCommand::Verify(command) => verify::run(command),
+        QueryCommand::Rebuild(command) => rebuild::run(command),
         QueryCommand::Schema(schema) => schema.run(),
         QueryCommand::Metrics(metrics) => metrics.run(),
     }
@@ -232,6 +235,9 @@ pub(crate) type SessionFlags = Flags<rollcall::config::settings::SessionFlags>;
 
 /// The flags of a command that replays the stream.
 pub(crate) type VerifyFlags = Flags<rollcall::config::settings::VerifyFlags>;
+
+/// The flags of a command that replays the stream, and may change the deployment's settings.
+pub(crate) type RebuildFlags = Flags<rollcall::config::settings::RebuildFlags>;
 
 /// The flags of a command that asks about the stream.
 pub(crate) type StreamFlags = Flags<rollcall::config::settings::StreamFlags>;

@@ -72,7 +72,8 @@ impl Query for Run<'_> {
     }
 }
 
-fn line(far: &Far, partitions: usize) -> String {
+/// How far it is.
+pub(crate) fn line(far: &Far, partitions: usize) -> String {
     let Far { partition, entries, checked, differing, .. } = far;
     let partition = match partitions {
         1 => String::new(),

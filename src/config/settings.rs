@@ -325,6 +325,18 @@ pub struct VerifyFlags {
     pub seal: SealArgs,
 }
 
+/// The flags of a command that replays the stream, and may change the deployment's settings.
+#[derive(Args, Clone, Debug)]
+#[allow(missing_docs, reason = "the groups say what they are")]
+pub struct RebuildFlags {
+    #[command(flatten)]
+    pub verify: VerifyFlags,
+    #[command(flatten)]
+    pub state: StateArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
 /// The flags of both long-running roles.
 #[derive(Args, Clone, Debug)]
 #[allow(missing_docs, reason = "the groups say what they are")]

@@ -57,6 +57,9 @@ pub enum AskError {
         /// The key.
         key: String,
     },
+    /// Session data is encrypted, and nobody said with which keys.
+    #[error("session data is encrypted")]
+    NoSessionKeys,
     /// A signal came.
     #[error("it was stopped; the shadow is taken away")]
     Stopped,
@@ -83,6 +86,7 @@ impl AskError {
             }
             Self::ShadowTaken { .. } => Some("choose another name with --into".to_owned()),
             Self::Stopped => None,
+            Self::NoSessionKeys => Some("name the keys: --session-key-file".to_owned()),
             Self::BegunAgain { .. } => Some("run it once more".to_owned()),
         }
     }

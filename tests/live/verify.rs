@@ -1,6 +1,7 @@
 //! `rollcall verify`: the state is held to what the entries say, under traffic, and every damage is named.
 
 mod damage;
+mod rebuild;
 
 use std::collections::BTreeMap;
 use std::process::Stdio;

@@ -92,7 +92,7 @@ impl Drop {
             return Ok(());
         }
         if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-            return Err(QueryError::Unconfirmed);
+            return Err(QueryError::Unconfirmed { deed: "drops all dead letters, for good" });
         }
         let url = self.config()?.redis.url().to_string();
         eprint!("Drop all dead letters of {url}, for good? [y/N] ");
@@ -100,7 +100,7 @@ impl Drop {
         io::stdin().lock().read_line(&mut answer)?;
         match answer.trim() {
             "y" | "Y" | "yes" => Ok(()),
-            _ => Err(QueryError::Declined),
+            _ => Err(QueryError::Declined { outcome: "nothing was dropped" }),
         }
     }
 }

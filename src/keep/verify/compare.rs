@@ -9,6 +9,7 @@ use super::Order;
 use super::claims::Index;
 use super::finding::{Fault, Finding};
 use super::judge::{Court, Verdicts};
+use super::mend::Held;
 use super::names::{KeyNames, Met, Names, Page, minutes};
 use super::report::{Difference, Progress, Report};
 use super::shadow::Shadow;
@@ -38,6 +39,8 @@ pub(super) struct Comparison {
     met: Met,
     pub(super) verdicts: Verdicts,
     unlisted: u64,
+    /// The partition, while it is mended.
+    pub(super) held: Option<Held>,
 }
 
 impl Comparison {
@@ -50,12 +53,24 @@ impl Comparison {
         let sweeper = Sweeper::new(&shadow.deployment, &shadow.keys, &order.janitor);
         let (met, verdicts) = (Met::default(), Verdicts::default());
         let horizon_ms = order.janitor.horizon_ms;
-        Self { shadow, partition, horizon_ms, sweeper, ring, met, verdicts, unlisted: 0 }
+        let (unlisted, held) = (0, None);
+        Self { shadow, partition, horizon_ms, sweeper, ring, met, verdicts, unlisted, held }
     }
 
-    /// Takes the shadow away.
-    pub(super) async fn end(self) -> Result<(), AskError> {
-        self.shadow.end().await
+    /// Gives the partition back, and takes the shadow away.
+    pub(super) async fn end(mut self) -> Result<(), AskError> {
+        let released = self.release().await;
+        let removed = self.shadow.end().await;
+        released.and(removed)
+    }
+
+    /// Whether there is session data that cannot be looked into.
+    pub(super) fn is_closed(&self) -> bool {
+        self.verdicts.has_closed
+    }
+
+    pub(super) fn difference(&self, finding: Finding) -> Difference {
+        Difference::new(self.partition, finding)
     }
 
     /// Compares all there is.
@@ -65,14 +80,18 @@ impl Comparison {
         tell: &mut impl FnMut(&Progress),
     ) -> Result<(), AskError> {
         self.find(report, tell).await?;
+        self.tell_of(report);
+        Ok(())
+    }
+
+    /// Adds what was found to what is told.
+    pub(super) fn tell_of(&mut self, report: &mut Report) {
         report.checked += self.verdicts.checked;
         report.older += self.verdicts.older;
         report.entries += self.shadow.entries;
         report.unlisted += self.unlisted;
         let found = std::mem::take(&mut self.verdicts.findings);
-        let differences = found.into_iter().map(|finding| Difference::new(self.partition, finding));
-        report.differences.extend(differences);
-        Ok(())
+        report.differences.extend(found.into_iter().map(|finding| self.difference(finding)));
     }
 
     /// Finds what differs, with the entries that should have won.
@@ -92,7 +111,7 @@ impl Comparison {
         self.settle(deleted).await
     }
 
-    fn progress(&self, before: &Report) -> Progress {
+    pub(super) fn progress(&self, before: &Report) -> Progress {
         Progress {
             partition: self.partition,
             entries: before.entries + self.shadow.entries,
@@ -141,6 +160,20 @@ impl Comparison {
         let names = self.met.first(family, names);
         for page in names.chunks(PAGE) {
             let begun = Instant::now();
+            self.compare_now(family, page).await?;
+            // Others get their turn.
+            tokio::time::sleep(begun.elapsed() / 2).await;
+        }
+        Ok(())
+    }
+
+    /// The same without a pause, whether they were met before or not.
+    pub(super) async fn compare_now(
+        &mut self,
+        family: Family,
+        names: &[String],
+    ) -> Result<(), AskError> {
+        for page in names.chunks(PAGE) {
             if family == Family::Session {
                 for page in self.weigh(page).await? {
                     self.compare_page(family, &page).await?;
@@ -148,8 +181,6 @@ impl Comparison {
             } else {
                 self.compare_page(family, page).await?;
             }
-            // Others get their turn.
-            tokio::time::sleep(begun.elapsed() / 2).await;
         }
         Ok(())
     }
@@ -248,7 +279,7 @@ impl Comparison {
     }
 
     /// Takes out what is no difference after all.
-    async fn settle(&mut self, deleted_before: Option<EntryId>) -> Result<(), AskError> {
+    pub(super) async fn settle(&mut self, deleted_before: Option<EntryId>) -> Result<(), AskError> {
         let (now_ms, deleted) = (self.shadow.now_ms().await?, self.shadow.deleted().await?);
         let skew = self.shadow.deployment.max_skew_ms;
         let since = if deleted > deleted_before { deleted } else { None };

@@ -43,6 +43,8 @@ pub(super) struct Verdicts {
     /// What of the live state no entry that is held can tell.
     pub(super) older: u64,
     pub(super) findings: Vec<Finding>,
+    /// Whether there is session data that cannot be looked into.
+    pub(super) has_closed: bool,
 }
 
 impl Verdicts {

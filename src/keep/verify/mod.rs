@@ -6,10 +6,13 @@
 
 mod claims;
 mod compare;
+mod deeds;
 mod finding;
 mod judge;
 mod lease;
+mod mend;
 mod names;
+mod rebuild;
 mod report;
 mod shadow;
 mod table;
@@ -17,6 +20,7 @@ mod table;
 use compare::Comparison;
 use shadow::Shadow;
 
+pub use self::rebuild::{Changed, Rebuild, Rebuilt, rebuild};
 pub use self::report::{Difference, Progress, Report};
 use crate::config::JanitorConfig;
 use crate::state::{AskError, State};

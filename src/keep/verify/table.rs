@@ -8,7 +8,7 @@ use crate::redis::reply;
 use crate::redis::scripts::look::is_wrong;
 
 /// Things of one kind, which are read and judged together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Family {
     /// The expiry of a minute's set; named by the minute.
     MinuteKey,

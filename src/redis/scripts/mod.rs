@@ -7,6 +7,7 @@ pub mod layout;
 pub mod letters;
 pub mod look;
 pub mod losses;
+pub mod mend;
 pub mod notify;
 pub mod owner;
 pub mod repairs;

@@ -68,7 +68,7 @@ impl Court<'_> {
                 key: self.keys.document_users(&doc),
                 member: Some(user),
                 name: name.to_owned(),
-                sub: String::new(),
+                sub: count.to_string(),
             };
             out.add(place, Fault::Torn, stored(u64::from(is_in)), stored(u64::from(count > 0)));
         }

@@ -104,6 +104,7 @@ impl Court<'_> {
         let (of_live, of_said) = (stored(live), stored(said));
         // Without the keys nobody knows what is in a token.
         let is_closed = |of: &Stored| self.ring.is_none() && is_token(&of.shown);
+        out.has_closed |= of_live.as_ref().is_some_and(is_closed);
         if let (Some(live), Some(said)) = (&of_live, &of_said)
             && live.t == said.t
             && is_closed(live)
