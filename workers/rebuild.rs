@@ -52,7 +52,7 @@ pub(crate) async fn run(command: &RebuildCommand) -> Result<(), QueryError> {
     let what = Rebuild { order, settings, dry_run: command.dry_run };
     let done = query::ask(&Run { command, what }, &config).await?;
     query::show(&done, &command.output)?;
-    match done.rebuilt.left.len() as u64 + done.rebuilt.found.unlisted {
+    match done.rebuilt.left.len() as u64 {
         0 => Ok(()),
         count => Err(QueryError::Differs { count }),
     }
@@ -133,7 +133,10 @@ impl Answer for Done {
         page.line(format!("{} put right.", plural(*mended, "difference", "differences")));
         if !left.is_empty() {
             let left = left.len() as u64;
-            page.line(format!("{} left; run it once more.", plural(left, "difference", "differences")));
+            page.line(format!(
+                "{} left; run it once more.",
+                plural(left, "difference", "differences")
+            ));
         }
     }
 }

@@ -84,6 +84,11 @@ impl Comparison {
         Ok(())
     }
 
+    /// Forgets what was compared.
+    pub(super) fn begin_again(&mut self) {
+        (self.met, self.verdicts) = Default::default();
+    }
+
     /// Adds what was found to what is told.
     pub(super) fn tell_of(&mut self, report: &mut Report) {
         report.checked += self.verdicts.checked;
@@ -254,7 +259,7 @@ impl Comparison {
     }
 
     /// Reads the entries once more, and hears what each says of what differs.
-    pub(super) async fn hear_entries(&mut self) -> Result<(), AskError> {
+    async fn hear_entries(&mut self) -> Result<(), AskError> {
         if self.verdicts.findings.is_empty() {
             return Ok(());
         }
@@ -279,7 +284,7 @@ impl Comparison {
     }
 
     /// Takes out what is no difference after all.
-    pub(super) async fn settle(&mut self, deleted_before: Option<EntryId>) -> Result<(), AskError> {
+    async fn settle(&mut self, deleted_before: Option<EntryId>) -> Result<(), AskError> {
         let (now_ms, deleted) = (self.shadow.now_ms().await?, self.shadow.deleted().await?);
         let skew = self.shadow.deployment.max_skew_ms;
         let since = if deleted > deleted_before { deleted } else { None };

@@ -34,14 +34,10 @@ pub(super) fn related(findings: &[Finding], keys: &Keys) -> Related {
                 add(Family::Activity, &place.name);
             }
             Structure::Presence => add(Family::Presence, &place.name),
-            Structure::PresenceEnded => {
-                add(Family::Departure, &place.name);
-                add(Family::Presence, &place.name);
+            Structure::PresenceEnded => add(Family::Departure, &place.name),
+            Structure::Login | Structure::Recent | Structure::Viewed | Structure::TokenEnded => {
+                add(Family::Token, &place.name)
             }
-            Structure::Login
-            | Structure::Recent
-            | Structure::Viewed
-            | Structure::TokenEnded => add(Family::Token, &place.name),
             Structure::Ranking => add(Family::Item, &place.name),
             Structure::Expiry
             | Structure::Session
@@ -86,7 +82,8 @@ pub(super) fn deed(finding: &Finding, keys: &Keys) -> Option<Deed> {
         }
         (Structure::Connections, said) => {
             let (doc, user) = parts(name);
-            let count = said.as_ref().map_or("0".into(), |said| String::from_utf8_lossy(&said.shown));
+            let count =
+                said.as_ref().map_or("0".into(), |said| String::from_utf8_lossy(&said.shown));
             of("joined", &[&doc, &user, &count])
         }
         (Structure::DocumentUser, _) => {

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use super::compare::Comparison;
 use super::deeds::{Related, deed, related};
 use super::finding::{Fault, Finding, Place};
-use super::judge::Verdicts;
 use super::table::Family;
 use crate::entry::{Entry, EntryId};
 use crate::error::Error;
@@ -45,7 +44,7 @@ pub(super) struct Held {
 }
 
 impl Comparison {
-    /// Puts these right; how many are no more. What follows from a removal may come to light only then.
+    /// Puts these right.
     pub(super) async fn mend(
         &mut self,
         findings: &[Finding],
@@ -58,7 +57,9 @@ impl Comparison {
             let mut tries = 0;
             loop {
                 match self.mend_part(part, &entries, session_keys).await {
-                    Err(AskError::Server(error)) if error.is_lost_ownership() && tries < MOST_TRIES => {
+                    Err(AskError::Server(error))
+                        if error.is_lost_ownership() && tries < MOST_TRIES =>
+                    {
                         self.held = None;
                         tries += 1;
                     }
@@ -81,7 +82,8 @@ impl Comparison {
         let mut entries = Vec::new();
         for some in ids.chunks(ENTRIES) {
             let reads: Vec<_> = some.iter().map(|id| vec!["XRANGE", &stream, id, id]).collect();
-            let looked = look(&mut self.shadow.connection, &self.shadow.live.meta(), &reads).await?;
+            let looked =
+                look(&mut self.shadow.connection, &self.shadow.live.meta(), &reads).await?;
             entries.extend(looked.replies.into_iter().filter_map(reply::entries).flatten());
         }
         Ok(entries)
@@ -94,17 +96,26 @@ impl Comparison {
         session_keys: &Option<SessionKeys>,
     ) -> Result<(), AskError> {
         self.hold().await?;
-        let known: BTreeMap<_, _> = findings.iter().map(|found| (key_of(&found.place), found)).collect();
+        let known: BTreeMap<_, _> =
+            findings.iter().map(|found| (key_of(&found.place), found)).collect();
         let names = related(findings, &self.shadow.live);
         let fresh = self.look_again(&names, |_| true).await?;
         let is_meant = |found: &&Finding| {
             found.fault == Fault::Torn || known.contains_key(&key_of(&found.place))
         };
-        self.do_deeds(fresh.iter().filter(is_meant).filter(|found| found.fault != Fault::Torn)).await?;
+        self.do_deeds(fresh.iter().filter(is_meant).filter(|found| found.fault != Fault::Torn))
+            .await?;
         self.apply_again(entries, session_keys).await?;
         // What follows from other keys comes last.
         let is_derived = |family: Family| {
-            matches!(family, Family::Pair | Family::Document | Family::MinuteKey | Family::Activity | Family::Session)
+            matches!(
+                family,
+                Family::Pair
+                    | Family::Document
+                    | Family::MinuteKey
+                    | Family::Activity
+                    | Family::Session
+            )
         };
         for _ in 0..2 {
             let torn = self.look_again(&names, is_derived).await?;
@@ -133,7 +144,8 @@ impl Comparison {
         &mut self,
         findings: impl Iterator<Item = &'f Finding>,
     ) -> Result<(), AskError> {
-        let deeds: Vec<Deed> = findings.filter_map(|found| deed(found, &self.shadow.live)).collect();
+        let deeds: Vec<Deed> =
+            findings.filter_map(|found| deed(found, &self.shadow.live)).collect();
         let Some(held) = self.held.as_ref().filter(|_| !deeds.is_empty()) else { return Ok(()) };
         let of = (&self.shadow.deployment, &self.shadow.live);
         mend(&mut self.shadow.connection, of, (&held.tenure, held.cursor), &deeds).await?;
@@ -193,20 +205,6 @@ impl Comparison {
         }
         tokio::time::sleep(PAUSE).await;
         Ok(())
-    }
-
-    /// What these findings are about, looked at once more, with the entries that should have won.
-    pub(super) async fn find_again(&mut self, findings: &[Finding]) -> Result<Verdicts, AskError> {
-        let deleted = self.shadow.deleted().await?;
-        let names = related(findings, &self.shadow.live);
-        let before = std::mem::take(&mut self.verdicts);
-        for (family, names) in &names {
-            let names: Vec<String> = names.iter().cloned().collect();
-            self.compare_now(*family, &names).await?;
-        }
-        self.hear_entries().await?;
-        self.settle(deleted).await?;
-        Ok(std::mem::replace(&mut self.verdicts, before))
     }
 }
 

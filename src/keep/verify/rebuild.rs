@@ -3,14 +3,15 @@
 use serde::Serialize;
 
 use super::compare::Comparison;
+use super::finding::Finding;
 use super::report::{Difference, Progress, Report};
 use super::{Order, begin};
 use crate::config::Deployment;
 use crate::redis::scripts::mend::{FIXED, change_settings};
 use crate::state::{AskError, State, ask};
 
-/// How often what came to light by mending is mended.
-const MOST_ROUNDS: u32 = 4;
+/// How often nothing of what differs is put right before it is left.
+const MOST_TRIES: u32 = 2;
 
 /// What a rebuild is to do.
 #[derive(Clone, Debug)]
@@ -91,7 +92,6 @@ async fn one(
 ) -> Result<(), AskError> {
     comparison.find(&done.found, tell).await?;
     let mut findings = comparison.verdicts.findings.clone();
-    let found = findings.len() as u64;
     comparison.tell_of(&mut done.found);
     if dry_run || findings.is_empty() {
         return Ok(());
@@ -99,18 +99,21 @@ async fn one(
     if comparison.is_closed() {
         return Err(AskError::NoSessionKeys);
     }
-    let mut before = done.mended;
-    for _ in 0..MOST_ROUNDS {
-        let progress = comparison.progress(&done.found);
+    let mut in_vain = 0;
+    while !findings.is_empty() && in_vain < MOST_TRIES {
+        let (progress, before) = (comparison.progress(&done.found), done.mended);
         let mut mended = |n| tell(&Progress { mended: before + n, ..progress });
         comparison.mend(&findings, &state.session_keys, &mut mended).await?;
-        before += findings.len() as u64;
-        findings = comparison.find_again(&findings).await?.findings;
-        if findings.is_empty() {
-            break;
-        }
+        // What was hidden by what was wrong comes to light only now.
+        comparison.begin_again();
+        comparison.find(&done.found, &mut |_: &Progress| ()).await?;
+        let found = std::mem::take(&mut comparison.verdicts.findings);
+        let is_left = |finding: &&Finding| found.iter().any(|left| left.place == finding.place);
+        let left = findings.iter().filter(is_left).count();
+        done.mended += (findings.len() - left) as u64;
+        in_vain = if left == findings.len() { in_vain + 1 } else { 0 };
+        findings = found;
     }
-    done.mended += found.saturating_sub(findings.len() as u64);
     let left = findings.into_iter().map(|finding| comparison.difference(finding));
     done.left.extend(left);
     Ok(())

@@ -188,7 +188,8 @@ pub(super) static MEND: Seldom = Seldom(LazyLock::new(|| {
     digested(format!("#!lua\n{}", called(&body)).leak())
 }));
 /// Changes the settings of a deployment.
-pub(super) static SETTINGS: Seldom = Seldom(LazyLock::new(|| digested(include_str!("settings.lua"))));
+pub(super) static SETTINGS: Seldom =
+    Seldom(LazyLock::new(|| digested(include_str!("settings.lua"))));
 
 /// The body as a script by itself; it has names of its own for these two.
 fn called(body: &str) -> String {

@@ -284,7 +284,8 @@ pub fn damage(scene: &Scene) -> Expected {
 #[test]
 fn every_damage_is_named_with_the_entry_that_should_have_won() {
     for partitions in ["1", "4"] {
-        let scene = Scene::start(&[("partitions", partitions), ("thresholds", "2:1"), ("max-skew", "1s")]);
+        let scene =
+            Scene::start(&[("partitions", partitions), ("thresholds", "2:1"), ("max-skew", "1s")]);
         let _worker = scene.worker(&[]);
         let expected = damage(&scene);
         let traffic = Traffic::start(&scene, 3, 300);
@@ -293,7 +294,10 @@ fn every_damage_is_named_with_the_entry_that_should_have_won() {
         let found = found(&report);
         let missed: Vec<_> = expected.difference(&found).collect();
         let wrong: Vec<_> = found.difference(&expected).collect();
-        assert!(missed.is_empty() && wrong.is_empty(), "missed {missed:#?}, wrong {wrong:#?}\n{report:#}");
+        assert!(
+            missed.is_empty() && wrong.is_empty(),
+            "missed {missed:#?}, wrong {wrong:#?}\n{report:#}"
+        );
         assert_eq!(code, 1);
         assert_no_shadow(&scene);
     }
