@@ -44,7 +44,7 @@ structures! {
 }
 
 /// Where something stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     pub(super) structure: Structure,
     pub(super) key: String,

@@ -1,9 +1,11 @@
 //! The live state, put right where it is not what the entries say; and a deployment's settings changed.
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 
 use super::compare::Comparison;
-use super::finding::Finding;
+use super::finding::Place;
 use super::report::{Difference, Progress, Report};
 use super::{Order, begin};
 use crate::config::Deployment;
@@ -108,8 +110,8 @@ async fn one(
         comparison.begin_again();
         comparison.find(&done.found, &mut |_: &Progress| ()).await?;
         let found = std::mem::take(&mut comparison.verdicts.findings);
-        let is_left = |finding: &&Finding| found.iter().any(|left| left.place == finding.place);
-        let left = findings.iter().filter(is_left).count();
+        let places: HashSet<&Place> = found.iter().map(|finding| &finding.place).collect();
+        let left = findings.iter().filter(|finding| places.contains(&finding.place)).count();
         done.mended += (findings.len() - left) as u64;
         in_vain = if left == findings.len() { in_vain + 1 } else { 0 };
         findings = found;

@@ -88,7 +88,7 @@ impl Court<'_> {
         let stored = |n: u64| (n > 0).then(|| Stored::new(0, "", n.to_string()));
         let is_all = self.knows_all_within(self.deployment.document_ttl_ms);
         let [here, least] = [&live[0], &said[0]].map(|cell| cell.whole().unwrap_or(0));
-        let users = if is_all { least } else { here.max(least) };
+        let users = if is_all { least } else { here };
         let count = match &live[1] {
             Cell::Empty => Some(0),
             cell => cell.whole(),
