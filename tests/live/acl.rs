@@ -5,6 +5,7 @@
 
 mod job;
 mod notifier;
+mod verify;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -28,6 +29,8 @@ pub const ROLES: [&str; 8] =
     ["producer", "worker", "janitor", "serve", "notifier", "run", "reader", "doctor"];
 /// Whoever mends what is kept; no process plays it.
 const KEEPER: &str = "keeper";
+/// Whoever holds the state to the entries.
+const VERIFIER: &str = "verifier";
 const PASSWORD: &str = "pw";
 
 /// The ACL line of a role, as it stands in its file.
@@ -61,7 +64,7 @@ impl Guarded {
     pub fn start(prefix: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut text = "user default on nopass ~* &* +@all\n".to_owned();
-        for role in ROLES.into_iter().chain([KEEPER]) {
+        for role in ROLES.into_iter().chain([KEEPER, VERIFIER]) {
             let line = line(role).replace(">change-me", &format!(">{PASSWORD}"));
             // Behind a prefix, every pattern begins with it. With several partitions, the layout
             // that a process must not find is the one without their tag.

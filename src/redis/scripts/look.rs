@@ -39,7 +39,7 @@ pub async fn look(
     meta: &str,
     reads: &[Vec<&str>],
 ) -> Result<Looked, Error> {
-    let mut call = LOOK.call();
+    let mut call = LOOK.read();
     call.arg(1).arg(meta);
     for words in reads {
         call.arg(words.len()).arg(words);

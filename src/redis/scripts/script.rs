@@ -208,6 +208,13 @@ impl Seldom {
         call
     }
 
+    /// The same of a script that only reads: whoever calls it needs no right to write its keys.
+    pub(super) fn read(&self) -> Cmd {
+        let mut call = redis::cmd("EVALSHA_RO");
+        call.arg(&self.0.0);
+        call
+    }
+
     /// Sends a call, and once more where the script had to be loaded first.
     pub(super) async fn send(
         &self,
