@@ -3,7 +3,9 @@
 use std::io::{self, BufRead as _, IsTerminal as _};
 
 use rollcall::config::{Config, ConfigError};
-use rollcall::keep::verify::{Order, Progress as Far, Rebuild, Rebuilt, rebuild, shadow_name};
+use rollcall::keep::verify::{
+    Order, Progress as Far, Rebuild, Rebuilt, changeable, rebuild, shadow_name,
+};
 use rollcall::state::{AskError, State};
 use rollcall::telemetry::log;
 use serde::Serialize;
@@ -25,7 +27,8 @@ pub(crate) struct RebuildCommand {
     /// Name of the shadow: its keys begin with rollcall:shadow:<NAME>:
     #[arg(long, value_name = "NAME", default_value = "rebuild", value_parser = shadow_name)]
     into: String,
-    /// First make the settings of this process (flags, variables, file) the deployment's
+    /// First make the deployment's settings what flags, variables or the file say of them; those that are not
+    /// named stay. Workers and janitors with others end
     #[arg(long)]
     change_settings: bool,
     /// Only say what would be changed
@@ -43,12 +46,14 @@ pub(crate) struct RebuildCommand {
 /// Runs the command.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn run(command: &RebuildCommand) -> Result<(), QueryError> {
-    let config = command.flags.load()?;
+    let gathered = command.flags.gather()?;
+    let config = Config::resolve(&gathered)?;
     // The filter was read once already, when the settings were checked.
     let _checked = log::install(&config.log);
     command.confirm(&config)?;
     let order = Order { into: command.into.clone(), janitor: config.janitor.clone() };
-    let settings = command.change_settings.then(|| config.deployment.clone());
+    let given: Vec<&str> = gathered.keys().filter(|_| command.change_settings).collect();
+    let settings = changeable(&config.deployment, |name| given.contains(&name));
     let what = Rebuild { order, settings, dry_run: command.dry_run };
     let done = query::ask(&Run { command, what }, &config).await?;
     query::show(&done, &command.output)?;

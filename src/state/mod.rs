@@ -308,7 +308,7 @@ async fn other_layout(connection: &mut Link, deployment: &Deployment) -> Result<
 }
 
 /// Takes over one setting; a text that cannot be read leaves the process's own.
-fn adopt(deployment: &mut Deployment, name: &str, text: &str) {
+pub(crate) fn adopt(deployment: &mut Deployment, name: &str, text: &str) {
     let length = |own: &mut u64| {
         if let Ok(length) = text.parse::<Millis>() {
             *own = length.ms();

@@ -20,7 +20,7 @@ mod table;
 use compare::Comparison;
 use shadow::Shadow;
 
-pub use self::rebuild::{Changed, Rebuild, Rebuilt, rebuild};
+pub use self::rebuild::{Changed, Rebuild, Rebuilt, changeable, rebuild};
 pub use self::report::{Difference, Progress, Report};
 use crate::config::JanitorConfig;
 use crate::state::{AskError, State};

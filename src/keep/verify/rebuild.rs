@@ -1,6 +1,6 @@
 //! The live state, put right where it is not what the entries say; and a deployment's settings changed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde::Serialize;
 
@@ -9,8 +9,10 @@ use super::finding::Place;
 use super::report::{Difference, Progress, Report};
 use super::{Order, begin};
 use crate::config::Deployment;
-use crate::redis::scripts::mend::{FIXED, change_settings};
-use crate::state::{AskError, State, ask};
+use crate::key::Keys;
+use crate::redis::reply;
+use crate::redis::scripts::mend::change_settings;
+use crate::state::{AskError, Link, Partition, State, adopt, ask};
 
 /// How often nothing of what differs is put right before it is left.
 const MOST_TRIES: u32 = 2;
@@ -20,8 +22,8 @@ const MOST_TRIES: u32 = 2;
 pub struct Rebuild {
     /// How it compares.
     pub order: Order,
-    /// Settings that become the deployment's first.
-    pub settings: Option<Deployment>,
+    /// Settings that become the deployment's first, as they stand in `rollcall:meta`.
+    pub settings: Vec<(&'static str, String)>,
     /// Nothing is changed.
     pub dry_run: bool,
 }
@@ -66,8 +68,8 @@ pub async fn rebuild(
 ) -> Result<Rebuilt, AskError> {
     let mut stop = std::pin::pin!(stop);
     let mut done = Rebuilt { dry_run: what.dry_run, ..Rebuilt::default() };
-    if let Some(settings) = &what.settings {
-        done.settings = change(state, settings, what.dry_run).await?;
+    if !what.settings.is_empty() {
+        done.settings = change(state, &what.settings, what.dry_run).await?;
     }
     for place in 0..state.partitions.len() {
         let Some(shadow) = begin(state, place, &what.order.into).await? else { continue };
@@ -121,48 +123,52 @@ async fn one(
     Ok(())
 }
 
+/// Those of a deployment's settings that can be changed.
+pub fn changeable(
+    deployment: &Deployment,
+    is_given: impl Fn(&str) -> bool,
+) -> Vec<(&'static str, String)> {
+    let fields = deployment.meta_fields().into_iter();
+    fields.filter(|(name, _)| is_given(name) && !Deployment::FIXED.contains(name)).collect()
+}
+
 /// Makes settings the deployment's, in all partitions.
 async fn change(
     state: &mut State,
-    settings: &Deployment,
+    settings: &[(&'static str, String)],
     dry_run: bool,
 ) -> Result<Vec<Changed>, AskError> {
-    let Deployment { prefix, partitions, stream, group, .. } = state.deployment.clone();
-    let settings = Deployment { prefix, partitions, stream, group, ..settings.clone() };
-    let fields = settings.meta_fields();
-    let mut changed = std::collections::BTreeSet::new();
-    for partition in &mut state.partitions {
-        let of = (&settings, &partition.keys);
+    let mut changed = BTreeSet::new();
+    for Partition { connection, keys, .. } in &mut state.partitions {
         let before = match dry_run {
-            true => differing(&mut partition.connection, of).await?,
-            false => change_settings(&mut partition.connection, of).await?,
+            true => differing(connection, keys, settings).await?,
+            false => change_settings(connection, keys, settings).await?,
         };
         for (name, from) in before {
-            let to = fields.iter().find(|(field, _)| *field == name);
+            let to = settings.iter().find(|(given, _)| *given == name);
             let to = to.map(|(_, value)| value.clone()).unwrap_or_default();
             changed.insert(Changed { name, from, to });
         }
     }
-    state.deployment = settings;
+    settings.iter().for_each(|(name, text)| adopt(&mut state.deployment, name, text));
     Ok(changed.into_iter().collect())
 }
 
 /// The settings of a partition that are others than these.
 async fn differing(
-    connection: &mut crate::state::Link,
-    (settings, keys): (&Deployment, &crate::key::Keys),
+    connection: &mut Link,
+    keys: &Keys,
+    settings: &[(&'static str, String)],
 ) -> Result<Vec<(String, String)>, AskError> {
-    let fields: Vec<_> =
-        settings.meta_fields().into_iter().filter(|(name, _)| !FIXED.contains(name)).collect();
     let meta = keys.meta();
     let mut words = vec!["HMGET", meta.as_str(), "format"];
-    words.extend(fields.iter().map(|(name, _)| *name));
-    let stored = crate::redis::reply::array(ask(connection, &words).await?).unwrap_or_default();
-    let mut stored = stored.into_iter().map(crate::redis::reply::text);
+    words.extend(settings.iter().map(|(name, _)| *name));
+    let stored = reply::array(ask(connection, &words).await?).unwrap_or_default();
+    let mut stored = stored.into_iter().map(reply::text);
     if stored.next().flatten().is_none() {
         return Ok(Vec::new());
     }
-    let pairs = fields.into_iter().zip(stored);
-    let others = pairs.filter(|((_, own), stored)| stored.as_ref() != Some(own));
-    Ok(others.map(|((name, _), stored)| (name.to_owned(), stored.unwrap_or_default())).collect())
+    let others =
+        settings.iter().zip(stored).filter(|((_, own), stored)| stored.as_ref() != Some(own));
+    Ok(others.map(|((name, _), stored)| ((*name).to_owned(), stored.unwrap_or_default())).collect())
 }

@@ -12,9 +12,6 @@ use crate::error::Error;
 use crate::key::Keys;
 use crate::redis::reply;
 
-/// Settings that lead to the state: another one leads to another.
-pub const FIXED: [&str; 3] = ["partitions", "stream", "group"];
-
 /// What is done to one member: a name that the script knows, and its words.
 pub type Deed = (&'static str, Vec<Vec<u8>>);
 
@@ -46,15 +43,14 @@ pub async fn mend(
 /// If the server refuses, or no reply came.
 pub async fn change_settings(
     connection: &mut (impl ConnectionLike + Send),
-    (deployment, keys): (&Deployment, &Keys),
+    keys: &Keys,
+    settings: &[(&'static str, String)],
 ) -> Result<Vec<(String, String)>, Error> {
     const STEP: &str = "changing the deployment's settings";
     let mut call = SETTINGS.call();
     call.arg(1).arg(keys.meta()).arg(format!("{:016x}", fastrand::u64(..)));
-    for (name, value) in deployment.meta_fields() {
-        if !FIXED.contains(&name) {
-            call.arg(name).arg(value);
-        }
+    for (name, value) in settings {
+        call.arg(*name).arg(value);
     }
     let value = SETTINGS.send(connection, &call).await.map_err(Error::at(STEP))?;
     let pairs = reply::pairs(value).ok_or_else(|| reply::unexpected(STEP, &Value::Nil))?;
