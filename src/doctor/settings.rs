@@ -63,7 +63,8 @@ pub(super) async fn settings(
     let own: Vec<String> =
         differ.iter().flat_map(|(name, own, _)| [format!("--{name}"), (*own).clone()]).collect();
     let own = own.iter().map(String::as_str);
-    let words: Vec<&str> = ["rebuild", "--yes", "--change-settings"].into_iter().chain(own).collect();
+    let words: Vec<&str> =
+        ["rebuild", "--yes", "--change-settings"].into_iter().chain(own).collect();
     Ok(diagnosis.advise("or make these the deployment's:").run(shell.rollcall(&words)))
 }
 

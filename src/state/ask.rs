@@ -57,6 +57,9 @@ pub enum AskError {
         /// The key.
         key: String,
     },
+    /// The server has no room for a shadow.
+    #[error("more than 90 % of the server's maxmemory is used: there is no room for a shadow")]
+    NearlyFull,
     /// Session data is encrypted, and nobody said with which keys.
     #[error("session data is encrypted")]
     NoSessionKeys,
@@ -86,6 +89,7 @@ impl AskError {
             }
             Self::ShadowTaken { .. } => Some("choose another name with --into".to_owned()),
             Self::Stopped => None,
+            Self::NearlyFull => Some("raise maxmemory, or run it when there is less".to_owned()),
             Self::NoSessionKeys => Some("name the keys: --session-key-file".to_owned()),
             Self::BegunAgain { .. } => Some("run it once more".to_owned()),
         }

@@ -11,11 +11,11 @@ use crate::redis::reply;
 use crate::state::{AskError, ask};
 
 /// How long it outlives a process that was killed.
-const LIFE_MS: &str = "4000";
+const LIFE_MS: &str = "2500";
 /// How often it is renewed.
-const PAUSE: Duration = Duration::from_millis(800);
+const PAUSE: Duration = Duration::from_millis(500);
 /// How long to wait for one whose process may be dead.
-const PATIENCE: Duration = Duration::from_secs(6);
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Held as long as it lives.
 pub(super) struct Lease(JoinHandle<()>);

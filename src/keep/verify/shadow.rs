@@ -36,6 +36,9 @@ const PART_BYTES: usize = 16 << 10;
 const LETTERS: usize = 16;
 /// Keys that are taken away by one call.
 const UNLINKED: usize = 100;
+/// Pages between two looks at the server's memory, and how much of it may be used, in percent.
+const PAGES: u64 = 16;
+const MOST_MEMORY: u64 = 90;
 /// Longest pause between two calls.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
@@ -73,6 +76,7 @@ pub(super) struct Shadow {
     written_off: HashMap<EntryId, WrittenOff>,
     letters_read: Option<EntryId>,
     page: usize,
+    pages: u64,
     lease: Lease,
 }
 
@@ -124,6 +128,7 @@ impl Shadow {
             written_off: HashMap::new(),
             letters_read: None,
             page: LETTERS,
+            pages: 0,
             lease,
         }))
     }
@@ -164,6 +169,10 @@ impl Shadow {
         if self.at >= to {
             return Ok(false);
         }
+        if self.pages % PAGES == 0 {
+            self.check_memory().await?;
+        }
+        self.pages += 1;
         let entries = self.read(self.at, to).await?;
         let Some(last) = entries.last().map(|entry| entry.id) else {
             // What others deleted.
@@ -180,6 +189,23 @@ impl Shadow {
         self.entries += entries.len() as u64;
         self.at = last;
         Ok(true)
+    }
+
+    /// Makes sure that the server has room: at full memory workers would have to wait.
+    async fn check_memory(&mut self) -> Result<(), AskError> {
+        let info = match ask(&mut self.connection, &["INFO", "memory"]).await {
+            Err(error) if error.is_unavailable() => return Ok(()),
+            info => reply::text(info?).unwrap_or_default(),
+        };
+        let field = |name: &str| {
+            let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            value.and_then(|value| value.trim().parse::<u64>().ok()).unwrap_or(0)
+        };
+        let (used, most) = (field("used_memory"), field("maxmemory"));
+        if most > 0 && used / MOST_MEMORY > most / 100 {
+            return Err(AskError::NearlyFull);
+        }
+        Ok(())
     }
 
     /// The same to the end.

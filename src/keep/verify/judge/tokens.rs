@@ -97,12 +97,10 @@ impl Court<'_> {
     /// The newest items of a token: what lies below the oldest of a full set may have been dropped from it.
     fn items(&self, token: &str, live: &Cell, said: &Cell, out: &mut Verdicts) {
         if *live == Cell::Wrong {
-            let stored = Stored::new(0, "", ANOTHER_TYPE);
-            let mut place = self.item_of(token, "");
-            place.member = None;
-            if !said.scores().is_empty() {
+            if let Some((item, _)) = said.scores().last() {
+                let place = Place { member: None, ..self.item_of(token, item) };
                 out.checked += 1;
-                out.add(place, Fault::Torn, Some(stored), None);
+                out.add(place, Fault::Torn, Some(Stored::new(0, "", ANOTHER_TYPE)), None);
             }
             return;
         }
