@@ -9,6 +9,7 @@ mod compare;
 mod deeds;
 mod finding;
 mod judge;
+mod keyspace;
 mod lease;
 mod mend;
 mod names;

@@ -6,7 +6,7 @@ use std::hash::BuildHasher as _;
 
 use redis::aio::MultiplexedConnection;
 
-use super::shadow::Scan;
+use super::keyspace::Scan;
 use super::table::Family;
 use crate::config::Deployment;
 use crate::key::{Keys, join, unescape};
