@@ -149,7 +149,7 @@ fn changed_settings_become_the_deployments_and_the_state_follows() {
         let mut scene = Scene::start(&old);
         first_entries(&scene);
         scene.add_random(21, 1_500);
-        let mut worker = scene.worker(&[]);
+        let (mut worker, mut janitor) = (scene.worker(&[]), scene.janitor(&[]));
         scene.wait_finished(SOON, "all is applied");
         let new = [
             "--projections",
@@ -180,6 +180,7 @@ fn changed_settings_become_the_deployments_and_the_state_follows() {
         let (code, report) = rebuild(&scene, &[&["--change-settings", "--yes"], &new[..]].concat());
         assert_eq!((code, &report["left"]), (0, &json!([])), "{report:#}");
         assert_ne!(worker.exit_code(SOON), 0, "the worker with the old settings ends");
+        assert_ne!(janitor.exit_code(SOON), 0, "and so does the janitor");
         let log = worker.log();
         assert!(log.contains("this process has"), "{log}");
         let all = [&new[..], &["--partitions", partitions]].concat();
