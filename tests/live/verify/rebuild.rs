@@ -139,7 +139,7 @@ fn what_is_older_than_the_stream_is_kept_and_counts_are_no_less_than_what_is_hel
 
 #[test]
 fn changed_settings_become_the_deployments_and_the_state_follows() {
-    for partitions in ["1", "2"] {
+    in_parallel(["1", "2"], |partitions| {
         let old = [
             ("partitions", partitions),
             ("projections", "online,activity,documents"),
@@ -195,7 +195,7 @@ fn changed_settings_become_the_deployments_and_the_state_follows() {
         let all = flags.chain(new).chain([("redis-url", url.as_str())]);
         scene.deployment.config = Config::resolve(&Gathered::from_flags(all).unwrap()).unwrap();
         assert_as_modelled(&scene, "with new settings");
-    }
+    });
 }
 
 #[test]
