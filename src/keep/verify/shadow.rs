@@ -168,7 +168,7 @@ impl Shadow {
         if self.at >= to {
             return Ok(false);
         }
-        if self.pages % PAGES == 0 {
+        if self.pages.is_multiple_of(PAGES) {
             self.check_memory().await?;
         }
         self.pages += 1;

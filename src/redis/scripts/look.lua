@@ -3,8 +3,8 @@
 --
 -- KEYS     1 the hash that holds epoch and cursor
 -- ARGV     for each read the number of its words, and the words
--- Returns  { epoch or false, cursor or false, server's time ms, replies }; the reply of a read that met another type
---          is the status WRONGTYPE
+-- Returns  { epoch or false, cursor or false, replies }; the reply of a read that met another type is the status
+--          WRONGTYPE
 local replies, at = {}, 1
 while ARGV[at] do
   local last = at + ARGV[at]
@@ -16,5 +16,5 @@ while ARGV[at] do
   replies[#replies + 1] = reply
   at = last + 1
 end
-local stands, time = redis.call('HMGET', KEYS[1], 'epoch', 'cursor'), redis.call('TIME')
-return { stands[1], stands[2], time[1] * 1000 + math.floor(time[2] / 1000), replies }
+local stands = redis.call('HMGET', KEYS[1], 'epoch', 'cursor')
+return { stands[1], stands[2], replies }

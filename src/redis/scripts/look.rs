@@ -40,21 +40,29 @@ pub async fn look(
     reads: &[Vec<&str>],
 ) -> Result<Looked, Error> {
     let mut call = LOOK.read();
-    call.arg(1).arg(meta);
+    call.arg(1).arg(meta).arg(1).arg("TIME");
     for words in reads {
         call.arg(words.len()).arg(words);
     }
     let value = LOOK.send(connection, &call).await.map_err(Error::at(STEP))?;
     let unexpected = reply::unexpected(STEP, &Value::Nil);
-    let parts: Option<[Value; 4]> = reply::array(value).and_then(|parts| parts.try_into().ok());
-    let Some([epoch, cursor, now, replies]) = parts else { return Err(unexpected) };
-    match (reply::number(&now), reply::array(replies)) {
-        (Some(now_ms), Some(replies)) if replies.len() == reads.len() => Ok(Looked {
+    let parts: Option<[Value; 3]> = reply::array(value).and_then(|parts| parts.try_into().ok());
+    let Some([epoch, cursor, replies]) = parts else { return Err(unexpected) };
+    let mut replies = reply::array(replies).unwrap_or_default().into_iter();
+    let now_ms = replies.next().and_then(milliseconds);
+    match now_ms.filter(|_| replies.len() == reads.len()) {
+        Some(now_ms) => Ok(Looked {
             epoch: reply::text(epoch).unwrap_or_default(),
             cursor: reply::entry_id(cursor),
             now_ms,
-            replies,
+            replies: replies.collect(),
         }),
-        _ => Err(unexpected),
+        None => Err(unexpected),
     }
+}
+
+/// Of `TIME`.
+fn milliseconds(time: Value) -> Option<u64> {
+    let [seconds, micros]: [Value; 2] = reply::array(time)?.try_into().ok()?;
+    Some(reply::number(&seconds)? * 1000 + reply::number(&micros)? / 1000)
 }

@@ -62,24 +62,22 @@ impl Court<'_> {
             Some(Stored::new(used.map_or(0, |of| of.t), user, user))
         };
         let (of_live, of_said) = (holder(live, live_use), holder(said, said_use));
-        match (live_use, said_use) {
-            // What was used later by an entry that is not held may be anybody's.
-            (Some(used), said) if of_live.is_some() && said.is_none_or(|said| used.t > said.t) => {
-                if !self.knows_all_of(used.t) {
-                    (out.checked, out.older) = (out.checked + 1, out.older + 1);
-                    return;
-                }
-            }
-            // The time is missing or behind, and told by itself.
-            (used, Some(said)) if used.is_none_or(|used| used.t < said.t) => {
-                let same =
-                    |live: &Stored| of_said.as_ref().is_some_and(|said| said.value == live.value);
-                if of_live.as_ref().is_some_and(same) {
-                    out.checked += 1;
-                    return;
-                }
-            }
-            _ => {}
+        // What was used later by an entry that is not held may be anybody's.
+        if let Some(used) = live_use
+            && of_live.is_some()
+            && said_use.is_none_or(|said| used.t > said.t)
+            && !self.knows_all_of(used.t)
+        {
+            (out.checked, out.older) = (out.checked + 1, out.older + 1);
+            return;
+        }
+        // Where the time is missing or behind, that is told by itself.
+        let is_behind = |said: &Stored| live_use.is_none_or(|used| used.t < said.t);
+        let user = |stored: &Option<Stored>| stored.as_ref().map(|of| of.value.clone());
+        if said_use.is_some_and(is_behind) && of_live.is_some() && user(&of_live) == user(&of_said)
+        {
+            out.checked += 1;
+            return;
         }
         self.register(place, of_live, of_said, out);
     }
