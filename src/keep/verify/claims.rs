@@ -38,7 +38,6 @@ impl Index {
                     index.add(Structure::SessionData, &place.name, i, Bearing::Direct);
                     Structure::Activity
                 }
-                Structure::Expiry => Structure::Minute,
                 other => other,
             };
             index.add(structure, &place.name, i, Bearing::Direct);
@@ -109,7 +108,7 @@ impl Hearing<'_> {
     fn people(&mut self, plan: &Plan<'_>) {
         for (minute, users) in &plan.minutes {
             let sub = minute.to_string();
-            self.say(Structure::Minute, &sub, Some(&sub), (0, false, b""));
+            self.say(Structure::Expiry, &sub, Some(&sub), (0, false, b""));
             for user in users {
                 self.say(Structure::Minute, user, Some(&sub), (minute * 60_000, false, b""));
             }

@@ -52,6 +52,9 @@ impl Comparison {
         mut tell: impl FnMut(u64),
     ) -> Result<(), AskError> {
         let mut done = 0;
+        // Those of one entry together: it may have many events.
+        let mut findings = findings.to_vec();
+        findings.sort_by_key(Finding::entry);
         for part in findings.chunks(PART) {
             let entries = self.entries_of(part).await?;
             let mut tries = 0;
@@ -161,11 +164,13 @@ impl Comparison {
         let Some(held) = self.held.as_ref().filter(|_| !entries.is_empty()) else { return Ok(()) };
         let applier = Applier::new(&self.shadow.deployment, &self.shadow.live, held.tenure.clone())
             .with_session_keys(session_keys.clone());
-        let mut plan = Plan { entries: 0, last: None, ..self.shadow.plan(entries) };
-        plan.views.clear();
-        // Where a key holds another type, all else is merged.
-        let (Outcome::Applied(_) | Outcome::WrongType(_)) =
-            applier.apply(&mut self.shadow.connection, &plan, held.cursor).await?;
+        for part in self.shadow.parts(entries) {
+            let mut plan = Plan { entries: 0, last: None, ..self.shadow.plan(part) };
+            plan.views.clear();
+            // Where a key holds another type, all else is merged.
+            let (Outcome::Applied(_) | Outcome::WrongType(_)) =
+                applier.apply(&mut self.shadow.connection, &plan, held.cursor).await?;
+        }
         Ok(())
     }
 

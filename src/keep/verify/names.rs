@@ -84,12 +84,11 @@ impl Names {
         visit: &mut impl AsyncFnMut(Page) -> Result<(), AskError>,
     ) -> Result<bool, AskError> {
         let Some(source) = self.sources.pop() else { return Ok(false) };
-        let (key, mut walk) = match &source {
-            Source::Hash(key, _) | Source::Levels(key) => (key, Walk::hash(key, None)),
-            Source::Scores(key, _) => (key, Walk::scores(key)),
-            Source::Set(key, _) | Source::Users(key, _) => (key, Walk::set(key)),
+        let mut walk = match &source {
+            Source::Hash(key, _) | Source::Levels(key) => Walk::hash(key, None),
+            Source::Scores(key, _) => Walk::scores(key),
+            Source::Set(key, _) | Source::Users(key, _) => Walk::set(key),
         };
-        let _walked = key;
         loop {
             let page = match &source {
                 Source::Set(..) | Source::Users(..) => walk.members(&mut self.link).await?,

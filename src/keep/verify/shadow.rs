@@ -179,7 +179,7 @@ impl Shadow {
             return Ok(false);
         };
         self.read_letters(entries[0].id).await?;
-        for part in parts(&entries, &self.written_off) {
+        for part in self.parts(&entries) {
             let begun = Instant::now();
             self.apply(part).await?;
             // Others get their turn.
@@ -239,7 +239,12 @@ impl Shadow {
         Ok(entries)
     }
 
-    /// What entries say, each by itself.
+    /// Entries in parts that a short call applies.
+    pub(super) fn parts<'e>(&self, entries: &'e [Entry]) -> Vec<&'e [Entry]> {
+        parts(entries, &self.written_off)
+    }
+
+    /// What entries say, folded together.
     pub(super) fn plan<'e>(&self, entries: &'e [Entry]) -> Plan<'e> {
         let is_in_part =
             |entry: &Entry| self.written_off.get(&entry.id) == Some(&WrittenOff::InPart);
