@@ -3,6 +3,7 @@
 mod ground;
 mod redirects;
 mod serving;
+mod verify;
 
 use std::time::{Duration, Instant};
 
