@@ -66,6 +66,10 @@ impl Comparison {
                         self.held = None;
                         tries += 1;
                     }
+                    // It has put some of who is joined out, and is to be called again.
+                    Err(AskError::Server(error)) if is_torn(&error) && tries < MOST_TRIES => {
+                        tries += 1;
+                    }
                     other => break other?,
                 }
             }
@@ -211,6 +215,10 @@ impl Comparison {
         tokio::time::sleep(PAUSE).await;
         Ok(())
     }
+}
+
+fn is_torn(error: &Error) -> bool {
+    error.redis().is_some_and(|error| error.code() == Some("TORN"))
 }
 
 fn key_of(place: &Place) -> (&'static str, &str, Option<&str>, &str) {

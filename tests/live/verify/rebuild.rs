@@ -3,7 +3,9 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use fastrand::Rng;
 use rollcall::config::{Config, Gathered};
+use rollcall::key::{escape, join};
 use serde_json::{Value, json};
 
 use super::damage::damage;
@@ -11,6 +13,7 @@ use super::{assert_as_modelled, assert_no_shadow, first_entries, verify, wait_fo
 use crate::process::Worker;
 use crate::query::ground::{ask_at, command};
 use crate::scene::{SOON, Scene, Traffic, in_parallel};
+use crate::support::events::{CONNECTIONS, DOCS, IPS, SIDS, TOKENS, USERS};
 
 /// What `rollcall rebuild --json` says, and its exit status.
 fn rebuild(scene: &Scene, flags: &[&str]) -> (i32, Value) {
@@ -70,6 +73,73 @@ fn ravage(scene: &Scene, round: usize) {
         for key in single.iter().filter(|key| key.starts_with(&keys.activity())) {
             let _: u64 = scene.command(&["DEL", key]);
         }
+    }
+}
+
+/// Writes what no entry says, at random.
+fn corrupt(scene: &Scene, seed: u64) {
+    let (mut rng, now) = (Rng::with_seed(seed), scene.now());
+    let json = |first: &str, t: u64| format!("{{\"{first}\":{t},\"user\":\"x\"}}");
+    for partition in 0..scene.deployment.partitions() {
+        let keys = scene.deployment.keys(partition);
+        for _ in 0..12 {
+            let t = now - rng.u64(..20_000);
+            let (seconds, t_text) = (format!("{}.{:03}", t / 1000, t % 1000), t.to_string());
+            let user = rng.choice(USERS).unwrap();
+            let field = join(&[user, rng.choice(IPS).unwrap()]);
+            let (token, sid) = (rng.choice(TOKENS).unwrap(), rng.choice(SIDS).unwrap());
+            let doc = rng.choice(DOCS).unwrap();
+            let pair = join(&[doc, user]);
+            let member = join(&[doc, user, rng.choice(CONNECTIONS).unwrap()]);
+            let ttl = format!("{t}:0000060:{t}");
+            let (seen, active) = (json("lastSeen", t), json("last_activity", t));
+            let level = format!("2:1:{}", escape(doc));
+            let all: [(&str, String, Vec<&str>); 18] = [
+                ("HSET", keys.presence(), vec![&field, &seen]),
+                ("HSET", keys.login(), vec![token, "somebody"]),
+                ("ZADD", keys.recent(), vec![&seconds, token]),
+                ("ZADD", format!("{}{token}", keys.viewed()), vec![&seconds, "item7"]),
+                ("ZADD", keys.tokens_ended(), vec![&t_text, token]),
+                ("ZADD", keys.presence_ended(), vec![&t_text, &field]),
+                ("ZADD", keys.presence_ended(), vec![&t_text, user]),
+                ("HSET", keys.sessions(), vec![sid, &active]),
+                ("HSET", keys.session_ttls(), vec![sid, &ttl]),
+                ("ZADD", keys.sessions_ended(), vec![&t_text, sid]),
+                ("ZADD", keys.docs_joined(), vec![&t_text, &member]),
+                ("ZADD", keys.docs_left(), vec![&t_text, &member]),
+                ("ZREM", keys.docs_joined(), vec![&member]),
+                ("HSET", keys.docs_connections(), vec![&pair, "2"]),
+                ("HDEL", keys.docs_connections(), vec![&pair]),
+                ("HSET", keys.docs_levels(), vec![&level, "1"]),
+                ("SADD", keys.document_users(doc), vec!["nobody"]),
+                ("SET", keys.document_count(doc), vec!["77"]),
+            ];
+            let (command, key, words) = &all[rng.usize(..all.len())];
+            let _: redis::Value = scene.command(&[&[*command, key], &words[..]].concat());
+        }
+    }
+}
+
+#[test]
+fn what_no_entry_says_is_gone() {
+    let rounds = std::env::var("ROLLCALL_TEST_ROUNDS").map_or(1, |n| n.parse().unwrap());
+    let seed = std::env::var("ROLLCALL_TEST_SEED").map_or(7, |seed| seed.parse().unwrap());
+    for seed in seed..seed + rounds {
+        in_parallel(["1", "3"], |partitions| {
+            let settings = [("partitions", partitions), ("thresholds", "2:1"), ("max-skew", "1s")];
+            let scene = Scene::start(&settings);
+            first_entries(&scene);
+            scene.add_random(seed, 1_000);
+            let _worker = scene.worker(&[]);
+            scene.wait_finished(SOON, "all is applied");
+            corrupt(&scene, seed);
+            let traffic = Traffic::start(&scene, seed, 100);
+            let (code, report) = rebuild(&scene, &["--yes"]);
+            assert_eq!((code, &report["left"]), (0, &json!([])), "seed {seed}: {report:#}");
+            traffic.stop();
+            scene.wait_finished(SOON, "all is applied");
+            assert_as_modelled(&scene, &format!("seed {seed}, {partitions} partitions"));
+        });
     }
 }
 

@@ -52,15 +52,21 @@ impl Court<'_> {
         };
         let (of_live, of_said) = (stored(live, live_life), stored(said, said_life));
         let entry = place(Structure::Session, self.keys.sessions(), true);
+        let lives = place(Structure::SessionTtl, self.keys.session_ttls(), true);
         if side.is_some() {
-            return self.ended(entry, of_live, out);
+            let known = live_life.map(|life| Stored::new(life.named, "", life.seconds.to_string()));
+            // Without a version it is another's key.
+            let version = live[3].whole().map(|t| Stored::new(t, "", t.to_string()));
+            let key = format!("{}{sid}", self.keys.session_data());
+            self.ended(entry, of_live, out);
+            self.ended(lives, known, out);
+            return self.ended(place(Structure::SessionData, key, false), version, out);
         }
         // A lifetime that only an older entry named ends it sooner than the shadow knows.
         let is_over_here = |of: &Stored| self.is_over(of.t + life_ms(live_life));
         if of_live.is_none() && of_said.as_ref().is_some_and(is_over_here) {
             return;
         }
-        let lives = place(Structure::SessionTtl, self.keys.session_ttls(), true);
         self.lifetime(lives, live_life, said_life, out);
         let is_sure = of_live == of_said && live_life.is_none() && said_life.is_none();
         let has_live = of_live.is_some();
