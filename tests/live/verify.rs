@@ -4,7 +4,7 @@ mod damage;
 mod rebuild;
 
 use std::collections::BTreeMap;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rollcall::entry::Entry;
@@ -152,6 +152,17 @@ fn a_shadow_never_stays_and_never_takes_what_is_anothers() {
     }
     let left: Vec<String> = scene.command(&["KEYS", "*rollcall:shadow:*"]);
     assert!(!left.is_empty(), "some were killed in the midst");
+    // One that is told to stop takes its own away.
+    let words = ["verify", "--partitions", "2", "--into", "stopped"];
+    let mut command = command(&scene.url(), &words);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let made = scene.deployment.keys(0).shadow("stopped").named("rollcall:meta");
+    wait_until(SOON, "it is under way", || scene.command(&["EXISTS", &made]));
+    let kill = format!("kill -TERM {}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let left: Vec<String> = scene.command(&["KEYS", "*rollcall:shadow:stopped:*"]);
+    assert!(left.is_empty(), "{left:?}");
     // Another that runs now is left alone, and so is what is none of Rollcall's.
     let keys = scene.deployment.keys(0).shadow("other");
     for (name, value) in [("made", "rollcall"), ("lease", "x"), ("login:", "theirs")] {

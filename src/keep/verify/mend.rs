@@ -4,7 +4,7 @@
 //! All of it is done by the partition's owner, which the run becomes for some tenths of a second at a time: no batch in
 //! hand comes after that, and what differs is looked at once more at a cursor that stands still.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use super::compare::Comparison;
@@ -103,15 +103,12 @@ impl Comparison {
         session_keys: &Option<SessionKeys>,
     ) -> Result<(), AskError> {
         self.hold().await?;
-        let known: BTreeMap<_, _> =
-            findings.iter().map(|found| (key_of(&found.place), found)).collect();
+        let known: HashSet<&Place> = findings.iter().map(|found| &found.place).collect();
         let names = related(findings, &self.shadow.live);
         let fresh = self.look_again(&names, |_| true).await?;
-        let is_meant = |found: &&Finding| {
-            found.fault == Fault::Torn || known.contains_key(&key_of(&found.place))
-        };
-        self.do_deeds(fresh.iter().filter(is_meant).filter(|found| found.fault != Fault::Torn))
-            .await?;
+        let is_meant =
+            |found: &&Finding| found.fault != Fault::Torn && known.contains(&found.place);
+        self.do_deeds(fresh.iter().filter(is_meant)).await?;
         self.apply_again(entries, session_keys).await?;
         // What follows from other keys comes last.
         let is_derived = |family: Family| {
@@ -219,8 +216,4 @@ impl Comparison {
 
 fn is_torn(error: &Error) -> bool {
     error.redis().is_some_and(|error| error.code() == Some("TORN"))
-}
-
-fn key_of(place: &Place) -> (&'static str, &str, Option<&str>, &str) {
-    (place.structure.name(), &place.key, place.member.as_deref(), &place.name)
 }
