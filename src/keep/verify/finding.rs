@@ -159,3 +159,57 @@ impl Finding {
         self.evidence.best.as_ref().map(|(_, id)| *id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_790_000_000_000;
+
+    fn id(ms: u64) -> EntryId {
+        EntryId { ms, seq: 0 }
+    }
+
+    fn finding(fault: Fault, live: Option<u64>, claims: &[(u64, bool, u64)]) -> Finding {
+        let place = Place {
+            structure: Structure::Session,
+            key: "k".to_owned(),
+            member: None,
+            name: "s".to_owned(),
+            sub: String::new(),
+        };
+        let mut evidence = Evidence::default();
+        for (t, ends, entry) in claims {
+            evidence.add(Claim { t: *t, ends: *ends, value: Vec::new() }, id(*entry));
+        }
+        let stored = |t| Stored::new(t, "", "");
+        Finding { place, fault, live: live.map(stored), said: None, evidence }
+    }
+
+    #[test]
+    fn a_difference_stands_only_if_an_entry_that_is_held_says_otherwise() {
+        let newer = [(5, false, 50), (7, false, 70)];
+        assert!(finding(Fault::Behind, Some(5), &newer).stands(NOW));
+        assert_eq!(finding(Fault::Behind, Some(5), &newer).entry(), Some(id(70)));
+        assert!(!finding(Fault::Behind, Some(7), &newer).stands(NOW), "it came meanwhile");
+        assert!(!finding(Fault::Behind, None, &[]).stands(NOW), "the entry is gone");
+        assert!(finding(Fault::Ahead, Some(9), &newer).stands(NOW));
+        assert!(finding(Fault::Ahead, Some(9), &[]).stands(NOW), "no entry says it");
+        assert!(!finding(Fault::Ahead, Some(7), &newer).stands(NOW), "the shadow was late for it");
+        let ended = [(5, false, 50), (u64::MAX, true, 60)];
+        assert!(finding(Fault::Ended, Some(5), &ended).stands(NOW));
+        assert!(!finding(Fault::Behind, None, &ended).stands(NOW));
+    }
+
+    #[test]
+    fn a_session_whose_life_was_named_later_is_as_the_schedule_had_it() {
+        let life = |seconds, entry| {
+            let mut behind = finding(Fault::Behind, None, &[(NOW - 10_000, false, 50)]);
+            behind.evidence.add_life((NOW - 20_000, seconds), id(entry));
+            behind
+        };
+        assert!(life(60, 40).stands(NOW));
+        assert!(!life(60, 60).stands(NOW), "it may have expired before");
+        assert!(!life(5, 40).stands(NOW), "it is over");
+    }
+}

@@ -5,6 +5,8 @@
 
 mod documents;
 mod sessions;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 use std::sync::Arc;
