@@ -295,3 +295,19 @@ fn encrypted_session_data_is_compared_with_keys_and_without() {
     assert_eq!(scene.command::<Vec<u8>>(&["GET", "session:s|3"]), lost);
     assert_eq!(verify(&scene, &[&old.flag()]).0, 0);
 }
+
+#[test]
+fn a_server_without_room_gets_no_shadow() {
+    let scene = Scene::start(&[]);
+    let _worker = scene.worker(&[]);
+    scene.add_random(5, 300);
+    scene.wait_finished(SOON, "all is applied");
+    let info: String = scene.command(&["INFO", "memory"]);
+    let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+    let most = used.trim().parse::<u64>().unwrap() * 21 / 20;
+    let _: () = scene.command(&["CONFIG", "SET", "maxmemory", &most.to_string()]);
+    let (code, out, error) = ask_at(&scene.url(), &["verify", "--json"]);
+    assert_eq!((code, out.as_str()), (1, ""), "{error}");
+    assert!(error.contains("no room for a shadow") && error.contains("raise maxmemory"), "{error}");
+    assert_no_shadow(&scene);
+}
