@@ -104,8 +104,9 @@ impl Query for Run<'_> {
         let tell = |far: &Far| {
             progress.show(|| format!("{}, {} put right", line(far, partitions), far.mended));
         };
+        let signal = signals::stop_or_hangup();
         let stop = async {
-            signals::stop_or_hangup().await;
+            signal.await;
         };
         let done = rebuild(state, &self.what, stop, tell).await;
         progress.end();

@@ -63,8 +63,9 @@ impl Query for Run<'_> {
         let mut progress = Progress::new(self.command.output.json);
         let partitions = state.partitions.len();
         let tell = |far: &Far| progress.show(|| line(far, partitions));
+        let signal = signals::stop_or_hangup();
         let stop = async {
-            signals::stop_or_hangup().await;
+            signal.await;
         };
         let verified = verify(state, &self.order, stop, tell).await;
         progress.end();

@@ -99,10 +99,12 @@ impl Shadow {
         let lease = Lease::take(connection.clone(), &keys).await?;
         claim(&mut connection, live, &keys).await?;
         let ownership = Ownership::new(deployment, &keys, name.to_owned());
-        let joined = ownership
-            .join(&mut connection, &Seen::default(), &fence(false), Cause::Free)
-            .await?
-            .ok_or_else(|| in_use(&keys))?;
+        let joined =
+            ownership.join(&mut connection, &Seen::default(), &fence(false), Cause::Free).await;
+        let Ok(Some(joined)) = joined else {
+            remove(&mut connection, &keys).await?;
+            return Err(joined.err().map_or_else(|| in_use(&keys), AskError::from));
+        };
         let applier =
             Applier::new(deployment, &keys, joined.tenure).with_session_keys(session_keys);
         let (rules, projections) = (deployment.rules(), deployment.projections);
