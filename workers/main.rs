@@ -16,6 +16,7 @@ mod metrics;
 mod out;
 mod progress;
 mod query;
+mod rebuild;
 mod reload;
 mod repartition;
 mod run;
@@ -25,6 +26,7 @@ mod serve;
 mod signals;
 mod status;
 mod table;
+mod verify;
 mod width;
 
 use std::backtrace::{Backtrace, BacktraceStatus};

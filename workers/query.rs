@@ -21,10 +21,12 @@ use crate::dead::DeadCommand;
 use crate::encrypt::Encrypt;
 use crate::erase::Erase;
 use crate::metrics::Metrics;
+use crate::rebuild::{self, RebuildCommand};
 use crate::repartition::Repartition;
 use crate::schema::Schema;
 use crate::status::{self, Status};
 use crate::table::{self, Page};
+use crate::verify::{self, Verify};
 
 /// The commands that ask the state.
 // Help shows what each variant's own type says.
@@ -44,6 +46,8 @@ pub(crate) enum QueryCommand {
     Encrypt(Encrypt),
     Repartition(Repartition),
     Erase(Erase),
+    Verify(Verify),
+    Rebuild(RebuildCommand),
     Schema(Schema),
     Metrics(Metrics),
 }
@@ -75,6 +79,9 @@ pub(crate) enum QueryError {
     /// There is no such thing in the program itself.
     #[error("there is no schema {name:?}; `rollcall schema` lists what there is")]
     NoSchema { name: String },
+    /// The state is not what the entries say.
+    #[error("the state differs from what the entries say in {count} {}", if *.count == 1 { "place" } else { "places" })]
+    Differs { count: u64 },
     /// Nobody can be asked whether that is meant.
     #[error("this {0}; say --yes if that is meant, or --dry-run")]
     Unconfirmed(&'static str),
@@ -117,6 +124,8 @@ pub(crate) fn run(command: &QueryCommand) -> Result<(), QueryError> {
             order.confirm()?;
             play(order)
         }
+        QueryCommand::Verify(command) => verify::run(command),
+        QueryCommand::Rebuild(command) => rebuild::run(command),
         QueryCommand::Schema(schema) => schema.run(),
         QueryCommand::Metrics(metrics) => metrics.run(),
     }
@@ -257,6 +266,11 @@ pub(crate) type SessionFlags = Flags<rollcall::config::settings::SessionFlags>;
 
 /// The flags of the command that erases.
 pub(crate) type EraseFlags = Flags<rollcall::config::settings::EraseFlags>;
+/// The flags of a command that replays the stream.
+pub(crate) type VerifyFlags = Flags<rollcall::config::settings::VerifyFlags>;
+
+/// The flags of a command that replays the stream, and may change the deployment's settings.
+pub(crate) type RebuildFlags = Flags<rollcall::config::settings::RebuildFlags>;
 
 /// The flags of a command that asks about the stream.
 pub(crate) type StreamFlags = Flags<rollcall::config::settings::StreamFlags>;

@@ -69,19 +69,13 @@ impl<'p, G> Reload<'p, G> {
             );
         }
         let shell = Shell::of(&self.config.redis, &self.config.deployment);
-        let key = rollcall::key::Keys::new(
-            &self.config.deployment.prefix,
-            self.config.deployment.partitions,
-            0,
-        )
-        .meta();
-        let hdel = [&["HDEL", &key][..], &of_all].concat();
-        let (of_all, remedy) = (of_all.join(", "), shell.redis_cli(&hdel));
+        let remedy = shell.rollcall(&["rebuild", "--change-settings"]);
+        let of_all = of_all.join(", ");
         warn!(
             settings,
             of_all,
-            "these settings count from the next start on, and some are those of the whole deployment: stop every worker \
-             and janitor, and let the next to start write its own: {remedy}"
+            "these settings count from the next start on, and some are those of the whole deployment: make them its own, \
+             with the same file, and restart every process: {remedy}"
         );
     }
 

@@ -102,6 +102,14 @@ impl Keys {
         Self { base: format!("{prefix}{tag}") }
     }
 
+    /// What the names of all shadows of a partition begin with, where no name of the state itself does.
+    pub const SHADOWS: &str = "rollcall:shadow:";
+
+    /// The names of a shadow of this partition, in the same slot.
+    pub fn shadow(&self, name: &str) -> Self {
+        Self { base: self.named(&format!("{}{name}:", Self::SHADOWS)) }
+    }
+
     /// What every key of the partition begins with.
     pub fn base(&self) -> &str {
         &self.base

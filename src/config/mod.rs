@@ -144,6 +144,9 @@ pub struct Deployment {
 }
 
 impl Deployment {
+    /// Settings that lead to the state: with another one there is another state.
+    pub const FIXED: [&str; 3] = ["partitions", "stream", "group"];
+
     /// How entries are decoded.
     pub fn rules(&self) -> Rules {
         Rules {

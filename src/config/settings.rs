@@ -334,6 +334,28 @@ pub struct EraseFlags {
     pub endings: EndingArgs,
 }
 
+/// The flags of a command that replays the stream.
+#[derive(Args, Clone, Debug)]
+#[allow(missing_docs, reason = "the groups say what they are")]
+pub struct VerifyFlags {
+    #[command(flatten)]
+    pub stream: StreamFlags,
+    #[command(flatten)]
+    pub seal: SealArgs,
+}
+
+/// The flags of a command that replays the stream, and may change the deployment's settings.
+#[derive(Args, Clone, Debug)]
+#[allow(missing_docs, reason = "the groups say what they are")]
+pub struct RebuildFlags {
+    #[command(flatten)]
+    pub verify: VerifyFlags,
+    #[command(flatten)]
+    pub state: StateArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
 /// The flags of both long-running roles.
 #[derive(Args, Clone, Debug)]
 #[allow(missing_docs, reason = "the groups say what they are")]

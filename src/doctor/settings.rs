@@ -53,11 +53,19 @@ pub(super) async fn settings(
             "use the version and the --partitions that wrote the state, or another --prefix to begin anew",
         ));
     }
+    let diagnosis = diagnosis.advise(format!("use the deployment's: {}", flags.join(" ")));
     let names: Vec<&str> = differ.iter().map(|(name, ..)| *name).collect();
-    Ok(diagnosis
-        .advise(format!("use the deployment's: {}", flags.join(" ")))
-        .advise("or stop every worker and janitor, and let the next to start write its own:")
-        .run(shell.redis_cli(&[&["HDEL", meta.as_str()], &names[..]].concat())))
+    if names.iter().any(|name| Deployment::FIXED.contains(name)) {
+        return Ok(diagnosis
+            .advise("or stop every worker and janitor, and let the next to start write its own:")
+            .run(shell.redis_cli(&[&["HDEL", meta.as_str()], &names[..]].concat())));
+    }
+    let own: Vec<String> =
+        differ.iter().flat_map(|(name, own, _)| [format!("--{name}"), (*own).clone()]).collect();
+    let own = own.iter().map(String::as_str);
+    let words: Vec<&str> =
+        ["rebuild", "--yes", "--change-settings"].into_iter().chain(own).collect();
+    Ok(diagnosis.advise("or make these the deployment's:").run(shell.rollcall(&words)))
 }
 
 /// Whether there is state with one partition where several are configured, or the other way round.

@@ -4,7 +4,7 @@ use super::{
     AUTH, CONNECTION, DENIED, Error, MAXCLIENTS, MOVING, NO_COMMAND, NO_MASTER, NO_NODE, NOT_OWNER,
     PASSWORD_FILE, PERMISSION, REPARTITION, TIMEOUT, TLS, chain,
 };
-use crate::config::Shell;
+use crate::config::{Deployment, Shell};
 
 /// What to do about each kind of trouble, and the command that shows more; everything is tried again meanwhile.
 const REMEDIES: &[(&str, &str, &[&str])] = &[
@@ -113,10 +113,18 @@ impl Error {
     /// What to do about it, if there is more to do than to wait.
     pub fn remedy(&self, shell: &Shell) -> Option<String> {
         match self {
-            Self::Settings { key, setting, .. } => Some(format!(
-                "use the same setting everywhere, or stop every worker and janitor and let the next to start \
+            Self::Settings { key, setting, .. }
+                if Deployment::FIXED.contains(&setting.as_str()) =>
+            {
+                Some(format!(
+                    "use the same setting everywhere, or stop every worker and janitor and let the next to start \
                  write its own: {}",
-                shell.redis_cli(&["HDEL", key, setting])
+                    shell.redis_cli(&["HDEL", key, setting])
+                ))
+            }
+            Self::Settings { setting, own, .. } => Some(format!(
+                "use the same setting everywhere, or make this one the deployment's: {}",
+                shell.rollcall(&["rebuild", "--change-settings", &format!("--{setting}"), own])
             )),
             Self::Partitions { stored, .. } => {
                 Some(format!("use --partitions {stored}, or another --prefix to begin anew"))

@@ -170,6 +170,7 @@ impl Janitor {
         self.shell = self.shell.at(&at.info);
         check_layout(&self.server, &mut connection, &self.deployment).await?;
         self.ownership.check_settings(&mut connection).await?;
+        let mut epoch = self.ownership.look(&mut connection).await?.epoch;
         self.metrics.connected();
         while !*self.stop.borrow() {
             self.follow_settings();
@@ -178,6 +179,12 @@ impl Janitor {
             let length_ms = (self.settings.interval.as_millis() as u64 * 7 / 10).max(1);
             let turn = self.sweeper.sweep_turn(&mut connection, &self.name, length_ms).await?;
             if self.is_due(turn) {
+                // Settings that were changed come with another epoch.
+                let seen = self.ownership.look(&mut connection).await?;
+                if seen.epoch != epoch {
+                    self.ownership.check_settings(&mut connection).await?;
+                    epoch = seen.epoch;
+                }
                 let span = trace::round(self.partition);
                 self.under_way = span.clone();
                 span.around(self.round(&mut connection)).await?;

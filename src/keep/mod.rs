@@ -5,3 +5,4 @@ pub mod erase;
 pub mod letters;
 pub mod repartition;
 pub mod sessions;
+pub mod verify;

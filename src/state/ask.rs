@@ -49,6 +49,33 @@ pub enum AskError {
         /// How many there are.
         stored: String,
     },
+    /// Somebody else works on the shadow.
+    #[error("another verify or rebuild works on the shadow {}", key.escape_debug())]
+    ShadowInUse {
+        /// What its keys begin with.
+        key: String,
+    },
+    /// Where the shadow is to be, there is something else.
+    #[error("the key {} is none of Rollcall's, and in the way of the shadow", key.escape_debug())]
+    ShadowTaken {
+        /// The key.
+        key: String,
+    },
+    /// The server has no room for a shadow.
+    #[error("more than 90 % of the server's maxmemory is used: there is no room for a shadow")]
+    NearlyFull,
+    /// Session data is encrypted, and nobody said with which keys.
+    #[error("session data is encrypted")]
+    NoSessionKeys,
+    /// A signal came.
+    #[error("it was stopped; the shadow is taken away")]
+    Stopped,
+    /// The partition was begun again meanwhile.
+    #[error("{} was begun again meanwhile: another stream, other settings, or a server that went back", key.escape_debug())]
+    BegunAgain {
+        /// The key that says so.
+        key: String,
+    },
 }
 
 impl AskError {
@@ -62,6 +89,14 @@ impl AskError {
             )),
             Self::Refused(_) => None,
             Self::Partitions { stored, .. } => Some(format!("ask with --partitions {stored}")),
+            Self::ShadowInUse { .. } => {
+                Some("wait for its end, or choose another name with --into".to_owned())
+            }
+            Self::ShadowTaken { .. } => Some("choose another name with --into".to_owned()),
+            Self::Stopped => None,
+            Self::NearlyFull => Some("raise maxmemory, or run it when there is less".to_owned()),
+            Self::NoSessionKeys => Some("name the keys: --session-key-file".to_owned()),
+            Self::BegunAgain { .. } => Some("run it once more".to_owned()),
         }
     }
 
@@ -252,7 +287,10 @@ pub(crate) fn literal(text: &str) -> String {
 }
 
 /// Entries of a stream (`XRANGE`, `XREVRANGE`).
-pub(crate) async fn range(connection: &mut Link, words: &[&str]) -> Result<Vec<Entry>, AskError> {
+pub(crate) async fn range(
+    connection: &mut (impl ConnectionLike + Send),
+    words: &[&str],
+) -> Result<Vec<Entry>, AskError> {
     let value = ask(connection, words).await?;
     let unexpected = reply::unexpected("reading entries", &Value::Nil);
     reply::entries(value).ok_or_else(|| unexpected.into())

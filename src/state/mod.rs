@@ -326,7 +326,7 @@ async fn other_layout(connection: &mut Link, deployment: &Deployment) -> Result<
 }
 
 /// Takes over one setting; a text that cannot be read leaves the process's own.
-fn adopt(deployment: &mut Deployment, name: &str, text: &str) {
+pub(crate) fn adopt(deployment: &mut Deployment, name: &str, text: &str) {
     let length = |own: &mut u64| {
         if let Ok(length) = text.parse::<Millis>() {
             *own = length.ms();
@@ -337,6 +337,7 @@ fn adopt(deployment: &mut Deployment, name: &str, text: &str) {
     match name {
         "stream" => text.clone_into(&mut deployment.stream),
         "group" => text.clone_into(&mut deployment.group),
+        "projections" => deployment.projections = text.parse().unwrap_or(deployment.projections),
         "thresholds" => deployment.thresholds = text.split(',').filter_map(threshold).collect(),
         "online-window" => length(&mut deployment.online_window_ms),
         "presence-ttl" => length(&mut deployment.presence_ttl_ms),

@@ -6,6 +6,7 @@
 mod eraser;
 mod job;
 mod notifier;
+mod verify;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -31,6 +32,8 @@ pub const ROLES: [&str; 8] =
 const KEEPER: &str = "keeper";
 /// Whoever erases users.
 const ERASER: &str = "eraser";
+/// Whoever holds the state to the entries.
+const VERIFIER: &str = "verifier";
 const PASSWORD: &str = "pw";
 
 /// The ACL line of a role, as it stands in its file.
@@ -64,7 +67,7 @@ impl Guarded {
     pub fn start(prefix: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut text = "user default on nopass ~* &* +@all\n".to_owned();
-        for role in ROLES.into_iter().chain([KEEPER, ERASER]) {
+        for role in ROLES.into_iter().chain([KEEPER, ERASER, VERIFIER]) {
             let line = line(role).replace(">change-me", &format!(">{PASSWORD}"));
             // Behind a prefix, every pattern begins with it. With several partitions, the layout
             // that a process must not find is the one without their tag.

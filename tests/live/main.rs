@@ -48,3 +48,4 @@ mod support;
 mod takeover;
 mod traces;
 mod trouble;
+mod verify;

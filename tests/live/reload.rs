@@ -67,7 +67,7 @@ fn a_worker_takes_over_the_batch_and_names_what_has_to_wait() {
     let said = "settings=\"thresholds, takeover\" of_all=\"thresholds\"";
     wait_until(SOON, "what waits is named", || worker.log().contains(said));
     let log = worker.log();
-    assert!(log.contains("HDEL rollcall:meta thresholds"), "{log}");
+    assert!(log.contains("rollcall rebuild --change-settings"), "{log}");
     scene.add_random_later(2, 10);
     scene.wait_finished(SOON, "what was read before");
     assert_eq!(scene.command::<String>(&["HGET", "rollcall:meta", "thresholds"]), "none");

@@ -83,6 +83,11 @@ impl Scene {
         Worker::start_as("notifier", &self.url(), &self.with_settings(extra), env)
     }
 
+    /// The server's time.
+    pub fn now(&self) -> u64 {
+        dump::server_now(&mut self.connection())
+    }
+
     fn with_settings<'a>(&'a self, extra: &[&'a str]) -> Vec<&'a str> {
         self.arguments.iter().map(String::as_str).chain(extra.iter().copied()).collect()
     }

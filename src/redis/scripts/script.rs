@@ -97,10 +97,7 @@ impl Text {
             "#!lua name={function}\n{body}\nredis.register_function{{\n  function_name = '{function}',\n  \
              flags = {{ {flag} }},\n  callback = function(...) begin(...) return run() end,\n}}\n"
         );
-        // The text has names of its own for these two.
-        let script = format!(
-            "#!lua{flags}\nlocal keys, arguments = KEYS, ARGV\n{body}\nbegin(keys, arguments)\nreturn run()\n"
-        );
+        let script = format!("#!lua{flags}\n{}", called(&body));
         let digest = redis::Script::new(&script).get_hash().to_owned();
         Self { function, library, digest, script }
     }
@@ -193,8 +190,24 @@ pub(super) static FORWARD: Seldom = Seldom(LazyLock::new(|| digested(include_str
 /// Moves state to another layout.
 pub(super) static REPARTITION: Seldom =
     Seldom(LazyLock::new(|| digested(include_str!("repartition.lua"))));
+/// Reads at one instant.
+pub(super) static LOOK: Seldom = Seldom(LazyLock::new(|| digested(include_str!("look.lua"))));
 /// Puts a token in the place of session data.
 pub(super) static ENCRYPT: Seldom = Seldom(LazyLock::new(|| digested(include_str!("encrypt.lua"))));
+
+/// Puts single members of the state right.
+pub(super) static MEND: Seldom = Seldom(LazyLock::new(|| {
+    let body = [COMMON, GROUPS, POSITION, CURSOR, include_str!("mend.lua")].join("\n");
+    digested(format!("#!lua\n{}", called(&body)).leak())
+}));
+/// Changes the settings of a deployment.
+pub(super) static SETTINGS: Seldom =
+    Seldom(LazyLock::new(|| digested(include_str!("settings.lua"))));
+
+/// The body as a script by itself; it has names of its own for these two.
+fn called(body: &str) -> String {
+    format!("local keys, arguments = KEYS, ARGV\n{body}\nbegin(keys, arguments)\nreturn run()\n")
+}
 
 fn digested(text: &'static str) -> (String, &'static str) {
     (redis::Script::new(text).get_hash().to_owned(), text)
@@ -204,6 +217,13 @@ impl Seldom {
     /// A call up to the number of its keys.
     pub(super) fn call(&self) -> Cmd {
         let mut call = redis::cmd(Way::Digest.command());
+        call.arg(&self.0.0);
+        call
+    }
+
+    /// The same of a script that only reads: whoever calls it needs no right to write its keys.
+    pub(super) fn read(&self) -> Cmd {
+        let mut call = redis::cmd("EVALSHA_RO");
         call.arg(&self.0.0);
         call
     }

@@ -23,7 +23,7 @@ const BY_DIGEST: [&str; 2] = ["evalsha", "script|load"];
 const AGE_MS: u64 = 100_000;
 
 /// Entries that lead a worker through every branch: `(fields)`, in order of their ids.
-fn job() -> Vec<Vec<(String, Vec<u8>)>> {
+pub fn job() -> Vec<Vec<(String, Vec<u8>)>> {
     let flat = |text: &str| -> Vec<(String, Vec<u8>)> {
         let words: Vec<_> = text.split(' ').collect();
         words.chunks(2).map(|pair| (pair[0].to_owned(), pair[1].into())).collect()

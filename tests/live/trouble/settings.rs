@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::pairs;
 use crate::harness::wait_until;
 use crate::process::Worker;
+use crate::query::ground::ask_at;
 use crate::scene::{SOON, Scene, in_parallel};
 
 /// The tombstone of a token or session stays while an older entry is unfinished, however long that takes.
@@ -50,8 +51,7 @@ fn other_settings_are_refused_with_the_remedy() {
     ] {
         let mut second = Worker::start_as(role, &scene.url(), &other, &[]);
         assert_eq!(second.exit_code(SOON), 1, "{role} {other:?}");
-        let (port, setting) = (scene.deployment.server.port(), other[0].trim_start_matches("--"));
-        let remedy = format!("redis-cli -p {port} HDEL rollcall:meta {setting}");
+        let remedy = format!("rollcall rebuild --change-settings {} {}", other[0], other[1]);
         assert!(
             second.log().contains(&remedy) && second.log().contains(other[1]),
             "{}",
@@ -64,7 +64,8 @@ fn other_settings_are_refused_with_the_remedy() {
     scene.wait_finished(SOON, "the first goes on");
     scene.verify("after refusals");
     scene.drain(first);
-    scene.command::<u64>(&["HDEL", "rollcall:meta", "thresholds"]);
+    let words = ["rebuild", "--change-settings", "--thresholds", "3:1", "--yes"];
+    assert_eq!(ask_at(&scene.url(), &words).0, 0);
     let mut second = Worker::start(&scene.url(), &["--thresholds", "3:1"], &[]);
     wait_until(SOON, "the remedy helps", || second.log().contains("took the partition"));
     assert_eq!(second.terminate(), 0);

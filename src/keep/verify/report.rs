@@ -1,0 +1,93 @@
+//! What a comparison found, as programs and people get it.
+
+use serde::Serialize;
+
+use super::finding::Finding;
+use crate::state::dead::Bytes;
+
+/// Longest value that is shown whole.
+const LONGEST: usize = 4096;
+
+/// What a comparison found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Members that were compared.
+    pub checked: u64,
+    /// Where the live state is not what the entries say.
+    pub differences: Vec<Difference>,
+    /// Differences that were too many to be kept.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unlisted: u64,
+    /// Members that come of entries which the stream no longer holds.
+    pub older: u64,
+    /// Entries that were replayed.
+    pub entries: u64,
+}
+
+impl Report {
+    /// How many differences there are.
+    pub fn count(&self) -> u64 {
+        self.differences.len() as u64 + self.unlisted
+    }
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// The partition.
+    pub partition: u16,
+    /// Which structure it is in.
+    pub structure: &'static str,
+    /// The key.
+    pub key: String,
+    /// The member or field; `None` where it is the key itself.
+    pub member: Option<String>,
+    /// What stands there; `None` if nothing does.
+    pub live: Option<Bytes>,
+    /// What should stand there.
+    pub expected: Option<Bytes>,
+    /// The entry that should have won; `None` if no entry that is held says anything of it.
+    pub entry: Option<String>,
+}
+
+impl Difference {
+    pub(super) fn new(partition: u16, finding: Finding) -> Self {
+        let shown = |mut bytes: Vec<u8>| {
+            if bytes.len() > LONGEST {
+                let end = (0..=LONGEST).rev().find(|at| bytes[*at] & 0xC0 != 0x80);
+                bytes.truncate(end.unwrap_or(LONGEST));
+                bytes.extend("…".as_bytes());
+            }
+            Bytes(bytes)
+        };
+        let entry = finding.entry().map(|id| id.to_string());
+        Self {
+            partition,
+            structure: finding.place.structure.name(),
+            key: finding.place.key,
+            member: finding.place.member,
+            live: finding.live.map(|stored| shown(stored.shown)),
+            expected: finding.said.map(|stored| shown(stored.shown)),
+            entry,
+        }
+    }
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The partition it is in.
+    pub partition: u16,
+    /// Entries that were replayed.
+    pub entries: u64,
+    /// Members that were compared.
+    pub checked: u64,
+    /// What looks like differences until now.
+    pub differing: u64,
+    /// What was put right.
+    pub mended: u64,
+}

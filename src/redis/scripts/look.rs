@@ -1,0 +1,68 @@
+//! Looks: many reads of one partition at one instant, beside the cursor that they belong to.
+
+use redis::Value;
+use redis::aio::ConnectionLike;
+
+use super::script::LOOK;
+use crate::entry::EntryId;
+use crate::error::Error;
+use crate::redis::reply;
+
+const STEP: &str = "reading the state at one instant";
+/// What stands for the reply of a read that met another type.
+const WRONG: &str = "WRONGTYPE";
+
+/// What a look saw.
+#[derive(Clone, Debug)]
+pub struct Looked {
+    /// The epoch; empty if there is none.
+    pub epoch: String,
+    /// The last entry that has had its effect; `None` if nobody knows.
+    pub cursor: Option<EntryId>,
+    /// The server's time, in milliseconds.
+    pub now_ms: u64,
+    /// The replies, in the order of the reads.
+    pub replies: Vec<Value>,
+}
+
+/// Whether a reply says that the key holds another type.
+pub fn is_wrong(reply: &Value) -> bool {
+    matches!(reply, Value::SimpleString(word) if word == WRONG)
+}
+
+/// Makes these reads, each given as its words, at one instant.
+///
+/// # Errors
+/// If the server refuses, or no reply came.
+pub async fn look(
+    connection: &mut (impl ConnectionLike + Send),
+    meta: &str,
+    reads: &[Vec<&str>],
+) -> Result<Looked, Error> {
+    let mut call = LOOK.read();
+    call.arg(1).arg(meta).arg(1).arg("TIME");
+    for words in reads {
+        call.arg(words.len()).arg(words);
+    }
+    let value = LOOK.send(connection, &call).await.map_err(Error::at(STEP))?;
+    let unexpected = reply::unexpected(STEP, &Value::Nil);
+    let parts: Option<[Value; 3]> = reply::array(value).and_then(|parts| parts.try_into().ok());
+    let Some([epoch, cursor, replies]) = parts else { return Err(unexpected) };
+    let mut replies = reply::array(replies).unwrap_or_default().into_iter();
+    let now_ms = replies.next().and_then(milliseconds);
+    match now_ms.filter(|_| replies.len() == reads.len()) {
+        Some(now_ms) => Ok(Looked {
+            epoch: reply::text(epoch).unwrap_or_default(),
+            cursor: reply::entry_id(cursor),
+            now_ms,
+            replies: replies.collect(),
+        }),
+        None => Err(unexpected),
+    }
+}
+
+/// Of `TIME`.
+fn milliseconds(time: Value) -> Option<u64> {
+    let [seconds, micros]: [Value; 2] = reply::array(time)?.try_into().ok()?;
+    Some(reply::number(&seconds)? * 1000 + reply::number(&micros)? / 1000)
+}
