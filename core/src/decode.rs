@@ -11,7 +11,7 @@ pub mod retry;
 
 use std::borrow::Cow;
 
-use crate::entry::{Entry, Oversize};
+use crate::entry::{Entry, EntryId, Oversize};
 use crate::event::{Bytes, Event, Kind, Limits, Members, Name, Reason, Rejection};
 use crate::format::{Format, Malformed, Member, Piece, Shape};
 use crate::key::partition_of;
@@ -38,6 +38,15 @@ pub struct Former {
     pub partitions: u16,
     /// Entries that were added before this time are forwarded, later ones are not; epoch milliseconds.
     pub until_ms: u64,
+    /// Up to this entry that layout has forwarded what did not belong here under it.
+    pub done: Option<EntryId>,
+}
+
+impl Former {
+    /// A layout with so many partitions, of which nothing else is known.
+    pub fn new(partitions: u16, until_ms: u64) -> Self {
+        Self { partitions, until_ms, done: None }
+    }
 }
 
 /// The ways to write an entry.
@@ -113,7 +122,12 @@ pub fn decode<'a>(entry: &'a Entry, partition: u16, rules: &Rules) -> Decoded<'a
 
 /// Decodes of an entry only what the other functions pass over: events that belong to other partitions now.
 pub(crate) fn decode_moved<'a>(entry: &'a Entry, partition: u16, rules: &Rules) -> Decoded<'a> {
-    decode_with(entry, partition, rules, Looks { for_moved: true, ..Looks::default() })
+    decode_with(entry, partition, rules, Looks { at: At::Elsewhere, ..Looks::default() })
+}
+
+/// Decodes an entry with the events that the other functions pass over.
+pub(crate) fn decode_all<'a>(entry: &'a Entry, partition: u16, rules: &Rules) -> Decoded<'a> {
+    decode_with(entry, partition, rules, Looks { at: At::Any, ..Looks::default() })
 }
 
 /// The same, and with each event the names of its unknown members: for people who ask for them.
@@ -129,11 +143,20 @@ pub fn decode_with_unknown_names<'a>(
 #[derive(Clone, Copy, Default)]
 struct Looks {
     for_unknown_names: bool,
-    for_moved: bool,
+    at: At,
+}
+
+/// Which events are wanted, by where they belong now.
+#[derive(Clone, Copy, Default)]
+enum At {
+    #[default]
+    Here,
+    Elsewhere,
+    Any,
 }
 
 fn decode_with<'a>(entry: &'a Entry, partition: u16, rules: &Rules, looks: Looks) -> Decoded<'a> {
-    let decoder = Decoder { entry_ms: entry.id.ms, partition, rules, looks };
+    let decoder = Decoder { id: entry.id, partition, rules, looks };
     decoder.entry(entry).unwrap_or_else(|rejection| Decoded {
         rejected: vec![Rejected { rejection, element: None }],
         ..Decoded::default()
@@ -141,7 +164,7 @@ fn decode_with<'a>(entry: &'a Entry, partition: u16, rules: &Rules, looks: Looks
 }
 
 struct Decoder<'r> {
-    entry_ms: u64,
+    id: EntryId,
     partition: u16,
     rules: &'r Rules,
     looks: Looks,
@@ -301,14 +324,20 @@ impl Decoder<'_> {
     fn event<'a>(&self, members: &Members<'a>) -> Result<Option<Event<'a>>, Rejection> {
         let kind = Kind::read(&members.event_type()?, members, &self.rules.limits)?;
         let claimed_ms = members.time()?;
-        let time = EventTime::of_event(claimed_ms, self.entry_ms, self.rules.max_skew_ms);
-        let latest_ms = self.entry_ms.saturating_add(self.rules.max_skew_ms);
+        let time = EventTime::of_event(claimed_ms, self.id.ms, self.rules.max_skew_ms);
+        let latest_ms = self.id.ms.saturating_add(self.rules.max_skew_ms);
         let from_future = claimed_ms.is_some_and(|ms| ms > latest_ms);
         let unknown = members.unknown().clone();
         if self.rules.partitions == 1 {
             return Ok(Some(Event { time, from_future, unknown, kind }));
         }
-        if self.belongs(&kind)? == self.looks.for_moved {
+        let is_here = self.belongs(&kind)?;
+        let is_wanted = match self.looks.at {
+            At::Here => is_here,
+            At::Elsewhere => !is_here,
+            At::Any => true,
+        };
+        if !is_wanted || self.is_on_its_way(&kind) {
             return Ok(None);
         }
         Ok(Some(Event { time, from_future, unknown, kind: kind.without_foreign_parts() }))
@@ -339,6 +368,15 @@ impl Decoder<'_> {
         }
     }
 
+    /// Whether a layout before has forwarded the event.
+    fn is_on_its_way(&self, kind: &Kind<'_>) -> bool {
+        let has_forwarded = |former: &Former| {
+            former.done.is_some_and(|done| self.id <= done)
+                && partition_of(kind.routing_id(), former.partitions) != self.partition
+        };
+        self.rules.moved_from.iter().any(has_forwarded)
+    }
+
     /// Whether an event belongs to this partition, or did before.
     fn belongs(&self, kind: &Kind<'_>) -> Result<bool, Rejection> {
         let id = kind.routing_id();
@@ -347,7 +385,10 @@ impl Decoder<'_> {
             return Ok(true);
         }
         let belonged = |before: &Former| {
-            self.entry_ms < before.until_ms && partition_of(id, before.partitions) == self.partition
+            // With one partition the stream had another name.
+            before.partitions > 1
+                && self.id.ms < before.until_ms
+                && partition_of(id, before.partitions) == self.partition
         };
         if self.rules.moved_from.iter().any(belonged) {
             return Ok(false);

@@ -4,22 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::decode::{Decoded, Rules, decode, decode_moved};
+use crate::decode::{Decoded, Former, Rules, decode_all, decode_moved};
 use crate::entry::{Entry, Field};
 use crate::event::{Event, Kind, REST_OF, Unknown};
 use crate::fold::letter;
 use crate::key::partition_of;
 use crate::op::Letter;
 use crate::time::EventTime;
-
-/// A partition of a layout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
-    /// How many partitions the layout has.
-    pub partitions: u16,
-    /// Which of them.
-    pub index: u16,
-}
 
 /// What an entry of another layout is in this one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,23 +21,30 @@ pub struct Forwarded<'a> {
     pub letters: Vec<Letter<'a>>,
 }
 
-/// What of an entry of a partition belongs to other partitions now.
+/// What of an entry of a partition belongs to other partitions now, and is not on its way already.
 pub fn forward_moved<'a>(entry: &'a Entry, partition: u16, rules: &Rules) -> Forwarded<'a> {
     share(entry, decode_moved(entry, partition, rules), rules)
 }
 
-/// What an entry that was sent to a partition of another layout is under `rules`.
-pub fn forward<'a>(entry: &'a Entry, from: Place, rules: &Rules) -> Forwarded<'a> {
+/// What an entry of a partition that is no more is under `rules`, by the layouts that had it; nothing if it came when none
+/// of them counted any more.
+pub fn forward<'a>(
+    entry: &'a Entry,
+    partition: u16,
+    formers: &[Former],
+    rules: &Rules,
+) -> Option<Forwarded<'a>> {
+    let first = formers.iter().find(|former| entry.id.ms < former.until_ms)?;
     let before = Rules {
-        partitions: from.partitions,
-        moved_from: Vec::new(),
+        partitions: first.partitions,
+        moved_from: formers.to_vec(),
         limits: rules.limits.clone(),
         ..*rules
     };
-    let mut decoded = decode(entry, from.index, &before);
+    let mut decoded = decode_all(entry, partition, &before);
     let rejected = std::mem::take(&mut decoded.rejected).into_iter();
     let letters = rejected.map(|rejected| letter(entry, rejected)).collect();
-    Forwarded { letters, ..share(entry, decoded, rules) }
+    Some(Forwarded { letters, ..share(entry, decoded, rules) })
 }
 
 /// Events, put into entries of the partitions that they belong to. What is the rest of an entry stays one.
@@ -128,12 +126,13 @@ impl Packing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decode::Former;
+    use crate::decode::decode;
     use crate::entry::EntryId;
     use crate::event::Limits;
 
     const ID: EntryId = EntryId { ms: 1_790_000_000_000, seq: 3 };
-    const ONE: Place = Place { partitions: 1, index: 0 };
+    /// The layout with one partition.
+    const ONE: Former = Former { partitions: 1, until_ms: u64::MAX, done: None };
 
     fn rules(partitions: u16) -> Rules {
         Rules { limits: Limits::default(), max_skew_ms: 60_000, partitions, moved_from: Vec::new() }
@@ -166,7 +165,7 @@ mod tests {
     fn an_event_is_cut_where_its_parts_belong_and_keeps_its_time() {
         let fields = [("type", "heartbeat"), ("user", "ann"), ("sid", "s"), ("doc", "d")];
         let entry = entry(&fields);
-        let found = events(&forward(&entry, ONE, &rules(64)), 64);
+        let found = events(&forward(&entry, 0, &[ONE], &rules(64)).unwrap(), 64);
         let time = format!("\"time\":{}", ID.ms);
         assert_eq!(found.len(), 3);
         assert!(found.iter().all(|(_, json)| json.contains(&time)), "{found:?}");
@@ -185,7 +184,7 @@ mod tests {
             .collect();
         let data = format!("[{}]", elements.join(","));
         let entry = entry(&[("data", &data)]);
-        let forwarded = forward(&entry, ONE, &rules(3));
+        let forwarded = forward(&entry, 0, &[ONE], &rules(3)).unwrap();
         assert_eq!(forwarded.letters.len(), 1);
         assert_eq!(forwarded.letters[0].index, Some(40));
         let found = events(&forwarded, 3);
@@ -208,7 +207,8 @@ mod tests {
         let view = |n: u32| format!(r#"{{"type":"view","user":"u{n}","token":"t","item":"i"}}"#);
         let data = format!("[{},{},{}]", view(1), view(2), view(3));
         let entry = entry(&[("rest_of", "1-1"), ("data", &data)]);
-        for fields in forward(&entry, ONE, &rules(2)).entries.into_values().flatten() {
+        for fields in forward(&entry, 0, &[ONE], &rules(2)).unwrap().entries.into_values().flatten()
+        {
             let later = Entry::new(ID, fields);
             let decoded = [0, 1].map(|partition| decode(&later, partition, &rules(2)));
             let own = decoded.into_iter().find(|decoded| decoded.rejected.is_empty()).unwrap();
@@ -223,8 +223,7 @@ mod tests {
         };
         let heartbeat = |user: &str| entry(&[("type", "heartbeat"), ("user", user)]);
         // Two partitions become four: of the first, some go to the third.
-        let now =
-            Rules { moved_from: vec![Former { partitions: 2, until_ms: u64::MAX }], ..rules(4) };
+        let now = Rules { moved_from: vec![Former::new(2, u64::MAX)], ..rules(4) };
         let goes = user(&|id| partition_of(id, 4) == 2);
         let entry = heartbeat(&goes);
         let decoded = decode(&entry, 0, &now);
@@ -233,11 +232,44 @@ mod tests {
         assert_eq!(forwarded.entries.keys().copied().collect::<Vec<_>>(), [2]);
         let stays = user(&|id| partition_of(id, 4) == 0);
         assert_eq!(decode(&heartbeat(&stays), 0, &now).events.len(), 1);
+        // Under three partitions it was forwarded, or it stayed.
+        let three = Former { done: Some(ID), ..Former::new(3, u64::MAX) };
+        let after = Rules { moved_from: vec![now.moved_from[0], three], ..rules(4) };
+        let was_here = partition_of(&goes, 3) == 0;
+        let forwarded = forward_moved(&entry, 0, &after);
+        assert_eq!(forwarded.entries.len(), usize::from(was_here));
+        let is_back = user(&|id| partition_of(id, 4) == 0 && partition_of(id, 3) != 0);
+        assert_eq!(decode(&heartbeat(&is_back), 0, &after).events.len(), 0, "it comes from there");
         assert!(forward_moved(&heartbeat(&stays), 0, &now).entries.is_empty());
-        let over =
-            Rules { moved_from: vec![Former { partitions: 2, until_ms: ID.ms }], ..rules(4) };
+        let over = Rules { moved_from: vec![Former::new(2, ID.ms)], ..rules(4) };
         assert_eq!(decode(&entry, 0, &over).rejected.len(), 1, "no longer forwarded");
+        let one = Rules { moved_from: vec![ONE], ..rules(4) };
+        assert_eq!(decode(&entry, 0, &one).rejected.len(), 1, "that stream had another name");
         let never = user(&|id| partition_of(id, 2) == 1);
         assert_eq!(decode(&heartbeat(&never), 0, &now).rejected.len(), 1);
+    }
+    #[test]
+    fn a_partition_of_several_layouts_before_takes_what_any_of_them_sent() {
+        let sent = |belongs: &dyn Fn(&str) -> bool| {
+            let user = (0..).map(|n| format!("u{n}")).find(|id| belongs(id)).unwrap();
+            entry(&[("type", "heartbeat"), ("user", &user)])
+        };
+        let former = Former::new;
+        let formers = [former(4, ID.ms + 1), former(3, u64::MAX)];
+        let is = |id: &str, four: bool, three: bool| {
+            (partition_of(id, 4) == 2) == four && (partition_of(id, 3) == 2) == three
+        };
+        for (four, three) in [(true, true), (true, false), (false, true)] {
+            let entry = sent(&|id| is(id, four, three));
+            let forwarded = forward(&entry, 2, &formers, &rules(2)).unwrap();
+            assert_eq!((forwarded.entries.len(), forwarded.letters.len()), (1, 0));
+        }
+        let never = sent(&|id| is(id, false, false));
+        assert_eq!(forward(&never, 2, &formers, &rules(2)).unwrap().letters.len(), 1);
+        // The older layout counts no more.
+        let of_four = sent(&|id| is(id, true, false));
+        let later = [former(4, ID.ms), former(3, u64::MAX)];
+        assert_eq!(forward(&of_four, 2, &later, &rules(2)).unwrap().letters.len(), 1);
+        assert_eq!(forward(&of_four, 2, &later[..1], &rules(2)), None);
     }
 }

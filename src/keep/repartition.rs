@@ -326,7 +326,7 @@ impl Mover {
         formers.retain(|former| {
             former.until_ms > now_ms && former.partitions != order.to && former.partitions != from
         });
-        formers.push(Former { partitions: from, until_ms: until });
+        formers.push(Former::new(from, until));
         let forwarded =
             formers.iter().map(|former| format!("{}:{}", former.partitions, former.until_ms));
         let settings = state.deployment.meta_fields().into_iter();

@@ -1,11 +1,13 @@
 //! Forwarding: what producers send to the layout before goes where it belongs now. Each partition's owner looks after
 //! the streams that are its to look after, and after what in its own stream belongs elsewhere.
 //!
-//! A target records how far it has what came from where, in the call that adds it: so whoever forwards, and how often,
-//! each entry arrives once.
+//! One call adds an entry everywhere and records that it did: so whoever forwards, and how often, each entry arrives once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use redis::aio::MultiplexedConnection;
+use tracing::warn;
 
 use super::Projector;
 use crate::config::Deployment;
@@ -13,23 +15,21 @@ use crate::decode::{Former, Rules};
 use crate::entry::{Entry, EntryId};
 use crate::error::Error;
 use crate::event::{Reason, Rejection};
-use crate::forward::{Forwarded, Place, forward, forward_moved};
+use crate::forward::{Forwarded, forward, forward_moved};
 use crate::key::Keys;
 use crate::op::Letter;
 use crate::redis::nodes::Nodes;
 use crate::redis::reply;
-use crate::redis::scripts::forward::{Share, add};
+use crate::redis::scripts::forward::{Origin, add};
 use crate::redis::scripts::layout::forwarded_layouts;
 use crate::telemetry::health::Pulse;
+use crate::telemetry::log::failure_line_due;
 use crate::telemetry::metrics::WorkerMetrics;
 
 /// Entries that are read at first, and at most.
 const COUNT: (usize, usize) = (16, 500);
 /// Bytes of entries that are read at once, about.
 const BYTES: usize = 1 << 20;
-
-/// What of one source entry each partition gets.
-type Shares<'a> = BTreeMap<u16, Vec<(EntryId, Share<'a>)>>;
 
 /// Forwards for one partition.
 pub(super) struct Forwarder {
@@ -41,10 +41,11 @@ pub(super) struct Forwarder {
     metrics: WorkerMetrics,
 }
 
-/// A stream of a layout before, which nobody else reads.
+/// A stream of layouts before, which nobody else reads.
 struct Source {
     place: Place,
-    until_ms: u64,
+    /// The layouts that had it.
+    formers: Vec<Former>,
     keys: Keys,
     stream: String,
     /// The last entry that was forwarded, once that is known.
@@ -52,11 +53,34 @@ struct Source {
     count: usize,
 }
 
+/// A partition, whatever the layout: with one partition keys have other names than with several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Only,
+    OneOf(u16),
+}
+
+impl Place {
+    fn index(self) -> u16 {
+        match self {
+            Self::Only => 0,
+            Self::OneOf(index) => index,
+        }
+    }
+
+    /// The partitions of a layout.
+    fn all(partitions: u16) -> impl Iterator<Item = Self> {
+        (0..partitions)
+            .map(move |index| if partitions == 1 { Self::Only } else { Self::OneOf(index) })
+    }
+}
+
 impl Source {
-    fn new(place: Place, until_ms: u64, deployment: &Deployment) -> Self {
-        let keys = Keys::new(&deployment.prefix, place.partitions, place.index);
+    fn new(place: Place, formers: Vec<Former>, deployment: &Deployment) -> Self {
+        let partitions = formers.first().map_or(1, |former| former.partitions);
+        let keys = Keys::new(&deployment.prefix, partitions, place.index());
         let stream = keys.named(&deployment.stream);
-        Self { place, until_ms, keys, stream, after: None, count: COUNT.0 }
+        Self { place, formers, keys, stream, after: None, count: COUNT.0 }
     }
 }
 
@@ -64,18 +88,19 @@ impl Forwarder {
     /// Learns what there is to forward (`HGET`).
     pub(super) async fn load(projector: &Projector) -> Result<Self, Error> {
         const STEP: &str = "asking what is forwarded";
-        let (nodes, meta) = (projector.worker.nodes.clone(), projector.keys.meta());
+        let (nodes, keys) = (projector.worker.nodes.clone(), projector.keys.clone());
+        let mut connection = nodes.connect(&keys.meta()).await?;
         let mut ask = redis::cmd("HGET");
-        ask.arg(&meta).arg("forwarded");
-        let mut connection = nodes.connect(&meta).await?;
+        ask.arg(keys.meta()).arg("forwarded");
         let stored: Option<String> =
             ask.query_async(&mut connection).await.map_err(Error::at(STEP))?;
         let formers = forwarded_layouts(&stored.unwrap_or_default());
+        let formers =
+            if is_cluster(&mut connection, &formers).await? { Vec::new() } else { formers };
+        let formers = done_under(&mut connection, &keys.meta(), &formers).await?;
         let (deployment, partition) = (projector.deployment.clone(), projector.fold.partition);
-        let streams = formers.iter().flat_map(|former| {
-            let places = places(former.partitions, deployment.partitions, partition);
-            places.map(|place| Source::new(place, former.until_ms, &deployment))
-        });
+        let streams = places(&formers, deployment.partitions, partition).into_iter();
+        let streams = streams.map(|(place, formers)| Source::new(place, formers, &deployment));
         let streams = streams.collect();
         let metrics = projector.metrics.clone();
         let rules = Rules { moved_from: formers.clone(), ..deployment.rules() };
@@ -107,58 +132,63 @@ impl Forwarder {
             let entries = self.read(at).await?;
             let Some(last) = entries.last().map(|entry| entry.id) else { continue };
             more = true;
-            let Source { place, until_ms, stream, .. } = &self.streams[at];
-            let mut shares = Shares::new();
-            for entry in &entries {
-                let forwarded = match entry.id.ms < *until_ms {
-                    true => forward(entry, *place, &self.rules),
-                    false => too_late(entry, *place, self.deployment.partitions),
-                };
-                self.share(entry.id, forwarded, &mut shares);
-            }
-            self.add(*place, stream, shares).await?;
-            self.pass(at, last).await?;
+            let Source { place, formers, keys, stream, after, .. } = &self.streams[at];
+            let forwarded = entries.iter().map(|entry| {
+                let forwarded = forward(entry, place.index(), formers, &self.rules);
+                (entry.id, forwarded.unwrap_or_else(|| self.too_late(entry, stream)))
+            });
+            let forwarded: Vec<_> = forwarded.collect();
+            let passed = self.add(Origin { keys, stream, after: *after }, &forwarded).await?;
+            // Where somebody else was faster, the cursor says how far that was.
+            self.streams[at].after = passed.then_some(last);
         }
         Ok(more)
     }
 
     /// Forwards what of entries of the partition's own stream belongs elsewhere.
     pub(super) async fn moved(&self, entries: &[Entry]) -> Result<(), Error> {
-        let mut shares = Shares::new();
-        for entry in entries {
-            self.share(entry.id, forward_moved(entry, self.partition, &self.rules), &mut shares);
+        let forwarded = entries
+            .iter()
+            .map(|entry| (entry.id, forward_moved(entry, self.partition, &self.rules)));
+        let forwarded: Vec<_> =
+            forwarded.filter(|(_, forwarded)| !forwarded.entries.is_empty()).collect();
+        if forwarded.is_empty() {
+            return Ok(());
         }
-        let partitions = self.deployment.partitions;
-        let keys = Keys::new(&self.deployment.prefix, partitions, self.partition);
-        let place = Place { partitions, index: self.partition };
-        self.add(place, &keys.named(&self.deployment.stream), shares).await
+        let Deployment { prefix, partitions, stream, .. } = &self.deployment;
+        let keys = Keys::new(prefix, *partitions, self.partition);
+        let stream = keys.named(stream);
+        let origin = Origin { keys: &keys, stream: &stream, after: None };
+        self.add(origin, &forwarded).await.map(drop)
     }
 
-    fn share<'a>(&self, id: EntryId, forwarded: Forwarded<'a>, shares: &mut Shares<'a>) {
-        let Forwarded { entries, letters } = forwarded;
-        for (partition, entries) in entries {
-            let share = Share { entries, letters: Vec::new() };
-            shares.entry(partition).or_default().push((id, share));
-        }
-        if letters.is_empty() {
-            return;
-        }
-        let own = shares.entry(self.partition).or_default();
-        match own.last_mut().filter(|(last, _)| *last == id) {
-            Some((_, share)) => share.letters = letters,
-            None => own.push((id, Share { entries: Vec::new(), letters })),
-        }
+    /// Whether it was this one that added.
+    async fn add(
+        &self,
+        origin: Origin<'_>,
+        forwarded: &[(EntryId, Forwarded<'_>)],
+    ) -> Result<bool, Error> {
+        let mut connection = self.nodes.connect(&origin.keys.meta()).await?;
+        let added =
+            add(&mut connection, &self.deployment, self.partition, origin, forwarded).await?;
+        self.metrics.forwarded(added.unwrap_or(0));
+        Ok(added.is_some())
     }
 
-    async fn add(&self, from: Place, stream: &str, shares: Shares<'_>) -> Result<(), Error> {
-        for (partition, shares) in shares {
-            let keys = Keys::new(&self.deployment.prefix, self.deployment.partitions, partition);
-            let mut connection = self.nodes.connect(&keys.meta()).await?;
-            let new =
-                add(&mut connection, &self.deployment, &keys, (from, stream), &shares).await?;
-            self.metrics.forwarded(new);
-        }
-        Ok(())
+    /// An entry that came when no layout before counted any more.
+    fn too_late<'a>(&self, entry: &'a Entry, stream: &str) -> Forwarded<'a> {
+        let detail = format!(
+            "the entry was sent to {stream}, but the deployment has {} partitions by now; send it to the stream that its \
+             identifier belongs to",
+            self.deployment.partitions
+        );
+        let letter = Letter {
+            id: entry.id,
+            rejection: Rejection::new(Reason::WrongPartition, detail),
+            index: None,
+            fields: entry.fields().collect(),
+        };
+        Forwarded { letters: vec![letter], ..Forwarded::default() }
     }
 
     /// The next entries of a stream (`XRANGE`).
@@ -173,6 +203,8 @@ impl Forwarder {
                 ask.arg(source.keys.meta()).arg("cursor");
                 let stored: Option<String> =
                     ask.query_async(&mut connection).await.map_err(Error::at(STEP))?;
+                source.formers =
+                    done_under(&mut connection, &source.keys.meta(), &source.formers).await?;
                 let stored = stored.and_then(|stored| stored.parse().ok());
                 stored.unwrap_or(EntryId { ms: 0, seq: 0 })
             }
@@ -190,43 +222,58 @@ impl Forwarder {
         }
         Ok(entries)
     }
+}
 
-    /// Notes that entries up to one are where they belong: the layout before has no more use for them.
-    async fn pass(&mut self, at: usize, last: EntryId) -> Result<(), Error> {
-        let Source { keys, stream, after, .. } = &mut self.streams[at];
-        let mut connection = self.nodes.connect(&keys.meta()).await?;
-        let mut pass = redis::pipe();
-        pass.hset(keys.meta(), "cursor", last.to_string()).ignore();
-        pass.cmd("XTRIM").arg(&*stream).arg("MINID").arg(last.to_string()).ignore();
-        let passed = pass.exec_async(&mut connection).await;
-        passed.map_err(Error::at("passing entries of another layout"))?;
-        *after = Some(last);
-        Ok(())
+/// Layouts, with how far each has forwarded a partition's stream (`HGET`).
+async fn done_under(
+    connection: &mut MultiplexedConnection,
+    meta: &str,
+    formers: &[Former],
+) -> Result<Vec<Former>, Error> {
+    const STEP: &str = "asking how far a stream was forwarded";
+    let mut found = Vec::new();
+    for former in formers {
+        let mut ask = redis::cmd("HGET");
+        ask.arg(meta).arg(format!("forwarded:{}", former.partitions));
+        let last: Option<String> = ask.query_async(connection).await.map_err(Error::at(STEP))?;
+        found.push(Former { done: last.and_then(|last| last.parse().ok()), ..*former });
     }
+    Ok(found)
 }
 
-/// The partitions of a layout before whose streams a partition looks after: those that are not in this layout.
-fn places(before: u16, now: u16, partition: u16) -> impl Iterator<Item = Place> {
-    let stays = move |index: &u16| before > 1 && now > 1 && *index < now;
-    let is_own = move |index: &u16| *index % now == partition;
-    let indices = (0..before).filter(move |index| !stays(index) && is_own(index));
-    indices.map(move |index| Place { partitions: before, index })
+/// Whether partitions lie at several servers by now: then no call can add to all of them.
+async fn is_cluster(
+    connection: &mut MultiplexedConnection,
+    formers: &[Former],
+) -> Result<bool, Error> {
+    if formers.is_empty() {
+        return Ok(false);
+    }
+    let info: String = redis::cmd("INFO")
+        .arg("cluster")
+        .query_async(connection)
+        .await
+        .map_err(Error::at("asking whether this is a Cluster"))?;
+    let is_cluster = info.contains("cluster_enabled:1");
+    if is_cluster && failure_line_due().is_some() {
+        warn!("on a Redis Cluster what is sent to a layout before is not forwarded");
+    }
+    Ok(is_cluster)
 }
 
-/// An entry that came when the layout before counted no more.
-fn too_late(entry: &Entry, from: Place, partitions: u16) -> Forwarded<'_> {
-    let detail = format!(
-        "the entry was sent to partition {} of {}, but the deployment has {partitions} partitions; send it to the \
-         stream that its identifier belongs to",
-        from.index, from.partitions
-    );
-    let letter = Letter {
-        id: entry.id,
-        rejection: Rejection::new(Reason::WrongPartition, detail),
-        index: None,
-        fields: entry.fields().collect(),
-    };
-    Forwarded { letters: vec![letter], ..Forwarded::default() }
+/// The partitions of layouts before whose streams a partition looks after, each with the layouts that had it: those that
+/// are not in this layout.
+fn places(formers: &[Former], now: u16, partition: u16) -> BTreeMap<Place, Vec<Former>> {
+    let after: Vec<Place> = Place::all(now).collect();
+    let mut found = BTreeMap::<Place, Vec<Former>>::new();
+    for former in formers {
+        for place in Place::all(former.partitions) {
+            if !after.contains(&place) && place.index() % now == partition {
+                found.entry(place).or_default().push(*former);
+            }
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -236,11 +283,25 @@ mod tests {
     #[test]
     fn each_stream_that_nobody_reads_has_one_who_forwards_it() {
         for (before, now) in [(1, 4), (4, 1), (4, 2), (2, 4), (7, 3), (1, 2)] {
-            let found = (0..now).flat_map(|own| places(before, now, own));
-            let mut found: Vec<u16> = found.map(|place| place.index).collect();
+            let formers = [Former::new(before, 1)];
+            let found = (0..now).flat_map(|own| places(&formers, now, own));
+            let mut found: Vec<u16> = found.map(|(place, _)| place.index()).collect();
             found.sort_unstable();
             let stays = if before > 1 && now > 1 { now.min(before) } else { 0 };
             assert_eq!(found, (stays..before).collect::<Vec<_>>(), "{before} to {now}");
         }
+    }
+    #[test]
+    fn a_stream_of_several_layouts_is_read_by_one() {
+        let formers = [1, 4, 3].map(|partitions| Former::new(partitions, 1));
+        let found: Vec<_> = (0..2)
+            .flat_map(|own| places(&formers, 2, own))
+            .map(|(place, formers)| {
+                (place, formers.iter().map(|former| former.partitions).collect::<Vec<_>>())
+            })
+            .collect();
+        let expected =
+            [(Place::Only, vec![1]), (Place::OneOf(2), vec![4, 3]), (Place::OneOf(3), vec![4])];
+        assert_eq!(found, expected);
     }
 }

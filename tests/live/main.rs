@@ -48,4 +48,5 @@ mod support;
 mod takeover;
 mod traces;
 mod trouble;
+mod upgrade;
 mod verify;

@@ -26,6 +26,11 @@ impl Worker {
         Self::start_by(program, role, url, extra_args, env, None)
     }
 
+    /// Any of them by another program, such as one of another version.
+    pub fn start_program(program: &Path, role: &str, url: &str, extra_args: &[&str]) -> Self {
+        Self::start_by(Command::new(program), role, url, extra_args, &[], None)
+    }
+
     /// The same in a shell after these words, such as `ulimit -n 256`.
     pub fn start_after(words: &str, role: &str, url: &str, extra_args: &[&str]) -> Self {
         let mut shell = Command::new("sh");

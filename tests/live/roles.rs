@@ -250,8 +250,7 @@ fn who_differs_from_the_deployment_is_refused_with_the_remedy() {
         let mut other = Worker::start_as(role, &server.url(), &["--presence-ttl", "10s"], &[]);
         assert_eq!(other.exit_code(SOON), 1);
         let log = other.log();
-        for word in ["rollcall:meta", "presence-ttl = 5m", "10s", "HDEL rollcall:meta presence-ttl"]
-        {
+        for word in ["rollcall:meta", "presence-ttl = 5m", "10s", "rebuild", "--change-settings"] {
             assert!(log.contains(word), "no {word:?} in {log}");
         }
     }

@@ -242,7 +242,7 @@ fn a_round_is_a_trace_with_a_span_for_each_structure() {
     );
     let structures = rollcall::projection::sweeps().map(|sweep| sweep.name);
     let expected: BTreeSet<_> =
-        structures.chain(["stream"]).map(|name| format!("sweep {name}")).collect();
+        structures.chain(["stream", "erased"]).map(|name| format!("sweep {name}")).collect();
     assert_eq!(receiver.children(&root).into_keys().collect::<BTreeSet<_>>(), expected);
     let _: String = scene.command(&["SET", "presence:users", "something else"]);
     let failed = receiver.wait_for("sweep", is_failed);

@@ -140,7 +140,7 @@ impl Attempt<'_> {
     /// has to be unpacked first.
     pub(super) fn body<'e>(&self, entry: &'e Entry) -> Option<(Body<'e>, Members<'e>)> {
         let decoder = Decoder {
-            entry_ms: entry.id.ms,
+            id: entry.id,
             partition: self.partition,
             rules: self.rules,
             looks: super::Looks::default(),

@@ -1,23 +1,31 @@
 #!lua
--- Forward: adds entries that were sent to another layout, each once. One atomic call.
+-- Forward: adds entries that were sent to layouts before to the streams that they belong to, each once. One atomic call;
+-- all keys are at one server.
 --
--- KEYS     1 the stream, 2 meta, which records how far it is, 3 the dead letters
--- ARGV     1 where they come from, 2 the stream that was, 3 dead cap, then source entries in turn: its id; n entries to
---          add, each m and m values; n letters, each reason, detail, index, m and m values
--- Returns  how many source entries were new here.
-local stream, meta, dead = KEYS[1], KEYS[2], KEYS[3]
-local call = redis.call
-local find, sub = string.find, string.sub
+-- KEYS     1 meta of the source, 2 meta of who forwards, then the stream and the dead letters of each target
+-- ARGV     1 partitions, 2 the source's stream, 3 whether that stream is no more, 4 the cursor that the entries follow,
+--          5 dead cap, then source entries in turn: its id; n targets, each its place among the targets; m entries to add,
+--          each k and k values; m letters, each reason, detail, index, k and k values
+-- Returns  how many source entries were new, or -1 if somebody else was faster. Of a stream that is no more the cursor
+--          moves with it. Of another one, meta records how far it is under this number of partitions.
+local source, own, partitions, stream = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+local is_gone, after = ARGV[3] == '1', ARGV[4]
+local call, find, sub = redis.call, string.find, string.sub
 
-for i, wanted in ipairs({ 'stream', 'hash', 'stream' }) do
+if call('HGET', own, 'partitions') ~= partitions then
+  return redis.error_reply('REPARTITION the deployment has another number of partitions by now')
+end
+for i = 3, #KEYS do
   local found = call('TYPE', KEYS[i]).ok
-  if found ~= wanted and found ~= 'none' then
-    return redis.error_reply('WRONGKEY ' .. KEYS[i] .. ' holds a ' .. found .. ' where Rollcall keeps a ' .. wanted)
+  if found ~= 'stream' and found ~= 'none' then
+    return redis.error_reply('WRONGKEY ' .. KEYS[i] .. ' holds a ' .. found .. ' where Rollcall keeps a stream')
+  end
+  if not redis.acl_check_cmd('XADD', KEYS[i], '*', '', '') then
+    return redis.error_reply('NOPERM XADD to ' .. KEYS[i] .. ' is needed')
   end
 end
-local may = redis.acl_check_cmd
-if not (may('XADD', stream, '*', '', '') and may('XADD', dead, '*', '', '') and may('HSET', meta, '', '')) then
-  return redis.error_reply('NOPERM XADD to ' .. stream .. ' and ' .. dead .. ' and HSET of ' .. meta .. ' are needed')
+if not redis.acl_check_cmd('HSET', source, '', '') or is_gone and not redis.acl_check_cmd('XTRIM', stream, 'MINID', '0') then
+  return redis.error_reply('NOPERM HSET of ' .. source .. ' and XTRIM of ' .. stream .. ' are needed')
 end
 
 -- Halves of ids are whole numbers of up to 20 digits, more than a number of Lua holds.
@@ -33,7 +41,7 @@ local function less(a, b)
   return less_number(sub(a, i + 1), sub(b, j + 1))
 end
 
-local at = 4
+local at = 6
 
 local function take(n)
   local first = at
@@ -41,28 +49,42 @@ local function take(n)
   return unpack(ARGV, first, at - 1)
 end
 
-local field = 'from:' .. ARGV[1]
-local last, new = call('HGET', meta, field) or '0-0', 0
-while ARGV[at] do
-  local id, entries = take(2)
-  local is_new = less(last, id)
-  for _ = 1, tonumber(entries) do
+local function add_entries(target, is_new)
+  for _ = 1, tonumber(take(1)) do
     local count = tonumber(take(1))
-    if is_new then call('XADD', stream, '*', take(count)) else at = at + count end
+    if is_new then call('XADD', target, '*', take(count)) else at = at + count end
   end
+end
+
+local function add_letters(dead, id, is_new)
   for _ = 1, tonumber(take(1)) do
     local reason, detail, index, count = take(4)
     if is_new then
       call('XADD', dead, '*', 'entry_id', id, 'reason', reason, 'detail', detail, 'deliveries', 1, 'index', index,
-        'stream', ARGV[2], take(tonumber(count)))
+        'stream', stream, take(tonumber(count)))
+      call('XTRIM', dead, 'MAXLEN', ARGV[5])
     else
       at = at + count
     end
   end
+end
+
+local field = is_gone and 'cursor' or 'forwarded:' .. partitions
+local last = call('HGET', source, field) or '0-0'
+if is_gone and last ~= after then return -1 end
+local new = 0
+while ARGV[at] do
+  local id, targets = take(2)
+  local is_new = less(last, id)
+  for _ = 1, tonumber(targets) do
+    local place = tonumber(take(1))
+    add_entries(KEYS[1 + 2 * place], is_new)
+    add_letters(KEYS[2 + 2 * place], id, is_new)
+  end
   if is_new then last, new = id, new + 1 end
 end
 if new > 0 then
-  call('HSET', meta, field, last)
-  call('XTRIM', dead, 'MAXLEN', ARGV[3])
+  call('HSET', source, field, last)
+  if is_gone then call('XTRIM', stream, 'MINID', last) end
 end
 return new

@@ -1,58 +1,87 @@
-//! Entries of another layout, added to a partition's stream: each once, whoever forwards it, and how often.
+//! Entries of layouts before, added to the streams that they belong to: each once, whoever forwards it, and how often.
+
+use std::collections::BTreeMap;
 
 use redis::aio::MultiplexedConnection;
 
 use super::script::FORWARD;
 use crate::config::Deployment;
-use crate::entry::{EntryId, Field};
+use crate::entry::EntryId;
 use crate::error::Error;
-use crate::forward::Place;
+use crate::forward::Forwarded;
 use crate::key::Keys;
-use crate::op::Letter;
 use crate::redis::reply;
 
-/// What one source entry is for one partition.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Share<'a> {
-    /// The fields of entries to add.
-    pub entries: Vec<Vec<Field>>,
-    /// Dead letters to write.
-    pub letters: Vec<Letter<'a>>,
+/// Where entries come from.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'o> {
+    /// Its keys.
+    pub keys: &'o Keys,
+    /// Its stream.
+    pub stream: &'o str,
+    /// If the stream is no more in this layout: the cursor that the entries follow.
+    pub after: Option<EntryId>,
 }
 
-/// Adds what source entries, in order, are for the partition with these keys; returns how many were new to it.
+/// Adds what source entries are, in order, to the partitions that it belongs to; returns how many were new, or nothing if
+/// somebody else was faster. Letters go to the partition `own`, which forwards.
 ///
 /// # Errors
-/// If the server refuses, or no reply came.
+/// If the deployment has another number of partitions by now, the server refuses, or no reply came.
 pub async fn add(
     connection: &mut MultiplexedConnection,
     deployment: &Deployment,
-    keys: &Keys,
-    (from, stream): (Place, &str),
-    shares: &[(EntryId, Share<'_>)],
-) -> Result<u64, Error> {
+    own: u16,
+    origin: Origin<'_>,
+    entries: &[(EntryId, Forwarded<'_>)],
+) -> Result<Option<u64>, Error> {
     const STEP: &str = "forwarding entries of another layout";
+    let partitions = deployment.partitions;
+    let keys = |index| Keys::new(&deployment.prefix, partitions, index);
+    let mut places = BTreeMap::from([(own, 1)]);
+    for partition in entries.iter().flat_map(|(_, forwarded)| forwarded.entries.keys()) {
+        let next = places.len() + 1;
+        places.entry(*partition).or_insert(next);
+    }
+    let mut targets: Vec<_> = places.iter().map(|(index, place)| (*place, *index)).collect();
+    targets.sort_unstable();
     let mut call = FORWARD.call();
-    call.arg(3).arg(keys.named(&deployment.stream)).arg(keys.meta()).arg(keys.dead());
-    call.arg(format!("{}:{}", from.partitions, from.index)).arg(stream).arg(deployment.dead_cap);
-    for (id, Share { entries, letters }) in shares {
-        call.arg(id.to_string()).arg(entries.len());
-        for fields in entries {
-            call.arg(fields.len() * 2);
-            for (name, value) in fields {
-                call.arg(name).arg(value);
+    call.arg(2 + 2 * targets.len()).arg(origin.keys.meta()).arg(keys(own).meta());
+    for (_, index) in targets {
+        call.arg(keys(index).named(&deployment.stream)).arg(keys(index).dead());
+    }
+    let after = origin.after.map(|after| after.to_string()).unwrap_or_default();
+    call.arg(partitions).arg(origin.stream).arg(u8::from(origin.after.is_some())).arg(after);
+    call.arg(deployment.dead_cap);
+    for (id, Forwarded { entries, letters }) in entries {
+        let others = entries.iter().filter(|(partition, _)| **partition != own);
+        call.arg(id.to_string()).arg(1 + others.clone().count());
+        let nothing = Vec::new();
+        let of_own = (1, entries.get(&own).unwrap_or(&nothing), letters.as_slice());
+        let others = others.map(|(partition, entries)| (places[partition], entries, [].as_slice()));
+        for (place, entries, letters) in std::iter::once(of_own).chain(others) {
+            call.arg(place).arg(entries.len());
+            for fields in entries {
+                call.arg(fields.len() * 2);
+                for (name, value) in fields {
+                    call.arg(name).arg(value);
+                }
             }
-        }
-        call.arg(letters.len());
-        for letter in letters {
-            let index = letter.index.map(|index| index.to_string()).unwrap_or_default();
-            call.arg(letter.rejection.reason.name()).arg(&letter.rejection.detail).arg(index);
-            call.arg(letter.fields.len() * 2);
-            for (name, value) in &letter.fields {
-                call.arg(*name).arg(*value);
+            call.arg(letters.len());
+            for letter in letters {
+                let index = letter.index.map(|index| index.to_string()).unwrap_or_default();
+                call.arg(letter.rejection.reason.name()).arg(&letter.rejection.detail).arg(index);
+                call.arg(letter.fields.len() * 2);
+                for (name, value) in &letter.fields {
+                    call.arg(*name).arg(*value);
+                }
             }
         }
     }
     let value = FORWARD.send(connection, &call).await.map_err(Error::at(STEP))?;
-    reply::number(&value).ok_or_else(|| reply::unexpected(STEP, &value))
+    match reply::integer(&value) {
+        Some(-1) => Ok(None),
+        Some(new) => Ok(Some(new.unsigned_abs())),
+        None => Err(reply::unexpected(STEP, &value)),
+    }
 }

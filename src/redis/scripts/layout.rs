@@ -24,7 +24,7 @@ pub const FORMAT_BEFORE: &str = "1";
 pub fn forwarded_layouts(text: &str) -> Vec<Former> {
     let layout = |word: &str| {
         let (partitions, until) = word.split_once(':')?;
-        Some(Former { partitions: partitions.parse().ok()?, until_ms: until.parse().ok()? })
+        Some(Former::new(partitions.parse().ok()?, until.parse().ok()?))
     };
     text.split(' ').filter_map(layout).collect()
 }

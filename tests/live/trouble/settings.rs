@@ -78,7 +78,7 @@ fn another_number_of_partitions_is_refused() {
         let worker = scene.worker(&[]);
         scene.wait_owned();
         let mut second = Worker::start(&scene.url(), &["--partitions", other], &[]);
-        assert_eq!(second.exit_code(Duration::from_secs(5)), 1, "{own} partitions, then {other}");
+        assert_eq!(second.exit_code(Duration::from_secs(5)), 64, "{own} partitions, then {other}");
         drop(worker);
     });
 }
