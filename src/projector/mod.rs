@@ -203,7 +203,7 @@ impl Projector {
         self.ownership.check_settings(&mut connection).await?;
         let mut watch = Watch::new(self.settings.takeover);
         let begun = Instant::now();
-        let mut review_due = begun;
+        let (mut review_due, mut epoch) = (begun, None);
         self.metrics.role(Role::Idle);
         while !*self.stop.borrow() {
             let asked = Instant::now();
@@ -215,6 +215,10 @@ impl Projector {
             } else {
                 self.ownership.look(&mut connection).await?
             };
+            // Another layout, or another setting, has another epoch.
+            if epoch.replace(seen.epoch.clone()).is_some_and(|before| before != seen.epoch) {
+                check_partition(&mut connection, &self.deployment, &self.keys).await?;
+            }
             if seen.owner != self.worker.name {
                 self.step_back(&mut connection).await?;
             }

@@ -152,10 +152,14 @@ fn targets_hear_of_what_changes_after_a_move() {
     let stage = Stage::start(&[], plain);
     stage.scene.add_heartbeat("before");
     let mut notifier = stage.notifier_of(&["plain"]);
+    let mut serve = stage.scene.serve(&[]);
+    wait_until(SOON, "it serves", || serve.log().contains("started"));
     let (fine, said) = run(&stage.scene, &["--to", "2", "--yes"]);
     assert!(fine, "{said}");
-    let status = notifier.wait(SOON);
-    assert_eq!(status.code(), Some(64), "{}", notifier.log());
+    for process in [&mut notifier, &mut serve] {
+        let status = process.wait(SOON);
+        assert_eq!(status.code(), Some(64), "{}", process.log());
+    }
     let _worker = stage.scene.worker(&["--partitions", "2"]);
     let keys = [0, 1].map(|index| Keys::new("", 2, index));
     for n in 0..20 {

@@ -182,12 +182,7 @@ impl Fleet {
     pub fn start(scene: &Scene, partitions: u16) -> Self {
         let count = partitions.to_string();
         let flags = ["--partitions", count.as_str()];
-        Self(vec![
-            scene.worker(&flags),
-            scene.worker(&flags),
-            scene.janitor(&flags),
-            scene.serve(&flags),
-        ])
+        Self(vec![scene.worker(&flags), scene.worker(&flags), scene.janitor(&flags)])
     }
 
     /// Waits until everybody has heard that the layout is another.
