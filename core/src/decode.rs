@@ -7,14 +7,16 @@
 //! What stands in a text or in base64 inside has to be unpacked first, and is copied; all else is borrowed.
 
 pub mod erase;
+mod place;
 pub mod retry;
 
 use std::borrow::Cow;
 
+pub use self::place::Former;
+
 use crate::entry::{Entry, EntryId, Oversize};
 use crate::event::{Bytes, Event, Kind, Limits, Members, Name, Reason, Rejection};
 use crate::format::{Format, Malformed, Member, Piece, Shape};
-use crate::key::partition_of;
 use crate::time::EventTime;
 
 /// What decoding depends on besides the entry: settings of the deployment, never a clock.
@@ -29,24 +31,6 @@ pub struct Rules {
     /// Layouts before this one: an event that belonged here then is passed over, because it is forwarded
     /// ([`crate::forward`]).
     pub moved_from: Vec<Former>,
-}
-
-/// A layout before this one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Former {
-    /// How many partitions it had.
-    pub partitions: u16,
-    /// Entries that were added before this time are forwarded, later ones are not; epoch milliseconds.
-    pub until_ms: u64,
-    /// Up to this entry that layout has forwarded what did not belong here under it.
-    pub done: Option<EntryId>,
-}
-
-impl Former {
-    /// A layout with so many partitions, of which nothing else is known.
-    pub fn new(partitions: u16, until_ms: u64) -> Self {
-        Self { partitions, until_ms, done: None }
-    }
 }
 
 /// The ways to write an entry.
@@ -366,38 +350,6 @@ impl Decoder<'_> {
             Some((format, raw)) => Ok(self.object(format, raw)?.over(members.without_data())),
             None => Ok(members),
         }
-    }
-
-    /// Whether a layout before has forwarded the event.
-    fn is_on_its_way(&self, kind: &Kind<'_>) -> bool {
-        let has_forwarded = |former: &Former| {
-            former.done.is_some_and(|done| self.id <= done)
-                && partition_of(kind.routing_id(), former.partitions) != self.partition
-        };
-        self.rules.moved_from.iter().any(has_forwarded)
-    }
-
-    /// Whether an event belongs to this partition, or did before.
-    fn belongs(&self, kind: &Kind<'_>) -> Result<bool, Rejection> {
-        let id = kind.routing_id();
-        let right = partition_of(id, self.rules.partitions);
-        if right == self.partition {
-            return Ok(true);
-        }
-        let belonged = |before: &Former| {
-            // With one partition the stream had another name.
-            before.partitions > 1
-                && self.id.ms < before.until_ms
-                && partition_of(id, before.partitions) == self.partition
-        };
-        if self.rules.moved_from.iter().any(belonged) {
-            return Ok(false);
-        }
-        let detail = format!(
-            "the event belongs in partition {right}, not {}; send it to the stream of {{p{right}}}",
-            self.partition
-        );
-        Err(Rejection::new(Reason::WrongPartition, detail))
     }
 }
 
