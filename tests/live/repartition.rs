@@ -241,3 +241,19 @@ fn a_token_that_had_ended_stays_ended_in_every_partition() {
         assert!(!scene.command::<bool>(&["HEXISTS", &keys.login(), "t"]), "{user}");
     }
 }
+
+#[test]
+fn a_minute_keeps_its_expiry_where_all_of_it_moves() {
+    let scene = Scene::start(&[]);
+    let worker = scene.worker(&[]);
+    let user = (0..).map(|n| format!("u{n}")).find(|user| partition_of(user, 2) == 1).unwrap();
+    scene.add_heartbeat(&user);
+    scene.wait_finished(SOON, "it was seen");
+    scene.drain(worker);
+    let minutes: Vec<String> = scene.command(&["KEYS", "online-users/*"]);
+    let expires = |key: &str| scene.command::<i64>(&["PEXPIRETIME", key]);
+    let before = expires(&minutes[0]);
+    let (fine, said) = run(&scene, &["--to", "2", "--yes"]);
+    assert!(fine && before > 0, "{said}");
+    assert_eq!(expires(&format!("{{p1}}:{}", minutes[0])), before);
+}

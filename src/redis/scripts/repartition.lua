@@ -120,13 +120,13 @@ end
 
 local function move(kind, from, name)
   local moved, targets = 0, {}
+  -- Absolute, and a function of the minute: the same for all. The last member takes the source's along.
+  local expires = kind == 'member' and call('PEXPIRETIME', from .. name)
   for i = 5, #ARGV, 3 do
     local to = ARGV[i + 1]
     moved = moved + movers[kind](from, to, name, ARGV[i], ARGV[i + 2])
     targets[to] = true
   end
-  -- Absolute, and a function of the minute: the same for all.
-  local expires = kind == 'member' and call('PEXPIRETIME', from .. name)
   for to in pairs(targets) do
     if expires and expires > 0 then call('PEXPIREAT', to .. name, expires) end
   end
