@@ -412,3 +412,16 @@ pub fn metric(worker: &Worker, name: &str) -> f64 {
     let of = lines.filter(|line| line.split([' ', '{']).next() == Some(name));
     of.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
+
+/// The 99.9th percentile of small commands.
+pub fn latencies(conn: &mut Connection, mut goes_on: impl FnMut(usize) -> bool) -> Duration {
+    let mut all = Vec::new();
+    while goes_on(all.len()) {
+        let begun = Instant::now();
+        redis::cmd("SET").arg("other").arg(1).exec(conn).unwrap();
+        all.push(begun.elapsed());
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    all.sort_unstable();
+    all[(all.len() * 999 / 1000).min(all.len() - 1)]
+}

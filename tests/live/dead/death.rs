@@ -8,6 +8,7 @@ use redis::Connection;
 
 use super::{Scene, count_letters, dead, start};
 use crate::harness::read_stream;
+use crate::scene::latencies;
 use crate::support::dump;
 
 /// Dead letters of heartbeats whose type is spelled wrong, each of a user of its own.
@@ -96,17 +97,4 @@ fn others_do_not_wait_while_very_many_letters_are_tried_again_and_dropped() {
     let entries: usize = scene.command(&["XLEN", "rollcall:events"]);
     assert_eq!(entries, letters);
     assert!(dump::server_now(&mut conn) > 0);
-}
-
-/// The 99.9th percentile of small commands.
-fn latencies(conn: &mut Connection, mut goes_on: impl FnMut(usize) -> bool) -> Duration {
-    let mut all = Vec::new();
-    while goes_on(all.len()) {
-        let begun = Instant::now();
-        redis::cmd("SET").arg("other").arg(1).exec(conn).unwrap();
-        all.push(begun.elapsed());
-        std::thread::sleep(Duration::from_micros(200));
-    }
-    all.sort_unstable();
-    all[(all.len() * 999 / 1000).min(all.len() - 1)]
 }

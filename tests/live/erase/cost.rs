@@ -3,24 +3,9 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use redis::Connection;
-
 use super::{erase, forms, places};
 use crate::query::ground::command;
-use crate::scene::{SOON, Scene};
-
-/// The 99.9th percentile of small commands.
-fn latencies(conn: &mut Connection, mut goes_on: impl FnMut(usize) -> bool) -> Duration {
-    let mut all = Vec::new();
-    while goes_on(all.len()) {
-        let begun = Instant::now();
-        redis::cmd("SET").arg("other").arg(1).exec(conn).unwrap();
-        all.push(begun.elapsed());
-        std::thread::sleep(Duration::from_micros(200));
-    }
-    all.sort_unstable();
-    all[(all.len() * 999 / 1000).min(all.len() - 1)]
-}
+use crate::scene::{SOON, Scene, latencies};
 
 /// Of a user in 10,000 documents with `ROLLCALL_TEST_DOCUMENTS=10000`.
 #[test]
