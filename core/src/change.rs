@@ -102,7 +102,7 @@ impl Change {
         Self { kind, partition, seq, time, id, user, ip, token, sid, doc, count, threshold }
     }
 
-    /// Whether it stands in the place of one that was erased.
+    /// Whether the change was erased: all that is left of it is its number.
     pub fn is_erased(&self) -> bool {
         self.kind == ChangeKind::Erased
     }

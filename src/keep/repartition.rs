@@ -168,16 +168,16 @@ impl Mover {
                 let mut rows = Vec::new();
                 for (member, value) in page {
                     let id = id(&member, &value);
-                    let doc = if *kind == Kind::Joined { id.to_string() } else { String::new() };
                     if *kind == Kind::Copy {
                         let all = self.to.iter().map(|to| to.base().to_owned());
-                        let row =
-                            |target| Row { member: member.clone(), target, doc: String::new() };
-                        rows.extend(all.filter(|base| base != keys.base()).map(row));
+                        let others = all.filter(|base| base != keys.base());
+                        rows.extend(others.map(|target| Row::new(member.clone(), target)));
                         continue;
                     }
                     let target = self.target(&id).to_owned();
                     if target != keys.base() {
+                        let doc =
+                            if *kind == Kind::Joined { id.into_owned() } else { String::new() };
                         rows.push(Row { member, target, doc });
                     }
                 }
@@ -245,11 +245,7 @@ impl Mover {
             let rows: Vec<Row> = users
                 .map(|user| (user, self.target(user)))
                 .filter(|(_, target)| *target != source.base())
-                .map(|(user, target)| Row {
-                    member: user.to_owned(),
-                    target: target.to_owned(),
-                    doc: String::new(),
-                })
+                .map(|(user, target)| Row::new(user.to_owned(), target.to_owned()))
                 .collect();
             self.tally.looked_at += rows.len() as u64;
             let name = &beginning[source.base().len()..];
@@ -279,7 +275,7 @@ impl Mover {
                     .into_iter()
                     .map(|user| (self.target(&user).to_owned(), user))
                     .filter(|(target, _)| *target != base)
-                    .map(|(target, member)| Row { member, target, doc: String::new() })
+                    .map(|(target, member)| Row::new(member, target))
                     .collect();
                 found += self.rows(Kind::Member, (&base, &key[base.len()..]), &rows).await?;
                 tell(&self.tally);

@@ -1,7 +1,7 @@
 //! Erase: what of an entry is one user's, and what is left of it without that. Pure.
 //!
-//! Whose an event is, it says itself. What is no event is the user's if a member `user` names them, or, where nobody
-//! can tell its members, if the identifier stands in it as a text of its own.
+//! An event belongs to the user whom it names. Data that is no event belongs to the user if its member `user` names them.
+//! If its members cannot be read, it belongs to the user if it contains the identifier as a complete string.
 
 use std::collections::BTreeSet;
 
@@ -174,8 +174,9 @@ impl Theirs {
         }
     }
 
-    /// Whether the identifier stands in a text as one of its own: as all of it, between quotes or separators, or as a
-    /// text of MessagePack. Of one that is a word of events nobody can tell.
+    /// Whether a text contains the identifier as a complete string: as the whole text, between quotes or separators, or as
+    /// a MessagePack string. `false` for an identifier that is also a name or a type of events, such as `login`: it would
+    /// be found everywhere.
     pub fn is_named_in(&self, text: &[u8]) -> bool {
         let user = self.user.as_bytes();
         if Name::from_name(user).is_some() || TYPES.contains(&&*self.user) {

@@ -59,6 +59,13 @@ pub struct Row {
     pub doc: String,
 }
 
+impl Row {
+    /// A member that no document comes along with.
+    pub fn new(member: String, target: String) -> Self {
+        Self { member, target, doc: String::new() }
+    }
+}
+
 /// Pauses a partition for a move; returns the move that it is paused for by now.
 ///
 /// # Errors
