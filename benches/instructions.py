@@ -74,11 +74,14 @@ def free_port():
 
 
 class Server:
-    def __init__(self, aof):
+    WRAPPER = ["valgrind", "--tool=callgrind", "--callgrind-out-file=callgrind.out"]
+    # Seconds between looks at how far a worker is: each costs the server as much as some events.
+    PAUSE = 0.2
+
+    def __init__(self, more):
         self.folder, self.port = tempfile.mkdtemp(), free_port()
-        valgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=callgrind.out"]
-        settings = ["--port", str(self.port), "--save", "", "--appendonly", "yes" if aof else "no", "--dir", self.folder]
-        self.process = subprocess.Popen([*valgrind, "redis-server", *settings], cwd=self.folder,
+        settings = ["--port", str(self.port), "--save", "", "--dir", self.folder, *more]
+        self.process = subprocess.Popen([*self.WRAPPER, "redis-server", *settings], cwd=self.folder,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(300):
             try:
@@ -95,6 +98,10 @@ class Server:
     def instructions(self, work):
         self.control("-z")
         work()
+        return self.counted()
+
+    def counted(self):
+        """Since the count was set to zero."""
         self.control("-d")
         text = "".join(open(os.path.join(self.folder, name)).read() for name in os.listdir(self.folder)
                        if re.fullmatch(r"callgrind\.out\.1", name))
@@ -125,7 +132,7 @@ def worker(binary, server, batch):
                                 "--http", "off", "--takeover", "60s"], stderr=subprocess.DEVNULL)
     try:
         for _ in range(1500):
-            time.sleep(0.2)
+            time.sleep(server.PAUSE)
             groups = server.client.one("XINFO", "GROUPS", STREAM)
             if groups:
                 about = dict(zip(groups[0][::2], groups[0][1::2]))
@@ -145,7 +152,7 @@ def add(client, events, start, per_ms):
 
 
 def measure(name, options):
-    server = Server(options.aof)
+    server = Server(["--appendonly", "yes" if options.aof else "no"])
     try:
         events, before = standard_mix(options.events, options.users), whole_state(options.users)
         start = int(time.time() * 1000) - len(events)
@@ -176,4 +183,5 @@ def main():
         print(f"| {name} | {measure(name, options) / options.events / 1000:.1f}k |", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

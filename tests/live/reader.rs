@@ -1,6 +1,5 @@
 //! The reader: when it reads, and how much.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::chaos::proxy::{Mode, Proxy};
@@ -10,10 +9,7 @@ use crate::support::events::field;
 
 /// Batches that were applied: each moves the group's position, once.
 fn applies(scene: &Scene) -> u64 {
-    let stats: String = scene.command(&["INFO", "commandstats"]);
-    let stats: HashMap<_, _> = stats.lines().filter_map(|line| line.split_once(':')).collect();
-    let calls = stats["cmdstat_xgroup|setid"].strip_prefix("calls=").unwrap();
-    calls.split_once(',').unwrap().0.parse().unwrap()
+    scene.calls("xgroup|setid")
 }
 
 #[test]

@@ -146,6 +146,11 @@ impl Scene {
         self.add(&heartbeat(user))
     }
 
+    /// How often the server ran a command since it started.
+    pub fn calls(&self, command: &str) -> u64 {
+        dump::calls(&mut self.connection(), command)
+    }
+
     /// Whether every entry in the streams has had its effect; not while the server is away.
     pub fn is_finished(&self) -> bool {
         let client = redis::Client::open(self.url()).unwrap();

@@ -97,6 +97,8 @@ fn many_large_entries_are_read_a_few_at_a_time() {
     });
     check_memory(&mut worker, "200 entries of 1 MiB");
     assert!(served < 24 << 20, "the server holds {served} bytes for a reader");
+    let reads = scene.calls("xread");
+    assert!(reads >= 40, "{reads} reads of 200 MiB: more than a read may take was asked for");
     let (_, metrics) = page(&worker, "/metrics");
     let rejected = metrics.lines().filter(|line| line.contains("rejected_total{"));
     assert!(rejected.into_iter().all(|line| line.ends_with(" 0")));

@@ -49,6 +49,14 @@ pub fn server_now(conn: &mut Connection) -> u64 {
     seconds * 1000 + micros / 1000
 }
 
+/// How often the server ran a command since it started.
+pub fn calls(conn: &mut Connection, command: &str) -> u64 {
+    let stats: String = ask(conn, &["INFO", "commandstats"]);
+    let name = format!("cmdstat_{command}:calls=");
+    let calls = stats.lines().find_map(|line| line.strip_prefix(&name)?.split(',').next());
+    calls.map_or(0, |calls| calls.parse().unwrap())
+}
+
 /// Everything under the partition's names, except what is no function of the entries.
 pub fn dump(conn: &mut Connection, keys: &Keys) -> State {
     let others = [

@@ -1,7 +1,7 @@
 -- Apply: merges a folded batch into the state, records what changed, moves the cursor last. One atomic call.
 --
--- After the settings of common.lua: 11 owner, 12 term, 13 fence, 14 the cursor that the batch follows, 15 where it
--- goes: the batch's last entry, 16 how many entries that are. Then sections in a fixed order, each a count followed
+-- After the settings of common.lua: 3 owner, 4 term, 5 fence, 6 the cursor that the batch follows, 7 where it
+-- goes: the batch's last entry, 8 how many entries that are. Then sections in a fixed order, each a count followed
 -- by that many rows; what stands before a semicolon is a column of its own, so that it can be passed to a command
 -- as it is:
 --   seen      a minute each: key ('' if none is kept), expiry ms, n, groups; groups of seconds ('' if that is
@@ -57,12 +57,14 @@ end
 -- Users that a call puts out of documents at most, where others took half of who is joined.
 local MEND = 500
 
--- Without the group, or with a batch of another stream than this one, nothing is written. Returns the entries read
--- where that is known better than it was.
+-- Without the group, or with a batch of another stream than this one, nothing is written. The cursor's entry shows
+-- which stream this is; without it the batch's last does. What was deleted since it was read has its effect, as if it
+-- had been deleted just after. Returns the entries read where that is known better than it was.
 local function refuse_stream(from, to)
   local in_group = try('XPENDING', stream, group)
   if in_group.err then return in_group end
-  if to ~= from and #call('XRANGE', stream, to, to) == 0 then
+  if from ~= '0-0' and is_there(from) then return nil end
+  if to ~= from and not is_there(to) then
     return redis.error_reply('NOTOWNER the entry ' .. to .. ' is not in the stream any more; the batch is read again')
   end
   return refuse_other_stream(from)
@@ -84,8 +86,8 @@ local function merge()
 end
 
 local function run()
-  local from, to = ARGV[14], ARGV[15]
-  local stranger, distrusted = refuse_stranger(ARGV[11], ARGV[12], ARGV[13], from)
+  local from, to = ARGV[6], ARGV[7]
+  local stranger, distrusted = refuse_stranger(ARGV[3], ARGV[4], ARGV[5], from)
   if stranger then return stranger end
   local refused = wrong_shared_key() or wrong_seq() or missing_right()
   if refused then return refused end
@@ -116,6 +118,6 @@ local function run()
   if #tied > 0 then return { 'TIED', unpack(tied, 1, math.min(#tied, CHUNK)) } end
   local written, letters_dropped = write_letters()
   count_views()
-  move_cursor(to, tonumber(ARGV[16]), read)
+  move_cursor(to, tonumber(ARGV[8]), read)
   return { late, changes_dropped, written, letters_dropped, kinds }
 end

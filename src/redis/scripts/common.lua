@@ -1,8 +1,7 @@
 -- What the scripts share: keys, settings, the server's time, changes, and how a structure loses a member.
 --
 -- KEYS     the names of declared_keys() in script.rs, in this order; the last three are beginnings of names
--- ARGV     1 epoch, 2 group, 3 presence ttl ms, 4 session ttl ms, 5 document ttl ms, 6 activity ttl s,
---          7 viewed cap, 8 changes cap, 9 dead cap, 10 thresholds `up:down,…`; then what each script says
+-- ARGV     1 epoch, 2 settings: a JSON object of the names below; then what each script says
 local stream, dead, changes, changes_seq, meta, janitor, workers,
   login, recent, viewed, tokens_ended, presence, presence_ended, presence_addresses, presence_crowds,
   sessions, sessions_ended, session_versions, session_ttls,
@@ -13,7 +12,8 @@ local stream, dead, changes, changes_seq, meta, janitor, workers,
 -- only is set by begin() and by the begin_…() beside it. Locals are reached faster than globals.
 local call, try, ARGV, now
 local byte, sub, gsub, find, format -- a library has no globals while it is loaded
-local group, presence_ttl, session_ttl, document_ttl, viewed_cap, changes_cap, dead_cap
+local settings -- the argument that these were read from
+local group, presence_ttl, session_ttl, document_ttl, activity_ttl, viewed_cap, changes_cap, dead_cap, thresholds
 -- Entries that this group is done with: without it they would count as lost. And those up to the cursor that were
 -- ever added.
 local settled, read_before
@@ -23,6 +23,15 @@ local pending_changes, change_counts
 local moved -- user → address, escaped → whether there is an entry now
 local touched_docs -- document → the changes of its users in this call
 
+-- They are nearly always those of the call before.
+local function read_settings(json)
+  settings = json
+  local of = cjson.decode(json)
+  group, presence_ttl, session_ttl, document_ttl = of.group, of.presence_ttl, of.session_ttl, of.document_ttl
+  activity_ttl, viewed_cap, changes_cap, dead_cap = of.activity_ttl, of.viewed_cap, of.changes_cap, of.dead_cap
+  thresholds = of.thresholds
+end
+
 local function begin(keys, arguments)
   stream, dead, changes, changes_seq, meta, janitor, workers,
     login, recent, viewed, tokens_ended, presence, presence_ended, presence_addresses, presence_crowds,
@@ -31,8 +40,7 @@ local function begin(keys, arguments)
     activity_of, session_data_of, document_of = unpack(keys)
   call, try, ARGV = redis.call, redis.pcall, arguments
   byte, sub, gsub, find, format = string.byte, string.sub, string.gsub, string.find, string.format
-  group, presence_ttl, session_ttl, document_ttl = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-  viewed_cap, changes_cap, dead_cap = tonumber(ARGV[7]), ARGV[8], ARGV[9]
+  if ARGV[2] ~= settings then read_settings(ARGV[2]) end
   local time = call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
   settled, read_before, absent = 0, -1, {}
@@ -403,13 +411,14 @@ end
 
 -- While a set is put back piece by piece, its count only `rises`: what was reached is not left for that.
 local function cross_thresholds(doc, count, at, rises)
-  for up, down in string.gmatch(ARGV[10], '(%d+):(%d+)') do
-    local level = up .. ':' .. down .. ':' .. escape(doc)
+  for _, threshold in ipairs(thresholds) do
+    local up, down = threshold.up, threshold.down
+    local level = format('%d:%d:%s', up, down, escape(doc))
     local reached = call('HEXISTS', docs_levels, level) == 1
-    if not reached and count >= tonumber(up) then
+    if not reached and count >= up then
       call('HSET', docs_levels, level, 1)
       change('threshold_reached', at, 'doc', doc, 'count', count, 'threshold', up)
-    elseif reached and count <= tonumber(down) and not rises then
+    elseif reached and count <= down and not rises then
       call('HDEL', docs_levels, level)
       change('threshold_left', at, 'doc', doc, 'count', count, 'threshold', up)
     end

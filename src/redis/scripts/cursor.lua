@@ -13,11 +13,15 @@ local function refuse_stranger(owner, term, fence, from)
   return nil, found[6]
 end
 
+local function is_there(id)
+  return #call('XRANGE', stream, id, id) > 0
+end
+
 -- Refuses a batch of another stream than the one that is there. The cursor's own entry shows which it is: Rollcall
 -- never trims it; where others took it away, what the stream says of itself does. Returns the entries read where that
 -- is known better than it was.
 local function refuse_other_stream(from)
-  if from == '0-0' or #call('XRANGE', stream, from, from) > 0 then return nil end
+  if from == '0-0' or is_there(from) then return nil end
   local info = stream_info()
   if is_other_stream(info, true, from) or was_set_back(info, from) then
     return redis.error_reply('NOTOWNER the stream was deleted and begun again, or its ids were set back')

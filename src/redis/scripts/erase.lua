@@ -1,14 +1,14 @@
 -- Erase: takes what is one user's out of one structure, a piece a call.
 --
--- After the settings of common.lua: 11 what, 12 the user, 13 1 if it is only to be counted, 14 a random fence; then
---   block      15 the user's digest, 16 up to which millisecond of entries' ids. Refuses the user's events
---   note       15 where to, then `t` and a token or `s` and a session of theirs. Nothing else may name them soon
---   forget     15 where that was
+-- After the settings of common.lua: 3 what, 4 the user, 5 1 if it is only to be counted, 6 a random fence; then
+--   block      7 the user's digest, 8 up to which millisecond of entries' ids. Refuses the user's events
+--   note       7 where to, then `t` and a token or `s` and a session of theirs. Nothing else may name them soon
+--   forget     7 where that was
 --   entries    for each: id, how many stand in its place, of each of those: n, n × (name, value)
 --   presence   fields
 --   sessions   sids | tokens: tokens | ended: tokens, '', sids
 --   documents  `doc|user|connection` | pairs: `doc|user`, of which no connection is left
---   user       15 what minute sets begin with, the rest minutes
+--   user       7 what minute sets begin with, the rest minutes
 --   names      `a` and a name of rollcall:presence:ended, or `l` and one of rollcall:docs:left
 --   changes    ids
 --   letters    for each: its id, n, n × (name, value); 0 if nothing stands in its place
@@ -17,7 +17,7 @@
 local what, user, is_dry, at
 
 local function begin_erase()
-  what, user, is_dry, at = ARGV[11], ARGV[12], ARGV[13] == '1', 15
+  what, user, is_dry, at = ARGV[3], ARGV[4], ARGV[5] == '1', 7
 end
 
 local function take(count)
@@ -38,7 +38,7 @@ end
 -- From now on no batch in hand is applied: whoever owns the partition begins a session, and reads from the cursor. The
 -- fence says that nobody's subscription shows whether the owner lives.
 local function renew_fence()
-  call('HSET', meta, 'fence', ARGV[14])
+  call('HSET', meta, 'fence', ARGV[6])
 end
 
 local steps = {}

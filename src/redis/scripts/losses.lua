@@ -2,10 +2,10 @@
 -- added, each is settled (applied or written off), behind the cursor, or lost. The server gives the other
 -- numbers at one instant, so whatever took an entry away shows as a greater rest.
 --
--- After the settings of common.lua: 11 look or claim, then
---   look   12 the last id that the caller saw. Returns { rewinds, added, last id, first id or '', entries,
+-- After the settings of common.lua: 3 look or claim, then
+--   look   4 the last id that the caller saw. Returns { rewinds, added, last id, first id or '', entries,
 --          1 if the seen id is there, entries lost since the last look, after which id }
---   claim  12 the number of a rewind. Returns 1 for the first who claims it, who has it to tell.
+--   claim  4 the number of a rewind. Returns 1 for the first who claims it, who has it to tell.
 
 local function number(field)
   return tonumber(call('HGET', janitor, field) or 0)
@@ -50,17 +50,17 @@ local function look()
   local cursor, missing = call('HGET', meta, 'cursor'), 0
   local open = cursor and behind(cursor, first, last, info.length)
   if open then missing = draw_up(info, cursor, open) end
-  local is_there = #call('XRANGE', stream, ARGV[12], ARGV[12]) > 0
+  local is_there = #call('XRANGE', stream, ARGV[4], ARGV[4]) > 0
   return { number('rewinds'), digits(info['entries-added']), info['last-generated-id'], first or '', info.length,
     is_there and 1 or 0, digits(missing), since }
 end
 
 local function claim()
-  if number('rewinds') >= tonumber(ARGV[12]) then return 0 end
-  call('HSET', janitor, 'rewinds', ARGV[12])
+  if number('rewinds') >= tonumber(ARGV[4]) then return 0 end
+  call('HSET', janitor, 'rewinds', ARGV[4])
   return 1
 end
 
 local function run()
-  return wrong_shared_key() or ({ look = look, claim = claim })[ARGV[11]]()
+  return wrong_shared_key() or ({ look = look, claim = claim })[ARGV[3]]()
 end

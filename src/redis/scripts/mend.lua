@@ -1,7 +1,7 @@
 -- Mend: puts single members of the state right, for who owns the partition and has found them wrong at this cursor.
 -- What appears and goes is recorded as any other change.
 --
--- After the settings of common.lua: 11 owner, 12 term, 13 fence, 14 the cursor at which they were found wrong. Then
+-- After the settings of common.lua: 3 owner, 4 term, 5 fence, 6 the cursor at which they were found wrong. Then
 -- deeds, each its name, the number of its words, and the words:
 --   unseen key user | forget key | expire key ms | unset hash field | unscore zset member
 --   score zset member score | holder token user t | token token | absent field | session sid | data sid
@@ -81,11 +81,11 @@ function deeds.joined(doc, user, count)
 end
 
 local function run()
-  local stranger = refuse_stranger(ARGV[11], ARGV[12], ARGV[13], ARGV[14])
+  local stranger = refuse_stranger(ARGV[3], ARGV[4], ARGV[5], ARGV[6])
   if stranger then return stranger end
   local refused = wrong_shared_key() or wrong_seq()
   if refused then return refused end
-  local at, done = 15, 0
+  local at, done = 7, 0
   while ARGV[at] do
     local first = at + 2
     at = first + ARGV[at + 1]

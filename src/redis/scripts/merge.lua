@@ -4,7 +4,7 @@
 local late, wrong, at
 
 local function begin_merge()
-  late, wrong, at = 0, {}, 17
+  late, wrong, at = 0, {}, 9
 end
 
 local function section()

@@ -49,7 +49,7 @@ local function settle_activity(old, key, seconds, is_in_time)
     return false
   end
   if #old == 10 and old > seconds and not find(old, '%D') then
-    call('SET', key, old, 'EXAT', old + ARGV[6])
+    call('SET', key, old, 'EXAT', old + activity_ttl)
     return false
   end
   return is_proof and is_in_time and #old == 10
@@ -75,7 +75,7 @@ end
 -- Users last seen in the same second; the first of them with a presence entry of that second each. Nothing
 -- stored for a user is newer than its activity: where that was older, so is the presence entry.
 local function merge_activity(seconds, user_at, users, entry_at, entries)
-  local expiry = format('%d', seconds + ARGV[6])
+  local expiry = format('%d', seconds + activity_ttl)
   local is_kept = not is_late(expiry * 1000, users)
   local is_in_time = seconds * 1000 + presence_ttl > now
   local outdone = {} -- many were last seen in the same few seconds: what was found of one holds for all

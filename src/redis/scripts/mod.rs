@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult, Value};
 use script::{Script, Way};
+use serde_json::json;
 
 use crate::config::Deployment;
 use crate::key::Keys;
@@ -32,7 +33,8 @@ use crate::key::Keys;
 #[derive(Clone, Debug)]
 pub struct Scripts {
     keys: Vec<String>,
-    settings: Vec<String>,
+    /// As one argument, which the server reads again only where it differs from the call before.
+    settings: Option<String>,
     /// Where no function can be loaded or called here, scripts are called by their digests.
     by_digest: Arc<AtomicBool>,
 }
@@ -42,14 +44,14 @@ impl Scripts {
     pub fn new(deployment: &Deployment, keys: &Keys) -> Self {
         Self {
             keys: declared_keys(&deployment.stream, keys),
-            settings: settings(deployment),
+            settings: Some(settings(deployment)),
             by_digest: Arc::default(),
         }
     }
 
     /// For a script with keys of its own, and no settings.
     fn over(keys: Vec<String>) -> Self {
-        Self { keys, settings: Vec::new(), by_digest: Arc::default() }
+        Self { keys, settings: None, by_digest: Arc::default() }
     }
 
     /// A call of a script up to its settings: what it does itself comes after.
@@ -60,10 +62,7 @@ impl Scripts {
         for key in &self.keys {
             command.arg(key);
         }
-        command.arg(epoch);
-        for setting in &self.settings {
-            command.arg(setting);
-        }
+        command.arg(epoch).arg(&self.settings);
         command
     }
 
@@ -155,20 +154,21 @@ pub fn shared_keys(stream: &str, keys: &Keys) -> Vec<(String, &'static str)> {
     ]
 }
 
-/// The settings in the order `common.lua` names them, after the epoch.
-fn settings(deployment: &Deployment) -> Vec<String> {
-    let thresholds = deployment.thresholds.iter().map(|t| format!("{}:{}", t.up, t.down));
-    vec![
-        deployment.group.clone(),
-        deployment.presence_ttl_ms.to_string(),
-        deployment.session_ttl_ms.to_string(),
-        deployment.document_ttl_ms.to_string(),
-        activity_ttl_seconds(deployment).to_string(),
-        deployment.viewed_cap.to_string(),
-        deployment.changes_cap.to_string(),
-        deployment.dead_cap.to_string(),
-        thresholds.collect::<Vec<_>>().join(","),
-    ]
+/// The settings by the names that `common.lua` has for them, times in milliseconds except that of activities.
+fn settings(deployment: &Deployment) -> String {
+    let thresholds = deployment.thresholds.iter().map(|t| json!({ "up": t.up, "down": t.down }));
+    let settings = json!({
+        "group": deployment.group,
+        "presence_ttl": deployment.presence_ttl_ms,
+        "session_ttl": deployment.session_ttl_ms,
+        "document_ttl": deployment.document_ttl_ms,
+        "activity_ttl": activity_ttl_seconds(deployment),
+        "viewed_cap": deployment.viewed_cap,
+        "changes_cap": deployment.changes_cap,
+        "dead_cap": deployment.dead_cap,
+        "thresholds": thresholds.collect::<serde_json::Value>(),
+    });
+    settings.to_string()
 }
 
 /// How long `user-activity/<user>` outlives the seconds it holds.

@@ -1,8 +1,8 @@
 -- Owner: who works on a partition. One worker at a time owns it; others stand by and take over. No clock decides
 -- anything here: workers compare what they see from look to look.
 --
--- After the settings of common.lua: 11 what, 12 worker, then
---   check    13 state format, 14 a random epoch, 15 n, n × (setting, value). Holds the caller to the deployment's
+-- After the settings of common.lua: 3 what, 4 worker, then
+--   check    5 state format, 6 a random epoch, 7 n, n × (setting, value). Holds the caller to the deployment's
 --            settings. Returns  { 'OK' },  { 'DIFFERS', setting, stored, own },  { 'MOVING', from:to }
 --            or  { 'PENDING', entries }
 --   join     the same up to the settings; then the new fence, the reason (free, again, stall or death) and what the
@@ -10,19 +10,19 @@
 --            holds. Returns as check, or  { 'CHANGED' },  or
 --            { 'OK', epoch, term, cursor, deaths on the entry after it, id the group was made at or '', 1 if the
 --            stream is another than before }
---   beat     13 term, 14 fence. Says that the owner lives, sets right what strangers did. Returns
+--   beat     5 term, 6 fence. Says that the owner lives, sets right what strangers did. Returns
 --            { 'OK', who asks for the partition or '', strangers' interferences },  or  { 'OTHER' }  if the stream is
 --            not the cursor's any more, or its ids were set back
---   release  13 term, 14 fence, 15 heir or ''. Gives the partition up
---   name     13 term, 14 fence, 15 cursor. Names the entry after the cursor as what is tried next: should the
+--   release  5 term, 6 fence, 7 heir or ''. Gives the partition up
+--   name     5 term, 6 fence, 7 cursor. Names the entry after the cursor as what is tried next: should the
 --            worker die, it died on it. Returns 1, or 0 if there is none
---   unname   13 term, 14 fence. The worker lives, and is done with what it had named
---   skip     13 term, 14 fence, 15 cursor, 16 reason, 17 detail, 18 deaths. Writes the entry after the cursor off
+--   unname   5 term, 6 fence. The worker lives, and is done with what it had named
+--   skip     5 term, 6 fence, 7 cursor, 8 reason, 9 detail, 10 deaths. Writes the entry after the cursor off
 --            without reading it. Returns its id, '' if there is none, or fewer owners died on it
---   innocent 13 term. A former owner lives: what it had named did not kill it
---   live     13 what it says of itself. Returns { workers and what they say, seen } with seen as in look()
+--   innocent 5 term. A former owner lives: what it had named did not kill it
+--   live     5 what it says of itself. Returns { workers and what they say, seen } with seen as in look()
 --   ask      asks the owner for the partition
---   bury     13 what it said. Forgets a worker that says no more. Returns 1 if it did
+--   bury     5 what it said. Forgets a worker that says no more. Returns 1 if it did
 --   leave    forgets this worker
 
 local worker
@@ -45,7 +45,7 @@ local function differing(own_format)
   if stored and stored ~= own_format and not (stored == '1' and own_format == '2') then
     return { 'DIFFERS', 'format', stored, own_format }
   end
-  for i = 16, 15 + 2 * ARGV[15], 2 do
+  for i = 8, 7 + 2 * ARGV[7], 2 do
     local setting = call('HGET', meta, ARGV[i])
     if setting and setting ~= ARGV[i + 1] then return { 'DIFFERS', ARGV[i], setting, ARGV[i + 1] } end
   end
@@ -65,21 +65,21 @@ end
 -- Writes what no one wrote yet. A deployment that gets a new setting gets a new epoch, so that those who still
 -- hold to the old ones are refused.
 local function agree()
-  local differs = differing(ARGV[13])
+  local differs = differing(ARGV[5])
   if differs then return differs end
   local stored, renewed = call('HGET', meta, 'format'), false
-  if stored ~= ARGV[13] then
+  if stored ~= ARGV[5] then
     if stored then migrate() end
-    call('HSET', meta, 'format', ARGV[13])
+    call('HSET', meta, 'format', ARGV[5])
     renewed = true
   end
-  for i = 16, 15 + 2 * ARGV[15], 2 do
+  for i = 8, 7 + 2 * ARGV[7], 2 do
     if call('HEXISTS', meta, ARGV[i]) == 0 then
       call('HSET', meta, ARGV[i], ARGV[i + 1])
       renewed = true
     end
   end
-  if renewed then call('HSET', meta, 'epoch', ARGV[14]) end
+  if renewed then call('HSET', meta, 'epoch', ARGV[6]) end
 end
 
 local function check()
@@ -136,7 +136,7 @@ end
 local function join()
   local refused = wrong_shared_key()
   if refused then return refused end
-  local after = 16 + 2 * ARGV[15]
+  local after = 8 + 2 * ARGV[7]
   local fence, reason = ARGV[after], ARGV[after + 1]
   local seen = call('HMGET', meta, 'epoch', 'owner', 'term', 'cursor', 'beat')
   for i = 1, 5 do
@@ -154,7 +154,7 @@ local function join()
     call('HDEL', meta, 'last_id', 'added', 'named', 'deaths')
     call('HDEL', janitor, 'read', 'taken', 'deleted', 'looked')
   end
-  if other or not had_epoch then call('HSET', meta, 'epoch', ARGV[14]) end
+  if other or not had_epoch then call('HSET', meta, 'epoch', ARGV[6]) end
 
   local deaths = deaths_on(cursor)
   if reason == 'death' and call('HGET', meta, 'named') == (seen[3] or '') .. ' ' .. cursor then
@@ -183,19 +183,19 @@ local function beat()
 end
 
 local function release()
-  call('HSET', meta, 'owner', '', 'heir', ARGV[15])
+  call('HSET', meta, 'owner', '', 'heir', ARGV[7])
   call('HDEL', meta, 'ask', 'named')
   return 1
 end
 
 local function next_entry()
-  if ARGV[15] == GREATEST_ID then return nil end
-  return call('XRANGE', stream, '(' .. ARGV[15], '+', 'COUNT', 1)[1]
+  if ARGV[7] == GREATEST_ID then return nil end
+  return call('XRANGE', stream, '(' .. ARGV[7], '+', 'COUNT', 1)[1]
 end
 
 local function name()
   if not next_entry() then return 0 end
-  call('HSET', meta, 'named', ARGV[13] .. ' ' .. ARGV[15])
+  call('HSET', meta, 'named', ARGV[5] .. ' ' .. ARGV[7])
   return 1
 end
 
@@ -205,16 +205,16 @@ end
 
 local function skip()
   local entry = next_entry()
-  if not entry or #deaths_on(ARGV[15]) < tonumber(ARGV[18]) then return '' end
+  if not entry or #deaths_on(ARGV[7]) < tonumber(ARGV[10]) then return '' end
   local refused = wrong_shared_key()
   if refused then return refused end
-  local other, read = refuse_other_stream(ARGV[15])
+  local other, read = refuse_other_stream(ARGV[7])
   if other then return other end
   local id, fields, bytes = entry[1], entry[2], 0
   for _, text in ipairs(fields) do bytes = bytes + #text end
-  local detail = ARGV[17] .. '; it has ' .. #fields / 2 .. ' fields with ' .. bytes
+  local detail = ARGV[9] .. '; it has ' .. #fields / 2 .. ' fields with ' .. bytes
     .. ' bytes, and stays in the stream under this id until it is trimmed'
-  call('XADD', dead, '*', 'entry_id', id, 'reason', ARGV[16], 'detail', detail, 'deliveries', ARGV[18] + 1,
+  call('XADD', dead, '*', 'entry_id', id, 'reason', ARGV[8], 'detail', detail, 'deliveries', ARGV[10] + 1,
     'index', '', 'stream', stream)
   call('XTRIM', dead, 'MAXLEN', dead_cap)
   call('HDEL', meta, 'deaths', 'named')
@@ -226,7 +226,7 @@ local function innocent()
   local cursor = call('HGET', meta, 'cursor') or ''
   local left = {}
   for _, term in ipairs(deaths_on(cursor)) do
-    if term ~= ARGV[13] then left[#left + 1] = term end
+    if term ~= ARGV[5] then left[#left + 1] = term end
   end
   record_deaths(cursor, left)
   return 1
@@ -239,7 +239,7 @@ local function look()
 end
 
 local function live()
-  call('HSET', workers, worker, ARGV[13])
+  call('HSET', workers, worker, ARGV[5])
   return { call('HGETALL', workers), look() }
 end
 
@@ -249,7 +249,7 @@ local function ask()
 end
 
 local function bury()
-  if call('HGET', workers, worker) ~= ARGV[13] then return 0 end
+  if call('HGET', workers, worker) ~= ARGV[5] then return 0 end
   return call('HDEL', workers, worker)
 end
 
@@ -262,9 +262,9 @@ local of_anyone =
   { check = check, join = join, innocent = innocent, live = live, ask = ask, bury = bury, leave = leave }
 
 local function run()
-  local what = ARGV[11]
-  worker = ARGV[12]
+  local what = ARGV[3]
+  worker = ARGV[4]
   if of_anyone[what] then return of_anyone[what]() end
-  local from = (what == 'name' or what == 'skip') and ARGV[15] or ''
-  return refuse_stranger(worker, ARGV[13], ARGV[14], from) or of_owner[what]()
+  local from = (what == 'name' or what == 'skip') and ARGV[7] or ''
+  return refuse_stranger(worker, ARGV[5], ARGV[6], from) or of_owner[what]()
 end

@@ -1,15 +1,15 @@
 -- Sweep: takes from one structure what is stale or beyond its cap, a chunk a call.
 --
--- After the settings of common.lua: 11 what to sweep, 12 most members to look at, 13 cap, 14 horizon ms,
--- 15 keep ms. Returns { looked at, removed, changes dropped, 1 if there is more to do now, { kind of change,
+-- After the settings of common.lua: 3 what to sweep, 4 most members to look at, 5 cap, 6 horizon ms,
+-- 7 keep ms. Returns { looked at, removed, changes dropped, 1 if there is more to do now, { kind of change,
 -- count, … }, … }; for `repairs` what was put right since that was asked last, { what, count, … }, and the last
 -- of it: `ms what key`.
 
 local what, limit, cap, horizon, keep
 
 local function begin_sweep()
-  what, limit, cap = ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13])
-  horizon, keep = tonumber(ARGV[14]), tonumber(ARGV[15])
+  what, limit, cap = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+  horizon, keep = tonumber(ARGV[6]), tonumber(ARGV[7])
 end
 
 -- Walks a hash, or by another command a sorted set, a page at a time; the cursor is kept in the server, so

@@ -104,6 +104,31 @@ async fn a_stream_whose_entries_others_delete_is_no_other_one() {
     assert_eq!(counted(&mut conn), 9);
 }
 
+/// As if it had been deleted just after: what follows it is read all the same.
+#[tokio::test]
+async fn what_others_delete_once_it_was_read_has_its_effect() {
+    let (_deployment, mut conn, entries, mut script) = start(9, 9).await;
+    script.apply(&entries[..2]).await;
+    command::<u64>(&mut conn, &format!("XDEL {EVENTS} {} {}", entries[3].id, entries[4].id));
+    script.apply(&entries[2..5]).await;
+    script.apply(&entries[5..]).await;
+    assert_eq!(counted(&mut conn), 9);
+    assert_eq!(lag_is_right(&mut conn).map(|lag| lag.unwrap_or(0)), Ok(0));
+}
+
+/// Before the first batch no entry shows which stream the cursor is about: the batch itself does.
+#[tokio::test]
+async fn a_first_batch_of_a_stream_that_is_gone_is_refused() {
+    let (deployment, mut conn, entries, mut script) = start(9, 6).await;
+    command::<()>(&mut conn, &format!("DEL {EVENTS}"));
+    deployment.add(0, &entries[6..]);
+    command::<()>(&mut conn, &format!("XGROUP CREATE {EVENTS} rollcall 0"));
+    assert!(is_refused(&mut script, &entries[..6]).await);
+    assert_eq!(counted(&mut conn), 0);
+    script.apply(&entries[6..]).await;
+    assert_eq!(counted(&mut conn), 3);
+}
+
 /// What the group says: the entries behind the cursor, or that it does not know.
 fn lag_is_right(conn: &mut Connection) -> Result<Option<u64>, String> {
     let look = "local g = redis.call('XINFO', 'GROUPS', KEYS[1])[1]

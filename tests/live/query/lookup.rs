@@ -4,14 +4,7 @@ use redis::Commands as _;
 use serde_json::json;
 
 use super::ground::{Ground, ODD};
-
-/// How often the server ran a command since it started.
-fn calls(ground: &mut Ground, command: &str) -> u64 {
-    let stats: String = redis::cmd("INFO").arg("commandstats").query(&mut ground.conn).unwrap();
-    let name = format!("cmdstat_{command}:calls=");
-    let line = stats.lines().find_map(|line| line.strip_prefix(&name));
-    line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
-}
+use crate::support::dump::calls;
 
 #[test]
 fn a_user_is_found_by_the_index_however_many_others_there_are() {
@@ -42,11 +35,11 @@ fn a_user_is_found_by_the_index_however_many_others_there_are() {
     assert_eq!(guest.as_array().unwrap().len(), 2_100);
     assert_eq!(guest[2_099]["ip"], "2099", "the newest first");
     assert!(ground.error(&["user", "nobody"], 1).contains("nothing is known of user nobody"));
-    assert_eq!(calls(&mut ground, "hscan"), 0);
+    assert_eq!(calls(&mut ground.conn, "hscan"), 0);
     // State that a version without an index left behind is walked through.
     let _: () = ground.conn.del(&[index, "rollcall:presence:crowds"]).unwrap();
     assert_eq!(ground.json(&["user", "alice"])["presence"].as_array().unwrap().len(), 2);
-    assert!(calls(&mut ground, "hscan") > 0);
+    assert!(calls(&mut ground.conn, "hscan") > 0);
 }
 
 #[test]

@@ -36,12 +36,7 @@ fn commands(served: &Served, path: &str) -> u64 {
         assert_eq!(page["items"].as_array().unwrap().len(), 100, "{path}");
         page["cursor"].as_str().unwrap().clone_into(&mut cursor);
     }
-    let stats: String = served.scene.command(&["INFO", "commandstats"]);
-    let calls = |name: &str| {
-        let of =
-            stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")));
-        of.map_or(0, |rest| rest.split(',').next().unwrap().parse::<u64>().unwrap())
-    };
+    let calls = |command| served.scene.calls(command);
     assert_eq!(
         calls("hgetall") + calls("hvals") + calls("hkeys"),
         0,
