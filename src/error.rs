@@ -1,4 +1,4 @@
-//! What can go wrong between a process and its server. What to do about it: [`Error::remedy`].
+//! What can go wrong between a process and its server. [`Error::remedy`] says what to do about it.
 
 mod remedy;
 #[cfg(test)]
@@ -12,14 +12,14 @@ use redis::RedisError;
 
 pub use self::remedy::{Fatal, advised};
 
-/// What a failed step calls for.
+/// What to do after a failed step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The server cannot do it now. Drop what is in hand, wait, connect anew and read again.
+    /// The server cannot do it now. Discard the batch, wait, reconnect and read again.
     Reconnect,
-    /// The script itself failed on what it was given: find the entry that does it.
+    /// The script itself failed on its input: find the entry that causes it.
     Poison,
-    /// No waiting helps: the process ends with this error.
+    /// Waiting does not help: the process ends with this error.
     Fatal,
 }
 
@@ -35,12 +35,12 @@ pub enum Error {
         #[source]
         source: RedisError,
     },
-    /// A server could not be reached, or refused what is asked first.
+    /// A server could not be reached, or refused the first command.
     #[error("{step} {address} failed")]
     Server {
         /// What was tried.
         step: &'static str,
-        /// The very server: where sentinels or a Cluster lead, it is none that was configured.
+        /// The server that failed; behind sentinels or in a Cluster it is none that was configured.
         address: String,
         /// What the client or the server said.
         #[source]
@@ -53,22 +53,22 @@ pub enum Error {
         step: &'static str,
         /// Which one.
         command: String,
-        /// The server's words, which repeat the arguments.
+        /// The server's error text, which repeats the arguments.
         cause: RedisError,
     },
     /// One partition's keys lie in several slots of a Cluster.
     #[error("on a Redis Cluster the keys of a partition must share a slot")]
     CrossSlot(#[source] RedisError),
-    /// A reply had another form than the command gives.
-    #[error("{step} got a reply of an unexpected form: {found}")]
+    /// A reply did not have the form that the command documents.
+    #[error("{step} got an unexpected reply: {found}")]
     Reply {
         /// What was tried.
         step: &'static str,
-        /// What came instead.
+        /// The beginning of the reply.
         found: String,
     },
     /// The deployment's settings differ from this process's.
-    #[error("{key} says {setting} = {stored}, this process has {own}")]
+    #[error("{key} has {setting} = {stored}, but this process has {own}")]
     Settings {
         /// The key that holds the deployment's settings.
         key: String,
@@ -79,8 +79,8 @@ pub enum Error {
         /// What this process has.
         own: String,
     },
-    /// The state is cut into another number of partitions.
-    #[error("{key} says partitions = {stored}, this process has {own}")]
+    /// The deployment has another number of partitions.
+    #[error("{key} has partitions = {stored}, but this process has {own}")]
     Partitions {
         /// The key that holds the deployment's settings.
         key: String,
@@ -89,9 +89,9 @@ pub enum Error {
         /// What this process has.
         own: String,
     },
-    /// The state is on its way to another number of partitions.
+    /// The deployment is being moved to another number of partitions.
     #[error(
-        "the deployment is being repartitioned ({moving}, as {key} says); this process waits until that is done"
+        "the deployment is being repartitioned ({moving}, see {key}); this process waits until that is done"
     )]
     Moving {
         /// The key that says so.
@@ -100,7 +100,7 @@ pub enum Error {
         moving: String,
     },
     /// The state was written by another version of Rollcall.
-    #[error("{key} says state format {stored}; this version keeps format {own}")]
+    #[error("{key} has state format {stored}, but this version uses format {own}")]
     Format {
         /// The key that holds the format.
         key: String,
@@ -109,7 +109,7 @@ pub enum Error {
         /// This version's format.
         own: &'static str,
     },
-    /// None of the sentinels leads to a server that is the master.
+    /// None of the sentinels leads to a server that is a master.
     #[error(
         "redis-url: no sentinel leads to a master {master}: {}",
         tried.iter().map(|(sentinel, why)| format!("{sentinel}: {}", chain(why))).collect::<Vec<_>>().join("; ")
@@ -117,29 +117,29 @@ pub enum Error {
     NoMaster {
         /// The master's name.
         master: String,
-        /// The sentinels that were asked, and what came of it.
+        /// The sentinels that were asked, each with the reason why it did not help.
         tried: Vec<(String, Error)>,
     },
-    /// None of the nodes leads to the one that has a slot.
+    /// None of the nodes leads to the one with the slot.
     #[error("redis-url: no node leads to slot {slot} of the Cluster: {}", listed(tried))]
     NoNode {
         /// The slot.
         slot: u16,
-        /// What came of asking each.
+        /// Why each of the nodes did not help.
         tried: Vec<Error>,
     },
-    /// A node sends elsewhere, and there nobody can be asked.
-    #[error("{from} says that it is at {to}, which was tried or cannot be")]
+    /// A node redirects to a place that was already tried or is no address.
+    #[error("{from} redirects to {to}, which was already tried or is no address")]
     Redirect {
         /// The node.
         from: String,
-        /// Where it sends.
+        /// Where it redirects to.
         to: String,
     },
     /// A sentinel has no master of that name.
     #[error("the sentinel knows no master of that name")]
     UnknownMaster,
-    /// A sentinel named a server as the master that is none.
+    /// A sentinel named a server as the master that is not one.
     #[error("the sentinel names {address}, which is a {role}")]
     Role {
         /// The server.
@@ -147,9 +147,9 @@ pub enum Error {
         /// What it says it is.
         role: String,
     },
-    /// Workers of the version before have entries in hand.
+    /// Workers of the previous version have pending entries.
     #[error(
-        "{entries} entries of {stream} are pending in the group {group}, which the version before left there; let its \
+        "{entries} entries of {stream} that the previous version read are pending in the group {group}; let its \
          workers finish, or stop them once XPENDING {stream} {group} shows none"
     )]
     Pending {
@@ -163,35 +163,35 @@ pub enum Error {
     /// Another worker owns the partition.
     #[error("another worker has taken the partition over")]
     NotOwner,
-    /// The stream is not the one that the cursor is about.
+    /// The stream is not the one that the cursor belongs to.
     #[error("the stream was deleted and begun again, or its group and entries are gone")]
     OtherStream,
-    /// The reading connection is at another server than the one that applies.
-    #[error("entries would be read from another server than they are applied to")]
+    /// The reading connection leads to another server than the one that applies.
+    #[error("entries would be read from one server and applied to another")]
     OtherServer,
-    /// The connection that shows that this process lives broke.
-    #[error("the connection that shows that this worker lives was closed")]
+    /// The connection that shows others that this process is alive broke.
+    #[error("the connection that shows that this worker is alive was closed")]
     SignLost,
-    /// A batch stayed in hand so long that nothing can be expected of it.
-    #[error("a batch has been in hand for {seconds} s: this process is stuck")]
+    /// A batch took so long that it will not finish.
+    #[error("a batch has been in progress for {seconds} s: this process is stuck")]
     Hung {
         /// For how long.
         seconds: u64,
     },
-    /// TLS could not be made with a server.
+    /// A TLS connection to a server could not be made.
     #[error("connecting to {address} failed: {why}")]
     Tls {
-        /// The very server.
+        /// The server.
         address: String,
         /// What went wrong.
         why: String,
         /// What to do.
         remedy: &'static str,
     },
-    /// A file that TLS is made with cannot be used now; it could be when the process started.
+    /// A file for TLS cannot be used now; it could when the process started.
     #[error(transparent)]
     TlsFile(#[from] crate::config::TlsFileError),
-    /// The password file cannot be read now; it could be when the process started.
+    /// The password file cannot be read now; it could when the process started.
     #[error("redis-password-file: cannot read {path:?}")]
     PasswordFile {
         /// The file.
@@ -199,19 +199,19 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// A batch stayed in hand too long; another worker may have taken over by now.
-    #[error("a batch was not applied within its deadline of {deadline_ms} ms; it is read again")]
+    /// A batch exceeded its deadline; another worker may have taken over by now.
+    #[error("a batch was not applied within its deadline of {deadline_ms} ms and is read again")]
     Deadline {
         /// The deadline.
         deadline_ms: u128,
     },
-    /// The reader ended without saying why.
+    /// The reader ended without a reason.
     #[error("the reader stopped")]
     ReaderGone,
 }
 
 impl Error {
-    /// Names the step that a Redis error came from.
+    /// Names the step in which a Redis error occurred.
     pub fn at(step: &'static str) -> impl FnOnce(RedisError) -> Self {
         move |source| match (source.code(), missing_command(&source)) {
             (Some("CROSSSLOT"), _) => Self::CrossSlot(source),
@@ -220,7 +220,7 @@ impl Error {
         }
     }
 
-    /// Names the step and the very server that a Redis error came from.
+    /// Names the step and the server of a Redis error.
     pub fn of_server(step: &'static str, address: String) -> impl FnOnce(RedisError) -> Self {
         move |source| match source.code() {
             Some("CROSSSLOT") => Self::CrossSlot(source),
@@ -228,7 +228,7 @@ impl Error {
         }
     }
 
-    /// What the client or the server said, if this came of a command or a connection.
+    /// What the client or the server said, if a command or a connection caused this.
     pub fn redis(&self) -> Option<&RedisError> {
         match self {
             Self::Redis { source, .. } | Self::Server { source, .. } | Self::CrossSlot(source) => {
@@ -252,7 +252,7 @@ impl Error {
         }
     }
 
-    /// The server's error code, or what kind of trouble it is: the label of the metric.
+    /// The server's error code, or another name for the kind of trouble: the label of the metric.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::NoMaster { .. } => return NO_MASTER,
@@ -286,12 +286,12 @@ impl Error {
         CODES.iter().find(|(known, _)| *known == code).map_or(OTHER, |(_, kind)| kind)
     }
 
-    /// Whether the server is a replica, and takes no writes.
+    /// Whether the server is a replica and accepts no writes.
     pub fn is_of_replica(&self) -> bool {
         self.kind() == READONLY
     }
 
-    /// Whether another worker owns the partition by now, or took it in between.
+    /// Whether another worker owns the partition, or owned it in between.
     pub fn is_lost_ownership(&self) -> bool {
         self.kind() == NOT_OWNER
     }
@@ -338,17 +338,17 @@ const READONLY: &str = "readonly";
 const PASSWORD_FILE: &str = "password_file";
 const TLS: &str = "tls";
 const OTHER: &str = "other";
-/// The script failed on what it was given.
+/// The script failed on its input.
 pub const SCRIPT: &str = "script";
-/// How a server refuses one client too many.
+/// How a server with too many clients refuses another.
 pub(crate) const MOST_CLIENTS: &str = "max number of clients";
 
-/// Nodes of which it is told why they do not help.
+/// How many nodes an error lists with their reasons.
 const MOST_LISTED: usize = 8;
-/// Characters of a command's name that are told.
+/// How many characters of a command's name are shown.
 const LONGEST_COMMAND: usize = 32;
 
-/// All kinds of trouble, as [`Error::kind`] names them.
+/// All kinds of trouble that [`Error::kind`] can name.
 pub fn kinds() -> BTreeSet<&'static str> {
     let own = [
         TIMEOUT,
@@ -365,7 +365,7 @@ pub fn kinds() -> BTreeSet<&'static str> {
     CODES.iter().map(|(_, kind)| *kind).chain(own).collect()
 }
 
-/// The kind of trouble that all nodes have, such as a wrong password; else that none leads anywhere.
+/// The kind of trouble that all nodes share, such as a wrong password; otherwise that none leads anywhere.
 fn common_kind(tried: &[Error]) -> &'static str {
     let kinds: BTreeSet<&str> = tried.iter().map(Error::kind).collect();
     match tried.first().map(Error::kind) {
@@ -384,15 +384,15 @@ fn listed(errors: &[Error]) -> String {
     text
 }
 
-/// Whether the script ran and failed, as opposed to everything that is not the batch's fault.
+/// Whether the script ran and failed, as opposed to errors that are not the batch's fault.
 fn is_script_failure(error: &RedisError) -> bool {
     let by_script = error.detail().is_some_and(|detail| detail.contains("script"));
-    // Keys of a slot that migrates: some are there, some here, and the script cannot go on.
+    // In a slot that migrates some keys are here and some elsewhere, so the script cannot continue.
     let is_elsewhere = error.detail().is_some_and(|detail| detail.contains("non local key"));
     error.code() == Some("ERR") && by_script && !is_elsewhere && !is_missing_right(error)
 }
 
-/// Whether a script lacked a right: servers say so under the code of any error, in words of their own.
+/// Whether a script lacked a right. Servers report that under various codes and in various words.
 fn is_missing_right(error: &RedisError) -> bool {
     error.detail().is_some_and(|detail| {
         detail.contains("The user executing the script can't")
@@ -400,7 +400,7 @@ fn is_missing_right(error: &RedisError) -> bool {
     })
 }
 
-/// The command that the server does not know. Of one that a script calls it does not say the name.
+/// The command that the server does not know. If a script calls it, the server does not name it.
 fn missing_command(error: &RedisError) -> Option<String> {
     let detail = error.detail().filter(|_| error.code() == Some("ERR"))?;
     let named = ["unknown command '", "unknown command `", "unknown subcommand '"];
@@ -409,7 +409,7 @@ fn missing_command(error: &RedisError) -> Option<String> {
         return Some(name.filter(char::is_ascii_graphic).collect::<String>().to_ascii_uppercase());
     }
     let by_script = (detail.starts_with("Unknown ") && detail.contains("called from script"))
-        // `redis.acl_check_cmd()` as Redis calls it, `server.acl_check_cmd()` as Valkey does.
+        // `redis.acl_check_cmd()` on Redis, `server.acl_check_cmd()` on Valkey.
         || (detail.starts_with("Invalid command passed to ") && detail.contains(".acl_check_cmd()"));
     by_script.then(|| "command that a script calls".to_owned())
 }
@@ -420,7 +420,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     let mut source = error.source();
     while let Some(cause) = source {
         let said = cause.to_string();
-        // Some errors say their cause themselves, and then have it as their source, too.
+        // Some errors contain the text of their cause and also have it as their source.
         if !text.ends_with(&said) {
             text.push_str(": ");
             text.push_str(&said);

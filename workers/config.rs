@@ -1,5 +1,5 @@
-//! `rollcall config check` and `rollcall config print`: what the settings are and where each comes
-//! from. The values of passwords are never printed.
+//! `rollcall config check` and `rollcall config print`: the settings and where each comes from. Passwords are never
+//! printed.
 
 use rollcall::config::settings::Settings;
 use rollcall::config::{
@@ -9,14 +9,14 @@ use rollcall::config::{
 /// What to do with the settings.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Say ok, or which setting is wrong and what to do about it
+    /// Say ok, or name the wrong setting and the remedy
     Check(Flags<Settings>),
     /// Print every setting as TOML, and where its value comes from
     Print(Flags<Settings>),
 }
 
 impl ConfigCommand {
-    /// What the command has to say.
+    /// The answer of the command.
     ///
     /// # Errors
     /// If the settings cannot be used.
@@ -67,7 +67,7 @@ fn print(gathered: &Gathered, config: &Config) -> String {
     text
 }
 
-/// One setting. A line that must not be read back as it stands is a comment.
+/// One setting. A line that must not be read back is a comment.
 fn line(definition: &Definition, gathered: &Gathered, config: &Config) -> String {
     let key = &definition.key;
     let origin = gathered.origin(key);

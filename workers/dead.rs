@@ -23,17 +23,17 @@ pub(crate) enum DeadCommand {
     Drop(Drop),
 }
 
-/// Which dead letters: those that are everything that is said.
+/// Which dead letters: those that match all the conditions.
 #[derive(Clone, Debug, clap::Args)]
 struct Which {
     /// Only those with this reason
     #[arg(long, value_name = "REASON")]
     #[arg(value_parser = PossibleValuesParser::new(Reason::ALL.iter().map(|reason| reason.name())))]
     reason: Option<String>,
-    /// Only those of events of this type, be it none that there is
+    /// Only those of events of this type, even if there is no such type
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
-    /// Only those written since then: so long ago (2h), RFC 3339, or epoch milliseconds
+    /// Only those written since then: a duration ago (2h), RFC 3339, or epoch milliseconds
     #[arg(long, value_name = "TIME")]
     since: Option<Moment>,
     /// Only those written before then
@@ -48,7 +48,7 @@ impl Which {
         Filter { reason: self.reason.clone(), kind: self.kind.clone(), since_ms, until_ms }
     }
 
-    /// What it asks for, for people; nothing if for all.
+    /// The conditions in words; `None` if there are none.
     fn words(&self) -> Option<String> {
         let reason = self.reason.as_ref().map(|reason| format!("with reason {reason}"));
         let kind = self.kind.as_ref().map(|kind| format!("of type {}", escape(kind)));
@@ -79,7 +79,7 @@ fn text(number: Option<u64>) -> String {
 #[derive(Serialize)]
 pub(crate) struct ListAnswer {
     now_ms: u64,
-    /// For whatever reason.
+    /// For any reason.
     count: u64,
     letters: Vec<Header>,
     #[serde(skip)]
@@ -132,11 +132,11 @@ impl Answer for ListAnswer {
     }
 }
 
-/// A dead letter whole, with the entry's own pairs in order.
+/// A complete dead letter, with the entry's own pairs in order.
 ///
-/// In the table, what cannot be printed is escaped: \n, \u{1b}, \xff for bytes that are not UTF-8, and a
-/// backslash twice. In JSON a name or value is text or, if it is not UTF-8, {"base64": "…"}; the answer
-/// is an array, because several elements of one packed entry may be dead.
+/// The table escapes what cannot be printed: \n, \u{1b}, \xff for bytes that are not UTF-8, and a doubled backslash.
+/// In JSON a name or value is text or, if it is not UTF-8, {"base64": "…"}. The answer is an array, because several
+/// elements of one packed entry may be dead letters.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Show {
     /// The dead letter's own id, or the original entry's
@@ -194,7 +194,7 @@ impl Answer for ShowAnswer {
                 table.row(["index", &text(header.index)]);
             }
             if let Some(first) = &header.retry_of {
-                table.row(["tries again", first]);
+                table.row(["retries", first]);
             }
             page.table(&table);
             page.line("pairs of the entry:");

@@ -1,7 +1,7 @@
 //! `rollcall demo`: a private server, a worker and a janitor, traffic, and a view of the state.
 //!
-//! What is shown is read from Redis. What it starts ends with it, however it ends: the server and
-//! its folder belong to a [`PrivateServer`], the terminal to a [`Screen`].
+//! Everything shown is read from Redis. Everything it starts ends with it, however it ends: the server and its folder
+//! belong to a [`PrivateServer`], the terminal to a [`Screen`].
 
 mod answers;
 mod install;
@@ -35,13 +35,13 @@ use crate::signals;
 const PRODUCERS: u32 = 3;
 const REDRAW: Duration = Duration::from_millis(500);
 const LINE: Duration = Duration::from_secs(1);
-/// How long each part may take to end in good order.
+/// How long each part may take to end in an orderly way.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// What to show.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct DemoOptions {
-    /// End after this time, such as 30s [default: at q or Ctrl-C]
+    /// End after this time, such as 30s [default: on q or Ctrl-C]
     #[arg(long, value_name = "DURATION")]
     pub duration: Option<Millis>,
     /// Events per second
@@ -53,7 +53,7 @@ pub(crate) struct DemoOptions {
     /// Server binary [default: redis-server or valkey-server in PATH]
     #[arg(long, value_name = "PATH")]
     pub server: Option<PathBuf>,
-    /// Address for /metrics, or off [default: 127.0.0.1, the first free port of 9464-9473, if there is one]
+    /// Address for /metrics, or off [default: 127.0.0.1 and the first free port of 9464-9473, if any]
     #[arg(long, value_name = "ADDRESS")]
     pub http: Option<Http>,
 }
@@ -61,7 +61,7 @@ pub(crate) struct DemoOptions {
 /// Why the demo failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DemoError {
-    /// There is no server to show it with.
+    /// There is no server binary.
     #[error(transparent)]
     Server(#[from] ServerError),
     /// There is no worker.
@@ -81,7 +81,7 @@ pub(crate) enum DemoError {
         /// The end of its log.
         log: String,
     },
-    /// There can be no further thread, which writes what is shown.
+    /// The thread that writes the output cannot be started.
     #[error("cannot write to the terminal")]
     Output(#[from] io::Error),
     /// A part of the demo panicked.
@@ -94,7 +94,7 @@ pub(crate) enum DemoError {
 /// # Errors
 /// If server, worker or janitor cannot be started, or fail.
 pub(crate) async fn run(options: &DemoOptions) -> Result<(), DemoError> {
-    // In a task of its own from the beginning: no signal shall find us unprepared.
+    // In a task of its own from the beginning, so that no signal is missed.
     let signalled = tokio::spawn(signals::stop_or_hangup());
     let mut out = Out::open()?;
     let mut show = Show::prepare(options, &mut out).await?;
@@ -102,7 +102,7 @@ pub(crate) async fn run(options: &DemoOptions) -> Result<(), DemoError> {
         if signalled.is_finished() { Ok(()) } else { show.until(signalled, &mut out).await };
     let farewell = show.end().await;
     shown?;
-    // Whether anyone reads it makes no difference any more.
+    // It no longer matters whether anyone reads it.
     let _unread = out.send(farewell + "\n");
     Ok(())
 }
@@ -124,7 +124,7 @@ impl Show {
     async fn prepare(options: &DemoOptions, out: &mut Out) -> Result<Self, DemoError> {
         let draws = can_draw();
         if !draws {
-            // Where frames are drawn, log lines would tear them.
+            // Log lines would tear the frames.
             let log = LogConfig { filter: "warn".to_owned(), format: LogFormat::Text };
             let _already = rollcall::telemetry::log::install(&log);
         }
@@ -149,7 +149,7 @@ impl Show {
         Ok(Self { about, options, watch, load, stop_load, process, server, screen, look })
     }
 
-    /// Shows the state until the time is over or `signalled` is.
+    /// Shows the state until the time is over or `signalled` completes.
     async fn until(&mut self, signalled: impl Future, out: &mut Out) -> Result<(), DemoError> {
         let end = self.options.duration.map(|all| Instant::now() + Duration::from(all));
         let mut signalled = pin!(signalled);
@@ -170,7 +170,7 @@ impl Show {
                 _ = ticks.tick() => self.look().await?,
             }
             if self.show(out).is_err() {
-                // Nobody reads any more: `rollcall demo | head`, or a terminal that is gone.
+                // Nobody is reading any more: `rollcall demo | head`, or the terminal is gone.
                 return Ok(());
             }
         }
@@ -182,11 +182,11 @@ impl Show {
         {
             return Err(DemoError::ServerEnded { status, log: self.server.log_tail() });
         }
-        // A server that is merely slow shows as a picture that stands still.
+        // If the server is merely slow, the picture stands still.
         Ok(())
     }
 
-    /// Shows what was seen last; what nobody reads in time is left out.
+    /// Shows the latest snapshot; frames that are not read in time are skipped.
     fn show(&mut self, out: &mut Out) -> io::Result<()> {
         let (about, watch, look) = (&self.about, &self.watch, self.look);
         let view = View { about, watch, look, sent: self.load.so_far() };
@@ -196,7 +196,7 @@ impl Show {
         }
     }
 
-    /// Ends everything in order; returns what there is to say about it.
+    /// Ends everything in order, and returns the farewell.
     async fn end(mut self) -> String {
         self.stop_load.send_replace(true);
         let _late = timeout(GRACE, self.load.ended()).await;

@@ -7,15 +7,15 @@ use rollcall::config::Config;
 
 use crate::run::Roles;
 
-/// Connections to the pages at a time, where there is room for them.
+/// Connections to the pages at the same time, if there is room for them.
 const MOST_PAGES: u64 = 64;
-/// What a process opens besides: files, the runtime's own, name lookups.
+/// What a process opens besides connections: files, the runtime's own descriptors, name lookups.
 const OTHERS: u64 = 32;
 
 /// Raises the limit to the highest that the system allows this process.
 pub(crate) fn raise() {
     let limit = getrlimit(Resource::Nofile);
-    // A limit that stays as it was is counted with.
+    // A limit that cannot be raised is taken into account below.
     let _unchanged = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
@@ -24,7 +24,7 @@ pub(crate) fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// How many connections the pages may have at a time: never so many that none are left for Redis.
+/// How many connections the pages may have at the same time: few enough to leave descriptors for Redis.
 pub(crate) fn for_pages(limit: u64) -> usize {
     (limit / 4).clamp(1, MOST_PAGES) as usize
 }
@@ -38,21 +38,22 @@ pub(crate) fn check(config: &Config, roles: Roles) {
             limit,
             needed,
             partitions,
-            "too few file descriptors for all partitions, some will not be worked on: raise the hard limit \
+            "too few file descriptors for all partitions, so some will not be served: raise the hard limit \
              (LimitNOFILE= of a systemd unit, --ulimit nofile= of a container, ulimit -Hn of a shell)"
         );
     }
 }
 
-/// How many connections of applications and browsers there may be at a time: those of the process itself come first.
+/// How many connections applications and browsers may have at the same time. The process's own connections come
+/// first.
 pub(crate) fn for_clients(config: &Config, roles: Roles) -> usize {
     let spare = limit().saturating_sub(needed(config, roles)).max(1);
     usize::try_from(spare).unwrap_or(usize::MAX).min(config.serve.max_connections)
 }
 
-/// A worker has three connections a partition: one that reads, one that applies, one that shows that it lives. A
-/// janitor has one. `serve` has three: one to add events, one to follow the changes, one to read events along. A
-/// notifier has two for each target: one that reads, one that publishes.
+/// A worker has three connections for each partition: for reading, for applying, and for the subscription that shows
+/// that it is alive. A janitor has one. `serve` has three: for adding events, for following changes, and for reading
+/// events. A notifier has two for each target: for reading and for publishing.
 fn needed(config: &Config, roles: Roles) -> u64 {
     let targets = config.notify.len() as u64;
     let each = 3 * u64::from(roles.worker)

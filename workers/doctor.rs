@@ -1,4 +1,4 @@
-//! `doctor`: shows what the library's doctor found, for people or for programs.
+//! `doctor`: shows the findings of the library's doctor, for people or for programs.
 
 use rollcall::config::settings::Settings;
 use rollcall::config::{Config, Flags};
@@ -17,16 +17,16 @@ use crate::width::wrapped;
 const LEVEL: usize = 9;
 const CHECK: usize = 16;
 
-/// Check the server and the deployment on it, and say what is wrong and how to mend it.
+/// Check the server and the deployment on it, say what is wrong, and how to fix it.
 ///
-/// Looks at the server's version, settings, memory, persistence and replication, at the rights of the user
-/// it logs in as, and at stream, group, janitor and state. Give it the settings of the role it stands for.
-/// It changes nothing; loading the scripts (SCRIPT LOAD) is all it leaves behind.
+/// Checks the server's version, settings, memory, persistence and replication, the rights of the user it logs in as,
+/// and stream, group, janitor and state. Give it the settings of the role in question. It changes nothing; it leaves
+/// only the loaded scripts behind (SCRIPT LOAD).
 ///
 /// Exit status: 0 if there are only warnings, 1 if a check failed, 64 bad usage or configuration.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Doctor {
-    /// What the user it logs in as has to have the rights for
+    /// The role for which the user it logs in as must have the rights
     #[arg(long, value_enum, default_value = "run")]
     role: Role,
     #[command(flatten)]
@@ -35,11 +35,11 @@ pub(crate) struct Doctor {
     flags: Flags<Settings>,
 }
 
-/// All findings: its serialisation is what programs read, so its names stay.
+/// All findings. Programs read its serialisation, so its names must not change.
 #[derive(Serialize)]
 struct Examination {
     address: String,
-    /// The worst of the findings.
+    /// The most severe level of the findings.
     level: Level,
     findings: Vec<Finding>,
 }
@@ -53,7 +53,7 @@ impl Examination {
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn run(doctor: &Doctor) -> Result<(), Failure> {
     let config: Config = doctor.flags.load()?;
-    // The filter was read once already, when the settings were checked.
+    // The filter was checked together with the settings.
     let _checked = log::install(&config.log);
     let findings = examine(&config, doctor.role).await;
     let level = findings.iter().map(|finding| finding.diagnosis.level).max();
@@ -97,15 +97,16 @@ fn page(examination: &Examination) -> String {
     lines.iter().map(|line| line.rendered(usize::MAX, look) + "\n").collect()
 }
 
-/// Findings that say the same of several partitions.
+/// Findings that are the same for several partitions.
 struct Group<'f> {
     first: &'f Finding,
     partitions: Vec<u16>,
-    /// What each of them takes, each step once.
+    /// The remedies of all of them, each step once.
     remedy: Vec<&'f Step>,
 }
 
-/// What several partitions say is said once. Of those that are well the first stands for all.
+/// Groups findings that are the same for several partitions. Of the partitions without findings, the first stands for
+/// all.
 fn grouped(findings: &[Finding]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     for finding in findings {
@@ -136,7 +137,7 @@ fn grouped(findings: &[Finding]) -> Vec<Group<'_>> {
 }
 
 impl Group<'_> {
-    /// The check, and where what it found is not about the first partition or a single one, which.
+    /// The check, and the partitions it is about, unless that is the first or only one.
     fn title(&self) -> String {
         let (check, first) = (self.first.check, self.first.partition);
         let is_well = self.first.diagnosis.level == Level::Ok;
@@ -180,7 +181,7 @@ fn show(group: &Group<'_>, width: usize, lines: &mut Vec<Line>) {
                     lines.push(begun().with(Style::Plain, text));
                 }
             }
-            // What is to be copied stays in one piece, and as a shell reads it: it gets the most room.
+            // Text to be copied stays in one piece, quoted for a shell, and gets the most room.
             Step::Run(command) => lines.push(to_copy("", command)),
             Step::Configure(line) => lines.push(to_copy("redis.conf: ", line)),
         }

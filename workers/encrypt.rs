@@ -9,14 +9,14 @@ use crate::progress::Progress;
 use crate::query::{Answer, Output, Query, QueryError, SessionFlags};
 use crate::table::{Page, plural};
 
-/// Encrypts stored session data with the first key of --session-key-file: what is plain, and what another of
-/// the keys encrypted.
+/// Encrypts stored session data with the first key of --session-key-file: data that is plain, and data under another
+/// of the keys.
 ///
-/// Run it after encryption was switched on, and after a rotation: then the former key can go. Expiries stay. It can
-/// be stopped and begun again at any moment, under running workers.
+/// Run it after encryption was switched on, and after a rotation; then the former key can be removed. Expiries stay.
+/// It can be stopped and run again at any time, while workers run.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Encrypt {
-    /// Only say how many it would be
+    /// Only say how many it would encrypt
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -25,7 +25,7 @@ pub(crate) struct Encrypt {
     flags: SessionFlags,
 }
 
-/// What became of session data.
+/// The results for session data.
 #[derive(Serialize)]
 pub(crate) struct Encrypted {
     dry_run: bool,
@@ -34,10 +34,10 @@ pub(crate) struct Encrypted {
 }
 
 impl Encrypt {
-    /// That there are keys.
+    /// Checks that there are keys.
     ///
     /// # Errors
-    /// If no file of keys is named.
+    /// If no key file is named.
     pub(crate) fn check(&self) -> Result<(), QueryError> {
         match self.config()?.session_key_file {
             Some(_) => Ok(()),
@@ -87,10 +87,10 @@ impl Answer for Encrypted {
             false => format!("{data} encrypted."),
         });
         for (count, words) in [
-            (current, "encrypted with the first key before"),
+            (current, "already encrypted with the first key"),
             (gone, "ended or expired meanwhile"),
-            (unknown_key, "left: tokens, but of none of these keys"),
-            (changed, "left: they changed again and again; run it once more"),
+            (unknown_key, "left: encrypted, but with none of these keys"),
+            (changed, "left: changed repeatedly; run it again"),
         ] {
             if *count > 0 {
                 page.line(format!("{count} {words}"));

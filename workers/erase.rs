@@ -9,23 +9,23 @@ use crate::progress::Progress;
 use crate::query::{Answer, EraseFlags, Output, Query, QueryError, confirm, settings};
 use crate::table::{Page, Table, time};
 
-/// Erases a user everywhere: state, sessions and their data, tokens, documents, changes, dead letters, and events that
-/// are still in the stream.
+/// Erases a user everywhere: state, sessions and their data, tokens, documents, changes, dead letters, and events
+/// that are still in the stream.
 ///
-/// The receipt says how much it was and names nobody; views stay counted. It runs under workers, and can be stopped
-/// and begun again at any moment. What producers send of the user later is new, unless it is blocked.
+/// The receipt gives counts and names nobody; views stay counted. It runs beside workers, and can be stopped and run
+/// again at any time. Later events of the user have their effect again, unless the user is blocked.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Erase {
-    /// Whom
+    /// The user
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     user: String,
     /// Refuse the user's events from now on, for --horizon
     #[arg(long)]
     block: bool,
-    /// Only say how much it would be
+    /// Only say how much it would erase
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask before
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -40,18 +40,18 @@ pub(crate) struct Erase {
 pub(crate) struct Erased(Receipt);
 
 impl Erase {
-    /// Asks whoever is at the terminal.
+    /// Asks for confirmation on the terminal.
     ///
     /// # Errors
-    /// If the answer is no, or nobody can be asked.
+    /// If the answer is no, or there is no terminal.
     pub(crate) fn confirm(&self) -> Result<(), QueryError> {
         if self.yes || self.dry_run {
             return Ok(());
         }
         let (user, url) =
             (crate::table::escape(&self.user), self.config()?.redis.url().to_string());
-        let question = format!("Erase the user {user} everywhere at {url}, for good?");
-        confirm("erases a user everywhere, for good", &question, "erased")
+        let question = format!("Permanently erase the user {user} everywhere at {url}?");
+        confirm("permanently erases a user everywhere", &question, "erased")
     }
 }
 
@@ -82,7 +82,7 @@ fn line(receipt: &Receipt) -> String {
 fn rows(receipt: &Receipt) -> [(&'static str, u64); 15] {
     [
         ("entries of the stream", receipt.entries),
-        ("packed entries, added again without theirs", receipt.entries_rewritten),
+        ("packed entries, added again without the user's events", receipt.entries_rewritten),
         ("minutes", receipt.minutes),
         ("last activity", receipt.activity),
         ("presence entries", receipt.presence),
@@ -95,7 +95,7 @@ fn rows(receipt: &Receipt) -> [(&'static str, u64); 15] {
         ("endings", receipt.tombstones),
         ("changes", receipt.changes),
         ("dead letters", receipt.dead_letters),
-        ("dead letters, written again without theirs", receipt.dead_letters_rewritten),
+        ("dead letters, written again without the user's events", receipt.dead_letters_rewritten),
     ]
 }
 
@@ -122,8 +122,8 @@ impl Answer for Erased {
             page.line(format!("The user's events are refused until {until}."));
         }
         if receipt.still_active {
-            page.line("More events of the user came all the time: what they did is there again.");
-            page.line("Say --block to have them refused.");
+            page.line("Events of the user kept coming, and their effects are there again.");
+            page.line("Use --block to refuse them.");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Single keys, as they are pressed. The terminal gives whole lines again in any case: when this is dropped, also
-//! by a panic; Ctrl-C and the like stay signals.
+//! Reads single keys as they are pressed. When this is dropped, even by a panic, the terminal reads whole lines
+//! again. Ctrl-C and the like remain signals.
 
 use std::io::{self, IsTerminal as _, Read as _};
 use std::thread;
@@ -18,10 +18,10 @@ pub(crate) struct Keyboard {
 }
 
 impl Keyboard {
-    /// Takes the keyboard; `None` where standard input is no terminal, or another process has it.
+    /// Takes the keyboard; `None` if standard input is no terminal, or another process has it.
     pub(crate) fn take() -> Option<Self> {
         let stdin = io::stdin();
-        // A process in the background would be stopped for touching it.
+        // The system stops a process in the background that touches the terminal.
         if !stdin.is_terminal() || tcgetpgrp(&stdin).ok()? != getpgrp() {
             return None;
         }
@@ -32,7 +32,7 @@ impl Keyboard {
         now.special_codes[SpecialCodeIndex::VTIME] = 0;
         tcsetattr(&stdin, OptionalActions::Now, &now).ok()?;
         let (sender, keys) = unbounded_channel();
-        // A read cannot be called off, so it must not be the runtime that waits for it.
+        // A blocking read cannot be cancelled, so the runtime must not wait for it.
         thread::spawn(move || {
             let pressed = io::stdin().lock().bytes().map_while(Result::ok);
             pressed.map_while(|key| sender.send(key).ok()).for_each(drop);
@@ -40,7 +40,7 @@ impl Keyboard {
         Some(Self { before, keys })
     }
 
-    /// Waits until `q` is pressed; for ever, where no key comes any more.
+    /// Waits until `q` is pressed; for ever, if no key can come any more.
     pub(crate) async fn quit(&mut self) {
         loop {
             match self.keys.recv().await {
@@ -54,7 +54,7 @@ impl Keyboard {
 
 impl Drop for Keyboard {
     fn drop(&mut self) {
-        // The terminal may be gone: that is what a hang-up means.
+        // After a hang-up the terminal is gone.
         let _gone = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
     }
 }

@@ -1,6 +1,6 @@
-//! A line of text in parts that look different, fitted to a width.
+//! A line of text with parts in different styles, fitted to a width.
 //!
-//! Text of others comes in through [`visible`] only: nothing an event says can move the cursor.
+//! Text from events goes through [`visible`] only, so no event can move the cursor.
 
 use std::env;
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use crate::width::{beginning, columns};
 /// How a part of a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Style {
-    /// As it comes.
+    /// Unstyled.
     Plain,
     /// A heading, or a number that counts.
     Bold,
@@ -40,17 +40,17 @@ impl Style {
     }
 }
 
-/// What the terminal and its user want.
+/// What the terminal and its user support and want.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Look {
     /// Colours and the like; off with `NO_COLOR`.
     pub colours: bool,
-    /// More than ASCII for what is ours to choose.
+    /// Characters beyond ASCII in the program's own text.
     pub unicode: bool,
 }
 
 impl Look {
-    /// As the environment says: `NO_COLOR`, and the locale's character set.
+    /// From the environment: `NO_COLOR`, and the locale's character set.
     pub(crate) fn of_environment() -> Self {
         let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default();
@@ -59,12 +59,12 @@ impl Look {
         Self { colours: set("NO_COLOR").is_none(), unicode }
     }
 
-    /// Between two things on a line.
+    /// Separates two things on a line.
     pub(crate) fn dot(self) -> &'static str {
         if self.unicode { " · " } else { " | " }
     }
 
-    /// In place of what does not fit.
+    /// Stands for text that does not fit.
     pub(crate) fn ellipsis(self) -> &'static str {
         if self.unicode { "…" } else { "~" }
     }
@@ -92,13 +92,13 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// This line and a part more.
+    /// This line and another part.
     pub(crate) fn with(mut self, style: Style, text: impl Into<String>) -> Self {
         self.parts.push((style, text.into()));
         self
     }
 
-    /// This line and another's parts.
+    /// This line and the parts of another.
     pub(crate) fn join(mut self, other: Self) -> Self {
         self.parts.extend(other.parts);
         self
@@ -120,7 +120,7 @@ impl Line {
                 break;
             }
         }
-        // A character of two columns may have been one too many.
+        // A wide character may have exceeded the width by one column.
         let line = line.with(Style::Dim, if width > 0 { look.ellipsis() } else { "" });
         line.with(Style::Plain, " ".repeat(left))
     }
@@ -146,7 +146,7 @@ impl Line {
     }
 }
 
-/// Text of others with everything escaped that could act on the terminal or hide in it.
+/// Text from outside, with everything escaped that could act on the terminal or be invisible.
 pub(crate) fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {

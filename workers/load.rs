@@ -1,6 +1,6 @@
 //! `rollcall load`: synthetic traffic against any Redis.
 //!
-//! What users do is pure and seeded (`traffic`); here are the flags, the producers and their sum.
+//! What users do is pure and seeded (`traffic`); this file has the flags, the producers and their totals.
 
 mod crowd;
 mod event;
@@ -31,7 +31,7 @@ use crate::out::Out;
 /// What traffic to make.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct LoadOptions {
-    /// Events per second, over all producers; 0 for as many as go
+    /// Events per second, over all producers; 0 for as many as possible
     #[arg(long, value_name = "EVENTS", default_value_t = 200)]
     pub rate: u32,
     /// How many users there are
@@ -40,10 +40,10 @@ pub(crate) struct LoadOptions {
     /// End after this time [default: never]
     #[arg(long, value_name = "TIME")]
     pub duration: Option<Millis>,
-    /// End after so many events
+    /// End after this many events
     #[arg(long, value_name = "EVENTS")]
     pub count: Option<u64>,
-    /// How many producers share the users, each with a connection of its own
+    /// How many producers share the users, each with its own connection
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub producers: u32,
     /// Events per entry: more than 1 packs them as a JSON array
@@ -52,12 +52,12 @@ pub(crate) struct LoadOptions {
     /// What users do
     #[arg(long, value_enum, default_value_t)]
     pub mix: Mix,
-    /// Where the random numbers start: the same seed makes the same events [default: random]
+    /// Seed of the random numbers: the same seed makes the same events [default: random]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 }
 
-/// Producers at work.
+/// Running producers.
 pub(crate) struct Load {
     producers: JoinSet<Result<(), Error>>,
     counts: Arc<Counts>,
@@ -65,7 +65,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Starts the producers; `stop` becoming true, or its sender being dropped, ends them.
+    /// Starts the producers. They end when `stop` becomes true or its sender is dropped.
     pub(crate) fn start(
         options: &LoadOptions,
         target: &Target,
@@ -93,7 +93,7 @@ impl Load {
         Self { producers, counts, since }
     }
 
-    /// What they have done so far.
+    /// What they have sent so far.
     pub(crate) fn so_far(&self) -> Sent {
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Sent {
@@ -107,7 +107,7 @@ impl Load {
     /// Waits until all have ended.
     ///
     /// # Errors
-    /// If the server refuses what waiting does not change: credentials, rights, the stream's type.
+    /// If the server refuses for a reason that waiting does not change: credentials, rights, the stream's type.
     pub(crate) async fn ended(&mut self) -> Result<Sent, Error> {
         while let Some(ended) = self.producers.join_next().await {
             ended.unwrap_or(Ok(()))?;
@@ -116,7 +116,7 @@ impl Load {
     }
 }
 
-/// The users that [`Mix::Crowd`] is made of.
+/// The users of [`Mix::Crowd`].
 pub(crate) fn user_names(users: u32) -> impl Iterator<Item = String> {
     (0..users).map(names::user)
 }
@@ -128,9 +128,9 @@ pub(crate) struct Sent {
     pub events: u64,
     /// Acknowledged entries.
     pub entries: u64,
-    /// Events whose entries may or may not stand in the stream.
+    /// Events that may or may not be in the stream.
     pub in_doubt: u64,
-    /// In how much time.
+    /// The time it took.
     pub within: Duration,
 }
 
@@ -147,7 +147,7 @@ impl fmt::Display for Sent {
     }
 }
 
-/// Runs `rollcall load` to its end: a line per second where someone watches, a summary in any case.
+/// Runs `rollcall load` to its end, with a line per second on a terminal, and a summary.
 ///
 /// # Errors
 /// As [`Load::ended`].
@@ -166,7 +166,7 @@ pub(crate) async fn run(
             _ = seconds.tick(), if watched => before = report(before, load.so_far()),
         }
     };
-    // Whoever reads the summary may have gone: the traffic was sent all the same.
+    // Even if nobody reads the summary, the traffic was sent.
     let _unread = Out::open().map(|out| out.send(format!("{sent}\n")));
     Ok(sent)
 }
@@ -181,7 +181,7 @@ fn report(before: Sent, now: Sent) -> Sent {
     now
 }
 
-/// The part of `count` that falls to one of `producers`; together they are `count`.
+/// The share of `count` for one of `producers`; the shares add up to `count`.
 fn share(count: u64, producer: u32, producers: u32) -> u64 {
     let (producer, producers) = (u64::from(producer), u64::from(producers.max(1)));
     count / producers + u64::from(producer < count % producers)

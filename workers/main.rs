@@ -47,7 +47,7 @@ use run::{Roles, RunError};
 
 /// Bad usage or configuration (`EX_USAGE`).
 const USAGE: u8 = 64;
-/// How long the end waits for someone to read what was said last.
+/// How long the process waits at its end for its last output to be read.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Turns a Redis Stream of small events into live state: who is online, which tokens are recent, which
@@ -63,15 +63,15 @@ struct Cli {
 enum Command {
     /// Watch it work: a private Redis, worker, janitor, synthetic traffic, live view
     Demo(demo::DemoOptions),
-    /// Worker, janitor, serve and, where there are targets, notifier in one process
+    /// Worker, janitor, serve and, if targets are configured, notifier in one process
     Run(Flags<Settings>),
     /// Read events and keep the state
     Worker(Flags<WorkerFlags>),
     /// Keep every structure within its time and size limits
     Janitor(Flags<JanitorFlags>),
-    /// Serve state and live feed to applications and browsers, and take their events
+    /// Serve state and live feed to applications and browsers, and accept their events
     Serve(Flags<ServeFlags>),
-    /// Tell others of changes: the targets are the [[notify]] tables of the settings file
+    /// Send changes to other systems: the targets are the [[notify]] tables of the settings file
     Notifier(Flags<RoleFlags>),
     Doctor(doctor::Doctor),
     #[command(flatten)]
@@ -145,7 +145,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
-            // Nothing can be told where the terminal is gone.
+            // If the terminal is gone, there is nobody to report this to.
             let _unwritable = error.print();
             return code;
         }
@@ -163,7 +163,7 @@ fn main() -> ExitCode {
     code
 }
 
-/// What the standard library would say, without waiting for a reader.
+/// Reports a panic like the standard library, but without waiting for a reader.
 fn say_panic(panic: &std::panic::PanicHookInfo<'_>) {
     lines::say(&format!("rollcall: {panic}"));
     let backtrace = Backtrace::capture();
@@ -174,7 +174,7 @@ fn say_panic(panic: &std::panic::PanicHookInfo<'_>) {
 }
 
 fn execute(command: Command) -> Result<(), Failure> {
-    // Redis over TLS leaves the choice of a provider to the program; an earlier choice stands.
+    // The program has to choose a provider of cryptography for TLS; an earlier choice stays.
     let _chosen = rustls::crypto::ring::default_provider().install_default();
     match command {
         Command::Query(command) => Ok(query::run(&command)?),

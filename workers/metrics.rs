@@ -1,4 +1,4 @@
-//! `metrics`: everything that `/metrics` can show, as the inventory has it.
+//! `metrics`: everything that `/metrics` can show, from the inventory.
 
 use rollcall::telemetry::metrics::{INVENTORY, Metric, Values};
 use serde::Serialize;
@@ -37,9 +37,9 @@ struct Row {
 #[derive(Serialize)]
 struct Label {
     name: &'static str,
-    /// All of them; empty where only the number of them is known.
+    /// All values; empty if only their number is known.
     values: Vec<&'static str>,
-    /// What they are where the program does not know them.
+    /// What the values are, if the program does not know them.
     #[serde(skip_serializing_if = "Option::is_none")]
     bounded_by: Option<&'static str>,
 }

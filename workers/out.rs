@@ -1,5 +1,5 @@
-//! Standard output of commands that run until a signal comes, written by a thread of its own: a reader who stops
-//! reading holds up what it would read, and nothing else; not the end of the process either.
+//! Standard output of commands that run until a signal comes, written by a thread of its own. A reader that stops
+//! reading delays only this output, and not the end of the process.
 
 use std::io::{self, ErrorKind, Write as _};
 use std::sync::mpsc::{Sender, channel};
@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
-/// How long the end waits for what is still to be written.
+/// How long the process waits at its end for output to be written.
 const GRACE: Duration = Duration::from_secs(1);
 
 type Written = oneshot::Receiver<io::Result<()>>;
 
-/// The way to standard output.
+/// Access to standard output.
 #[derive(Debug)]
 pub(crate) struct Out {
-    /// Nothing once it ends.
+    /// `None` once it is being dropped.
     texts: Option<Sender<(String, oneshot::Sender<io::Result<()>>)>>,
     thread: JoinHandle<()>,
-    /// What was offered last.
+    /// The text that was offered last.
     under_way: Option<Written>,
 }
 
@@ -27,12 +27,12 @@ impl Out {
     /// Starts the thread.
     ///
     /// # Errors
-    /// If there can be no further thread.
+    /// If the thread cannot be started.
     pub(crate) fn open() -> io::Result<Self> {
         let (texts, waiting) = channel::<(String, oneshot::Sender<_>)>();
         let writing = move || {
             for (text, done) in waiting {
-                // Whoever asked may have gone on.
+                // The caller may have stopped waiting.
                 let _nobody_waits = done.send(write(&text));
             }
         };
@@ -48,10 +48,10 @@ impl Out {
         self.send(text).await.unwrap_or_else(|_| Err(ErrorKind::BrokenPipe.into()))
     }
 
-    /// Writes a text unless the one offered before is still waiting for its reader.
+    /// Writes a text, unless the previously offered one is still waiting for its reader.
     ///
     /// # Errors
-    /// If nobody has read the one before.
+    /// If the reader of the previous text is gone.
     pub(crate) fn offer(&mut self, text: String) -> io::Result<()> {
         match self.under_way.as_mut().map(oneshot::Receiver::try_recv) {
             Some(Err(TryRecvError::Empty)) => return Ok(()),
@@ -63,7 +63,7 @@ impl Out {
         Ok(())
     }
 
-    /// Writes a text once all before it is written, and does not wait for that.
+    /// Queues a text and does not wait until it is written.
     pub(crate) fn send(&self, text: String) -> Written {
         let (done, written) = oneshot::channel();
         if let Some(texts) = &self.texts {
@@ -74,7 +74,7 @@ impl Out {
     }
 }
 
-/// Waits for the last text a little.
+/// Waits briefly for the last text.
 impl Drop for Out {
     fn drop(&mut self) {
         self.texts = None;

@@ -1,6 +1,6 @@
-//! The commands that ask the state, and what they have in common. A file per family has the rest.
+//! The commands that query the state, and what they have in common. Each family of commands has a file of its own.
 //!
-//! Each asks the library, and shows the answer as a page for people or as one JSON document.
+//! Each queries the library, and shows the answer as a page for people or as one JSON document.
 
 mod documents;
 mod sessions;
@@ -28,8 +28,8 @@ use crate::status::{self, Status};
 use crate::table::{self, Page};
 use crate::verify::{self, Verify};
 
-/// The commands that ask the state.
-// Help shows what each variant's own type says.
+/// The commands that query the state.
+// Help shows the documentation of each variant's own type.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(crate) enum QueryCommand {
     Online(users::Online),
@@ -52,7 +52,7 @@ pub(crate) enum QueryCommand {
     Metrics(Metrics),
 }
 
-/// Why a command that asks the state has no answer.
+/// Why a command that queries the state has no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum QueryError {
     /// The settings cannot be used.
@@ -71,28 +71,28 @@ pub(crate) enum QueryError {
     #[error(transparent)]
     Keys(#[from] FileError),
     /// No keys of session data are named.
-    #[error("session-key-file: name the file of keys, one a line; the first encrypts")]
+    #[error("session-key-file: name a file with one key per line; the first encrypts")]
     NoKeys,
-    /// There is no such thing in the state.
+    /// The state has no such thing.
     #[error("{0}")]
     NotFound(String),
-    /// There is no such thing in the program itself.
-    #[error("there is no schema {name:?}; `rollcall schema` lists what there is")]
+    /// The program has no such schema.
+    #[error("there is no schema {name:?}; `rollcall schema` lists them")]
     NoSchema { name: String },
-    /// The state is not what the entries say.
+    /// The state differs from what the entries say.
     #[error("the state differs from what the entries say in {count} {}", if *.count == 1 { "place" } else { "places" })]
     Differs { count: u64 },
-    /// Nobody can be asked whether that is meant.
-    #[error("this {0}; say --yes if that is meant, or --dry-run")]
+    /// Confirmation is needed, but there is no terminal.
+    #[error("this {0}; confirm with --yes, or use --dry-run")]
     Unconfirmed(&'static str),
-    /// Somebody was asked, and it is not meant.
+    /// The answer to the confirmation was no.
     #[error("nothing was {0}")]
     Declined(&'static str),
     /// The answer cannot be written.
     #[error("cannot write the answer")]
     Output(#[from] io::Error),
-    /// The answer cannot be put into JSON.
-    #[error("cannot put the answer into JSON")]
+    /// The answer cannot be written as JSON.
+    #[error("cannot write the answer as JSON")]
     Json(#[from] serde_json::Error),
 }
 
@@ -131,7 +131,7 @@ pub(crate) fn run(command: &QueryCommand) -> Result<(), QueryError> {
     }
 }
 
-/// A question to the state.
+/// A query of the state.
 pub(crate) trait Query {
     type Answer: Answer;
 
@@ -141,13 +141,13 @@ pub(crate) trait Query {
     /// How to show the answer.
     fn output(&self) -> &Output;
 
-    /// Asks.
+    /// Queries the state.
     async fn ask(&self, state: &mut State) -> Result<Self::Answer, AskError>;
 }
 
-/// An answer: its serialisation is what programs read, so its names stay.
+/// An answer. Programs read its serialisation, so its names must not change.
 pub(crate) trait Answer: Serialize {
-    /// What to say, with exit code 1, if what was asked for does not exist.
+    /// The message, with exit code 1, if the thing in question does not exist.
     fn not_found(&self) -> Option<String> {
         None
     }
@@ -159,7 +159,7 @@ pub(crate) trait Answer: Serialize {
 /// How to show the answer.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Output {
-    /// Print one JSON document, for programs; times, which end in _ms, are epoch milliseconds
+    /// Print one JSON document, for programs; names ending in _ms are times in epoch milliseconds
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -167,7 +167,7 @@ pub(crate) struct Output {
 /// How much of a list to show.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Limit {
-    /// Show at most so many; 0 for all
+    /// Show at most this many; 0 for all
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
 }
@@ -178,20 +178,20 @@ impl Limit {
     }
 }
 
-/// Asks once, and prints the answer.
+/// Queries once, and prints the answer.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn play<Q: Query>(query: &Q) -> Result<(), QueryError> {
     let config = query.config()?;
-    // The filter was read once already, when the settings were checked.
+    // The filter was checked together with the settings.
     let _checked = log::install(&config.log);
     let answer = ask(query, &config).await?;
     show(&answer, query.output())
 }
 
-/// Asks once.
+/// Queries once.
 ///
 /// # Errors
-/// If the server cannot be asked; with what to do about it.
+/// If the server cannot be queried; the error has the remedy.
 pub(crate) async fn ask<Q: Query>(query: &Q, config: &Config) -> Result<Q::Answer, QueryError> {
     let failed = |error: AskError, shell: &Shell| {
         let (url, remedy) = (config.redis.url().to_string(), error.remedy(shell));
@@ -204,12 +204,12 @@ pub(crate) async fn ask<Q: Query>(query: &Q, config: &Config) -> Result<Q::Answe
     query.ask(&mut state).await.map_err(|error| failed(error, &state.shell))
 }
 
-/// An answer as programs read it, on a line.
+/// An answer as programs read it, on one line.
 pub(crate) fn json(answer: &impl Answer) -> Result<String, QueryError> {
     Ok(serde_json::to_string(answer)? + "\n")
 }
 
-/// Prints an answer; that there is none is an error, but programs get it all the same.
+/// Prints an answer. If nothing was found, that is an error, but programs still get the document.
 pub(crate) fn show(answer: &impl Answer, output: &Output) -> Result<(), QueryError> {
     let missing = answer.not_found();
     if output.json {
@@ -222,11 +222,11 @@ pub(crate) fn show(answer: &impl Answer, output: &Output) -> Result<(), QueryErr
     missing.map_or(Ok(()), |missing| Err(QueryError::NotFound(missing)))
 }
 
-/// Asks whoever is at the terminal whether something is meant that cannot be undone: what it `does`, the question, and
-/// what was not done if not.
+/// Asks for confirmation on the terminal before something that cannot be undone: what it `does`, the question, and
+/// what was not done if the answer is no.
 ///
 /// # Errors
-/// If the answer is no, or nobody can be asked.
+/// If the answer is no, or there is no terminal.
 pub(crate) fn confirm(
     does: &'static str,
     question: &str,
@@ -244,7 +244,7 @@ pub(crate) fn confirm(
     }
 }
 
-/// Declares what [`Query`] asks of a command with the usual flags.
+/// Implements the settings part of [`Query`] for a command with the usual flags.
 macro_rules! settings {
     () => {
         fn config(&self) -> Result<rollcall::config::Config, rollcall::config::ConfigError> {
@@ -264,12 +264,12 @@ pub(crate) type QueryFlags = Flags<rollcall::config::settings::QueryFlags>;
 /// The flags of a command that asks about sessions.
 pub(crate) type SessionFlags = Flags<rollcall::config::settings::SessionFlags>;
 
-/// The flags of the command that erases.
+/// The flags of the command that erases a user.
 pub(crate) type EraseFlags = Flags<rollcall::config::settings::EraseFlags>;
 /// The flags of a command that replays the stream.
 pub(crate) type VerifyFlags = Flags<rollcall::config::settings::VerifyFlags>;
 
-/// The flags of a command that replays the stream, and may change the deployment's settings.
+/// The flags of a command that replays the stream and may change the deployment's settings.
 pub(crate) type RebuildFlags = Flags<rollcall::config::settings::RebuildFlags>;
 
 /// The flags of a command that asks about the stream.

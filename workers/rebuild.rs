@@ -1,4 +1,4 @@
-//! `rebuild`: the state, put right where it is not what the entries say.
+//! `rebuild`: repairs the state where it differs from what the entries say.
 
 use rollcall::config::{Config, ConfigError};
 use rollcall::keep::verify::{
@@ -14,25 +14,24 @@ use crate::signals;
 use crate::table::{Page, escape, plural};
 use crate::verify::{line, list};
 
-/// Puts the state right where it is not what the entries say that the stream still holds; or changes settings of
-/// the deployment.
+/// Repairs the state where it differs from the entries still in the stream, or changes settings of the deployment.
 ///
-/// It compares as verify does. What no entry says is taken away, and the entries that should have won are
-/// applied once more, a few at a time, each in one atomic step. What comes of entries that the stream no
-/// longer holds is kept. It can be stopped and begun again at any moment, under running workers.
+/// It compares as verify does. Members that no entry explains are removed, and the entries that should have won are
+/// applied once more, a few at a time, each in one atomic step. Members from entries that are no longer in the stream
+/// are kept. It can be stopped and run again at any time, while workers run.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct RebuildCommand {
     /// Name of the shadow: its keys begin with rollcall:shadow:<NAME>:
     #[arg(long, value_name = "NAME", default_value = "rebuild", value_parser = shadow_name)]
     into: String,
-    /// First make the deployment's settings what flags, variables or the file say of them; those that are not
-    /// named stay. Workers and janitors with others end
+    /// First make the given settings (flags, variables, file) the deployment's; settings that are not given stay.
+    /// Workers and janitors with other settings exit
     #[arg(long)]
     change_settings: bool,
-    /// Only say what would be changed
+    /// Only say what it would change
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask first
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -46,7 +45,7 @@ pub(crate) struct RebuildCommand {
 pub(crate) async fn run(command: &RebuildCommand) -> Result<(), QueryError> {
     let gathered = command.flags.gather()?;
     let config = Config::resolve(&gathered)?;
-    // The filter was read once already, when the settings were checked.
+    // The filter was checked together with the settings.
     let _checked = log::install(&config.log);
     command.confirm(&config)?;
     let order = Order { into: command.into.clone(), janitor: config.janitor.clone() };
@@ -62,13 +61,13 @@ pub(crate) async fn run(command: &RebuildCommand) -> Result<(), QueryError> {
 }
 
 impl RebuildCommand {
-    /// Asks whoever is at the terminal.
+    /// Asks for confirmation on the terminal.
     fn confirm(&self, config: &Config) -> Result<(), QueryError> {
         if self.yes || self.dry_run {
             return Ok(());
         }
-        let question = format!("Put the state of {} right?", config.redis.url());
-        query::confirm("puts the state right", &question, "changed")
+        let question = format!("Repair the state of {}?", config.redis.url());
+        query::confirm("repairs the state", &question, "changed")
     }
 }
 
@@ -92,7 +91,7 @@ impl Query for Run<'_> {
         let mut progress = Progress::new(self.command.output.json);
         let partitions = state.partitions.len();
         let tell = |far: &Far| {
-            progress.show(|| format!("{}, {} put right", line(far, partitions), far.mended));
+            progress.show(|| format!("{}, {} repaired", line(far, partitions), far.mended));
         };
         let signal = signals::stop_or_hangup();
         let stop = async {
@@ -104,7 +103,7 @@ impl Query for Run<'_> {
     }
 }
 
-/// What was done.
+/// The results.
 #[derive(Serialize)]
 #[serde(transparent)]
 pub(crate) struct Done {
@@ -121,18 +120,18 @@ impl Answer for Done {
         }
         list(found, page);
         if found.older > 0 {
-            page.line(format!("{} of older entries than the stream holds were kept.", found.older));
+            page.line(format!(
+                "{} from entries that are no longer in the stream were kept.",
+                found.older
+            ));
         }
         if *dry_run || found.count() == 0 {
             return;
         }
-        page.line(format!("{} put right.", plural(*mended, "difference", "differences")));
+        page.line(format!("{} repaired.", plural(*mended, "difference", "differences")));
         if !left.is_empty() {
             let left = left.len() as u64;
-            page.line(format!(
-                "{} left; run it once more.",
-                plural(left, "difference", "differences")
-            ));
+            page.line(format!("{} left; run it again.", plural(left, "difference", "differences")));
         }
     }
 }

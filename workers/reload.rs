@@ -1,24 +1,24 @@
-//! SIGHUP: the settings are read again. What can change in a running process does; what cannot is named.
+//! SIGHUP reloads the settings. Those that can change in a running process do; the others are named.
 
 use rollcall::config::{Config, Flags, Gathered, LIVE, Server, Shell};
 use rollcall::error::chain;
 use rollcall::telemetry::log;
 use tracing::{info, warn};
 
-/// What a process started with, and what it has taken over since.
+/// The settings with which a process started, and those of its last reload.
 pub(crate) struct Reload<'p, G> {
     flags: &'p Flags<G>,
     config: &'p Config,
     filter: &'p log::Filter,
     server: Server,
-    /// What was set at the start.
+    /// The settings at the start.
     started: Gathered,
-    /// What was set when it was last read.
+    /// The settings at the last reload.
     last: Gathered,
 }
 
 impl<'p, G> Reload<'p, G> {
-    /// Of a process that has just read its settings.
+    /// For a process that has just read its settings.
     pub(crate) fn new(
         flags: &'p Flags<G>,
         started: Gathered,
@@ -29,10 +29,13 @@ impl<'p, G> Reload<'p, G> {
         Self { flags, config, filter, server, started, last }
     }
 
-    /// Reads the settings again.
+    /// Reloads the settings.
     pub(crate) fn again(&mut self) {
         if let Err(error) = self.read() {
-            warn!("the settings stay as they were: {}", chain(error.as_ref()));
+            warn!(
+                "the settings are unchanged, because they cannot be reloaded: {}",
+                chain(error.as_ref())
+            );
         }
         self.try_password_file();
     }
@@ -46,14 +49,14 @@ impl<'p, G> Reload<'p, G> {
         let changed = gathered.differing(&self.last).into_iter().filter(is_live);
         let changed: Vec<&str> = changed.collect();
         let (filter, changed) = (&config.log.filter, changed.join(", "));
-        info!(filter, changed, "read the settings again");
+        info!(filter, changed, "reloaded the settings");
         let waiting = gathered.differing(&self.started).into_iter().filter(|name| !is_live(name));
         self.name(&waiting.collect::<Vec<_>>());
         self.last = gathered;
         Ok(())
     }
 
-    /// Names the settings that have changed since the start, and wait for the next one.
+    /// Names the settings that have changed since the start and need a restart.
     fn name(&self, waiting: &[&str]) {
         if waiting.is_empty() {
             return;
@@ -65,7 +68,7 @@ impl<'p, G> Reload<'p, G> {
         if of_all.is_empty() {
             return warn!(
                 settings,
-                "these settings count from the next start on: restart the process"
+                "these settings take effect at the next start: restart the process"
             );
         }
         let shell = Shell::of(&self.config.redis, &self.config.deployment);
@@ -74,17 +77,17 @@ impl<'p, G> Reload<'p, G> {
         warn!(
             settings,
             of_all,
-            "these settings count from the next start on, and some are those of the whole deployment: make them its own, \
+            "these settings take effect at the next start, and some belong to the whole deployment: change them there, \
              with the same file, and restart every process: {remedy}"
         );
     }
 
-    /// Says whether the password file can be read, before the next connection needs it.
+    /// Reports whether the password file can be read, before the next connection needs it.
     fn try_password_file(&self) {
         let Some(path) = &self.server.password_file else { return };
         match self.server.current() {
             Ok(_) => {
-                info!(?path, "read the password file again; it counts for the next connection")
+                info!(?path, "reread the password file; the next connection uses it")
             }
             Err(error) => warn!(?path, "cannot read the password file: {error}"),
         }

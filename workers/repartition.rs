@@ -1,4 +1,4 @@
-//! `repartition`: another number of partitions, in place and with the state.
+//! `repartition`: changes the number of partitions, in place and with the state.
 
 use std::time::Instant;
 
@@ -11,23 +11,23 @@ use crate::progress::Progress;
 use crate::query::{Answer, Output, Query, QueryError, StreamFlags, confirm, play, settings};
 use crate::table::{Page, plural};
 
-/// Gives the deployment another number of partitions, in place and with its state.
+/// Changes the number of partitions of a deployment, in place and with its state.
 ///
-/// --partitions says how many there are, --to how many there are to be. Workers and janitors pause while it runs, and exit
-/// with 64 at its end: start them with the new number. Producers go on meanwhile, and are forwarded afterwards. It can be
-/// killed at any moment and begun again.
+/// --partitions is the current number, --to the new one. Workers and janitors pause while it runs, and exit with 64
+/// at its end: start them with the new number. Producers go on meanwhile, and their entries are forwarded afterwards.
+/// The command can be killed at any time and run again.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Repartition {
-    /// How many partitions there are to be
+    /// The new number of partitions
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     to: u16,
-    /// How long entries that are sent to the layout before are forwarded (a duration)
+    /// How long entries sent to the previous layout are forwarded (a duration)
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     forward_for: Millis,
     /// Only say how much would move
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask before it begins
+    /// Do not ask for confirmation before it begins
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -36,7 +36,7 @@ pub(crate) struct Repartition {
     flags: StreamFlags,
 }
 
-/// What became of it.
+/// The results.
 #[derive(Serialize)]
 pub(crate) struct Repartitioned {
     from: u16,
@@ -49,7 +49,7 @@ pub(crate) struct Repartitioned {
 }
 
 impl Repartition {
-    /// Runs it: asks before it begins, and is content where it is done already.
+    /// Runs it: asks for confirmation, and succeeds if it is done already.
     ///
     /// # Errors
     /// If it cannot be done.
@@ -105,7 +105,7 @@ impl Query for Repartition {
     }
 }
 
-/// How far it is, and how long it still takes at that pace.
+/// The progress, and how much time is left at this rate.
 fn line(tally: &Tally, begun: Instant) -> String {
     let Tally { members, looked_at, moved, .. } = tally;
     let share = (*looked_at as f64 / (*members).max(1) as f64).min(1.0);
@@ -127,7 +127,7 @@ impl Answer for Repartitioned {
         if *dry_run {
             return page.line(format!("Of {from} to {to} partitions, {moved} would move."));
         }
-        page.line(format!("The deployment has {to} partitions in place of {from}; {moved} moved."));
+        page.line(format!("The deployment has {to} partitions instead of {from}; {moved} moved."));
         if tally.letters > 0 {
             page.line(format!(
                 "{} moved along.",
@@ -135,7 +135,7 @@ impl Answer for Repartitioned {
             ));
         }
         page.line(format!(
-            "Start workers and janitors with --partitions {to}; then let producers follow."
+            "Start workers and janitors with --partitions {to}; then switch the producers."
         ));
     }
 }

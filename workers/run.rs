@@ -23,7 +23,7 @@ use rollcall::telemetry::systemd::Supervisor;
 
 use crate::{descriptors, serve};
 
-/// Which roles a process plays.
+/// Which roles a process has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Roles {
     pub(crate) worker: bool,
@@ -33,7 +33,7 @@ pub(crate) struct Roles {
 }
 
 impl Roles {
-    /// What a process plays that was not asked for one role.
+    /// The roles of `run`.
     pub(crate) const ALL: Self = Self { worker: true, janitor: true, serve: true, notifier: true };
     /// None yet.
     pub(crate) const NONE: Self =
@@ -52,10 +52,10 @@ pub(crate) enum RunError {
     /// No address for applications and browsers, or no keys.
     #[error(transparent)]
     Serve(#[from] ServeError),
-    /// The supervisor cannot be told anything.
-    #[error("$NOTIFY_SOCKET names no socket that can be used; unset it, or use Type=simple")]
+    /// The supervisor cannot be notified.
+    #[error("$NOTIFY_SOCKET names no usable socket; unset it, or use Type=simple")]
     Supervisor(#[source] io::Error),
-    /// A loop met what no waiting helps against.
+    /// A loop met an error that waiting does not help against.
     #[error(transparent)]
     Loop(#[from] Fatal),
     /// A loop panicked.
@@ -63,7 +63,7 @@ pub(crate) enum RunError {
     Panicked(#[from] tokio::task::JoinError),
 }
 
-/// A process that plays its roles, until told to stop.
+/// A process that runs its roles until it is told to stop.
 pub(crate) struct Process {
     loops: JoinSet<Result<(), Fatal>>,
     stop: watch::Sender<bool>,
@@ -156,7 +156,7 @@ impl Process {
         self.serve
     }
 
-    /// Waits until a loop ends by itself: that is always a failure.
+    /// Waits until a loop ends by itself, which is always a failure.
     pub(crate) async fn failed(&mut self) -> RunError {
         loop {
             match self.loops.join_next().await {
@@ -168,7 +168,7 @@ impl Process {
         }
     }
 
-    /// Lets every loop finish what it has in hand, and waits for it.
+    /// Lets every loop finish its current work, and waits for it.
     pub(crate) async fn stop(mut self) -> Result<(), RunError> {
         self.stop.send_replace(true);
         while let Some(ended) = self.loops.join_next().await {
@@ -179,7 +179,7 @@ impl Process {
     }
 }
 
-/// Plays the roles until SIGTERM or SIGINT.
+/// Runs the roles until SIGTERM or SIGINT.
 pub(crate) async fn run(
     config: &Config,
     roles: Roles,
@@ -196,19 +196,19 @@ pub(crate) async fn run(
     tokio::select! {
         error = process.failed() => {
             supervisor.stopping();
-            // The first failure is the one to tell; the other loops still finish what they have.
+            // The first failure is the one to report; the other loops still finish their work.
             let _others = process.stop().await;
             Err(error)
         }
         signal = stop => {
-            info!(signal, "stopping: finishing what is in hand");
+            info!(signal, "stopping once the current work is finished");
             supervisor.stopping();
             process.stop().await
         }
     }
 }
 
-/// A process's name: unique to this start, so that one that was here before is another.
+/// A process's name, unique to this start, so that an earlier process on this host is another.
 fn unique_name(name: &str) -> String {
     format!("{name}-{}-{:08x}", std::process::id(), fastrand::u32(..))
 }

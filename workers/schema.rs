@@ -1,4 +1,4 @@
-//! `schema`: the schemas of events and state, as they stand in `schemas/`.
+//! `schema`: the schemas of events and state in `schemas/`.
 
 use rollcall::schema::SCHEMAS;
 use serde::Serialize;

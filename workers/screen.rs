@@ -1,7 +1,7 @@
-//! The terminal: full-screen frames by plain control sequences, restored in any case.
+//! The terminal: full-screen frames by plain control sequences. The terminal is restored in any case.
 //!
-//! Frames are drawn over one another without clearing, so that nothing flickers, and lines are
-//! never wrapped, so that a character of unexpected width cannot push the frame out of shape.
+//! Each frame overwrites the previous one without clearing it, so nothing flickers. Lines are never wrapped, so a
+//! character of unexpected width cannot break the frame.
 
 use std::io::{self, IsTerminal as _};
 
@@ -37,14 +37,14 @@ impl Screen {
     /// Takes the screen.
     ///
     /// # Errors
-    /// If there can be no further thread, which writes to it.
+    /// If the thread that writes to it cannot be started.
     pub(crate) fn enter(look: Look) -> io::Result<Self> {
         let out = Out::open()?;
         let _unread = out.send(ENTER.to_owned());
         Ok(Self { look, size: size(), out, keyboard: Keyboard::take() })
     }
 
-    /// What ends the program, in words.
+    /// How to end the program, in words.
     pub(crate) fn ending(&self) -> &'static str {
         if self.keyboard.is_some() { "q or Ctrl-C ends it" } else { "Ctrl-C ends it" }
     }
@@ -54,12 +54,12 @@ impl Screen {
         self.size
     }
 
-    /// Finds out how large it is now.
+    /// Measures its size again.
     pub(crate) fn resized(&mut self) {
         self.size = size();
     }
 
-    /// Draws a frame, unless the one before is not drawn yet: a terminal may stand still (Ctrl-S).
+    /// Draws a frame, unless the previous one is still being drawn: a terminal may be stopped (Ctrl-S).
     ///
     /// # Errors
     /// If the terminal could not be written to.
@@ -70,7 +70,7 @@ impl Screen {
                 text.push_str("\r\n");
             }
             text.push_str(&line.rendered(self.size.width, self.look));
-            // In a full row the cursor stays on the last character: this would erase it.
+            // In a full row the cursor stays on the last character, which this would erase.
             if line.width() < self.size.width {
                 text.push_str("\x1b[K");
             }
@@ -80,7 +80,7 @@ impl Screen {
     }
 }
 
-/// Waits until somebody wants to leave the screen by a key; for ever, where there is none.
+/// Waits until a key asks to leave the screen; for ever, if there is no keyboard.
 pub(crate) async fn quit(screen: &mut Option<Screen>) {
     match screen.as_mut().and_then(|screen| screen.keyboard.as_mut()) {
         Some(keyboard) => keyboard.quit().await,
@@ -90,7 +90,7 @@ pub(crate) async fn quit(screen: &mut Option<Screen>) {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // The terminal may be gone: that is what a hang-up means.
+        // After a hang-up the terminal is gone.
         let _unwritable = self.out.send(LEAVE.to_owned());
     }
 }
@@ -101,7 +101,7 @@ pub(crate) fn can_draw() -> bool {
     io::stdout().is_terminal() && !dumb
 }
 
-/// What the terminal says, else what the environment says, else 80 × 24.
+/// The terminal's answer, else the environment's, else 80 × 24.
 pub(crate) fn size() -> Size {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let asked = terminal_size::terminal_size().filter(|(Width(w), Height(h))| *w > 0 && *h > 0);

@@ -1,4 +1,4 @@
-//! `serve`, alone or beside the other roles of a process: its listener, and what is said about it.
+//! `serve`, alone or beside the other roles of a process: its listener and its messages.
 
 use std::net::SocketAddr;
 
@@ -13,11 +13,11 @@ use tracing::warn;
 use crate::descriptors;
 use crate::run::Roles;
 
-/// Starts to serve where the settings say; returns where. Alone, that is one address unless they say otherwise. Beside
-/// other roles it is the first free port, and without one they work all the same.
+/// Starts to serve at the configured address, and returns that address. By default, `serve` alone uses one fixed
+/// address. Beside other roles it uses the first free port; if none is free, the other roles run without it.
 ///
 /// # Errors
-/// If the address is taken, or a file of tokens or keys cannot be used.
+/// If the address is in use, or a file of tokens or keys cannot be used.
 pub(crate) async fn start(
     config: &Config,
     roles: Roles,

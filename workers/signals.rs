@@ -1,10 +1,10 @@
-//! The signals that stop a process in good order, and the one that makes it read its settings again.
+//! The signals that end a process in an orderly way, and the one that reloads its settings.
 
 use std::convert::Infallible;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Listens from now on; the future waits for SIGTERM or SIGINT (Ctrl-C), and says which it was.
+/// Listens from now on; the future waits for SIGTERM or SIGINT (Ctrl-C), and returns its name.
 pub(crate) fn stop() -> impl Future<Output = &'static str> {
     let (mut term, mut int) = (of(SignalKind::terminate()), of(SignalKind::interrupt()));
     async move {
@@ -15,7 +15,7 @@ pub(crate) fn stop() -> impl Future<Output = &'static str> {
     }
 }
 
-/// The same, and the end of the terminal, for what a person watches.
+/// The same, and the end of the terminal, for programs that a person watches.
 pub(crate) fn stop_or_hangup() -> impl Future<Output = &'static str> {
     let (stop, mut hangup) = (stop(), of(SignalKind::hangup()));
     async move {
@@ -26,7 +26,7 @@ pub(crate) fn stop_or_hangup() -> impl Future<Output = &'static str> {
     }
 }
 
-/// Does `action` at every SIGHUP from now on.
+/// Runs `action` at every SIGHUP from now on.
 pub(crate) fn at_hangup(mut action: impl FnMut()) -> impl Future<Output = Infallible> {
     let mut hangup = of(SignalKind::hangup());
     async move {
@@ -37,7 +37,7 @@ pub(crate) fn at_hangup(mut action: impl FnMut()) -> impl Future<Output = Infall
     }
 }
 
-/// Says from now on when the terminal gets another size.
+/// Reports changes of the terminal's size from now on.
 pub(crate) fn resizes() -> Option<Signal> {
     of(SignalKind::window_change())
 }
@@ -46,7 +46,7 @@ fn of(kind: SignalKind) -> Option<Signal> {
     signal(kind).ok()
 }
 
-/// Waits for ever where the signal cannot be listened for.
+/// Waits for the signal; for ever, if it cannot be listened for.
 pub(crate) async fn received(signal: &mut Option<Signal>) {
     match signal {
         Some(signal) => {

@@ -1,4 +1,4 @@
-//! `status`: the server, the fleet, the backlog and the sizes of the state, at one look or again and again.
+//! `status`: the server, the fleet, the backlog and the sizes of the state, once or repeatedly.
 
 mod show;
 mod watch;
@@ -12,14 +12,14 @@ use serde::Serialize;
 
 use crate::query::{Output, Query, QueryError, StreamFlags, play, settings};
 
-/// How the server, the consumer group and the state are.
+/// Show the server, the consumer group and the state.
 ///
-/// Each figure costs the server the same however much there is. Undelivered entries are marked
-/// "about" where the server's count may be wrong, after entries were deleted from the stream. `rollcall
-/// doctor` says what is wrong, and what to do about it.
+/// Each figure costs the server the same, however large the state is. Undelivered entries are marked "about" if the
+/// server's count may be wrong, after entries were deleted from the stream. `rollcall doctor` says what is wrong, and
+/// what to do about it.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Status {
-    /// Look again and again, every 2s unless given otherwise, until Ctrl-C; with --json an object a line
+    /// Repeat, every 2s unless given otherwise, until Ctrl-C; with --json one object per line
     #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "2s", value_parser = interval)]
     watch: Option<Millis>,
@@ -32,7 +32,7 @@ pub(crate) struct Status {
 fn interval(text: &str) -> Result<Millis, String> {
     let interval: Millis = text.parse().map_err(|error| format!("{error}"))?;
     if interval.ms() < 100 {
-        return Err("too short for a server that others use, too; give at least 100ms".to_owned());
+        return Err("too often for a server that others use too; use at least 100ms".to_owned());
     }
     Ok(interval)
 }
@@ -48,7 +48,7 @@ pub(crate) fn run(status: &Status) -> Result<(), QueryError> {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct StatusAnswer {
     now_ms: u64,
-    /// Whether a worker or janitor ever started here.
+    /// Whether a worker or janitor has ever started here.
     found: bool,
     #[serde(skip)]
     shell: Shell,
@@ -57,7 +57,7 @@ pub(crate) struct StatusAnswer {
     stream: String,
     group: String,
     total: Total,
-    /// `null` for the first look.
+    /// `null` for the first snapshot.
     rates: Option<Rates>,
     sizes: Vec<Size>,
     partitions: Vec<Work>,
@@ -69,13 +69,13 @@ struct Total {
     entries: u64,
     /// Since the stream began.
     entries_added: u64,
-    /// Entries behind the cursor; `null` if the server of any partition does not know.
+    /// Entries behind the cursor; `null` if the server does not know for some partition.
     undelivered: Option<u64>,
     undelivered_is_exact: bool,
     oldest_undelivered_age_s: Option<f64>,
     /// Partitions that a worker owns.
     owned: usize,
-    /// Workers that spoke lately.
+    /// Workers that reported lately.
     workers: usize,
     janitor_last_run_ms: Option<u64>,
     changes_seq: u64,
@@ -97,7 +97,7 @@ impl Total {
             total.entries += stream.entries;
             total.entries_added += stream.entries_added;
             let Some(group) = &stream.group else {
-                // What a group that does not exist yet will read.
+                // A group that does not exist yet will read all entries.
                 total.undelivered = total.undelivered.map(|sum| sum + stream.entries);
                 continue;
             };
@@ -113,11 +113,11 @@ impl Total {
     }
 }
 
-/// How fast things go, from one look to the next.
+/// Rates between two snapshots.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Rates {
     added_per_s: f64,
-    /// Applied or written off; `null` where the server does not know how many are undelivered.
+    /// Applied or written off; `null` if the server does not know how many are undelivered.
     finished_per_s: Option<f64>,
     changes_per_s: f64,
 }
@@ -126,7 +126,7 @@ impl Rates {
     fn between(earlier: &StatusAnswer, later: &StatusAnswer) -> Option<Self> {
         let seconds =
             later.now_ms.checked_sub(earlier.now_ms).filter(|ms| *ms > 0)? as f64 / 1000.0;
-        // What began anew counts from nothing.
+        // A counter that began again counts from zero.
         let rate = |from: u64, to: u64| to.saturating_sub(from) as f64 / seconds;
         let finished = |answer: &StatusAnswer| {
             let Total { entries_added, undelivered, .. } = answer.total;

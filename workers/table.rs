@@ -1,4 +1,4 @@
-//! Answers on the terminal: aligned columns, times, and text that cannot do anything to a terminal.
+//! Answers on the terminal: aligned columns, times, and text that cannot act on a terminal.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -8,9 +8,9 @@ use rollcall::time::format_time;
 use crate::screen;
 use crate::width::{columns, cut, wrapped};
 
-/// Columns that a cell keeps when it is cut.
+/// The minimum width of a cell that is cut.
 const NARROWEST: usize = 6;
-/// Columns that a cell keeps which is cut last: an address of IPv6.
+/// The minimum width of a cell that is cut last: an IPv6 address.
 const KEPT: usize = 39;
 const GAP: usize = 2;
 /// Before each line of a note.
@@ -24,12 +24,12 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// An empty page. Wide cells are cut only on a terminal: what is piped on stays whole.
+    /// An empty page. Wide cells are cut only on a terminal; piped output stays complete.
     pub(crate) fn new() -> Self {
         Self::within(io::stdout().is_terminal().then(|| screen::size().width))
     }
 
-    /// An empty page that is so many columns wide.
+    /// An empty page of this width.
     pub(crate) fn within(width: Option<usize>) -> Self {
         Self { text: String::new(), width }
     }
@@ -45,7 +45,7 @@ impl Page {
         table.write(&mut self.text, self.width);
     }
 
-    /// Says how much of a list is not shown.
+    /// Says how many items of a list are not shown.
     pub(crate) fn more(&mut self, count: u64, shown: usize) {
         let more = count.saturating_sub(shown as u64);
         if more > 0 {
@@ -59,7 +59,7 @@ impl Page {
     }
 }
 
-/// Writes an answer to standard output. Whoever has read enough of it, such as `head`, may close it.
+/// Writes an answer to standard output. A reader such as `head` may close it early.
 pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -68,9 +68,9 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// Rows of cells, fitted to the terminal. A heading says by its last character what its column bears:
-/// `…` it is cut first, `*` it is cut last, `@` its times are shortened, then left out. One that begins with `>`
-/// aligns its column to the right.
+/// Rows of cells, fitted to the terminal. The last character of a heading says how its column shrinks: `…` is cut
+/// first, `*` is cut last, `@` shortens its times and then leaves them out. A heading that begins with `>` aligns its
+/// column to the right.
 #[derive(Debug)]
 pub(crate) struct Table {
     columns: Vec<Column>,
@@ -90,7 +90,7 @@ struct Column {
     gives: Gives,
 }
 
-/// How a column gives way.
+/// How a column shrinks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Gives {
     Never,
@@ -111,20 +111,20 @@ impl Column {
 }
 
 impl Table {
-    /// An empty table with these headings; without a line for them if all are empty.
+    /// An empty table with these headings, or without a heading line if all are empty.
     pub(crate) fn new(headings: &[&'static str]) -> Self {
         let columns = headings.iter().map(|heading| Column::of(heading)).collect();
         Self { columns, rows: Vec::new() }
     }
 
-    /// Adds a row; control characters are escaped, and nothing is shown as `-`.
+    /// Adds a row. Control characters are escaped, and an empty cell is shown as `-`.
     pub(crate) fn row<const N: usize>(&mut self, cells: [&str; N]) {
         let shown =
             |cell: &&str| if cell.is_empty() { "-".into() } else { escape(cell).into_owned() };
         self.rows.push(Row { cells: cells.iter().map(shown).collect(), notes: Vec::new() });
     }
 
-    /// Puts a text below the last row and its other notes.
+    /// Adds a note below the last row and its other notes.
     pub(crate) fn note(&mut self, text: &str) {
         if let Some(row) = self.rows.last_mut() {
             row.notes.push(escape(text).into_owned());
@@ -167,14 +167,14 @@ impl Table {
     }
 }
 
-/// What each column of a table gets.
+/// The widths of a table's columns.
 struct Layout {
     /// `None`: it is left out.
     widths: Vec<Option<usize>>,
     times: Times,
 }
 
-/// How much there is of the columns of times.
+/// How times are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Times {
     Whole,
@@ -183,7 +183,8 @@ enum Times {
 }
 
 impl Layout {
-    /// What all columns need or, where that is too much, less for those that give way, step by step.
+    /// The widths that all columns need or, if that is too much, smaller ones for those that can shrink, step by
+    /// step.
     fn of(table: &Table, limit: Option<usize>) -> Self {
         let mut layout = Self::measured(table, Times::Whole);
         let Some(limit) = limit else { return layout };
@@ -206,7 +207,7 @@ impl Layout {
         layout
     }
 
-    /// What all columns need.
+    /// The widths that all columns need.
     fn measured(table: &Table, times: Times) -> Self {
         let layout = Self { widths: Vec::new(), times };
         let needed = |(i, column): (usize, &Column)| {
@@ -226,7 +227,7 @@ impl Layout {
         shown.clone().sum::<usize>() + GAP * shown.count().saturating_sub(1)
     }
 
-    /// Narrows the widest of the columns that may be narrowed, each down to what is left to its kind.
+    /// Narrows the widest of the columns that can shrink, down to the minimum of each kind.
     fn shrink(&mut self, table: &Table, limit: usize, least: impl Fn(Gives) -> Option<usize>) {
         while self.total() > limit {
             let columns = self.widths.iter_mut().zip(&table.columns);
@@ -241,7 +242,7 @@ impl Layout {
         }
     }
 
-    /// A cell as it is written: `11-27 05:18:25` of `2026-11-27T05:18:25.123Z`, where times are shortened.
+    /// A cell as it is written: `11-27 05:18:25` for `2026-11-27T05:18:25.123Z` if times are shortened.
     fn cell<'c>(&self, cell: &'c str, column: &Column) -> Cow<'c, str> {
         match cell.get(5..19) {
             Some(short) if self.times == Times::Short && column.gives == Gives::Time => {
@@ -252,8 +253,8 @@ impl Layout {
     }
 }
 
-/// Text that is safe to print and has one meaning: what a terminal would obey, or a reader not see, as
-/// in Rust's literals (`\n`, `\0`, `\u{1b}`), and a backslash twice. All other Unicode stays.
+/// Text that is safe to print and unambiguous: characters that a terminal would obey or a reader not see are written
+/// as in Rust's literals (`\n`, `\0`, `\u{1b}`), and a backslash is doubled. All other Unicode stays.
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
         return Cow::Borrowed(text);
@@ -273,7 +274,7 @@ fn escape_char(c: char) -> String {
     }
 }
 
-/// JSON as it was sent, but for what a terminal would obey: valid JSON is printed as it stands.
+/// JSON as it was sent, except for characters that a terminal would obey. Valid JSON is printed unchanged.
 pub(crate) fn escape_json(text: &str) -> String {
     let is_kept = |c: char| matches!(c, '\\' | '\n' | '\t') || !is_unsafe(c);
     let escaped = text.chars().map(|c| if is_kept(c) { c.to_string() } else { escape_char(c) });
@@ -293,7 +294,7 @@ pub(crate) fn escape_bytes(bytes: &[u8]) -> String {
 }
 
 fn is_unsafe(c: char) -> bool {
-    // Control characters, and those that have no width or turn the writing round.
+    // Control characters, and those that have no width or reverse the direction of writing.
     c == '\\'
         || c.is_control()
         || matches!(u32::from(c), 0xAD | 0x61C | 0x180E | 0x200B | 0x200E..=0x200F | 0x2028..=0x202E
@@ -313,7 +314,7 @@ pub(crate) fn age(ms: u64, now_ms: u64) -> String {
     }
 }
 
-/// A length of time in the largest unit that says enough: `12 s`.
+/// A length of time in the largest unit that is precise enough: `12 s`.
 pub(crate) fn length(ms: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(2 * 86_400, "d"), (2 * 3_600, "h"), (120, "min")];
     let seconds = ms / 1000;

@@ -1,4 +1,4 @@
-//! `verify`: the state, held to what the entries say.
+//! `verify`: compares the state with the entries.
 
 use rollcall::config::{Config, ConfigError};
 use rollcall::keep::verify::{Difference, Order, Progress as Far, Report, shadow_name, verify};
@@ -12,11 +12,11 @@ use crate::query::{self, Answer, Output, Query, QueryError, VerifyFlags};
 use crate::signals;
 use crate::table::{Page, Table, escape_bytes, plural};
 
-/// Compares the state with what the entries say that the stream still holds, and lists what differs.
+/// Compares the state with the entries still in the stream, and lists the differences.
 ///
-/// The entries go through the same fold and the same script into a shadow below the prefix, which is taken away
-/// at the end. Workers go on meanwhile, and nothing of the state is written. What comes of entries that the
-/// stream no longer holds cannot be judged, and is counted as older. Exit status 1 if anything differs.
+/// The entries go through the same fold and the same script into a shadow under the prefix, which is removed at the
+/// end. Workers go on meanwhile, and the state is not written. Members from entries that are no longer in the stream
+/// cannot be judged, and are counted as older. Exit status 1 if anything differs.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Verify {
     /// Name of the shadow: its keys begin with rollcall:shadow:<NAME>:
@@ -32,7 +32,7 @@ pub(crate) struct Verify {
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn run(command: &Verify) -> Result<(), QueryError> {
     let config = command.flags.load()?;
-    // The filter was read once already, when the settings were checked.
+    // The filter was checked together with the settings.
     let _checked = log::install(&config.log);
     let order = Order { into: command.into.clone(), janitor: config.janitor.clone() };
     let verified = query::ask(&Run { command, order }, &config).await?;
@@ -73,7 +73,7 @@ impl Query for Run<'_> {
     }
 }
 
-/// How far it is.
+/// The progress.
 pub(crate) fn line(far: &Far, partitions: usize) -> String {
     let Far { partition, entries, checked, differing, .. } = far;
     let partition = match partitions {
@@ -83,7 +83,7 @@ pub(crate) fn line(far: &Far, partitions: usize) -> String {
     format!("{partition}{entries} entries replayed, {checked} members compared, {differing} differ")
 }
 
-/// What was found.
+/// The findings.
 #[derive(Serialize)]
 #[serde(transparent)]
 pub(crate) struct Verified {
@@ -94,13 +94,13 @@ impl Answer for Verified {
     fn show(&self, page: &mut Page) {
         let Report { checked, older, entries, .. } = &self.report;
         page.line(format!(
-            "{} compared with what {} say.",
+            "{} compared with {}.",
             plural(*checked, "member", "members"),
             plural(*entries, "entry", "entries")
         ));
         if *older > 0 {
             let come = if *older == 1 { "comes" } else { "come" };
-            page.line(format!("{older} {come} of older entries than the stream holds."));
+            page.line(format!("{older} {come} from entries that are no longer in the stream."));
         }
         list(&self.report, page);
     }

@@ -1,4 +1,4 @@
-//! How many columns of a terminal a text takes, and text made to fit so many.
+//! How many columns of a terminal a text takes, and text cut or wrapped to a width.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ pub(crate) fn columns(text: &str) -> usize {
     text.width()
 }
 
-/// The beginning of the text that fits into so many columns.
+/// The beginning of the text that fits into this many columns.
 pub(crate) fn beginning(text: &str, width: usize) -> &str {
     let mut used = 0;
     let too_much = |(_, c): &(usize, char)| {
@@ -27,7 +27,7 @@ pub(crate) fn cut(text: &str, width: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{}…", beginning(text, width.saturating_sub(1))))
 }
 
-/// The text in lines of so many columns, broken between words, and within those that are longer.
+/// The text in lines of this many columns, broken between words, and within words that are longer.
 pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
     // Some characters take two.
     let width = width.max(2);

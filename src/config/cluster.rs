@@ -16,14 +16,14 @@ use super::known::Place;
 use super::options::Target;
 use super::server::ServerError;
 
-/// What every such URL has behind the scheme of its nodes.
+/// Follows the scheme of the nodes in every such URL.
 const MARK: &str = "+cluster://";
 
 /// Such a URL.
 pub(super) struct ClusterUrl<'u>(Hosts<'u>);
 
 impl<'u> ClusterUrl<'u> {
-    /// Whether the scheme is one of these.
+    /// Whether the text begins with such a scheme.
     pub(super) fn is_one(text: &str) -> bool {
         Hosts::is_one(text, MARK)
     }
@@ -35,7 +35,7 @@ impl<'u> ClusterUrl<'u> {
         (is_good && url.places().is_some()).then_some(url)
     }
 
-    /// Holds its options to those that there are.
+    /// Checks that it has only options that exist.
     ///
     /// # Errors
     /// See [`Hosts::check`].
@@ -43,12 +43,12 @@ impl<'u> ClusterUrl<'u> {
         self.0.check(Target::Cluster, ServerError::ClusterUrl)
     }
 
-    /// How to connect to the first of the nodes.
+    /// How to connect to the first node.
     pub(super) fn login(&self) -> Option<ConnectionInfo> {
         self.0.first()
     }
 
-    /// Where the others are.
+    /// Where the other nodes are.
     pub(super) fn others(&self) -> Option<Vec<Place>> {
         Some(self.places()?.split_off(1))
     }

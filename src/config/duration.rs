@@ -1,7 +1,7 @@
 //! Lengths of time as people write them: `500ms`, `30s`, `5m`, `24h`, `1h30m`.
 //!
-//! A bare number is refused: whether `30` meant seconds or milliseconds would be found out in
-//! production. Each length has one canonical text, so that settings can be compared as text.
+//! A bare number is refused: whether `30` means seconds or milliseconds would only show in production. Each length
+//! has one canonical text, so that settings can be compared as text.
 
 use std::fmt;
 use std::str::FromStr;
@@ -58,7 +58,7 @@ impl fmt::Display for Millis {
     }
 }
 
-/// Why a text is not a length of time that can be used here; each says what to write.
+/// Why a text is no usable length of time; each variant says what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DurationError {
@@ -118,7 +118,7 @@ impl FromStr for Millis {
     }
 }
 
-/// Splits where `inside` first does not hold.
+/// Splits at the first byte for which `inside` does not hold.
 fn split(text: &str, inside: impl Fn(u8) -> bool) -> (&str, &str) {
     text.split_at(text.bytes().position(|b| !inside(b)).unwrap_or(text.len()))
 }
@@ -129,7 +129,7 @@ pub(super) fn at_least<const MIN_MS: u64>(text: &str) -> Result<Millis, Duration
     if length.0 < MIN_MS { Err(DurationError::TooShort(Millis(MIN_MS))) } else { Ok(length) }
 }
 
-/// Reads whole minutes, 1 to 1440: as many sets as a reader has to union.
+/// Reads whole minutes, 1 to 1440: readers union one set for each minute.
 pub(super) fn whole_minutes(text: &str) -> Result<Millis, DurationError> {
     let length: Millis = text.parse()?;
     let whole = length.0.is_multiple_of(60_000) && (1..=1440).contains(&(length.0 / 60_000));

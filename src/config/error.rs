@@ -1,5 +1,5 @@
-//! Why settings are refused. Every error names the setting, where it came from, what it got and the
-//! remedy; none ever holds a secret.
+//! Why settings are refused. Every error names the setting, the source of its value, the value and the remedy. None
+//! ever contains a secret.
 
 use std::fmt;
 use std::io;
@@ -12,14 +12,14 @@ pub enum Origin {
     Flag,
     /// The environment variable of this name.
     Env(String),
-    /// A line, counted from 1, of the settings file.
+    /// A line of the settings file, counted from 1.
     File {
         /// The file as it was named.
         path: PathBuf,
         /// The line that names the setting.
         line: usize,
     },
-    /// Nowhere: nobody set it.
+    /// No source: nobody set it.
     Default,
 }
 
@@ -38,14 +38,14 @@ impl fmt::Display for Origin {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A key in the file, or a variable in the environment, that no setting has.
+    /// A key in the file, or a variable in the environment, that names no setting.
     #[error("there is no setting {name:?} ({origin}); {}", remedy(nearest.as_deref()))]
     Unknown {
-        /// What stood there.
+        /// What was given.
         name: String,
         /// Where.
         origin: Origin,
-        /// A known name that looks like it.
+        /// A known name that is similar.
         nearest: Option<String>,
     },
     /// A value that a setting cannot have, alone or beside another setting.
@@ -90,11 +90,11 @@ pub enum ConfigError {
 fn remedy(nearest: Option<&str>) -> String {
     match nearest {
         Some(name) => format!("did you mean {name}?"),
-        None => "remove it (`rollcall config print` lists what there is)".to_owned(),
+        None => "remove it (`rollcall config print` lists them all)".to_owned(),
     }
 }
 
-/// The candidate that `name` is most likely a slip of, if any is near enough.
+/// The candidate for which `name` is most likely a misspelling, if one is near enough.
 pub(super) fn nearest<'a>(
     name: &str,
     candidates: impl IntoIterator<Item = &'a str>,

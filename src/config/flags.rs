@@ -1,7 +1,7 @@
 //! The settings' flags of one command.
 //!
-//! Here clap only sorts the command line: values stay text and are read later, together with those
-//! of the environment and the file, so that every error can say where its value came from.
+//! Here clap only parses the command line. Values stay text and are read later, together with those of the
+//! environment and the file, so that every error can say where its value came from.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -15,7 +15,7 @@ use super::Config;
 use super::error::{ConfigError, Origin};
 use super::gather::{CONFIG_VARIABLE, Gathered, definitions};
 
-/// The flags of the group `G` (see [`super::settings`]) and `--config`, to flatten into a command.
+/// The flags of the group `G` (see [`super::settings`]) and `--config`, to be flattened into a command.
 pub struct Flags<G> {
     given: Vec<(&'static str, OsString)>,
     config: Option<OsString>,
@@ -23,7 +23,7 @@ pub struct Flags<G> {
 }
 
 impl<G> Flags<G> {
-    /// Reads environment and file, and makes the configuration of it all.
+    /// Reads the environment and the file, and makes the configuration.
     ///
     /// # Errors
     /// See [`ConfigError`].
@@ -31,7 +31,7 @@ impl<G> Flags<G> {
         Config::resolve(&self.gather()?)
     }
 
-    /// Reads environment and file.
+    /// Reads the environment and the file.
     ///
     /// # Errors
     /// See [`ConfigError`].
@@ -39,7 +39,7 @@ impl<G> Flags<G> {
         self.gather_with(std::env::vars_os().collect())
     }
 
-    /// Reads these variables, and the file.
+    /// Reads these variables and the file.
     ///
     /// # Errors
     /// See [`ConfigError`].
@@ -77,7 +77,7 @@ impl<G> Clone for Flags<G> {
     }
 }
 
-/// The flags of `G` with values that stay as they are, and whose variables' values help hides.
+/// The flags of `G`. Their values stay text, and help does not show the values of their variables.
 fn arguments<G: Args>() -> impl Iterator<Item = Arg> {
     let group = G::augment_args(Command::new("settings"));
     let arguments: Vec<Arg> = group.get_arguments().cloned().collect();
@@ -93,7 +93,7 @@ fn config_argument() -> Arg {
         .env(CONFIG_VARIABLE)
         .hide_env_values(true)
         .value_parser(clap::value_parser!(OsString))
-        .help("TOML file of settings; its keys are the flags' names, flags and environment win")
+        .help("TOML file of settings, with the flags' names as keys; flags and environment override it")
 }
 
 impl<G: Args> Args for Flags<G> {

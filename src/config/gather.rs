@@ -1,7 +1,7 @@
-//! Gathers what was set: flags over environment over file. What nobody set stays at its default.
+//! Gathers the settings: flags override the environment, which overrides the file. Everything else has its default.
 //!
-//! The table of settings is read off the definitions, so there is no second list to keep. Commands
-//! take only some flags, but the environment and the file may hold every setting for every command.
+//! The table of settings is read from clap's definitions, so there is no second list to maintain. Commands accept
+//! only some flags, but the environment and the file may hold every setting for every command.
 
 use std::any::TypeId;
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use super::url::{RedisUrl, Secret};
 use super::values::Thresholds;
 use crate::projection::Projections;
 
-/// What the names of all environment variables begin with.
+/// Every environment variable begins with this.
 const VARIABLES: &str = "ROLLCALL_";
 
 /// The environment variable that names the settings file.
@@ -33,7 +33,7 @@ pub struct Definition {
     pub key: String,
     /// Its environment variable.
     pub env: String,
-    /// The heading it stands under in help.
+    /// The heading under which help lists it.
     pub heading: String,
     /// The text of its default, if that is a constant.
     pub default: Option<String>,
@@ -50,9 +50,9 @@ pub enum Kind {
     Text,
     /// As text in quotes, or an array.
     List,
-    /// As text in quotes that is never shown.
+    /// As text in quotes; never shown.
     Secret,
-    /// As text in quotes of which a part is never shown.
+    /// As text in quotes; a part of it is never shown.
     Url,
 }
 
@@ -83,7 +83,7 @@ impl Definition {
         }
     }
 
-    /// `text` as it may be shown: without secrets.
+    /// `text` as it may be shown, without secrets.
     fn shown(&self, text: &str) -> String {
         match self.kind {
             Kind::Secret => "***".to_owned(),
@@ -112,7 +112,7 @@ struct Given {
     origin: Origin,
 }
 
-/// What was set, by whom. What is added first wins.
+/// What was set, and by whom. The first value that is added wins.
 #[derive(Clone, Debug, Default)]
 pub struct Gathered {
     settings: BTreeMap<&'static str, Given>,
@@ -120,7 +120,7 @@ pub struct Gathered {
 }
 
 impl Gathered {
-    /// What was set by flags, as pairs of name and text, such as `("batch", "100")`.
+    /// The settings given by flags, as pairs of name and text, such as `("batch", "100")`.
     ///
     /// # Errors
     /// If there is no such setting.
@@ -134,9 +134,9 @@ impl Gathered {
         Ok(gathered)
     }
 
-    /// Adds what the environment sets. An empty variable counts as absent, as everywhere in
-    /// Rollcall; one that begins with `ROLLCALL_` and is no setting is refused, but for tests' own
-    /// and those that Kubernetes makes for a service named `rollcall`.
+    /// Adds what the environment sets. An empty variable counts as absent, as everywhere in Rollcall. A variable that
+    /// begins with `ROLLCALL_` and is no setting is refused, except those of tests and those that Kubernetes makes
+    /// for a service named `rollcall`.
     ///
     /// # Errors
     /// Names the variable that is unknown or not text.
@@ -178,7 +178,7 @@ impl Gathered {
         self.add_toml(&text, path)
     }
 
-    /// Adds what `text`, which stands in the file at `path`, sets.
+    /// Adds the settings in `text`, the content of the file at `path`.
     ///
     /// # Errors
     /// If it is not TOML, has an unknown key or a value of an impossible shape.
@@ -205,7 +205,7 @@ impl Gathered {
         Ok(())
     }
 
-    /// Adds a value unless somebody set it before.
+    /// Adds a value unless it is set already.
     fn add(&mut self, key: &str, text: &str, origin: Origin) -> Result<(), ConfigError> {
         let definition = definition(key).ok_or_else(|| unknown(key, origin.clone()))?;
         let given = Given { text: Secret::from(text.to_owned()), origin };
@@ -213,7 +213,7 @@ impl Gathered {
         Ok(())
     }
 
-    /// [`Gathered::add`] for what the system gives, which may not be text.
+    /// [`Gathered::add`] for values of the operating system, which may not be text.
     pub(super) fn add_os(
         &mut self,
         key: &'static str,
@@ -228,7 +228,7 @@ impl Gathered {
         self.add(key, text, origin)
     }
 
-    /// The text of a setting as it was set or, if nobody did, of its default; without secrets.
+    /// The text of a setting or of its default, without secrets.
     pub fn shown(&self, definition: &Definition) -> Option<String> {
         let given = self.settings.get(definition.key.as_str()).map(|given| given.text.expose());
         given.or(definition.default.as_deref()).map(|text| definition.shown(text))
@@ -254,7 +254,7 @@ impl Gathered {
         self.settings.keys().copied()
     }
 
-    /// The targets that a notifier tells of changes.
+    /// The targets of the notifier.
     ///
     /// # Errors
     /// Names the table and what is wrong with it.
@@ -262,17 +262,17 @@ impl Gathered {
         self.notify.targets()
     }
 
-    /// The tables of those who are told of changes, as they would be written.
+    /// The tables of the notifier's targets, as TOML.
     pub fn targets_shown(&self) -> String {
         self.notify.shown()
     }
 
-    /// What was set, as arguments for the parser that the definitions are.
+    /// What was set, as arguments for clap's parser of the definitions.
     pub(super) fn arguments(&self) -> impl Iterator<Item = String> {
         self.settings.iter().map(|(key, given)| format!("--{key}={}", given.text.expose()))
     }
 
-    /// The error that the value of `key` is refused.
+    /// The error for a refused value of `key`.
     pub(super) fn refuse(&self, key: &str, why: impl ToString) -> ConfigError {
         let Some(definition) = definition(key) else { return unknown(key, Origin::Default) };
         let shown = self.shown(definition);
@@ -288,8 +288,8 @@ fn unknown(key: &str, origin: Origin) -> ConfigError {
     ConfigError::Unknown { nearest: nearest(key, known), name: cut(key).to_owned(), origin }
 }
 
-/// The error that the file has a value for `key` which no flag could have. The value is not shown:
-/// it may hold a secret at any depth.
+/// The error for a value in the file that no flag could have. The value is not shown: it may contain a secret at any
+/// depth.
 fn misshapen(key: &str, origin: Origin) -> ConfigError {
     let Some(definition) = definition(key) else { return unknown(key, origin) };
     let why = match definition.kind {
@@ -304,14 +304,14 @@ fn misshapen(key: &str, origin: Origin) -> ConfigError {
     ConfigError::Refused { setting: &definition.key, origin, got, why: why.to_owned() }
 }
 
-/// The first 80 characters: an error stays on a line.
+/// The first 80 characters, so that an error fits on a line.
 fn cut(text: &str) -> &str {
     text.char_indices().nth(80).map_or(text, |(at, _)| &text[..at])
 }
 
-/// Variables with our beginning that are not ours: the tests' own, and the links that Kubernetes
-/// makes for every service (`ROLLCALL_SERVICE_HOST`, `ROLLCALL_PORT_9464_TCP_ADDR`, …). A variable
-/// `ROLLCALL_HTTP_PORT=9000` is a mistake; as a link its value would be `tcp://…`.
+/// Whether a variable with our prefix is not ours: those of tests, and the links that Kubernetes makes for every
+/// service (`ROLLCALL_SERVICE_HOST`, `ROLLCALL_PORT_9464_TCP_ADDR`, …). `ROLLCALL_HTTP_PORT=9000` is a mistake; the
+/// value of a link would be `tcp://…`.
 fn is_foreign(name: &str, value: &OsStr) -> bool {
     let link = || value.to_string_lossy().contains("://");
     let numbered = |port: &str| port.starts_with(|c: char| c.is_ascii_digit());
@@ -322,7 +322,7 @@ fn is_foreign(name: &str, value: &OsStr) -> bool {
         || name.split_once("_PORT_").is_some_and(|(_, port)| numbered(port))
 }
 
-/// A value of the file as the text a flag would have; `None` if its shape cannot be that.
+/// A value of the file as the text of a flag; `None` if no text can express its shape.
 fn text_of(value: &DeValue<'_>, kind: Option<Kind>) -> Option<String> {
     match value {
         DeValue::String(text) => Some(text.to_string()),

@@ -1,4 +1,4 @@
-//! What URLs that name several hosts have in common: the sentinels of a master, some nodes of a Cluster.
+//! What URLs that name several hosts have in common: the sentinels of a master, or some nodes of a Cluster.
 //!
 //! ```text
 //! redis<mark>[user:password@]host[:port][,…][/path][?options]
@@ -12,28 +12,28 @@ use super::options::{self, Target};
 use super::server::ServerError;
 use super::url::shown_options;
 
-/// Such a URL, cut at its marks.
+/// Such a URL, split into its parts.
 pub(super) struct Hosts<'u> {
     /// `redis` or `rediss`.
     pub(super) scheme: &'u str,
     mark: &'static str,
     login: &'u str,
-    /// At least one; each possibly with a port.
+    /// At least one host, each with or without a port.
     pub(super) hosts: Vec<&'u str>,
-    /// What stands behind the hosts, without the first slash.
+    /// The part after the hosts, without the first slash.
     pub(super) path: &'u str,
-    /// The database that a plain URL of one of the hosts has; empty for the first.
+    /// The database in a plain URL of one of the hosts; empty for the default.
     pub(super) db: &'u str,
     query: &'u str,
 }
 
 impl<'u> Hosts<'u> {
-    /// Whether the text has such a scheme with this mark behind it.
+    /// Whether the text begins with such a scheme and this mark.
     pub(super) fn is_one(text: &str, mark: &str) -> bool {
         ["redis", "rediss"].iter().any(|scheme| text.starts_with(&format!("{scheme}{mark}")))
     }
 
-    /// Cuts the text; `None` if it has no such scheme.
+    /// Splits the text; `None` if it has no such scheme.
     pub(super) fn cut(text: &'u str, mark: &'static str) -> Option<Self> {
         let (scheme, rest) = text.split_once(mark).filter(|_| Self::is_one(text, mark))?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -42,7 +42,7 @@ impl<'u> Hosts<'u> {
         Some(Self { scheme, mark, login, hosts: hosts.split(',').collect(), path, db: "", query })
     }
 
-    /// The same as a plain URL of the first host.
+    /// The plain URL of the first host.
     pub(super) fn plain(&self) -> String {
         let Self { scheme, login, hosts, db, query, .. } = self;
         let login = if login.is_empty() { String::new() } else { format!("{login}@") };
@@ -50,13 +50,13 @@ impl<'u> Hosts<'u> {
         format!("{scheme}://{login}{}/{db}{options}", hosts[0])
     }
 
-    /// Holds its options to those that there are for a target; `wrong` if it is no URL.
+    /// Checks that its options exist for the target. The error is `wrong` if it is no URL.
     pub(super) fn check(&self, target: Target, wrong: ServerError) -> Result<(), ServerError> {
         let plain = redis::parse_redis_url(&self.plain()).ok_or(wrong)?;
         options::check(target, plain.fragment(), plain.query_pairs())
     }
 
-    /// How to connect to the first host, and to log in wherever the URL leads.
+    /// How to connect to the first host, and to log in to all servers of the URL.
     pub(super) fn first(&self) -> Option<ConnectionInfo> {
         self.plain().into_connection_info().ok()
     }

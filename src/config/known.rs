@@ -1,7 +1,7 @@
 //! What a process remembers of a Cluster while it runs: which node has which slots, and where nodes have been. All
-//! connections of a process share it, so that one who was told tells the others.
+//! connections of the process share it, so each profits from what another learned.
 //!
-//! It is only a hint: whoever connects asks the node, and follows what that says.
+//! It is only a hint: every connection asks the node itself and believes its answer.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use redis::ConnectionAddr;
 
-/// How long a node that could not be reached is tried after the others.
+/// For how long a node that could not be reached is tried after the others.
 const AVOIDED: Duration = Duration::from_secs(10);
-/// How long a view is good before somebody asks again.
+/// How long a view is used before it is asked for again.
 const FRESH: Duration = Duration::from_secs(30);
-/// The least time between two questions, whoever doubts the view.
+/// The minimum time between two requests for a view.
 const APART: Duration = Duration::from_secs(1);
-/// Nodes of earlier views that are kept.
+/// How many former nodes are remembered.
 const FORMER: usize = 32;
 
 /// Where a node listens.
@@ -29,7 +29,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Where an address leads; `None` for a socket in the file system.
+    /// The place of an address; `None` for a Unix socket.
     pub fn of(addr: &ConnectionAddr) -> Option<Self> {
         match addr {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
@@ -51,7 +51,7 @@ impl fmt::Display for Place {
 pub struct Shard {
     /// First and last slot of each range.
     pub slots: Vec<(u16, u16)>,
-    /// Where its nodes are, the master first; one that has a name and an address is there under both.
+    /// Where its nodes are, the master first. A node with a name and an address is listed under both.
     pub nodes: Vec<Place>,
 }
 
@@ -61,21 +61,21 @@ impl Shard {
     }
 }
 
-/// The memory; clones share it.
+/// The shared memory; clones share it.
 #[derive(Clone, Default)]
 pub struct Known(Arc<Mutex<Memory>>);
 
 #[derive(Default)]
 struct Memory {
-    /// Whether this is a Cluster, once that is known.
+    /// Whether this is a Cluster, once known.
     is_cluster: Option<bool>,
     shards: Vec<Shard>,
     /// Nodes of earlier views, the newest last.
     former: Vec<Place>,
     asked: Option<Instant>,
-    /// Whether the view was found wrong since.
+    /// Whether the view has been found wrong.
     is_doubted: bool,
-    /// Whether this user may not ask for one.
+    /// Whether this user may not ask for a view.
     is_refused: bool,
     failed: HashMap<Place, Instant>,
 }
@@ -86,12 +86,12 @@ impl Known {
         self.memory().is_cluster
     }
 
-    /// Notes whether it is one.
+    /// Records whether it is a Cluster.
     pub fn set_cluster(&self, is_cluster: bool) {
         self.memory().is_cluster = Some(is_cluster);
     }
 
-    /// Whether it is time to ask for a view, and it is the caller's turn to do so.
+    /// Whether a view should be asked for now, by this caller.
     pub fn is_due(&self) -> bool {
         let mut memory = self.memory();
         if memory.is_cluster != Some(true) || memory.is_refused {
@@ -106,12 +106,12 @@ impl Known {
         is_due
     }
 
-    /// Notes that this user may not ask for a view: there are redirects to go by.
+    /// Records that this user may not ask for a view; redirects are followed instead.
     pub fn set_refused(&self) {
         self.memory().is_refused = true;
     }
 
-    /// Takes over a view; one without any node is none.
+    /// Replaces the view. A view without any node is ignored.
     pub fn learn(&self, shards: Vec<Shard>) {
         if shards.iter().all(|shard| shard.nodes.is_empty()) {
             return;
@@ -130,7 +130,7 @@ impl Known {
         (memory.former, memory.is_doubted) = (former, false);
     }
 
-    /// A node said that a slot is elsewhere than the view says, or a node is away.
+    /// Marks the view as doubtful: a node redirected elsewhere, or could not be reached.
     pub fn doubt(&self) {
         self.memory().is_doubted = true;
     }
@@ -141,7 +141,7 @@ impl Known {
         memory.shards.iter().find(|shard| shard.has(slot))?.nodes.first().cloned()
     }
 
-    /// The node could not be reached.
+    /// Records that the node could not be reached.
     pub fn failed(&self, place: Place) {
         let mut memory = self.memory();
         memory.failed.retain(|_, since| since.elapsed() < AVOIDED);
@@ -149,13 +149,13 @@ impl Known {
         memory.is_doubted = true;
     }
 
-    /// The node was reached.
+    /// Records that the node was reached.
     pub fn reached(&self, place: &Place) {
         self.memory().failed.remove(place);
     }
 
-    /// Whom to ask for a slot, in this order: its own shard, the other masters, the `named` ones, the other
-    /// replicas, and where nodes have been before. Those that could not be reached just now come last.
+    /// Whom to ask for a slot, in this order: the slot's own shard, the other masters, the `named` nodes, the other
+    /// replicas, and former places of nodes. Nodes that recently could not be reached come last.
     pub fn candidates(&self, slot: u16, named: &[Place]) -> Vec<Place> {
         let memory = self.memory();
         let (own, others): (Vec<&Shard>, Vec<&Shard>) =

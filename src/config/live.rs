@@ -1,4 +1,5 @@
-//! Settings that count at once when a running process reads them again; all others count at its next start.
+//! The settings that take effect at once when a running process reloads them; all others take effect at its next
+//! start.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -18,16 +19,16 @@ pub const LIVE: &[&str] = &[
     "standbys",
 ];
 
-/// What they say now: the same for all who have a clone of it.
+/// Their current values, shared by all clones.
 #[derive(Clone, Debug)]
 pub struct Live(Arc<RwLock<Tuned>>);
 
-/// Their values, but for the log filter's, which the log itself has.
+/// Their values, except for the log filter, which the log itself keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tuned {
     /// Most entries in a batch.
     pub batch: usize,
-    /// Workers that watch each partition besides its owner.
+    /// Workers that watch each partition, besides its owner.
     pub standbys: usize,
     /// How a janitor sweeps.
     pub janitor: JanitorConfig,
@@ -35,7 +36,7 @@ pub struct Tuned {
     pub rate_limit: Option<RateLimit>,
     /// How long the first event of an entry waits for more.
     pub linger: Duration,
-    /// Rooms that one connection may be in at most.
+    /// How many rooms one connection may join.
     pub max_rooms: usize,
 }
 
@@ -44,12 +45,12 @@ impl Live {
         Self(Arc::new(RwLock::new(tuned)))
     }
 
-    /// What they say now.
+    /// The current values.
     pub fn get(&self) -> Tuned {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes them over from settings that were read again.
+    /// Takes over the values of reloaded settings.
     pub fn follow(&self, config: &Config) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = config.live.get();
     }

@@ -1,5 +1,5 @@
-//! The configuration: every setting by flag, environment (`ROLLCALL_…`) and TOML file, checked, as
-//! plain typed values in the groups that the parts of the program take.
+//! The configuration: every setting by flag, environment (`ROLLCALL_…`) and TOML file, checked, as plain typed values
+//! in groups for the parts of the program.
 //!
 //! ```text
 //! settings (definitions) → gather (flag > environment > file) → resolve (relations) → Config
@@ -74,7 +74,7 @@ pub struct Config {
     pub serve: ServeConfig,
     /// The file of the keys that encrypt session data.
     pub session_key_file: Option<PathBuf>,
-    /// The targets that a notifier tells of changes.
+    /// The targets of the notifier.
     pub notify: Vec<Target>,
     /// What this instance is called; not unique, the host's name by default.
     pub name: String,
@@ -82,12 +82,12 @@ pub struct Config {
     pub http: Http,
     /// What is logged.
     pub log: LogConfig,
-    /// What counts at once when it is read again.
+    /// The settings that take effect at once when they are reloaded.
     pub live: Live,
 }
 
 impl Config {
-    /// Makes sure that there is somebody to notify.
+    /// Checks that there is a target to notify.
     ///
     /// # Errors
     /// If there is nobody.
@@ -95,19 +95,19 @@ impl Config {
         if self.notify.is_empty() { Err(notify::none()) } else { self.check_webhooks() }
     }
 
-    /// Makes sure that calls of webhooks can be signed.
+    /// Checks that calls of webhooks can be signed.
     ///
     /// # Errors
-    /// If the secrets of one cannot be used.
+    /// If a webhook's secrets cannot be used.
     pub fn check_webhooks(&self) -> Result<(), ConfigError> {
         self.notify.iter().try_for_each(notify::check_secrets)
     }
 }
 
-/// What must be the same in a whole deployment, or its state would depend on who applied what.
+/// Settings that must be the same in a whole deployment; otherwise its state would depend on who applied what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deployment {
-    /// What every key begins with; it tells deployments apart, so `rollcall:meta` lies behind it.
+    /// The beginning of every key. It tells deployments apart, so it also precedes `rollcall:meta`.
     pub prefix: String,
     /// The number of partitions, at least 1.
     pub partitions: u16,
@@ -121,7 +121,7 @@ pub struct Deployment {
     pub thresholds: Vec<Threshold>,
     /// How far an event's time may lie after its entry's, in milliseconds.
     pub max_skew_ms: u64,
-    /// How long it is kept in which minutes a user was seen, in milliseconds; whole minutes.
+    /// How long the sets of the minutes in which users were seen are kept, in milliseconds; whole minutes.
     pub online_window_ms: u64,
     /// How long presence lasts after the last sign of life, in milliseconds.
     pub presence_ttl_ms: u64,
@@ -144,7 +144,7 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// Settings that lead to the state: with another one there is another state.
+    /// Settings that select the state: another value means another state.
     pub const FIXED: [&str; 3] = ["partitions", "stream", "group"];
 
     /// How entries are decoded.
@@ -157,8 +157,8 @@ impl Deployment {
         }
     }
 
-    /// The settings as they stand in `rollcall:meta`: names of settings with the one text each
-    /// value has, always in this order. The prefix is not among them: it leads to the key.
+    /// The settings as in `rollcall:meta`: names with the canonical text of each value, always in this order. The
+    /// prefix is not among them, since it leads to the key.
     pub fn meta_fields(&self) -> Vec<(&'static str, String)> {
         let length = |ms: u64| Millis::new(ms).to_string();
         vec![
@@ -198,8 +198,8 @@ pub struct WorkerConfig {
 }
 
 impl WorkerConfig {
-    /// How long a batch, and each call for it, may take: as long as three takeovers. A slow server delays its
-    /// partition; it does not make its owners change all the time.
+    /// The time limit for a batch and for each call of it: three takeover times. A slow server then delays its
+    /// partition without changing its owner again and again.
     pub fn batch_deadline(&self) -> Duration {
         self.takeover * 3
     }

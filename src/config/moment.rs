@@ -1,23 +1,23 @@
-//! Points in time as people give them to a command: so long ago, or when.
+//! Points in time as given to a command: a duration ago, or an absolute time.
 
 use std::str::FromStr;
 
 use super::Millis;
 use crate::time::parse_time;
 
-/// A point in time, seen from now or not.
+/// A point in time, relative to now or absolute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// So long ago.
+    /// This long ago.
     Ago(Millis),
-    /// Then, in milliseconds since the epoch.
+    /// At this time, in milliseconds since the epoch.
     At(u64),
 }
 
 /// The text is no point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "not a time: say how long ago, such as 2h, or when, as RFC 3339 (2026-09-21T14:13:20Z) or in milliseconds since \
+    "not a time: write a duration ago, such as 2h, or a time in RFC 3339 (2026-09-21T14:13:20Z) or in milliseconds since \
      the epoch (13 digits)"
 )]
 pub struct InvalidMoment;

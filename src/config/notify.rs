@@ -1,5 +1,5 @@
-//! The targets that a notifier tells of changes: the `[[notify]]` tables of the settings file. They have no flags and no variables: a list
-//! of tables fits neither.
+//! The targets of the notifier: the `[[notify]]` tables of the settings file. They have no flags and no variables,
+//! because a list of tables fits neither.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -15,10 +15,10 @@ use crate::change::ChangeKind;
 /// The key of the tables in the file.
 pub(super) const KEY: &str = "notify";
 
-/// A target: where changes go, and which.
+/// A target: which changes go where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Its name, by which its position is kept.
+    /// Its name, under which its position is kept.
     pub name: String,
     /// Only these kinds of changes; all if empty.
     pub kinds: HashSet<ChangeKind>,
@@ -26,11 +26,11 @@ pub struct Target {
     pub users: HashSet<String>,
     /// Only changes in these documents; all if empty.
     pub docs: HashSet<String>,
-    /// Where they go, and in which form.
+    /// Where they go, and in which format.
     pub sink: Sink,
 }
 
-/// Where changes go, and in which form.
+/// Where changes go, and in which format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sink {
     /// The channels of `@socket.io/redis-adapter`.
@@ -40,7 +40,7 @@ pub enum Sink {
         /// The namespace.
         namespace: String,
     },
-    /// The channel of python-socketio's `RedisManager`, and so of Flask-SocketIO's message queue.
+    /// The channel of python-socketio's `RedisManager`, which Flask-SocketIO's message queue also uses.
     SocketioPython {
         /// The channel.
         channel: String,
@@ -52,11 +52,11 @@ pub enum Sink {
         /// The channel.
         channel: String,
     },
-    /// Calls over HTTP, as Standard Webhooks has them.
+    /// Calls over HTTP, according to Standard Webhooks.
     Webhook(Webhook),
 }
 
-/// A table as it is written.
+/// A table as it is written in the file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Table {
@@ -93,19 +93,19 @@ struct File {
     notify: Vec<Spanned<Table>>,
 }
 
-/// What the file says about targets, and where.
+/// The targets in the file, with their places.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tables(Vec<(Table, Origin)>);
 
 impl Tables {
-    /// Reads the tables of a file; `origin` gives the place of a byte.
+    /// Reads the tables of a file; `origin` turns a byte offset into a place.
     ///
     /// # Errors
     /// If a table lacks a name or kind, or has a key or a type that no target has.
     pub(super) fn read(text: &str, origin: impl Fn(usize) -> Origin) -> Result<Self, ConfigError> {
         let file: File = toml::from_str(text).map_err(|error| {
             let at = origin(error.span().map_or(0, |span| span.start));
-            let why = format!("{}; see docs/notifier.md for what a table has", error.message());
+            let why = format!("{}; docs/notifier.md describes the table", error.message());
             refused("a table".to_owned(), at, why)
         })?;
         let table = |table: Spanned<Table>| {
@@ -125,16 +125,14 @@ impl Tables {
         for (table, origin) in &self.0 {
             let refuse = |why: String| refused(format!("{:?}", table.name), origin.clone(), why);
             if !names.insert(table.name.as_str()) {
-                return Err(refuse(
-                    "two targets have this name; give each one of its own".to_owned(),
-                ));
+                return Err(refuse("two targets have this name; give each its own".to_owned()));
             }
             targets.push(table.target().map_err(refuse)?);
         }
         Ok(targets)
     }
 
-    /// The tables as they would be written.
+    /// The tables, as TOML.
     pub(super) fn shown(&self) -> String {
         #[derive(Serialize)]
         struct All<'a> {
@@ -149,14 +147,14 @@ impl Tables {
     }
 }
 
-/// The error that no target is there where one is needed.
+/// The error if no target is configured where one is needed.
 pub(super) fn none() -> ConfigError {
-    let why = "there is nobody to notify; add a [[notify]] table to the file that --config names, such as \
+    let why = "no target is configured; add a [[notify]] table to the file that --config names, such as \
                name = \"chat\", kind = \"pubsub\", channel = \"changes\"";
     refused("no table".to_owned(), Origin::Default, why.to_owned())
 }
 
-/// Makes sure that the calls of a webhook can be signed.
+/// Checks that the calls of a webhook can be signed.
 pub(super) fn check_secrets(target: &Target) -> Result<(), ConfigError> {
     match &target.sink {
         Sink::Webhook(webhook) => webhook
@@ -181,7 +179,7 @@ impl Table {
         let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
         if self.name.is_empty() || self.name.len() > 64 || !self.name.chars().all(is_plain) {
             return Err(
-                "name must be 1 to 64 of a-z, 0-9, - and _; it stays the same for good, since the position is kept \
+                "name must be 1 to 64 of a-z, 0-9, - and _; do not change it later, because the position is kept \
                  by it"
                     .to_owned(),
             );
@@ -227,7 +225,7 @@ impl Table {
         }
     }
 
-    /// Refuses keys that mean nothing for the kind.
+    /// Refuses keys that do not apply to the kind.
     fn only(&self, keys: &[&str]) -> Result<(), String> {
         let given = [
             ("channel", self.channel.is_some()),
@@ -241,7 +239,7 @@ impl Table {
         ];
         match given.iter().find(|(key, is_given)| *is_given && !keys.contains(key)) {
             None => Ok(()),
-            Some((key, _)) => Err(format!("{key} means nothing for kind {}; remove it", self.kind)),
+            Some((key, _)) => Err(format!("{key} does not apply to kind {}; remove it", self.kind)),
         }
     }
 
@@ -261,7 +259,9 @@ impl Table {
             return Err("batch must be 1 to 1000, and attempts at least 1".to_owned());
         }
         if timeout > Millis::new(60_000) {
-            return Err("timeout must be at most 60s: calls go out one after the other".to_owned());
+            return Err(
+                "timeout must be at most 60s, because calls are made one after another".to_owned()
+            );
         }
         Ok(webhook)
     }
@@ -278,7 +278,7 @@ impl Table {
         match self.namespace.as_deref() {
             None => Ok("/".to_owned()),
             Some(namespace) if namespace.starts_with('/') => Ok(namespace.to_owned()),
-            Some(_) => Err("namespace must begin with /, such as /admin".to_owned()),
+            Some(_) => Err("namespace must begin with /, as in /admin".to_owned()),
         }
     }
 }
@@ -286,7 +286,7 @@ impl Table {
 fn unknown(key: &str, got: &str, known: &[&str]) -> String {
     match nearest(got, known.iter().copied()) {
         Some(name) => format!("{key} has no {got:?}; did you mean {name}?"),
-        None => format!("{key} has no {got:?}; there are {}", known.join(", ")),
+        None => format!("{key} has no {got:?}; it may be {}", known.join(", ")),
     }
 }
 
@@ -354,13 +354,13 @@ mod tests {
             (named("kind = \"pubsub\""), "needs a channel"),
             (named("kind = \"pubsup\""), "did you mean pubsub?"),
             (named("kind = \"pubsub\"\nchanel = \"c\""), "unknown field `chanel`"),
-            (named("kind = \"pubsub\"\nchannel = \"c\"\nnamespace = \"/\""), "means nothing"),
+            (named("kind = \"pubsub\"\nchannel = \"c\"\nnamespace = \"/\""), "does not apply"),
             (named("kind = \"pubsub\"\nchannel = \"\""), "must not be empty"),
             (named("kind = \"socketio-redis\"\nnamespace = \"a\""), "begin with /"),
             (named("kind = \"socketio-redis\"\nkinds = [\"onlin\"]"), "did you mean online?"),
             (named("kind = \"webhook\""), "needs a url"),
             (named("kind = \"webhook\"\nurl = \"http://a\""), "needs a secret-file"),
-            (named("kind = \"pubsub\"\nchannel = \"c\"\nurl = \"http://a\""), "means nothing"),
+            (named("kind = \"pubsub\"\nchannel = \"c\"\nurl = \"http://a\""), "does not apply"),
             (table("name = \"A b\"\nkind = \"pubsub\""), "a-z, 0-9"),
         ] {
             let error = targets(&text).unwrap_err();

@@ -1,21 +1,21 @@
-//! The options of a Redis URL. There are few: what other clients take as an option is a part of the URL or a
-//! setting here, and the refusal says which. One that was ignored would lead to another database, user or authority.
+//! The options of a Redis URL. There are few: what other clients accept as an option is a part of the URL or a
+//! setting here, and the error says which. An ignored option could lead to another database, user or authority.
 
 use std::borrow::Cow;
 
 use super::error::nearest;
 use super::server::ServerError;
 
-/// What a URL leads to; each has options of its own.
+/// What a URL leads to; each kind has options of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// A host and a port.
     Host,
-    /// A socket in the file system.
+    /// A Unix socket.
     Socket,
-    /// A master, by its sentinels.
+    /// A master, through its sentinels.
     Master,
-    /// A Cluster, by some of its nodes.
+    /// A Cluster, through some of its nodes.
     Cluster,
 }
 
@@ -23,7 +23,7 @@ const PROTOCOL: &str = "protocol";
 const PROTOCOLS: &[&str] = &["2", "resp2", "3", "resp3"];
 
 impl Target {
-    /// That of a URL with this scheme, which is not one of sentinels or a Cluster.
+    /// The target of a URL with this scheme, which is neither one of sentinels nor of a Cluster.
     pub(super) fn of(scheme: &str) -> Self {
         if scheme.ends_with("unix") { Self::Socket } else { Self::Host }
     }
@@ -37,7 +37,7 @@ impl Target {
     }
 }
 
-/// What an option of another client is about.
+/// What an option of another client sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Topic {
     Database,
@@ -53,7 +53,7 @@ enum Topic {
     Nothing,
 }
 
-/// Options that redis-py, go-redis, ioredis, node-redis, Lettuce and others take, in small letters and without `_`.
+/// Options that redis-py, go-redis, ioredis, node-redis, Lettuce and others accept, in lower case and without `_`.
 const FOREIGN: &[(Topic, &[&str])] = &[
     (Topic::Database, &["db", "database"]),
     (Topic::Login, &["user", "username", "pass", "password", "auth"]),
@@ -113,44 +113,42 @@ impl Topic {
         FOREIGN.iter().find(|(_, names)| names.contains(&&*name)).map(|(topic, _)| *topic)
     }
 
-    /// Where it belongs in place of an option.
+    /// What to write instead of the option.
     fn place(self, target: Target) -> &'static str {
         match (self, target) {
-            (Self::Database, Target::Host) => "a database is the path: redis://host:6379/3",
-            (Self::Database, Target::Socket) => "a database is db=3",
+            (Self::Database, Target::Host) => "write the database as the path: redis://host:6379/3",
+            (Self::Database, Target::Socket) => "write the database as db=3",
             (Self::Database, Target::Master) => {
-                "a database stands behind the master's name: /mymaster/3"
+                "write the database after the master's name: /mymaster/3"
             }
             (Self::Database, Target::Cluster) => "a Cluster has one database; remove it",
             (Self::Login, Target::Socket) => {
-                "a login is user=… and pass=…, or --redis-username and --redis-password-file"
+                "write the login as user=… and pass=…, or use --redis-username and --redis-password-file"
             }
             (Self::Login, _) => {
-                "a login stands in front of the host, user:password@host, or in --redis-username and \
+                "write the login before the host, user:password@host, or use --redis-username and \
                  --redis-password-file"
             }
             (Self::Authorities, _) => {
-                "rediss:// trusts the machine's authorities, or those in the file that --redis-tls-ca names"
+                "use --redis-tls-ca; without it rediss:// trusts the machine's authorities"
             }
             (Self::Verification, _) => {
-                "certificates are always verified; remove it, and trust the server's authority with --redis-tls-ca"
+                "certificates are always verified; remove it, and name the server's authority with --redis-tls-ca"
             }
-            (Self::Certificate, _) => {
-                "it is a setting of its own: --redis-tls-cert and --redis-tls-key"
-            }
-            (Self::Tls, Target::Master) => "TLS is the scheme rediss+sentinel://",
-            (Self::Tls, Target::Cluster) => "TLS is the scheme rediss+cluster://",
-            (Self::Tls, _) => "TLS is the scheme rediss://",
-            (Self::Sentinels, _) => "it belongs to redis+sentinel:// URLs",
-            (Self::Master, _) => "a master is named redis+sentinel://sentinel:26379/mymaster",
-            (Self::Prefix, _) => "it is a setting of its own, --prefix",
-            (Self::Times, _) => "times follow from --takeover; remove it",
-            (Self::Nothing, _) => "nothing can be set there; remove it",
+            (Self::Certificate, _) => "use --redis-tls-cert and --redis-tls-key",
+            (Self::Tls, Target::Master) => "for TLS use the scheme rediss+sentinel://",
+            (Self::Tls, Target::Cluster) => "for TLS use the scheme rediss+cluster://",
+            (Self::Tls, _) => "for TLS use the scheme rediss://",
+            (Self::Sentinels, _) => "it belongs in redis+sentinel:// URLs",
+            (Self::Master, _) => "name the master as redis+sentinel://sentinel:26379/mymaster",
+            (Self::Prefix, _) => "use --prefix",
+            (Self::Times, _) => "remove it; timeouts follow from --takeover",
+            (Self::Nothing, _) => "remove it; this cannot be set",
         }
     }
 }
 
-/// Holds the options of a URL to those that there are, and what stands behind `#` to nothing.
+/// Checks that a URL has only options that exist, and nothing after `#`.
 ///
 /// # Errors
 /// Names the option, unless it could be a part of a password, and the place where it belongs.
@@ -175,7 +173,7 @@ pub(super) fn check<'u>(
         if known == PROTOCOL && !PROTOCOLS.contains(&&*value) {
             return Err(ServerError::Protocol);
         }
-        // What stands for bytes that are no text.
+        // Stands for bytes that are no text.
         if value.contains('\u{fffd}') {
             return Err(ServerError::OptionText(known));
         }
@@ -195,8 +193,8 @@ fn unknown(target: Target, name: &str) -> ServerError {
     }
 }
 
-/// The text of a URL with every `+` in its options written as `%2B`: it stands for itself there, where a form would
-/// have it mean a space.
+/// The text of a URL with every `+` in its options written as `%2B`. In a URL `+` means itself; a form parser would
+/// read it as a space.
 pub(super) fn with_literal_plus(text: &str) -> Cow<'_, str> {
     match text.split_once('?') {
         Some((rest, options)) if options.contains('+') => {
@@ -248,7 +246,7 @@ mod tests {
                 ("sslCaCerts", "--redis-tls-ca"),
                 ("ssl_cert_reqs", "always verified"),
                 ("ssl_certfile", "--redis-tls-cert"),
-                ("ssl", "TLS is the scheme rediss"),
+                ("ssl", "use the scheme rediss"),
                 ("sentinel_password", "redis+sentinel://"),
                 ("sentinelMasterId", "redis+sentinel://sentinel:26379/mymaster"),
                 ("keyPrefix", "--prefix"),
@@ -263,7 +261,7 @@ mod tests {
                 assert!(text.contains(words), "{url} {name}: {text}");
             }
             for (options, words) in [
-                ("hunter2=1", "does not exist; there are protocol"),
+                ("hunter2=1", "unknown option; the options are protocol"),
                 ("protocl=hunter2", "did you mean protocol?"),
                 ("protocol=hunter2", "resp2 or resp3"),
                 ("protocol=2&protocol=3", "protocol twice"),

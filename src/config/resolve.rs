@@ -1,4 +1,4 @@
-//! From what was set to the configuration: reads the texts, checks what must hold between settings.
+//! Makes the configuration from what was set: parses the texts and checks the relations between settings.
 
 use std::error::Error as _;
 
@@ -17,10 +17,10 @@ use super::{
 use crate::key::Keys;
 
 impl Config {
-    /// The configuration that follows from what was set.
+    /// Makes the configuration from what was set.
     ///
     /// # Errors
-    /// Names the setting that is impossible, alone or beside another one, and the remedy.
+    /// Names the setting that is impossible, alone or in combination with another, and the remedy.
     pub fn resolve(gathered: &Gathered) -> Result<Self, ConfigError> {
         let settings = read(gathered)?;
         let process = settings.role.process.clone();
@@ -55,8 +55,7 @@ fn tuned(worker: &WorkerConfig, janitor: &JanitorConfig, serve: &ServeConfig) ->
     }
 }
 
-/// Reads every text with its setting's parser. The real environment has no say here: what counts of
-/// it was gathered.
+/// Reads every text with its setting's parser. The real environment is not read here; it has been gathered already.
 fn read(gathered: &Gathered) -> Result<Settings, ConfigError> {
     let command = Settings::command().mut_args(|arg| arg.env(clap::builder::Resettable::Reset));
     let arguments = std::iter::once("rollcall".to_owned()).chain(gathered.arguments());
@@ -82,7 +81,7 @@ fn redis(args: &ConnectionArgs, gathered: &Gathered) -> Result<RedisConfig, Conf
     let mut password_key = "redis-password";
     if let Some(path) = &args.redis_password_file {
         if password.is_some() {
-            let why = "a password is given by redis-password too; keep one of them";
+            let why = "redis-password gives a password too; keep one of them";
             return Err(gathered.refuse("redis-password-file", why));
         }
         password_key = "redis-password-file";
@@ -113,7 +112,7 @@ fn redis(args: &ConnectionArgs, gathered: &Gathered) -> Result<RedisConfig, Conf
     })
 }
 
-/// What TLS is made with; the files have to be good at the start.
+/// The settings of TLS; the files must be usable at the start.
 fn tls(
     args: &ConnectionArgs,
     redis: &RedisConfig,
@@ -127,12 +126,12 @@ fn tls(
     };
     let Some((first, _)) = tls.given().into_iter().next() else { return Ok(tls) };
     if !matches!(redis.server().info.addr(), redis::ConnectionAddr::TcpTls { .. }) {
-        let why = "redis-url does not ask for TLS, so this has no effect; write rediss:// there, or leave this out";
+        let why = "redis-url does not ask for TLS, so this has no effect; use rediss:// there, or remove this";
         return Err(gathered.refuse(first, why));
     }
     let lonely = match (&tls.cert, &tls.key) {
-        (Some(_), None) => Some(("redis-tls-cert", "give its key with redis-tls-key")),
-        (None, Some(_)) => Some(("redis-tls-key", "give its certificate with redis-tls-cert")),
+        (Some(_), None) => Some(("redis-tls-cert", "set its key with redis-tls-key")),
+        (None, Some(_)) => Some(("redis-tls-key", "set its certificate with redis-tls-cert")),
         _ => None,
     };
     if let Some((setting, why)) = lonely {
@@ -141,7 +140,7 @@ fn tls(
     if let Some(name) = &tls.name
         && rustls::pki_types::ServerName::try_from(name.as_str()).is_err()
     {
-        let why = "must be a host name or an address, without a port, such as redis.example.com";
+        let why = "must be a host name or an address without a port, such as redis.example.com";
         return Err(gathered.refuse("redis-tls-name", why));
     }
     let files = tls.client();
@@ -155,7 +154,7 @@ fn worker(args: &WorkerArgs) -> WorkerConfig {
 
 fn janitor(args: &JanitorArgs, gathered: &Gathered) -> Result<JanitorConfig, ConfigError> {
     if args.endings.horizon < args.keep {
-        // The one that somebody set is the one to blame.
+        // Blame the setting that was set explicitly.
         let keep_is_new = gathered.origin("horizon") == Origin::Default;
         let (key, other, value, how) = if keep_is_new {
             ("keep", "horizon", args.endings.horizon, "at most")
@@ -164,7 +163,7 @@ fn janitor(args: &JanitorArgs, gathered: &Gathered) -> Result<JanitorConfig, Con
         };
         let other = beside(gathered, other, value);
         let why = format!(
-            "must be {how} {other}: endings are remembered as long as entries stay in the stream; \
+            "must be {how} {other}: endings must be remembered for as long as entries stay in the stream; \
              raise horizon or lower keep"
         );
         return Err(gathered.refuse(key, why));
@@ -197,11 +196,11 @@ fn serve(args: ServeArgs, gathered: &Gathered) -> Result<ServeConfig, ConfigErro
         max_rooms: args.max_rooms,
     };
     if args.linger > Millis::new(1_000) {
-        return Err(gathered.refuse("linger", "must be at most 1s: every event waits so long"));
+        return Err(gathered.refuse("linger", "must be at most 1s: every event waits that long"));
     }
     match serve.listen {
         Some(Listen::Addr(address)) if !address.ip().is_loopback() && !serve.has_credentials() => {
-            let why = "others than this machine could read and write everything; give read-token-file, \
+            let why = "other machines could read and write everything; set read-token-file, \
                        write-token-file or jwt-key-file, or listen on 127.0.0.1";
             Err(gathered.refuse("listen", why))
         }
@@ -214,11 +213,12 @@ fn deployment(settings: Settings, gathered: &Gathered) -> Result<Deployment, Con
     let (keys, stream) = (role.query.keys, role.stream);
     check_prefix(&keys.prefix, keys.partitions).map_err(|why| gathered.refuse("prefix", why))?;
     if is_state(&stream.stream) {
-        let why = "is a key of the state; choose another name, such as rollcall:events";
+        let why =
+            "would collide with a key of the state; choose another name, such as rollcall:events";
         return Err(gathered.refuse("stream", why));
     }
     if !state.thresholds.0.is_empty() && !state.projections.contains(Projection::Documents) {
-        let why = "need documents among the projections; add it there, or write none here";
+        let why = "need the projection documents; add it to projections, or set thresholds to none";
         return Err(gathered.refuse("thresholds", why));
     }
     Ok(Deployment {
@@ -262,23 +262,23 @@ fn beside(gathered: &Gathered, key: &str, value: impl std::fmt::Display) -> Stri
     format!("{key} = {value} ({})", gathered.origin(key))
 }
 
-/// A hash tag in the prefix would decide the slot instead of the partition's own.
+/// A hash tag in the prefix would determine the slot, overriding the partition's own.
 fn check_prefix(prefix: &str, partitions: u16) -> Result<(), &'static str> {
     if !prefix.contains(['{', '}']) {
         return Ok(());
     }
     if partitions > 1 {
-        return Err("must have no braces with more than one partition, which brings its own");
+        return Err("must have no braces with more than one partition: each partition has its own");
     }
     let tag = prefix.split_once('{').and_then(|(before, rest)| {
         let (tag, after) = rest.split_once('}')?;
         (!tag.is_empty() && !format!("{before}{tag}{after}").contains(['{', '}'])).then_some(())
     });
-    tag.ok_or("must have no braces, or one hash tag with a name in it, such as {acme}:")
+    tag.ok_or("must have no braces, or exactly one hash tag, such as {acme}:")
 }
 
-/// Whether a stream of this name would lie on a key of the state. All below `rollcall:` is
-/// Rollcall's own, now or later, except what begins like the default stream.
+/// Whether a stream of this name would collide with a key of the state. Everything under `rollcall:` is reserved for
+/// Rollcall, except names that begin like the default stream.
 fn is_state(stream: &str) -> bool {
     let keys = Keys::new("", 1, 0);
     let whole = [keys.login(), keys.recent(), keys.presence(), keys.sessions()];
@@ -289,7 +289,7 @@ fn is_state(stream: &str) -> bool {
         || stream.starts_with("rollcall:") && !stream.starts_with("rollcall:events")
 }
 
-/// The host's name, as Linux tells it; `rollcall` elsewhere.
+/// The host's name, as Linux reports it; `rollcall` elsewhere.
 fn host_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     values::name(host.trim()).unwrap_or_else(|_| "rollcall".to_owned())

@@ -1,12 +1,12 @@
-//! URLs that name a master through its sentinels: the grammar that Redis-Sentinel-Url began and
-//! redisvl, LangChain and Prefect read too.
+//! URLs that name a master through its sentinels. Redis-Sentinel-Url introduced the grammar; redisvl, LangChain and
+//! Prefect read it too.
 //!
 //! ```text
 //! redis+sentinel://[user:password@]sentinel[:port][,…]/master[/db][?sentinel_username=…&sentinel_password=…]
 //! ```
 //!
-//! User, password and database are those of the data servers. With `rediss+sentinel` both they and
-//! the sentinels speak TLS.
+//! User, password and database are those of the data servers. `rediss+sentinel` uses TLS for them and for the
+//! sentinels.
 
 use std::fmt;
 
@@ -16,18 +16,18 @@ use super::hosts::Hosts;
 use super::options::Target;
 use super::server::ServerError;
 
-/// What every such URL has behind the scheme of the data servers.
+/// Follows the scheme of the data servers in every such URL.
 const MARK: &str = "+sentinel://";
 const DEFAULT_PORT: u16 = 26379;
 const USERNAME: &str = "sentinel_username";
 const PASSWORD: &str = "sentinel_password";
 
-/// Who knows where the master is.
+/// The sentinels that know where the master is.
 #[derive(Clone, Debug)]
 pub struct Sentinels {
     /// The name by which the sentinels know the master.
     pub master: String,
-    /// The sentinels, in the order in which to ask them; their own credentials included.
+    /// The sentinels in the order in which to ask them, with their own credentials.
     pub nodes: Vec<ConnectionInfo>,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct SentinelUrl<'u> {
 }
 
 impl<'u> SentinelUrl<'u> {
-    /// Whether the scheme is one of these.
+    /// Whether the text begins with such a scheme.
     pub(super) fn is_one(text: &str) -> bool {
         Hosts::is_one(text, MARK)
     }
@@ -47,7 +47,7 @@ impl<'u> SentinelUrl<'u> {
     pub(super) fn cut(text: &'u str) -> Option<Self> {
         let mut url = Hosts::cut(text, MARK)?;
         let (master, db) = url.path.split_once('/').unwrap_or((url.path, ""));
-        // What a sentinel takes as a name.
+        // What a sentinel accepts as a name.
         let is_named = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
         let named = !master.is_empty() && master.chars().all(is_named);
         url.db = db;
@@ -55,7 +55,7 @@ impl<'u> SentinelUrl<'u> {
         (named && url.nodes().is_some()).then_some(url)
     }
 
-    /// Holds its options to those that there are.
+    /// Checks that it has only options that exist.
     ///
     /// # Errors
     /// See [`Hosts::check`].
@@ -63,12 +63,12 @@ impl<'u> SentinelUrl<'u> {
         self.url.check(Target::Master, ServerError::SentinelUrl)
     }
 
-    /// How to log in to the data servers, wherever they are; the address is the first sentinel's.
+    /// How to log in to the data servers, wherever they are. The address is the first sentinel's.
     pub(super) fn login(&self) -> Option<ConnectionInfo> {
         self.url.first()
     }
 
-    /// The master's name, and who to ask for it.
+    /// The master's name, and the sentinels to ask.
     pub(super) fn sentinels(&self) -> Option<Sentinels> {
         Some(Sentinels { master: self.master.to_owned(), nodes: self.nodes()? })
     }
@@ -106,7 +106,7 @@ impl<'u> SentinelUrl<'u> {
 /// The URL with `***` in place of the passwords.
 impl fmt::Display for SentinelUrl<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Behind a number nothing secret can stand.
+        // After the digits there could be a part of a password.
         let db: String = self.url.db.chars().take_while(char::is_ascii_digit).collect();
         let db = if db.is_empty() { db } else { format!("/{db}") };
         self.url.show(f, &format!("/{}{db}", self.master))

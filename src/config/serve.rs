@@ -1,4 +1,4 @@
-//! What `serve` listens on, whom it lets in and what it keeps within bounds.
+//! Where `serve` listens, whom it lets in, and its limits.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,7 +12,7 @@ use super::values::ValueError;
 /// How a process serves applications and browsers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServeConfig {
-    /// Where; `None` if nobody said, and each command has its own default.
+    /// Where; `None` if not set, since each command has its own default.
     pub listen: Option<Listen>,
     /// The file of the tokens that may read.
     pub read_token_file: Option<PathBuf>,
@@ -22,28 +22,28 @@ pub struct ServeConfig {
     pub jwt_key_file: Option<PathBuf>,
     /// Origins whose pages may call, besides the server's own.
     pub cors_origins: Vec<String>,
-    /// Proxies whose word on the client's address counts.
+    /// Proxies whose statement of the client's address is believed.
     pub trusted_proxies: Vec<Network>,
     /// How many events a client may send.
     pub rate_limit: Option<RateLimit>,
     /// How long the first event of an entry waits for more.
     pub linger: Duration,
-    /// What may wait for a server that is away.
+    /// What may wait while the server is unreachable.
     pub buffer: Buffer,
-    /// How often a listener hears of the same subject's activity, at most.
+    /// The minimum time between two activities of the same subject for one listener.
     pub activity_interval: Duration,
-    /// How many activities a second a room hears of, at most.
+    /// The maximum number of activities a second for one room.
     pub activity_rate: u64,
-    /// Open connections, at most.
+    /// The maximum number of open connections.
     pub max_connections: usize,
-    /// Open connections from one address, at most; those of trusted proxies are not counted.
+    /// The maximum number of open connections from one address; those of trusted proxies do not count.
     pub max_client_connections: usize,
-    /// Rooms that one connection may be in, at most.
+    /// The maximum number of rooms for one connection.
     pub max_rooms: usize,
 }
 
 impl ServeConfig {
-    /// Whether anyone has to say who they are.
+    /// Whether callers must authenticate.
     pub fn has_credentials(&self) -> bool {
         let files = [&self.read_token_file, &self.write_token_file, &self.jwt_key_file];
         files.iter().any(|file| file.is_some())
@@ -64,7 +64,7 @@ pub enum Listen {
 impl Listen {
     /// The ports that [`Listen::Auto`] tries in turn.
     pub const AUTO_PORTS: std::ops::RangeInclusive<u16> = 8484..=8493;
-    /// Where `rollcall serve` listens if nobody says otherwise.
+    /// Where `rollcall serve` listens by default.
     pub const DEFAULT: Self = Self::Addr(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8484));
 }
 
@@ -104,7 +104,7 @@ pub(super) fn rate_limit(text: &str) -> Result<RateLimitSetting, ValueError> {
 #[derive(Clone, Copy, Debug)]
 pub struct RateLimitSetting(pub(super) Option<RateLimit>);
 
-/// What may wait while the server is away; as text `events,bytes,time`, such as `100000,64MiB,10s`.
+/// What may wait while the server is unreachable; as text `events,bytes,time`, such as `100000,64MiB,10s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffer {
     /// Events.
@@ -139,7 +139,7 @@ fn bytes(text: &str) -> Option<usize> {
     number.trim().parse::<usize>().ok()?.checked_mul(1 << bits)
 }
 
-/// A range of addresses, such as `10.0.0.0/8`; an address alone is itself.
+/// A range of addresses, such as `10.0.0.0/8`; a single address is a range of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
@@ -147,7 +147,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Whether the address lies in it. An IPv4 address is the same written as IPv6.
+    /// Whether the address is in the range. An IPv4 address and its IPv6-mapped form are the same.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {
@@ -211,13 +211,13 @@ impl FromStr for Origins {
     }
 }
 
-/// The parts of a list; `none` and nothing at all are the empty one.
+/// The parts of a list; `none` and an empty text are the empty list.
 fn list(text: &str) -> impl Iterator<Item = &str> {
     let text = if text == "none" { "" } else { text };
     text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
-/// An origin as browsers send it: scheme and host in small letters, a port unless it is the scheme's own.
+/// An origin as browsers send it: scheme and host in lower case, and a port unless it is the scheme's default.
 fn origin(text: &str) -> Result<String, ValueError> {
     let plain = |host: &str| {
         !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic() && !b"/?#@\\*".contains(&b))

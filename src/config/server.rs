@@ -1,4 +1,4 @@
-//! Where Redis is and who we are there; nothing here ever shows a password.
+//! Where Redis is and how to log in. Nothing here ever shows a password.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use super::sentinel::{SentinelUrl, Sentinels};
 use super::tls::TlsFiles;
 use super::url::{RedisUrl, Secret};
 
-/// What would end a password within a URL.
+/// Characters that would end a password in a URL.
 const ENCODED: &str =
-    "in a password write % as %25, / as %2F, @ as %40, # as %23, ? as %3F and & as %26";
+    "in a password, write % as %25, / as %2F, @ as %40, # as %23, ? as %3F and & as %26";
 
 /// Why a server cannot be reached this way.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,16 +42,16 @@ pub enum ServerError {
     )]
     ClusterUrl,
     /// An option that other clients have.
-    #[error("{name} is no option of this URL and would be ignored: {place}")]
+    #[error("{name} is no option of this URL and would be ignored; {place}")]
     Option {
         /// The option.
         name: String,
         /// What to write in its place.
         place: &'static str,
     },
-    /// An option that nobody has. Its name may be a part of a password: it is not shown.
+    /// An option that no client has. Its name may be a part of a password, so it is not shown.
     #[error(
-        "the URL has an option that does not exist{}; there are {known}; {ENCODED}",
+        "the URL has an unknown option{}; the options are {known}; {ENCODED}",
         nearest.as_ref().map(|name| format!(" (did you mean {name}?)")).unwrap_or_default()
     )]
     UnknownOption {
@@ -60,70 +60,72 @@ pub enum ServerError {
         /// The options of such a URL.
         known: String,
     },
-    /// An option of which one would be ignored.
+    /// An option that is given twice, so that one would be ignored.
     #[error("the URL has the option {0} twice; keep one of them")]
     OptionTwice(&'static str),
     /// An option whose value could not be used as it is.
-    #[error("the option {0} is not UTF-8 once it is percent-decoded")]
+    #[error("the value of the option {0} is not UTF-8 after percent-decoding")]
     OptionText(&'static str),
     /// A protocol that the client does not know.
-    #[error("protocol must be resp2 or resp3; RESP2 is spoken in any case, so it can go")]
+    #[error("protocol must be resp2 or resp3; Rollcall always speaks RESP2, so remove it")]
     Protocol,
-    /// What stands behind `#`, which would be ignored.
-    #[error("nothing may stand behind # in the URL; {ENCODED}")]
+    /// A fragment after `#`, which would be ignored.
+    #[error("the URL must end before #; {ENCODED}")]
     Fragment,
     /// A login in front of the path of a socket, which would be ignored.
     #[error(
-        "unix: takes a path alone, without user, password and port in front of it; a login is \
-         ?user=…&pass=…, or --redis-username and --redis-password-file"
+        "unix: takes only a path, without user, password and port before it; write the login as \
+         ?user=…&pass=…, or use --redis-username and --redis-password-file"
     )]
     SocketLogin,
     /// TLS without verification, which this build does not have.
-    #[error("certificates are always verified; remove #insecure and trust the server's authority")]
+    #[error(
+        "certificates are always verified; remove #insecure and name the server's authority with --redis-tls-ca"
+    )]
     Insecure,
     /// A user name both in the URL and beside it.
-    #[error("a user stands in redis-url too; keep one of them")]
+    #[error("redis-url contains a user too; keep one of them")]
     TwoUsernames,
     /// A password both in the URL and beside it.
-    #[error("a password stands in redis-url too; keep one of them")]
+    #[error("redis-url contains a password too; keep one of them")]
     TwoPasswords,
     /// A user name that would never be sent.
     #[error(
-        "a user logs in only with a password; set redis-password or redis-password-file \
+        "a user needs a password to log in; set redis-password or redis-password-file \
          (any text for a user with nopass)"
     )]
     NoPassword,
 }
 
-/// Where the data is: at an address, wherever the master is that sentinels know, or on the nodes of a Cluster.
+/// Where the data is: at an address, at the master that sentinels know, or on the nodes of a Cluster.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// How to connect, credentials included; with sentinels the address changes with the master, on a Cluster it is
-    /// that of the first node that was named.
+    /// How to connect, including credentials. With sentinels the address changes with the master; on a Cluster it is
+    /// that of the first named node.
     pub info: ConnectionInfo,
-    /// The other nodes of the Cluster that were named.
+    /// The other named nodes of the Cluster.
     pub others: Vec<Place>,
     /// What this process has learned of the Cluster, if it is one.
     pub known: Known,
     /// Who knows where the master is.
     pub sentinels: Option<Sentinels>,
-    /// Where the password stands, if it may change while the process runs.
+    /// The file with the password, if it may change while the process runs.
     pub password_file: Option<PathBuf>,
-    /// What TLS is made with, where the address asks for it.
+    /// The settings of TLS, used if the address asks for it.
     pub tls: Arc<TlsFiles>,
 }
 
-/// One server's address, who we are there, and what TLS is made with.
+/// One server's address, with login and TLS.
 #[derive(Clone, Debug)]
 pub struct Address {
     /// The address and the login.
     pub info: ConnectionInfo,
-    /// What TLS is made with, if the address asks for it.
+    /// The settings of TLS, if the address asks for it.
     pub tls: Arc<TlsFiles>,
 }
 
 impl Server {
-    /// How to connect now: with the password that its file holds by now.
+    /// How to connect now, with the current content of the password file.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -136,7 +138,7 @@ impl Server {
     }
 
     fn read(url: &RedisUrl) -> Result<Self, ServerError> {
-        // The client's own error may quote parts of the URL: it stops here.
+        // The client's own error may quote parts of the URL, so it is not passed on.
         let text = &*with_literal_plus(url.text());
         if SentinelUrl::is_one(text) {
             let url = SentinelUrl::cut(text).ok_or(ServerError::SentinelUrl)?;
@@ -164,7 +166,7 @@ impl Server {
         Ok(Self::at(info))
     }
 
-    /// The server at one address.
+    /// A single server at this address.
     pub fn at(info: ConnectionInfo) -> Self {
         Self {
             info,
@@ -177,7 +179,7 @@ impl Server {
     }
 }
 
-/// The password that a file holds: its text without one newline at the end.
+/// The password in a file: its text without one trailing newline.
 pub(super) fn read_password(path: &Path) -> io::Result<Secret> {
     let text = fs::read_to_string(path)?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
@@ -202,7 +204,7 @@ impl RedisConfig {
         password: Option<&Secret>,
     ) -> Result<Self, ServerError> {
         let server = Server::read(&url)?;
-        // RESP3 would bring nothing, and a server that does not know its HELLO repeats the password.
+        // RESP3 would bring nothing, and a server that does not know HELLO repeats the password in its error.
         let login = server.info.redis_settings().clone();
         let mut login = login.set_protocol(ProtocolVersion::RESP2);
         if let Some(username) = username {
@@ -224,25 +226,25 @@ impl RedisConfig {
         Ok(Self { url, server: Server { info, ..server } })
     }
 
-    /// The same, with the password that stands in this file whenever a connection is opened. What is no regular
-    /// file, such as a pipe, can be read only once and is not read again.
+    /// The same, with the password read from this file whenever a connection is opened. Anything but a regular file,
+    /// such as a pipe, can be read only once and is not read again.
     pub fn with_password_file(mut self, path: &Path) -> Self {
         self.server.password_file = path.is_file().then(|| path.to_owned());
         self
     }
 
-    /// The same, with TLS made so.
+    /// The same, with these settings of TLS.
     pub fn with_tls(mut self, tls: TlsFiles) -> Self {
         self.server.tls = Arc::new(tls);
         self
     }
 
-    /// What it takes to connect; credentials included.
+    /// What is needed to connect, including credentials.
     pub fn server(&self) -> Server {
         self.server.clone()
     }
 
-    /// The URL without its password, to show.
+    /// The URL as it may be shown, without its password.
     pub fn url(&self) -> &RedisUrl {
         &self.url
     }

@@ -1,9 +1,7 @@
-//! Every setting, defined once: its flag, its environment variable, its key in the file, its type
-//! and range, its default and its help.
+//! Every setting, defined once: its flag, environment variable, key in the file, type and range, default and help.
 //!
-//! The three sources give text; all of it is read by the parsers that stand here, so that a flag, a
-//! variable and a line of the file can never mean different things. The groups are what commands
-//! put together: a query takes few flags, `run` all of them.
+//! The three sources give text, and the same parsers read it, so a flag, a variable and a line of the file can never
+//! mean different things. Commands combine the groups: a query takes few flags, `run` all of them.
 
 use std::path::PathBuf;
 
@@ -20,36 +18,36 @@ use crate::projection::Projections;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Redis")]
 pub struct ConnectionArgs {
-    /// Server: redis://host:port/db, rediss:// for TLS, unix:/path, a master by its sentinels:
-    /// redis+sentinel://host:26379,host:26379/master/db, or a Cluster by some of its nodes:
-    /// redis+cluster://host:6379,host:6379; write # ? / @ % of a password as %23 %3F %2F %40 %25
+    /// Server: redis://host:port/db, rediss:// for TLS, unix:/path, a master through its sentinels:
+    /// redis+sentinel://host:26379,host:26379/master/db, or a Cluster through some of its nodes:
+    /// redis+cluster://host:6379,host:6379; in a password, write # ? / @ % as %23 %3F %2F %40 %25
     #[arg(long, env = "ROLLCALL_REDIS_URL", value_name = "URL")]
     #[arg(default_value = "redis://127.0.0.1:6379")]
     pub redis_url: RedisUrl,
     /// User to log in as, if not in the URL
     #[arg(long, env = "ROLLCALL_REDIS_USERNAME", value_name = "USER")]
     pub redis_username: Option<String>,
-    /// Password, if not in the URL; everyone on the machine sees flags, so prefer the variable
+    /// Password, if not in the URL; other users of the machine can see flags, so prefer the variable
     #[arg(long, env = "ROLLCALL_REDIS_PASSWORD", value_name = "PASSWORD")]
     pub redis_password: Option<Secret>,
-    /// File that holds the password, read again for every connection; one newline at its end is ignored
+    /// File with the password, read again for every connection; one newline at its end is ignored
     #[arg(long, env = "ROLLCALL_REDIS_PASSWORD_FILE", value_name = "FILE")]
     pub redis_password_file: Option<PathBuf>,
-    /// File of the authorities that are trusted for TLS, in place of the machine's (PEM; read again for every connection)
+    /// File of the authorities trusted for TLS, instead of the machine's (PEM; read again for every connection)
     #[arg(long, env = "ROLLCALL_REDIS_TLS_CA", value_name = "FILE")]
     pub redis_tls_ca: Option<PathBuf>,
-    /// File of the client certificate for TLS, with those up to its authority (PEM; read again for every connection)
+    /// File of the client certificate for TLS, with its chain (PEM; read again for every connection)
     #[arg(long, env = "ROLLCALL_REDIS_TLS_CERT", value_name = "FILE")]
     pub redis_tls_cert: Option<PathBuf>,
     /// File of its private key (PEM, without a passphrase; read again for every connection)
     #[arg(long, env = "ROLLCALL_REDIS_TLS_KEY", value_name = "FILE")]
     pub redis_tls_key: Option<PathBuf>,
-    /// Name that the server's certificate has to be for, in place of the host it is reached at
+    /// Name that the server's certificate must have, instead of the host at which it is reached
     #[arg(long, env = "ROLLCALL_REDIS_TLS_NAME", value_name = "NAME")]
     pub redis_tls_name: Option<String>,
 }
 
-/// Which keys are the deployment's.
+/// Which keys belong to the deployment.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Keys")]
 pub struct KeyArgs {
@@ -57,7 +55,7 @@ pub struct KeyArgs {
     #[arg(long, env = "ROLLCALL_PREFIX", value_name = "TEXT")]
     #[arg(default_value = "", value_parser = prefix)]
     pub prefix: String,
-    /// Partitions of stream and state (1 to 1024; fixed once there is state)
+    /// Partitions of stream and state (1 to 1024; `rollcall repartition` changes it later)
     #[arg(long, env = "ROLLCALL_PARTITIONS", value_name = "N")]
     #[arg(default_value = "1", value_parser = number::<u16, 1, 1024>)]
     pub partitions: u16,
@@ -77,20 +75,20 @@ pub struct StreamArgs {
     pub group: String,
 }
 
-/// What state is kept, how long and how much of it: the same in the whole deployment.
+/// Which state is kept, for how long and how much of it: the same in the whole deployment.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "State (the same in the whole deployment)")]
 pub struct StateArgs {
     /// Which state to keep: all, or names separated by commas
     #[arg(long, env = "ROLLCALL_PROJECTIONS", value_name = "NAMES", default_value = "all")]
     pub projections: Projections,
-    /// Numbers of users in a document to report, as up:down pairs such as 10:5,100:80, or none
+    /// Report when a document's users reach up and fall to down: up:down pairs such as 10:5,100:80, or none
     #[arg(long, env = "ROLLCALL_THRESHOLDS", value_name = "PAIRS", default_value = "none")]
     pub thresholds: Thresholds,
-    /// How far an event's time may lie after its entry's (a duration)
+    /// How far an event's time may be after its entry's (a duration)
     #[arg(long, env = "ROLLCALL_MAX_SKEW", value_name = "DURATION", default_value = "60s")]
     pub max_skew: Millis,
-    /// How long it is kept in which minutes a user was seen (whole minutes, 1m to 24h)
+    /// How long minutes remember which users were seen (whole minutes, 1m to 24h)
     #[arg(long, env = "ROLLCALL_ONLINE_WINDOW", value_name = "DURATION")]
     #[arg(default_value = "5m", value_parser = whole_minutes)]
     pub online_window: Millis,
@@ -128,7 +126,7 @@ pub struct StateArgs {
     pub changes_cap: u64,
 }
 
-/// A cap of nothing is written with `--projections`; the top keeps counts exact in Lua's doubles.
+/// At least 1: a structure is switched off with `--projections`. The maximum keeps counts exact in Lua's doubles.
 fn cap(text: &str) -> Result<u64, super::ValueError> {
     number::<u64, 1, 1_000_000_000>(text)
 }
@@ -145,7 +143,7 @@ pub struct LimitArgs {
     #[arg(long, env = "ROLLCALL_MAX_FIELD_BYTES", value_name = "BYTES")]
     #[arg(default_value = "16384", value_parser = number::<usize, 1, 16_777_216>)]
     pub max_field_bytes: usize,
-    /// Longest data, in bytes
+    /// Longest data (of an entry or a session), in bytes
     #[arg(long, env = "ROLLCALL_MAX_DATA_BYTES", value_name = "BYTES")]
     #[arg(default_value = "1048576", value_parser = number::<usize, 1, 67_108_864>)]
     pub max_data_bytes: usize,
@@ -177,11 +175,11 @@ pub struct WorkerArgs {
     pub standbys: usize,
 }
 
-/// What encrypts session data.
+/// How session data is encrypted.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Sessions")]
 pub struct SealArgs {
-    /// File of Fernet keys for session data, one a line: the first encrypts, all decrypt; read again when it changes
+    /// File of Fernet keys for session data, one per line: the first encrypts, all decrypt; reread when it changes
     #[arg(long, env = "ROLLCALL_SESSION_KEY_FILE", value_name = "FILE")]
     pub session_key_file: Option<PathBuf>,
 }
@@ -202,11 +200,11 @@ pub struct JanitorArgs {
     pub endings: EndingArgs,
 }
 
-/// How long what ended is remembered.
+/// How long endings are remembered.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Janitor")]
 pub struct EndingArgs {
-    /// How long it is remembered that a token or session ended (a duration, at least keep)
+    /// How long the end of a token or session is remembered (a duration, at least keep)
     #[arg(long, env = "ROLLCALL_HORIZON", value_name = "DURATION", default_value = "24h")]
     pub horizon: Millis,
 }
@@ -215,66 +213,66 @@ pub struct EndingArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Serve")]
 pub struct ServeArgs {
-    /// Address for applications and browsers; auto: 127.0.0.1, first free port of 8484-8493; or off
+    /// Address for applications and browsers; auto: 127.0.0.1 and the first free port of 8484-8493; or off
     /// [default: 127.0.0.1:8484; run and demo: auto]
     #[arg(long, env = "ROLLCALL_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<Listen>,
-    /// File of bearer tokens, one a line, that may read state, live feed and all rooms
+    /// File of bearer tokens, one per line, that may read state, live feed and all rooms
     #[arg(long, env = "ROLLCALL_READ_TOKEN_FILE", value_name = "FILE")]
     pub read_token_file: Option<PathBuf>,
-    /// File of bearer tokens, one a line, that may send events and end sessions
+    /// File of bearer tokens, one per line, that may send events and end sessions
     #[arg(long, env = "ROLLCALL_WRITE_TOKEN_FILE", value_name = "FILE")]
     pub write_token_file: Option<PathBuf>,
-    /// File of the key of JSON Web Tokens: PEM for RS256, ES256 or EdDSA, else a secret for HS256
+    /// File of the key for JSON Web Tokens: PEM for RS256, ES256 or EdDSA, otherwise a secret for HS256
     #[arg(long, env = "ROLLCALL_JWT_KEY_FILE", value_name = "FILE")]
     pub jwt_key_file: Option<PathBuf>,
     /// Origins whose pages may call: scheme and host, separated by commas, or none
     #[arg(long, env = "ROLLCALL_CORS_ORIGIN", value_name = "ORIGINS", default_value = "none")]
     pub cors_origin: Origins,
-    /// Proxies whose X-Forwarded-For or Forwarded counts: addresses or ranges by commas, or none
+    /// Proxies whose X-Forwarded-For or Forwarded is believed: addresses or ranges separated by commas, or none
     #[arg(long, env = "ROLLCALL_TRUSTED_PROXIES", value_name = "RANGES", default_value = "none")]
     pub trusted_proxies: Networks,
-    /// Events that one client may send a second, and at once, such as 50:200; or off
+    /// Events that one client may send per second, and in a burst, such as 50:200; or off
     #[arg(long, env = "ROLLCALL_RATE_LIMIT", value_name = "RATE:BURST")]
     #[arg(default_value = "off", value_parser = rate_limit)]
     pub rate_limit: RateLimitSetting,
     /// How long the first event of an entry waits for more (a duration, at most 1s)
     #[arg(long, env = "ROLLCALL_LINGER", value_name = "DURATION", default_value = "10ms")]
     pub linger: Millis,
-    /// What may wait while Redis is away: events, bytes and a duration
+    /// What may wait while Redis is unreachable: events, bytes and a duration
     #[arg(long, env = "ROLLCALL_BUFFER", value_name = "EVENTS,BYTES,DURATION")]
     #[arg(default_value = "100000,64MiB,10s")]
     pub buffer: Buffer,
-    /// How often a listener hears of the same subject's activity at most (a duration, at least 100ms)
+    /// Shortest time between two activities of the same subject for a listener (a duration, at least 100ms)
     #[arg(long, env = "ROLLCALL_ACTIVITY_INTERVAL", value_name = "DURATION")]
     #[arg(default_value = "1s", value_parser = at_least::<100>)]
     pub activity_interval: Millis,
-    /// Activities a second that a room hears of at most
+    /// Most activities per second for a room
     #[arg(long, env = "ROLLCALL_ACTIVITY_RATE", value_name = "N")]
     #[arg(default_value = "500", value_parser = number::<u64, 1, 1_000_000>)]
     pub activity_rate: u64,
-    /// Open connections at most
+    /// Most open connections
     #[arg(long, env = "ROLLCALL_MAX_CONNECTIONS", value_name = "N")]
     #[arg(default_value = "20000", value_parser = number::<usize, 1, 1_000_000>)]
     pub max_connections: usize,
-    /// Open connections from one address at most; those of trusted proxies do not count
+    /// Most open connections from one address; those of trusted proxies do not count
     #[arg(long, env = "ROLLCALL_MAX_CLIENT_CONNECTIONS", value_name = "N")]
     #[arg(default_value = "1000", value_parser = number::<usize, 1, 1_000_000>)]
     pub max_client_connections: usize,
-    /// Rooms that one connection may be in at most
+    /// Most rooms for one connection
     #[arg(long, env = "ROLLCALL_MAX_ROOMS", value_name = "N")]
     #[arg(default_value = "100", value_parser = number::<usize, 1, 10_000>)]
     pub max_rooms: usize,
 }
 
-/// What a process that keeps running is called and serves.
+/// The name and the pages of a process that keeps running.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Process")]
 pub struct ProcessArgs {
     /// Name of this instance; each start adds something unique [default: the host's name]
     #[arg(long, env = "ROLLCALL_NAME", value_name = "NAME", value_parser = name)]
     pub name: Option<String>,
-    /// Address for /metrics, /livez, /readyz; auto: 127.0.0.1, first free port of 9464-9473; or off
+    /// Address for /metrics, /livez, /readyz; auto: 127.0.0.1 and the first free port of 9464-9473; or off
     #[arg(long, env = "ROLLCALL_HTTP", value_name = "ADDRESS", default_value = "auto")]
     pub http: Http,
 }
@@ -283,7 +281,7 @@ pub struct ProcessArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Log")]
 pub struct LogArgs {
-    /// Level (error, warn, info, debug, trace, off) or target=level, separated by commas; read again at SIGHUP
+    /// Level (error, warn, info, debug, trace, off) or target=level, separated by commas; reread at SIGHUP
     #[arg(long, env = "ROLLCALL_LOG", value_name = "FILTER")]
     #[arg(default_value = "info", value_parser = log_filter)]
     pub log: String,
@@ -292,7 +290,7 @@ pub struct LogArgs {
     pub log_format: LogFormat,
 }
 
-/// The flags of a query, which finds windows and lifetimes in the state itself.
+/// The flags of a query, which reads windows and lifetimes from the state itself.
 #[derive(Args, Clone, Debug)]
 #[allow(missing_docs, reason = "the groups say what they are")]
 pub struct QueryFlags {
@@ -324,7 +322,7 @@ pub struct StreamFlags {
     pub stream: StreamArgs,
 }
 
-/// The flags of who erases a user.
+/// The flags of the command that erases a user.
 #[derive(Args, Clone, Debug)]
 #[allow(missing_docs, reason = "the groups say what they are")]
 pub struct EraseFlags {
@@ -344,7 +342,7 @@ pub struct VerifyFlags {
     pub seal: SealArgs,
 }
 
-/// The flags of a command that replays the stream, and may change the deployment's settings.
+/// The flags of a command that replays the stream and may change the deployment's settings.
 #[derive(Args, Clone, Debug)]
 #[allow(missing_docs, reason = "the groups say what they are")]
 pub struct RebuildFlags {

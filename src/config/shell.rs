@@ -1,5 +1,5 @@
-//! Commands that are suggested to people: every one of them names the server and the deployment at hand, so
-//! that it does the right thing wherever it is pasted. No password is ever part of one.
+//! Commands that are suggested to people. Each names the server and the deployment in question, so it does the right
+//! thing wherever it is pasted. None contains a password.
 
 use std::sync::LazyLock;
 
@@ -7,30 +7,30 @@ use redis::{ConnectionAddr, ConnectionInfo};
 
 use super::{Config, Deployment, Gathered, RedisConfig, Server};
 
-/// Where Redis is if nobody says.
+/// Where Redis is by default.
 const DEFAULT_URL: &str = "redis://127.0.0.1:6379";
 /// Options of a URL that belong to a login.
 const LOGIN: [&str; 4] = ["user", "pass", "sentinel_username", "sentinel_password"];
-/// What `redis-cli` takes for the settings of TLS.
+/// The options of `redis-cli` for the settings of TLS.
 const OPTIONS: [(&str, &str); 4] = [
     ("redis-tls-ca", "--cacert"),
     ("redis-tls-cert", "--cert"),
     ("redis-tls-key", "--key"),
     ("redis-tls-name", "--sni"),
 ];
-/// The commands that hold all settings of a deployment against those that are stored.
+/// The commands that compare all settings of a deployment with the stored ones.
 const ROLES: [&str; 4] = ["worker", "janitor", "run", "doctor"];
 
-/// Makes commands for a shell that reach the deployment at hand.
+/// Builds shell commands that reach the deployment in question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shell {
-    /// `redis-cli` and what leads it to the server.
+    /// `redis-cli` with its options for the server.
     redis_cli: String,
-    /// The same for the first of the sentinels.
+    /// The same for the first sentinel.
     sentinel_cli: Option<String>,
-    /// The URL, where it is not the default.
+    /// The URL, unless it is the default.
     url: Option<String>,
-    /// What TLS is made with.
+    /// The settings of TLS.
     tls: Vec<(&'static str, String)>,
     /// Settings that are not the default, by name.
     settings: Vec<(&'static str, String)>,
@@ -48,7 +48,7 @@ impl Shell {
             None => redis_cli(&server.info, &tls),
         };
         if deployment.partitions > 1 || deployment.prefix.contains('{') {
-            // To wherever in a Cluster the key is.
+            // Follow redirects to the node that has the key.
             cli.push_str(" -c");
         }
         Self {
@@ -60,7 +60,7 @@ impl Shell {
         }
     }
 
-    /// For the same deployment, but sends commands to Redis to this very node.
+    /// For the same deployment, but with Redis commands going to exactly this node.
     #[must_use]
     pub fn at(&self, node: &ConnectionInfo) -> Self {
         Self { redis_cli: redis_cli(node, &self.tls), ..self.clone() }
@@ -71,12 +71,12 @@ impl Shell {
         sentence(&self.redis_cli, words)
     }
 
-    /// A command to a sentinel; to the server, if no sentinels are asked for it.
+    /// A command to a sentinel, or to the server if there are no sentinels.
     pub fn sentinel_cli(&self, words: &[&str]) -> String {
         sentence(self.sentinel_cli.as_ref().unwrap_or(&self.redis_cli), words)
     }
 
-    /// A command of `rollcall` about this deployment. Roles get all of its settings, as they have to agree.
+    /// A `rollcall` command about this deployment. Roles get all of its settings, as they must agree.
     pub fn rollcall(&self, words: &[&str]) -> String {
         let is_role = words.first().is_some_and(|first| ROLES.contains(first));
         let mut text = sentence("rollcall", words);
@@ -109,7 +109,7 @@ fn unusual(deployment: &Deployment) -> Vec<(&'static str, String)> {
     prefix.chain(deployment.meta_fields().into_iter().filter(|own| !usual.contains(own))).collect()
 }
 
-/// What leads `redis-cli` to the master that sentinels know, for a shell to find out.
+/// The options with which `redis-cli` reaches the master that sentinels name; the shell asks them.
 fn master(server: &Server) -> Option<String> {
     let sentinels = server.sentinels.as_ref()?;
     let ask = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", &sentinels.master];
@@ -117,7 +117,7 @@ fn master(server: &Server) -> Option<String> {
     Some(format!("$({ask} | xargs printf -- '-h %s -p %s')"))
 }
 
-/// `redis-cli` with what leads it to a server.
+/// `redis-cli` with its options for a server.
 fn redis_cli(info: &ConnectionInfo, tls: &[(&str, String)]) -> String {
     let mut text = "redis-cli".to_owned();
     let (host, port) = match info.addr() {
@@ -139,8 +139,8 @@ fn redis_cli(info: &ConnectionInfo, tls: &[(&str, String)]) -> String {
     text + &options(info, tls)
 }
 
-/// TLS, database and login. Whoever mends a server is seldom the user of a role, so it names none; the password of the
-/// server's own user is asked for.
+/// The options for TLS, database and login. They name no user, since whoever fixes a server is seldom the user of a
+/// role. If the server's own user has a password, `redis-cli` asks for it.
 fn options(info: &ConnectionInfo, tls: &[(&str, String)]) -> String {
     let (mut text, login) = (String::new(), info.redis_settings());
     if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
@@ -160,7 +160,7 @@ fn options(info: &ConnectionInfo, tls: &[(&str, String)]) -> String {
     text
 }
 
-/// A URL as it is shown, without what belongs to a login.
+/// A URL as it is shown, without the options of a login.
 fn without_login(shown: &str) -> String {
     let (place, options) = shown.split_once('?').unwrap_or((shown, ""));
     let place = match (place.split_once("://"), place.rsplit_once('@')) {
@@ -180,7 +180,7 @@ fn sentence(program: &str, words: &[&str]) -> String {
     std::iter::once(program.to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
-/// A word that a shell leaves as it is. Control characters are written as Bash, Zsh and Ksh read them (`$'\x1b'`).
+/// A word quoted for a shell. Control characters are written as Bash, Zsh and Ksh read them (`$'\x1b'`).
 fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:+=@,".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {

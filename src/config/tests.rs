@@ -186,9 +186,9 @@ fn impossible_relations_name_both_sides() {
     refused(&["--horizon", "59m"], &["horizon = \"59m\"", "at least keep = 1h (default)"]);
     refused(&["--keep", "25h"], &["keep = \"25h\"", "at most horizon = 24h (default)"]);
     refused(&["--max-field-bytes", "255"], &["at least max-identifier-bytes = 256 (default)"]);
-    refused(&["--thresholds=2:1", "--projections=online"], &["need documents"]);
+    refused(&["--thresholds=2:1", "--projections=online"], &["need the projection documents"]);
     refused(&["--redis-username=alice"], &["redis-username", "redis-password-file"]);
-    refused(&["--redis-url=redis://alice@h"], &["redis-url", "only with a password"]);
+    refused(&["--redis-url=redis://alice@h"], &["redis-url", "needs a password"]);
     assert_eq!(config(&["--keep=24h"], &[], "").janitor.keep_ms, 86_400_000);
 }
 
@@ -224,7 +224,7 @@ fn a_stream_is_not_a_key_of_the_state() {
         "rollcall:anything",
     ];
     for stream in state {
-        refused(&["--stream", stream], &["stream", "is a key of the state"]);
+        refused(&["--stream", stream], &["stream", "a key of the state"]);
     }
     for stream in ["rollcall:events", "rollcall:events:eu", "events", "sessions", "recent:x"] {
         assert_eq!(config(&["--stream", stream], &[], "").deployment.stream, stream);
@@ -240,7 +240,10 @@ fn a_password_can_stand_in_a_file() {
     assert_eq!(server.redis_settings().password(), Some("hunter2 "));
     assert_eq!(server.redis_settings().username(), Some("alice"));
     refused(&[&path, "--redis-password=x"], &["redis-password-file", "keep one"]);
-    refused(&[&path, "--redis-url=redis://:x@h"], &["redis-password-file", "redis-url too"]);
+    refused(
+        &[&path, "--redis-url=redis://:x@h"],
+        &["redis-password-file", "contains a password too"],
+    );
     refused(&["--redis-password-file=/nowhere"], &["/nowhere", "cannot read"]);
 }
 

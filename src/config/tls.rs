@@ -1,5 +1,5 @@
-//! What TLS to the server is made with: files, read again for every connection so that they can be renewed, and the name
-//! that the server's certificate has to be for.
+//! The settings of TLS to the server: files that are read again for every connection, so that they can be renewed,
+//! and the name that the server's certificate must have.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,20 +18,21 @@ pub(super) const KEY: &str = "redis-tls-key";
 /// The setting of the server's name.
 pub(super) const NAME: &str = "redis-tls-name";
 
-/// Where the certificates are, and the name to check; what is not given is the machine's, or none.
+/// Where the certificates are, and the name to check. Without a file of authorities the machine's are used; without a
+/// client certificate there is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
     /// Certificates of the authorities that are trusted, in place of the machine's.
     pub ca: Option<PathBuf>,
-    /// Our certificate, and those between it and its authority.
+    /// The client certificate, with the certificates up to its authority.
     pub cert: Option<PathBuf>,
     /// Its private key.
     pub key: Option<PathBuf>,
-    /// The name that every server's certificate has to be for, in place of the host that it is reached at.
+    /// The name that every server's certificate must have, instead of the host at which the server is reached.
     pub name: Option<String>,
 }
 
-/// A file that TLS cannot be made with.
+/// A file that cannot be used for TLS.
 #[derive(Debug, thiserror::Error)]
 #[error("{setting}: {path:?} {why}")]
 pub struct TlsFileError {
@@ -39,12 +40,12 @@ pub struct TlsFileError {
     pub setting: &'static str,
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it; never a part of it.
+    /// What is wrong with it; never a part of its content.
     pub why: String,
 }
 
 impl TlsFiles {
-    /// The settings that were given, with their texts.
+    /// The settings that were given, as texts.
     pub fn given(&self) -> Vec<(&'static str, String)> {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let all = [
@@ -56,7 +57,7 @@ impl TlsFiles {
         all.into_iter().filter_map(|(setting, text)| Some((setting, text?))).collect()
     }
 
-    /// What connections are made with now: reads the files.
+    /// The configuration for connections from now on: reads the files.
     ///
     /// # Errors
     /// Names the file that cannot be used.
@@ -72,7 +73,7 @@ impl TlsFiles {
         let own = |error: rustls::Error| {
             let why = match error {
                 rustls::Error::InconsistentKeys(_) => format!(
-                    "is not the key of the certificate in {cert:?}; give the two that belong together"
+                    "is not the key of the certificate in {cert:?}; use a certificate and key that belong together"
                 ),
                 other => format!("cannot be used with the certificate in {cert:?}: {other}"),
             };
@@ -94,7 +95,7 @@ impl TlsFiles {
                         refused(
                             CA,
                             Some(path),
-                            format!("holds a certificate that is no authority's: {error}"),
+                            format!("contains a certificate that is not an authority's: {error}"),
                         )
                     })?;
                 }
@@ -113,7 +114,7 @@ fn certificates(
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
         _ => {
-            let why = "holds no certificate; it has to be PEM: -----BEGIN CERTIFICATE-----";
+            let why = "contains no certificate; it must be PEM: -----BEGIN CERTIFICATE-----";
             Err(refused(setting, Some(path), why.to_owned()))
         }
     }
@@ -121,7 +122,7 @@ fn certificates(
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsFileError> {
     PrivateKeyDer::from_pem_slice(&read(KEY, path)?).map_err(|_| {
-        let why = "holds no private key that can be used; it has to be PEM without a passphrase: \
+        let why = "contains no usable private key; it must be PEM without a passphrase: \
                    -----BEGIN PRIVATE KEY-----";
         refused(KEY, Some(path), why.to_owned())
     })

@@ -1,8 +1,7 @@
-//! Where traces go: the variables that OpenTelemetry defines for every program (`OTEL_…`), none of our own.
+//! Where traces go. Only the variables that OpenTelemetry defines for every program (`OTEL_…`) configure it.
 //!
-//! Off unless an endpoint is set. A value that cannot be honoured is an error, not a default. What says
-//! who this is (`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`) and how spans are queued (`OTEL_BSP_…`)
-//! the SDK reads itself.
+//! Traces are off unless an endpoint is set. A value that cannot be honoured is an error. The SDK itself reads the
+//! service's name (`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`) and how spans are queued (`OTEL_BSP_…`).
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -14,26 +13,26 @@ use super::error::{ConfigError, Origin};
 pub struct TraceConfig {
     /// The URL that OTLP is posted to.
     pub endpoint: String,
-    /// How long an export may take, tries included.
+    /// The time limit of an export, including retries.
     pub timeout: Duration,
-    /// Which traces are begun.
+    /// Which traces are recorded.
     pub sampling: Sampling,
 }
 
-/// Which traces are begun. Rollcall's have no parents, so that `parentbased_` makes no difference.
+/// Which traces are recorded. Rollcall's have no parents, so `parentbased_` makes no difference.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Sampling {
-    /// So few that they cost next to nothing, however much is projected.
+    /// Few enough to cost next to nothing under any load.
     Limited,
-    /// Every one.
+    /// All.
     Always,
     /// None.
     Never,
-    /// This part of them, from 0 to 1.
+    /// This fraction of them, from 0 to 1.
     Ratio(f64),
 }
 
-/// A variable of the exporter: the one for traces, which wins, and the one for all signals.
+/// A variable of the exporter: the one for traces, which takes precedence, and the one for all signals.
 type Pair = [&'static str; 2];
 
 const ENDPOINT: Pair = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
@@ -46,7 +45,7 @@ const TIMEOUT: Pair = ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl TraceConfig {
-    /// What the variables ask for; `None` if traces are off.
+    /// What the variables configure; `None` if traces are off.
     ///
     /// # Errors
     /// Names the variable whose value cannot be honoured, and the remedy.
@@ -61,14 +60,14 @@ impl TraceConfig {
         };
         variables.either(PROTOCOL, |text| only("http/protobuf", text))?;
         variables.either(COMPRESSION, |text| only("none", text))?;
-        // The exporter reads them itself; what it could not use it would leave out.
+        // The exporter reads them itself and would ignore what it cannot use.
         variables.either(HEADERS, headers)?;
         let timeout = variables.either(TIMEOUT, milliseconds)?.unwrap_or(DEFAULT_TIMEOUT);
         Ok(Some(Self { endpoint, timeout, sampling: variables.sampling()? }))
     }
 }
 
-/// Where variables come from.
+/// A source of variables.
 struct Variables<'v>(&'v dyn Fn(&str) -> Option<OsString>);
 
 impl Variables<'_> {
@@ -83,7 +82,7 @@ impl Variables<'_> {
         };
         let text = value.to_str().ok_or("must be valid UTF-8");
         text.and_then(|text| parse(text.trim())).map(Some).map_err(|why| {
-            // Tokens stand in headers, and in some endpoints.
+            // Headers, and some endpoints, contain tokens.
             let is_secret = HEADERS.contains(&name) || ENDPOINT.contains(&name);
             let got = if is_secret { "\"***\"".to_owned() } else { format!("{value:?}") };
             let origin = Origin::Env(name.to_owned());
@@ -102,7 +101,7 @@ impl Variables<'_> {
         }
     }
 
-    /// The endpoint of traces as it stands, or else the one of all signals with the path of traces.
+    /// The endpoint for traces as given, or else the endpoint for all signals with the path for traces.
     fn endpoint(&self) -> Result<Option<String>, ConfigError> {
         let [own, general] = ENDPOINT;
         let with_path = |base: String| format!("{}/v1/traces", base.trim_end_matches('/'));
@@ -147,8 +146,8 @@ fn exporter(text: &str) -> Result<bool, &'static str> {
 fn only(supported: &'static str, text: &str) -> Result<(), &'static str> {
     match supported {
         _ if text == supported => Ok(()),
-        "none" => Err("must be none: Rollcall does not compress; a collector beside it can"),
-        _ => Err("must be http/protobuf, which collectors take on port 4318 as a rule"),
+        "none" => Err("must be none: Rollcall does not compress; a collector next to it can"),
+        _ => Err("must be http/protobuf, which collectors usually accept on port 4318"),
     }
 }
 
@@ -183,7 +182,7 @@ fn milliseconds(text: &str) -> Result<Duration, &'static str> {
 
 fn ratio(text: &str) -> Result<f64, &'static str> {
     let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
-    ratio.ok_or("must be the part of traces to begin, from 0 to 1")
+    ratio.ok_or("must be the fraction of traces to record, from 0 to 1")
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::cluster::ClusterUrl;
 use super::options::with_literal_plus;
 use super::sentinel::SentinelUrl;
 
-/// A text that is never shown: `Debug` gives `***`, and there is no `Display`.
+/// A text that is never shown: `Debug` prints `***`, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -32,7 +32,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A Redis URL as it was given, possibly with a password in it; shown without.
+/// A Redis URL as it was given, possibly with a password; it is shown without.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl(Secret);
 
@@ -55,8 +55,8 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// The URL with `***` in place of what may be secret. Of a text that is no Redis URL only the
-/// scheme is shown: where in it a password stands nobody knows.
+/// The URL with `***` in place of what may be secret. If the text is no Redis URL, only the scheme is shown, because
+/// the password could be anywhere in it.
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = &*with_literal_plus(self.0.expose());
@@ -81,7 +81,7 @@ impl fmt::Display for RedisUrl {
     }
 }
 
-/// The options of a URL, without what may be secret.
+/// The options of a URL, without those that may be secret.
 pub(super) fn shown_options<'u>(
     options: impl Iterator<Item = (Cow<'u, str>, Cow<'u, str>)>,
 ) -> String {

@@ -4,12 +4,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-/// Two numbers of active users in a document, with hysteresis between them.
+/// Two numbers of active users in a document; the gap between them is the hysteresis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Threshold {
-    /// Reached when at least so many users are active.
+    /// Reached when at least this many users are active.
     pub up: u64,
-    /// Left when at most so many are; less than `up`.
+    /// Left when at most this many are active; less than `up`.
     pub down: u64,
 }
 
@@ -18,7 +18,7 @@ pub struct Threshold {
 pub struct Thresholds(pub(super) Vec<Threshold>);
 
 impl Thresholds {
-    /// Every document is measured against each of them in every call.
+    /// The maximum. Every call compares each document with all of them.
     const MAX: usize = 16;
 }
 
@@ -119,7 +119,7 @@ impl FromStr for LogFormat {
     }
 }
 
-/// Why a text is not the value of a setting; each says what to write.
+/// Why a text is no value of the setting; each variant says what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ValueError {
@@ -134,14 +134,14 @@ pub enum ValueError {
     /// Not `up:down`.
     #[error("must be pairs up:down of numbers of users, such as 10:5,100:80, or none")]
     ThresholdForm,
-    /// A threshold that would be left as soon as it is reached.
+    /// A threshold that would be left as soon as it was reached.
     #[error("down must be less than up in each pair up:down; write 10:5, not 5:10")]
     ThresholdOrder,
     /// Two thresholds that changes could not tell apart.
-    #[error("two thresholds go up at {0}; keep one of them")]
+    #[error("two thresholds are reached at {0}; keep one of them")]
     DuplicateThreshold(u64),
     /// More thresholds than a call may compare.
-    #[error("at most {0} thresholds are possible; remove some")]
+    #[error("at most {0} thresholds are allowed; remove some")]
     TooManyThresholds(usize),
     /// Not an address to listen on.
     #[error("must be auto, off, or an IP address and a port, such as 0.0.0.0:9464 or [::1]:0")]
@@ -150,23 +150,27 @@ pub enum ValueError {
     #[error("must be text or json")]
     LogFormat,
     /// Not a filter for log lines.
-    #[error("must be a level (error, warn, info, debug, trace, off) or target=level, by commas")]
+    #[error(
+        "must be a level (error, warn, info, debug, trace, off) or target=level, separated by commas"
+    )]
     LogFilter,
     /// Not an address to serve applications on.
     #[error("must be auto, off, or an IP address and a port, such as 127.0.0.1:8484 or [::]:8484")]
     Listen,
     /// Not a rate of events.
-    #[error("must be events a second and events at once, such as 50:200, or off")]
+    #[error("must be events per second and a burst, such as 50:200, or off")]
     RateLimit,
     /// Not the bounds of a buffer.
     #[error("must be events, bytes and a duration, such as 100000,64MiB,10s")]
     Buffer,
     /// Not a range of addresses.
-    #[error("must be addresses or ranges by commas, such as 10.0.0.0/8,fd00::/8, or none")]
+    #[error(
+        "must be addresses or ranges separated by commas, such as 10.0.0.0/8,fd00::/8, or none"
+    )]
     Network,
     /// Not an origin as browsers send it.
     #[error(
-        "must be origins by commas, such as https://app.example or http://localhost:5173, or none"
+        "must be origins separated by commas, such as https://app.example or http://localhost:5173, or none"
     )]
     CorsOrigin,
     /// Not a name for streams, groups and instances.
@@ -198,7 +202,7 @@ pub(super) fn prefix(text: &str) -> Result<String, ValueError> {
     if text.is_empty() { Ok(String::new()) } else { name(text) }
 }
 
-/// Reads a filter for log lines. A lone word that is no level would silently name a target.
+/// Reads a filter for log lines. A single word that is no level is refused, since it would silently name a target.
 pub(super) fn log_filter(text: &str) -> Result<String, ValueError> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let unclear = |part: &str| {

@@ -1,4 +1,4 @@
-//! A webhook among the targets: where it is, how it is called, and the secrets that sign its calls.
+//! A webhook target: its URL, how it is called, and the secrets that sign its calls.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use hyper::Uri;
 /// A webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {
-    /// Where it is: http or https, with a host.
+    /// Its URL: http or https, with a host.
     pub url: Uri,
     /// The file with one secret, or two while they are rotated.
     pub secret_file: PathBuf,
-    /// Changes of one call at most.
+    /// The maximum number of changes in a call.
     pub batch: usize,
-    /// How long a call may take.
+    /// The time limit of a call.
     pub timeout: Duration,
-    /// How often a call is refused before its changes become dead letters.
+    /// How many refusals make the changes of a call dead letters.
     pub attempts: u32,
-    /// Whether it may be at an address of a private network.
+    /// Whether it may have an address of a private network.
     pub allow_private: bool,
 }
 
@@ -40,17 +40,17 @@ impl Webhook {
         self.url.scheme_str() == Some("https")
     }
 
-    /// The secrets as the file has them now.
+    /// The secrets that the file contains now.
     ///
     /// # Errors
-    /// Why they cannot be used; never what they are.
+    /// Why they cannot be used; the text never contains them.
     pub fn secrets(&self) -> Result<Vec<Vec<u8>>, String> {
         let path = &self.secret_file;
         let text = std::fs::read_to_string(path)
             .map_err(|error| format!("cannot read secret-file {path:?}: {error}"))?;
         secrets(&text).ok_or_else(|| {
             format!(
-                "secret-file {path:?} must have one secret a line, one or two, each whsec_ and 24 to 64 bytes in \
+                "secret-file {path:?} must have one or two secrets, one per line, each whsec_ and 24 to 64 bytes in \
                  base64; make one: echo whsec_$(openssl rand -base64 32)"
             )
         })
@@ -73,9 +73,8 @@ pub(super) fn url(text: &str) -> Result<Uri, String> {
         "url must be http:// or https:// with a host, such as https://example.com/hooks/presence";
     let uri: Uri = text.parse().map_err(|_| wrong.to_owned())?;
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err(
-            "url must hold no user and no password; calls are signed with secret-file".to_owned()
-        );
+        return Err("url must contain no user and no password; calls are signed with secret-file"
+            .to_owned());
     }
     let is_http = ["http", "https"].map(Some).contains(&uri.scheme_str());
     let has_host = uri.host().is_some_and(|host| !host.is_empty());

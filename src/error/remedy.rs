@@ -1,4 +1,4 @@
-//! What to do about each kind of trouble, in words and in commands that reach the server at hand.
+//! What to do about each kind of trouble, in words and in commands that reach the server in question.
 
 use super::{
     AUTH, CONNECTION, DENIED, Error, MAXCLIENTS, MOVING, NO_COMMAND, NO_MASTER, NO_NODE, NOT_OWNER,
@@ -6,82 +6,86 @@ use super::{
 };
 use crate::config::{Deployment, Shell};
 
-/// What to do about each kind of trouble, and the command that shows more; everything is tried again meanwhile.
+/// What to do about each kind of trouble, and the command that shows more. Rollcall keeps trying meanwhile.
 const REMEDIES: &[(&str, &str, &[&str])] = &[
     (
         NO_MASTER,
-        "check the master's name, that sentinels and master are up, and both logins; see which masters there are",
+        "check the master's name, both logins, and that sentinels and master are up; list the masters",
         &["SENTINEL", "MASTERS"],
     ),
     (
         REPARTITION,
-        "wait until the repartition is done; if nobody runs it any more, run it again: rollcall repartition",
+        "wait until the repartition is done; if it was stopped, run it again: rollcall repartition",
         &[],
     ),
     (
         NO_NODE,
-        "bring the shard's nodes back, and see that they can be reached from here under the addresses that they \
-         announce; name more of them in --redis-url; see which there are",
+        "bring the shard's nodes back, and check that they can be reached from here at the addresses that they \
+         announce; name more of them in --redis-url; list the nodes",
         &["CLUSTER", "NODES"],
     ),
     (
         MOVING,
-        "its slot is moving to another node: it goes on once that is done; see where it is",
+        "its slot is moving to another node, and work resumes afterwards; see where it is",
         &["CLUSTER", "NODES"],
     ),
     (CONNECTION, "check --redis-url, and that the server runs and can be reached", &[]),
     (
         TIMEOUT,
-        "the server is too slow or stands still; look at its load and for slow commands",
+        "the server is too slow or does not respond; check its load and look for slow commands",
         &["SLOWLOG", "GET"],
     ),
     (AUTH, "check --redis-username and the password", &[]),
-    (PASSWORD_FILE, "put the password there, readable for this process", &[]),
+    (PASSWORD_FILE, "put the password into this file, readable for this process", &[]),
     (
         TLS,
-        "put good files there, readable for this process; they are read again for every connection",
+        "put usable files there, readable for this process; they are read again for every connection",
         &[],
     ),
-    (PERMISSION, "give the user the rights that stand in deploy/acl", &[]),
+    (PERMISSION, "give the user the rights in deploy/acl", &[]),
     (
         DENIED,
-        "the server runs in protected mode: give it users or a password, or let it listen on loopback only",
+        "the server is in protected mode: give it users or a password, or let it listen on loopback only",
         &[],
     ),
     (
         MAXCLIENTS,
-        "the server has as many clients as it takes: end some, or raise maxclients in redis.conf or in the \
+        "the server has reached its limit of clients: disconnect some, or raise maxclients in redis.conf or in the \
          provider's settings",
         &[],
     ),
     (
         NO_COMMAND,
-        "allow it, in redis.conf (rename-command) or in the provider's settings; see all that is missing",
+        "allow it in redis.conf (rename-command) or in the provider's settings; list everything that is missing",
         &["doctor"],
     ),
-    ("oom", "raise maxmemory or free some; keep maxmemory-policy noeviction", &[]),
+    ("oom", "raise maxmemory or free some memory; keep maxmemory-policy noeviction", &[]),
     ("loading", "wait until the server has loaded its data", &[]),
     ("readonly", "this is a replica: point --redis-url at the primary", &[]),
     (
         "misconf",
-        "the server cannot write to its disk: free some of it, then look at the server's log",
+        "the server cannot write to its disk: free some space, then look at the server's log",
         &[],
     ),
     ("noreplicas", "bring the replicas back, or lower min-replicas-to-write", &[]),
     ("masterdown", "bring the primary back, or promote a replica", &[]),
-    ("clusterdown", "bring the Cluster's missing nodes back; see which", &["CLUSTER", "NODES"]),
-    ("busy", "a script of somebody else blocks the server; end it", &["SCRIPT", "KILL"]),
-    ("nogroup", "the group is made again; find out who destroyed it, or the stream", &[]),
-    (NOT_OWNER, "another worker goes on with the partition: nothing to do", &[]),
+    (
+        "clusterdown",
+        "bring the Cluster's missing nodes back; list the nodes",
+        &["CLUSTER", "NODES"],
+    ),
+    ("busy", "another client's script blocks the server; end it", &["SCRIPT", "KILL"]),
+    ("nogroup", "the group is created again; find out who destroyed it or the stream", &[]),
+    (NOT_OWNER, "another worker continues with the partition; nothing to do", &[]),
     ("wrong_key", "rename or delete that key", &[]),
     (
         "torn",
-        "another program took a key of rollcall:docs: find out who; users come back with their next event",
+        "another program removed a key of rollcall:docs; find out which; users are back with their next event",
         &[],
     ),
 ];
 
-/// An error that no waiting helps against, with what does.
+/// An error that waiting does not help against, with its remedy.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", advised(.error, .remedy.as_deref()))]
 pub struct Fatal {
@@ -91,26 +95,26 @@ pub struct Fatal {
 }
 
 impl Fatal {
-    /// Whether this process has another number of partitions than the deployment: started again as it is, it would end
-    /// again.
+    /// Whether this process has another number of partitions than the deployment. If it were started again unchanged,
+    /// it would fail again.
     pub fn is_of_settings(&self) -> bool {
         matches!(*self.error, Error::Partitions { .. })
     }
 }
 
 impl Error {
-    /// The end of a loop, and what to do about it.
+    /// The error that ends a loop, with its remedy.
     pub fn fatal(self, shell: &Shell) -> Fatal {
         Fatal { remedy: self.remedy(shell), error: Box::new(self) }
     }
 
-    /// What went wrong with all its causes, and what to do about it: the words of `/readyz`.
+    /// What went wrong with all causes, and the remedy: the text of `/readyz`.
     pub fn hindrance(&self, shell: &Shell) -> String {
         let remedy = self.remedy(shell);
-        advised(self, Some(remedy.as_deref().unwrap_or("it is tried again; see the log")))
+        advised(self, Some(remedy.as_deref().unwrap_or("Rollcall keeps trying; see the log")))
     }
 
-    /// What to do about it, if there is more to do than to wait.
+    /// What to do about it, unless waiting is enough.
     pub fn remedy(&self, shell: &Shell) -> Option<String> {
         match self {
             Self::Settings { key, setting, .. }
@@ -127,10 +131,11 @@ impl Error {
                 shell.rollcall(&["rebuild", "--change-settings", &format!("--{setting}"), own])
             )),
             Self::Partitions { stored, .. } => {
-                Some(format!("use --partitions {stored}, or another --prefix to begin anew"))
+                Some(format!("use --partitions {stored}, or another --prefix for a new deployment"))
             }
             Self::Format { .. } => Some(
-                "run the version that wrote it, or use another --prefix to begin anew".to_owned(),
+                "run the version that wrote it, or use another --prefix for a new deployment"
+                    .to_owned(),
             ),
             Self::CrossSlot(_) => Some(
                 "give --prefix a hash tag, such as '{acme}:', or use --partitions 2 or more"
@@ -149,7 +154,7 @@ impl Error {
     }
 }
 
-/// The error with all its causes and, if there is one, what to do about it, on one line.
+/// The error with all its causes and its remedy, if any, on one line.
 pub fn advised(error: &dyn std::error::Error, remedy: Option<&str>) -> String {
     let mut text = chain(error);
     if let Some(remedy) = remedy {
@@ -159,7 +164,7 @@ pub fn advised(error: &dyn std::error::Error, remedy: Option<&str>) -> String {
     text
 }
 
-/// What mends TLS, if that hindered one of several servers: it is likely to hinder them all.
+/// The remedy for TLS, if TLS failed with one of several servers: it is likely to fail with all of them.
 fn tls_remedy<'e>(mut tried: impl Iterator<Item = &'e Error>) -> Option<String> {
     tried.find_map(|error| match error {
         Error::Tls { remedy, .. } => Some((*remedy).to_owned()),
@@ -205,7 +210,9 @@ mod tests {
             words.starts_with("connecting failed: ") && words.contains("--redis-url"),
             "{words}"
         );
-        assert!(Error::ReaderGone.hindrance(&shell).ends_with("; it is tried again; see the log"));
+        assert!(
+            Error::ReaderGone.hindrance(&shell).ends_with("; Rollcall keeps trying; see the log")
+        );
     }
 
     #[test]

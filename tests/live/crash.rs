@@ -185,7 +185,7 @@ fn a_worker_that_stood_still_beyond_the_takeover_time_repeats_nothing() {
         sleeper.signal("STOP");
         let stood_at = scene.cursor();
         let other = scene.worker(&[]);
-        scene.wait_finished(SOON, "another worker goes on from where the sleeper stood");
+        scene.wait_finished(SOON, "another worker continues from where the sleeper stood");
         sleeper.signal("CONT");
         // It is awake once it has applied something, with the other one gone.
         scene.drain(other);
@@ -229,7 +229,7 @@ fn a_call_that_arrives_after_a_takeover_has_no_effect() {
     let sleeper = in_the_middle(&scene, &proxy.url());
     proxy.set(Mode::HoldCalls);
     let other = scene.worker(&[]);
-    scene.wait_finished(SOON, "another worker goes on");
+    scene.wait_finished(SOON, "another worker continues");
     proxy.set(Mode::Pass);
     wait_until(SOON, "the late call is refused", || {
         sleeper.log().contains("another worker has the partition")

@@ -19,9 +19,12 @@ fn a_hangup_reads_the_log_filter_again() {
         worker.signal("HUP");
         wait_until(SOON, said, || worker.log().contains(said));
     };
-    set("log = \"info\"\n", "read the settings again filter=\"info\"");
-    set("log = \"inof\"\n", "the settings stay as they were: log = \"inof\" (file ");
-    set("log = ", "the settings stay as they were: ");
+    set("log = \"info\"\n", "reloaded the settings filter=\"info\"");
+    set(
+        "log = \"inof\"\n",
+        "the settings are unchanged, because they cannot be reloaded: log = \"inof\" (file ",
+    );
+    set("log = ", "the settings are unchanged, because they cannot be reloaded: ");
     set("log = \"rollcall=debug\"\nbatch = 3\n", "filter=\"rollcall=debug\"");
     scene.add_random(1, 50);
     scene.wait_finished(SOON, "it goes on projecting");
@@ -39,7 +42,7 @@ fn what_a_flag_says_stays() {
     let worker = scene.worker(&["--config", path.to_str().unwrap(), "--log", "info"]);
     scene.wait_owned();
     worker.signal("HUP");
-    let said = "read the settings again filter=\"info\"";
+    let said = "reloaded the settings filter=\"info\"";
     wait_until(SOON, said, || worker.log().contains(said));
     scene.drain(worker);
 }

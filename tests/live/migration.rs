@@ -94,8 +94,8 @@ fn with_entries_pending_it_is_refused_until_they_are_finished() {
     for role in ["worker", "janitor", "run"] {
         let scene = old_state(2);
         let mut process = Worker::start_as(role, &scene.url(), &HTTP, &[]);
-        let remedy = "2 entries of rollcall:events are pending in the group rollcall, which the version \
-                      before left there; let its workers finish, or stop them once XPENDING";
+        let remedy = "2 entries of rollcall:events that the previous version read are pending in the group \
+                      rollcall; let its workers finish, or stop them once XPENDING";
         wait_for_page(&process, "/readyz", |status, body| status == 503 && body.contains(remedy));
         assert!(process.log().contains(remedy), "{}", process.log());
         assert!(process.runs(), "it waits for them");

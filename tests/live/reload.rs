@@ -63,7 +63,7 @@ fn a_worker_takes_over_the_batch_and_names_what_has_to_wait() {
     };
     assert!(apply(1) >= 50.0);
     let text = "batch = 200\ntakeover = \"9s\"\nthresholds = [{ up = 3, down = 1 }]\n";
-    settings.reload(&worker, text, "read the settings again filter=\"info\" changed=\"batch\"");
+    settings.reload(&worker, text, "reloaded the settings filter=\"info\" changed=\"batch\"");
     let said = "settings=\"thresholds, takeover\" of_all=\"thresholds\"";
     wait_until(SOON, "what waits is named", || worker.log().contains(said));
     let log = worker.log();
@@ -72,8 +72,16 @@ fn a_worker_takes_over_the_batch_and_names_what_has_to_wait() {
     scene.wait_finished(SOON, "what was read before");
     assert_eq!(scene.command::<String>(&["HGET", "rollcall:meta", "thresholds"]), "none");
     // What is no setting, or none that can be, changes nothing.
-    settings.reload(&worker, "batch = 0\n", "the settings stay as they were: batch");
-    settings.reload(&worker, "keep = \"30h\"\n", "the settings stay as they were: keep");
+    settings.reload(
+        &worker,
+        "batch = 0\n",
+        "the settings are unchanged, because they cannot be reloaded: batch",
+    );
+    settings.reload(
+        &worker,
+        "keep = \"30h\"\n",
+        "the settings are unchanged, because they cannot be reloaded: keep",
+    );
     settings.reload(&worker, "batch = 200\n", "changed=\"\"");
     assert_eq!(worker.terminate(), 0, "{}", worker.log());
 }

@@ -201,7 +201,7 @@ fn impossible_values_are_refused_with_the_remedy() {
             &["status", "--redis-url", "rediss+sentinel://h/m?ssl_ca_certs=hunter2"],
             &["redis-url", "ssl_ca_certs is no option", "--redis-tls-ca"],
         ),
-        (&["run", "--redis-username", "al"], &["redis-username", "only with a password"]),
+        (&["run", "--redis-username", "al"], &["redis-username", "needs a password"]),
         (&["run", "--redis-password-file", "/no/such"], &["redis-password-file", "No such file"]),
         (&["run", "--config", "/no/such"], &["config", "/no/such", "No such file"]),
         (&["config", "check", "--batch", "x"], &["batch", "whole number"]),

@@ -1,4 +1,4 @@
-//! `dead retry` and `dead drop`: what becomes of dead letters.
+//! `dead retry` and `dead drop`.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use crate::progress::Progress;
 use crate::query::{Answer, Output, Query, QueryError, StreamFlags, confirm, settings};
 use crate::table::{Page, plural};
 
-/// What says that only some are meant.
+/// The flags that select some letters.
 const SOME: [&str; 5] = ["ids", "reason", "kind", "since", "until"];
 
-/// Which letters of all.
+/// Which letters.
 #[derive(Clone, Debug, clap::Args)]
 struct Chosen {
     /// These: a dead letter's own id, or the original entry's
@@ -28,26 +28,26 @@ struct Chosen {
     all: bool,
 }
 
-/// How it is done.
+/// How to do it.
 #[derive(Clone, Debug, clap::Args)]
 struct How {
-    /// At most so many letters a second
+    /// At most this many letters per second
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
-    /// Only say how many it would be
+    /// Only say how many it would affect
     #[arg(long)]
     dry_run: bool,
 }
 
-/// Adds the entries of dead letters to the stream again, and takes the letters away, each in one atomic step.
+/// Adds the entries of dead letters to the stream again and removes the letters, each in one atomic step.
 ///
-/// Events keep the time that they had. What is no event again becomes a new dead letter, whose field
-/// retry_of names the first entry. It can be stopped and begun again at any moment.
+/// Events keep their times. An entry that fails again becomes a new dead letter, whose field retry_of names the first
+/// entry. The command can be stopped and run again at any time.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Retry {
     #[command(flatten)]
     chosen: Chosen,
-    /// Set a member of each event first; without a value, take it away
+    /// Set a member of each event first; without a value, remove it
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = member)]
     set: Vec<(String, String)>,
     #[command(flatten)]
@@ -58,14 +58,14 @@ pub(crate) struct Retry {
     flags: StreamFlags,
 }
 
-/// Takes dead letters away, for good.
+/// Removes dead letters for good.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Drop {
     #[command(flatten)]
     chosen: Chosen,
     #[command(flatten)]
     how: How,
-    /// Do not ask before all are dropped
+    /// Do not ask for confirmation before all are dropped
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -77,31 +77,31 @@ pub(crate) struct Drop {
 fn member(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("say which member and its value: --set type=heartbeat".to_owned()),
+        _ => Err("give a member and its value: --set type=heartbeat".to_owned()),
     }
 }
 
 impl Drop {
-    /// Asks whoever is at the terminal before all letters are dropped.
+    /// Asks for confirmation on the terminal before all letters are dropped.
     ///
     /// # Errors
-    /// If the answer is no, or nobody can be asked.
+    /// If the answer is no, or there is no terminal.
     pub(crate) fn confirm(&self) -> Result<(), QueryError> {
         if !self.chosen.all || self.yes || self.how.dry_run {
             return Ok(());
         }
         let question =
-            format!("Drop all dead letters of {}, for good?", self.config()?.redis.url());
-        confirm("drops all dead letters, for good", &question, "dropped")
+            format!("Permanently drop all dead letters of {}?", self.config()?.redis.url());
+        confirm("permanently drops all dead letters", &question, "dropped")
     }
 }
 
-/// What became of the letters.
+/// The results for the letters.
 #[derive(Serialize)]
 #[serde(transparent)]
 pub(crate) struct Done {
     report: Report,
-    /// Whether letters were named, and not one is there.
+    /// Whether letters were named, and none of them exists.
     #[serde(skip)]
     is_missing: bool,
 }
@@ -153,7 +153,7 @@ async fn play(
 }
 
 fn line(Report { tally, retries, .. }: &Report) -> String {
-    let deed = if *retries { "tried again" } else { "dropped" };
+    let deed = if *retries { "retried" } else { "dropped" };
     format!("{} looked at, {} {deed}", tally.seen, tally.done)
 }
 
@@ -170,7 +170,7 @@ impl Answer for Done {
             return page.line("No such dead letters.");
         }
         let letters = plural(*done, "dead letter", "dead letters");
-        let deed = if *retries { "tried again" } else { "dropped" };
+        let deed = if *retries { "retried" } else { "dropped" };
         page.line(match dry_run {
             true => format!("{letters} would be {deed}."),
             false => format!("{letters} {deed}."),

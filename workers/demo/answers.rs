@@ -1,4 +1,4 @@
-//! The server's answers, taken one after another as they were asked for. What is missing is empty.
+//! The server's answers, taken in the order of the requests. A missing answer counts as empty.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use rollcall::redis::reply::{array, integer, pairs, text};
 
 use super::watch::Snapshot;
 
-/// Answers not yet taken.
+/// Answers that have not been taken yet.
 #[derive(Debug)]
 pub(super) struct Answers(std::vec::IntoIter<Value>);
 
@@ -22,7 +22,7 @@ struct Presence {
 }
 
 impl Answers {
-    /// These answers, all of them still to be taken.
+    /// These answers, none of them taken.
     pub(super) fn new(answers: Vec<Value>) -> Self {
         Self(answers.into_iter())
     }
@@ -51,7 +51,7 @@ impl Answers {
         }
     }
 
-    /// `XINFO GROUPS`: how far the group named `group` is.
+    /// `XINFO GROUPS`: the position of the group named `group`.
     pub(super) fn group(&mut self, group: &str, seen: &mut Snapshot) {
         for about in array(self.next()).unwrap_or_default() {
             let about = pairs(about).unwrap_or_default();

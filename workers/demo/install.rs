@@ -1,4 +1,4 @@
-//! Finds a server for the demo; on Debian and Ubuntu installs one where there is none.
+//! Finds a server for the demo; on Debian and Ubuntu it installs one if there is none.
 
 use std::env;
 use std::io::{self, IsTerminal as _};
@@ -13,8 +13,8 @@ const SCRIPT: &str = include_str!("install.sh");
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 const PACKAGE: &str = "redis-server";
 
-/// The server binary to use. Where nobody named one and none is found, the package is installed if
-/// this is a Debian and we are root or have `sudo`; what happens is said on standard error.
+/// The server binary to use. If none is named and none is found, the package is installed on Debian and Ubuntu if we
+/// are root or have `sudo`; what happens is reported on standard error.
 ///
 /// # Errors
 /// [`ServerError::NotFound`], whose text says in one line how to get one.
@@ -42,7 +42,7 @@ pub(super) async fn server_binary(named: Option<&Path>) -> Result<PathBuf, Serve
 
 fn installer() -> Option<Command> {
     in_path("apt-get")?;
-    // Who owns our entry in /proc is who we are; the standard library does not tell.
+    // The owner of our entry in /proc is our user; the standard library does not tell.
     let root = std::fs::metadata("/proc/self").is_ok_and(|us| us.uid() == 0);
     let mut command = if root {
         Command::new("sh")
@@ -69,7 +69,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::process::Output;
 
-    /// Runs the script where `apt-get` only notes how it was called, and what the policy said then.
+    /// Runs the script with an `apt-get` that only records its call, and the policy's answer then.
     fn install(folder: &Path, apt_get: &str) -> Output {
         let stub = format!(
             "#!/bin/sh\necho \"$@\" >> {0}/calls\n{0}/policy x start 2> /dev/null\necho $? >> {0}/calls\n{apt_get}\n",

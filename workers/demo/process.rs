@@ -6,7 +6,7 @@ use rollcall::telemetry::metrics;
 
 use crate::run::{Process, Roles, RunError};
 
-/// Short enough that one sees people who left without a word disappear.
+/// Short enough to see users disappear who left without a logout.
 const PRESENCE_TTL: &str = "15s";
 
 /// Why there is no process.
@@ -23,11 +23,11 @@ pub(crate) enum ProcessError {
     Run(#[from] RunError),
 }
 
-/// Settings under which all that the state can do is seen within a minute or two; neither the
-/// environment nor a file has a say. `tokens` is how many recent tokens are kept.
+/// Settings that show everything the state can do within a minute or two, independent of environment and file.
+/// `tokens` is how many recent tokens are kept.
 ///
 /// # Errors
-/// If they contradict each other.
+/// If the settings contradict each other.
 pub(super) fn settings(url: &str, tokens: u32, http: Option<Http>) -> Result<Config, ConfigError> {
     let (tokens, http) = (tokens.to_string(), http.unwrap_or(Http::Default).to_string());
     Config::resolve(&Gathered::from_flags([
@@ -46,10 +46,10 @@ pub(super) fn settings(url: &str, tokens: u32, http: Option<Http>) -> Result<Con
     ])?)
 }
 
-/// Starts the process; without its pages, if nobody `chose` their address and none of the usual ones is free.
+/// Starts the process; without its pages if nobody `chose` their address and none of the default ports is free.
 ///
 /// # Errors
-/// If the address that was chosen is taken, or there is no recorder for metrics.
+/// If the chosen address is in use, or there is no recorder for metrics.
 pub(super) async fn start(config: &Config, chose: bool) -> Result<Process, ProcessError> {
     let (roles, recorded) = (Roles::ALL, metrics::install()?);
     match Process::start(config, roles, recorded.clone()).await {

@@ -1,4 +1,4 @@
-//! What the demo shows: a look at the state → lines. Pure.
+//! What the demo shows: a snapshot of the state → lines. Pure.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::load::Sent;
 use crate::screen::Size;
 use crate::width::{columns, wrapped};
 
-/// How long someone who came is shown as new, in milliseconds.
+/// How long a new user is shown as new, in milliseconds.
 const NEW_MS: u64 = 3_000;
 /// The frame's rows besides addresses, names, table and changes.
 const FIXED_ROWS: usize = 7;
@@ -29,9 +29,9 @@ pub(super) struct About {
     pub metrics: String,
     /// A command that adds an event.
     pub example: String,
-    /// Users who are the demo's own: others are shown first.
+    /// The demo's own users; others are shown first.
     pub crowd: BTreeSet<String>,
-    /// From how many users on a document is marked.
+    /// The number of users from which a document is marked.
     pub threshold: Option<u64>,
     /// How long the demo is to run.
     pub duration: Option<Duration>,
@@ -52,12 +52,12 @@ pub(super) struct View<'a> {
     pub watch: &'a Watch,
     /// What the producers sent.
     pub sent: Sent,
-    /// How the terminal wants it.
+    /// The terminal's look.
     pub look: Look,
 }
 
 impl View<'_> {
-    /// A frame for a terminal of that size; it says what ends the demo.
+    /// A frame for a terminal of this size; `ending` says how to end the demo.
     pub(super) fn frame(&self, size: Size, ending: &str) -> Vec<Line> {
         let addresses = self.addresses(size.width);
         let spare = size.height.saturating_sub(FIXED_ROWS + addresses.len());
@@ -95,7 +95,7 @@ impl View<'_> {
             label("serve").with(Style::Cyan, self.about.serve()),
             label("metrics").with(Style::Cyan, metrics.as_str()),
         ];
-        // It is there to be copied: where it is too long, a shell reads it over several lines.
+        // It is there to be copied: a shell also reads it over several lines.
         let parts = wrapped(example, width.saturating_sub(LABEL + 2));
         for (n, part) in parts.iter().enumerate() {
             let more = if n + 1 < parts.len() { " \\" } else { "" };
@@ -105,7 +105,7 @@ impl View<'_> {
         lines
     }
 
-    /// Who is present: those the demo did not make up first, newcomers marked.
+    /// Who is present: users who are not the demo's own first, newcomers marked.
     fn online(&self, width: usize, rows: usize) -> Vec<Line> {
         let present = &self.seen().present;
         let (own, guests): (Vec<_>, Vec<_>) =
@@ -147,7 +147,7 @@ impl View<'_> {
         came.filter_map(|change| change.get("user")).collect()
     }
 
-    /// What came in, what was applied, what waits.
+    /// What came in, what was applied, and what is waiting.
     fn flow(&self) -> [Line; 2] {
         let seen = self.seen();
         let rate = self.sent.events as f64 / self.sent.within.as_secs_f64().max(1.0);
@@ -235,7 +235,7 @@ impl View<'_> {
         lines
     }
 
-    /// A name, and at the end of the column a count.
+    /// A name, and a count at the end of the column.
     fn row(&self, style: Style, name: &str, width: usize, count: &str) -> Line {
         let name = Line::default().with(style, name);
         let name = name.fitted(width.saturating_sub(columns(count) + 1), self.look);
@@ -266,7 +266,7 @@ impl View<'_> {
         &self.watch.latest
     }
 
-    /// The same in one line, for where there is no terminal.
+    /// The same in one line, if there is no terminal.
     pub(super) fn plain(&self) -> String {
         let seen = self.seen();
         let latest = self.watch.changes.front();

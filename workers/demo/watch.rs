@@ -1,4 +1,4 @@
-//! Reads what the demo shows from Redis, as any reader of the state would: nothing is made up.
+//! Reads what the demo shows from Redis, as any reader of the state would; nothing is made up.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,20 +15,20 @@ use rollcall::redis::reply::entries;
 use super::answers::{Answers, level_document};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-/// Changes and seconds that are kept to be shown.
+/// How many changes and seconds are kept to be shown.
 const KEPT_CHANGES: usize = 64;
 const KEPT_SECONDS: usize = 30;
-/// Documents that are asked about.
+/// How many documents are queried.
 const KNOWN_DOCUMENTS: usize = 500;
-/// A little less, so that ticks of half a second make whole ones.
+/// A little less than a second, so that ticks of half a second add up to whole ones.
 const SECOND: Duration = Duration::from_millis(950);
 
-/// What the state was at one moment.
+/// The state at one moment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Snapshot {
     /// The moment, by the server's clock, in ms since the epoch.
     pub now_ms: u64,
-    /// Users who are present, each once; of very many, some.
+    /// Users who are present, each once; only some of them if there are very many.
     pub present: BTreeSet<String>,
     /// Presence entries, `user|ip`.
     pub presence: i64,
@@ -54,7 +54,7 @@ pub(super) struct Snapshot {
     pub memory: i64,
     /// Entries applied since the group began.
     pub applied: i64,
-    /// Entries not applied yet; `None` where the server cannot tell.
+    /// Entries not applied yet; `None` if the server cannot tell.
     pub undelivered: Option<i64>,
 }
 
@@ -76,7 +76,7 @@ pub(super) struct Change {
 }
 
 impl Change {
-    /// What it says about `name`, if it does.
+    /// The field `name`, if the change has it.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.fields.get(name).map(String::as_str)
     }
@@ -100,7 +100,7 @@ pub(super) struct Watch {
     known_documents: BTreeSet<String>,
     /// When the current second began, and what was applied by then.
     second: (Instant, i64),
-    /// What the last look saw.
+    /// The latest snapshot.
     pub(super) latest: Snapshot,
     /// The latest changes, newest first.
     pub(super) changes: VecDeque<Change>,
@@ -135,10 +135,10 @@ impl Watch {
         lately.fold(0.0, |sum, rate| sum + rate) / many
     }
 
-    /// Looks.
+    /// Takes a snapshot.
     ///
     /// # Errors
-    /// If the server does not answer; what was seen before stays.
+    /// If the server does not answer; the previous snapshot stays.
     pub(super) async fn look(&mut self) -> Result<(), Error> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -146,7 +146,7 @@ impl Watch {
         };
         let questions = self.questions(now_ms());
         let answers = questions.query_async::<Vec<RedisResult<Value>>>(&mut connection).await;
-        // Before the first entry there is no stream to ask about: such an answer is just empty.
+        // Before the first entry there is no stream, and its answers are empty.
         let answers = answers.map_err(Error::at("looking at the state"))?;
         let answers = answers.into_iter().map(|answer| answer.unwrap_or(Value::Nil));
         self.connection = Some(connection);
@@ -155,7 +155,7 @@ impl Watch {
         Ok(())
     }
 
-    /// In the order in which `see` takes the answers.
+    /// The requests, in the order in which `see` takes the answers.
     fn questions(&self, now_ms: u64) -> Pipeline {
         let keys = &self.keys;
         let stream = keys.named(&self.deployment.stream);
@@ -207,14 +207,14 @@ impl Watch {
                 seen.documents.push((document, users, reached));
             }
         }
-        // One that is empty now is known again from the next join.
+        // A document that is empty now is known again from the next join.
         self.known_documents.extend(seen.documents.iter().map(|(document, ..)| document.clone()));
         seen.documents.sort_by_key(|(_, users, _)| std::cmp::Reverse(*users));
         self.latest = seen;
         self.remember(changes);
     }
 
-    /// A document is known from the change that someone joined it.
+    /// A document is known from the change that somebody joined it.
     pub(super) fn remember(&mut self, changes: Vec<Entry>) {
         for entry in changes {
             self.last_change = entry.id;

@@ -107,7 +107,7 @@ fn a_password_file_that_cannot_be_read_is_named_and_tried_again() {
     hear("cannot read the password file: No such file");
     write(&rotating.file(), "first");
     process.signal("HUP");
-    hear("read the password file again");
+    hear("reread the password file");
     wait_until(SOON, "it is ready again", || pages.get("/readyz").0 == 200);
     rotating.wait_until_applied("it goes on");
     assert_eq!(process.terminate(), 0);

@@ -126,7 +126,9 @@ fn a_server_that_wants_a_client_certificate_is_served_and_renewed_files_are_read
     tls.server.restart().unwrap();
     wait_until(SOON, "it says which file is bad", || {
         let (status, body) = pages.get("/readyz");
-        status == 503 && body.contains("redis-tls-key: ") && body.contains("holds no private key")
+        status == 503
+            && body.contains("redis-tls-key: ")
+            && body.contains("contains no usable private key")
     });
     std::fs::write(tls.file("client.key"), key).unwrap();
     wait_until(SOON, "ready again", || pages.get("/readyz").0 == 200);
@@ -183,13 +185,13 @@ fn what_is_wrong_with_tls_is_said_with_the_setting_that_mends_it() {
     let (cert, key, other) = (file("client.pem"), file("client.key"), file("other.key"));
     for (url, flags, why) in [
         (tls.url(), vec!["--redis-tls-ca", "/nowhere.pem"], "cannot be read"),
-        (tls.url(), vec!["--redis-tls-ca", &key], "holds no certificate"),
-        (tls.url(), vec!["--redis-tls-cert", &cert], "give its key with redis-tls-key"),
-        (tls.url(), vec!["--redis-tls-key", &key], "give its certificate with redis-tls-cert"),
+        (tls.url(), vec!["--redis-tls-ca", &key], "contains no certificate"),
+        (tls.url(), vec!["--redis-tls-cert", &cert], "set its key with redis-tls-key"),
+        (tls.url(), vec!["--redis-tls-key", &key], "set its certificate with redis-tls-cert"),
         (
             tls.url(),
             vec!["--redis-tls-cert", &cert, "--redis-tls-key", &cert],
-            "holds no private key",
+            "contains no usable private key",
         ),
         (
             tls.url(),

@@ -130,7 +130,7 @@ fn what_has_another_form_is_refused_where_it_begins() {
         ("$1\r\nb", "$99999999999999999999", "$99999999999999999999"),
     ] {
         let said = refused(whole.replacen(right, wrong, 1).as_bytes());
-        let shown = format!("an unexpected form: {}", shown.escape_default());
+        let shown = format!("an unexpected reply: {}", shown.escape_default());
         assert!(said.contains(&shown), "{wrong:?}: {said}");
         assert!(said.len() < 300, "{said}");
     }
