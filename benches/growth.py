@@ -117,11 +117,11 @@ def instructions(options, masters, partitions):
     """Of all servers, an event."""
     deployment = Deployment(Server, masters, partitions)
     try:
-        # Full batches, and so many that a worker's start does not show.
-        count = max(40_000, 1000 * partitions)
-        deployment.prepare(options.binary, options.users, count)
+        # Full batches of as many users as elsewhere, and so many events that a worker's start does not show.
+        users, count = max(options.users, 600 * partitions), max(40_000, 2500 * partitions)
+        deployment.prepare(options.binary, users, count)
         for server in deployment.servers:
-            server.control("-z")
+            server.count()
         deployment.apply(options.binary)
         return [server.counted() for server in deployment.servers], count
     finally:

@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Instructions of the whole server per event, by callgrind: repeatable where times are not.
 
-benches/instructions.py [--binary target/release/rollcall] [--events 20000] [--batch 500] [--aof]
+benches/instructions.py [--binary target/release/rollcall] [--events 20000] [--batch 500] [--packed 1] [--aof]
 
 Runs redis-server under valgrind once for each row: the two floors (reading and acknowledging through a group;
 reading with XREAD and moving the group once a batch), and one worker of the binary. The whole
-state of all users is there before anything is counted, and so are the entries. Needs valgrind and redis-server in PATH.
+state of all users is there before anything is counted, and so are the entries. Needs valgrind, and redis-server in PATH (`ROLLCALL_TEST_SERVER` names another).
 """
-import argparse, os, random, re, shutil, signal, socket, subprocess, tempfile, time
+import argparse, json, os, random, re, shutil, signal, socket, subprocess, tempfile, time
 
 STREAM, GROUP = "rollcall:events", "rollcall"
+SERVER = os.environ.get("ROLLCALL_TEST_SERVER", "redis-server")
 
 
 class Client:
@@ -74,14 +75,15 @@ def free_port():
 
 
 class Server:
-    WRAPPER = ["valgrind", "--tool=callgrind", "--callgrind-out-file=callgrind.out"]
+    # Nothing is counted before that is asked for: it makes the server ten times slower.
+    WRAPPER = ["valgrind", "--tool=callgrind", "--callgrind-out-file=callgrind.out", "--instr-atstart=no"]
     # Seconds between looks at how far a worker is: each costs the server as much as some events.
     PAUSE = 0.2
 
     def __init__(self, more):
         self.folder, self.port = tempfile.mkdtemp(), free_port()
         settings = ["--port", str(self.port), "--save", "", "--dir", self.folder, *more]
-        self.process = subprocess.Popen([*self.WRAPPER, "redis-server", *settings], cwd=self.folder,
+        self.process = subprocess.Popen([*self.WRAPPER, SERVER, *settings], cwd=self.folder,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(300):
             try:
@@ -92,16 +94,19 @@ class Server:
                 time.sleep(0.1)
         raise SystemExit("the server does not answer")
 
-    def control(self, flag):
-        subprocess.run(["callgrind_control", flag, str(self.process.pid)], check=True, capture_output=True)
+    def control(self, *flags):
+        subprocess.run(["callgrind_control", *flags, str(self.process.pid)], check=True, capture_output=True)
 
     def instructions(self, work):
-        self.control("-z")
+        self.count()
         work()
         return self.counted()
 
+    def count(self):
+        self.control("-i", "on")
+        self.control("-z")
+
     def counted(self):
-        """Since the count was set to zero."""
         self.control("-d")
         text = "".join(open(os.path.join(self.folder, name)).read() for name in os.listdir(self.folder)
                        if re.fullmatch(r"callgrind\.out\.1", name))
@@ -144,6 +149,12 @@ def worker(binary, server, batch):
         process.wait()
 
 
+def packed(events, together):
+    """Entries of so many events each, as JSON."""
+    chunks = [events[first:first + together] for first in range(0, len(events), together)]
+    return [["data", json.dumps([dict(zip(event[::2], event[1::2])) for event in chunk])] for chunk in chunks]
+
+
 def add(client, events, start, per_ms):
     """With ids of their own, so that however slowly they are added a user's next event is seconds later."""
     commands = [["XADD", STREAM, f"{start + i // per_ms}-{i % per_ms}", *event] for i, event in enumerate(events)]
@@ -159,7 +170,8 @@ def measure(name, options):
         if name == "rollcall":
             add(server.client, before, start - len(before) // 10 - 1, per_ms=10)
             worker(options.binary, server, 500)
-            add(server.client, events, start, per_ms=1)
+            entries = packed(events, options.packed) if options.packed > 1 else events
+            add(server.client, entries, start, per_ms=1)
             return server.instructions(lambda: worker(options.binary, server, options.batch))
         add(server.client, events, start, per_ms=1)
         server.client.one("XGROUP", "CREATE", STREAM, GROUP, "0")
@@ -176,6 +188,7 @@ def main():
     parser.add_argument("--users", type=int, default=10_000)
     parser.add_argument("--batch", type=int, default=500)
     parser.add_argument("--aof", action="store_true")
+    parser.add_argument("--packed", type=int, default=1, help="events an entry; for Rollcall alone")
     parser.add_argument("--rows", default="group,cursor,rollcall")
     options = parser.parse_args()
     print("| what | instructions per event |\n|---|---:|")
