@@ -135,7 +135,7 @@ fn files_are_read_again_when_they_change() {
     assert!(caller(&access, "new").is_ok() && caller(&access, "old").is_err());
     fs::remove_file(&path).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(600));
-    assert!(caller(&access, "new").is_ok(), "what was read before stays");
+    assert!(caller(&access, "new").is_ok(), "the previous content of the file stays in use");
 }
 
 #[test]
