@@ -1,4 +1,4 @@
-//! Access as a whole: who is let in with what, and who is not.
+//! Access as a whole: who is let in with which credentials, and who is not.
 
 use std::fs;
 use std::path::PathBuf;
@@ -192,7 +192,7 @@ fn every_algorithm_takes_its_own_key_and_no_other() {
             let found = caller(&access, &signed(*algorithm, private, &claims)).is_ok();
             assert_eq!(found, known == algorithm, "{algorithm:?} by a key for {known:?}");
         }
-        // The public key, which everybody has, as the secret.
+        // The public key, which everybody has, used as the secret.
         let forged = EncodingKey::from_secret(public.as_bytes());
         let found = caller(&access, &signed(Algorithm::HS256, &forged, &claims));
         assert_eq!(found.is_ok(), *known == Algorithm::HS256);
