@@ -1,4 +1,4 @@
-//! Files that are read again when they change, so that tokens and keys can be rotated under a running process.
+//! Files that are read again when they change, so that tokens and keys can be rotated while the process runs.
 
 use std::fs::Metadata;
 use std::io;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{info, warn};
 
-/// How often a file is looked at, at most.
+/// The minimum time between two checks of a file.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// A file of tokens or keys cannot be used.
@@ -25,7 +25,7 @@ pub enum FileError {
         #[source]
         source: io::Error,
     },
-    /// It holds something else.
+    /// Its content is invalid.
     #[error("{setting} = {path}: {why}")]
     Refused {
         /// The setting that names it.
@@ -37,7 +37,7 @@ pub enum FileError {
     },
 }
 
-/// A file and what it held when it was last read well.
+/// A file and its content when it was last read successfully.
 pub struct Watched<T> {
     setting: &'static str,
     path: PathBuf,
@@ -51,7 +51,7 @@ struct Held<T> {
     looked: Instant,
 }
 
-/// What tells one version of a file from another.
+/// What distinguishes two versions of a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     modified: Option<SystemTime>,
@@ -75,7 +75,7 @@ impl<T> Watched<T> {
     /// The file that a setting names, if it names one.
     ///
     /// # Errors
-    /// If it cannot be read, or holds something else.
+    /// If it cannot be read, or its content is invalid.
     pub fn open(
         setting: &'static str,
         path: &Option<PathBuf>,
@@ -87,7 +87,7 @@ impl<T> Watched<T> {
         Ok(Some(Self { setting, path: path.clone(), read, held: Mutex::new(held) }))
     }
 
-    /// What the file holds; what it last held, while it cannot be read.
+    /// The content of the file; while it cannot be read, its previous content.
     pub fn get(&self) -> Arc<T> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if held.looked.elapsed() >= LOOK {
@@ -103,10 +103,13 @@ impl<T> Watched<T> {
     fn reload(&self, held: &mut Held<T>) {
         match load(self.setting, &self.path, self.read) {
             Ok((value, stamp)) => {
-                info!(setting = self.setting, "read the file again");
+                info!(setting = self.setting, "reloaded the file");
                 (held.value, held.stamp) = (Arc::new(value), stamp);
             }
-            Err(error) => warn!("what was read before stays: {}", crate::error::chain(&error)),
+            Err(error) => warn!(
+                "the previous content of the file stays in use: {}",
+                crate::error::chain(&error)
+            ),
         }
     }
 }
@@ -118,7 +121,7 @@ fn load<T>(
 ) -> Result<(T, Stamp), FileError> {
     let shown = || format!("{path:?}");
     let unreadable = |source| FileError::Unreadable { setting, path: shown(), source };
-    // The stamp first: a file that changes meanwhile is read once more.
+    // The stamp first: a file that changes meanwhile is then read once more.
     let stamp = Stamp::of(&std::fs::metadata(path).map_err(unreadable)?);
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
     let value = read(&text).map_err(|why| FileError::Refused { setting, path: shown(), why })?;

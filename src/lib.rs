@@ -1,7 +1,7 @@
 //! Rollcall turns a Redis Stream of small events into live state.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-// What the core defines keeps its place in the paths of everything that stands on it.
+// The core's modules keep their paths in this crate.
 pub use rollcall_core::{
     blocked, change, decode, entry, event, fold, format, forward, key, op, projection, time,
     traceparent,

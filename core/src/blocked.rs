@@ -1,6 +1,7 @@
-//! Users whose events are refused for a while: known by a digest of each, never by name.
+//! Users whose events are refused for a while, known by digests and never by name.
 //!
-//! Until when goes by the entries' ids, so that what is refused is a function of the entry, whoever applies it when.
+//! Entry ids decide until when, so whether an event is refused is a function of its entry, whoever applies it and
+//! when.
 
 use std::collections::HashMap;
 
@@ -15,12 +16,12 @@ pub struct Blocked {
 }
 
 impl Blocked {
-    /// Those with these digests, each up to and with entries of this millisecond.
+    /// The users with these digests, each for entries up to and including this millisecond.
     pub fn new(users: impl IntoIterator<Item = (Digest, u64)>, digest: fn(&str) -> Digest) -> Self {
         Self { until: users.into_iter().collect(), digest }
     }
 
-    /// Whether nobody is.
+    /// Whether nobody is blocked.
     pub fn is_empty(&self) -> bool {
         self.until.is_empty()
     }

@@ -31,7 +31,7 @@ macro_rules! kinds {
 kinds! {
     /// A presence entry appeared.
     Online = "online",
-    /// A presence entry went.
+    /// A presence entry disappeared.
     Offline = "offline",
     /// A token entered `login:`.
     Login = "login",
@@ -41,7 +41,7 @@ kinds! {
     SessionStarted = "session_started",
     /// A session was ended.
     SessionEnded = "session_ended",
-    /// A session ran out.
+    /// A session expired.
     SessionExpired = "session_expired",
     /// A user became active in a document.
     DocumentJoined = "document_joined",
@@ -51,11 +51,11 @@ kinds! {
     ThresholdReached = "threshold_reached",
     /// It fell to the threshold's lower level.
     ThresholdLeft = "threshold_left",
-    /// A change that was erased, with the user whom it named. It is told in the place of that one, and never recorded.
+    /// Reported in place of a change that was erased with its user. It is never recorded.
     Erased = "erased",
 }
 
-/// One transition. What does not apply to its kind is `None`.
+/// One transition. Fields that do not apply to its kind are `None`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
     /// What happened.
@@ -93,7 +93,7 @@ pub struct Change {
 }
 
 impl Change {
-    /// What is told in the place of a change that was erased: `next` is the one that is there after it.
+    /// The report in place of an erased change; `next` is the change that exists after it.
     pub fn erased(seq: u64, next: &Self) -> Self {
         let (partition, time, id) = (next.partition, next.id.ms, next.id.before());
         let (user, ip, token, sid, doc) = Default::default();
@@ -102,7 +102,7 @@ impl Change {
         Self { kind, partition, seq, time, id, user, ip, token, sid, doc, count, threshold }
     }
 
-    /// Whether the change was erased: all that is left of it is its number.
+    /// Whether the change was erased and only its number is left.
     pub fn is_erased(&self) -> bool {
         self.kind == ChangeKind::Erased
     }

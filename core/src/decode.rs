@@ -1,10 +1,10 @@
-//! Decode: a stream entry → its events, and what of it cannot be one. Pure.
+//! Decode: a stream entry → its events, and the parts that are none. Pure.
 //!
-//! The four ways to write an entry are one mechanism: levels of members. The entry's fields are the
-//! outermost level; `data` may hold an object, whose own `data` may hold another (CloudEvents, binary
-//! and structured), and inside wins over outside. An array in `data` is many objects, each by itself.
+//! The four ways to write an entry are one mechanism: levels of members. The entry's fields are the outermost level.
+//! `data` may hold an object, whose own `data` may hold another (CloudEvents, binary and structured); inner members
+//! override outer ones. An array in `data` is many objects, each by itself.
 //!
-//! What stands in a text or in base64 inside has to be unpacked first, and is copied; all else is borrowed.
+//! Text and base64 inside must be unpacked first and are copied; everything else is borrowed.
 
 pub mod erase;
 mod place;
@@ -28,7 +28,7 @@ pub struct Rules {
     pub max_skew_ms: u64,
     /// The number of partitions.
     pub partitions: u16,
-    /// Layouts before this one: an event that belonged here then is passed over, because it is forwarded
+    /// Earlier layouts: an event that belonged here under one of them is passed over, because it is forwarded
     /// ([`crate::forward`]).
     pub moved_from: Vec<Former>,
 }
@@ -64,7 +64,7 @@ impl Form {
         }
     }
 
-    /// The form of a single event whose members stand in `format`.
+    /// The form of a single event whose members are in `format`.
     fn of_event(format: Format, members: &Members<'_>) -> Self {
         match format {
             _ if members.is_cloud_event() => Self::CloudEvents,
@@ -78,15 +78,16 @@ impl Form {
 /// What an entry holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decoded<'a> {
-    /// How it is written; `None` if it was rejected whole.
+    /// How it is written; `None` if it was rejected as a whole.
     pub form: Option<Form>,
     /// Its events, in order.
     pub events: Vec<Event<'a>>,
-    /// What cannot be applied: the entry whole, or elements of a packed one.
+    /// What cannot be applied: the whole entry, or elements of a packed one.
     pub rejected: Vec<Rejected<'a>>,
-    /// Events that are passed over, because they belong to another partition now.
+    /// Events that are passed over because they now belong to another partition.
     pub moved: usize,
-    /// Whether it is the rest of an entry that had had its effect: views were counted, bad elements written off.
+    /// Whether it is the rest of an entry that already had its effect: its views are counted and its bad elements
+    /// written off.
     pub is_rest: bool,
 }
 
@@ -95,7 +96,7 @@ pub struct Decoded<'a> {
 pub struct Rejected<'a> {
     /// Why.
     pub rejection: Rejection,
-    /// Position and bytes of the element; `None` for the entry whole.
+    /// Position and bytes of the element; `None` for the whole entry.
     pub element: Option<(usize, &'a [u8])>,
 }
 
@@ -104,17 +105,17 @@ pub fn decode<'a>(entry: &'a Entry, partition: u16, rules: &Rules) -> Decoded<'a
     decode_with(entry, partition, rules, Looks::default())
 }
 
-/// Decodes of an entry only what the other functions pass over: events that belong to other partitions now.
+/// Decodes only the events that the other functions pass over: those that now belong to other partitions.
 pub(crate) fn decode_moved<'a>(entry: &'a Entry, partition: u16, rules: &Rules) -> Decoded<'a> {
     decode_with(entry, partition, rules, Looks { at: At::Elsewhere, ..Looks::default() })
 }
 
-/// Decodes an entry with the events that the other functions pass over.
+/// Decodes an entry including the events that the other functions pass over.
 pub(crate) fn decode_all<'a>(entry: &'a Entry, partition: u16, rules: &Rules) -> Decoded<'a> {
     decode_with(entry, partition, rules, Looks { at: At::Any, ..Looks::default() })
 }
 
-/// The same, and with each event the names of its unknown members: for people who ask for them.
+/// The same, with the names of each event's unknown members, for people who ask for them.
 pub fn decode_with_unknown_names<'a>(
     entry: &'a Entry,
     partition: u16,
@@ -123,14 +124,14 @@ pub fn decode_with_unknown_names<'a>(
     decode_with(entry, partition, rules, Looks { for_unknown_names: true, ..Looks::default() })
 }
 
-/// What is looked for besides.
+/// Options of decoding.
 #[derive(Clone, Copy, Default)]
 struct Looks {
     for_unknown_names: bool,
     at: At,
 }
 
-/// Which events are wanted, by where they belong now.
+/// Which events are wanted, by the partition they now belong to.
 #[derive(Clone, Copy, Default)]
 enum At {
     #[default]
@@ -284,8 +285,8 @@ impl Decoder<'_> {
         }
     }
 
-    /// Each bad element becomes a dead letter with all other fields of its entry: large ones beside many bad
-    /// elements would multiply, so that such an entry is rejected whole.
+    /// Each bad element becomes a dead letter with all other fields of its entry. Large fields beside many bad
+    /// elements would multiply, so such an entry is rejected as a whole.
     fn check_letters(
         &self,
         entry: &Entry,
@@ -304,7 +305,7 @@ impl Decoder<'_> {
         Err(Rejection::new(Reason::FieldTooLong, detail))
     }
 
-    /// The event that members are; nothing if it is passed over.
+    /// The event that the members describe; `None` if it is passed over.
     fn event<'a>(&self, members: &Members<'a>) -> Result<Option<Event<'a>>, Rejection> {
         let kind = Kind::read(&members.event_type()?, members, &self.rules.limits)?;
         let claimed_ms = members.time()?;
@@ -343,10 +344,10 @@ impl Decoder<'_> {
         members.close()
     }
 
-    /// Members; over them, those of the object that their `data` is, or that it holds as a text.
+    /// The members, overridden by those of the object in their `data`, which may also be given as text.
     fn opened<'a>(&self, members: Members<'a>) -> Result<Members<'a>, Rejection> {
         match inner_object(&members)? {
-            // A third level would be no envelope any more: its data counts only as a session's.
+            // A third level is no envelope any more: its data counts only as a session's.
             Some((format, raw)) => Ok(self.object(format, raw)?.over(members.without_data())),
             None => Ok(members),
         }
@@ -357,7 +358,7 @@ fn malformed(problem: Malformed) -> Rejection {
     Rejection::malformed(Name::Data, &problem)
 }
 
-/// The object that `data` is, or that it holds as a text.
+/// The object in `data`, which may also be given as text.
 fn inner_object<'a>(members: &Members<'a>) -> Result<Option<(Format, Bytes<'a>)>, Rejection> {
     let Some(data) = members.get(Name::Data).filter(|_| is_envelope(members)) else {
         return Ok(None);
@@ -370,7 +371,7 @@ fn inner_object<'a>(members: &Members<'a>) -> Result<Option<(Format, Bytes<'a>)>
     Ok(format.zip(raw).filter(|(format, raw)| format.is_object(raw)))
 }
 
-/// Whether `data`, if there is any, is more than a session's own, as it is beside `type session` and a `sid`.
+/// Whether `data`, if any, is an envelope. Beside `type session` and a `sid` it is the session's own data.
 fn is_envelope(members: &Members<'_>) -> bool {
     let is_session = || {
         let value = members.get(Name::Type).and_then(|member| member.value().ok());
@@ -395,7 +396,7 @@ fn content_format(members: &Members<'_>) -> Result<Format, Rejection> {
     })
 }
 
-/// What stands in JSON that is nothing but a text: some libraries encode twice.
+/// The content of JSON that is nothing but a text: some libraries encode twice.
 fn unquoted(format: Format, data: Bytes<'_>) -> Result<Bytes<'_>, Rejection> {
     match data {
         Cow::Borrowed(raw) => format.unquoted(raw).map(|text| text.unwrap_or(data)),

@@ -15,10 +15,10 @@ pub struct EntryId {
 }
 
 impl EntryId {
-    /// No entry can come after it.
+    /// The greatest id; no entry can come after it.
     pub const GREATEST: Self = Self { ms: u64::MAX, seq: u64::MAX };
 
-    /// The greatest id that is less; the least one has none, and stays.
+    /// The greatest id that is smaller. The smallest id stays as it is.
     pub fn before(self) -> Self {
         match (self.ms, self.seq) {
             (0, 0) => self,
@@ -30,7 +30,7 @@ impl EntryId {
 
 impl fmt::Display for EntryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Written for every entry that is acknowledged: without the machinery of `write!`.
+        // Written for every acknowledged entry, so without the machinery of `write!`.
         f.write_str(itoa::Buffer::new().format(self.ms))?;
         f.write_str("-")?;
         f.write_str(itoa::Buffer::new().format(self.seq))
@@ -57,20 +57,20 @@ impl FromStr for EntryId {
 /// A field of an entry: its name and its value.
 pub type Field = (Vec<u8>, Vec<u8>);
 
-/// One entry of the stream. All of its texts stand in one buffer: a worker reads hundreds of thousands a
-/// second, and to allocate each name and value would cost more than all else that reading takes.
+/// One entry of the stream. All of its texts are in one buffer: a worker reads hundreds of thousands of entries a
+/// second, and allocating each name and value would cost more than the rest of reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its id.
     pub id: EntryId,
-    /// Names and values in turn, end to end.
+    /// Names and values in turn, without separators.
     bytes: Box<[u8]>,
     /// Where each of them ends.
     ends: Box<[usize]>,
     oversize: Option<Box<Oversize>>,
 }
 
-/// What is known of an entry whose names and values were not kept, because no limit allows so much.
+/// The sizes of an entry whose names and values were not kept because they exceed every limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Oversize {
     /// Its pairs of names and values.
@@ -96,7 +96,7 @@ impl Entry {
         Self { id, bytes, ends, oversize: Some(Box::new(oversize)) }
     }
 
-    /// What is known of it if its names and values were not kept; it has no fields then.
+    /// Its sizes if its names and values were not kept; it then has no fields.
     pub fn oversize(&self) -> Option<Oversize> {
         self.oversize.as_deref().copied()
     }
@@ -122,7 +122,7 @@ impl Entry {
     }
 }
 
-/// The names and values of one entry after the other, as they arrive.
+/// The names and values of entries as they arrive, one entry after the other.
 #[derive(Debug, Default)]
 pub struct Texts {
     bytes: Vec<u8>,
@@ -136,14 +136,14 @@ impl Texts {
         self.ends.push(self.bytes.len());
     }
 
-    /// The entry that they make, names and values in turn. None are left, but the room for more is.
+    /// Makes an entry of them, names and values in turn, and becomes empty. The capacity stays.
     pub fn take_entry(&mut self, id: EntryId) -> Entry {
         let (bytes, ends) = (self.bytes.as_slice().into(), self.ends.as_slice().into());
         self.clear();
         Entry { id, bytes, ends, oversize: None }
     }
 
-    /// Drops them.
+    /// Removes them.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();

@@ -20,36 +20,36 @@ pub struct FoldSettings {
     pub partition: u16,
 }
 
-/// Keys that hold something else than Rollcall keeps there, and the entries that would write them.
+/// Keys that hold another type than Rollcall's, and the entries that would write them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Avoided {
-    /// Users whose `user-activity/` key is taken.
+    /// Users whose `user-activity/` key has another type.
     pub activity: HashSet<String>,
-    /// Tokens whose `viewed:` key is taken.
+    /// Tokens whose `viewed:` key has another type.
     pub viewed: HashSet<String>,
-    /// Sessions whose `session:` key is taken.
+    /// Sessions whose `session:` key has another type.
     pub session_data: HashSet<String>,
-    /// Documents one of whose keys is taken.
+    /// Documents of which one key has another type.
     pub documents: HashSet<String>,
 }
 
-/// What the entries of a batch held.
+/// The contents of a batch's entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Entries with events, by form, in the order of [`Form::ALL`].
     pub forms: [u64; Form::ALL.len()],
     /// Events by type, in the order of [`TYPES`].
     pub types: [u64; TYPES.len()],
-    /// Events that claimed a later time than is allowed.
+    /// Events that claimed a later time than allowed.
     pub from_future: u64,
     /// Members that nothing reads, by event type.
     pub unknown_members: [u64; TYPES.len()],
-    /// Events that were refused, because their user is blocked.
+    /// Events that were refused because their user is blocked.
     pub blocked: u64,
 }
 
-/// The members of the entries' events that nothing reads: event type and name, at most `most`. Decodes the
-/// entries once more, so this is for people who ask.
+/// The unknown members of the entries' events: event type and name, at most `most`. This decodes the entries once
+/// more, so it is for people who ask.
 pub fn unknown_members(
     entries: &[Entry],
     settings: &FoldSettings,
@@ -85,19 +85,19 @@ impl<'s, 'a> Planner<'s, 'a> {
         Self::with_capacity(settings, 0)
     }
 
-    /// An empty plan with room for so many entries.
+    /// An empty plan with room for this many entries.
     pub fn with_capacity(settings: &'s FoldSettings, entries: usize) -> Self {
         let (plan, counts) = (Plan::with_capacity(entries), Counts::default());
         Self { settings, plan, counts, moved: 0, blocked: None }
     }
 
-    /// The same, where events of these users are refused.
+    /// The same, refusing events of these users.
     #[must_use]
     pub fn refusing(self, blocked: &'s Blocked) -> Self {
         Self { blocked: Some(blocked).filter(|blocked| !blocked.is_empty()), ..self }
     }
 
-    /// Adds an entry that comes after those added before. `avoided` names keys that it must not write.
+    /// Adds an entry that comes after those already added. `avoided` names keys that it must not write.
     pub fn add(&mut self, entry: &'a Entry, avoided: &Avoided) {
         let Decoded { form, mut events, rejected, is_rest, moved } =
             decode(entry, self.settings.partition, &self.settings.rules);
@@ -111,7 +111,7 @@ impl<'s, 'a> Planner<'s, 'a> {
             self.counts.forms[form as usize] += 1;
         }
         let taken = avoided.hit_by(&events, self.settings.projections);
-        // The views of an entry that becomes a dead letter are not counted, nor are those that were.
+        // The views of a dead letter are not counted, and those of the rest of an entry were counted before.
         let projections = match taken.is_some() || is_rest {
             true => self.settings.projections.without(Projection::Ranking),
             false => self.settings.projections,
@@ -133,7 +133,7 @@ impl<'s, 'a> Planner<'s, 'a> {
         }
     }
 
-    /// Writes an entry off whole, without looking into it.
+    /// Writes off a whole entry without decoding it.
     pub fn reject(&mut self, entry: &'a Entry, rejection: Rejection) {
         self.plan.letters.push(letter(entry, Rejected { rejection, element: None }));
         self.pass(entry);
@@ -144,17 +144,17 @@ impl<'s, 'a> Planner<'s, 'a> {
         self.plan.last = Some(entry.id);
     }
 
-    /// Events that were passed over, because they belong to other partitions now.
+    /// How many events were passed over because they now belong to other partitions.
     pub fn moved(&self) -> usize {
         self.moved
     }
 
-    /// What was added held.
+    /// The contents of the entries added so far.
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
 
-    /// The plan, without what would write an avoided key.
+    /// The plan, without anything that would write an avoided key.
     pub fn finish(mut self, avoided: &Avoided) -> Plan<'a> {
         let plan = &mut self.plan;
         plan.activity.retain(|user, _| !avoided.activity.contains(user.as_ref()));
@@ -189,7 +189,7 @@ impl Avoided {
         [activity, viewed, session_data, documents].iter().all(|keys| keys.is_empty())
     }
 
-    /// The first avoided key one of the events would write.
+    /// The first avoided key that one of the events would write.
     fn hit_by(&self, events: &[Event<'_>], projections: Projections) -> Option<String> {
         if self.is_empty() {
             return None;
@@ -222,7 +222,7 @@ fn wrong_type_detail(key: &str) -> String {
     )
 }
 
-/// The dead letter that a part of an entry becomes.
+/// The dead letter for a part of an entry.
 pub(crate) fn letter<'a>(
     entry: &'a Entry,
     Rejected { rejection, element }: Rejected<'a>,

@@ -1,6 +1,6 @@
-//! Forward: an entry that was sent to another layout → the entries that it is in this one. Pure.
+//! Forward: an entry that was sent to another layout → its entries in this one. Pure.
 //!
-//! Events keep their time. What belongs to one partition stays together and in order.
+//! Events keep their time. Events of one partition stay together and in order.
 
 use std::collections::BTreeMap;
 
@@ -12,22 +12,22 @@ use crate::key::partition_of;
 use crate::op::Letter;
 use crate::time::EventTime;
 
-/// What an entry of another layout is in this one.
+/// The entries in this layout for an entry of another one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forwarded<'a> {
     /// The fields of entries, by partition, in order.
     pub entries: BTreeMap<u16, Vec<Vec<Field>>>,
-    /// What of it is no event, or did not belong where it was.
+    /// Parts that are no event, or did not belong where they were.
     pub letters: Vec<Letter<'a>>,
 }
 
-/// What of an entry of a partition belongs to other partitions now, and is not on its way already.
+/// The part of an entry that now belongs to other partitions and has not been forwarded yet.
 pub fn forward_moved<'a>(entry: &'a Entry, partition: u16, rules: &Rules) -> Forwarded<'a> {
     share(entry, decode_moved(entry, partition, rules), rules)
 }
 
-/// What an entry of a partition that is no more is under `rules`, by the layouts that had it; nothing if it came when none
-/// of them counted any more.
+/// The entries under `rules` for an entry of a partition that no longer exists, according to the layouts that had it;
+/// none if the entry came after the last of them was forwarded.
 pub fn forward<'a>(
     entry: &'a Entry,
     partition: u16,
@@ -47,7 +47,7 @@ pub fn forward<'a>(
     Some(Forwarded { letters, ..share(entry, decoded, rules) })
 }
 
-/// Events, put into entries of the partitions that they belong to. What is the rest of an entry stays one.
+/// Events, put into entries of the partitions that they belong to. The rest of an entry stays a rest.
 fn share<'a>(entry: &Entry, decoded: Decoded<'a>, rules: &Rules) -> Forwarded<'a> {
     let Decoded { events, is_rest, .. } = decoded;
     let mark = is_rest.then(|| (REST_OF.as_bytes().to_vec(), entry.id.to_string().into_bytes()));
@@ -68,7 +68,7 @@ fn share<'a>(entry: &Entry, decoded: Decoded<'a>, rules: &Rules) -> Forwarded<'a
     Forwarded { entries: entries.collect(), letters: Vec::new() }
 }
 
-/// An event, cut where with several partitions its parts belong to different ones.
+/// An event, split if its parts belong to different partitions.
 fn parts(kind: Kind<'_>, partitions: u16) -> Vec<Kind<'_>> {
     if partitions == 1 {
         return vec![kind];
@@ -81,9 +81,9 @@ fn parts(kind: Kind<'_>, partitions: u16) -> Vec<Kind<'_>> {
 #[derive(Default)]
 struct Packing {
     entries: Vec<Vec<Field>>,
-    /// The elements of a packed entry to be.
+    /// The elements of the packed entry.
     array: String,
-    /// How many those are, and the fields of the first: alone it needs no array.
+    /// The number of elements, and the fields of the first: a single event needs no array.
     count: usize,
     first: Vec<Field>,
 }
@@ -222,7 +222,7 @@ mod tests {
             (0..).map(|n| format!("u{n}")).find(|id| belongs(id)).unwrap()
         };
         let heartbeat = |user: &str| entry(&[("type", "heartbeat"), ("user", user)]);
-        // Two partitions become four: of the first, some go to the third.
+        // Two partitions become four: some of the first go to the third.
         let now = Rules { moved_from: vec![Former::new(2, u64::MAX)], ..rules(4) };
         let goes = user(&|id| partition_of(id, 4) == 2);
         let entry = heartbeat(&goes);
@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(forwarded.entries.keys().copied().collect::<Vec<_>>(), [2]);
         let stays = user(&|id| partition_of(id, 4) == 0);
         assert_eq!(decode(&heartbeat(&stays), 0, &now).events.len(), 1);
-        // Under three partitions it was forwarded, or it stayed.
+        // Under three partitions it was either forwarded or stayed.
         let three = Former { done: Some(ID), ..Former::new(3, u64::MAX) };
         let after = Rules { moved_from: vec![now.moved_from[0], three], ..rules(4) };
         let was_here = partition_of(&goes, 3) == 0;
@@ -266,7 +266,7 @@ mod tests {
         }
         let never = sent(&|id| is(id, false, false));
         assert_eq!(forward(&never, 2, &formers, &rules(2)).unwrap().letters.len(), 1);
-        // The older layout counts no more.
+        // The older layout no longer counts.
         let of_four = sent(&|id| is(id, true, false));
         let later = [former(4, ID.ms), former(3, u64::MAX)];
         assert_eq!(forward(&of_four, 2, &later, &rules(2)).unwrap().letters.len(), 1);

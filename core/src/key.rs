@@ -1,9 +1,8 @@
 //! Every key name, in one place.
 //!
-//! A key is `prefix` + (`{p<n>}:` with more than one partition) + name. With one partition and no
-//! prefix these are the plain names that programs have always read. Identifiers stay byte for byte
-//! where they end a key; only where two are joined are `%` and `|` escaped, so that no identifier
-//! can reach into another's place.
+//! A key is `prefix` + (`{p<n>}:` with more than one partition) + name. With one partition and no prefix these are
+//! the plain names that existing programs read. Identifiers stay byte for byte at the end of a key. Only where two
+//! are joined, `%` and `|` are escaped, so that no identifier can produce another one's name.
 
 use std::borrow::Cow;
 
@@ -47,22 +46,22 @@ fixed_keys! {
     changes = "rollcall:changes";
     /// String: sequence number of the last change.
     changes_seq = "rollcall:changes:seq";
-    /// Sorted set: number of a change that was erased → the same.
+    /// Sorted set: number of an erased change → the same.
     changes_erased = "rollcall:changes:erased";
-    /// Sorted set: digest of a user whose events are refused → up to which millisecond of entries' ids.
+    /// Sorted set: digest of a blocked user → last millisecond of entry ids for which it applies.
     blocked = "rollcall:blocked";
-    /// Followed by the digest of a user who is being erased: set of `t` and a token or `s` and a session of theirs, which
-    /// nothing else may name by now.
+    /// Followed by the digest of a user who is being erased: set of `t` and a token or `s` and a session of theirs,
+    /// which nothing else may name any more.
     erasing = "rollcall:erasing:";
     /// Hash: state format, settings of the deployment, epoch, owner, cursor.
     meta = "rollcall:meta";
-    /// Sorted set: presence field, or a user as those fields begin with it → time of the logout that ended
-    /// the entry, or all of the user's, ms.
+    /// Sorted set: presence field, or the beginning of a user's fields → time of the logout that ended the entry, or
+    /// all of the user's, ms.
     presence_ended = "rollcall:presence:ended";
     /// Hash: user → the addresses of their presence entries, escaped, in order, joined by `|`; `%` if there
     /// are too many for that.
     presence_addresses = "rollcall:presence:addresses";
-    /// Sorted set: presence fields of the users who have too many for a value of the hash, all with score 0.
+    /// Sorted set: presence fields of the users with too many addresses for a value of the hash, all with score 0.
     presence_crowds = "rollcall:presence:crowds";
     /// Sorted set: token → entry-id ms of its greatest ending.
     tokens_ended = "rollcall:tokens:ended";
@@ -81,17 +80,18 @@ fixed_keys! {
     docs_connections = "rollcall:docs:connections";
     /// Hash: `up:down:doc` → 1 while that threshold is reached.
     docs_levels = "rollcall:docs:levels";
-    /// Hash: sweep cursors, a copy of the cursor, what the janitor did last, the sums by which losses are found.
+    /// Hash: sweep cursors, a copy of the cursor, the janitor's latest results, the counts from which losses are
+    /// computed.
     janitor = "rollcall:janitor";
-    /// String with a TTL: which janitor sweeps now.
+    /// String with a TTL: which janitor has the turn to sweep.
     janitor_lease = "rollcall:janitor:lease";
-    /// String with a TTL: which janitor asked last how the server is, and shows it.
+    /// String with a TTL: which janitor has the turn to survey the server.
     janitor_survey = "rollcall:janitor:survey";
-    /// Hash: worker → what it says of itself; something else each time.
+    /// Hash: worker → its own report, different each time.
     workers = "rollcall:workers";
-    /// Hash: target of a notifier → its epoch, the number and the entry id of the last change that it was told.
+    /// Hash: target of a notifier → its epoch, the number and the entry id of the last change that was sent to it.
     notifier = "rollcall:notifier";
-    /// Followed by a target: string with a TTL, which notifier tells it now.
+    /// Followed by a target: string with a TTL, which notifier has it now.
     notifier_lease = "rollcall:notifier:lease:";
 }
 
@@ -102,7 +102,7 @@ impl Keys {
         Self { base: format!("{prefix}{tag}") }
     }
 
-    /// What the names of all shadows of a partition begin with, where no name of the state itself does.
+    /// The beginning of the names of all shadows of a partition; no name of the state begins like this.
     pub const SHADOWS: &str = "rollcall:shadow:";
 
     /// The names of a shadow of this partition, in the same slot.
@@ -110,7 +110,7 @@ impl Keys {
         Self { base: self.named(&format!("{}{name}:", Self::SHADOWS)) }
     }
 
-    /// What every key of the partition begins with.
+    /// The beginning of every key of the partition.
     pub fn base(&self) -> &str {
         &self.base
     }
@@ -154,7 +154,7 @@ pub fn unescape(part: &str) -> Cow<'_, str> {
     }
 }
 
-/// Joins parts to one name that no other parts can give: `user|ip`, `doc|user|connection`.
+/// Joins parts to a name that no other parts can produce: `user|ip`, `doc|user|connection`.
 pub fn join(parts: &[&str]) -> String {
     let mut name = String::with_capacity(parts.iter().map(|part| part.len() + 1).sum());
     for (i, part) in parts.iter().enumerate() {
@@ -171,7 +171,7 @@ pub fn partition_of(id: &str, partitions: u16) -> u16 {
     crc16_xmodem(id.as_bytes()) % partitions.max(1)
 }
 
-/// The slot of a Redis Cluster in which a key lies: that of its hash tag, if it has one.
+/// The slot of a key in a Redis Cluster: that of its hash tag, if it has one.
 pub fn slot_of(key: &str) -> u16 {
     const SLOTS: u16 = 16_384;
     let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}'));

@@ -1,6 +1,6 @@
 //! The pure core of Rollcall: stream entries in, merge operations out.
 //!
-//! No I/O, no clock and no crate that has either: what an entry means depends on the entry alone.
+//! No I/O, no clock, and no crate with either: the meaning of an entry depends on the entry alone.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod blocked;

@@ -1,7 +1,7 @@
 //! The merge operations: what a folded batch asks the apply script to do, and how two of a kind combine.
 //!
-//! Each combination is commutative, associative and idempotent; so a batch may be cut anywhere and
-//! delivered again in any order. The script merges the same way into what the server holds.
+//! Each combination is commutative, associative and idempotent, so a batch may be split anywhere and delivered again
+//! in any order. The script merges in the same way into the server's state.
 
 use foldhash::fast::RandomState;
 
@@ -9,14 +9,14 @@ use crate::entry::EntryId;
 use crate::event::{Bytes, Rejection, Text};
 use crate::time::EventTime;
 
-/// A map of a plan, in the order in which its keys came. Outsiders choose the keys: each map hashes with a
-/// seed of its own, and has no more of them than a batch has events.
+/// A map of a plan, in the order in which its keys were added. Outsiders choose the keys, so each map has a random
+/// seed, and no more keys than its batch has events.
 pub type Map<K, V> = indexmap::IndexMap<K, V, RandomState>;
 
-/// A set of a plan, likewise.
+/// A set of a plan, with the same properties.
 pub type Set<T> = indexmap::IndexSet<T, RandomState>;
 
-/// An ending that is final: the newest entry that said so, and the latest time one gave.
+/// A final ending: the newest entry that ends it, and the latest time that one gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ending {
     /// Milliseconds of the greatest entry id that ends it.
@@ -26,7 +26,7 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// Adds an ending to those there are.
+    /// Combines an ending with the one in the slot.
     pub fn merge(slot: &mut Option<Self>, other: Self) {
         let before = slot.unwrap_or(other);
         *slot = Some(Self {
@@ -36,7 +36,7 @@ impl Ending {
     }
 }
 
-/// The latest of several writes, the greater bytes at the same time.
+/// The latest of several writes; at the same time, the one with the greater bytes.
 pub type Latest<T> = Option<(EventTime, T)>;
 
 /// Keeps the later of the two.
@@ -80,7 +80,7 @@ pub struct Place<'a> {
     pub ip: Text<'a>,
 }
 
-/// What a logout ends: a user's presence entry at an address, or all of them.
+/// What a logout ends: one presence entry of a user, or all of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Departure<'a> {
     /// The user.
@@ -118,7 +118,7 @@ pub struct Letter<'a> {
     pub rejection: Rejection,
     /// Position of the element in a packed entry.
     pub index: Option<usize>,
-    /// The original pairs; for an element `data` holds its bytes alone. None of an entry too large to keep.
+    /// The original pairs; for an element, `data` holds its bytes alone. Empty for an entry too large to keep.
     pub fields: Vec<(&'a [u8], &'a [u8])>,
 }
 
@@ -127,11 +127,11 @@ pub struct Letter<'a> {
 pub struct Plan<'a> {
     /// Users seen, by epoch minute.
     pub minutes: Map<u64, Set<Text<'a>>>,
-    /// The latest activity of a user, in seconds.
+    /// Each user's latest activity, in seconds.
     pub activity: Map<Text<'a>, u64>,
     /// The latest value of presence entries, which begins with its version.
     pub presence: Map<Place<'a>, Latest<String>>,
-    /// The latest ending of presence entries, each by itself or all of a user's.
+    /// The latest ending of presence entries, of a single one or of all of a user's.
     pub departed: Map<Departure<'a>, EventTime>,
     /// Tokens.
     pub tokens: Map<Text<'a>, TokenMerge<'a>>,
@@ -139,18 +139,18 @@ pub struct Plan<'a> {
     pub sessions: Map<Text<'a>, SessionMerge<'a>>,
     /// Connections to documents.
     pub connections: Map<Connection<'a>, JoinOrLeave>,
-    /// How many views of each item there are.
+    /// The number of views of each item.
     pub views: Map<Text<'a>, u64>,
     /// What could not be applied.
     pub letters: Vec<Letter<'a>>,
     /// How many entries it is made of.
     pub entries: u64,
-    /// The last of them: where the cursor goes.
+    /// The last of them: the new cursor.
     pub last: Option<EntryId>,
 }
 
 impl<'a> Plan<'a> {
-    /// An empty plan with room for so many events of the most frequent kind: heartbeats.
+    /// An empty plan with room for this many heartbeats, the most frequent kind of event.
     pub fn with_capacity(events: usize) -> Self {
         Self {
             activity: Map::with_capacity_and_hasher(events, RandomState::default()),
@@ -159,8 +159,8 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Whether a presence entry of that time is newer than what ends it in this plan: at the same time an
-    /// ending beats a value.
+    /// Whether a presence entry of that time is newer than what ends it in this plan. At the same time an ending
+    /// wins.
     pub fn is_present(&self, place: &Place<'a>, time: EventTime) -> bool {
         let ended = |ip| self.departed.get(&Departure { user: place.user.clone(), ip });
         self.departed.is_empty()
@@ -168,36 +168,37 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// What the janitor can take away, one structure each.
+/// A structure that the janitor sweeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sweep {
     /// Its name in the script, and the label of its metrics.
     pub name: &'static str,
-    /// How much it looks at in one call.
+    /// How it is swept.
     pub kind: SweepKind,
 }
 
 impl Sweep {
-    /// Whether it takes anything away.
+    /// Whether the sweep removes anything.
     pub fn takes(&self) -> bool {
         self.kind != SweepKind::Patrol
     }
 }
 
-/// The finished part of the stream.
+/// The applied part of the stream.
 pub const STREAM: Sweep = Sweep { name: "stream", kind: SweepKind::Drain };
 
-/// What is noted of changes that were erased and of users that are blocked, once nobody can need it.
+/// Records of erased changes and blocked users, once nobody can need them.
 pub const ERASED: Sweep = Sweep { name: "erased", kind: SweepKind::Drain };
 
-/// How a sweep finds what to take.
+/// How a sweep finds what to remove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SweepKind {
     /// It walks a whole hash, a part at a time.
     Walk,
-    /// It walks a whole hash in no hurry, and takes nothing: it puts back what others took of what follows from it.
+    /// It walks a whole hash slowly and removes nothing: it restores what others removed of what follows from the
+    /// hash.
     Patrol,
-    /// It takes from the low end of a sorted set or of the stream until nothing is left to take.
+    /// It removes from the low end of a sorted set or of the stream until nothing is due.
     Drain,
 }
 

@@ -1,7 +1,7 @@
-//! Event time: milliseconds since the epoch, cut to the thirteen digits that every stored version has.
+//! Event time: milliseconds since the epoch, limited to the thirteen digits that every stored version has.
 //!
-//! Thirteen digits make versions fixed-width, so that comparing text compares time; the merges in
-//! the apply script rest on that. Nothing here reads a clock.
+//! Thirteen digits make versions fixed-width, so comparing texts compares times; the merges in the apply script
+//! depend on that. Nothing here reads a clock.
 
 use std::fmt;
 
@@ -24,8 +24,8 @@ impl EventTime {
         Self(ms.clamp(Self::MIN.0, Self::MAX.0))
     }
 
-    /// The time that counts for an event: the claimed time, but no later than `max_skew_ms` after
-    /// its entry was added; without a claim, when the entry was added.
+    /// The effective time of an event: the claimed time, but at most `max_skew_ms` after its entry was added; without
+    /// a claim, the time when the entry was added.
     pub fn of_event(claimed_ms: Option<u64>, entry_ms: u64, max_skew_ms: u64) -> Self {
         let latest = entry_ms.saturating_add(max_skew_ms);
         Self::from_millis(claimed_ms.unwrap_or(entry_ms).min(latest))
@@ -46,7 +46,7 @@ impl EventTime {
         self.0 / 60_000
     }
 
-    /// Seconds with milliseconds, as sorted-set scores carry them: `1790000000.123`.
+    /// Seconds with milliseconds, as in the scores of sorted sets: `1790000000.123`.
     pub fn score(self) -> String {
         format!("{}.{:03}", self.0 / 1000, self.0 % 1000)
     }
@@ -60,7 +60,7 @@ impl fmt::Display for EventTime {
 
 /// Reads RFC 3339 as milliseconds since the epoch, rounded down. `None` if it is something else.
 pub fn parse_time(text: &str) -> Option<i64> {
-    // The parser takes any character between date and time; RFC 3339 does not.
+    // The parser accepts any character between date and time; RFC 3339 does not.
     if !matches!(text.as_bytes().get(10), Some(b'T' | b't' | b' ')) {
         return None;
     }

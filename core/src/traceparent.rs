@@ -1,16 +1,16 @@
-//! Where events come from: the trace contexts that their producers sent along (W3C Trace Context). Pure.
+//! Where events come from: the trace contexts that their producers sent (W3C Trace Context). Pure.
 //!
-//! Apart from decoding, because only batches that are traced are asked: for all others it costs nothing.
+//! This is separate from decoding because only traced batches need it; all others pay nothing.
 
 use std::borrow::Cow;
 
 use crate::entry::Entry;
 use crate::format::{Format, Member, Piece, Shape};
 
-/// The largest number of trace parents of a packed entry; entries with more events are never applied.
+/// The maximum number of trace parents of a packed entry. Entries with more events are never applied.
 const MAX_EVENTS: usize = 10_000;
 
-/// The longest `tracestate` that is kept, in bytes: what the recommendation asks for at least.
+/// The maximum length of a `tracestate` that is kept, in bytes: the minimum that the recommendation asks for.
 const MAX_STATE: usize = 512;
 
 /// The span in which a producer made an event.
@@ -22,12 +22,12 @@ pub struct TraceParent {
     pub span_id: u64,
     /// Whether the producer recorded it.
     pub sampled: bool,
-    /// What vendors added, unread; nothing if it is very long.
+    /// Vendors' additions, unparsed; empty if they are too long.
     pub state: String,
 }
 
-/// The trace parents an entry names: that of the entry, or of the event in its `data`; for a packed entry its
-/// own and then those of its events. What is malformed counts as absent.
+/// The trace parents of an entry: its own, or that of the event in its `data`; for a packed entry its own and then
+/// those of its events. A malformed one counts as absent.
 pub fn trace_parents(entry: &Entry) -> Vec<TraceParent> {
     let own = || read(entry.get(b"traceparent"), entry.get(b"tracestate"));
     let Some((format, data)) = envelope(entry) else { return own().into_iter().collect() };
@@ -46,14 +46,14 @@ fn envelope(entry: &Entry) -> Option<(Format, &[u8])> {
     Some((format, data))
 }
 
-/// The trace parent that an object names.
+/// The trace parent in an object.
 fn inside(format: Format, object: &[u8]) -> Option<TraceParent> {
     let mut context = Context::default();
     format.members(object, |name, member| context.add(name, member)).ok()?;
     context.trace_parent()
 }
 
-/// The trace parents that the elements of an array name.
+/// The trace parents in the elements of an array.
 fn packed<'a>(format: Format, array: &'a [u8]) -> Vec<TraceParent> {
     let (mut parents, mut context) = (Vec::new(), Context::default());
     let each = |piece: Piece<'_, 'a>| match piece {
@@ -65,7 +65,7 @@ fn packed<'a>(format: Format, array: &'a [u8]) -> Vec<TraceParent> {
     parents
 }
 
-/// What an object says of its trace parent.
+/// The members of an object that make its trace parent.
 #[derive(Default)]
 struct Context<'a> {
     parent: Option<Cow<'a, [u8]>>,
@@ -87,8 +87,8 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Reads a `traceparent` as section 3.2 of the recommendation has it, also of versions to come, and the `tracestate`
-/// beside it.
+/// Reads a `traceparent` according to section 3.2 of the recommendation, including later versions, and the
+/// `tracestate` beside it.
 pub fn read(parent: Option<&[u8]>, state: Option<&[u8]>) -> Option<TraceParent> {
     let parent = std::str::from_utf8(parent?).ok()?;
     let (known, rest) = parent.split_at_checked("00-".len() + 32 + 1 + 16 + "-00".len())?;

@@ -1,4 +1,5 @@
-//! What changes do not say and rooms want to know: the user agent and the page of who came, the address of a session.
+//! Details that changes lack and rooms need: the user agent and page of a new presence entry, the address of a
+//! session.
 
 use std::collections::HashMap;
 
@@ -10,13 +11,13 @@ use crate::state::sessions::Session;
 use crate::state::users::Present;
 use crate::state::{AskError, Partition};
 
-/// Details asked for in one call.
+/// Details requested in one call.
 const PAGE: usize = 500;
 
-/// What the state knows of those who came, by partition and number of the change.
+/// What the state knows about new entries, by partition and number of the change.
 pub type Known = HashMap<(u16, u64), Details>;
 
-/// Looks up what the state knows of those who came to this partition by these changes.
+/// Looks up what the state knows about the entries that appeared in this partition with these changes.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.

@@ -1,21 +1,21 @@
-//! Which changes a listener wants, and which parts of the state they are about.
+//! Which changes a listener wants, and which parts of the state they belong to.
 
 use std::collections::HashSet;
 
 use crate::change::{Change, ChangeKind};
 
-/// What a listener wants. Values of one kind are alternatives; what is given of several kinds must all hold.
+/// What a listener wants. Values of one kind are alternatives; conditions of different kinds must all hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Only these kinds of changes; all if empty.
     pub kinds: HashSet<ChangeKind>,
     /// Only changes of these users; of all if empty.
     pub users: HashSet<String>,
-    /// Only changes in these documents; in all, and outside any, if empty.
+    /// Only changes in these documents; if empty, in any document and outside documents.
     pub docs: HashSet<String>,
 }
 
-/// The parts of the state that changes are about, and of which a snapshot consists.
+/// The parts of the state that changes belong to, and that make up a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Parts {
     /// Presence entries.
@@ -39,7 +39,7 @@ impl Filter {
             && holds(&self.docs, change.doc.as_deref())
     }
 
-    /// Whether what a user has or does is wanted.
+    /// Whether state of this user is wanted.
     pub fn wants_user(&self, user: &str) -> bool {
         self.users.is_empty() || self.users.contains(user)
     }
@@ -49,7 +49,7 @@ impl Filter {
         self.docs.is_empty() || self.docs.contains(doc)
     }
 
-    /// The parts of the state that changes which pass are about.
+    /// The parts of the state that the passing changes belong to.
     pub fn parts(&self) -> Parts {
         use ChangeKind::{
             DocumentJoined, DocumentLeft, Offline, Online, SessionEnded, SessionExpired,
@@ -58,7 +58,7 @@ impl Filter {
         let any = |kinds: &[ChangeKind]| {
             self.kinds.is_empty() || kinds.iter().any(|kind| self.kinds.contains(kind))
         };
-        // What is in no document passes no filter that names documents.
+        // A filter that names documents excludes everything outside documents.
         let outside = self.docs.is_empty();
         Parts {
             presence: outside && any(&[Online, Offline]),

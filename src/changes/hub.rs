@@ -1,9 +1,9 @@
-//! The live changes of a deployment, for any number of listeners in this process: one tail for each partition, one
-//! ring that all share.
+//! The live changes of a deployment for any number of listeners in this process: one tail for each partition, and one
+//! ring shared by all.
 //!
-//! Tails begin with the first listener. Each has a task and a connection of its own, so that a partition whose server
-//! is away holds up no other. What they read is put into the ring in batches; with many listeners batches come at
-//! longer intervals, because to wake a listener costs the same for one change as for many.
+//! Tails start with the first listener. Each has its own task and connection, so a partition whose server is down
+//! delays no other. What they read is added to the ring in batches. With many listeners batches come at longer
+//! intervals, because waking a listener costs the same for one change as for many.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -26,17 +26,17 @@ use crate::key::Keys;
 use crate::telemetry::log::failure_line_due;
 use crate::telemetry::metrics::{self, LiveMetrics};
 
-/// How long a read waits for a change, and a server that lost its changes in silence may go unnoticed.
+/// How long a read waits for a change, and how long it may go unnoticed that a server silently lost its changes.
 const BLOCK: Duration = Duration::from_secs(5);
-/// Reads that may wait to be put into the ring: tails wait beyond that.
+/// How many reads may wait to be added to the ring; beyond that, tails wait.
 const WAITING: usize = 64;
-/// Time that passes between two batches for each listener.
+/// The time between two batches for each listener.
 const PER_LISTENER: Duration = Duration::from_micros(12);
-/// The longest time between two batches.
+/// The maximum time between two batches.
 const LONGEST: Duration = Duration::from_millis(250);
-/// How long the first look for a partition may fail before the others begin without it.
+/// How long the first look at a partition may fail before the others start without it.
 const STARTS_WITHOUT: Duration = Duration::from_secs(3);
-/// Pause before the first new attempt after a failure, and the longest.
+/// The first pause after a failure.
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -49,18 +49,18 @@ struct Inner {
     stop: watch::Receiver<bool>,
     metrics: LiveMetrics,
     state: Mutex<State>,
-    /// Tells listeners to look again.
+    /// Wakes listeners.
     moved: watch::Sender<()>,
     started: OnceLock<()>,
 }
 
-/// What there is to listen to.
+/// The state of the feed.
 #[derive(Default)]
 struct State {
-    /// Grows with each gap: places in the ring are good within one generation.
+    /// Grows with each gap. Places in the ring are valid within one generation.
     generation: u64,
     last_gap: Option<Instant>,
-    /// Absent until the place of every partition is known.
+    /// `None` until the position of every partition is known.
     ring: Option<Ring>,
 }
 
@@ -68,31 +68,31 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     pub(super) generation: u64,
-    /// The number of the batch to come.
+    /// The number of the next batch.
     pub(super) next: u64,
 }
 
-/// What a tail has to say.
+/// A message from a tail.
 enum News {
-    /// Its node cannot be reached, and where it begins is not known.
+    /// Its node cannot be reached, and its first position is not known.
     Away(u16),
-    /// Where it begins.
+    /// Its first position.
     Begins(u16, Point),
     /// Changes, in order.
     Changes(Vec<Change>),
-    /// Changes were lost; it goes on here.
+    /// Changes were lost; it continues here.
     Gap(u16, Point),
 }
 
-/// What comes of looking for a place in the ring.
+/// The result of looking for a place in the ring.
 pub enum Joined {
-    /// It is there.
+    /// It was found.
     Listener(Listener),
-    /// Changes before those in the ring are missing: read them from the stream first.
+    /// Changes before those in the ring are missing and must be read from the stream first.
     Behind,
-    /// Whether the position still holds has to be asked of the server.
+    /// The server must be asked whether the position is still valid.
     Unsure,
-    /// The ring is of another history than the server: it will notice by itself.
+    /// The ring is of another history than the server, and will notice by itself.
     Outdated,
 }
 
@@ -109,7 +109,7 @@ impl Hub {
         }))
     }
 
-    /// Listens from now on, once there is something to listen to.
+    /// Listens from now on, once there is a ring.
     pub async fn listen(&self) -> Listener {
         self.start();
         let mut moved = self.0.moved.subscribe();
@@ -122,13 +122,13 @@ impl Hub {
                     return Listener::new(self.clone(), moved, place, None, ring.end_id());
                 }
             }
-            // The sender lives as long as this does.
+            // The sender lives as long as this value.
             let _never_gone = moved.changed().await;
         }
     }
 
-    /// Listens from a position on, if the ring knows it. `sure_in` names the generation in which somebody made sure
-    /// that the position holds.
+    /// Listens from a position on, if the ring knows it. `sure_in` is the generation in which the position was
+    /// verified.
     pub fn listen_from(&self, position: &Position, sure_in: Option<u64>) -> Joined {
         self.start();
         let State { generation, ring, .. } = &*self.state();
@@ -149,7 +149,7 @@ impl Hub {
         self.listen().await.generation()
     }
 
-    /// When changes were last lost: a snapshot from before that is of no use.
+    /// When changes were last lost: an earlier snapshot is useless.
     pub fn last_gap(&self) -> Option<Instant> {
         self.state().last_gap
     }
@@ -159,19 +159,19 @@ impl Hub {
         self.0.config.deployment.partitions
     }
 
-    /// What is counted about listeners.
+    /// The metrics of listeners.
     pub fn metrics(&self) -> &LiveMetrics {
         &self.0.metrics
     }
 
-    /// What follows a place; `None` if it was of another generation.
+    /// What follows a place; `None` if it is of another generation.
     pub(super) fn after(&self, place: Place) -> Option<After> {
         let state = self.state();
         let ring = state.ring.as_ref().filter(|_| state.generation == place.generation)?;
         Some(ring.after(place.next))
     }
 
-    /// If a position is where the ring ends: what comes next there, and the position as an event without data.
+    /// If a position is the end of the ring: the place of what comes next, and the position as an event without data.
     pub(super) fn end_at(&self, position: &Position, generation: u64) -> Option<(Place, Bytes)> {
         let state = self.state();
         let ring = state.ring.as_ref().filter(|_| state.generation == generation)?;
@@ -183,7 +183,7 @@ impl Hub {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts the tails, once; whoever listens does so by that.
+    /// Starts the tails, once; listening does so as well.
     pub fn start(&self) {
         self.0.started.get_or_init(|| {
             let (sender, receiver) = mpsc::channel(WAITING);
@@ -214,7 +214,7 @@ impl Hub {
                     News::Begins(partition, point) => {
                         self.push(std::mem::take(&mut changes), &mut begins);
                         begins[usize::from(partition)] = Some(point);
-                        // The others did not wait for one that was away.
+                        // The others did not wait for a partition that was unreachable.
                         let is_late = away.remove(&partition) && self.state().ring.is_some();
                         if is_late {
                             self.skip(partition, point);
@@ -240,7 +240,7 @@ impl Hub {
         }
     }
 
-    /// Makes the ring once every partition has said where it begins, or that its node is away; but one has to be there.
+    /// Creates the ring once every partition is either positioned or unreachable, and at least one is positioned.
     fn begin(&self, begins: &[Option<Point>], away: &HashSet<u16>) {
         let begins_at = |(partition, begins): (u16, &Option<Point>)| {
             begins.or_else(|| away.contains(&partition).then_some(Point::START))
@@ -254,7 +254,8 @@ impl Hub {
         self.0.moved.send_replace(());
     }
 
-    /// Puts changes into the ring; without one, other partitions have to begin yet, and this one begins after them.
+    /// Adds changes to the ring. Without a ring, other partitions are not positioned yet, and this one will start
+    /// after these changes.
     fn push(&self, changes: Vec<Change>, begins: &mut [Option<Point>]) {
         if changes.is_empty() {
             return;
@@ -271,7 +272,7 @@ impl Hub {
     }
 
     fn skip(&self, partition: u16, point: Point) {
-        warn!(partition, "changes were lost: listeners are told so and get a new snapshot");
+        warn!(partition, "changes were lost: listeners are told of the gap and get a new snapshot");
         self.0.metrics.gap();
         let mut state = self.state();
         if let Some(ring) = &mut state.ring {

@@ -1,8 +1,8 @@
 //! One listener's place in the ring.
 //!
-//! A listener that came with a position of its own (from another process, or from a snapshot) may have more of one
-//! partition than of another, seen from the ring. Until that has evened out it gets what it lacks, each change with
-//! the listener's own position; from then on it shares the ring's text with all others.
+//! A listener that came with a position of its own (from another process, or from a snapshot) may be further in one
+//! partition than in another, compared with the ring. Until that has evened out it gets the changes that it lacks,
+//! each with the listener's own position. From then on it shares the ring's text with all others.
 
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ use super::position::Position;
 use super::ring::{After, Batch};
 use crate::change::Change;
 
-/// What a listener hears.
+/// What a listener receives.
 pub enum Heard {
     /// The next changes.
     Batch(Arc<Batch>),
-    /// Changes were lost: the state has to be looked at anew.
+    /// Changes were lost, so the state has to be read again.
     Gap,
-    /// The listener fell behind what is kept.
+    /// The listener fell behind the changes that are kept.
     TooSlow,
 }
 
@@ -31,9 +31,9 @@ pub struct Listener {
     hub: Hub,
     moved: watch::Receiver<()>,
     place: Place,
-    /// Where it is, as long as the ring's positions are not its own.
+    /// Its position, while that differs from the ring's positions.
     own: Option<Position>,
-    /// Where it is otherwise, as an event without data.
+    /// Otherwise, its position as an event without data.
     id: Bytes,
 }
 
@@ -52,7 +52,7 @@ impl Listener {
         self.place.generation
     }
 
-    /// Waits for what comes next. Nothing is lost if the wait is given up.
+    /// Waits for what comes next. The future may be dropped without losing anything.
     pub async fn next(&mut self) -> Heard {
         loop {
             self.moved.mark_unchanged();
@@ -64,14 +64,14 @@ impl Listener {
                     return Heard::Batch(batch);
                 }
                 Some(After::Nothing) => {
-                    // The sender lives as long as the hub does.
+                    // The sender lives as long as the hub.
                     let _never_gone = self.moved.changed().await;
                 }
             }
         }
     }
 
-    /// The events of a batch just heard that pass and that the listener does not have; may be empty.
+    /// The events of a received batch that pass and that the listener does not have yet; may be empty.
     pub fn text(&mut self, batch: &Batch, filter: &Filter) -> Bytes {
         let Some(own) = &mut self.own else {
             self.id = batch.id();
@@ -93,7 +93,7 @@ impl Listener {
         text.into()
     }
 
-    /// Its position after what it heard last, as an event without data.
+    /// Its position after what it received last, as an event without data.
     pub fn id(&self) -> Bytes {
         self.own.as_ref().map_or_else(|| self.id.clone(), own_id)
     }
@@ -106,7 +106,7 @@ pub fn own_id(position: &Position) -> Bytes {
     text.into()
 }
 
-/// The event of each change that passes, with the position after it; moves the position over all of them.
+/// The event of each change that passes, with the position after it. Moves the position past all of them.
 pub fn own_text(changes: &[Change], position: &mut Position, filter: &Filter) -> Bytes {
     let mut text = Vec::new();
     for change in changes {

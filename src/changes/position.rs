@@ -1,4 +1,4 @@
-//! Where a reader of changes is, over all partitions: a text to keep and to come back with.
+//! The position of a reader of changes over all partitions, as a text to keep and resume from.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use crate::entry::EntryId;
 pub struct Point {
     /// Its number; 0 before the first.
     pub seq: u64,
-    /// The id of its entry; 0-0 where there was none to read.
+    /// The id of its entry; 0-0 if there was none.
     pub id: EntryId,
 }
 
@@ -28,13 +28,13 @@ impl From<&Change> for Point {
 
 /// A point for each partition, in order.
 ///
-/// As text: points joined by `~`, each `seq.ms.n` of number and entry id in base 36; a zero `n` is left out. Short,
-/// because it goes with every change to every listener.
+/// As text: points joined by `~`, each `seq.ms.n` of number and entry id in base 36, leaving out a zero `n`. The text
+/// is short because it goes with every change to every listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position(pub Vec<Point>);
 
 impl Position {
-    /// Moves on to a change.
+    /// Moves past a change.
     pub fn advance(&mut self, change: &Change) {
         if let Some(point) = self.0.get_mut(usize::from(change.partition)) {
             *point = change.into();

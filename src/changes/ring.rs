@@ -1,5 +1,5 @@
 //! The newest changes of all partitions in the order in which this process read them, in batches that all listeners
-//! share. Memory is bounded: who falls behind the oldest batch has to be served otherwise.
+//! share. Memory is bounded: a listener that falls behind the oldest batch must be served from the stream.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ impl Batch {
         self.text.clone()
     }
 
-    /// The events that pass, in as few pieces as there are.
+    /// The events that pass, in as few pieces as possible.
     pub fn passing(&self, filter: &Filter) -> Bytes {
         if filter.is_open() {
             return self.text();
@@ -50,12 +50,12 @@ impl Batch {
         }
     }
 
-    /// Whether it tells of changes that were erased: who keeps a copy of the state looks at it anew.
+    /// Whether it reports erased changes; a reader that keeps a copy of the state then reads the state again.
     pub fn has_erased(&self) -> bool {
         self.changes.iter().any(Change::is_erased)
     }
 
-    /// The position after it, as an event without data: moves a listener's position and nothing else.
+    /// The position after it, as an event without data, which only moves a listener's position.
     pub fn id(&self) -> Bytes {
         self.id.clone()
     }
@@ -68,38 +68,38 @@ impl Batch {
     }
 }
 
-/// What comes after a place in the ring.
+/// What follows a place in the ring.
 pub(super) enum After {
     /// The next batch.
     Batch(Arc<Batch>),
     /// Nothing yet.
     Nothing,
-    /// More than is kept.
+    /// The batch is no longer kept.
     TooFar,
 }
 
-/// Where a position is, seen from the ring. A number is that of the first batch that brings what comes after it.
+/// Where a position is in the ring. Numbers are those of the first batch with anything after the position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// Within what is kept.
     At(u64),
-    /// Of some partition more was read elsewhere than here.
+    /// In some partition, more was read elsewhere than here.
     Ahead(u64),
-    /// Changes between it and the oldest that is kept are not here.
+    /// The ring lacks changes between the position and the oldest that is kept.
     Behind,
-    /// It is of another history, or this ring is.
+    /// The position is of another history, or this ring is.
     Other,
 }
 
 /// The newest changes.
 pub(super) struct Ring {
     batches: VecDeque<Arc<Batch>>,
-    /// The number of the batch to come.
+    /// The number of the next batch.
     next: u64,
     /// The position before the oldest batch, and after the newest.
     start: Position,
     end: Position,
-    /// Of each partition the changes that are kept: entry id, and number of the batch.
+    /// The kept changes of each partition: entry id, and number of the batch.
     kept: Vec<VecDeque<(EntryId, u64)>>,
     changes: usize,
     bytes: usize,
@@ -119,7 +119,7 @@ impl Ring {
         }
     }
 
-    /// The number of the batch to come.
+    /// The number of the next batch.
     pub(super) fn next(&self) -> u64 {
         self.next
     }
@@ -136,7 +136,7 @@ impl Ring {
         id.into()
     }
 
-    /// Adds changes; those of a partition follow each other without a gap.
+    /// Adds changes; those of one partition must follow each other without a gap.
     pub(super) fn push(&mut self, changes: Vec<Change>) -> Arc<Batch> {
         let (mut text, mut ends) = (Vec::new(), Vec::with_capacity(changes.len()));
         for change in &changes {
@@ -175,7 +175,7 @@ impl Ring {
         self.next - self.batches.len() as u64
     }
 
-    /// The batch of that number.
+    /// The batch with that number.
     pub(super) fn after(&self, number: u64) -> After {
         match number.checked_sub(self.first()) {
             None => After::TooFar,
@@ -186,7 +186,7 @@ impl Ring {
         }
     }
 
-    /// Where a position is that may come from another process, or from another life of the server.
+    /// Where a position is that may come from another process, or from an earlier history of the server.
     pub(super) fn find(&self, position: &Position) -> Found {
         if position.0.len() != self.start.0.len() {
             return Found::Other;
@@ -218,13 +218,13 @@ impl Ring {
     }
 }
 
-/// The id by which a change is known; nothing of one that was erased.
+/// The id that identifies a change; unknown for one that was erased.
 fn known_id(change: &Change) -> EntryId {
     if change.is_erased() { Point::START.id } else { change.id }
 }
 
-/// Whether two ids of changes with the same number can be of the same change. That of one that the server no longer
-/// had when it was asked is not known.
+/// Whether two ids of changes with the same number may belong to the same change. The id of a change that the server
+/// no longer had is unknown.
 fn is_same(a: EntryId, b: EntryId) -> bool {
     a == b || a == Point::START.id || b == Point::START.id
 }

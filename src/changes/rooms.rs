@@ -1,7 +1,7 @@
-//! What rooms hear: the events that changes and activity become, as the source document's front end knows them.
+//! Messages to rooms: the events that changes and activity become, as the source document's front end knows them.
 //!
-//! A change says less than such an event has members. What it lacks comes from the state, as far as that still has it;
-//! what nobody knows is `""`.
+//! A change contains less than such an event. The rest comes from the state as far as it still exists there; unknown
+//! members are `""`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use crate::change::{Change, ChangeKind};
 use crate::state::sessions::Session;
 use crate::state::users::Present;
 
-/// The room that hears of everybody.
+/// The room for messages about everybody.
 pub const ADMIN: &str = "admin";
-/// The room that hears of every event. Nobody joins it by its name: `GET /api/v1/activity` is the way in.
+/// The room for every event. Nobody joins it by its name; `GET /api/v1/activity` is the way in.
 pub const EVENTS: &str = "events";
-/// What the rooms of a user and of a document begin with.
+/// The beginning of the rooms of users.
 pub const USER: &str = "user:";
-/// See [`USER`].
+/// The beginning of the rooms of documents.
 pub const DOC: &str = "doc:";
 
 /// An event for a room.
@@ -28,11 +28,11 @@ pub struct Message {
     pub room: String,
     /// The event's name.
     pub event: &'static str,
-    /// What it says.
+    /// Its content.
     pub payload: Arc<Payload>,
 }
 
-/// What an event says.
+/// The content of a message.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Payload {
@@ -42,21 +42,21 @@ pub enum Payload {
     Session(SessionUpdate),
     /// `document:update`.
     Document(DocumentUpdate),
-    /// An event as it came, for those who hear of every one.
+    /// An event as it came, for listeners to all events.
     Event(SeenEvent),
     /// `activity:left_out`.
     LeftOut {
         /// The room.
         room: String,
-        /// How many activities it did not hear of.
+        /// How many activities were left out.
         count: u64,
     },
-    /// `gap`: what came meanwhile is not known.
+    /// `gap`: what happened meanwhile is unknown.
     Gap {
         /// Why.
         reason: &'static str,
     },
-    /// `erased`: somebody was erased; who keeps a copy of the state looks at it again.
+    /// `erased`: a user was erased; a receiver that keeps a copy of the state must read it again.
     Erased {
         /// What to do.
         reason: &'static str,
@@ -64,7 +64,7 @@ pub enum Payload {
 }
 
 impl Payload {
-    /// What rooms hear where changes were erased that they had not heard.
+    /// The message to rooms that had not yet received the changes that were erased.
     pub const ERASED: Self = Self::Erased { reason: "a user was erased: look at the state again" };
 }
 
@@ -113,7 +113,7 @@ pub struct DocumentUpdate {
     pub kind: &'static str,
     /// The document.
     pub doc: String,
-    /// Who came or went.
+    /// Who joined or left.
     pub user: String,
     /// Users in the document.
     pub count: Number,
@@ -121,26 +121,26 @@ pub struct DocumentUpdate {
     pub threshold: Number,
 }
 
-/// An event as it stands in the stream, without tokens, data and what a device says of itself.
+/// An event in the stream, without tokens, data and user agents.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SeenEvent {
     /// The entry that holds it.
     pub id: String,
     /// Its partition.
     pub partition: u16,
-    /// Its place in the entry.
+    /// Its index in the entry.
     pub index: usize,
     /// Its type.
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// Its time, epoch milliseconds.
     pub time: u64,
-    /// Its members that are shown.
+    /// The members that are shown.
     #[serde(flatten)]
     pub members: BTreeMap<&'static str, String>,
 }
 
-/// A number; one that nobody knows is `""`.
+/// A number; `""` if unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Number(pub Option<u64>);
 
@@ -156,7 +156,7 @@ impl Serialize for Number {
 /// What the state knows beyond a change.
 #[derive(Clone, Debug)]
 pub enum Details {
-    /// Nothing, or nobody asked.
+    /// Nothing, or it was not asked.
     Unknown,
     /// The presence entry.
     Present(Present),
@@ -164,7 +164,7 @@ pub enum Details {
     Session(Session),
 }
 
-/// The rooms that hear of a change; none if no room does.
+/// The rooms that receive a change; may be none.
 pub fn rooms(change: &Change) -> Vec<String> {
     let of = |prefix: &str, name: &Option<String>| {
         name.as_ref().map(|name| format!("{prefix}{name}")).into_iter()
@@ -184,7 +184,7 @@ pub fn rooms(change: &Change) -> Vec<String> {
     }
 }
 
-/// What a change becomes in its rooms.
+/// The messages for a change to its rooms.
 pub fn messages(change: &Change, details: Details) -> Vec<Message> {
     let payload = match change.kind {
         ChangeKind::Online | ChangeKind::Offline => Payload::Presence(presence(change, details)),
@@ -205,7 +205,7 @@ pub fn messages(change: &Change, details: Details) -> Vec<Message> {
     rooms(change).into_iter().map(message).collect()
 }
 
-/// What an event is called in a room.
+/// The name of an event in a room.
 pub fn event_in(room: &str, payload: &Payload) -> &'static str {
     match payload {
         Payload::Presence(_) if room == ADMIN => "admin:presence:update",

@@ -1,8 +1,8 @@
-//! Snapshots for all listeners of a process: few at once, and one for many.
+//! Snapshots for all listeners of a process: a few at the same time, each shared by many.
 //!
-//! What takes a walk over the state is gathered once for everybody who asks within some seconds; a filter picks from
-//! it. That keeps ten thousand listeners who come back at once from asking for the whole state ten thousand times.
-//! What can be looked up (users' presence, documents by name) is gathered for each.
+//! A snapshot that needs a walk over the state is gathered once for all requests within some seconds; a filter
+//! selects from it. Ten thousand listeners who reconnect at once thus do not cause ten thousand walks. What can be
+//! looked up (users' presence, documents by name) is gathered for each request.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -16,13 +16,13 @@ use super::snapshot::{Scope, Snapshot, SnapshotError};
 use crate::state::Shared;
 use crate::telemetry::metrics::LiveMetrics;
 
-/// Whole snapshots that may be in memory.
+/// How many whole snapshots may be in memory.
 const PLACES: usize = 3;
-/// Snapshots that may be looked up at once.
+/// How many snapshots may be looked up at the same time.
 const LOOKUPS: usize = 8;
-/// How long one is handed out to others.
+/// How long one is shared with further requests.
 const FRESH: Duration = Duration::from_secs(2);
-/// How long one is kept in case that it can still serve.
+/// How long one is kept in case it can still be used.
 const KEPT: Duration = Duration::from_secs(10);
 /// Attempts while changes outrun the gathering.
 const ATTEMPTS: usize = 3;
@@ -54,8 +54,8 @@ impl Snapshots {
         }))
     }
 
-    /// A snapshot that has what the filter wants, and perhaps more; gathered after `since`, if there is such a time.
-    /// It goes on being gathered if nobody waits for it any more: somebody else may.
+    /// A snapshot that has what the filter wants, and perhaps more; gathered after `since`, if given. Gathering
+    /// continues even if its first caller is gone, since others may want it.
     pub fn get(
         &self,
         filter: Arc<Filter>,
@@ -72,7 +72,7 @@ impl Snapshots {
     }
 
     async fn look_up(&self, filter: &Filter) -> Result<Arc<Snapshot>, SnapshotError> {
-        // It is never closed.
+        // The semaphore is never closed.
         let _place = self.0.lookups.acquire().await;
         self.take(filter.parts(), (&filter.users, &filter.docs), None).await
     }
@@ -89,7 +89,7 @@ impl Snapshots {
         let mut newest = slot.lock().await;
         let serves = |snapshot: &&Arc<Snapshot>| {
             let is_fresh = snapshot.started().elapsed() < FRESH;
-            // All places are taken by those that slow listeners still read: an older one serves as well.
+            // If slow listeners occupy all places, an older one is used.
             let is_full = self.0.places.available_permits() == 0 && Arc::strong_count(snapshot) > 1;
             since.is_none_or(|since| snapshot.started() > since) && (is_fresh || is_full)
         };
@@ -97,7 +97,7 @@ impl Snapshots {
             return Ok(Arc::clone(snapshot));
         }
         *newest = None;
-        // It is never closed.
+        // The semaphore is never closed.
         let place = self.0.places.clone().acquire_owned().await.ok();
         let everybody = HashSet::new();
         let snapshot = self.take(parts, (&everybody, &everybody), place).await?;
@@ -107,7 +107,7 @@ impl Snapshots {
         Ok(snapshot)
     }
 
-    /// Gathers a snapshot; users and documents are those wanted, all if none are named.
+    /// Gathers a snapshot of the named users and documents, or of all if none are named.
     async fn take(
         &self,
         parts: Parts,
@@ -138,8 +138,8 @@ impl Snapshots {
     }
 }
 
-/// Takes a snapshot out of its slot after a while, unless another one is there by then. It does not keep it alive:
-/// its place is needed.
+/// Removes a snapshot from its slot after a while, unless another one has replaced it. It does not keep the snapshot
+/// alive, because its place is needed.
 async fn forget(slot: Slot, snapshot: Weak<Snapshot>) {
     tokio::time::sleep(KEPT).await;
     let mut newest = slot.lock().await;

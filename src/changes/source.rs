@@ -1,9 +1,9 @@
-//! One partition's changes in the server: where they stand, and the next after a point.
+//! One partition's changes on the server: their end, and those after a point.
 //!
 //! Numbers are gapless, so a number that does not follow the last one read is a gap: the cap dropped changes, or the
-//! server went back in time and gave their numbers again. A change at the entry id that was read last, under another
-//! number, is a gap as well. Numbers that are missing because their changes were erased are noted; each is told as
-//! such, so that whoever counts misses none.
+//! server went back in time and assigned the numbers again. The entry id that was read last under another number is a
+//! gap as well. Numbers of erased changes are recorded; each is reported as erased, so that readers who count miss
+//! none.
 
 use std::time::Duration;
 
@@ -23,13 +23,13 @@ pub(super) const PAGE: usize = 1_000;
 /// Why the next change cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TailError {
-    /// Changes after the position are no longer kept, or were never made here.
+    /// Changes after the position are no longer kept, or were never made on this server.
     #[error("the changes after number {after} are no longer kept")]
     Gap {
         /// The number of the last change that was read.
         after: u64,
     },
-    /// The server cannot be asked: try again later, the position stays.
+    /// The server cannot be queried: try again later; the position stays.
     #[error(transparent)]
     Server(#[from] Error),
 }
@@ -72,7 +72,7 @@ impl Source {
         Ok(newest.as_ref().map_or(before, Point::from))
     }
 
-    /// The place before the oldest change that is kept; the end if none is.
+    /// The position before the oldest change that is kept, or the end if none is.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
@@ -89,14 +89,14 @@ impl Source {
         }
     }
 
-    /// Makes sure that the stream has, or had, this change there, and that what follows it is kept.
+    /// Checks that the stream has, or had, this change there, and that what follows it is kept.
     ///
     /// # Errors
     /// [`TailError::Gap`] if not.
     pub async fn check(&self, connection: &mut Link, point: Point) -> Result<(), TailError> {
         let gap = TailError::Gap { after: point.seq };
         let id = point.id.to_string();
-        // The number first: a change that it counts is in the stream by the time that is read.
+        // The number first: a change that it counts is then in the stream when that is read.
         let mut ask = redis::pipe();
         ask.cmd("GET").arg(&self.changes_seq);
         ask.cmd("XRANGE").arg(&self.changes).arg(&id).arg(&id);
@@ -108,8 +108,8 @@ impl Source {
         let [same, first, last] = [same, first, last].map(|entries| self.first_of(entries));
         let is_same_history = match (same, first) {
             (Some(same), _) => same.seq == point.seq,
-            // Dropped by the cap, as all before it. What is older, or has its number, is of another history, unless
-            // the change was erased.
+            // Dropped by the cap, like everything before it. If it were older, or had the number of the oldest
+            // change, it would be of another history, unless the change was erased.
             (None, Some(first)) => {
                 first.id > point.id && first.seq > point.seq
                     || self.are_erased(connection, point.seq, point.seq).await?
@@ -123,7 +123,8 @@ impl Source {
         if is_same_history && is_at_end { Ok(()) } else { Err(gap) }
     }
 
-    /// Whether all changes with these numbers were erased (`ZRANGE`). To who may not ask, none were.
+    /// Whether all changes with these numbers were erased (`ZRANGE`). Without the right to ask, none counts as
+    /// erased.
     async fn are_erased(
         &self,
         connection: &mut Link,
@@ -152,10 +153,10 @@ impl Source {
         Change::read(entries.first()?, self.partition)
     }
 
-    /// Up to a page of changes after `point`; waits up to `block` for the first, if there is such a time.
+    /// Up to a page of changes after `point`; waits up to `block` for the first, if given.
     ///
     /// # Errors
-    /// [`TailError::Gap`] if the first of them does not follow.
+    /// [`TailError::Gap`] if the first of them does not follow `point`.
     pub async fn after(
         &self,
         connection: &mut Link,
@@ -192,7 +193,7 @@ impl Source {
         Ok(changes)
     }
 
-    /// What is told between two changes, of which the latter is there, if all in between were erased; at most a page.
+    /// The changes to report between two existing ones if all in between were erased; at most a page.
     async fn across(
         &self,
         connection: &mut Link,

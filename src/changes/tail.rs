@@ -1,7 +1,7 @@
-//! Follows the changes of one partition: every one, in order, once, or word of the gap.
+//! Follows the changes of one partition: each one in order and once, or the report of a gap.
 //!
-//! A blocking read says nothing when its key goes, so each one that brings nothing is followed by a look at where
-//! the changes stand.
+//! A blocking read does not notice when its key is removed, so each read without a result is followed by a look at
+//! the end of the changes.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::key::Keys;
 use crate::redis::connect::connect;
 use crate::state::Link;
 
-/// How much longer than a read may block its reply may take.
+/// How much longer a reply may take than its read may block.
 const REPLY_WITHIN: Duration = Duration::from_secs(2);
 
 /// A reader of one partition's changes.
@@ -45,7 +45,7 @@ impl Tail {
         self.point
     }
 
-    /// Goes on from the newest change, as after a gap.
+    /// Continues from the newest change, as after a gap.
     pub fn skip_to_end(&mut self) {
         self.point = None;
     }
@@ -53,7 +53,7 @@ impl Tail {
     /// The next changes; none if nothing came in time.
     ///
     /// # Errors
-    /// [`TailError::Gap`] if there is none that follows; it stays one until [`skip_to_end`](Self::skip_to_end).
+    /// [`TailError::Gap`] if none follows the position; it remains a gap until [`skip_to_end`](Self::skip_to_end).
     pub async fn next(&mut self) -> Result<Vec<Change>, TailError> {
         let read = self.read().await;
         if matches!(read, Err(TailError::Server(_))) {
@@ -62,7 +62,7 @@ impl Tail {
         read
     }
 
-    /// Connects and finds its position, or makes sure of it; a read does so by itself.
+    /// Connects and finds or verifies its position; a read does so by itself.
     ///
     /// # Errors
     /// As of a read.

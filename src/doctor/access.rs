@@ -1,8 +1,8 @@
-//! Rights: whether the user this process logs in as may do all its role needs. What that is stands in
-//! `deploy/acl/`, one line for each role.
+//! Rights: whether the user this process logs in as may do everything its role needs. `deploy/acl/` has the needs,
+//! one line for each role.
 //!
-//! Roles that run scripts ask a script, which looks and runs nothing (`redis.acl_check_cmd`). The others
-//! try: a reader reads a key that never exists, a producer adds an entry with an id no server takes.
+//! Roles that run scripts ask a script, which checks and runs nothing (`redis.acl_check_cmd`). The others try: a
+//! reader reads a key that never exists, a producer adds an entry with an id that no server accepts.
 
 use redis::Value;
 
@@ -15,7 +15,7 @@ use crate::redis::reply;
 use crate::redis::scripts::script::Script;
 use crate::state::{AskError, Link, Partition, ask, literal};
 
-/// What a user may be there for.
+/// The role of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
     /// `rollcall worker`
@@ -60,7 +60,7 @@ impl Role {
         self.line().split_whitespace().filter_map(|rule| rule.strip_prefix('+'))
     }
 
-    /// Whether it sends this command, or a part of it.
+    /// Whether it sends this command or one of its subcommands.
     pub(super) fn needs(self, command: &str) -> bool {
         let own = |rule: &str| rule.split('|').any(|word| word.eq_ignore_ascii_case(command));
         self.commands().any(own)
@@ -80,15 +80,15 @@ impl Role {
     }
 }
 
-/// Keys that a role reaches: a pattern, and one key that it fits.
+/// Keys that a role reaches: a pattern, and one key that matches it.
 struct Reach {
-    /// What `ACL SETUSER` takes.
+    /// The pattern as `ACL SETUSER` takes it.
     right: String,
     key: String,
     writes: bool,
 }
 
-/// What every pattern of a deployment begins with.
+/// The beginning of every pattern of a deployment.
 pub(super) fn pattern_base(deployment: &Deployment) -> String {
     let tag = if deployment.partitions > 1 { "{p*}:" } else { "" };
     format!("{}{tag}", literal(&deployment.prefix))
@@ -128,7 +128,7 @@ pub(super) async fn rights(
     Ok(lacking.diagnosis(role.name(), shell, user))
 }
 
-/// What keeps a role from its work.
+/// What prevents a role from its work.
 #[derive(Default)]
 struct Lacking {
     /// Rights that the user does not have.
@@ -170,7 +170,7 @@ impl Lacking {
 fn reaches(role: Role, deployment: &Deployment, base: &str) -> Vec<Reach> {
     let pattern_base = pattern_base(deployment);
     let patterns = role.line().split_whitespace().filter_map(|rule| rule.split_once('~'));
-    // A look at the layout of another number of partitions: whatever hinders it is no fault.
+    // The role looks at the layout of another number of partitions, and does without if it cannot.
     let patterns = patterns.filter(|(_, pattern)| !pattern.starts_with("{p0}"));
     let reach = |access: &str, pattern: &str, key: String| Reach {
         right: format!("{access}~{pattern_base}{pattern}"),
@@ -210,7 +210,7 @@ async fn tried_to_read(
     let mut lacking = Lacking::default();
     for command in commands {
         let words: Vec<&str> = command.split('|').collect();
-        // As many arguments as the command takes: with others it is refused before rights are looked at.
+        // With the number of arguments that the command takes; with others it is refused before rights are checked.
         for arguments in [&[key, "0", "0"][..], &[key, "0"], &[key], &[]] {
             match denied(connection, &[&words, arguments].concat()).await {
                 Ok(Some(Denied::Key)) => {}
@@ -235,7 +235,7 @@ impl Lacking {
         self.gone.extend(other.gone);
     }
 
-    /// What came of trying a command, and a key that there is a right to.
+    /// Adds the result of trying a command; `right` is a right to the key.
     fn add(&mut self, tried: Option<Denied>, command: &str, right: &str) {
         match tried {
             Some(Denied::Command) => self.missing.push(format!("+{command}")),
@@ -246,7 +246,7 @@ impl Lacking {
     }
 }
 
-/// What a refusal is about.
+/// The reason of a refusal.
 enum Denied {
     Command,
     Key,
@@ -254,7 +254,7 @@ enum Denied {
     Gone,
 }
 
-/// Sends a command that has no effect; whether, and why, this user may not.
+/// Sends a command that has no effect; returns whether, and why, this user may not.
 async fn denied(connection: &mut Link, words: &[&str]) -> Result<Option<Denied>, AskError> {
     match ask(connection, words).await {
         Err(error) if error.is_forbidden() => {
@@ -262,7 +262,7 @@ async fn denied(connection: &mut Link, words: &[&str]) -> Result<Option<Denied>,
             Ok(Some(if of_command { Denied::Command } else { Denied::Key }))
         }
         Err(AskError::Server(Error::NoCommand { .. })) => Ok(Some(Denied::Gone)),
-        // It was let through, and had nothing to do.
+        // It was permitted, and had nothing to do.
         Err(error) if is_other_arity(&error) || !is_answer(&error) => Err(error),
         _ => Ok(None),
     }
@@ -287,7 +287,8 @@ async fn asked_a_script(
     keys: &[Reach],
     channels: &[Channel],
 ) -> Result<Lacking, AskError> {
-    // A key may be written, or read, if any command that does it may: the commands themselves come next.
+    // A key may be written or read if any command that does so is permitted; the commands themselves are checked
+    // next.
     let writing = ["set", "hset", "unlink"];
     let reading = ["get", "hget", "type"];
     let ways = |reach: &Reach| if reach.writes { writing } else { reading };
@@ -316,7 +317,7 @@ async fn asked_a_script(
             Allowed::Gone => Some(Denied::Gone),
         };
         if is_about_channels(command) && allowed == Allowed::No {
-            // The server does not say which of the two it is.
+            // The server does not say which of the two is missing.
             lacking.missing.push(channel.right.clone());
         }
         lacking.add(tried, command, "");
@@ -329,7 +330,7 @@ fn is_about_channels(command: &str) -> bool {
     ["subscribe", "publish"].contains(&command)
 }
 
-/// What the script says of a command.
+/// The script's answer about a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Allowed {
     No,

@@ -1,13 +1,13 @@
-//! The channels that a role needs: a worker subscribes to those by which owners show that they live, a notifier
+//! The channels that a role needs: a worker subscribes to those by which owners show that they are alive, a notifier
 //! publishes on those of its targets.
 
 use super::access::{Role, pattern_base};
 use crate::config::{Config, Sink};
 use crate::state::literal;
 
-/// Channels of a kind, and one of them.
+/// The channels of one kind, and an example.
 pub(super) struct Channel {
-    /// What `ACL SETUSER` takes.
+    /// The pattern as `ACL SETUSER` takes it.
     pub(super) right: String,
     pub(super) name: String,
 }
@@ -31,7 +31,7 @@ impl Channel {
     }
 }
 
-/// The channels of a role under these settings; for a notifier without targets, those of a Node server.
+/// The channels of a role with these settings; for a notifier without targets, those of a Node server.
 pub(super) fn channels(config: &Config, role: Role, base: &str) -> Vec<Channel> {
     if role != Role::Notifier {
         return vec![Channel::owner(config, base)];

@@ -1,4 +1,4 @@
-//! What a server says of itself and how it is set, asked once for all checks.
+//! A server's description of itself and its configuration, read once for all checks.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::redis::connect::Node;
 use crate::redis::reply;
 use crate::state::ask;
 
-/// The parameters that checks look at: none of them is secret.
+/// The parameters that checks need; none of them is secret.
 const PARAMETERS: &[&str] = &[
     "appendfsync",
     "busy-reply-threshold",
@@ -22,7 +22,7 @@ const PARAMETERS: &[&str] = &[
     "timeout",
 ];
 
-/// What is known of a server.
+/// The facts about a server.
 pub(super) struct Facts {
     pub(super) shell: Shell,
     info: Result<HashMap<String, String>, Unseen>,
@@ -41,29 +41,30 @@ impl Facts {
         }
     }
 
-    /// Says what `INFO` has under this name.
+    /// The value of this name in `INFO`.
     pub(super) fn info(&self, name: &str) -> Result<&str, Unseen> {
         let info = self.info.as_ref().map_err(Unseen::clone)?;
         info.get(name).map(String::as_str).ok_or_else(|| Unseen::unsaid(name))
     }
 
-    /// A number that `INFO` has under this name.
+    /// A number of this name in `INFO`.
     pub(super) fn number(&self, name: &str) -> Result<u64, Unseen> {
         self.info(name)?.parse().map_err(|_| Unseen::unsaid(name))
     }
 
-    /// Says how a parameter is set (`CONFIG GET`).
+    /// The value of a parameter (`CONFIG GET`).
     pub(super) fn parameter(&self, name: &str) -> Result<&str, Unseen> {
         let parameters = self.parameters.as_ref().map_err(Unseen::clone)?;
         parameters.get(name).map(String::as_str).ok_or_else(|| Unseen::unsaid(name))
     }
 
-    /// How a parameter that is a number is set.
+    /// The value of a numeric parameter.
     pub(super) fn parameter_number(&self, name: &str) -> Result<u64, Unseen> {
         self.parameter(name)?.parse().map_err(|_| Unseen::unsaid(name))
     }
 
-    /// Advises to set a parameter of the server, now and for good: where its settings are the provider's, there.
+    /// Advises to set a parameter of the server, now and permanently; on a managed server, in the provider's
+    /// settings.
     pub(super) fn set(&self, diagnosis: Diagnosis, parameter: &str, value: &str) -> Diagnosis {
         let provider = format!("set {parameter} to {value} in the provider's settings");
         match &self.parameters {
@@ -95,7 +96,7 @@ fn read_pairs(reply: Value) -> HashMap<String, String> {
     pairs.filter_map(|(name, value)| reply::text(name).zip(reply::text(value))).collect()
 }
 
-/// Facts as a test wants them.
+/// Facts for a test.
 #[cfg(test)]
 pub(super) fn facts(info: &[(&str, &str)], parameters: &[(&str, &str)]) -> Facts {
     use crate::config::{Config, Gathered};

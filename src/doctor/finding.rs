@@ -1,17 +1,17 @@
-//! What the doctor finds: a level, what it saw, what that means, and what to do about it; or why it could not look.
+//! What the doctor finds: a level, the finding, its consequence, and the remedy; or why it could not check.
 
 use serde::Serialize;
 
 use crate::error::{Error, chain};
 use crate::state::AskError;
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     /// As it should be.
     Ok,
-    /// It works, but look at it.
+    /// It works, but deserves attention.
     Warning,
     /// It loses or delays something, or will not work.
     Failure,
@@ -25,18 +25,18 @@ pub enum Step {
     Advice(String),
     /// A command for a shell.
     Run(String),
-    /// A line for `redis.conf`, so that a restart does not undo it.
+    /// A line for `redis.conf`, so that a restart does not undo the change.
     Configure(String),
 }
 
-/// What one check says.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnosis {
     /// How bad it is.
     pub level: Level,
     /// What was found.
     pub found: String,
-    /// What that means; empty where all is well.
+    /// The consequence; empty if all is well.
     pub means: String,
     /// What to do, in order.
     pub remedy: Vec<Step>,
@@ -71,29 +71,29 @@ impl Diagnosis {
     }
 }
 
-/// A check and what it says.
+/// A check and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The name of the check.
     pub check: &'static str,
     /// The partition it is about; for a node of a Cluster, its first one.
     pub partition: u16,
-    /// What it says.
+    /// The result.
     #[serde(flatten)]
     pub diagnosis: Diagnosis,
 }
 
-/// What a check comes to: a diagnosis, or why it could not look.
+/// The answer of a check: a diagnosis, or why it could not check.
 pub(super) type Answer = Result<Diagnosis, Unseen>;
 
-/// Why a check could not look.
+/// Why a check could not check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Unseen {
-    /// The user has no right to a command, as `ACL SETUSER` names it; or to a key.
+    /// The user lacks the right to a command, named as `ACL SETUSER` does, or to a key.
     Forbidden(Option<String>),
     /// The server does not have this command.
     NoCommand(String),
-    /// The server leaves this out of what it says of itself.
+    /// The server does not include this in its description of itself.
     Unsaid(String),
     /// Something else went wrong.
     Failed(String),
@@ -104,7 +104,7 @@ impl Unseen {
         Self::Unsaid(name.to_owned())
     }
 
-    /// The right that is missing, if it is one to a command.
+    /// The missing right, if it is one to a command.
     pub(super) fn into_right(self) -> Option<String> {
         match self {
             Self::Forbidden(command) => command.map(|command| format!("+{command}")),

@@ -1,4 +1,4 @@
-//! The partition's owner and the janitor: whether somebody works, and what waits.
+//! The partition's owner and the janitor: whether they work, and what is waiting.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::redis::scripts::owner::{Ownership, Seen};
 use crate::state::status::{Backlog, Stream, Work};
 use crate::state::{AskError, Partition, ask, clock_went_back, number};
 
-/// An owner says more often than this that it lives.
+/// An owner beats more often than this.
 const A_BEAT: Duration = Duration::from_millis(1_500);
 
-/// What a check of the group starts from.
+/// The input of a check of the group.
 pub(super) struct Place<'a> {
     pub(super) config: &'a Config,
     pub(super) work: &'a Work,
@@ -25,7 +25,7 @@ impl Place<'_> {
         self.work.stream.as_ref()?.group.as_ref()
     }
 
-    /// The remedy where nobody plays a role.
+    /// The remedy if nobody has a role.
     fn start(&self, diagnosis: Diagnosis, role: &str) -> Diagnosis {
         diagnosis.advise("start one:").run(self.shell.rollcall(&[role]))
     }
@@ -82,7 +82,7 @@ pub(super) async fn owner(partition: &mut Partition, place: &Place<'_>) -> Answe
     Ok(Diagnosis::ok(format!("{owner}, {} at work", group.workers.len())))
 }
 
-/// What workers died on, and what others do to the group.
+/// Deaths of workers on an entry, and what others do to the group.
 pub(super) async fn trouble(partition: &mut Partition, place: &Place<'_>) -> Answer {
     let Some(stream) = place.work.stream.as_ref().filter(|stream| stream.group.is_some()) else {
         return Ok(Diagnosis::ok("nothing is read yet"));
@@ -91,7 +91,7 @@ pub(super) async fn trouble(partition: &mut Partition, place: &Place<'_>) -> Ans
     let meta = partition.keys.meta();
     let deaths = ask(&mut partition.connection, &["HGET", &meta, "deaths"]).await?;
     let at = stream.group.as_ref().and_then(|group| group.cursor.as_deref());
-    // Those on an entry that was passed since are no trouble any more.
+    // Deaths on an entry that was passed since are no trouble any more.
     if let Some(deaths) = reply::text(deaths)
         && let Some((cursor, terms)) = deaths.split_once(' ').filter(|found| Some(found.0) == at)
     {
@@ -117,7 +117,7 @@ pub(super) async fn trouble(partition: &mut Partition, place: &Place<'_>) -> Ans
 /// Whether somebody sweeps.
 pub(super) fn janitor(place: &Place<'_>) -> Diagnosis {
     let interval_ms = place.config.janitor.interval.as_millis() as u64;
-    // A round over much takes its time.
+    // A round over much data takes long.
     let patience_ms = (10 * interval_ms).max(60_000);
     let last_ms = place.work.janitor_last_run_ms;
     let ahead_ms = last_ms.and_then(|ms| clock_went_back(ms, place.now_ms));
@@ -139,7 +139,7 @@ pub(super) fn janitor(place: &Place<'_>) -> Diagnosis {
     place.start(judge(found, means), "janitor")
 }
 
-/// What keeps the stream from being trimmed.
+/// What prevents the stream from being trimmed.
 pub(super) fn trimming(place: &Place<'_>) -> Diagnosis {
     let Some(stream) = &place.work.stream else {
         return Diagnosis::ok("there is no stream yet");

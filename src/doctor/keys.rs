@@ -1,4 +1,4 @@
-//! Keys: whether each holds what Rollcall keeps there, and how full what has a cap is.
+//! Keys: whether each has the right type, and how full capped structures are.
 
 use redis::Value;
 
@@ -11,12 +11,12 @@ use crate::redis::scripts::shared_keys;
 use crate::state::status::partition_sizes;
 use crate::state::{Partition, ask, clock_went_back, literal};
 
-/// Keys that are looked at, of those that `SCAN` comes upon in so many calls.
+/// How many keys are examined, out of those that `SCAN` finds in as many calls.
 const SAMPLE: usize = 500;
 const CALLS: usize = 20;
-/// Keys that a finding names.
+/// How many keys a finding names.
 const NAMED: usize = 5;
-/// For how long something that was put right is told.
+/// For how long a repair is reported.
 const LATELY_MS: u64 = 3_600_000;
 
 /// The structures that every event may need.
@@ -33,7 +33,7 @@ pub(super) async fn shared(partition: &mut Partition, stream: &str, shell: &Shel
     Ok(out_of_the_way(Diagnosis::failure(listed(&wrong), means), &wrong, shell))
 }
 
-/// Expiries that others set: on the shared keys now, and on any key lately.
+/// Expiries that others set: on the shared keys now, and on any key recently.
 pub(super) async fn expiries(
     partition: &mut Partition,
     stream: &str,
@@ -67,7 +67,7 @@ pub(super) async fn expiries(
     }
 }
 
-/// Something was put right that others, or a clock that went back, had made wrong.
+/// A recent repair of what others, or a clock that went back, had done.
 fn repaired(last: &Last, now_ms: u64, janitor: &str, shell: &Shell) -> Diagnosis {
     let ago_s = now_ms.saturating_sub(last.at_ms) / 1000;
     let when = match clock_went_back(last.at_ms, now_ms) {
@@ -148,7 +148,7 @@ async fn sampled(partition: &mut Partition) -> Result<Vec<OwnKey>, Unseen> {
     Ok(names)
 }
 
-/// Those of the keys that hold something else.
+/// Those of the keys that have another type.
 async fn of_another_type(
     partition: &mut Partition,
     wanted: Vec<(String, &'static str)>,
@@ -156,7 +156,7 @@ async fn of_another_type(
     let mut wrong = Vec::new();
     for (key, kind) in wanted {
         let found = reply::text(ask(&mut partition.connection, &["TYPE", &key]).await?);
-        // None: it is not there, or expired meanwhile.
+        // `none`: it does not exist, or has expired meanwhile.
         let found = found.filter(|found| found != kind && found != "none");
         wrong.extend(found.map(|found| (key, found, kind)));
     }
@@ -166,13 +166,13 @@ async fn of_another_type(
 /// A key with an identifier in its name.
 struct OwnKey {
     key: String,
-    /// The type that belongs there.
+    /// Its proper type.
     kind: &'static str,
-    /// Whether it ends by an expiry of its own.
+    /// Whether it has an expiry of its own.
     ends: bool,
 }
 
-/// What a key is, if it is one with an identifier in its name.
+/// The key, if it has an identifier in its name.
 fn own_key(keys: &Keys) -> impl Fn(Value) -> Option<OwnKey> + use<> {
     let kinds = [
         (keys.online(), "", "set", true),
@@ -192,7 +192,7 @@ fn own_key(keys: &Keys) -> impl Fn(Value) -> Option<OwnKey> + use<> {
     }
 }
 
-/// A key, what it holds, and what belongs there.
+/// A key, its type, and the proper type.
 type Wrong = (String, String, &'static str);
 
 fn listed(wrong: &[Wrong]) -> String {
@@ -214,7 +214,7 @@ fn out_of_the_way(mut diagnosis: Diagnosis, wrong: &[Wrong], shell: &Shell) -> D
     diagnosis
 }
 
-/// How near the dead letters and the tokens are to what would be dropped.
+/// How close dead letters and tokens are to their caps.
 pub(super) async fn caps(
     partition: &mut Partition,
     deployment: &Deployment,

@@ -1,4 +1,4 @@
-//! Memory: what the server does when it runs short of it, and how near that is.
+//! Memory: what the server does when memory runs short, and how close that is.
 
 use super::facts::Facts;
 use super::finding::{Answer, Diagnosis};

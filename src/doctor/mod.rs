@@ -1,7 +1,7 @@
-//! The doctor: looks at a server and a deployment on it, and says what is wrong and what to do.
+//! The doctor: examines a server and a deployment on it, and says what is wrong and what to do.
 //!
-//! It only reads: the one thing it leaves on a server are loaded scripts. What a user may not look at is a
-//! finding, too. Each check is one function, in a file by theme; [`examine`] has them in their order.
+//! It only reads; it leaves nothing on a server but loaded scripts. If its user may not look at something, that is a
+//! finding too. Each check is one function, in a file by theme; [`examine`] calls them in order.
 
 mod access;
 mod channels;
@@ -31,7 +31,7 @@ use crate::state::{Partition, RESPONSE_TIMEOUT, find_all, server_time};
 pub use self::access::Role;
 pub use self::finding::{Diagnosis, Finding, Level, Step};
 
-/// Makes every check; what cannot be reached or looked at is among the findings.
+/// Makes all checks. Whatever cannot be reached or examined is among the findings.
 pub async fn examine(config: &Config, role: Role) -> Vec<Finding> {
     let server = config.redis.server();
     let mut report = Report::new(config, role);

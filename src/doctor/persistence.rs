@@ -1,4 +1,4 @@
-//! Persistence: what a crash of the server loses, and whether saving works.
+//! Persistence: what a crash of the server would lose, and whether saving works.
 
 use super::facts::Facts;
 use super::finding::{Answer, Diagnosis};
@@ -44,7 +44,7 @@ pub(super) fn saving(facts: &Facts) -> Answer {
     if failing.is_empty() {
         return Ok(Diagnosis::ok("the last save worked"));
     }
-    // Nothing, if the folder itself is gone.
+    // Empty if the folder itself is gone.
     let folder = facts.parameter("dir").ok().filter(|folder| !folder.is_empty());
     let folder = folder.unwrap_or("the server's folder");
     let means = "what is in memory is not on disk, and the server may refuse all writes (MISCONF)";

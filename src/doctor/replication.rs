@@ -1,4 +1,4 @@
-//! Replication and Cluster: whether this is the server to write to, and whether it takes writes.
+//! Replication and Cluster: whether this is the server to write to, and whether it accepts writes.
 
 use super::facts::Facts;
 use super::finding::{Answer, Diagnosis, Unseen};
@@ -26,7 +26,7 @@ pub(super) fn replicas(facts: &Facts) -> Answer {
         (0..connected).filter_map(|n| facts.info(&format!("slave{n}")).ok()).collect();
     let away = states.iter().filter(|state| !state.contains("state=online")).count();
     let found = format!("{connected} connected, {away} of them not in step");
-    // INFO names the good ones only where a number of them is asked for.
+    // INFO has the number of good replicas only if a minimum is configured.
     if let Ok(good) = facts.number("min_slaves_good_slaves") {
         let wanted = facts.parameter_number("min-replicas-to-write")?;
         if good < wanted {
@@ -77,7 +77,7 @@ pub(super) async fn cluster(node: &mut Node, facts: &Facts, deployment: &Deploym
         .run(facts.shell.redis_cli(&["CLUSTER", "NODES"])))
 }
 
-/// Whether one shard that is lost stops the others; what cannot be seen is no finding.
+/// Whether the loss of one shard stops the others; if that cannot be seen, it is no finding.
 fn coverage(facts: &Facts, found: String) -> Diagnosis {
     const SETTING: &str = "cluster-require-full-coverage";
     if facts.parameter(SETTING).ok() != Some("yes") {
@@ -90,7 +90,7 @@ fn coverage(facts: &Facts, found: String) -> Diagnosis {
     facts.set(diagnosis, SETTING, "no")
 }
 
-/// Whether a Cluster takes only a part of the key for its slot.
+/// Whether a Cluster uses only a part of the key for its slot.
 fn has_hash_tag(key: &str) -> bool {
     let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
     tag.is_some_and(|(tag, _)| !tag.is_empty())

@@ -1,18 +1,18 @@
-//! The findings so far. What a user may not look at, and what a server does not have, is said once in the end,
-//! however many checks it hinders.
+//! The findings so far. What a user may not look at, and commands that a server does not have, are reported once at
+//! the end, however many checks they prevent.
 
 use super::access::Role;
 use super::finding::{Answer, Diagnosis, Finding, Unseen};
 use crate::config::{Config, Shell};
 use crate::redis::connect::Node;
 
-/// What helps where a command is renamed or removed.
+/// The remedy for a command that was renamed or removed.
 pub(super) const ALLOW: &str = "allow it: in redis.conf (rename-command) or, where others run the server, in the provider's settings";
 
-/// The findings so far, and what a remedy is to be run against.
+/// The findings so far, and the shell commands for remedies.
 pub(super) struct Report {
     findings: Vec<Finding>,
-    /// Reaches the node that is examined.
+    /// Reaches the node being examined.
     pub(super) shell: Shell,
     /// Reaches the deployment.
     everywhere: Shell,
@@ -77,7 +77,7 @@ impl Report {
         self.findings
     }
 
-    /// The server does not have this command.
+    /// The finding that the server does not have this command.
     fn without(&self, command: &str, checks: &[&str]) -> Diagnosis {
         let found = format!("this server has no {command}; it was renamed or removed");
         let unmade = format!("not looked at: {}", checks.join(", "));
@@ -89,7 +89,7 @@ impl Report {
             .advise("where others run the server, look at its settings in the provider's console")
     }
 
-    /// The user may not look: a role needs no right to what only the doctor asks.
+    /// The finding that the user may not look; a role does not need the rights that only the doctor uses.
     fn not_permitted(&self) -> Diagnosis {
         let (user, Hindered(forbidden)) = (&self.user, &self.forbidden);
         let commands: Vec<&str> = forbidden.iter().map(|(command, _)| command.as_str()).collect();
@@ -113,7 +113,7 @@ impl Report {
 
 const NOT_SEEN: &str = "this could not be looked at";
 
-/// What is missing, and the checks that are not made for want of it; both in the order they came.
+/// What is missing, and the checks that it prevented, both in order of appearance.
 #[derive(Default)]
 struct Hindered(Vec<(String, Vec<&'static str>)>);
 

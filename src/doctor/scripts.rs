@@ -1,4 +1,4 @@
-//! Scripts: whether they compile here, and whether this is allowed to load and to call them.
+//! Scripts: whether they compile on this server, and whether the user may load and call them.
 
 use super::finding::{Answer, Diagnosis, Unseen};
 use crate::error::Error;
@@ -23,7 +23,7 @@ pub(super) async fn scripts(partition: &mut Partition) -> Answer {
             }
         }
     }
-    // One that has nothing to do.
+    // A script that has nothing to do.
     let digest = reply::text(ask(connection, &["SCRIPT", "LOAD", Script::RIGHTS]).await?);
     ask(connection, &["EVALSHA", &digest.unwrap_or_default(), "0"]).await?;
     Ok(Diagnosis::ok(format!("all {} load", Script::ALL.len())))

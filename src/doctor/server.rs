@@ -1,4 +1,4 @@
-//! The server and its clients: which it is, how fast it answers, what it does to connections.
+//! The server and its clients: its version, its response time, and its treatment of connections.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,15 +9,15 @@ use crate::error::{Error, chain};
 use crate::redis::connect::Node;
 use crate::state::server_time;
 
-/// Round trips that are measured.
+/// How many round trips are measured.
 const TRIPS: usize = 5;
-/// A round trip beyond which every batch waits noticeably.
+/// A longer round trip noticeably delays every batch.
 const SLOW: Duration = Duration::from_millis(50);
-/// How far two clocks may be apart.
+/// The permitted difference between two clocks.
 const APART_MS: u64 = 1_000;
-/// Seconds of silence that a worker or reader may well keep.
+/// Seconds of silence that are normal for a worker or reader.
 const SHORT_TIMEOUT_S: u64 = 60;
-/// A script of Rollcall's takes some milliseconds; a busy machine makes that more.
+/// A script of Rollcall takes some milliseconds; on a busy machine it may take longer.
 const SHORT_SCRIPT_MS: u64 = 1_000;
 
 pub(super) fn version(facts: &Facts) -> Answer {
@@ -34,7 +34,7 @@ pub(super) fn version(facts: &Facts) -> Answer {
         .advise("upgrade the server to Redis 7.0 or later, or to Valkey"))
 }
 
-/// The middle one of some round trips; a refused command takes as long as one that is answered.
+/// The median of some round trips; a refused command takes as long as any other.
 pub(super) async fn latency(node: &mut Node, shell: &Shell) -> Answer {
     let mut trips = [Duration::ZERO; TRIPS];
     for trip in &mut trips {
@@ -56,7 +56,7 @@ fn judge_latency(trip: Duration, shell: &Shell) -> Diagnosis {
         .run(shell.redis_cli(&["SLOWLOG", "GET"]))
 }
 
-/// The server's clock against this machine's.
+/// Compares the server's clock with this machine's.
 pub(super) async fn clock(node: &mut Node, config: &Config) -> Answer {
     let start = Instant::now();
     let server_ms = server_time(&mut node.connection).await?;
@@ -110,7 +110,7 @@ pub(super) fn script_limit(facts: &Facts) -> Answer {
     Ok(facts.set(Diagnosis::warning(found, means), "busy-reply-threshold", "5000"))
 }
 
-/// The limit of normal clients: beyond it the server cuts a worker that reads a large batch.
+/// The limit of normal clients, beyond which the server disconnects a worker that reads a large batch.
 pub(super) fn output_buffers(facts: &Facts, config: &Config) -> Answer {
     let limits = facts.parameter("client-output-buffer-limit")?;
     let mut words = limits.split(' ').skip_while(|word| *word != "normal").skip(1);
@@ -134,7 +134,7 @@ pub(super) fn output_buffers(facts: &Facts, config: &Config) -> Answer {
     }
 }
 
-/// The server could not be reached at all, or answers nothing about keys.
+/// The server could not be reached at all, or does not answer about keys.
 pub(super) fn unreachable(error: &Error, is_whole: bool, shell: &Shell) -> Diagnosis {
     let means = if is_whole {
         "no role can start, and no other check could be made"

@@ -1,4 +1,4 @@
-//! Settings: whether this process would be let in, and whether the state is cut the same way.
+//! Settings: whether this process would be accepted, and whether the state has the same layout.
 
 use super::finding::{Answer, Diagnosis};
 use crate::config::{Deployment, Server, Shell};
@@ -8,7 +8,7 @@ use crate::redis::reply;
 use crate::redis::scripts::layout::{FORMAT_BEFORE, STATE_FORMAT, check_layout};
 use crate::state::{Partition, ask};
 
-/// The settings given to this process against those of the deployment.
+/// Compares this process's settings with the deployment's.
 pub(super) async fn settings(
     partition: &mut Partition,
     deployment: &Deployment,
@@ -68,7 +68,7 @@ pub(super) async fn settings(
     Ok(diagnosis.advise("or make these the deployment's:").run(shell.rollcall(&words)))
 }
 
-/// Whether there is state with one partition where several are configured, or the other way round.
+/// Whether there is state with one partition although several are configured, or the other way round.
 pub(super) async fn layout(node: &mut Node, deployment: &Deployment) -> Answer {
     let at = Server { tls: node.at.tls.clone(), ..Server::at(node.at.info.clone()) };
     match check_layout(&at, &mut node.connection, deployment).await {

@@ -10,12 +10,12 @@ use crate::redis::reply;
 use crate::state::status::Work;
 use crate::state::{Partition, ask};
 
-/// Entries that are looked at, from the newest on.
+/// How many entries are examined, from the newest on.
 const SAMPLE: &str = "50";
-/// How far the last id may run ahead: the clock of a server may have been set back a little.
+/// How far the last id may be ahead: the server's clock may have been set back a little.
 const AHEAD_MS: u64 = 1_000;
 
-/// The last id against the server's clock.
+/// Compares the last id with the server's clock.
 pub(super) fn ids(work: &Work, deployment: &Deployment, now_ms: u64, shell: &Shell) -> Diagnosis {
     let last = work
         .stream

@@ -1,7 +1,7 @@
-//! What the server lost is counted and told, never silent.
+//! Counts and reports what the server lost.
 //!
-//! The sums stand in the server, so that janitors that take turns, or are restarted, count nothing twice. Only
-//! what a server had before it went back in time has to be kept outside of it: here.
+//! The counts are kept on the server, so janitors that take turns, or are restarted, count nothing twice. Only what a
+//! server had before it went back in time must be kept outside of it: here.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::redis::scripts::losses::{Losses, StreamEnd};
 use crate::telemetry::log::Throttle;
 use crate::telemetry::metrics::{self, LossCause};
 
-/// How often each cause is told at most; the count is that of all since the last line.
+/// The minimum time between two lines about a cause; each gives the count of all losses since the last line.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Watches one partition's stream for losses.
@@ -27,7 +27,7 @@ pub(super) struct Watch {
     lines: [Line; LossCause::ALL.len()],
 }
 
-/// What the next line about one cause will say.
+/// The next line about one cause.
 #[derive(Debug)]
 struct Line {
     throttle: Throttle,
@@ -40,7 +40,7 @@ impl Watch {
         Self { losses: Losses::new(deployment, keys), partition, seen: None, lines }
     }
 
-    /// Looks, counts and tells.
+    /// Looks for losses, counts and reports them.
     pub(super) async fn look(
         &mut self,
         connection: &mut MultiplexedConnection,

@@ -1,7 +1,7 @@
-//! The janitor: rounds of sweeps over one partition's structures, in short calls with pauses between.
+//! The janitor: rounds of sweeps over one partition's structures, in short calls with pauses between them.
 //!
-//! Any number may run: a short lease lets one at a time do a round, and every sweep checks again inside
-//! its script, so that two at once would only do the same work twice.
+//! Any number may run. A short lease lets one at a time do a round, and every sweep checks again within its script,
+//! so two at once would only do the same work twice.
 
 mod losses;
 mod repairs;
@@ -33,27 +33,28 @@ use crate::telemetry::trace::{self, Span};
 use losses::Watch;
 use repairs::Repairs;
 
-/// Hash fields a call looks at.
+/// How many hash fields a call examines.
 const WALK: u64 = 200;
-/// Hash fields a call looks at where many are stale, and members it takes from a sorted set: about 2 ms.
+/// How many hash fields a call examines if many are stale, and how many members it removes from a sorted set: about 2
+/// ms.
 const DRAIN: u64 = 100;
-/// Entries a call trims at most.
+/// The maximum number of entries that a call trims.
 const TRIM: u64 = 10_000;
-/// How long a walk over a whole large hash may take.
+/// The time limit of a walk over a whole large hash.
 const PASS: Duration = Duration::from_secs(60);
-/// Calls of a walk in each round at least, so that small hashes are seen whole every time.
+/// The minimum number of calls of a walk in each round, so that small hashes are examined whole every time.
 const WALK_CALLS: u64 = 10;
-/// The pause between calls, for everybody else.
+/// Pause between calls, so that other clients get their turn.
 const PAUSE: Duration = Duration::from_millis(1);
-/// How long a round may go on taking from one structure.
+/// How long a round may go on removing from one structure.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a call may take before its connection counts as broken.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often one of all janitors asks the server how things are.
+/// How often one of the janitors surveys the server.
 const SURVEY: Duration = Duration::from_secs(5);
 
-/// How often what other versions left in the server is taken away.
+/// How often the libraries of other versions are removed from the server.
 const CLEARING: Duration = Duration::from_secs(3600);
 
 /// How often a lasting fault is logged.
@@ -74,7 +75,7 @@ pub struct Janitor {
     sweeper: Sweeper,
     ownership: Ownership,
     watch: Watch,
-    /// The owner and its beat at this janitor's last survey, if no other has surveyed since.
+    /// The owner and its beat at this janitor's last survey, if no other janitor has surveyed since.
     owner_seen: Option<(Option<String>, u64)>,
     repairs: Repairs,
     metrics: JanitorMetrics,
@@ -82,7 +83,7 @@ pub struct Janitor {
     blocked: Throttle,
     horizon: Throttle,
     clearing: Throttle,
-    /// The trace of the round under way, for the line that says why it failed.
+    /// The trace of the current round, for the line that says why it failed.
     under_way: Span,
     stop: watch::Receiver<bool>,
 }
@@ -123,15 +124,15 @@ impl Janitor {
         }
     }
 
-    /// How long its pulse may be silent: for a pause, a call, and as long as it takes to connect.
+    /// How long its pulse may be silent: a pause, a call, and the time to connect.
     pub fn patience(config: &Config) -> Duration {
         config.janitor.interval * 2 + RESPONSE_TIMEOUT * 3 + Duration::from_secs(30)
     }
 
-    /// Sweeps until told to stop.
+    /// Sweeps until it is told to stop.
     ///
     /// # Errors
-    /// Only what no waiting helps against, such as other settings than the deployment has.
+    /// Only errors that waiting does not help against, such as settings that differ from the deployment's.
     pub async fn run(mut self) -> Result<(), Fatal> {
         while !*self.stop.borrow() {
             match self.session().await {
@@ -175,11 +176,11 @@ impl Janitor {
         while !*self.stop.borrow() {
             self.follow_settings();
             check_partition(&mut connection, &self.deployment, &self.keys).await?;
-            // Shorter than the shortest wait, so that the one who had it can have it again.
+            // Shorter than the shortest wait, so that the janitor that had it can have it again.
             let length_ms = (self.settings.interval.as_millis() as u64 * 7 / 10).max(1);
             let turn = self.sweeper.sweep_turn(&mut connection, &self.name, length_ms).await?;
             if self.is_due(turn) {
-                // Settings that were changed come with another epoch.
+                // Changed settings come with another epoch.
                 let seen = self.ownership.look(&mut connection).await?;
                 if seen.epoch != epoch {
                     self.ownership.check_settings(&mut connection).await?;
@@ -202,7 +203,7 @@ impl Janitor {
         Ok(())
     }
 
-    /// Takes over settings that were read again.
+    /// Takes over reloaded settings.
     fn follow_settings(&mut self) {
         let settings = self.live.get().janitor;
         if settings != self.settings {
@@ -211,7 +212,7 @@ impl Janitor {
         }
     }
 
-    /// Whether this one has a turn from now on.
+    /// Whether this janitor has a turn that begins now.
     fn is_due(&mut self, turn: Turn) -> bool {
         if let Turn::Now { overran: true } = turn {
             self.repairs.ended_a_turn();
@@ -219,7 +220,8 @@ impl Janitor {
         matches!(turn, Turn::Now { .. })
     }
 
-    /// Waits for the next round. Meanwhile whoever swept keeps the shared keys, and the others their connection alive.
+    /// Waits for the next round. Meanwhile the janitor that swept keeps the shared keys free of expiries, and the
+    /// others keep their connections alive.
     async fn rest(
         &mut self,
         connection: &mut MultiplexedConnection,
@@ -242,7 +244,7 @@ impl Janitor {
         Ok(())
     }
 
-    /// One round over everything.
+    /// One round over all structures.
     async fn round(&mut self, connection: &mut MultiplexedConnection) -> Result<(), Error> {
         let started = Instant::now();
         let mut unfinished = Vec::new();
@@ -281,7 +283,7 @@ impl Janitor {
         Ok(())
     }
 
-    /// Asks the server how things are, if it is this one's turn.
+    /// Surveys the server, if it is this janitor's turn.
     async fn survey(&mut self, connection: &mut MultiplexedConnection) -> Result<(), Error> {
         let period = SURVEY.max(self.settings.interval.mul_f64(1.5)).as_millis() as u64;
         let turn = self.sweeper.survey_turn(connection, &self.name, period).await?;
@@ -300,7 +302,7 @@ impl Janitor {
         Ok(())
     }
 
-    /// Takes away the functions of other versions, if this user may.
+    /// Removes the functions of other versions, if this user may.
     async fn clear(&self, connection: &mut MultiplexedConnection) -> Result<(), Error> {
         match drop_others(connection).await {
             Ok(0) => {}
@@ -313,7 +315,7 @@ impl Janitor {
         Ok(())
     }
 
-    /// Looks at that part of a hash that brings a whole pass in [`PASS`]; whether much of it was stale.
+    /// Examines the part of a hash that completes a whole pass in [`PASS`]; returns whether much of it was stale.
     async fn walk(
         &self,
         connection: &mut MultiplexedConnection,
@@ -333,17 +335,17 @@ impl Janitor {
             looked_at += swept.looked_at;
             removed += swept.removed;
             ends += u8::from(!swept.more);
-            // Past the end twice it saw all there is, however little others left of it.
+            // After reaching the end twice it has examined everything, however little others left of it.
             let is_whole = looked_at >= size || ends == 2;
             if is_whole || looked_at >= part || *self.stop.borrow() {
-                // Of a part like this one, the rest is likely to have as much.
+                // If much of this part was stale, much of the rest probably is as well.
                 return Ok(!is_whole && is_much(removed, looked_at));
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    /// Takes away until nothing is left to take, or patience is over.
+    /// Removes until nothing is due, or patience is over.
     async fn drain(
         &self,
         connection: &mut MultiplexedConnection,
@@ -377,7 +379,7 @@ impl Janitor {
         Ok(swept)
     }
 
-    /// Says which group keeps the stream from being trimmed, and when endings may be forgotten too soon.
+    /// Reports which group keeps the stream from being trimmed, and when endings may be forgotten too soon.
     fn report_position(&mut self, swept: &Swept) {
         let blocked = !swept.blocked_by.is_empty();
         let age_s = swept.unfinished_age_ms / 1000;
@@ -400,14 +402,14 @@ impl Janitor {
         }
     }
 
-    /// Waits, but not once told to stop.
+    /// Waits, unless told to stop.
     async fn wait(&mut self, time: Duration) {
-        // Both ends of the wait are good: the time is over, or the stop has come.
+        // Either the time is over or the stop has come.
         let _either = tokio::time::timeout(time, self.stop.wait_for(|stop| *stop)).await;
     }
 }
 
-/// Whether so much of a hash is stale that others would notice the work.
+/// Whether so much of a hash is stale that other clients would notice the work.
 fn is_much(removed: u64, looked_at: u64) -> bool {
     removed * 4 > looked_at
 }

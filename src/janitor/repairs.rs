@@ -1,5 +1,5 @@
-//! What another program did to the state, or a clock that went back, is put right in silence by every script; here
-//! it is counted and told.
+//! Every script silently repairs what another program, or a clock that went back, did to the state. Here the repairs
+//! are counted and reported.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::redis::scripts::sweep::Sweeper;
 use crate::telemetry::log::Throttle;
 use crate::telemetry::metrics::JanitorMetrics;
 
-/// How often each kind is told at most: whoever does it once a minute would fill the log.
+/// The minimum time between two lines about one kind: a program that does it every minute would fill the log.
 const INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Tells one partition's repairs.
+/// Reports one partition's repairs.
 #[derive(Debug)]
 pub(super) struct Repairs {
     partition: u16,
@@ -28,7 +28,7 @@ impl Repairs {
         Self { partition, metrics, lines: Repair::ALL.map(|_| Throttle::new(INTERVAL)) }
     }
 
-    /// Asks what was put right since any janitor asked last, counts and tells it.
+    /// Reads the repairs since any janitor last asked, counts and reports them.
     pub(super) async fn look(
         &mut self,
         sweeper: &Sweeper,
@@ -42,7 +42,7 @@ impl Repairs {
         Ok(())
     }
 
-    /// A turn was ended that would have lasted longer than it is.
+    /// Records that a turn was ended which would have lasted longer than its length.
     pub(super) fn ended_a_turn(&mut self) {
         self.report(Repair::Turn, 1, None);
     }
@@ -52,7 +52,7 @@ impl Repairs {
         if let Some(count) = self.lines[repair as usize].add(count) {
             let (partition, name) = (self.partition, repair.label());
             let last_key = last.map_or("", |last| last.key.as_str());
-            warn!(partition, repair = name, count, last_key, "put right: {}", repair.story());
+            warn!(partition, repair = name, count, last_key, "repaired: {}", repair.story());
         }
     }
 }

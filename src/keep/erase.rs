@@ -1,9 +1,9 @@
-//! One user, erased everywhere: a walk over everything that may name them, a piece a call.
+//! Erases one user everywhere: a walk over everything that may name them, a piece per call.
 //!
-//! First what could bring the user back: the entries of the stream, with which the fence changes, so that no batch in
-//! hand is applied any more. Then the state, whose transitions are told like any others. What came meanwhile is looked
-//! for again, until nothing did. At the end goes what was told and kept: changes and dead letters. Whoever is killed
-//! begins again, and finds what is left.
+//! First the entries of the stream, which could bring the user back; the fence changes with them, so no batch in
+//! progress is applied any more. Then the state, whose transitions are recorded like any others. Both are repeated
+//! until nothing new has come meanwhile. Finally the records: changes and dead letters. After a kill another run
+//! continues with what is left.
 
 mod kept;
 mod state;
@@ -19,11 +19,11 @@ use crate::entry::EntryId;
 use crate::redis::scripts::erase::Eraser;
 use crate::state::{AskError, State, ask, number, server_time};
 
-/// How often what came meanwhile is looked for.
+/// How many times new events are searched for.
 const MOST_ROUNDS: u32 = 6;
-/// How often the streams are looked through in one round: once more where sessions became known on the way.
+/// How many times the streams are searched in one round: again if sessions became known on the way.
 const MOST_PASSES: u32 = 3;
-/// Who listens to changes gets so long to hear who went, before that is taken away.
+/// How long listeners to changes have to hear who is gone, before those changes are removed.
 const HEARD_WITHIN: Duration = Duration::from_millis(500);
 
 /// Whom to erase, and how.
@@ -31,18 +31,18 @@ const HEARD_WITHIN: Duration = Duration::from_millis(500);
 pub struct Order {
     /// The user.
     pub user: String,
-    /// Nothing is changed.
+    /// Whether nothing is changed.
     pub dry_run: bool,
-    /// For how many milliseconds from now on entries' events of the user are refused.
+    /// For how many milliseconds from now on events of the user are refused.
     pub block_ms: Option<u64>,
 }
 
-/// What was erased, by structure; names nobody.
+/// What was erased, by structure; it names nobody.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Receipt {
     /// Whether nothing was changed.
     pub dry_run: bool,
-    /// Entries of the stream that went whole.
+    /// Entries of the stream that were removed as a whole.
     pub entries: u64,
     /// Packed entries that were added again without the user's events.
     pub entries_rewritten: u64,
@@ -68,23 +68,23 @@ pub struct Receipt {
     pub tombstones: u64,
     /// Changes.
     pub changes: u64,
-    /// Dead letters that went whole.
+    /// Dead letters that were removed as a whole.
     pub dead_letters: u64,
     /// Dead letters that were written again without the user's events.
     pub dead_letters_rewritten: u64,
-    /// Up to when entries' events of the user are refused, if they are.
+    /// Until when events of the user are refused, by entry id.
     pub blocked_until_ms: Option<u64>,
-    /// Whether more events of the user came all the time: what the last of them did is there again.
+    /// Whether events of the user kept coming, so that the effects of the last ones are there again.
     pub still_active: bool,
-    /// What was looked at.
+    /// How much was examined.
     #[serde(skip)]
     pub looked_at: u64,
 }
 
-/// Erases a user, and tells how far it is.
+/// Erases a user, and reports the progress.
 ///
 /// # Errors
-/// If the server refuses, or no reply came. What is done is done, and whoever begins again finds the rest.
+/// If the server refuses, or no reply came. What is done stays done, and another run continues.
 pub async fn erase(
     state: &mut State,
     order: &Order,
@@ -99,12 +99,12 @@ pub async fn erase(
     Ok(erasing.receipt)
 }
 
-/// How far it is in one partition.
+/// The progress in one partition.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    /// The last entry of the stream that was looked at.
+    /// The last entry of the stream that was examined.
     looked: EntryId,
-    /// The last change and the last dead letter that there were when the state was done.
+    /// The last change and the last dead letter when the state was done.
     changes: EntryId,
     letters: EntryId,
 }
@@ -122,7 +122,7 @@ struct Erasing<'e, T> {
     order: &'e Order,
     rules: Rules,
     theirs: Theirs,
-    /// What was noted of it in each partition.
+    /// What was recorded in each partition.
     noted: Vec<Theirs>,
     receipt: Receipt,
     places: Vec<Place>,
@@ -165,7 +165,7 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
         Ok(())
     }
 
-    /// Notes what is known by now to be theirs: what names it is about to go.
+    /// Records what is known to be theirs by now, before what names it is removed.
     async fn note(&mut self, place: usize) -> Result<(), AskError> {
         let Theirs { tokens, sids, .. } = &self.theirs;
         let known = &self.noted[place];
@@ -197,8 +197,8 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
         Ok(())
     }
 
-    /// Looks through the streams of all partitions, again where sessions became known that were not before; returns how
-    /// many entries were the user's.
+    /// Searches the streams of all partitions, again if new sessions became known; returns how many entries were the
+    /// user's.
     async fn streams(&mut self) -> Result<u64, AskError> {
         let mut found = 0;
         for _ in 0..MOST_PASSES {
@@ -219,7 +219,7 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
         Eraser::new(&self.state.deployment, keys, &self.order.user, self.order.dry_run)
     }
 
-    /// The greatest id that a stream ever gave; nothing was added before the first.
+    /// The greatest id that a stream ever assigned; nothing was added before the first.
     async fn end(
         &mut self,
         place: usize,

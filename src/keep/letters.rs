@@ -1,4 +1,4 @@
-//! Dead letters, tried again or dropped: a walk over them, a page at a time.
+//! Dead letters, retried or dropped: a walk over them, a page at a time.
 
 mod report;
 
@@ -15,60 +15,59 @@ use crate::redis::scripts::letters::{Again, move_letters};
 use crate::state::dead::{DeadLetter, Filter};
 use crate::state::{AskError, State, ask, last_generated_id, number, range};
 
-/// Letters that are looked at, or moved, by one call at most. Each may carry a mebibyte.
+/// The maximum number of letters that one call examines or moves; each may contain a mebibyte.
 const PAGE: usize = 16;
-/// Bytes that one call should carry, at most.
+/// The target for the bytes of one call.
 const PAGE_BYTES: usize = 256 * 1024;
 
-/// What becomes of a letter.
+/// What to do with a letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deed {
-    /// It is added to the stream again, with members set to these texts.
+    /// Add its entry to the stream again, with members set to these texts.
     Retry {
-        /// Names and texts; an empty text takes the member away.
+        /// Names and texts; an empty text removes the member.
         set: Vec<(String, String)>,
     },
-    /// It is taken away.
+    /// Remove it.
     Drop,
 }
 
-/// Which letters, and what becomes of them.
+/// Which letters, and what to do with them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
-    /// If there are any: only letters with these ids, their own or the first entries'.
+    /// If not empty: only letters with these ids, their own or the original entries'.
     pub ids: Vec<EntryId>,
-    /// Only those that it admits.
+    /// Only letters that it admits.
     pub filter: Filter,
-    /// What becomes of them.
+    /// What to do with them.
     pub deed: Deed,
-    /// Nothing is changed.
+    /// Whether nothing is changed.
     pub dry_run: bool,
 }
 
-/// What became of letters.
+/// The results for letters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Those that were looked at.
+    /// Letters that were examined.
     pub seen: u64,
-    /// Those that were meant.
+    /// Letters that matched.
     pub matched: u64,
-    /// Those that were tried again or dropped; in a dry run, those that would be.
+    /// Letters that were retried or dropped; in a dry run, those that would be.
     pub done: u64,
-    /// Those that somebody else took meanwhile.
+    /// Letters that another process took meanwhile.
     pub gone: u64,
-    /// Those that are left where they are, and why.
+    /// Letters that are left, by reason.
     pub left: BTreeMap<&'static str, u64>,
-    /// Of those that are tried again, the ones that become dead letters again, and why, as far as an entry shows that
-    /// by itself.
+    /// Retried letters that become dead letters again, by reason, as far as the entry alone shows.
     pub fails: BTreeMap<&'static str, u64>,
 }
 
-/// Where a walk is. As text safe in an address.
+/// The position of a walk; its text is safe in a URL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bookmark {
     partition: u16,
-    /// The last letter that was looked at, and the last one that was there when the walk came to the partition:
-    /// what fails again comes behind it.
+    /// The last letter that was examined, and the last one that existed when the walk came to the partition. Letters
+    /// that fail again come after it.
     span: Option<(EntryId, EntryId)>,
 }
 
@@ -79,14 +78,14 @@ pub struct Walk {
     rules: Rules,
     position: Bookmark,
     page: usize,
-    /// What became of letters until now.
+    /// The results so far.
     pub tally: Tally,
 }
 
 /// A letter as it was read.
 struct Found {
     id: EntryId,
-    /// Nothing if somebody else than Rollcall wrote it.
+    /// `None` if Rollcall did not write it.
     letter: Option<DeadLetter>,
 }
 
@@ -106,26 +105,26 @@ impl Walk {
         Self { order, rules, position, page: PAGE, tally }
     }
 
-    /// Looks at so many letters at once, at most.
+    /// Limits how many letters one step examines.
     pub fn limit_page(&mut self, limit: usize) {
         self.page = limit.clamp(1, PAGE);
     }
 
-    /// What became of letters until now.
+    /// The results so far.
     pub fn report(&self) -> Report {
         Report::of(&self.order, &self.tally)
     }
 
-    /// Where it is; nothing at the end.
+    /// Its position; `None` at the end.
     pub fn position(&self, state: &State) -> Option<Bookmark> {
         let partitions = state.partitions.len();
         (usize::from(self.position.partition) < partitions).then_some(self.position)
     }
 
-    /// Looks at the next letters, a page of them, and does what is to be done; `false` at the end.
+    /// Handles the next page of letters; `false` at the end.
     ///
     /// # Errors
-    /// If the server refuses, or no reply came. What was done is done, and whoever begins again finds the rest.
+    /// If the server refuses, or no reply came. What is done stays done, and another run continues.
     pub async fn step(&mut self, state: &mut State) -> Result<bool, AskError> {
         let place = usize::from(self.position.partition);
         if place >= state.partitions.len() {
@@ -146,7 +145,7 @@ impl Walk {
         Ok(true)
     }
 
-    /// The next page of a partition; nothing at its end.
+    /// The next page of a partition; `None` at its end.
     async fn read(
         &mut self,
         state: &mut State,
@@ -216,7 +215,7 @@ impl Walk {
         self.send(state, place, &batch).await
     }
 
-    /// The entry that tries a letter again, or why there can be none.
+    /// The entry that retries a letter, or why there can be none.
     fn again(
         &self,
         id: EntryId,
@@ -280,7 +279,7 @@ impl Walk {
 
 /// Not written by Rollcall.
 const FOREIGN: &str = "foreign";
-/// Of a stream that is not the deployment's.
+/// From a stream that is not the deployment's.
 const OTHER_STREAM: &str = "other_stream";
 
 fn word(left: Left) -> &'static str {
@@ -291,7 +290,7 @@ fn word(left: Left) -> &'static str {
     }
 }
 
-/// Why letters are left where they are, for people.
+/// Why letters are left, for people.
 pub fn words(left: &str) -> &'static str {
     match left {
         FOREIGN => "not written by Rollcall",
@@ -303,12 +302,12 @@ pub fn words(left: &str) -> &'static str {
 }
 
 impl Bookmark {
-    /// Behind a letter, in a list.
+    /// The position after a letter, in a list.
     pub fn behind(partition: u16, id: EntryId) -> Self {
         Self { partition, span: Some((id, id)) }
     }
 
-    /// The partition, and the letter behind which a list goes on.
+    /// The partition, and the letter after which a list continues.
     pub fn after(self) -> Option<(u16, EntryId)> {
         self.span.map(|(after, _)| (self.partition, after))
     }

@@ -1,5 +1,5 @@
-//! What operators do with what is kept: in small calls, one after the other, so that others get their turn. All of it
-//! can be killed at any moment and begun again.
+//! Operators' work on stored data, in small calls one after the other, so that other clients get their turn. All of
+//! it can be killed at any moment and run again.
 
 pub mod erase;
 pub mod letters;

@@ -1,9 +1,9 @@
-//! A deployment gets another number of partitions, in place and with its state.
+//! Changes the number of partitions of a deployment, in place and with its state.
 //!
-//! The partitions that there are pause: nobody applies, sweeps or owns there any more, while producers go on adding. Then
-//! everything that belongs to another partition moves there, in small atomic calls: a member is in one place or in the
-//! other, so whoever is killed begins again and finds the rest. Last, one call switches all partitions to the new
-//! layout. What is still in the streams, and what producers add to them later, its owners forward.
+//! The existing partitions pause: nobody applies, sweeps or owns them any more, while producers go on adding. Then
+//! everything that belongs to another partition moves there in small atomic calls. A member is always in exactly one
+//! place, so after a kill another run continues with the rest. Finally one call switches all partitions to the new
+//! layout. The new owners forward what is still in the old streams, and what producers add to them later.
 
 mod structures;
 
@@ -19,32 +19,32 @@ use crate::redis::scripts::repartition::{
 };
 use crate::state::{AskError, Link, State, Walk, ask, literal, number};
 
-/// Members that one call moves at most: about a millisecond of the server's time.
+/// The maximum number of members that one call moves: about a millisecond of the server's time.
 const PAGE: usize = 200;
-/// Dead letters that one call moves at most; each may carry a mebibyte.
+/// The maximum number of dead letters that one call moves; each may contain a mebibyte.
 const LETTERS: u64 = 8;
-/// Keys that are looked at in one call.
+/// How many keys one call examines.
 const KEYS: &str = "1000";
-/// The pause between calls, for everybody else.
+/// Pause between calls, so that other clients get their turn.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// What is to be done.
+/// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
-    /// How many partitions there are to be.
+    /// The new number of partitions.
     pub to: u16,
-    /// For how long entries that are sent to the layout before are forwarded.
+    /// For how long entries that are sent to the old layout are forwarded.
     pub forward_for: Duration,
-    /// Nothing is changed.
+    /// Whether nothing is changed.
     pub dry_run: bool,
 }
 
-/// How far it is.
+/// The progress.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Tally {
-    /// Members there were to look at when it began, about.
+    /// About how many members there were to examine at the start.
     pub members: u64,
-    /// Members that were looked at.
+    /// Members that were examined.
     pub looked_at: u64,
     /// Members that moved; in a dry run, those that would.
     pub moved: u64,
@@ -56,10 +56,10 @@ pub struct Tally {
 const CLUSTER: &str = "on a Redis Cluster the number of partitions stays: repartition where all of them are at one \
                        server, then move the keys to the Cluster";
 
-/// Moves the deployment to another number of partitions, and tells how far it is.
+/// Moves the deployment to another number of partitions, and reports the progress.
 ///
 /// # Errors
-/// If the server refuses, or no reply came: whoever begins again goes on. If that cannot be done here at all.
+/// If the server refuses, or no reply came (another run continues), or if it cannot be done here at all.
 pub async fn repartition(
     state: &mut State,
     order: &Order,
@@ -93,7 +93,7 @@ pub async fn repartition(
     Ok(mover.tally)
 }
 
-/// The connection to the server where all is.
+/// The connection to the one server with all partitions.
 async fn one_server(state: &mut State) -> Result<Link, AskError> {
     let Some(partition) = state.reachable() else {
         return Err(AskError::Refused(CLUSTER.to_owned()));
@@ -123,7 +123,7 @@ async fn pause_all(
     Ok(())
 }
 
-/// Moves members from the partitions before to those after.
+/// Moves members from the old partitions to the new ones.
 struct Mover {
     from: Vec<Keys>,
     to: Vec<Keys>,
@@ -137,7 +137,7 @@ impl Mover {
         self.to[usize::from(partition_of(id, self.to.len() as u16))].base()
     }
 
-    /// How much there is, for who waits.
+    /// Counts the members, for the progress.
     async fn count(&mut self) -> Result<(), AskError> {
         for keys in &self.from {
             for structure in &STRUCTURES {
@@ -149,7 +149,7 @@ impl Mover {
         Ok(())
     }
 
-    /// Moves what belongs elsewhere of one structure, until there is nothing left of it.
+    /// Moves the members of one structure that belong elsewhere, until none is left.
     async fn structure(
         &mut self,
         index: usize,
@@ -184,7 +184,7 @@ impl Mover {
                 found += self.rows(*kind, (keys.base(), name), &rows).await?;
                 tell(&self.tally);
             }
-            // A walk over what shrinks may pass something over.
+            // A walk over a structure that shrinks may miss some members.
             if found == 0 || self.dry_run || *kind == Kind::Copy {
                 return Ok(());
             }
@@ -211,7 +211,7 @@ impl Mover {
         Ok(moved)
     }
 
-    /// Moves what has keys of its own: activities, and the sets of minutes.
+    /// Moves what has its own keys: activities, and the sets of minutes.
     async fn keys(&mut self, prefix: &str, tell: &mut impl FnMut(&Tally)) -> Result<(), AskError> {
         let (pattern, mut cursor) = (format!("{}*", literal(prefix)), "0".to_owned());
         let mut minutes = Vec::new();
@@ -254,7 +254,7 @@ impl Mover {
         Ok(())
     }
 
-    /// The partition whose set of a minute a key is.
+    /// The partition to whose minute sets a key belongs.
     fn minute(&self, key: &str) -> Option<usize> {
         let is_minute = |rest: &str| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit());
         self.from.iter().position(|keys| key.strip_prefix(&keys.online()).is_some_and(is_minute))
@@ -286,7 +286,7 @@ impl Mover {
         }
     }
 
-    /// Moves the dead letters of partitions that go.
+    /// Moves the dead letters of partitions that are dropped.
     async fn letters(&mut self, tell: &mut impl FnMut(&Tally)) -> Result<(), AskError> {
         for index in 0..self.from.len() {
             if self.stays(&self.from[index]) {
@@ -306,12 +306,12 @@ impl Mover {
         Ok(())
     }
 
-    /// Whether a partition before is one after, too.
+    /// Whether an old partition is also a new one.
     fn stays(&self, keys: &Keys) -> bool {
         self.to.iter().any(|to| to.base() == keys.base())
     }
 
-    /// What the deployment is to be from now on.
+    /// The new layout of the deployment.
     async fn layout(&mut self, state: &State, order: &Order) -> Result<Layout, AskError> {
         let from = state.deployment.partitions;
         let (now_ms, meta) =
@@ -332,7 +332,7 @@ impl Mover {
         let after: Vec<String> = self.to.iter().map(base).collect();
         let (stay, mut go): (Vec<_>, Vec<_>) =
             before.iter().cloned().partition(|base| after.contains(base));
-        // Who starts with the number of any layout before is told of this one.
+        // A process that starts with the number of any earlier layout must be told of this one.
         for former in formers.iter().map(|former| former.partitions).chain([1, 2]) {
             let base = |index| Keys::new(&state.deployment.prefix, former, index).base().to_owned();
             go.extend((0..former).map(base).filter(|base| !after.contains(base)));

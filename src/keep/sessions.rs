@@ -1,6 +1,6 @@
-//! Session data, encrypted with the first key: what is plain, and what another key encrypted.
+//! Encrypts session data with the first key: data that is plain, and data under another key.
 //!
-//! Only data that Rollcall stored is touched: it alone has the time of its event, from which the token follows.
+//! Only data that Rollcall stored is changed: it alone has the time of its event, which the token depends on.
 
 use redis::aio::ConnectionLike;
 
@@ -10,30 +10,30 @@ use crate::seal::{Opened, Ring, SessionKeys, is_token};
 use crate::state::{AskError, State, Walk, ask};
 use crate::time::EventTime;
 
-/// How often data that changes meanwhile is read again.
+/// How many times data that changes meanwhile is read again.
 const MOST_TRIES: u32 = 4;
 
-/// What became of sessions' data.
+/// The results for sessions' data.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Tally {
-    /// Those that were looked at.
+    /// Sessions that were examined.
     pub sessions: u64,
-    /// Those that were encrypted; in a dry run, those that would be.
+    /// Sessions that were encrypted; in a dry run, those that would be.
     pub encrypted: u64,
-    /// Those that the first key has encrypted before.
+    /// Sessions that the first key had already encrypted.
     pub current: u64,
-    /// Those that ended or expired meanwhile, or whose key holds another type.
+    /// Sessions that ended or expired meanwhile, or whose key has another type.
     pub gone: u64,
-    /// Those that look like tokens of none of the keys, and are left as they are.
+    /// Sessions whose data looks like tokens of none of the keys; they are left as they are.
     pub unknown_key: u64,
-    /// Those that changed again and again.
+    /// Sessions that changed repeatedly.
     pub changed: u64,
 }
 
-/// Encrypts what is stored with the first key, and tells how far it is after each session.
+/// Encrypts stored data with the first key, and reports the progress after each session.
 ///
 /// # Errors
-/// If the server refuses, or no reply came. What was done is done, and whoever begins again finds the rest.
+/// If the server refuses, or no reply came. What is done stays done, and another run continues.
 pub async fn encrypt(
     state: &mut State,
     keys: &SessionKeys,
@@ -49,7 +49,7 @@ pub async fn encrypt(
             let ring = keys.get();
             for (sid, time) in page {
                 tally.sessions += 1;
-                // What is no time was not written by Rollcall.
+                // A value that is no time was not written by Rollcall.
                 if let Ok(ms) = time.parse() {
                     let (time, key) = (EventTime::from_millis(ms), format!("{base}{sid}"));
                     let session = Session { ring: &ring, sid: &sid, time, key, dry_run };
@@ -79,7 +79,7 @@ impl Session<'_> {
         for _ in 0..MOST_TRIES {
             let stored = match ask(connection, &["GET", &self.key]).await {
                 Ok(stored) => reply::bytes(stored),
-                // Somebody else's: workers leave it alone, too.
+                // The key is somebody else's; workers leave it alone, too.
                 Err(AskError::WrongType { .. }) => None,
                 Err(error) => return Err(error),
             };

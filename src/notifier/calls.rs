@@ -1,4 +1,5 @@
-//! Telling a webhook: batches whose borders are kept, called in order until each is taken, refused for good or buried.
+//! Calls of a webhook: batches with stored borders, called in order until each is accepted, finally refused, or made
+//! a dead letter.
 
 use std::time::Duration;
 
@@ -18,19 +19,19 @@ use crate::failpoint::Failpoint;
 use crate::redis::scripts::notify::{Borders, Place, Taken};
 use crate::telemetry::log::Throttle;
 
-/// Bytes of the changes of one call, at which no more are added.
+/// When the changes of a call have this many bytes, no more are added.
 const BATCH_BYTES: usize = 1 << 20;
-/// The first pause before a call is made again, and the longest.
+/// The first pause before a call is repeated, and the longest.
 const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// The longest that a receiver may have us wait.
+/// The longest pause that a receiver may request.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 /// How often the lease is renewed during a call or a pause.
 const SIGN: Duration = Duration::from_secs(1);
-/// How often a receiver that does not take its calls is logged.
+/// How often a receiver that does not accept its calls is logged.
 const REMINDER: Duration = Duration::from_secs(60);
 
-/// What a call says.
+/// The body of a call.
 #[derive(Serialize)]
 struct Body<'a> {
     /// `changes`
@@ -45,12 +46,12 @@ struct Body<'a> {
 enum Ended {
     Taken,
     Refused(String),
-    /// It is another one's to tell, or the process stops.
+    /// Another notifier has the target, or the process stops.
     Left,
 }
 
 impl Notifier {
-    /// Tells a page of changes; returns the place after it, or `None` if that is no longer this one's to do.
+    /// Sends a page of changes; returns the position after it, or `None` if this notifier has lost the target.
     pub(super) async fn call_page(
         &mut self,
         connection: &mut MultiplexedConnection,
@@ -78,7 +79,7 @@ impl Notifier {
         Ok(Some(at))
     }
 
-    /// The changes of the next call, and how many it is done with then: those that the filter leaves out go with it.
+    /// The changes of the next call, and how many changes it completes, including those that the filter leaves out.
     fn batch<'c>(
         &self,
         webhook: &Webhook,
@@ -90,7 +91,7 @@ impl Notifier {
         let (mut batch, mut bytes, mut count) = (Vec::new(), 0, 0);
         for change in changes {
             let is_over = match held {
-                // It may have arrived before: the same id has to mean the same changes.
+                // The call may have arrived before, so the same id must contain the same changes.
                 Some(held) => change.seq > held.last,
                 None => batch.len() >= webhook.batch || bytes >= BATCH_BYTES,
             };
@@ -106,7 +107,7 @@ impl Notifier {
         (batch, count)
     }
 
-    /// Calls until the batch is done with, and moves; whether this one goes on.
+    /// Calls until the batch is done, and moves the position; returns whether this notifier continues.
     async fn call_batch(
         &mut self,
         connection: &mut MultiplexedConnection,
@@ -144,7 +145,10 @@ impl Notifier {
                 let (target, partition) = (&self.target.name, self.partition);
                 warn!(
                     target,
-                    partition, first, last, "refused, changes became dead letters: {why}"
+                    partition,
+                    first,
+                    last,
+                    "the receiver refused changes, which became dead letters: {why}"
                 );
                 if self.is_done(buried) {
                     self.told = Some(next.clone());
@@ -155,7 +159,7 @@ impl Notifier {
         }
     }
 
-    /// Tells a webhook of a gap; whether it is done with that.
+    /// Reports a gap to a webhook; returns whether that is done.
     pub(super) async fn call_gap(
         &mut self,
         connection: &mut MultiplexedConnection,
@@ -168,12 +172,12 @@ impl Notifier {
         let id = format!("{}-{}-{first}-{last}-gap", next.epoch, self.partition);
         let ended = self.call_until_done(connection, webhook, from, &id, json(missing)).await?;
         if let Ended::Refused(why) = &ended {
-            warn!(target = self.target.name, id, "word of a gap was refused: {why}");
+            warn!(target = self.target.name, id, "the receiver refused the report of a gap: {why}");
         }
         Ok(!matches!(ended, Ended::Left))
     }
 
-    /// Calls again and again, as long as the receiver may take it yet.
+    /// Calls repeatedly, as long as the receiver may still accept.
     async fn call_until_done(
         &mut self,
         connection: &mut MultiplexedConnection,
@@ -182,7 +186,7 @@ impl Notifier {
         id: &str,
         body: Bytes,
     ) -> Result<Ended, Error> {
-        // While a call is in flight the rest of this is needed to renew the lease.
+        // While a call is in flight, the rest of this value is needed to renew the lease.
         let mut caller = self.caller.take().unwrap_or_else(|| Caller::new(webhook));
         let ended = self.attempts(connection, webhook, &mut caller, at, id, &body).await;
         self.caller = Some(caller);
@@ -208,7 +212,7 @@ impl Notifier {
             let (why, after) = match answer {
                 Answer::Taken => {
                     if is_late {
-                        info!(target = self.target.name, id, "taken after all");
+                        info!(target = self.target.name, id, "accepted after all");
                     }
                     return Ok(Ended::Taken);
                 }
@@ -224,7 +228,10 @@ impl Notifier {
             is_late = true;
             self.metrics.not_taken();
             if let Some(times) = log.add(1) {
-                warn!(target = self.target.name, id, times, "not taken, it is called again: {why}");
+                warn!(
+                    target = self.target.name,
+                    id, times, "not accepted, the call will be repeated: {why}"
+                );
             }
             let jittered = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
             let wait = jittered.max(after.unwrap_or_default().min(LONGEST_RETRY_AFTER));
@@ -239,7 +246,7 @@ impl Notifier {
         }
     }
 
-    /// Keeps the lease while something goes on; `None` if another one has it, or the position is elsewhere.
+    /// Keeps the lease during something; `None` if another notifier has it, or the position has changed.
     async fn within_lease<T>(
         &mut self,
         connection: &mut MultiplexedConnection,
@@ -293,6 +300,6 @@ impl Notifier {
 }
 
 fn json(told: &impl Serialize) -> Bytes {
-    // Texts, numbers and lists can always be written.
+    // Texts, numbers and lists can always be serialised.
     serde_json::to_vec(told).unwrap_or_default().into()
 }

@@ -1,7 +1,7 @@
-//! The notifier: tells others of changes, each target in order and from where it was told last.
+//! The notifier: sends changes to other systems, for each target in order from the last position.
 //!
-//! One loop for each target and partition. A lease lets one notifier at a time tell a target; the position is kept
-//! beside it in the server, and moves in the call that publishes.
+//! There is one loop for each target and partition. A lease lets one notifier at a time have a target. The position
+//! is kept beside it on the server, and moves in the call that publishes.
 
 mod calls;
 mod publish;
@@ -29,9 +29,9 @@ use webhook::Caller;
 
 /// How long a call may take before its connection counts as broken.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a read waits for a change: after that the lease is renewed.
+/// How long a read waits for a change; after that the lease is renewed.
 const BLOCK: Duration = Duration::from_secs(1);
-/// How often a notifier that does not tell a target looks whether it is free.
+/// How often a notifier without the target checks whether it is free.
 const LOOK: Duration = Duration::from_secs(1);
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -47,13 +47,13 @@ pub struct Notifier {
     target: Target,
     filter: Filter,
     post: Post,
-    /// The last change that this process told.
+    /// The last change that this process sent.
     told: Option<Place>,
-    /// The borders of the batch that was about to be told.
+    /// The borders of the batch that was about to be sent.
     held: Option<Borders>,
     /// Calls the target, if it is a webhook.
     caller: Option<Caller>,
-    /// When the oldest change was made that it has to tell, as far as it knows.
+    /// When the oldest change that it has not sent was made, as far as it knows.
     waits_since: Option<u64>,
     metrics: NotifierMetrics,
     pulse: Pulse,
@@ -64,12 +64,12 @@ pub struct Notifier {
 enum End {
     /// The process stops.
     Stopped,
-    /// Another notifier tells the target, or its position is not what it was: begin again.
+    /// Another notifier has the target, or its position has changed: begin again.
     Again,
 }
 
 impl Notifier {
-    /// A notifier, called `name`, of the target that is the `index`-th in the settings.
+    /// A notifier called `name`, for the target with this `index` in the settings.
     pub fn new(
         config: &Config,
         index: u16,
@@ -106,10 +106,10 @@ impl Notifier {
         RESPONSE_TIMEOUT * 3 + Duration::from_secs(15)
     }
 
-    /// Tells the target until told to stop.
+    /// Notifies the target until it is told to stop.
     ///
     /// # Errors
-    /// Only what no waiting helps against, such as another number of partitions.
+    /// Only errors that waiting does not help against, such as another number of partitions.
     pub async fn run(mut self) -> Result<(), Fatal> {
         loop {
             match self.session().await {
@@ -170,8 +170,8 @@ impl Notifier {
         }
     }
 
-    /// Where telling goes on: from now on, for a target that was never told anything; after what the server lost, from
-    /// what it has. `None` if that is elsewhere already.
+    /// The position to continue from: now, for a new target; after the server lost something, what it still has.
+    /// `None` if another notifier has the target.
     async fn begin(
         &mut self,
         connection: &mut MultiplexedConnection,
@@ -180,7 +180,7 @@ impl Notifier {
         let went_back = self.told.as_ref().is_some_and(|told| went_back(told, kept.as_ref()));
         match kept {
             Some(place) if !went_back => return Ok(Some(place)),
-            // Numbers are given again, to other changes.
+            // The numbers are assigned again, to other changes.
             Some(place) => {
                 let next = Place { epoch: epoch(), ..place.clone() };
                 return self.move_to(connection, Some(&place), next, Vec::new()).await;
@@ -195,7 +195,7 @@ impl Notifier {
         self.skip(connection, None, after).await
     }
 
-    /// Goes on with the oldest change that is kept, and says that those before are missing.
+    /// Continues with the oldest change that is kept, and reports that earlier ones are missing.
     async fn skip(
         &mut self,
         connection: &mut MultiplexedConnection,
@@ -203,7 +203,7 @@ impl Notifier {
         after: u64,
     ) -> Result<Option<Place>, Error> {
         let start = self.source().start(&mut connection.clone().into()).await?;
-        // Where numbers go on, none is given twice.
+        // If the numbers continue, none is assigned twice.
         let kept = from.filter(|_| start.seq > after).map(|from| from.epoch.clone());
         let next = place(kept.unwrap_or_else(epoch), start);
         let (target, partition, next_seq) = (&self.target.name, self.partition, start.seq + 1);
@@ -225,7 +225,7 @@ impl Notifier {
         self.move_to(connection, from, next, told).await
     }
 
-    /// Publishes and moves; `None` if the position was changed by others.
+    /// Publishes and moves the position; `None` if others changed the position.
     async fn move_to(
         &mut self,
         connection: &mut MultiplexedConnection,
@@ -252,7 +252,7 @@ impl Notifier {
         Ok(is_done)
     }
 
-    /// Whether a step was done; says why not.
+    /// Whether a step was done; logs why not.
     fn is_done(&self, stepped: Stepped) -> bool {
         let (target, partition) = (&self.target.name, self.partition);
         match stepped {
@@ -270,7 +270,7 @@ impl Notifier {
         false
     }
 
-    /// Tells what comes after a place, until that is no longer this one's to do.
+    /// Sends the changes after a position, until this notifier loses the target.
     async fn tell(
         &mut self,
         connection: &mut MultiplexedConnection,
@@ -311,7 +311,7 @@ impl Notifier {
         }
     }
 
-    /// Waits for no repartition: it tells what changed before, until the layout is another.
+    /// Does not wait for a repartition: earlier changes are sent until the layout changes.
     async fn check_partition(&self, connection: &mut MultiplexedConnection) -> Result<(), Error> {
         match check_partition(connection, &self.deployment, &self.keys).await {
             Err(Error::Moving { .. }) => Ok(()),
@@ -339,7 +339,7 @@ impl Notifier {
     }
 }
 
-/// Whether the server is before what this process told: another notifier only goes on from there.
+/// Whether the server's position is before what this process sent; only another notifier can then continue.
 fn went_back(told: &Place, kept: Option<&Place>) -> bool {
     kept.is_none_or(|kept| kept.epoch == told.epoch && kept.seq < told.seq)
 }

@@ -1,4 +1,4 @@
-//! Telling by way of the server itself: what is published, and the position after it, in one call.
+//! Publishing through the server itself: publications and the position after them in one call.
 
 use redis::aio::MultiplexedConnection;
 use tracing::warn;
@@ -13,13 +13,13 @@ use crate::redis::scripts::notify::{Place, Publication};
 use crate::state::{AskError, Partition};
 use crate::telemetry::log::failure_line_due;
 
-/// Publications of one call: less than a millisecond of the server's time, with few who listen.
+/// Publications per call: less than a millisecond of the server's time, with few subscribers.
 const CALL_PUBLICATIONS: usize = 400;
-/// Bytes of one call, at which it is sent.
+/// A call with this many bytes is sent.
 const CALL_BYTES: usize = 256 << 10;
 
 impl Notifier {
-    /// Tells a page of changes; returns the place after it, or `None` if that is no longer this one's to do.
+    /// Publishes a page of changes; returns the position after it, or `None` if this notifier has lost the target.
     pub(super) async fn publish_page(
         &mut self,
         connection: &mut MultiplexedConnection,
@@ -32,7 +32,7 @@ impl Notifier {
             if call.first.is_none() {
                 self.waits(Some(change.id.ms));
             }
-            // Of one erased after the other, rooms are told once.
+            // For consecutive erased changes, rooms receive one message.
             let is_repeated = change.is_erased()
                 && i > 0
                 && changes[i - 1].is_erased()
@@ -57,7 +57,7 @@ impl Notifier {
         Ok(Some(at))
     }
 
-    /// What the state knows beyond these changes, if the target's kind wants it.
+    /// What the state knows beyond these changes, if the target's kind needs it.
     async fn details(
         &self,
         connection: &MultiplexedConnection,
@@ -74,7 +74,7 @@ impl Notifier {
         match look_up(&mut partition, &wanted, &mut known).await {
             Ok(()) => Ok(known),
             Err(AskError::Server(error)) => Err(error),
-            // A key of another type: what it would say is not known.
+            // A key of another type: the details are unknown.
             Err(error) => {
                 if let Some(times) = failure_line_due() {
                     warn!(times, "a target is told without details: {}", chain(&error));
@@ -89,7 +89,7 @@ impl Notifier {
 #[derive(Default)]
 struct Call {
     steps: Vec<(Place, Vec<Publication>)>,
-    /// The changes that they are about, those that nobody hears of included.
+    /// How many changes they cover, including those without publications.
     count: u64,
     first: Option<u64>,
     publications: usize,
@@ -104,7 +104,7 @@ impl Call {
         self.bytes +=
             told.iter().map(|told| told.channel.len() + told.payload.len()).sum::<usize>();
         match self.steps.last_mut() {
-            // Nothing to tell: the step before leads here.
+            // Nothing to publish: the position of the previous step moves on.
             Some((place, _)) if told.is_empty() => *place = after,
             _ => self.steps.push((after, told)),
         }

@@ -1,4 +1,4 @@
-//! What a target is told: a change, or that changes are missing, in the form of its kind.
+//! Messages to a target: a change, or that changes are missing, in the format of its kind.
 
 use serde::Serialize;
 
@@ -7,15 +7,15 @@ use crate::changes::rooms::{Details, Message, Payload, messages};
 use crate::config::Sink;
 use crate::redis::scripts::notify::Publication;
 
-/// Changes that a target will never hear of.
+/// Changes that a target will never receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Missing {
-    /// Always `gap`; where a change has its own.
+    /// Always `gap`, in the place of a change's kind.
     kind: &'static str,
     partition: u16,
-    /// The number of the last change that was told.
+    /// The number of the last change that was sent.
     after: u64,
-    /// The number of the next one that can be told.
+    /// The number of the next one that can be sent.
     next: u64,
 }
 
@@ -24,18 +24,18 @@ impl Missing {
         Self { kind: "gap", partition, after, next }
     }
 
-    /// The first and the last number that is missing.
+    /// The first and the last missing number.
     pub(super) fn numbers(&self) -> (u64, u64) {
         (self.after + 1, self.next.saturating_sub(1))
     }
 }
 
-/// Whether targets of this kind want more than a change says.
+/// Whether targets of this kind need more than a change contains.
 pub(super) fn wants_details(sink: &Sink) -> bool {
     matches!(sink, Sink::SocketioRedis { .. } | Sink::SocketioPython { .. })
 }
 
-/// A change as what is published of it; nothing if it has no room, or the target is called.
+/// The publications of a change; none if it has no room, or if the target is a webhook.
 pub(super) fn change(sink: &Sink, change: &Change, details: Details) -> Vec<Publication> {
     let each = |emit: &dyn Fn(&Message) -> Publication| {
         messages(change, details).iter().map(emit).collect()
@@ -53,7 +53,7 @@ pub(super) fn change(sink: &Sink, change: &Change, details: Details) -> Vec<Publ
     }
 }
 
-/// That changes are missing: to all in the namespace, where rooms are known to the receiver alone.
+/// The report that changes are missing: to everybody in the namespace, since only the receiver knows its rooms.
 pub(super) fn gap(sink: &Sink, missing: &Missing) -> Vec<Publication> {
     let payload = Payload::Gap { reason: "changes were lost: look at the state again" };
     match sink {
@@ -62,7 +62,7 @@ pub(super) fn gap(sink: &Sink, missing: &Missing) -> Vec<Publication> {
     }
 }
 
-/// An event for everybody in the namespace of Socket.IO's servers.
+/// An event for everybody in the namespace of Socket.IO servers.
 fn to_all(sink: &Sink, event: &str, payload: &Payload) -> Vec<Publication> {
     match sink {
         Sink::SocketioRedis { channel, namespace } => {
@@ -79,7 +79,7 @@ fn plain(channel: &str, told: &impl Serialize) -> Publication {
     Publication { channel: channel.to_owned(), payload: json(told) }
 }
 
-/// An event for a room of Node's servers, or for all, as another process of theirs would send it.
+/// An event for a room of Node servers, or for everybody, as one of their own processes would send it.
 fn for_node(
     channel: &str,
     namespace: &str,
@@ -94,7 +94,7 @@ fn for_node(
     Publication { channel, payload: node(room, event, payload, namespace) }
 }
 
-/// The same of Python's servers.
+/// The same for Python servers.
 fn for_python(
     channel: &str,
     namespace: &str,
@@ -126,7 +126,7 @@ struct Packet<'a> {
     nsp: &'a str,
 }
 
-/// Whom a packet is for.
+/// The recipients of a packet.
 #[derive(Serialize)]
 struct Scope<'a> {
     rooms: Vec<&'a str>,
@@ -138,11 +138,11 @@ struct Scope<'a> {
 #[derive(Serialize)]
 struct Flags {}
 
-/// What `@socket.io/redis-emitter` publishes: its name, the packet, whom it is for.
+/// The payload that `@socket.io/redis-emitter` publishes: its name, the packet, the recipients.
 fn node(room: Option<&str>, event: &str, payload: &Payload, namespace: &str) -> Vec<u8> {
     let packet = Packet { kind: 2, data: (event, payload), nsp: namespace };
     let scope = Scope { rooms: room.into_iter().collect(), flags: Flags {}, except: [] };
-    // Texts, numbers, maps and lists can always be written.
+    // Texts, numbers, maps and lists can always be serialised.
     rmp_serde::to_vec_named(&("emitter", packet, scope)).unwrap_or_default()
 }
 

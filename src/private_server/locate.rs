@@ -1,4 +1,4 @@
-//! Which server binary to use, and how to get one where there is none.
+//! Which server binary to use, and how to get one if there is none.
 
 use std::env;
 use std::ffi::OsStr;
@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use super::ServerError;
 
-/// Names the server binary to use in place of the one in `PATH`: a path, or a name to look up.
+/// Names the server binary to use instead of the one in `PATH`: a path, or a name to look up.
 pub const SERVER_VARIABLE: &str = "ROLLCALL_TEST_SERVER";
 
 const NAMES: [&str; 2] = ["redis-server", "valkey-server"];
 
-/// What gets a server on this machine: a command, judged by the package manager in `PATH`.
+/// The command that installs a server on this machine, according to the package manager in `PATH`.
 pub fn install_hint() -> &'static str {
     let hints = [
         ("apt-get", "apt-get install redis-server"),

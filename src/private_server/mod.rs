@@ -1,12 +1,12 @@
-//! A real `redis-server` or `valkey-server` of one's own: a free loopback port, a temporary folder,
-//! gone with its owner. The demo and the tests run against it.
+//! A private `redis-server` or `valkey-server`: a free loopback port and a temporary folder, removed with its owner.
+//! The demo and the tests use it.
 //!
-//! It blocks and knows no runtime, so that any test can use it. It never touches a server it did not
-//! start: an answer on the port counts only if it comes from the child.
+//! It blocks and needs no runtime, so any test can use it. It never touches a server that it did not start: an answer
+//! on the port counts only if it comes from the child process.
 //!
-//! Nothing stays behind even if the owner is killed with SIGKILL: a shell beside it reads a pipe
-//! whose other end only the owner holds, and cleans up at its end. (The parent-death signal of
-//! `setpriv --pdeathsig` would not do: it follows the *thread* that started the server.)
+//! Nothing is left behind even if the owner is killed with SIGKILL: a shell reads a pipe whose other end only the
+//! owner holds, and cleans up when the pipe ends. (The parent-death signal of `setpriv --pdeathsig` would not do: it
+//! follows the *thread* that started the server.)
 
 mod locate;
 mod probe;
@@ -37,14 +37,14 @@ const PORT_ATTEMPTS: usize = 8;
 /// How a private server is started.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The binary: a path, or a name to look up in `PATH`. Otherwise [`SERVER_VARIABLE`] decides,
-    /// and without it the first of `redis-server` and `valkey-server` in `PATH`.
+    /// The binary: a path, or a name to look up in `PATH`. By default [`SERVER_VARIABLE`] decides, and without it the
+    /// first of `redis-server` and `valkey-server` in `PATH`.
     pub binary: Option<PathBuf>,
     /// Keep an append-only file, so that [`PrivateServer::restart`] finds the data again.
     pub appendonly: bool,
-    /// Listen on a unix socket in the folder, too.
+    /// Also listen on a Unix socket in the folder.
     pub unix_socket: bool,
-    /// More arguments, such as `--maxmemory 50mb`; they win over the ones given here.
+    /// More arguments, such as `--maxmemory 50mb`; they override the others.
     pub extra_args: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ pub enum ServerError {
     /// There is no folder to run in, or no log in it.
     #[error("no temporary folder for a private server")]
     Folder(#[source] io::Error),
-    /// No port can be had.
+    /// No port is available.
     #[error("no free port on 127.0.0.1")]
     Port(#[source] io::Error),
     /// The program does not start.
@@ -85,21 +85,21 @@ pub enum ServerError {
         "the private server gave no answer within {READY_WITHIN:?} ({seen}); its last words:\n{log}"
     )]
     Silent {
-        /// What came in place of an answer.
+        /// What came instead of an answer.
         seen: String,
         /// The end of its log.
         log: String,
     },
 }
 
-/// A running server that ends with this value.
+/// A running server that ends when this value is dropped.
 #[derive(Debug)]
 pub struct PrivateServer {
     options: Options,
     binary: PathBuf,
     port: u16,
     child: Option<Running>,
-    // Dropped in this order: the watchdog sees the pipe's end only when all is gone.
+    // Dropped in this order: the watchdog sees the pipe's end only when everything is gone.
     folder: TempDir,
     watchdog: Watchdog,
 }
@@ -108,7 +108,7 @@ impl PrivateServer {
     /// Starts a server and waits until it answers.
     ///
     /// # Errors
-    /// If there is no binary, or it does not come to answer; then with the end of its log.
+    /// If there is no binary, or the server does not answer; the error then has the end of its log.
     pub fn start(options: Options) -> Result<Self, ServerError> {
         let binary = find_server(options.binary.as_deref())?;
         let folder =
@@ -175,8 +175,8 @@ impl PrivateServer {
         }
     }
 
-    /// Starts the server again, on the same port and folder, and waits until it answers; one that
-    /// still runs is killed first.
+    /// Starts the server again, on the same port and in the same folder, and waits until it answers. A server that is
+    /// still running is killed first.
     ///
     /// # Errors
     /// As [`PrivateServer::start`].
@@ -202,7 +202,7 @@ impl PrivateServer {
         let errors = log.try_clone().map_err(ServerError::Folder)?;
         let mut command = Command::new(&self.binary);
         command.args(self.arguments()).stdin(Stdio::null()).stdout(log).stderr(errors);
-        // Out of the terminal's foreground group: Ctrl-C is for the owner to act on.
+        // Outside the terminal's foreground group, so that Ctrl-C reaches only the owner.
         command.process_group(0);
         let spawned = command.spawn();
         let child =
@@ -216,7 +216,7 @@ impl PrivateServer {
         ready
     }
 
-    /// Its output is its log, so that complaints about arguments stand there, too.
+    /// Its output is its log, so complaints about arguments are in it as well.
     fn arguments(&self) -> Vec<String> {
         let appendonly = if self.options.appendonly { "yes" } else { "no" };
         let (port, folder) = (self.port.to_string(), self.folder.path().display().to_string());
@@ -274,8 +274,8 @@ impl Drop for PrivateServer {
     }
 }
 
-/// A free port below the range from which the system takes ports for outgoing connections: while a
-/// server is down, a client that keeps trying such a port can come to be connected to itself.
+/// A free port below the range from which the system takes ports for outgoing connections. While a server is down, a
+/// client that keeps trying a port of that range could be connected to itself.
 fn free_port() -> io::Result<u16> {
     let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
     let random = (0..32).find_map(|_| bind(fastrand::u16(20_000..32_000)).ok());
@@ -343,7 +343,7 @@ mod tests {
     fn the_watchdog_cleans_up_after_an_owner_that_never_dropped() {
         let mut server = PrivateServer::start(Options::default()).unwrap();
         let (port, folder) = (server.port(), server.folder().to_path_buf());
-        // What is left when the owner is killed: the pipe ends, and no `Drop` has run.
+        // As when the owner is killed: the pipe ends, and no `Drop` has run.
         let child = server.child.take();
         drop(std::mem::replace(&mut server.watchdog, Watchdog::over(Path::new("/nonexistent"))));
         eventually("the server is killed", || !listens(port));

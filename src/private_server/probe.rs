@@ -1,15 +1,15 @@
-//! Asks what listens on a port whether it is a server that takes commands, and which.
+//! Finds out whether a server that accepts commands listens on a port, and which.
 //!
-//! A plain socket, no client: it must work before anything else does.
+//! A plain socket without a client library: it must work before anything else does.
 
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// What listens on a port says.
+/// The answer of what listens on a port.
 pub(super) enum Answer {
-    /// It takes commands; its process id, where it tells.
+    /// It accepts commands; its process id, if it gives one.
     Ready(Option<u32>),
     /// It answers PING with something else, such as `-LOADING`.
     Other(String),
@@ -24,7 +24,7 @@ impl fmt::Display for Answer {
     }
 }
 
-/// Asks what listens on `port` of 127.0.0.1.
+/// Sends a request to `port` of 127.0.0.1.
 pub(super) fn probe(port: u16) -> io::Result<Answer> {
     const PATIENCE: Duration = Duration::from_millis(500);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));

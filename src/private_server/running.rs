@@ -1,4 +1,4 @@
-//! The servers that run, so that whoever waits in vain can tell that one of them has died.
+//! The running servers, so that code that waits without result can tell that one of them died.
 
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
@@ -11,7 +11,7 @@ use super::tail;
 #[derive(Debug)]
 pub(super) struct Running(Arc<Mutex<Child>>);
 
-/// What is known of one of them.
+/// What is known of a server.
 struct Known {
     child: Weak<Mutex<Child>>,
     started_by: ThreadId,
@@ -41,14 +41,14 @@ impl Running {
     /// Kills it, and waits until it is gone.
     pub(super) fn kill(self) {
         let mut child = lock(&self.0);
-        // Fails only where the child has ended already.
+        // This fails only if the child has already ended.
         let _ = child.kill();
         let _ = child.wait();
     }
 }
 
-/// The servers that this thread started and that ended though nobody stopped them: which, how, and what they said
-/// last.
+/// The servers that this thread started and that ended although nobody stopped them: which, how, and the end of their
+/// logs.
 pub fn ended_of_this_thread() -> Vec<String> {
     let mut all = lock(&ALL);
     all.retain(|known| known.child.strong_count() > 0);

@@ -1,11 +1,11 @@
-//! Cleans up after an owner that could not: killed with SIGKILL, aborted, gone by `exit`.
+//! Cleans up after an owner that could not: killed with SIGKILL, aborted, or ended by `exit`.
 
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// A shell that outlives its owner by as much as it takes to kill the server and remove the folder.
+/// A shell that outlives its owner for as long as it takes to kill the server and remove the folder.
 #[derive(Debug)]
 pub(super) struct Watchdog(Option<Child>);
 

@@ -1,5 +1,5 @@
-//! The beat: a task beside the session that says that the owner lives, hears who asks for the partition, and sets
-//! the group right. It falls silent while a batch is in hand for too long, so that another worker takes over.
+//! The beat: a task beside the session that shows that the owner is alive, learns who asks for the partition, and
+//! repairs the group. It stops beating while a batch takes too long, so that another worker takes over.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,14 +16,14 @@ use crate::redis::scripts::owner::{Beat, Ownership, Tenure};
 use crate::telemetry::log::Throttle;
 use crate::telemetry::metrics::WorkerMetrics;
 
-/// How long a worker keeps a partition at least before it gives it to another.
+/// How long a worker keeps a partition before it gives it to another.
 const STAY: Duration = Duration::from_secs(10);
-/// The least time between two partitions that a process gives away.
+/// The minimum time between two partitions that a process gives away.
 pub(super) const GRANTS_APART: Duration = Duration::from_millis(500);
-/// How often interferences are logged at most.
+/// The minimum time between two log lines about interference.
 const LINES: Duration = Duration::from_secs(10);
 
-/// What session and beat tell each other.
+/// The state that session and beat share.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
     state: Mutex<State>,
@@ -34,13 +34,13 @@ pub(super) struct Standing {
 struct State {
     /// When the session began.
     since: Option<Instant>,
-    /// Since when a batch has been in hand.
+    /// Since when a batch has been in progress.
     in_hand: Option<Instant>,
     asked_by: Option<String>,
 }
 
 impl Standing {
-    /// A batch is in hand from now on.
+    /// A batch is in progress from now on.
     pub(super) fn begin(&self) {
         self.state().in_hand = Some(Instant::now());
     }
@@ -55,17 +55,17 @@ impl Standing {
         self.state().asked_by.clone()
     }
 
-    /// Waits until a worker asks for the partition that has not been heard of before.
+    /// Waits until another worker than before asks for the partition.
     pub(super) async fn asked(&self) {
         self.asked.notified().await;
     }
 
-    /// Whether the session has lasted so long that the partition may go to another worker.
+    /// Whether the session has lasted long enough for the partition to go to another worker.
     pub(super) fn is_settled(&self) -> bool {
         self.state().since.is_some_and(|since| since.elapsed() >= STAY)
     }
 
-    /// Notes who asks; wakes the session once it may follow.
+    /// Records who asks, and wakes the session once it may comply.
     fn note(&self, asked_by: Option<String>) {
         let wakes = asked_by.is_some();
         self.state().asked_by = asked_by;
@@ -83,14 +83,14 @@ impl Standing {
     }
 }
 
-/// The running task; ends with it.
+/// The running task; it ends when this is dropped.
 pub(super) struct Beating {
     ended: oneshot::Receiver<Error>,
     task: JoinHandle<()>,
 }
 
 impl Beating {
-    /// Begins to beat for the session under `tenure`.
+    /// Starts to beat for the session under `tenure`.
     pub(super) fn start(
         projector: &Projector,
         tenure: Tenure,
@@ -119,7 +119,7 @@ impl Beating {
         Self { ended, task }
     }
 
-    /// Why the session has to end; waits for that.
+    /// Waits until the session has to end, and returns the reason.
     pub(super) async fn ended(&mut self) -> Error {
         (&mut self.ended).await.unwrap_or(Error::NotOwner)
     }
@@ -140,7 +140,7 @@ struct Beater {
     keys: Keys,
     partition: u16,
     metrics: WorkerMetrics,
-    /// How long a batch may be in hand before the beat falls silent.
+    /// How long a batch may take before the beat stops.
     deadline: Duration,
     lines: Throttle,
 }
@@ -156,7 +156,7 @@ impl Beater {
             if in_hand <= self.deadline {
                 match self.beat(&mut review_due).await {
                     Err(error) if error.is_lost_ownership() => return error,
-                    // The session meets the same trouble, or it passes.
+                    // Either the session meets the same trouble, or it passes.
                     Err(error) => self.worker.nodes.heed(&error),
                     Ok(()) => {}
                 }
@@ -188,7 +188,7 @@ impl Beater {
             warn!(
                 partition,
                 count,
-                "somebody else read from, moved or destroyed the consumer group; it is set right"
+                "another program read from, moved or destroyed the consumer group; it is repaired"
             );
         }
     }

@@ -1,7 +1,8 @@
-//! Forwarding: what producers send to the layout before goes where it belongs now. Each partition's owner looks after
-//! the streams that are its to look after, and after what in its own stream belongs elsewhere.
+//! Forwarding: entries that producers send to an earlier layout go where they belong now. Each partition's owner
+//! forwards the old streams assigned to it, and the entries in its own stream that belong elsewhere.
 //!
-//! One call adds an entry everywhere and records that it did: so whoever forwards, and how often, each entry arrives once.
+//! One call adds an entry to all its targets and records that. However often and by whomever it is forwarded, each
+//! entry arrives once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,9 +27,9 @@ use crate::telemetry::health::Pulse;
 use crate::telemetry::log::failure_line_due;
 use crate::telemetry::metrics::WorkerMetrics;
 
-/// Entries that are read at first, and at most.
+/// How many entries are read at first, and at most.
 const COUNT: (usize, usize) = (16, 500);
-/// Bytes of entries that are read at once, about.
+/// About how many bytes of entries are read at once.
 const BYTES: usize = 1 << 20;
 
 /// Forwards for one partition.
@@ -41,19 +42,19 @@ pub(super) struct Forwarder {
     metrics: WorkerMetrics,
 }
 
-/// A stream of layouts before, which nobody else reads.
+/// A stream of earlier layouts that nothing else reads.
 struct Source {
     place: Place,
     /// The layouts that had it.
     formers: Vec<Former>,
     keys: Keys,
     stream: String,
-    /// The last entry that was forwarded, once that is known.
+    /// The last entry that was forwarded, once known.
     after: Option<EntryId>,
     count: usize,
 }
 
-/// A partition, whatever the layout: with one partition keys have other names than with several.
+/// A partition in any layout: with one partition keys have other names than with several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     Only,
@@ -85,7 +86,7 @@ impl Source {
 }
 
 impl Forwarder {
-    /// Learns what there is to forward (`HGET`).
+    /// Reads what there is to forward (`HGET`).
     pub(super) async fn load(projector: &Projector) -> Result<Self, Error> {
         const STEP: &str = "asking what is forwarded";
         let (nodes, keys) = (projector.worker.nodes.clone(), projector.keys.clone());
@@ -112,7 +113,7 @@ impl Forwarder {
         self.rules.moved_from.clone()
     }
 
-    /// Whether there are streams to look after.
+    /// Whether there are streams to forward.
     pub(super) fn has_streams(&self) -> bool {
         !self.streams.is_empty()
     }
@@ -125,7 +126,7 @@ impl Forwarder {
         Ok(())
     }
 
-    /// Forwards the next entries of each stream; whether there may be more.
+    /// Forwards the next entries of each stream; returns whether there may be more.
     pub(super) async fn step(&mut self) -> Result<bool, Error> {
         let mut more = false;
         for at in 0..self.streams.len() {
@@ -139,13 +140,13 @@ impl Forwarder {
             });
             let forwarded: Vec<_> = forwarded.collect();
             let passed = self.add(Origin { keys, stream, after: *after }, &forwarded).await?;
-            // Where somebody else was faster, the cursor says how far that was.
+            // If another process was faster, the cursor says how far it got.
             self.streams[at].after = passed.then_some(last);
         }
         Ok(more)
     }
 
-    /// Forwards what of entries of the partition's own stream belongs elsewhere.
+    /// Forwards the parts of entries in the partition's own stream that belong elsewhere.
     pub(super) async fn moved(&self, entries: &[Entry]) -> Result<(), Error> {
         let forwarded = entries
             .iter()
@@ -162,7 +163,7 @@ impl Forwarder {
         self.add(origin, &forwarded).await.map(drop)
     }
 
-    /// Whether it was this one that added.
+    /// Returns whether this call was the one that added.
     async fn add(
         &self,
         origin: Origin<'_>,
@@ -175,7 +176,7 @@ impl Forwarder {
         Ok(added.is_some())
     }
 
-    /// An entry that came when no layout before counted any more.
+    /// Handles an entry that came when no earlier layout was forwarded any more.
     fn too_late<'a>(&self, entry: &'a Entry, stream: &str) -> Forwarded<'a> {
         let detail = format!(
             "the entry was sent to {stream}, but the deployment has {} partitions by now; send it to the stream that its \
@@ -241,7 +242,7 @@ async fn done_under(
     Ok(found)
 }
 
-/// Whether partitions lie at several servers by now: then no call can add to all of them.
+/// Whether partitions are on several servers by now; then no call can add to all of them.
 async fn is_cluster(
     connection: &mut MultiplexedConnection,
     formers: &[Former],
@@ -256,13 +257,13 @@ async fn is_cluster(
         .map_err(Error::at("asking whether this is a Cluster"))?;
     let is_cluster = info.contains("cluster_enabled:1");
     if is_cluster && failure_line_due().is_some() {
-        warn!("on a Redis Cluster what is sent to a layout before is not forwarded");
+        warn!("on a Redis Cluster, entries sent to an earlier layout are not forwarded");
     }
     Ok(is_cluster)
 }
 
-/// The partitions of layouts before whose streams a partition looks after, each with the layouts that had it: those that
-/// are not in this layout.
+/// The partitions of earlier layouts whose streams a partition forwards, each with the layouts that had it. They do
+/// not exist in this layout.
 fn places(formers: &[Former], now: u16, partition: u16) -> BTreeMap<Place, Vec<Former>> {
     let after: Vec<Place> = Place::all(now).collect();
     let mut found = BTreeMap::<Place, Vec<Former>>::new();

@@ -1,8 +1,8 @@
-//! The projector: a worker's part in one partition. It stands by, takes the partition when it is to be had, and then
-//! reads batches, folds and applies them from where the cursor is.
+//! The projector: a worker's part in one partition. It stands by, takes the partition when it is available, and then
+//! reads batches from the cursor on, folds and applies them.
 //!
-//! After any failure it drops what is in hand, takes the partition again and reads on from the cursor: what was
-//! applied is before it, what was not is after it. Nothing is ever sent a second time from memory.
+//! After any failure it discards the current batch, takes the partition again and reads on from the cursor: what was
+//! applied is before it, the rest is after it. Nothing is ever sent a second time from memory.
 
 mod beat;
 mod forward;
@@ -48,30 +48,30 @@ use watch::Watch;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How often a standby looks at its partition.
 const LOOK: Duration = Duration::from_millis(250);
-/// How often a worker that does not stand by looks whether it has to now.
+/// How often a worker that does not stand by checks whether it has to.
 const IDLE_LOOK: Duration = Duration::from_secs(2);
-/// How often each worker speaks to, and looks at, every partition.
+/// How often each worker reports to, and looks at, every partition.
 const REVIEW: Duration = Duration::from_secs(10);
-/// How long a worker may say nothing new before it counts as dead.
+/// How long a worker may report nothing new before it counts as dead.
 const SILENCE: Duration = Duration::from_secs(25);
-/// Sessions that fail one after the other before a worker gives the partition up to others.
+/// How many sessions may fail in a row before a worker gives the partition up to others.
 const PATIENCE: u32 = 8;
 
-/// What the partitions of one process share.
+/// The state that the partitions of one process share.
 #[derive(Clone)]
 pub struct Worker {
     name: String,
     host: String,
     nodes: Arc<Nodes>,
     quiet: Quiet,
-    /// When a partition was last given to another worker: one at a time.
+    /// When a partition was last given to another worker; only one is given at a time.
     granted: Arc<Mutex<Option<Instant>>>,
-    /// What encrypts session data, if anything does.
+    /// What encrypts session data, if anything.
     session_keys: Option<SessionKeys>,
 }
 
 impl Worker {
-    /// A worker of that name; it must be unique to this start of this process.
+    /// A worker of this name, which must be unique to this start of this process.
     pub fn new(config: &Config, name: String) -> Self {
         let response_timeout = (config.worker.takeover / 2).max(Duration::from_millis(500));
         Self {
@@ -84,7 +84,7 @@ impl Worker {
         }
     }
 
-    /// The same, where session data is encrypted if there are keys.
+    /// The same; session data is encrypted if there are keys.
     pub fn with_session_keys(self, session_keys: Option<SessionKeys>) -> Self {
         Self { session_keys, ..self }
     }
@@ -104,21 +104,21 @@ pub struct Projector {
     ownership: Ownership,
     peers: Arc<Mutex<Peers>>,
     memory: Memory,
-    /// Forwards what is sent to layouts before, in a session.
+    /// Forwards entries sent to earlier layouts, during a session.
     forwarder: Option<Forwarder>,
-    /// Whose events are refused.
+    /// The users whose events are refused.
     blocked: Blocked,
-    /// Shows others that this process lives, if it had the partition last.
+    /// Shows others that this process is alive, if it was the last to have the partition.
     sign: Option<Sign>,
     metrics: WorkerMetrics,
     pulse: Pulse,
     batches: trace::Batches,
-    /// The trace of the batch in hand, for the line that says why it failed.
+    /// The trace of the current batch, for the line that says why it failed.
     in_hand: trace::Span,
     stop: channel::Receiver<bool>,
 }
 
-/// What a look at the partition calls for.
+/// What to do after a look at the partition.
 enum Next {
     /// Look again later.
     Wait,
@@ -162,16 +162,16 @@ impl Projector {
         }
     }
 
-    /// How long its pulse may be silent: a call may take a deadline, and another one for the reply that does
-    /// not come, and to connect takes a while.
+    /// How long its pulse may be silent: a call may take a whole deadline, another one may wait as long for a missing
+    /// reply, and connecting takes a while.
     pub fn patience(config: &Config) -> Duration {
         config.worker.batch_deadline() * 3 + Duration::from_secs(30)
     }
 
-    /// Works until told to stop.
+    /// Works until it is told to stop.
     ///
     /// # Errors
-    /// Only what no waiting helps against, such as other settings than the deployment has.
+    /// Only errors that waiting does not help against, such as settings that differ from the deployment's.
     pub async fn run(mut self) -> Result<(), Fatal> {
         let mut failures = 0;
         while !*self.stop.borrow() {
@@ -190,13 +190,13 @@ impl Projector {
         Ok(())
     }
 
-    /// Stands by until the partition is to be had, and owns it for as long as that goes.
+    /// Stands by until the partition is available, and owns it for as long as possible.
     async fn turn(&mut self, failures: &mut u32) -> Result<(), Error> {
         let Some((seen, cause)) = self.stand_by(*failures).await? else { return Ok(()) };
         self.own(&seen, cause, failures).await
     }
 
-    /// Looks at the partition until it is to be had; `None` once told to stop.
+    /// Watches the partition until it is available; `None` once told to stop.
     async fn stand_by(&mut self, failures: u32) -> Result<Option<(Seen, Cause)>, Error> {
         let mut connection = self.worker.nodes.connect(&self.keys.meta()).await?;
         check_layout(&self.server, &mut connection, &self.deployment).await?;
@@ -224,7 +224,7 @@ impl Projector {
             }
             let is_still = watch.look(&seen, asked, Instant::now());
             let place = self.peers.lock().await.place_behind(&seen.owner);
-            // Who comes, or gave it up, watches until the others have heard of it.
+            // A worker that has just joined, or gave the partition up, watches until the others have noticed.
             let is_watching = place < self.live.get().standbys || begun.elapsed() < REVIEW;
             let has_given_up = failures >= PATIENCE && self.peers.lock().await.has_others();
             if is_review {
@@ -239,13 +239,13 @@ impl Projector {
             self.pulse.waiting();
             self.metrics.role(if is_watching { Role::Standby } else { Role::Idle });
             let wait = if is_watching { LOOK } else { IDLE_LOOK };
-            // Both ends of the wait are good: it is over, or the stop has come.
+            // Either the wait is over or the stop has come.
             let _either = tokio::time::timeout(wait, self.stop.wait_for(|stop| *stop)).await;
         }
         Ok(None)
     }
 
-    /// Whether the partition is to be had, and why.
+    /// Whether the partition is available, and why.
     async fn judge(
         &self,
         connection: &mut MultiplexedConnection,
@@ -266,7 +266,7 @@ impl Projector {
             return Ok(Next::Take(Cause::Death));
         }
         if is_still {
-            // Where nothing shows whether the process lives, it may have died on what it had named.
+            // If nothing shows whether the process is alive, it may have died on the entry it had named.
             return Ok(Next::Take(if lives.is_none() { Cause::Death } else { Cause::Stall }));
         }
         Ok(Next::Wait)
@@ -285,7 +285,7 @@ impl Projector {
         self.ownership.ask(connection).await
     }
 
-    /// Says goodbye, where the server can be reached; else others notice by the silence.
+    /// Says goodbye if the server can be reached; otherwise others notice the silence.
     async fn leave(&self) {
         let left = async {
             let mut connection = self.worker.nodes.connect(&self.keys.meta()).await?;
@@ -296,7 +296,7 @@ impl Projector {
         }
     }
 
-    /// Waits before the next try, longer each time, but not once told to stop.
+    /// Waits before the next try, longer each time, unless told to stop.
     async fn pause(&mut self, error: &Error, failures: &mut u32) {
         self.metrics.role(Role::Idle);
         if error.is_lost_ownership() {
@@ -316,7 +316,7 @@ impl Projector {
             .mul_f64(0.5 + fastrand::f64() / 2.0);
         *failures += 1;
         std::mem::take(&mut self.in_hand).within(|| self.report(error, pause));
-        // Both ends of the wait are good: the pause is over, or the stop has come.
+        // Either the pause is over or the stop has come.
         let _either = tokio::time::timeout(pause, self.stop.wait_for(|stop| *stop)).await;
     }
 
@@ -334,7 +334,7 @@ impl Projector {
     }
 }
 
-/// Says that this worker lives, and hears who else does.
+/// Reports that this worker is alive, and learns who else is.
 async fn speak(
     ownership: &Ownership,
     peers: &Mutex<Peers>,

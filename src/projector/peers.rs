@@ -1,9 +1,9 @@
-//! Which workers live, as one of them sees it, and which of them should have a partition. Pure: instants come from
-//! the caller.
+//! Which workers are alive, as one of them sees it, and which of them should have a partition. Pure: instants come
+//! from the caller.
 //!
-//! Workers say something else each time they speak. One whose words have not changed for a while by this process's
-//! own clock is dead; clocks of other machines play no part. Each partition ranks the living by a hash of both, so
-//! that all workers come to the same order without talking, and a newcomer moves only the partitions it gets.
+//! A worker's report is different each time. A worker whose report has not changed for a while, by this process's own
+//! clock, is dead; clocks of other machines do not matter. Each partition ranks the live workers by a hash of both,
+//! so all workers agree on the order without communicating, and a newcomer moves only the partitions that it gets.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug)]
 struct Peer {
     says: String,
-    /// When it last said something new.
+    /// When its report last changed.
     since: Instant,
 }
 
-/// The workers that speak of a partition.
+/// The workers that report to a partition.
 #[derive(Clone, Debug)]
 pub(super) struct Peers {
     own: String,
     host: String,
-    /// How often this worker has spoken.
+    /// How often this worker has reported.
     spoken: u64,
     partition: u16,
     silence: Duration,
@@ -29,19 +29,19 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// As seen by worker `own` on `host`; whoever says nothing new for `silence` is dead.
+    /// As seen by worker `own` on `host`. A worker whose report does not change for `silence` is dead.
     pub(super) fn new(own: &str, host: &str, partition: u16, silence: Duration) -> Self {
         let (own, host) = (own.to_owned(), host.to_owned());
         Self { own, host, spoken: 0, partition, silence, known: BTreeMap::new() }
     }
 
-    /// What this worker says of itself now: something new each time, and its host.
+    /// This worker's report: different each time, with its host.
     pub(super) fn words(&mut self) -> String {
         self.spoken += 1;
         format!("{} {}", self.spoken, self.host)
     }
 
-    /// What all workers say now. Returns those that are dead, with their last words.
+    /// Takes the current reports of all workers. Returns those that are dead, with their last report.
     pub(super) fn hear(
         &mut self,
         now: Instant,
@@ -64,18 +64,18 @@ impl Peers {
         dead
     }
 
-    /// A worker is known to be dead.
+    /// Removes a worker that is dead.
     pub(super) fn forget(&mut self, name: &str) {
         self.known.remove(name);
     }
 
-    /// Whether another worker lives.
+    /// Whether another worker is alive.
     pub(super) fn has_others(&self) -> bool {
         self.known.keys().any(|name| *name != self.own)
     }
 
-    /// The living workers in the order in which they should have the partition: the first owns it. Of those that
-    /// stand by for it, one on another host than the first comes first.
+    /// The live workers in the order in which they should have the partition: the first owns it. Of those that stand
+    /// by, one on another host than the first comes first.
     fn ranked(&self) -> Vec<&str> {
         let own = [self.own.as_str()];
         let mut names: Vec<&str> = self
@@ -96,7 +96,7 @@ impl Peers {
         names
     }
 
-    /// This worker's place among those who do not own the partition, from 0: the first stand by.
+    /// This worker's place among those that do not own the partition, from 0; the first ones stand by.
     pub(super) fn place_behind(&self, owner: &str) -> usize {
         let mut others = self.ranked().into_iter().filter(|name| *name != owner);
         others.position(|name| name == self.own).unwrap_or(0)
@@ -112,7 +112,7 @@ fn host_of(words: &str) -> Option<&str> {
     words.split_once(' ').map(|(_, host)| host)
 }
 
-/// How much of a claim a worker has on a partition: FNV-1a of both, mixed so that all bits count.
+/// The strength of a worker's claim to a partition: FNV-1a of both, mixed so that all bits count.
 fn weight(name: &str, partition: u16) -> u64 {
     let bytes = name.bytes().chain(partition.to_le_bytes());
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

@@ -1,5 +1,5 @@
-//! Projecting a batch: fold, apply and move the cursor, in parts that keep the server's calls short; and
-//! finding the one entry that a failing batch fails on.
+//! Projecting a batch: fold, apply and move the cursor, in parts that keep the server's calls short; and finding the
+//! one entry that makes a batch fail.
 
 use std::time::Instant;
 
@@ -22,16 +22,16 @@ use crate::telemetry::log::{letters_line_due, unknown_members_line_due};
 use crate::telemetry::metrics;
 use crate::telemetry::trace::Span;
 
-/// Bytes of entries applied in one call, unless one entry alone has more: about a thousand events, so
-/// that no call keeps the server from answering others for long.
+/// Bytes of entries applied in one call, unless one entry alone has more: about a thousand events, so that no call
+/// keeps other clients waiting for long.
 const PART_BYTES: usize = 128 << 10;
 
-/// What projecting needs for the time of a session.
+/// What projecting needs during a session.
 pub(super) struct Projecting<'p> {
     pub(super) projector: &'p mut Projector,
     applier: Applier,
     connection: &'p mut MultiplexedConnection,
-    /// What has to be waited for before looking into entries; nothing for who holds it already.
+    /// The lock to wait for before decoding entries; `None` if the caller holds it already.
     quiet: Option<Quiet>,
 }
 
@@ -45,12 +45,12 @@ impl<'p> Projecting<'p> {
         Self { projector, applier, connection, quiet }
     }
 
-    /// Uses the connection, so that no server or proxy takes it for idle.
+    /// Uses the connection, so that no server or proxy considers it idle.
     pub(super) async fn keep_alive(&mut self) -> Result<(), Error> {
         keep_alive(self.connection, &self.projector.keys.meta()).await
     }
 
-    /// Forwards what producers sent to layouts before.
+    /// Forwards entries that producers sent to earlier layouts.
     pub(super) async fn forward(&mut self) -> Result<(), Error> {
         if let Some(forwarder) = &mut self.projector.forwarder {
             forwarder.step().await?;
@@ -70,7 +70,7 @@ impl<'p> Projecting<'p> {
         Ok(())
     }
 
-    /// Applies entries in parts; a part that fails is halved, in order, until the culprit is alone.
+    /// Applies entries in parts. A part that fails is halved, in order, until the culprit is alone.
     async fn apply_batch(&mut self, batch: Batch) -> Result<(), Error> {
         let Batch { entries, mut after, since, .. } = batch;
         let mut waiting: Vec<&[Entry]> = parts(&entries).collect();
@@ -110,7 +110,7 @@ impl<'p> Projecting<'p> {
         Ok(())
     }
 
-    /// Folds and applies; again without what hits a key of another type, if there is one.
+    /// Folds and applies; if a key of another type is in the way, again without what would write it.
     async fn apply_part(&mut self, entries: &[Entry], after: EntryId) -> Result<(), Error> {
         let mut avoided = Avoided::default();
         loop {
@@ -177,7 +177,7 @@ impl<'p> Projecting<'p> {
     }
 }
 
-/// Logs the letters of a plan, if they were written.
+/// Logs the dead letters of a plan, if they were written.
 fn report_letters(shell: &Shell, plan: &Plan<'_>, applied: &Applied) {
     if applied.letters == 0 {
         return;
@@ -192,7 +192,7 @@ fn report_letters(shell: &Shell, plan: &Plan<'_>, applied: &Applied) {
     }
 }
 
-/// At level debug, names the members that nothing reads.
+/// At level debug, logs the names of unknown members.
 fn tell_of_unknown_members(counts: &Counts, entries: &[Entry], settings: &FoldSettings) {
     const MOST_NAMES: usize = 20;
     let count = counts.unknown_members.iter().sum();
@@ -206,7 +206,7 @@ fn tell_of_unknown_members(counts: &Counts, entries: &[Entry], settings: &FoldSe
     }
 }
 
-/// Entries cut into parts of [`PART_BYTES`]; a larger entry is a part of its own.
+/// Entries split into parts of [`PART_BYTES`]; a larger entry is a part of its own.
 fn parts(entries: &[Entry]) -> impl Iterator<Item = &[Entry]> {
     let mut bytes = 0;
     entries.chunk_by(move |before, after| {

@@ -1,5 +1,5 @@
-//! Quiet: while a partition tries an entry that may kill the process, nothing else of the process looks into entries,
-//! so that the right one is blamed.
+//! Quiet: while a partition tries an entry that may kill the process, nothing else in the process decodes entries, so
+//! that the right entry is blamed.
 
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub(super) struct Quiet(Arc<RwLock<()>>);
 
 impl Quiet {
-    /// What has to be held for reading by who looks into entries.
+    /// The lock to hold for reading while decoding entries.
     pub(super) fn gate(&self) -> &RwLock<()> {
         &self.0
     }
 
-    /// Waits until no suspect is being tried; looking into entries is fine as long as this is held.
+    /// Waits until no suspect is being tried. Entries may be decoded while the guard is held.
     pub(super) async fn work(&self) -> RwLockReadGuard<'_, ()> {
         self.0.read().await
     }
 
-    /// Waits until nobody looks into entries, and keeps it so as long as this is held.
+    /// Waits until nobody decodes entries, and keeps it that way while the guard is held.
     pub(super) async fn alone(&self) -> RwLockWriteGuard<'_, ()> {
         self.0.write().await
     }

@@ -1,8 +1,9 @@
-//! The reader: stays one batch ahead of what is being applied while there is more than one, and else reads when
-//! a batch is wanted: a call costs the server as much as several events, so all that came meanwhile goes with one.
+//! The reader. While there is a backlog, it stays one batch ahead of what is being applied. Otherwise it reads when a
+//! batch is wanted: a call costs the server as much as several events, so everything that came meanwhile goes with
+//! one call.
 //!
-//! It reads on from where it is, over a connection of its own. Nothing it does has an effect on the server, so it
-//! may be cut off at any moment.
+//! It reads on from its position, over a connection of its own. It has no effect on the server, so it may be
+//! cancelled at any moment.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,9 +25,9 @@ use crate::telemetry::trace::Read;
 
 /// How long a read waits for new entries.
 pub(super) const BLOCK: Duration = Duration::from_secs(1);
-/// Bytes of entries a read should bring; fewer entries are asked for if they are large.
+/// How many bytes of entries a read should bring; fewer entries are requested if they are large.
 const READ_BYTES: usize = 4 << 20;
-/// Entries that a session's first read asks for: it is not known yet how large they are.
+/// How many entries a session's first read requests, since their size is not known yet.
 pub(super) const FIRST_COUNT: usize = 16;
 
 /// Entries that were read together.
@@ -42,7 +43,7 @@ pub(super) struct Batch {
     pub(super) since: Instant,
 }
 
-/// Where the reading connection goes, and what shows that it leads to the server that applies.
+/// Where the reading connection leads, and what proves that it is the server that applies.
 pub(super) struct Place {
     /// The node.
     pub(super) at: Address,
@@ -50,12 +51,12 @@ pub(super) struct Place {
     pub(super) response_timeout: Duration,
     /// The key that holds the owner's fence.
     pub(super) meta: String,
-    /// The fence that has to be there.
+    /// The fence that must be there.
     pub(super) fence: String,
 }
 
 impl Place {
-    /// Connects, and makes sure that it is the server where this owner's fence is.
+    /// Connects, and checks that the server has this owner's fence.
     async fn open(&self) -> Result<Feed, Error> {
         let mut feed = Feed::open(&self.at, self.response_timeout).await?;
         match feed.field(&self.meta, "fence").await? {
@@ -69,7 +70,7 @@ impl Place {
 pub(super) struct Source {
     place: Place,
     feed: Feed,
-    /// When it last brought something, or was asked in vain.
+    /// When it last brought something, or returned empty.
     fed: Instant,
     stream: String,
     bounds: Bounds,
@@ -78,7 +79,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Connects. What is kept of a reply is within `bounds`.
+    /// Connects. The reply is kept within `bounds`.
     pub(super) async fn open(
         place: Place,
         stream: String,
@@ -90,7 +91,7 @@ impl Source {
         Ok(Self { place, feed, fed: Instant::now(), stream, bounds, quiet, metrics })
     }
 
-    /// Up to `count` entries after one; none if nothing came within [`BLOCK`].
+    /// Up to `count` entries after an id; none if nothing came within [`BLOCK`].
     pub(super) async fn read(&mut self, after: EntryId, count: usize) -> Result<Batch, Error> {
         self.read_guarded(after, count, false).await.map(|(batch, _)| batch)
     }
@@ -102,7 +103,7 @@ impl Source {
         guarded: bool,
     ) -> Result<(Batch, bool), Error> {
         if self.fed.elapsed() > BLOCK {
-            // It was idle for longer than some servers and proxies bear, and nothing is on its way over it.
+            // It was idle for longer than some servers and proxies allow, and no request is in flight on it.
             self.feed = self.place.open().await?;
         }
         let (started, read) = (Instant::now(), Read::begin());
@@ -126,7 +127,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Begins to read after an entry, first `count` at a time, at most a batch.
+    /// Starts to read after an entry, first `count` at a time, at most a batch.
     pub(super) fn start(
         source: Source,
         after: EntryId,
@@ -147,7 +148,8 @@ impl Reader {
         Self { batches, wanted, task: tokio::spawn(task.run(sender)) }
     }
 
-    /// The next batch; `None` if reading ended without a word. May be given up and called again.
+    /// The next batch; `None` if the reader ended without a reason. The future may be dropped and the method called
+    /// again.
     pub(super) async fn next(&mut self) -> Option<Result<Batch, Error>> {
         self.wanted.notify_one();
         self.batches.recv().await
@@ -165,9 +167,9 @@ struct ReadTask {
     after: EntryId,
     count: usize,
     live: Live,
-    /// Whether the last read brought as many entries as it asked for: there are more.
+    /// Whether the last read brought as many entries as it requested, so that there are more.
     is_behind: bool,
-    /// Told whenever a batch is asked for.
+    /// Notified whenever a batch is requested.
     wanted: Arc<Notify>,
     pulse: Pulse,
 }
@@ -208,7 +210,7 @@ impl ReadTask {
         Ok(Some(batch))
     }
 
-    /// Large entries are read few at a time, so that a batch stays small in memory, here and in the server's buffer.
+    /// Large entries are read a few at a time, so that a batch takes little memory here and in the server's buffer.
     fn adapt_count(&mut self, entries: &[Entry]) {
         let size =
             |entry: &Entry| entry.oversize().map_or(entry.size(), |large| large.bytes as usize);

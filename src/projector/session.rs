@@ -1,4 +1,4 @@
-//! A session: from taking the partition to a failure, to losing it, or to giving it up.
+//! A session: from taking the partition until a failure, its loss, or giving it up.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,33 +25,33 @@ use crate::redis::scripts::erase::blocked;
 use crate::redis::scripts::owner::{Cause, Joined, Seen, Tenure, fence};
 use crate::telemetry::metrics::Role;
 
-/// How often it is looked whether there is something to forward.
+/// How often the session checks whether there is something to forward.
 const FORWARD_EVERY: Duration = Duration::from_millis(100);
-/// Bytes of entries that are kept of one read.
+/// How many bytes of entries are kept of one read.
 const REPLY_BYTES: usize = 8 << 20;
 
 /// What a worker remembers of a partition from one session to the next.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// The term of the last session, if another worker has not been seen to own the partition since.
+    /// The term of the last session, if no other worker has been seen to own the partition since.
     term: Option<String>,
     /// The server's run id in the last session.
     run_id: Option<String>,
-    /// The entry that was being applied alone, with nothing known of the outcome.
+    /// The entry that was being applied alone when the outcome became unknown.
     pub(super) trying: Option<EntryId>,
-    /// Whether a batch was being applied, with nothing known of the outcome.
+    /// Whether a batch was being applied when the outcome became unknown.
     pub(super) applying: bool,
     /// How often the server restarted while an entry was being applied alone.
     pub(super) fatal: HashMap<EntryId, u32>,
     /// Entries still to be tried alone.
     pub(super) suspicion: usize,
-    /// Entries that the next session's first read asks for: half as many after a failure, as over a slow link they
-    /// may have been too many for the time there is.
+    /// How many entries the next session's first read requests: half as many after a failure, since over a slow link
+    /// they may have exceeded the time limit.
     first_count: Option<usize>,
 }
 
 impl Projector {
-    /// Takes the partition, if it still is as it was seen, and works on it.
+    /// Takes the partition if it is still as it was seen, and works on it.
     pub(super) async fn own(
         &mut self,
         seen: &Seen,
@@ -66,12 +66,12 @@ impl Projector {
         let fence = if sign.is_some() { signed } else { fence(false) };
         let joined = self.ownership.join(&mut node.connection, seen, &fence, cause).await?;
         let Some(joined) = joined else {
-            // Another worker was faster, or what was seen is of a server that is no master any more.
+            // Another worker was faster, or the look saw a server that is no longer a master.
             self.worker.nodes.forget();
             return Ok(());
         };
         self.sign = sign;
-        // Whoever blocks a user later changes the fence.
+        // Blocking a user later changes the fence.
         self.blocked = blocked(&mut node.connection, &self.keys).await?;
         self.report_join(&joined, seen, cause);
         self.remember(&mut node.connection, cause).await;
@@ -98,12 +98,12 @@ impl Projector {
             error = Sign::lost(&mut sign) => Err(error),
         };
         drop(beating);
-        // It stays until the next session, or until another worker has the partition: this process lives.
+        // It stays until the next session, or until another worker has the partition: this process is alive.
         self.sign = sign;
         self.give_up_if_due(ended, &mut node.connection, &tenure, *failures).await
     }
 
-    /// Gives the partition up in good order, or after too many failures in a row.
+    /// Gives the partition up in an orderly way, or after too many failures in a row.
     async fn give_up_if_due(
         &mut self,
         ended: Result<Option<String>, Error>,
@@ -134,7 +134,7 @@ impl Projector {
         }
     }
 
-    /// Works until told to stop, or until another worker is to have the partition: returns which, if one is.
+    /// Works until it is told to stop, or until another worker should have the partition, which it returns.
     async fn work(
         &mut self,
         mut source: Source,
@@ -163,7 +163,8 @@ impl Projector {
         let mut reader = Reader::start(source, cursor, (first_count, live), pulse.clone());
         let quiet = Some(self.worker.quiet.clone());
         let mut projecting = Projecting::new(self, applier, connection, quiet);
-        // After a failure to own the partition is not enough: ready is who applied something, or waits for more.
+        // After a failure, owning the partition is not enough: the loop is ready once it has applied something or
+        // found nothing.
         if *failures == 0 {
             pulse.waiting();
         }
@@ -201,7 +202,7 @@ impl Projector {
         }
     }
 
-    /// Another worker owns the partition: says that this one lives, whatever it had named.
+    /// Another worker owns the partition: reports that this one is alive, whatever it had named.
     pub(super) async fn step_back(
         &mut self,
         connection: &mut MultiplexedConnection,
@@ -213,8 +214,7 @@ impl Projector {
         Ok(())
     }
 
-    /// Prepares for what the partition's past calls for: entries that may have killed a worker, or the server, are
-    /// tried alone.
+    /// Prepares for the partition's past: entries that may have killed a worker or the server are tried alone.
     async fn remember(&mut self, connection: &mut MultiplexedConnection, cause: Cause) {
         let run_id = run_id(connection).await;
         let has_restarted =
@@ -243,7 +243,7 @@ impl Projector {
         info!(partition, cause = cause.name(), before, term, %cursor, "took the partition");
     }
 
-    /// Whom the partition is to be given to now, if anyone.
+    /// The worker to which the partition is to be given now, if any.
     async fn heir(&self, standing: &Standing) -> Option<String> {
         let asked_by = standing.asked_by()?;
         if !standing.is_settled() || !self.peers.lock().await.is_first(&asked_by) {
@@ -258,13 +258,13 @@ impl Projector {
     }
 }
 
-/// Waits until told to stop.
+/// Waits until it is told to stop.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // An error means that nobody can tell any more: that is the end, too.
+    // If the sender is gone, that is also the end.
     let _told = stop.wait_for(|stop| *stop).await;
 }
 
-/// The server's run id, which a restart changes; `None` if this user may not ask.
+/// The server's run id, which changes with a restart; `None` if this user may not ask.
 async fn run_id(connection: &mut MultiplexedConnection) -> Option<String> {
     let info: String = redis::cmd("INFO").arg("server").query_async(connection).await.ok()?;
     info.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::to_owned)

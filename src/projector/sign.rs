@@ -1,4 +1,4 @@
-//! The sign of life of an owner: a subscription that the server drops when the process dies, however it does.
+//! The owner's sign of life: a subscription that the server drops when the process dies, in whatever way.
 
 use futures_util::StreamExt as _;
 use redis::aio::PubSub;
@@ -9,14 +9,14 @@ use crate::config::Address;
 use crate::error::Error;
 use crate::redis::connect::subscribe;
 
-/// How long subscribing may take.
+/// The time limit of subscribing.
 const WITHIN: Duration = Duration::from_secs(2);
 
 /// A subscription to the channel of an owner's session.
 pub(super) struct Sign(PubSub);
 
 impl Sign {
-    /// Subscribes; `None` if this user may not, or the server does not answer in time: then takeovers go by the
+    /// Subscribes; `None` if this user may not, or the server does not answer in time. Takeovers then depend on the
     /// owner's progress alone.
     pub(super) async fn raise(at: &Address, channel: &str) -> Option<Self> {
         match timeout(WITHIN, subscribe(at, channel)).await {
@@ -25,7 +25,7 @@ impl Sign {
                 debug!(
                     channel,
                     error = crate::error::chain(&error),
-                    "no subscription shows that this worker lives"
+                    "no subscription shows that this worker is alive"
                 );
                 None
             }
@@ -38,7 +38,7 @@ impl Sign {
         match sign {
             Some(Self(subscription)) => {
                 let mut messages = subscription.on_message();
-                // Whoever publishes there means nothing by it.
+                // Messages on the channel have no meaning.
                 while messages.next().await.is_some() {}
                 Error::SignLost
             }

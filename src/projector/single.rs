@@ -1,7 +1,8 @@
-//! Single mode: entries one at a time, each named before it is tried, so that a worker that dies tells on what.
+//! Single mode: entries are tried one at a time, each named before, so that a worker that dies leaves the culprit's
+//! name.
 //!
-//! After an owner's death, and where the server restarted under a batch, the entries that may have been in hand are
-//! tried like this. Nothing else of the process looks into entries meanwhile.
+//! After an owner's death, and after the server restarted during a batch, the entries that may have been in progress
+//! are tried like this. Nothing else in the process decodes entries meanwhile.
 
 use std::time::Duration;
 
@@ -18,17 +19,17 @@ use crate::failpoint::Failpoint;
 use crate::redis::scripts::apply::Applier;
 use crate::redis::scripts::owner::Tenure;
 
-/// Owners that may die on an entry they had named before it is written off.
+/// How many owners may die on an entry that they had named before it is written off.
 const MOST_DEATHS: u64 = 2;
-/// Server restarts under an entry that is applied alone before it is written off.
+/// How many times the server may restart while an entry is applied alone before it is written off.
 const MOST_RESTARTS: u32 = 2;
-/// Entries that are tried alone after one was written off: others like it may follow.
+/// How many entries are tried alone after one was written off: others like it may follow.
 const AFTER_WRITE_OFF: usize = 500;
 
-/// How long taking a naming back may take, with everything else of the process waiting.
+/// The time limit of withdrawing a naming, while everything else in the process waits.
 const UNNAME: Duration = Duration::from_secs(1);
 
-/// One by one through what is under suspicion.
+/// Tries suspects one by one.
 pub(super) struct Single<'s> {
     pub(super) projector: &'s mut Projector,
     pub(super) tenure: &'s Tenure,
@@ -39,8 +40,8 @@ pub(super) struct Single<'s> {
 }
 
 impl Single<'_> {
-    /// Works from `cursor` on, until nothing is under suspicion any more, or nothing is left; `deaths` are those on
-    /// the first entry. Returns where the cursor is then.
+    /// Works from `cursor` on until there are no suspects or no entries left; `deaths` are those on the first entry.
+    /// Returns the new cursor.
     pub(super) async fn work(
         mut self,
         mut cursor: EntryId,
@@ -65,7 +66,7 @@ impl Single<'_> {
         Ok(cursor)
     }
 
-    /// Writes the next entry off, unless an owner that counts as dead says meanwhile that it lives.
+    /// Writes the next entry off, unless an owner that counts as dead reports meanwhile that it is alive.
     async fn write_off(&mut self, cursor: EntryId, deaths: u64) -> Result<Option<EntryId>, Error> {
         let (time, mut stop) = (self.projector.settings.takeover, self.projector.stop.clone());
         if tokio::time::timeout(time, stop.wait_for(|stop| *stop)).await.is_ok() {
@@ -86,7 +87,7 @@ impl Single<'_> {
         Failpoint::AfterNaming.pass();
         let tried = self.try_next(cursor).await;
         if !matches!(tried, Ok(Some(_))) {
-            // Should this not get through, this worker says so once it sees another one own the partition.
+            // If this does not get through, this worker reports it once it sees another one own the partition.
             let unnamed = ownership.unname(self.connection, self.tenure);
             let _failed = tokio::time::timeout(UNNAME, unnamed).await;
         }

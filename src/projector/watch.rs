@@ -1,7 +1,7 @@
 //! Judges, from look to look, whether the owner of a partition makes progress. Pure: instants come from the caller.
 //!
-//! Only looks that succeeded in good time count, without longer gaps between them: a watcher that was itself asleep,
-//! or cut off, has seen nothing.
+//! Only looks that succeeded in time count, without long gaps between them: a watcher that was itself suspended, or
+//! cut off, has seen nothing.
 
 use std::time::{Duration, Instant};
 
@@ -17,20 +17,20 @@ pub(super) struct Watch {
 #[derive(Clone, Debug)]
 struct Looked {
     seen: Seen,
-    /// When this was seen first, without a gap since.
+    /// When this was first seen, without a gap since.
     since: Instant,
-    /// When it was seen last.
+    /// When it was last seen.
     at: Instant,
 }
 
 impl Watch {
-    /// An owner that shows no progress for `takeover` is to be taken over.
+    /// An owner that shows no progress for `takeover` is taken over.
     pub(super) fn new(takeover: Duration) -> Self {
         Self { takeover, last: None }
     }
 
-    /// Adds a look that was asked for at one instant and answered at another. Returns whether nothing has changed
-    /// for as long as it takes.
+    /// Adds a look that was requested at one instant and answered at another. Returns whether nothing has changed for
+    /// the takeover time.
     pub(super) fn look(&mut self, seen: &Seen, asked: Instant, answered: Instant) -> bool {
         let patience = self.takeover / 2;
         if answered.duration_since(asked) > patience {
@@ -57,7 +57,7 @@ mod tests {
         Seen { owner: "a".to_owned(), beat: beat.to_string(), ..Seen::default() }
     }
 
-    /// Looks at these beats, a step apart, answered at once; how many it takes to find a stall.
+    /// Looks at these beats, one step apart, answered at once; returns how many it takes to find a stall.
     fn stalls_at(beats: impl IntoIterator<Item = u64>) -> Option<usize> {
         let (mut watch, mut now) = (Watch::new(TAKEOVER), Instant::now());
         beats.into_iter().position(|beat| {

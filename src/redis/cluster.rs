@@ -1,9 +1,9 @@
-//! The way to the node that has a key: the only one there is, or on a Redis Cluster one of several, of which some may be
-//! dead. Whoever may know is asked in turn, the likeliest first, and a redirect is followed at once. A node that does
-//! not answer keeps nobody waiting: soon the next one is asked beside it.
+//! Finds the node that has a key: the only one, or on a Redis Cluster one of several, of which some may be dead.
+//! Nodes that may know are asked in turn, the likeliest first, and a redirect is followed at once. If a node does not
+//! answer soon, the next one is asked as well.
 //!
-//! What nodes say of the whole Cluster (`CLUSTER SHARDS`, or `CLUSTER SLOTS` where there is no such command) is
-//! remembered while the process runs, so that it finds its way when all nodes that were named are gone.
+//! The nodes' view of the whole Cluster (`CLUSTER SHARDS`, or `CLUSTER SLOTS` on servers without it) is remembered
+//! while the process runs, so that it finds its way when all named nodes are gone.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
@@ -20,14 +20,14 @@ use crate::config::{Address, Known, Place, Server, Shard};
 use crate::error::Error;
 use crate::key::slot_of;
 
-/// How long a node has to answer before another is asked beside it.
+/// How long a node has to answer before another is asked as well.
 const PATIENCE: Duration = Duration::from_millis(400);
-/// Nodes that are asked at most.
+/// The maximum number of nodes asked.
 const MOST_ASKED: usize = 24;
-/// How long a node may take to say what it knows of the others.
+/// How long a node may take to return its view.
 const VIEW_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Connects to the node that holds `key`, beginning at those that were named and those that are known.
+/// Connects to the node that holds `key`, starting with the named and the known nodes.
 pub(super) async fn find(
     server: &Server,
     at: &Address,
@@ -84,7 +84,7 @@ pub(super) async fn find(
     }
 }
 
-/// A socket in the file system leads to one server; where its keys lie elsewhere, nothing says on which socket.
+/// A Unix socket leads to one server. If the key is elsewhere, nothing tells the socket of that node.
 async fn at_socket(at: &Address, key: &str, response_timeout: Duration) -> Result<Node, Error> {
     match ask_for(at, key, response_timeout).await? {
         Asked::Here(node) => Ok(node),
@@ -92,7 +92,7 @@ async fn at_socket(at: &Address, key: &str, response_timeout: Duration) -> Resul
     }
 }
 
-/// Who is asked for a key, and what came of it.
+/// The search for a key's node: whom to ask, and what they answered.
 struct Search {
     waiting: VecDeque<Place>,
     asked: HashSet<Place>,
@@ -109,7 +109,7 @@ impl Search {
         }
     }
 
-    /// Asks `place` next, where `from` sent us.
+    /// Asks `place` next, to which `from` redirected.
     fn follow(&mut self, place: Place, from: &Place) {
         if self.asked.contains(&place) {
             self.tried.push(Error::Redirect { from: from.to_string(), to: place.to_string() });
@@ -125,7 +125,7 @@ impl Search {
     }
 }
 
-/// Where a redirect leads: a server that does not know its own name leaves the host out, or writes `?` for it.
+/// Where a redirect leads. A server that does not know its own name leaves the host out, or writes `?`.
 fn target(to: &str, from: &Place, known: Option<Place>) -> Place {
     let (host, port) = to.rsplit_once(':').unwrap_or((to, ""));
     let port = port.parse().unwrap_or(from.port);
@@ -138,7 +138,7 @@ fn target(to: &str, from: &Place, known: Option<Place>) -> Place {
     }
 }
 
-/// Asks a node for its view of the Cluster, if it is time for that.
+/// Asks a node for its view of the Cluster, if it is time to.
 pub(super) async fn refresh(known: &Known, node: &mut Node) {
     if known.is_cluster().is_none()
         && let Some(is_cluster) = is_cluster(&mut node.connection).await
@@ -154,7 +154,8 @@ pub(super) async fn refresh(known: &Known, node: &mut Node) {
     }
 }
 
-/// Whether a server is a node of a Cluster, as `HELLO` says, to which everyone has the right; `None` without an answer.
+/// Whether a server is a node of a Cluster, according to `HELLO`, which every user may call; `None` without an
+/// answer.
 async fn is_cluster(connection: &mut MultiplexedConnection) -> Option<bool> {
     let hello = redis::cmd("HELLO");
     let about = match timeout(VIEW_TIMEOUT, hello.query_async::<Value>(connection)).await.ok()? {
@@ -213,7 +214,7 @@ fn read_shard(shard: Value, from: &Place, is_tls: bool) -> Option<Shard> {
     Some(Shard { slots, nodes: nodes.into_iter().flat_map(|(_, places)| places).collect() })
 }
 
-/// A node's places, with what they are sorted by.
+/// A node's places, with its sort key.
 fn read_node(node: Value, from: &Place, is_tls: bool) -> Option<((bool, bool), Vec<Place>)> {
     let fields: Vec<(String, Value)> = reply::pairs(node)?
         .into_iter()
@@ -250,7 +251,7 @@ fn read_range(range: Value, from: &Place) -> Option<Shard> {
     Some(Shard { slots, nodes: nodes?.into_iter().flatten().collect() })
 }
 
-/// A node under its name and its address. One that says neither is where we asked.
+/// A node under its name and its address. If it gives neither, it is the node that we asked.
 fn places(hosts: [Option<String>; 2], port: u16, from: &Place) -> Vec<Place> {
     let is_known = |host: &String| !host.is_empty() && host != "?";
     let mut hosts: Vec<String> = hosts.into_iter().flatten().filter(is_known).collect();

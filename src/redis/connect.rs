@@ -1,14 +1,13 @@
 //! Connections: how they are opened, and how long they wait.
 //!
-//! Each loop has its own; a worker has one more for reads that block ([`feed`](super::feed)), because such
-//! a read holds its connection. A partition lives in one slot, so on a Redis Cluster a plain connection to
-//! that slot's node is all it takes; `cluster` finds it. Where sentinels say who the master is,
-//! they are asked each time (`sentinel`): a master that was demoted refuses to write, or drops its
-//! clients, and whoever connects anew comes to its successor. A password that stands in a file is read each time as
-//! well.
+//! Each loop has its own connection. A worker has one more for blocking reads ([`feed`](super::feed)), because such a
+//! read occupies its connection. A partition is in one slot, so on a Redis Cluster a plain connection to that slot's
+//! node is enough; `cluster` finds the node. Sentinels are asked for the master each time (`sentinel`): a demoted
+//! master refuses writes or drops its clients, and reconnecting leads to its successor. A password file is read each
+//! time as well.
 //!
-//! A connection that broke is never replaced under a batch in hand: the server at the other end may have lost
-//! what the batch was read from. So one that is idle is kept alive instead.
+//! A broken connection is never replaced while a batch is in progress: the server at the other end may have lost the
+//! entries of the batch. Idle connections are kept alive instead.
 
 use std::time::Duration;
 
@@ -25,9 +24,9 @@ use crate::error::Error;
 
 /// How long opening a connection may take.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// What is tried before anything else.
+/// The first step of every connection.
 pub(super) const CONNECTING: &str = "connecting to";
-/// How long a connection may be idle: shorter than the least time, two seconds, after which servers end one.
+/// How long a connection may be idle: less than the two seconds after which some servers close one.
 pub const MOST_IDLE: Duration = Duration::from_secs(1);
 
 /// How a node says that it does not have a slot.
@@ -36,7 +35,7 @@ pub(super) const MOVED: ErrorKind = ErrorKind::Server(ServerErrorKind::Moved);
 /// A server, or one node of a Cluster, and a connection to it.
 #[derive(Clone)]
 pub struct Node {
-    /// Where it is, and who we are there.
+    /// Its address and login.
     pub at: Address,
     /// The connection.
     pub connection: MultiplexedConnection,
@@ -45,8 +44,8 @@ pub struct Node {
 /// Opens a connection to the node that holds `key`. Replies may take `response_timeout`.
 ///
 /// # Errors
-/// If the server cannot be reached or refuses the credentials, its password file cannot be read, no sentinel leads
-/// to a master, or no node of the Cluster to the one that has the key.
+/// If the server cannot be reached or refuses the credentials, its password file cannot be read, no sentinel leads to
+/// a master, or no node of the Cluster leads to the one with the key.
 pub async fn connect(
     server: &Server,
     key: &str,
@@ -55,7 +54,7 @@ pub async fn connect(
     Ok(locate(server, key, response_timeout).await?.connection)
 }
 
-/// As [`connect`], and says which node it is.
+/// As [`connect`], and returns the node.
 ///
 /// # Errors
 /// Those of [`connect`].
@@ -70,17 +69,17 @@ pub async fn locate(server: &Server, key: &str, response_timeout: Duration) -> R
     }
 }
 
-/// Uses a connection that nobody needs just now: some servers and proxies end one that is idle, and whoever sends
-/// the next batch would be the one to find out. `key` lies at this node.
+/// Uses a connection that is idle: some servers and proxies close idle connections, and the next batch would be the
+/// one to find out. `key` is on this node.
 ///
 /// # Errors
-/// If the connection has ended all the same.
+/// If the connection has ended nevertheless.
 pub async fn keep_alive(connection: &mut MultiplexedConnection, key: &str) -> Result<(), Error> {
     let exists = redis::cmd("EXISTS").arg(key).query_async(connection).await;
     exists.map_err(Error::at("keeping an idle connection"))
 }
 
-/// What a node said when it was asked for a key.
+/// The answer of a node that was asked for a key.
 pub(super) enum Asked {
     /// It has the key's slot, or there are no slots.
     Here(Node),
@@ -88,7 +87,7 @@ pub(super) enum Asked {
     Elsewhere(Node, String),
 }
 
-/// Connects to a node, and asks it for `key`.
+/// Connects to a node and asks it for `key`.
 pub(super) async fn ask_for(
     at: &Address,
     key: &str,
@@ -102,16 +101,16 @@ pub(super) async fn ask_for(
             let to = error.redirect_node().map_or("", |(to, _)| to).to_owned();
             Ok(Asked::Elsewhere(Node { at, connection }, to))
         }
-        // While its slot is on the way to another node the key may be there already; here is who knows when it ends.
+        // While the slot migrates, the key may already be on the other node; this one knows when the migration ends.
         Err(error) if error.redirect_node().is_some() => Ok(Asked::Here(Node { at, connection })),
-        // A producer may do nothing but add: it is told so when it tries more.
+        // A producer may only add; its further attempts are refused later.
         Err(error) if error.code() == Some("NOPERM") => Ok(Asked::Here(Node { at, connection })),
         Err(error) => Err(failed(&at, "the first command to", error).await),
         Ok(_) => Ok(Asked::Here(Node { at, connection })),
     }
 }
 
-/// Opens a connection to that very node which subscribes to a channel (`SUBSCRIBE`).
+/// Opens a connection to exactly this node that subscribes to a channel (`SUBSCRIBE`).
 ///
 /// # Errors
 /// If the server cannot be reached or refuses.
@@ -154,14 +153,14 @@ async fn log_in(
     Ok(connection)
 }
 
-/// The error that something failed with this very server, for the reason that the server itself gives.
+/// The error that a step failed with this server, with the reason that the server itself gives.
 pub(super) async fn failed(at: &Address, step: &'static str, error: RedisError) -> Error {
     let was_ended = error.is_connection_dropped() && !error.is_connection_refusal();
     let reason = if was_ended { login::reason(at).await } else { None };
     reason.unwrap_or_else(|| Error::of_server(step, at.info.addr().to_string())(error))
 }
 
-/// The same server settings at another node.
+/// The same settings for another node.
 pub(super) fn moved(at: &Address, place: &Place) -> Address {
     let (host, port) = (place.host.clone(), place.port);
     let addr = match at.info.addr() {

@@ -1,7 +1,7 @@
-//! Sockets to a server: over TCP, over TLS, or in the file system.
+//! Sockets to a server: TCP, TLS or Unix.
 //!
-//! TLS is made here and not by the client library, which cannot check another name than the host's, and for which every
-//! failure is one of input and output. Files are read for each connection.
+//! TLS is made here and not by the client library, which can check no name other than the host's and reports every
+//! failure as an input/output error. Files are read for each connection.
 
 use std::io;
 use std::pin::Pin;
@@ -22,7 +22,7 @@ use super::connect::CONNECTING;
 use crate::config::Address;
 use crate::error::Error;
 
-/// How long a handshake may take: a server that waits for the end of a line of text says nothing.
+/// The time limit of a handshake: a server without TLS waits silently for the end of a line.
 const HANDSHAKE: Duration = Duration::from_secs(3);
 /// How long sent data may stay unacknowledged before the connection counts as dead.
 #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
@@ -31,7 +31,7 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 /// A connected socket of any kind.
 pub(super) type Socket = Pin<Box<dyn AsyncStream + Send + Sync>>;
 
-/// Connects to a server; nothing is said yet.
+/// Connects to a server, without sending anything.
 pub(super) async fn dial(at: &Address) -> Result<Socket, Error> {
     let address = || at.info.addr().to_string();
     let failed = |error: io::Error| Error::of_server(CONNECTING, address())(error.into());
@@ -62,7 +62,7 @@ pub(super) async fn dial(at: &Address) -> Result<Socket, Error> {
     }
 }
 
-/// Whether a port to which no TLS was spoken would have it.
+/// Whether a port that was addressed without TLS speaks TLS.
 pub(super) async fn speaks_tls(at: &Address) -> bool {
     let ConnectionAddr::Tcp(host, port) = at.info.addr() else { return false };
     let (Ok(config), Ok(name)) = (at.tls.client(), ServerName::try_from(host.clone())) else {
@@ -79,7 +79,7 @@ pub(super) async fn speaks_tls(at: &Address) -> bool {
     }
 }
 
-/// Whichever address of a host answers first: one of them may lead nowhere.
+/// Connects to the address of a host that answers first: some may not be reachable.
 async fn dial_any(host: &str, port: u16) -> io::Result<TcpStream> {
     let mut dials: JoinSet<_> = lookup_host((host, port)).await?.map(TcpStream::connect).collect();
     let mut failure = io::Error::from(io::ErrorKind::NotFound);
@@ -120,7 +120,7 @@ const NO_TLS: &str = "if this port does not speak TLS, write redis:// in place o
 const NO_CERTIFICATE: &str = "the server wants a client certificate of an authority that it knows (tls-auth-clients \
                               yes): give --redis-tls-cert and --redis-tls-key";
 
-/// The error that TLS failed, if that is what an error of a socket means.
+/// The error that TLS failed, if an error of a socket means that.
 pub(super) fn refused_by_tls(at: &Address, error: &io::Error) -> Option<Error> {
     use CertificateError as Bad;
     let found = tls_error(error)?;
@@ -152,7 +152,7 @@ fn tls_error(error: &io::Error) -> Option<&TlsError> {
     error.get_ref()?.downcast_ref()
 }
 
-/// An error of this server that nothing came in time.
+/// The error that this server did not answer in time.
 pub(super) fn timed_out(at: &Address) -> Error {
     let late = RedisError::from(io::Error::from(io::ErrorKind::TimedOut));
     Error::of_server(CONNECTING, at.info.addr().to_string())(late)

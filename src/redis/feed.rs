@@ -1,7 +1,7 @@
-//! The feed: the connection over which new entries come. A blocking read holds it, so nothing else uses it.
+//! The feed: the connection for new entries. A blocking read occupies it, so nothing else uses it.
 //!
-//! It is a socket whose replies [`parse`] takes apart: the client library, which serves all other commands, spends four
-//! microseconds of processor time on what it reads of an event, more than all the rest of a worker.
+//! It is a plain socket, and [`parse`] parses its replies: the client library, which serves all other commands, takes
+//! four microseconds of processor time to read an event, more than everything else in a worker.
 
 pub mod parse;
 
@@ -21,19 +21,19 @@ use super::reply;
 use crate::config::Address;
 use crate::error::Error;
 
-/// Room for each piece that is received: what the server sends at once.
+/// The size of each read from the socket: about what the server sends at once.
 const PIECE_BYTES: usize = 64 << 10;
-/// Room that is kept between replies.
+/// The buffer that is kept between replies.
 const KEPT_BYTES: usize = 4 * PIECE_BYTES;
 
-/// Where new entries come from.
+/// The source of new entries.
 pub struct Feed {
     plain: Plain,
     response_timeout: Duration,
 }
 
 impl Feed {
-    /// Connects to the very node that [`locate`](super::connect::locate) found. Replies may take
+    /// Connects to exactly the node that [`locate`](super::connect::locate) found. Replies may take
     /// `response_timeout`.
     ///
     /// # Errors
@@ -63,11 +63,11 @@ impl Feed {
         Ok(reply::text(value.map_err(Error::at(step))?))
     }
 
-    /// What the server delivers to a read of new entries from one stream. What came is looked into while `gate`
-    /// is held for reading, if there is one.
+    /// Reads new entries from one stream. If there is a `gate`, the reply is parsed only while it is held for
+    /// reading.
     ///
     /// # Errors
-    /// If the server refuses, or no reply came. This connection must not be read from again then.
+    /// If the server refuses, or no reply came. This connection must not be read from after that.
     pub async fn read(
         &mut self,
         read: &Cmd,
@@ -88,12 +88,12 @@ async fn pass(gate: Option<&RwLock<()>>) -> Option<RwLockReadGuard<'_, ()>> {
     }
 }
 
-/// Gives up after a while, as the client library does.
+/// Times out like the client library.
 async fn within<T>(time: Duration, call: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
     timeout(time, call).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
-/// A socket, and what has come over it.
+/// A socket, and the bytes received so far.
 struct Plain {
     socket: Socket,
     buffer: Vec<u8>,
@@ -111,7 +111,7 @@ impl Plain {
         Ok(())
     }
 
-    /// Sends a command that is answered with a line or a text.
+    /// Sends a command whose reply is one line or one text.
     async fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
         self.send(command).await?;
         loop {
@@ -142,7 +142,7 @@ impl Plain {
 
     async fn send(&mut self, command: &Cmd) -> RedisResult<()> {
         self.socket.write_all(&command.get_packed_command()).await?;
-        // Under TLS some of it may wait for this.
+        // With TLS, sent bytes may wait for this.
         Ok(self.socket.flush().await?)
     }
 

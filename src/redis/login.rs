@@ -1,6 +1,6 @@
-//! Logging in, by commands of our own: the client library takes every refusal for a wrong password, also the one
-//! that a server gives for want of room. What a server says to `AUTH` may repeat the password, so its words are
-//! told only where they are known.
+//! Logs in with commands of its own. The client library takes every refusal for a wrong password, even that of a
+//! server with too many clients. A server's reply to `AUTH` may repeat the password, so its text is shown only if it
+//! is known.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use super::feed::parse::line;
 use crate::config::Address;
 use crate::error::{Error, MOST_CLIENTS};
 
-/// How long a server that refuses a client has to say why: it does so at once.
+/// How long to wait for a server that refuses a client to say why; it does so at once.
 const REFUSAL: Duration = Duration::from_millis(300);
-/// What a server says to `AUTH` for other reasons than the password: words, and codes.
+/// What a server answers to `AUTH` for reasons other than the password: words, and codes.
 const OTHER_WORDS: [&str; 2] = [MOST_CLIENTS, "without any password configured"];
 const OTHER_CODES: [&str; 5] = ["LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "DENIED"];
 
-/// The settings of a connection that is not logged in yet.
+/// The settings of a connection that has not logged in yet.
 pub(super) fn nobody() -> RedisConnectionInfo {
     let protocol = redis::ProtocolVersion::RESP2;
     RedisConnectionInfo::default().set_protocol(protocol).set_skip_set_lib_name()
 }
 
-/// Logs in, chooses the database, and says who we are, in one round trip.
+/// Logs in, selects the database, and names this client, in one round trip.
 pub(super) async fn log_in(
     connection: &mut MultiplexedConnection,
     login: &RedisConnectionInfo,
@@ -40,7 +40,7 @@ pub(super) async fn log_in(
     if login.db() != 0 {
         pipe.cmd("SELECT").arg(login.db());
     }
-    // Servers before 7.2 do not know this, and some users may not: nothing hangs on it.
+    // Servers before 7.2 do not know this, and some users may not call it; nothing depends on it.
     pipe.cmd("CLIENT").arg(&["SETINFO", "LIB-NAME", "rollcall"]);
     pipe.cmd("CLIENT").arg(&["SETINFO", "LIB-VER", env!("CARGO_PKG_VERSION")]);
     let answers: Vec<RedisResult<Value>> = pipe.query_async(connection).await?;
@@ -55,7 +55,7 @@ pub(super) async fn log_in(
     Ok(())
 }
 
-/// Why a server refused to log us in, in words that hold no password.
+/// Why a server refused the login, in a text that contains no password.
 pub(super) fn refused(error: RedisError) -> RedisError {
     let says = |words: &&str| error.detail().is_some_and(|detail| detail.contains(*words));
     let said = match error.code() {
@@ -68,8 +68,8 @@ pub(super) fn refused(error: RedisError) -> RedisError {
     (ErrorKind::AuthenticationFailed, said).into()
 }
 
-/// Why a server ended a connection that it had just taken: of a client too many, or of one from elsewhere, it
-/// takes no command, and what it says then is lost to whoever was sending one. `None` where it says nothing.
+/// Why a server closed a connection that it had just accepted. With too many clients, or a client from elsewhere, it
+/// reads no command, and its message is lost to a client that is sending. `None` if it says nothing.
 pub(super) async fn reason(at: &Address) -> Option<Error> {
     if let Some(reason) = timeout(REFUSAL, last_words(at)).await.ok().flatten() {
         return Some(reason);
@@ -82,7 +82,7 @@ pub(super) async fn reason(at: &Address) -> Option<Error> {
     })
 }
 
-/// What a server says to whoever comes and listens.
+/// What a server sends to a new client that only listens.
 async fn last_words(at: &Address) -> Option<Error> {
     let mut socket = match dial(at).await {
         Ok(socket) => socket,
@@ -93,7 +93,7 @@ async fn last_words(at: &Address) -> Option<Error> {
         match socket.read_buf(&mut buffer).await {
             Ok(0) => return None,
             Ok(_) => {}
-            // Whether a server takes a certificate is known only after the handshake.
+            // Only after the handshake is it known whether a server accepts a certificate.
             Err(error) => return refused_by_tls(at, &error),
         }
         match line(&mut buffer) {
@@ -106,7 +106,7 @@ async fn last_words(at: &Address) -> Option<Error> {
     }
 }
 
-/// The reasons for which servers refuse whoever comes; that of protected mode is a page long.
+/// The known reasons for which servers refuse a client; the text for protected mode is a page long.
 fn known_reason(error: &RedisError) -> Option<RedisError> {
     let said = match error.code()? {
         "DENIED" => "-DENIED the server runs in protected mode\r\n",

@@ -1,5 +1,5 @@
-//! Connections to the nodes of a deployment, one to each, for everybody in a process who asks them short questions. Who
-//! needs a node waits for that node alone.
+//! Connections to the nodes of a deployment, one to each, shared by everything in a process that makes short
+//! requests. A request waits only for the node that it needs.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,12 +14,12 @@ use crate::config::{Place, Server};
 use crate::error::Error;
 use crate::key::slot_of;
 
-/// How long to wait for somebody else to open a connection that may be the one that is needed.
+/// How long to wait for another task to open a connection that may be the right one.
 const SHARED_WAIT: Duration = Duration::from_secs(1);
 
-/// Where a connection leads; `None` for the only server there is, or while nothing is known.
+/// Where a connection leads; `None` for the only server, or while nothing is known.
 type At = Option<Place>;
-/// A node's connection, once there is one; held by whoever opens it.
+/// A node's connection, once there is one; locked while it is being opened.
 type Kept = Arc<tokio::sync::Mutex<Option<Node>>>;
 
 /// One connection to each node that has been needed.
@@ -50,11 +50,11 @@ impl Nodes {
     pub async fn node(&self, key: &str) -> Result<Node, Error> {
         let mut at = self.server.known.master_of(slot_of(key));
         let mut kept = loop {
-            // One at a time: the others find what the first has opened. But nobody waits long for somebody who is stuck.
+            // One task opens it at a time, and the others use the result. None waits long for one that is stuck.
             let Ok(kept) = timeout(SHARED_WAIT, self.kept(&at).lock_owned()).await else {
                 return locate(&self.server, key, self.response_timeout).await;
             };
-            // Who held it may have learned where the key is.
+            // The previous holder may have learned where the key is.
             let now = self.server.known.master_of(slot_of(key));
             if std::mem::replace(&mut at, now.clone()) == now {
                 break kept;
@@ -66,13 +66,13 @@ impl Nodes {
                     refresh(&self.server.known, node).await;
                     return Ok(node.clone());
                 }
-                // The connection is good, the view was not.
+                // The connection is good, but the view was wrong.
                 Err(error) if error.redirect_node().is_some() => self.server.known.doubt(),
                 Err(_) => *kept = None,
             }
         }
         let node = locate(&self.server, key, self.response_timeout).await?;
-        // On a Cluster the connection is kept where the view that there is now has the key.
+        // On a Cluster the connection is stored under the place that the current view has for the key.
         let found = self.server.known.master_of(slot_of(key));
         if found == at {
             *kept = Some(node.clone());
@@ -82,14 +82,14 @@ impl Nodes {
         Ok(node)
     }
 
-    /// Looks for the nodes anew where a server takes no writes any more: it answers, but others are masters now.
+    /// Forgets the nodes if a server accepts no writes any more: it still answers, but others are masters now.
     pub fn heed(&self, error: &Error) {
         if error.is_of_replica() {
             self.forget();
         }
     }
 
-    /// Looks for the nodes anew.
+    /// Forgets the nodes, so that they are searched again.
     pub fn forget(&self) {
         self.server.known.doubt();
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();

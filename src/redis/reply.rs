@@ -1,5 +1,5 @@
-//! Raw replies → plain values. The client's own stream types lose field order and duplicates, and
-//! fail a whole batch on one field that is not UTF-8.
+//! Raw replies → plain values. The client's own stream types lose the order of fields and duplicates, and fail a
+//! whole batch on one field that is not UTF-8.
 
 use std::fmt::{self, Write as _};
 
@@ -8,12 +8,12 @@ use redis::Value;
 use crate::entry::{Entry, EntryId, Field};
 use crate::error::Error;
 
-/// What was not as the command gives it, for the error: its beginning.
+/// The error for a malformed reply; quotes its first 200 characters.
 pub fn unexpected(step: &'static str, value: &Value) -> Error {
     Error::Reply { step, found: beginning(format_args!("{value:?}")) }
 }
 
-/// The same of bytes that were not taken apart yet.
+/// The same for bytes that were not parsed yet.
 pub fn unexpected_bytes(step: &'static str, bytes: &[u8]) -> Error {
     Error::Reply { step, found: beginning(bytes.escape_ascii()) }
 }
@@ -21,12 +21,12 @@ pub fn unexpected_bytes(step: &'static str, bytes: &[u8]) -> Error {
 /// The first 200 characters of a text.
 pub fn beginning(text: impl fmt::Display) -> String {
     let mut shown = Beginning { text: String::new(), room: 200 };
-    // The error that ends it keeps a reply of megabytes from being written out.
+    // The error stops the formatting, so that a reply of megabytes is not written out.
     let _full = write!(shown, "{text}");
     shown.text
 }
 
-/// The first characters of what is written.
+/// The first characters of a text.
 struct Beginning {
     text: String,
     room: usize,
@@ -53,7 +53,7 @@ pub fn bytes(value: Value) -> Option<Vec<u8>> {
     }
 }
 
-/// A string reply as text; other bytes than UTF-8 become U+FFFD.
+/// A string reply as text, with U+FFFD for bad UTF-8.
 pub fn text(value: Value) -> Option<String> {
     bytes(value).map(|bytes| {
         String::from_utf8(bytes)
@@ -61,7 +61,7 @@ pub fn text(value: Value) -> Option<String> {
     })
 }
 
-/// An integer reply, also where the server sends it as text.
+/// An integer reply, even if the server sends it as text.
 pub fn integer(value: &Value) -> Option<i64> {
     match value {
         Value::Int(n) => Some(*n),
@@ -83,7 +83,7 @@ pub fn array(value: Value) -> Option<Vec<Value>> {
     }
 }
 
-/// A reply of names and values in turn; `None` too if the last name has no value.
+/// A reply of alternating names and values; `None` as well if the last name has no value.
 pub fn pairs(value: Value) -> Option<Vec<(Value, Value)>> {
     let values = array(value)?;
     let mut pairs = Vec::with_capacity(values.len() / 2);
@@ -94,7 +94,7 @@ pub fn pairs(value: Value) -> Option<Vec<(Value, Value)>> {
     Some(pairs)
 }
 
-/// An id that names an entry.
+/// The id of an entry.
 pub fn entry_id(value: Value) -> Option<EntryId> {
     text(value)?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! The way to a master whose sentinels are known. They are asked each time that somebody connects.
+//! Finds a master through its sentinels, which are asked for every connection.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use super::reply;
 use crate::config::{Address, Place, Sentinels};
 use crate::error::Error;
 
-/// How long a sentinel has to be reached, and then to answer, before the next one is asked.
+/// How long a sentinel has to accept the connection, and then to answer, before the next one is asked.
 const SENTINEL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Asks one sentinel after the other until one names a server that is indeed a master.
+/// Asks one sentinel after the other until one names a server that really is a master.
 pub(super) async fn follow(
     sentinels: &Sentinels,
     at: &Address,
@@ -44,7 +44,7 @@ pub(super) async fn follow(
     Err(Error::NoMaster { master: sentinels.master.clone(), tried })
 }
 
-/// Where a sentinel says that the master is (`SENTINEL GET-MASTER-ADDR-BY-NAME`).
+/// The master's place according to a sentinel (`SENTINEL GET-MASTER-ADDR-BY-NAME`).
 async fn ask_for_master(sentinel: &Address, name: &str) -> Result<Place, Error> {
     const STEP: &str = "asking for the master";
     let mut connection = open(sentinel, SENTINEL_TIMEOUT, SENTINEL_TIMEOUT).await?;
@@ -63,8 +63,8 @@ async fn ask_for_master(sentinel: &Address, name: &str) -> Result<Place, Error> 
     parts.as_ref().and_then(place).ok_or(unexpected)
 }
 
-/// Connects, and makes sure that it is a master: a sentinel may be behind. `HELLO` says what `ROLE`
-/// does, and everyone has the right to it.
+/// Connects, and checks that the server is a master, since a sentinel may be behind. `HELLO` says what `ROLE` does,
+/// and every user may call it.
 async fn connect_to_master(
     at: &Address,
     key: &str,

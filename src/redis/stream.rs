@@ -1,4 +1,4 @@
-//! The stream as it is read: entries after a position, with plain `XREAD`.
+//! Reading the stream: entries after a position, with plain `XREAD`.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use redis::{Cmd, Value};
 use super::reply;
 use crate::entry::{Entry, EntryId};
 
-/// A read of up to `count` entries after one, that waits up to `block` for the first (`XREAD`).
+/// A read of up to `count` entries after an id, which waits up to `block` for the first (`XREAD`).
 pub fn read_after(stream: &str, after: EntryId, count: usize, block: Duration) -> Cmd {
     let mut read = redis::cmd("XREAD");
     read.arg("COUNT").arg(count);
@@ -17,7 +17,7 @@ pub fn read_after(stream: &str, after: EntryId, count: usize, block: Duration) -
     read
 }
 
-/// Reads the reply of `XREAD` from one stream: `[[stream, entries]]`, or nothing.
+/// Reads the reply of `XREAD` for one stream: `[[stream, entries]]`, or nil.
 pub fn entries(value: Value) -> Option<Vec<Entry>> {
     match value {
         Value::Nil => Some(Vec::new()),

@@ -1,8 +1,8 @@
 //! Fernet tokens (<https://github.com/fernet/spec>): AES-128-CBC and HMAC-SHA256, in URL-safe base64.
 //!
-//! Where the specification takes random bytes as the initialisation vector, this takes what no one can foresee who
-//! has no key, and what is the same each time: a MAC over the session, the time of its event and the data. So two
-//! events never share one, unless they are the same.
+//! Where the specification takes random bytes as the initialisation vector, this takes a MAC over the session, the
+//! time of its event and the data. Nobody without the key can predict it, it is the same each time, and different
+//! events never share one.
 
 use aes::Aes128;
 use aes::cipher::block_padding::Pkcs7;
@@ -16,18 +16,19 @@ use crate::time::EventTime;
 
 /// The first byte of every token.
 const VERSION: u8 = 0x80;
-/// Version and time.
+/// The length of version and time.
 const HEAD: usize = 9;
-/// A block of the cipher, and an initialisation vector.
+/// The length of a cipher block, and of an initialisation vector.
 const BLOCK: usize = 16;
-/// A MAC.
+/// The length of a MAC.
 const MAC: usize = 32;
-/// What the MAC begins with that an initialisation vector is made of; that of a token begins with [`VERSION`].
+/// The input of the MAC that makes an initialisation vector begins with this; that of a token's MAC begins with
+/// [`VERSION`].
 const IV_OF: &[u8] = b"rollcall session data\0";
 
-/// A key: a half signs, a half encrypts.
+/// A key: one half signs, the other encrypts.
 pub(super) struct Key {
-    /// Filled up with zeros, as HMAC does with keys shorter than a block of the hash.
+    /// Padded with zeros, as HMAC does with keys shorter than a block of the hash.
     sign: [u8; 64],
     encrypt: [u8; BLOCK],
 }
@@ -58,7 +59,7 @@ impl Key {
         iv
     }
 
-    /// A token of the data, dated with the seconds of the event.
+    /// A token of the data, dated with the event's time in seconds.
     pub(super) fn seal(&self, sid: &str, time: EventTime, data: &[u8]) -> Vec<u8> {
         let iv = self.iv(sid, time, data);
         let padded = (data.len() / BLOCK + 1) * BLOCK;
@@ -69,7 +70,7 @@ impl Key {
         token.extend_from_slice(data);
         token.resize(HEAD + BLOCK + padded, 0);
         let cipher = cbc::Encryptor::<Aes128>::new(&self.encrypt.into(), &iv.into());
-        // The room for the padding is there.
+        // There is room for the padding.
         let _padded = cipher.encrypt_padded_mut::<Pkcs7>(&mut token[HEAD + BLOCK..], data.len());
         let mut mac = self.mac();
         mac.update(&token);
@@ -77,7 +78,7 @@ impl Key {
         URL_SAFE.encode(token).into_bytes()
     }
 
-    /// What a token holds, whenever it was made; nothing if it is none of this key.
+    /// The content of a token, whatever its age; `None` if it is none of this key.
     pub(super) fn open(&self, token: &[u8]) -> Option<Vec<u8>> {
         let mut token = decoded(token)?;
         let signed = token.len() - MAC;
@@ -91,9 +92,9 @@ impl Key {
     }
 }
 
-/// The bytes of what has the form of a token.
+/// The bytes of a value that has the form of a token.
 fn decoded(token: &[u8]) -> Option<Vec<u8>> {
-    // Version, and the beginning of a time whose seconds have fewer than 36 bits.
+    // The version, and the beginning of a time whose seconds have fewer than 36 bits.
     let is_likely = token.starts_with(b"gAAAAA");
     let bytes = if is_likely { URL_SAFE.decode(token).ok()? } else { return None };
     let encrypted = bytes.len().checked_sub(HEAD + BLOCK + MAC)?;

@@ -1,7 +1,7 @@
-//! Session data, encrypted where it is kept: the keys in a file, and what they do.
+//! Encryption of stored session data: the keys in a file, and their use.
 //!
-//! A worker encrypts what it stores under `session:<sid>`; commands and `serve` decrypt it where they are given the
-//! keys. Nothing here shows a key, and no error quotes one.
+//! A worker encrypts what it stores under `session:<sid>`; commands and `serve` decrypt it if they have the keys.
+//! Nothing here shows a key, and no error quotes one.
 
 mod fernet;
 
@@ -21,25 +21,25 @@ pub const SETTING: &str = "session-key-file";
 #[derive(Clone)]
 pub struct SessionKeys(Arc<Watched<Ring>>);
 
-/// The keys as they stood in the file at one time: the first encrypts, all of them decrypt.
+/// The keys in the file at one time: the first encrypts, all decrypt.
 pub struct Ring {
     first: Key,
     others: Vec<Key>,
 }
 
-/// What stands under a session's key.
+/// The content of a session's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Opened {
-    /// It is no token of one of the keys: plain, or encrypted with another key.
+    /// No token of one of the keys: plain, or encrypted with another key.
     Plain,
-    /// What the first key encrypted.
+    /// Encrypted with the first key.
     ByFirst(Vec<u8>),
-    /// What another key encrypted.
+    /// Encrypted with another of the keys.
     ByOther(Vec<u8>),
 }
 
 impl SessionKeys {
-    /// The keys in a file; nothing if no file is named.
+    /// The keys in a file; `None` if no file is named.
     ///
     /// # Errors
     /// If it cannot be read, or a line is no key.
@@ -47,7 +47,7 @@ impl SessionKeys {
         Ok(Watched::open(SETTING, path, Ring::read)?.map(|file| Self(Arc::new(file))))
     }
 
-    /// The keys that stand in the file now.
+    /// The current keys in the file.
     pub fn get(&self) -> Arc<Ring> {
         self.0.get()
     }
@@ -78,13 +78,13 @@ impl Ring {
         Ok(Self { first, others: keys.collect() })
     }
 
-    /// The data of a session at the time of its event, as a token of the first key. The same event gives the same
+    /// The data of a session at the time of its event, as a token under the first key. The same event gives the same
     /// token, whoever makes it.
     pub fn seal(&self, sid: &str, time: EventTime, data: &[u8]) -> Vec<u8> {
         self.first.seal(sid, time, data)
     }
 
-    /// What a stored value holds.
+    /// The content of a stored value.
     pub fn open(&self, stored: &[u8]) -> Opened {
         if let Some(data) = self.first.open(stored) {
             return Opened::ByFirst(data);
@@ -95,7 +95,7 @@ impl Ring {
 }
 
 impl Opened {
-    /// What was encrypted, if it was.
+    /// The decrypted data, if it was encrypted with one of the keys.
     pub fn data(self) -> Option<Vec<u8>> {
         match self {
             Self::Plain => None,
@@ -104,7 +104,7 @@ impl Opened {
     }
 }
 
-/// Whether a stored value looks like a Fernet token, whoever has its key.
+/// Whether a stored value looks like a Fernet token under any key.
 pub fn is_token(stored: &[u8]) -> bool {
     fernet::is_token(stored)
 }

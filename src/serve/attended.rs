@@ -1,5 +1,5 @@
-//! A connection whose other end stops reading is given up after a while: it would keep its place, and the text that
-//! waits to be sent, for as long as its host answers.
+//! A connection whose client stops reading is closed after a while. It would otherwise keep its place, and the text
+//! that waits to be sent, for as long as the client's host answers.
 
 use std::io;
 use std::pin::Pin;
@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// A connection that fails once it took nothing for so long.
+/// A connection that fails once it has accepted nothing for this long.
 pub(super) struct Attended<S> {
     inner: S,
     patience: Duration,
-    /// Runs while the other end takes nothing.
+    /// Runs while the client accepts nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
@@ -22,7 +22,7 @@ impl<S> Attended<S> {
         Self { inner, patience, stalled: None }
     }
 
-    /// What comes of an attempt to send.
+    /// Handles the result of an attempt to send.
     fn attend<T>(
         &mut self,
         context: &mut Context<'_>,

@@ -1,7 +1,7 @@
-//! Whose request it is: the address at the other end, or the one that trusted proxies name.
+//! The client of a request: the address at the other end, or the one that trusted proxies name.
 //!
-//! A proxy's word counts only if its own address is in `--trusted-proxies`; of the addresses that it names, the
-//! rightmost one that is no trusted proxy is the client: all to the left of it the client may have made up.
+//! A proxy is believed only if its own address is in `--trusted-proxies`. Of the addresses that it names, the
+//! rightmost one that is no trusted proxy is the client; the client may have made up everything to the left of it.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -49,7 +49,7 @@ fn behind_proxies(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpA
             headers.get_all(name).iter().filter_map(|line| line.to_str().ok()).collect();
         let mut nearest = None;
         for part in lines.join(",").rsplit(',').filter(|part| !part.trim().is_empty()) {
-            // What cannot be read ends the chain: the nearest proxy that could be counts.
+            // An unreadable address ends the chain, and the last readable one counts.
             let Some(address) = read(part.trim()) else { break };
             nearest = Some(address);
             if !is_trusted(address) {
@@ -63,7 +63,7 @@ fn behind_proxies(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpA
     match (x_forwarded_for, forwarded) {
         (Some(address), None) | (None, Some(address)) => address,
         (Some(one), Some(other)) if one == other => one,
-        // A proxy writes one of them, and may pass on the other as the client made it up.
+        // A proxy writes one of them, and may pass on the other from the client.
         _ => peer,
     }
 }

@@ -1,4 +1,4 @@
-//! What every request has at hand.
+//! What every request has access to.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::seal::SessionKeys;
 use crate::state::Shared;
 use crate::telemetry::metrics::{FORBIDDEN, RATE_LIMITED, ServeMetrics};
 
-/// What every request has at hand; cheap to clone.
+/// What every request has access to; cheap to clone.
 #[derive(Clone)]
 pub struct Context(Arc<Parts>);
 
@@ -25,17 +25,17 @@ pub struct Parts {
     pub config: Config,
     /// Who may do what.
     pub access: Access,
-    /// The state, to ask.
+    /// The state, for queries.
     pub state: Shared,
     /// Where events go.
     pub intake: Intake,
     /// How much a client may do.
     pub limits: Limits,
-    /// What decrypts session data, if it is given.
+    /// What decrypts session data, if there are keys.
     pub session_keys: Option<SessionKeys>,
-    /// What is counted and timed.
+    /// Counters and timers.
     pub metrics: ServeMetrics,
-    /// Turns true when the process stops: what is open ends then.
+    /// Turns true when the process stops; open connections then end.
     pub stop: watch::Receiver<bool>,
 }
 
@@ -44,10 +44,10 @@ impl Context {
         Self(Arc::new(parts))
     }
 
-    /// Whether a caller may send events.
+    /// Checks whether a caller may send events.
     ///
     /// # Errors
-    /// If it may not. That counts as one event that was refused: what the request holds is not read.
+    /// If it may not. That counts as one refused event, because the request is not read.
     pub fn check_right(&self, caller: &Caller) -> Result<(), Problem> {
         caller.must_write().inspect_err(|_| self.metrics.events_refused(FORBIDDEN, 1))
     }
@@ -58,10 +58,10 @@ impl Context {
         Problem::forbidden("this token may end only its own user's sessions")
     }
 
-    /// Whether a caller may send so many more events now.
+    /// Checks whether a caller may send this many more events now.
     ///
     /// # Errors
-    /// If those are too many: when to try again.
+    /// If those are too many; the error says when to try again.
     pub fn check_rate(
         &self,
         caller: &Caller,
@@ -76,7 +76,7 @@ impl Context {
 
     /// Waits until the process stops.
     pub async fn stopped(&self) {
-        // An error means that the sender is gone: stop then, too.
+        // If the sender is gone, also stop.
         let mut stop = self.stop.clone();
         let _gone = stop.wait_for(|stop| *stop).await;
     }

@@ -1,4 +1,4 @@
-//! How much one client may do: events a second, and connections.
+//! Limits for one client: events per second, and connections.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,12 +9,12 @@ use super::access::Caller;
 use super::client::Client;
 use crate::config::{Config, Live, RateLimit};
 
-/// So many clients are remembered before those who have their whole burst left are forgotten.
+/// How many clients are remembered before those with their whole burst left are forgotten.
 const REMEMBERED: usize = 10_000;
 
-/// How much one client may do.
+/// Limits for one client.
 pub struct Limits {
-    /// The rate is what it says now.
+    /// The current rate limit.
     live: Live,
     buckets: Mutex<HashMap<Key, Bucket>>,
     max_connections: usize,
@@ -29,7 +29,7 @@ enum Key {
     Address(IpAddr),
 }
 
-/// Events that a client may still send, and when that was so.
+/// How many events a client may still send, and when that was computed.
 #[derive(Clone, Copy)]
 struct Bucket {
     left: f64,
@@ -42,7 +42,7 @@ struct Connections {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// A place among the open connections, given back when dropped.
+/// A place among the open connections, released when dropped.
 pub struct Place {
     address: Option<IpAddr>,
     connections: Arc<Mutex<Connections>>,
@@ -60,10 +60,10 @@ impl Limits {
         }
     }
 
-    /// Counts events of a caller: of the subject of its token, else of its address.
+    /// Counts events of a caller: by the subject of its token, otherwise by its address.
     ///
     /// # Errors
-    /// How long to wait if that is too many.
+    /// If that is too many; the error says how long to wait.
     pub fn take(&self, caller: &Caller, client: Client, events: usize) -> Result<(), Duration> {
         let Some(rate) = self.live.get().rate_limit else { return Ok(()) };
         let key = match &caller.subject {
@@ -80,7 +80,7 @@ impl Limits {
         bucket.take(rate, events as f64, now)
     }
 
-    /// A place for a connection from this address; `None` as the address is one of a trusted proxy.
+    /// A place for a connection from this address; `None` as the address stands for a trusted proxy.
     pub fn connect(&self, address: Option<IpAddr>) -> Option<Place> {
         let address = address.map(network_of);
         let mut connections = lock(&self.connections);
@@ -106,7 +106,7 @@ impl Bucket {
         (self.left + gained).min(f64::from(rate.burst))
     }
 
-    /// More at once than the burst can only go when all of it is there.
+    /// A request for more than the burst is admitted only when the whole burst is available.
     fn take(&mut self, rate: RateLimit, events: f64, now: Instant) -> Result<(), Duration> {
         let left = self.refilled(rate, now);
         let needed = events.min(f64::from(rate.burst));
@@ -133,7 +133,7 @@ impl Drop for Place {
     }
 }
 
-/// What counts as one client: an IPv4 address, or the network of an IPv6 one, which has all of a /64.
+/// What counts as one client: an IPv4 address, or the /64 network of an IPv6 address.
 fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() & !u128::from(u64::MAX)).into()),

@@ -1,7 +1,7 @@
-//! `serve`: the state for applications and browsers, and the way for their events to the stream.
+//! `serve`: the state for applications and browsers, and the path of their events to the stream.
 //!
-//! It keeps nothing of its own: it asks the state, tails the changes and adds events, so any number of processes can
-//! stand side by side.
+//! It stores nothing: it queries the state, tails the changes and adds events, so any number of processes can run
+//! side by side.
 
 pub mod access;
 mod attended;
@@ -36,7 +36,7 @@ use crate::state::{Keeper, Shared};
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::ServeMetrics;
 
-/// How often what the metrics show of now is kept up.
+/// How often the gauges are updated.
 const SHOW: Duration = Duration::from_secs(1);
 
 /// Why applications and browsers cannot be served.
@@ -59,7 +59,7 @@ pub enum ServeError {
         Listen::AUTO_PORTS.start(), Listen::AUTO_PORTS.end()
     )]
     NoneFree,
-    /// Nothing else is to be done, and this neither.
+    /// `serve` alone was told not to listen.
     #[error("--listen off leaves serve nothing to do: give it an address, or auto")]
     Nowhere,
     /// A file of tokens or keys cannot be used.
@@ -94,7 +94,7 @@ pub struct Serve {
     context: Context,
     listener: TcpListener,
     tasks: JoinSet<Result<(), Error>>,
-    /// Turns true when no request is left: then the intake has nothing more to wait for.
+    /// Turns true when no request is left; the intake then has nothing more to wait for.
     answered: watch::Sender<bool>,
 }
 
@@ -131,10 +131,10 @@ impl Serve {
         Ok(Self { context, listener, tasks, answered })
     }
 
-    /// Serves until told to stop, and then until what is in hand is answered.
+    /// Serves until it is told to stop, and then until current requests are answered.
     ///
     /// # Errors
-    /// If the deployment is another than the settings say.
+    /// If the deployment differs from the settings.
     pub async fn run(mut self) -> Result<(), Fatal> {
         let shell = Shell::of(&self.context.config.redis, &self.context.config.deployment);
         let router = routes::router(&self.context);
@@ -155,7 +155,7 @@ impl Serve {
     }
 }
 
-/// Keeps up what the metrics show of now.
+/// Updates the gauges.
 async fn show(context: Context) -> Result<(), Error> {
     loop {
         context.metrics.show(context.intake.buffered());

@@ -7,31 +7,31 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-/// Why a request is not answered as it was meant to be.
+/// Why a request does not get the intended answer.
 #[derive(Clone, Debug)]
 pub struct Problem {
     /// The status of the response.
     pub status: StatusCode,
-    /// A word for programs: the end of `type`.
+    /// The kind, for programs: the end of `type`.
     pub kind: &'static str,
     /// What is wrong with this request and the remedy, for people; never a secret.
     pub detail: String,
     /// When it is worth trying again.
     pub retry_after: Option<Duration>,
-    /// What else programs need to know.
+    /// Further members for programs.
     pub more: Map<String, Value>,
 }
 
-/// What the `type` of every problem begins with.
+/// The beginning of the `type` of every problem.
 pub const TYPES: &str = "urn:rollcall:problem:";
 
 impl Problem {
-    /// A problem of a kind, with what it means here.
+    /// A problem of a kind, with its meaning here.
     pub fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
         Self { status, kind, detail: detail.into(), retry_after: None, more: Map::new() }
     }
 
-    /// The request says something that cannot be.
+    /// The request is invalid.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad-request", detail)
     }
@@ -41,29 +41,29 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not-found", detail)
     }
 
-    /// Who asks has not said who they are, or not in a way that holds.
+    /// The caller is not authenticated.
     pub fn unauthorized(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
     }
 
-    /// Who asks may not.
+    /// The caller has no right to do this.
     pub fn forbidden(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
     }
 
-    /// The state cannot be asked, or nothing added to the stream, for now.
+    /// The state cannot be queried, or nothing can be added to the stream, for now.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
         problem.after(Duration::from_secs(1))
     }
 
-    /// The client has sent more events than it may for now.
+    /// The client has exceeded its rate limit.
     pub fn too_many(retry_after: Duration) -> Self {
         let detail = "too many events from this client for now";
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-events", detail).after(retry_after)
     }
 
-    /// Says when to try again.
+    /// Sets when to try again.
     pub fn after(self, retry_after: Duration) -> Self {
         Self { retry_after: Some(retry_after), ..self }
     }
@@ -76,7 +76,7 @@ impl Problem {
 
     fn headers(&self, response: &mut Response) {
         if let Some(after) = self.retry_after {
-            // Whole seconds, upwards: sooner would be refused again.
+            // Whole seconds, rounded up: sooner would be refused again.
             let seconds = after.as_millis().div_ceil(1000).max(1) as u64;
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
@@ -86,7 +86,7 @@ impl Problem {
         }
     }
 
-    /// The same as the source document's endpoints say it: `{"status":"error","message":…}`.
+    /// In the format of the source document's endpoints: `{"status":"error","message":…}`.
     pub fn into_source_response(self) -> Response {
         let body = json!({ "status": "error", "message": self.detail });
         let mut response = (self.status, Json(body)).into_response();

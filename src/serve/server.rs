@@ -1,4 +1,4 @@
-//! The listener: connections within bounds, each served until it ends or the process stops.
+//! The listener: a limited number of connections, each served until it ends or the process stops.
 
 use std::time::Duration;
 
@@ -20,18 +20,18 @@ use super::client::Peer;
 use super::context::Context;
 use crate::telemetry::metrics::ConnectionKind;
 
-/// How long the head of a request may take, and a connection be without one.
+/// How long the head of a request may take, and how long a connection may be without one.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
-/// Bytes of a request's head at most.
+/// The maximum size of a request's head.
 const HEAD_BYTES: usize = 32 << 10;
-/// How long a client may take nothing of what is sent.
+/// How long a client may accept nothing of what is sent.
 const TAKES_WITHIN: Duration = Duration::from_secs(30);
-/// How long what is in hand may take once the process stops.
+/// How long current requests may take once the process stops.
 const GRACE: Duration = Duration::from_secs(8);
-/// Pause after the system refused a connection: most likely no file descriptor is left.
+/// Pause after the system refused a connection, most likely because there is no file descriptor left.
 const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts connections until the process stops; returns once those that are open have ended, or their time is up.
+/// Accepts connections until the process stops; returns once the open ones have ended, or their time is up.
 pub(super) async fn accept(listener: TcpListener, router: Router, context: Context) {
     let mut open = JoinSet::new();
     loop {
@@ -55,7 +55,7 @@ pub(super) async fn accept(listener: TcpListener, router: Router, context: Conte
     if timeout(GRACE, ended).await.is_err() {
         debug!(
             connections = open.len(),
-            "connections were still open when the time to stop was up"
+            "connections were still open at the end of the grace period"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! One command and its answer: errors that name the key, and walks over what may be large.
+//! One command and its reply: errors that name the key, and walks over structures that may be large.
 
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
@@ -14,28 +14,28 @@ use crate::error::Error;
 use crate::redis::reply;
 pub(crate) use crate::redis::reply::number;
 
-/// Members in a page of a walk at most: about a millisecond of the server's time.
+/// The maximum number of members in a page of a walk: about a millisecond of the server's time.
 const PAGE: usize = 1_000;
-/// Members in the first page, before it is known how large they are.
+/// Members in the first page, while their size is unknown.
 const FIRST_PAGE: usize = 250;
-/// Bytes that a page should have at most, for the same reason.
+/// The target for the bytes of a page, for the same reason.
 const PAGE_BYTES: usize = 256 * 1024;
 
-/// Why a question has no answer.
+/// Why a query has no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AskError {
-    /// The server could not be reached, refused, or answered with what the command does not give.
+    /// The server could not be reached, refused, or sent an unexpected reply.
     #[error(transparent)]
     Server(#[from] Error),
-    /// A key holds what Rollcall never keeps there.
+    /// A key has a type that Rollcall never keeps there.
     #[error("the key {} holds a {found}, where Rollcall keeps a {wanted}", key.escape_debug())]
     WrongType {
         /// The key.
         key: String,
-        /// What it holds, as `TYPE` says.
+        /// Its type, according to `TYPE`.
         found: String,
-        /// What belongs there.
+        /// The type that belongs there.
         wanted: &'static str,
     },
     /// It cannot be done here.
@@ -49,22 +49,22 @@ pub enum AskError {
         /// How many there are.
         stored: String,
     },
-    /// Somebody else works on the shadow.
+    /// Another process works on the shadow.
     #[error("another verify or rebuild works on the shadow {}", key.escape_debug())]
     ShadowInUse {
-        /// What its keys begin with.
+        /// The beginning of its keys.
         key: String,
     },
-    /// Where the shadow is to be, there is something else.
+    /// There is something else where the shadow should be.
     #[error("the key {} is none of Rollcall's, and in the way of the shadow", key.escape_debug())]
     ShadowTaken {
         /// The key.
         key: String,
     },
-    /// The server has no room for a shadow.
+    /// The server has no memory left for a shadow.
     #[error("more than 90 % of the server's maxmemory is used: there is no room for a shadow")]
     NearlyFull,
-    /// Session data is encrypted, and nobody said with which keys.
+    /// Session data is encrypted, and no keys were given.
     #[error("session data is encrypted")]
     NoSessionKeys,
     /// A signal came.
@@ -79,7 +79,7 @@ pub enum AskError {
 }
 
 impl AskError {
-    /// What to do about it, if there is more to do than to try again.
+    /// What to do about it, unless trying again is enough.
     pub fn remedy(&self, shell: &Shell) -> Option<String> {
         match self {
             Self::Server(error) => error.remedy(shell),
@@ -111,7 +111,7 @@ impl AskError {
     }
 }
 
-/// Sends a command, given as its words, and waits for the answer.
+/// Sends a command, given as its words, and waits for the reply.
 pub(crate) async fn ask(
     connection: &mut (impl ConnectionLike + Send),
     words: &[&str],
@@ -137,7 +137,7 @@ fn failed(error: redis::RedisError) -> AskError {
     Error::at("reading the state")(error).into()
 }
 
-/// The server does not say which key has the wrong type, so ask.
+/// The server does not say which key has the wrong type, so this asks.
 async fn wrong_type(
     connection: &mut (impl ConnectionLike + Send),
     words: &[&str],
@@ -173,7 +173,7 @@ pub(super) fn scored(value: Value) -> Vec<(String, f64)> {
 
 /// A walk over a whole hash or set, a page at a time (`HSCAN`, `SSCAN`, `ZSCAN`).
 ///
-/// What is there from beginning to end comes once; what comes or goes meanwhile, perhaps.
+/// Members that exist from beginning to end are returned once; members that come or go meanwhile may be.
 pub(crate) struct Walk<'k> {
     command: &'static str,
     key: &'k str,
@@ -189,12 +189,12 @@ impl<'k> Walk<'k> {
         Self::over("SSCAN", key, None)
     }
 
-    /// Over the fields of a hash, those that match the pattern if there is one.
+    /// Over the fields of a hash, or those that match the pattern.
     pub(crate) fn hash(key: &'k str, pattern: Option<&'k str>) -> Self {
         Self::over("HSCAN", key, pattern)
     }
 
-    /// Over the members of a sorted set, those that match the pattern if there is one; scores come as values.
+    /// Over the members of a sorted set, or those that match the pattern; scores are returned as values.
     pub(crate) fn scores(key: &'k str, pattern: Option<&'k str>) -> Self {
         Self::over("ZSCAN", key, pattern)
     }
@@ -239,7 +239,7 @@ impl<'k> Walk<'k> {
     }
 }
 
-/// The reply of a scan: where it goes on, 0 at the end, and what was found.
+/// The reply of a scan: the next cursor, 0 at the end, and the members.
 pub(super) fn scanned(value: Value, command: &'static str) -> Result<(u64, Vec<Value>), AskError> {
     let unexpected = reply::unexpected(command, &value);
     let mut parts = super::list(value).into_iter();
@@ -250,7 +250,7 @@ pub(super) fn scanned(value: Value, command: &'static str) -> Result<(u64, Vec<V
     }
 }
 
-/// How many members to ask for after a page of `count`: fewer where they are large.
+/// How many members to request after a page of `count`; fewer if they are large.
 fn next_count(count: usize, page: &[Value]) -> usize {
     let size = |value: &Value| match value {
         Value::BulkString(bytes) => bytes.len(),
@@ -260,8 +260,8 @@ fn next_count(count: usize, page: &[Value]) -> usize {
     (count * PAGE_BYTES / bytes.max(1)).clamp(1, (count * 4).min(PAGE))
 }
 
-/// What a walk has seen: a table that grows or shrinks meanwhile can hand out a member twice. Digests
-/// take the eighth part of what the members would; that two are alike is less likely than a bad bit.
+/// The members a walk has seen, because a table that grows or shrinks meanwhile may return a member twice. Digests
+/// take an eighth of the members' memory; a collision is less likely than a hardware error.
 #[derive(Default)]
 struct Seen {
     state: RandomState,

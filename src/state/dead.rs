@@ -1,4 +1,4 @@
-//! Dead letters, read back.
+//! Reads dead letters.
 
 mod written;
 
@@ -14,13 +14,13 @@ use crate::event::RETRY_OF;
 use crate::key::Keys;
 use crate::state::Link;
 
-/// Dead letters in a page; each may carry a mebibyte of data.
+/// Dead letters per page; each may contain a mebibyte of data.
 const PAGE: usize = 32;
 
-/// The pairs that stand before the original ones, in order.
+/// The pairs before the original ones, in order.
 pub const HEADER: [&str; 6] = ["entry_id", "reason", "detail", "deliveries", "index", "stream"];
 
-/// A dead letter as it stands in its stream.
+/// A dead letter as it is in its stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     /// Its own id.
@@ -31,12 +31,12 @@ pub struct DeadLetter {
     pub fields: Vec<Field>,
 }
 
-/// Which dead letters: those that are everything that is said.
+/// Which dead letters: those that match all the conditions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Written for this reason.
     pub reason: Option<String>,
-    /// With an event of this type, or of what claims to be one.
+    /// With an event of this type, or one that claims it.
     pub kind: Option<String>,
     /// Written at this time or later, epoch milliseconds.
     pub since_ms: Option<u64>,
@@ -45,7 +45,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether it admits what Rollcall did not write, of which nothing but the time is known.
+    /// Whether it admits entries that Rollcall did not write, of which only the time is known.
     pub fn admits_strangers(&self) -> bool {
         self.reason.is_none() && self.kind.is_none()
     }
@@ -60,7 +60,7 @@ impl Filter {
             && self.kind.as_ref().is_none_or(is_of)
     }
 
-    /// The ids between which letters of its time are, as `XRANGE` takes them; nothing if none can be.
+    /// The ids between which letters of its time are, as `XRANGE` takes them; `None` if there can be none.
     pub fn range(&self) -> Option<(String, String)> {
         let start = self.since_ms.map_or("-".to_owned(), |ms| ms.to_string());
         let end = match self.until_ms {
@@ -72,26 +72,26 @@ impl Filter {
 }
 
 impl DeadLetter {
-    /// What it says of the entry that it was; nothing if it names none.
+    /// The original entry; `None` if the letter names none.
     pub fn original(&self) -> Option<Original<'_>> {
         let index = &self.header[4];
         let index = if index.is_empty() { None } else { Some(index.parse().ok()?) };
         Some(Original { entry: self.header[0].parse().ok()?, index, fields: &self.fields })
     }
 
-    /// The first entry, and the place in it, if this one tried it again.
+    /// The first entry, and the index in it, if this letter is of a retry.
     pub fn retry_of(&self) -> Option<String> {
         let field = self.fields.iter().rfind(|(name, _)| name == RETRY_OF.as_bytes());
         field.map(|(_, text)| String::from_utf8_lossy(text).into_owned())
     }
 
-    /// The same without the original pairs, but for what names the first entry.
+    /// The same without the original pairs, except for the name of the first entry.
     pub fn without_pairs(mut self) -> Self {
         self.fields.retain(|(name, _)| name == RETRY_OF.as_bytes());
         self
     }
 
-    /// Reads an entry of the stream of dead letters; `None` if it is not one.
+    /// Reads an entry of the stream of dead letters; `None` if it is none.
     pub fn read(entry: &Entry) -> Option<Self> {
         let mut fields = entry.fields();
         let mut header: [String; 6] = Default::default();
@@ -109,8 +109,8 @@ pub fn newest_first(a: &DeadLetter, b: &DeadLetter) -> Ordering {
     b.id.cmp(&a.id)
 }
 
-/// How many dead letters there are of whatever kind, and the newest `limit` that the filter admits. Of the original
-/// pairs only the name of the first entry is kept: see [`show`].
+/// The number of all dead letters, and the newest `limit` that the filter admits. Of the original pairs only the name
+/// of the first entry is kept; [`show`] returns them.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
@@ -137,12 +137,12 @@ pub async fn list(
     Ok(Listed { count, items })
 }
 
-/// Letters that are looked at for a page of a list, at most, and bytes of them.
+/// The maximum number of letters that are examined for a page of a list, and of their bytes.
 const MOST_LOOKED_AT: usize = 10_000;
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 /// A page of the dead letters of all partitions, one after the other, the newest of each first; and the partition and
-/// id behind which the next page begins, if there may be one. A page ends early where much had to be looked at.
+/// id where the next page begins, if there may be one. A page ends early if much had to be examined.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
@@ -188,7 +188,7 @@ pub async fn count(state: &mut State) -> Result<u64, AskError> {
     Ok(count)
 }
 
-/// The dead letters that have this id, or whose original entry has it: several for a packed entry.
+/// The dead letters with this id, or whose original entry has it: several for a packed entry.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
@@ -225,7 +225,7 @@ async fn of_entry(
     Ok(found)
 }
 
-/// A part of a stream, from its end, a page at a time (`XREVRANGE`).
+/// A part of a stream, read from its end, a page at a time (`XREVRANGE`).
 struct Pages<'k> {
     key: &'k str,
     start: &'k str,

@@ -12,7 +12,7 @@ use crate::key::{self, Keys};
 use crate::redis::reply;
 use crate::state::Link;
 
-/// A document and how many are in it.
+/// A document and its number of users.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Document {
     /// The document.
@@ -22,16 +22,16 @@ pub struct Document {
 }
 
 impl Document {
-    /// The fullest first.
+    /// The one with the most users first.
     pub fn fullest_first(a: &Self, b: &Self) -> Ordering {
         b.users.cmp(&a.users).then_with(|| a.doc.cmp(&b.doc))
     }
 }
 
-/// The documents that anyone is in: how many, and the fullest `limit`.
+/// The documents with users: how many, and the `limit` with the most users.
 ///
-/// Read off Rollcall's own hash of connections, page by page: to find the documents' keys, all keys of
-/// the server would have to be scanned. Here each user in a document is one field.
+/// Read page by page from Rollcall's own hash of connections, where each user in a document is one field. To find the
+/// documents' keys, all keys of the server would have to be scanned.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
@@ -63,31 +63,31 @@ pub async fn documents(
 pub struct Member {
     /// The user.
     pub user: String,
-    /// By how many connections they are there; `None` if another writer added them.
+    /// How many connections they have; `None` if another writer added them.
     pub connections: Option<u64>,
 }
 
 /// A threshold and whether it is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Level {
-    /// Reached when at least so many users are active.
+    /// Reached when at least this many users are active.
     pub up: u64,
-    /// Left when at most so many are.
+    /// Left when at most this many are.
     pub down: u64,
     /// Whether it is reached.
     pub reached: bool,
 }
 
-/// What is kept of a document.
+/// The state of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Members {
-    /// The number that `sessions:doc:<doc>:count` holds, and the first users by name.
+    /// The number in `sessions:doc:<doc>:count`, and the first users by name.
     pub users: Listed<Member>,
     /// The deployment's thresholds.
     pub levels: Vec<Level>,
 }
 
-/// Who is in a document; `None` if nobody is.
+/// The users in a document; `None` if there are none.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
@@ -115,7 +115,7 @@ pub async fn document(
     Ok(Some(Members { users: Listed { count: stored.unwrap_or(users.count), items }, levels }))
 }
 
-/// How many users are active in a document, as `sessions:doc:<doc>:count` says.
+/// The number of users active in a document, from `sessions:doc:<doc>:count`.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
@@ -164,7 +164,7 @@ pub async fn levels(
     Ok(thresholds.iter().zip(flags).map(level).collect())
 }
 
-/// What a hash holds under these fields.
+/// The values of these fields in a hash.
 pub(crate) async fn hash_values(
     connection: &mut Link,
     key: &str,

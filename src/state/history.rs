@@ -1,4 +1,4 @@
-//! What users did last, read back from the changes.
+//! Users' latest transitions, read from the changes.
 
 use std::collections::HashMap;
 
@@ -6,21 +6,21 @@ use super::ask::{AskError, range};
 use super::{Partition, State};
 use crate::change::Change;
 
-/// Changes that are looked at in all partitions together.
+/// How many changes are examined in all partitions together.
 const LOOKED_AT: usize = 10_000;
-/// Changes that are read at once: about a millisecond of the server's time.
+/// How many changes are read at once: about a millisecond of the server's time.
 const PAGE: usize = 500;
 
-/// What users did last.
+/// Users' latest transitions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     /// The newest first.
     pub changes: Vec<Change>,
-    /// How far back was looked, epoch milliseconds; `None` if all changes that are kept were looked at.
+    /// How far back the changes were examined, epoch milliseconds; `None` if all kept changes were.
     pub since_ms: Option<u64>,
 }
 
-/// The last changes of each of these users, so many of each.
+/// The latest changes of each of these users, up to a number for each.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
@@ -47,7 +47,7 @@ pub async fn of_users(
     Ok(history)
 }
 
-/// Adds a partition's newest changes of the users that are meant.
+/// Adds a partition's newest changes of the wanted users.
 async fn look_back(
     Partition { index, connection, keys, .. }: &mut Partition,
     share: usize,

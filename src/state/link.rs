@@ -1,4 +1,5 @@
-//! The connection of a partition, or why there is none now: one shard of a Cluster may be away while the others are asked.
+//! The connection of a partition, or the reason why there is none: one shard of a Cluster may be down while the
+//! others are queried.
 
 use std::io;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use redis::{Cmd, Pipeline, RedisError, RedisFuture, Value};
 
 use crate::error::Error;
 
-/// A connection, or why there is none; cheap to clone.
+/// A connection, or the reason why there is none; cheap to clone.
 #[derive(Clone)]
 pub enum Link {
     /// A connection to the partition's node.
@@ -29,7 +30,7 @@ impl Link {
     /// The connection.
     ///
     /// # Errors
-    /// If there is none; it says why.
+    /// If there is none; the error has the reason.
     pub fn get(&mut self) -> Result<&mut MultiplexedConnection, Error> {
         match self {
             Self::Open(connection) => Ok(connection),

@@ -1,10 +1,9 @@
-//! Queries: what the state says, as typed values. They only read, and trust no key to be Rollcall's.
+//! Queries: the state as typed values. They only read, and expect that any key may not be Rollcall's.
 //!
-//! Work on large structures is bounded by the call: hashes and sets are walked page by page, sorted
-//! sets and streams are read from one end. Nothing blocks the server for longer than a page takes.
+//! Each call on a large structure is bounded: hashes and sets are walked page by page, sorted sets and streams are
+//! read from one end. Nothing blocks the server for longer than one page takes.
 //!
-//! One function per question and partition; [`Listed::merged`] makes one answer of several
-//! partitions' answers.
+//! There is one function per query and partition; [`Listed::merged`] combines the answers of several partitions.
 
 mod ask;
 pub mod dead;
@@ -48,16 +47,16 @@ use crate::redis::reply;
 use crate::redis::scripts::layout::STATE_FORMAT;
 use crate::seal::SessionKeys;
 
-/// How long one page may take.
+/// The time limit of one page.
 pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a look for one partition may take: what is known of the others is shown again after that.
+/// The time limit of a look at one partition; after that the known state of the others is shown.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
 
-/// The beginning of a list, and how many there are in all.
+/// The beginning of a list, and its total length.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Listed<T> {
-    /// How many there are.
+    /// The total length.
     pub count: u64,
     /// The first of them.
     pub items: Vec<T>,
@@ -70,7 +69,7 @@ impl<T> Default for Listed<T> {
 }
 
 impl<T> Listed<T> {
-    /// One list of several partitions' lists: the first `limit` in this order.
+    /// Combines the lists of several partitions: the first `limit` in this order.
     pub fn merged(
         parts: impl IntoIterator<Item = Self>,
         limit: usize,
@@ -85,7 +84,7 @@ impl<T> Listed<T> {
         all
     }
 
-    /// Counts an item and keeps it if it is among the first `limit`, in memory for two times as many.
+    /// Counts an item and keeps it if it is among the first `limit`; uses memory for twice as many.
     fn push(&mut self, item: T, limit: usize, order: impl Fn(&T, &T) -> Ordering) {
         self.count += 1;
         self.items.push(item);
@@ -100,37 +99,37 @@ impl<T> Listed<T> {
     }
 }
 
-/// One partition, to ask.
+/// One partition, for queries.
 #[derive(Clone)]
 pub struct Partition {
-    /// Its place, from 0.
+    /// Its index, from 0.
     pub index: u16,
-    /// Its names.
+    /// Its key names.
     pub keys: Keys,
-    /// A connection to the node that has it, or why there is none.
+    /// A connection to its node, or the reason why there is none.
     pub connection: Link,
 }
 
-/// A deployment's state, to ask.
+/// A deployment's state, for queries.
 #[derive(Clone)]
 pub struct State {
     nodes: Arc<Nodes>,
     /// The partitions in order.
     pub partitions: Vec<Partition>,
-    /// The deployment's settings: those in `rollcall:meta`; what is not there, from the process.
+    /// The deployment's settings from `rollcall:meta`; missing ones are the process's own.
     pub deployment: Deployment,
-    /// Whether there is a `rollcall:meta`: whether any worker or janitor ever started here.
+    /// Whether there is a `rollcall:meta`, that is, whether any worker or janitor ever started here.
     pub found: bool,
     /// Makes the commands that answers suggest.
     pub shell: Shell,
-    /// The server's time, in milliseconds: ages and windows follow the clock that expiries follow.
+    /// The server's time in milliseconds: ages and windows use the same clock as expiries.
     pub now_ms: u64,
-    /// What decrypts session data, if it is given.
+    /// What decrypts session data, if there are keys.
     pub session_keys: Option<SessionKeys>,
 }
 
 impl State {
-    /// Connects, reads the deployment's settings and holds the process's to them.
+    /// Connects, reads the deployment's settings and checks the process's against them.
     ///
     /// # Errors
     /// If the server cannot be reached or refuses, or has state of another format or partitioning.
@@ -138,7 +137,7 @@ impl State {
         Self::open_with(config, RESPONSE_TIMEOUT).await
     }
 
-    /// The same, where replies may take `response_timeout`.
+    /// The same; replies may take `response_timeout`.
     ///
     /// # Errors
     /// If the server cannot be reached or refuses, or has state of another format or partitioning.
@@ -174,7 +173,7 @@ impl State {
         Ok(state)
     }
 
-    /// When it is asked, and how long sessions usually live.
+    /// The time of the query, and the default lifetime of sessions.
     pub fn session_clock(&self) -> sessions::Clock {
         sessions::Clock { now_ms: self.now_ms, usual_ms: self.deployment.session_ttl_ms }
     }
@@ -189,10 +188,10 @@ impl State {
         self.partitions.iter().filter_map(|one| Some((one.index, one.connection.away()?)))
     }
 
-    /// Looks for every partition, each by itself; learns the time, and on request the settings, anew.
+    /// Looks at every partition, independently; updates the time and, on request, the settings.
     ///
     /// # Errors
-    /// If no partition can be reached, or the deployment is another by now.
+    /// If no partition can be reached, or the deployment has changed.
     async fn look(&mut self, reads_settings: bool) -> Result<(), AskError> {
         let look = self.partitions.iter().map(|partition| async {
             timeout(LOOK_WITHIN, self.nodes.connect(&partition.keys.meta())).await
@@ -263,27 +262,27 @@ pub(crate) async fn last_generated_id(
     last.ok_or(unexpected.into())
 }
 
-/// How long after the question of the time the last answer of a look may come.
+/// The maximum time between the reply to `TIME` and the last reply of a look.
 const LOOK_MS: u64 = 5_000;
 
-/// How far a time that was stored by the server's clock lies ahead of that clock: it went back since, or another
-/// server, whose clock is behind, took over.
+/// How far a time stored by the server's clock is ahead of that clock. If it is, the clock went back, or a server
+/// whose clock is behind took over.
 pub fn clock_went_back(stored_ms: u64, now_ms: u64) -> Option<u64> {
     stored_ms.checked_sub(now_ms).filter(|ahead_ms| *ahead_ms > LOOK_MS)
 }
 
-/// Makes sure that a single partition's keys share a slot, so that a Cluster which scatters them is told as such
-/// and not by a redirect of whatever is asked first.
+/// Checks that the keys of a single partition share a slot, so that a Cluster which scatters them is reported as such
+/// and not by a redirect of the first query.
 async fn one_slot(connection: &mut Link, keys: &Keys) -> Result<(), AskError> {
     let words = ["EXISTS", &keys.meta(), &keys.presence(), &keys.login()];
     match ask(connection, &words).await {
         Err(AskError::Server(error @ Error::CrossSlot(_))) => Err(error.into()),
-        // Whatever else hinders it will be said when something is asked.
+        // Any other error shows with the next query.
         _ => Ok(()),
     }
 }
 
-/// Puts the settings of `rollcall:meta` over the process's; `false` if there are none.
+/// Overrides the process's settings with those of `rollcall:meta`; `false` if there are none.
 async fn read_meta(
     connection: &mut Link,
     keys: &Keys,
@@ -312,8 +311,8 @@ async fn read_meta(
     Ok(true)
 }
 
-/// Where nothing is found: whether there is state with one partition instead of several, or the
-/// other way round. Whatever hinders the look is no answer.
+/// If nothing was found: whether there is state with one partition instead of several, or the other way round. An
+/// error of this look proves nothing.
 async fn other_layout(connection: &mut Link, deployment: &Deployment) -> Result<(), AskError> {
     let partitions = if deployment.partitions == 1 { 2 } else { 1 };
     let key = Keys::new(&deployment.prefix, partitions, 0).meta();
@@ -325,7 +324,7 @@ async fn other_layout(connection: &mut Link, deployment: &Deployment) -> Result<
     }
 }
 
-/// Takes over one setting; a text that cannot be read leaves the process's own.
+/// Adopts one setting; if its text cannot be read, the process's own stays.
 pub(crate) fn adopt(deployment: &mut Deployment, name: &str, text: &str) {
     let length = |own: &mut u64| {
         if let Ok(length) = text.parse::<Millis>() {
@@ -363,9 +362,9 @@ fn threshold(pair: &str) -> Option<Threshold> {
     Some(Threshold { up: up.parse().ok()?, down: down.parse().ok()? })
 }
 
-/// Milliseconds of a score in seconds; nothing for what is no time.
+/// Milliseconds of a score in seconds; 0 if it is no time.
 fn score_ms(seconds: f64) -> u64 {
-    // Saturates; three decimals survive, as scores of today have 21 bits to spare below the second.
+    // Saturates. Three decimals survive, as current scores have 21 bits for fractions of a second.
     (seconds * 1000.0).round() as u64
 }
 

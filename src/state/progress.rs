@@ -1,11 +1,11 @@
-//! How far a partition's events have had their effect.
+//! How far a partition's events have been applied.
 
 use super::Partition;
 use super::ask::{AskError, ask};
 use crate::entry::EntryId;
 use crate::redis::reply;
 
-/// The last entry of a partition that has had its effect, as all before it have; `None` while no worker has begun.
+/// The last entry of a partition that has had its effect, as have all before it; `None` if no worker has begun.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.

@@ -1,4 +1,4 @@
-//! The way to all partitions at once, each by itself: one whose node hangs does not keep the others waiting for long.
+//! Reaches all partitions at once, each independently: a node that hangs does not delay the others for long.
 
 use std::io;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::key::Keys;
 use crate::redis::connect::Node;
 use crate::redis::nodes::Nodes;
 
-/// How long to wait for further partitions once some are there.
+/// How long to wait for further partitions once some are reached.
 const FURTHER: Duration = Duration::from_secs(2);
 
-/// Looks for the nodes of all partitions, in their order; those that do not answer in time count as away.
+/// Finds the nodes of all partitions, in their order. Those that do not answer in time count as unreachable.
 pub(crate) async fn find_all(
     nodes: &Nodes,
     deployment: &Deployment,
@@ -51,8 +51,8 @@ pub(crate) async fn find_all(
     all.collect()
 }
 
-/// Connects to the nodes of all partitions, and says which nodes those are. Partitions on a node that cannot be reached
-/// are away.
+/// Connects to the nodes of all partitions, and returns those nodes. Partitions on a node that cannot be reached are
+/// marked as such.
 ///
 /// # Errors
 /// If none can be reached.

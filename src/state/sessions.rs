@@ -1,4 +1,4 @@
-//! Sessions: which are active, and what one holds.
+//! Sessions: which are active, and their content.
 
 use std::cmp::Ordering;
 
@@ -28,7 +28,7 @@ pub struct Session {
     pub expires_ms: u64,
 }
 
-/// The stored value, read as readers read it: other members do not matter, nor does their order.
+/// The stored value, parsed as readers do: other members and the order do not matter.
 #[derive(Deserialize)]
 struct Value {
     // Other writers store `time.time() * 1000`, with decimals.
@@ -47,13 +47,13 @@ impl Session {
         b.last_activity_ms.cmp(&a.last_activity_ms).then_with(|| a.sid.cmp(&b.sid))
     }
 
-    /// A session of which no more is known than whose it is.
+    /// A session of which only the user is known.
     pub(crate) fn unknown(sid: String, user: String) -> Self {
         let (ip, ua) = (String::new(), String::new());
         Self { sid, user, ip, ua, last_activity_ms: 0, expires_ms: 0 }
     }
 
-    /// `None` for what is no session's entry: readers pass it over, too.
+    /// `None` for a value that is no session entry; readers skip those too.
     pub(crate) fn read(sid: &str, json: &str) -> Option<Self> {
         let Value { last_activity, user, ip, ua } = serde_json::from_str(json).ok()?;
         let (sid, last_activity_ms) = (sid.to_owned(), last_activity as u64);
@@ -66,8 +66,7 @@ impl Session {
     }
 }
 
-/// When it is asked, and how long sessions live that were given no lifetime of their own; both in
-/// milliseconds.
+/// The time of the query, and the lifetime of sessions without one of their own; both in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     /// The server's time.
@@ -77,8 +76,8 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// How long a session lives with this record of a lifetime of its own (`when:seconds:last activity`).
-    /// Once nothing from before the last activity can count any more, the record is forgotten.
+    /// How long a session lives with this record of its own lifetime (`when:seconds:last activity`). Once nothing
+    /// from before the last activity can count any more, the record is forgotten.
     fn life_ms(self, record: Option<&str>) -> u64 {
         let own = record.and_then(|record| {
             let mut parts = record.split(':').skip(1);
@@ -116,7 +115,7 @@ pub async fn active(
     Ok(listed)
 }
 
-/// Sessions as they were read, with when they expire.
+/// Sessions with the time when they expire.
 pub(crate) async fn with_lives(
     connection: &mut Link,
     keys: &Keys,
@@ -134,21 +133,21 @@ pub(crate) async fn with_lives(
     Ok(sessions.map(|(s, record)| s.expires_after(clock.life_ms(record.as_deref()))).collect())
 }
 
-/// All that is kept of one session.
+/// Everything stored of one session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// Its entry, whether it has expired or not.
     pub entry: Option<Session>,
-    /// Its data, as it is stored: JSON, or whatever bytes were declared as opaque, or a token of them.
+    /// Its data as it is stored: JSON, or bytes that were declared as opaque, or a token of either.
     pub data: Option<Vec<u8>>,
-    /// Whether the data is encrypted, or looks so.
+    /// Whether the data is encrypted, or looks like it.
     pub data_encrypted: bool,
     /// How much longer the data is kept, in milliseconds; `None` without data or expiry.
     pub data_ttl_ms: Option<u64>,
 }
 
 impl Kept {
-    /// The same with the data as it was sent, where one of the keys decrypts it.
+    /// The same with the data as it was sent, if one of the keys decrypts it.
     pub fn unsealed(mut self, keys: Option<&SessionKeys>) -> Self {
         let stored = self.data.as_deref().filter(|_| self.data_encrypted);
         let opened = keys.zip(stored).and_then(|(keys, stored)| keys.get().open(stored).data());
@@ -161,7 +160,7 @@ impl Kept {
     }
 }
 
-/// What is kept of a session; `None` if nothing is.
+/// What is stored of a session; `None` if nothing is.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
@@ -176,7 +175,7 @@ pub async fn session(
     let entry = reply::text(ask(connection, &["HGET", &keys.sessions(), sid]).await?);
     let key = format!("{}{sid}", keys.session_data());
     let data = reply::bytes(ask(connection, &["GET", &key]).await?);
-    // Negative where there is no key or no expiry.
+    // Negative if there is no key or no expiry.
     let data_ttl_ms = number(&ask(connection, &["PTTL", &key]).await?);
     let entry = entry.and_then(|json| Session::read(sid, &json));
     let entry = entry.map(|session| session.expires_after(life_ms));

@@ -1,8 +1,8 @@
-//! The state for a process that keeps asking: connections are kept, looked after, and renewed after failures.
+//! The state for a long-running process: connections are kept, checked, and renewed after failures.
 //!
-//! One task has them in its care. Once a second, and whenever somebody met trouble, it asks each node whether its
-//! partitions are still there, and what time it is; if anything is odd, it connects anew. Whoever asks meanwhile is
-//! told so at once: nobody waits for a server that is away.
+//! One task looks after them. Once a second, and whenever a query failed, it asks each node whether its partitions
+//! are still there, and for the time; if anything is odd, it reconnects. Queries meanwhile fail at once: nobody waits
+//! for a server that is down.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,12 +18,12 @@ use crate::error::{Error, chain};
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_secs(1);
-/// The least pause between two looks, whoever is in doubt.
+/// The minimum pause between two looks, whoever reports a failure.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
-/// Looks between two readings of the deployment's settings.
+/// How many looks there are between two readings of the deployment's settings.
 const LOOKS_PER_READING: u32 = 10;
 
-/// The state, as it can be asked now; cheap to clone.
+/// The current state, for queries; cheap to clone.
 #[derive(Clone)]
 pub struct Shared {
     current: watch::Receiver<Current>,
@@ -37,7 +37,7 @@ enum Current {
     Away(Arc<str>),
 }
 
-/// What was learned of the deployment the last time that it could be asked.
+/// What the last successful look learned of the deployment.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// Its settings.
@@ -47,14 +47,14 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// The server's time, in milliseconds, as it should be now.
+    /// The estimated current time of the server, in milliseconds.
     pub fn now_ms(&self) -> u64 {
         let passed = u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.server_ms.saturating_add(passed)
     }
 }
 
-/// The state cannot be asked now.
+/// The state cannot be queried now.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the state cannot be asked now: {0}")]
 pub struct Away(pub Arc<str>);
@@ -70,11 +70,11 @@ pub struct Keeper {
     stop: watch::Receiver<bool>,
 }
 
-/// Hears again and again whether the state can be asked, and if not, why.
+/// Called again and again with the reason why the state cannot be queried, or `None` if it can.
 type Tell = Box<dyn Fn(Option<String>) + Send + Sync>;
 
 impl Shared {
-    /// A state to ask, and the task that has to [run](Keeper::run) for it, and tells how it goes.
+    /// A state to query, and the task that must [run](Keeper::run) for it and reports how it goes.
     pub fn new(
         config: &Config,
         tell: impl Fn(Option<String>) + Send + Sync + 'static,
@@ -99,10 +99,10 @@ impl Shared {
         (Self { current, facts, doubt }, keeper)
     }
 
-    /// The state, with the server's time as it should be now.
+    /// The state, with the estimated current time of the server.
     ///
     /// # Errors
-    /// If the server is away; why.
+    /// If the server is down; the error has the reason.
     pub fn get(&self) -> Result<State, Away> {
         match &*self.current.borrow() {
             Current::Known(state) => Ok(State { now_ms: self.now_ms(), ..(**state).clone() }),
@@ -110,7 +110,7 @@ impl Shared {
         }
     }
 
-    /// The same, once it is there.
+    /// The same, once it is available.
     pub async fn wait(&self) -> State {
         let mut current = self.current.clone();
         loop {
@@ -124,17 +124,18 @@ impl Shared {
         }
     }
 
-    /// What was learned of the deployment last, also while the server is away; before that, what the settings say.
+    /// What was last learned of the deployment, even while the server is down; before that, the process's own
+    /// settings.
     pub fn facts(&self) -> Facts {
         self.facts.borrow().clone()
     }
 
-    /// The server's time, in milliseconds, as it should be now.
+    /// The estimated current time of the server, in milliseconds.
     pub fn now_ms(&self) -> u64 {
         self.facts.borrow().now_ms()
     }
 
-    /// Says that a question failed: the connections are looked at now.
+    /// Reports that a query failed; the connections are checked now.
     pub fn doubt(&self) {
         self.doubt.notify_one();
     }
@@ -144,10 +145,10 @@ impl Keeper {
     /// How long it may be silent.
     pub const PATIENCE: Duration = Duration::from_secs(30);
 
-    /// Keeps the connections until told to stop.
+    /// Keeps the connections until it is told to stop.
     ///
     /// # Errors
-    /// If the deployment is another than the settings say: no waiting helps.
+    /// If the deployment differs from the settings; waiting does not help.
     pub async fn run(self) -> Result<(), Error> {
         let mut stop = self.stop.clone();
         tokio::select! {
@@ -169,7 +170,7 @@ impl Keeper {
                 Err(error) => {
                     let why = fatal(error, &self.config)?;
                     if !std::mem::replace(&mut is_told, true) {
-                        warn!("the state cannot be asked: {}", chain(&why));
+                        warn!("the state cannot be queried: {}", chain(&why));
                     }
                     self.away(&why);
                     tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
@@ -188,7 +189,7 @@ impl Keeper {
         self.current.send_replace(Current::Away(words.into()));
     }
 
-    /// Hands out a state until it no longer holds; returns why.
+    /// Hands out a state until it is no longer valid; returns the reason.
     async fn watch(&self, mut state: State) -> AskError {
         let (mut look, mut away) = (0_u32, 0);
         loop {
@@ -216,26 +217,26 @@ impl Keeper {
     }
 }
 
-/// Says once which partitions cannot be asked, and once that they can again.
+/// Logs once which partitions cannot be queried, and once that all can again.
 fn report(state: &State, before: &mut usize) {
     let away = state.away().count();
     match (std::mem::replace(before, away), state.away().next()) {
         (before, Some((partition, why))) if before != away => {
-            warn!(partition, away, "partitions cannot be asked; the first of them: {why}");
+            warn!(partition, away, "partitions cannot be queried; the first of them: {why}");
         }
-        (1.., None) => info!("all partitions can be asked again"),
+        (1.., None) => info!("all partitions can be queried again"),
         _ => {}
     }
 }
 
-/// What no waiting helps against, as what ends a process.
+/// Errors that waiting does not help against, as errors that end a process.
 fn fatal(error: AskError, config: &Config) -> Result<AskError, Error> {
     match error {
         AskError::Partitions { key, stored } => {
             let own = config.deployment.partitions.to_string();
             Err(Error::Partitions { key, stored, own })
         }
-        // Workers of this version bring an older format up to date.
+        // Workers of this version convert an older format.
         AskError::Server(Error::Format { ref stored, own, .. })
             if stored
                 .parse()

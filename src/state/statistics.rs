@@ -1,27 +1,27 @@
-//! What statistics pages show of a server: the figures of `INFO` that people know by their names.
+//! The statistics of a server: figures of `INFO` under their familiar names.
 
 use super::ask::{AskError, ask, number};
 use crate::redis::reply;
 use crate::state::Link;
 
-/// Figures of the server that has the first partition.
+/// Figures of the server with the first partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// Memory in use, as people read it; `Unknown` if this user may not ask.
+    /// Memory in use, readable for people; `Unknown` if this user may not ask.
     pub memory_used: String,
     /// Clients that are connected.
     pub connected_clients: u64,
     /// Commands since the server started.
     pub total_commands_processed: u64,
-    /// Keys that were asked for and found.
+    /// Lookups of keys that succeeded.
     pub keyspace_hits: u64,
-    /// Keys that were asked for and not found.
+    /// Lookups of keys that failed.
     pub keyspace_misses: u64,
     /// Keys of the database.
     pub db_size: u64,
 }
 
-/// Figures of a server; those that this user may not ask for are 0.
+/// Figures of a server; those that this user may not read are 0.
 ///
 /// # Errors
 /// If the server refuses for another reason, or no reply came.

@@ -1,6 +1,6 @@
-//! Status: the server, how far the group is, who works, and how large everything is.
+//! Status: the server, the group's position, the workers, and the sizes of all structures.
 //!
-//! Every figure costs the server the same however much there is.
+//! Every figure costs the server the same, however large the state is.
 
 mod group;
 pub mod survey;
@@ -16,7 +16,7 @@ use crate::redis::reply;
 use crate::redis::scripts::turn;
 use crate::state::Link;
 
-/// The server that has the first partition (`INFO`).
+/// The server with the first partition (`INFO`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Server {
     /// `redis` or `valkey`.
@@ -29,9 +29,9 @@ pub struct Server {
     pub uptime_s: u64,
     /// Memory in use, in bytes.
     pub used_memory_bytes: u64,
-    /// The most it may use, in bytes; 0 if nothing is set.
+    /// The limit, in bytes; 0 if there is none.
     pub maxmemory_bytes: u64,
-    /// What it does at that limit; anything but `noeviction` loses state and events.
+    /// Its policy at that limit; anything but `noeviction` loses state and events.
     pub maxmemory_policy: String,
     /// Keys it evicted since it started.
     pub evicted_keys: u64,
@@ -41,10 +41,10 @@ pub struct Server {
     pub replication_link_up: bool,
 }
 
-/// The sections of `INFO` that say so.
+/// The sections of `INFO` with these figures.
 const INFO: &[&str] = &["server", "replication", "memory", "stats"];
 
-/// What the server says of itself; `None` if this user may not ask, or nobody.
+/// The server's description of itself; `None` if this user may not ask, or the partition is unreachable.
 ///
 /// # Errors
 /// If the server refuses for another reason, or no reply came.
@@ -63,7 +63,7 @@ fn read_info(info: &str) -> Server {
         let number = || value.parse().unwrap_or(0);
         match name {
             "redis_version" if server.version.is_empty() => value.clone_into(&mut server.version),
-            // Valkey gives the Redis version it is compatible with, too.
+            // Valkey also gives the Redis version it is compatible with.
             "valkey_version" => {
                 "valkey".clone_into(&mut server.software);
                 value.clone_into(&mut server.version);
@@ -82,15 +82,15 @@ fn read_info(info: &str) -> Server {
     server
 }
 
-/// A part of the state whose size is worth knowing.
+/// A part of the state whose size is shown.
 pub struct Structure {
-    /// What it holds.
+    /// Its content.
     pub name: &'static str,
-    /// What tells its size, whatever that is, at once.
+    /// The command that returns its size in constant time.
     command: &'static str,
     /// Its key, in an epoch minute.
     key: fn(&Keys, u64) -> String,
-    /// How much may be in it.
+    /// Its cap.
     cap: fn(&Deployment) -> Option<u64>,
 }
 
@@ -106,7 +106,7 @@ macro_rules! structure {
     };
 }
 
-/// Every such structure.
+/// All such structures.
 pub const STRUCTURES: &[Structure] = &[
     Structure {
         name: "seen_this_minute",
@@ -127,18 +127,18 @@ pub const STRUCTURES: &[Structure] = &[
     structure!("changes", "XLEN", changes, changes_cap),
 ];
 
-/// A structure, how much is in it, and how much may be.
+/// A structure, its size, and its cap.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Size {
-    /// What it holds.
+    /// Its content.
     pub name: &'static str,
-    /// How many, over all partitions.
+    /// The size, over all partitions.
     pub size: u64,
-    /// How many may be, over all partitions, where there is a cap.
+    /// The cap, over all partitions, if there is one.
     pub cap: Option<u64>,
 }
 
-/// How large everything is, over all partitions that can be asked.
+/// The sizes of all structures, over all reachable partitions.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
@@ -173,7 +173,7 @@ pub(crate) async fn partition_sizes(
     Ok(sizes)
 }
 
-/// What is going on in one partition.
+/// The activity in one partition.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Work {
     /// Which partition, from 0.
@@ -182,16 +182,16 @@ pub struct Work {
     pub stream: Option<Stream>,
     /// When a janitor last swept, epoch milliseconds.
     pub janitor_last_run_ms: Option<u64>,
-    /// Which janitor sweeps just now, or did within the last moment.
+    /// The janitor that is sweeping, or was a moment ago.
     pub janitor: Option<String>,
     /// The number of the last change, 0 before the first.
     pub changes_seq: u64,
-    /// Why nothing of this is known: its node cannot be reached.
+    /// Why nothing of this is known: the node cannot be reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub away: Option<String>,
 }
 
-/// What is going on in one partition.
+/// The activity in one partition.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.

@@ -1,4 +1,4 @@
-//! Tokens: the recent ones, what one viewed, and what is viewed most.
+//! Tokens: the recent ones, the items one viewed, and the most viewed items.
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -19,7 +19,7 @@ const PAGE: usize = 1000;
 pub struct Token {
     /// The token: whoever has it can act as the user.
     pub token: String,
-    /// Whose it is.
+    /// Its user.
     pub user: Option<String>,
     /// When it was last used, epoch milliseconds.
     pub last_seen_ms: u64,
@@ -44,7 +44,7 @@ pub async fn recent(
     let (key, login) = (keys.recent(), keys.login());
     let count = number(&ask(connection, &["ZCARD", &key]).await?).unwrap_or(0);
     let mut items: Vec<Token> = Vec::new();
-    // What is used meanwhile moves to the front, and others come a second time.
+    // Tokens used meanwhile move to the front, so others are returned a second time.
     let mut seen = HashSet::new();
     let mut from = 0;
     while items.len() < limit {
@@ -79,7 +79,7 @@ async fn newest(
     Ok(scored(ask(connection, &["ZRANGE", key, &first, &last, "REV", "WITHSCORES"]).await?))
 }
 
-/// Whose the tokens are.
+/// The users of the tokens.
 pub(super) async fn users(
     connection: &mut Link,
     login: &str,
@@ -109,18 +109,18 @@ impl Viewed {
     }
 }
 
-/// What is kept of a token.
+/// The state of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Views {
-    /// Whose it is.
+    /// Its user.
     pub user: Option<String>,
     /// When it was last used, epoch milliseconds.
     pub last_seen_ms: Option<u64>,
-    /// What it viewed: how many items are kept, and the newest.
+    /// How many items it viewed, and the newest.
     pub viewed: Listed<Viewed>,
 }
 
-/// What one token viewed; `None` if there is no such token.
+/// The items that one token viewed; `None` if there is no such token.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
@@ -145,8 +145,8 @@ pub async fn viewed(
     Ok(Some(Views { user, last_seen_ms: seen, viewed: Listed { count, items } }))
 }
 
-/// One answer of several partitions' answers: a token that users of several partitions shared belongs
-/// to the latest.
+/// Combines the answers of several partitions: a token that users of several partitions shared belongs to the latest
+/// user.
 pub fn merged_views(parts: Vec<Views>, limit: usize) -> Option<Views> {
     let latest = parts.iter().max_by_key(|part| part.last_seen_ms)?.clone();
     let viewed = parts.into_iter().map(|part| part.viewed);
@@ -158,17 +158,17 @@ pub fn merged_views(parts: Vec<Views>, limit: usize) -> Option<Views> {
 pub struct Ranked {
     /// The item.
     pub item: String,
-    /// How many view events named it.
+    /// How many views it has.
     pub views: u64,
 }
 
 /// The `limit` items with the most views, over all partitions.
 ///
-/// An item's views lie in the partitions of those who viewed it, so the first of each partition are
-/// candidates, and what they have elsewhere is added. No other item can have more than the last
-/// candidates of all partitions together (Fagin's threshold algorithm): once the last wanted item has
-/// more, the answer is exact; until then, more candidates. Of items with as many views, the last by name comes
-/// first, as the server has them: so a longer answer begins with a shorter one.
+/// An item's views are in the partitions of the users who viewed it. The top items of each partition are therefore
+/// candidates, and their views in other partitions are added. No other item can have more views than the last
+/// candidates of all partitions together (Fagin's threshold algorithm). Once the last wanted item has more, the
+/// answer is exact; until then, more candidates are needed. Among items with equal views the last by name comes
+/// first, as on the server, so a longer answer begins with a shorter one.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
@@ -197,7 +197,7 @@ pub async fn ranking(partitions: &mut [Partition], limit: usize) -> Result<Vec<R
     }
 }
 
-/// Replaces the views of each item by those of all partitions.
+/// Replaces the views of each item by the sum over all partitions.
 async fn sum(
     partitions: &mut [Partition],
     views: &mut HashMap<String, f64>,

@@ -1,6 +1,6 @@
-//! Users: who is online, who was seen, when one was last seen, where they are.
+//! Users: who is online, who was seen, when one was last seen, and where they are.
 //!
-//! Online is whoever has a presence entry now; seen in the last minutes is whoever stands in one of their sets.
+//! Online users have a presence entry now; seen users are in the set of one of the last minutes.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -13,11 +13,10 @@ use crate::key::{self, Keys};
 use crate::redis::reply;
 use crate::state::Link;
 
-/// The users seen in the last `minutes`, the current one included: the union of
-/// `online-users/<minute>`.
+/// The users seen in the last `minutes`, including the current one: the union of `online-users/<minute>`.
 ///
-/// Readers commonly let the server build the union (`SUNION`), and everybody else waits meanwhile: 1.6 s
-/// with a million users. Here the sets are walked, a millisecond at a time, and united by the client.
+/// Readers commonly let the server compute the union (`SUNION`), while everybody else waits: 1.6 s with a million
+/// users. Here the sets are walked, a millisecond at a time, and the client computes the union.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
@@ -56,7 +55,7 @@ pub async fn seen_everywhere(
     Ok(by_name(users, limit))
 }
 
-/// The users that have a presence entry last seen after `since_ms`: how many, and the first `limit` by name.
+/// The users with a presence entry last seen after `since_ms`: how many, and the first `limit` by name.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
@@ -111,7 +110,7 @@ pub struct Present {
     pub last_seen_ms: u64,
 }
 
-/// The stored value, read as readers read it: other members do not matter, nor does their order.
+/// The stored value, parsed as readers do: other members and the order do not matter.
 #[derive(Deserialize)]
 struct Value {
     // Other writers store `time.time() * 1000`, with decimals.
@@ -134,13 +133,13 @@ impl Present {
         order.then_with(|| (&a.user, &a.ip).cmp(&(&b.user, &b.ip)))
     }
 
-    /// An entry of which no more is known than that it is there.
+    /// An entry of which only its existence is known.
     pub(crate) fn unknown() -> Self {
         let nothing = String::new;
         Self { user: nothing(), ip: nothing(), page: nothing(), ua: nothing(), last_seen_ms: 0 }
     }
 
-    /// `None` for what is no presence entry: readers pass it over, too.
+    /// `None` for a value that is no presence entry; readers skip those too.
     pub(crate) fn read(json: &str) -> Option<Self> {
         let Value { last_seen, user, ip, page, ua } = serde_json::from_str(json).ok()?;
         Some(Self { user, ip, page, ua, last_seen_ms: last_seen as u64 })
@@ -160,9 +159,8 @@ pub async fn presence(
     walk(connection, keys, None, since_ms, limit).await
 }
 
-/// The presence entries of one user last seen after `since_ms`, the newest first: those that the index of
-/// addresses names. State of versions that kept none is walked through, page by page, until a janitor has
-/// made the index.
+/// The presence entries of one user last seen after `since_ms`, the newest first: those that the index of addresses
+/// names. State without an index, from earlier versions, is walked page by page until a janitor has built the index.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
@@ -192,7 +190,7 @@ pub async fn presence_of(
 /// Fields in a page.
 const PAGE: usize = 1000;
 
-/// The presence fields of each of these users by the index; `None` where no index is kept.
+/// The presence fields of each of these users from the index; `None` if there is no index.
 pub(crate) async fn fields_of(
     connection: &mut Link,
     keys: &Keys,
@@ -219,7 +217,7 @@ pub(crate) async fn fields_of(
     Ok(Some(fields))
 }
 
-/// What the index holds for users with many addresses: their fields stand in a sorted set, in order.
+/// The value of the index for users with many addresses, whose fields are in a sorted set, in order.
 const CROWD: &str = "%";
 
 async fn crowd(connection: &mut Link, keys: &Keys, name: &str) -> Result<Vec<String>, AskError> {

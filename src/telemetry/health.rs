@@ -1,8 +1,9 @@
-//! Health that means progress: live while every loop gets on, ready while every loop can do its work.
+//! Health means progress: the process is live while every loop makes progress, and ready while every loop can do its
+//! work.
 //!
-//! Whatever a loop does, it says so again within its patience: it waits for a second at a time, has a batch
-//! in hand up to a deadline, or tries again to connect. One that says nothing for longer is stuck, though
-//! the process runs and its connections stand. That Redis is away is no such case: the loop tries again.
+//! A loop must report within its time limit, whatever it does: it waits for a second at a time, works on a batch up
+//! to a deadline, or tries again to connect. A loop that reports nothing for longer is stuck, even if the process
+//! runs and its connections are open. If Redis is down, the loop is not stuck, since it keeps trying.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,11 +15,11 @@ use tracing::info;
 struct State {
     /// What it does.
     doing: Doing,
-    /// When it last said so.
+    /// When it last reported that.
     since: Instant,
-    /// What kept it from its work the last time it tried.
+    /// What prevented its work the last time it tried.
     hindrance: Option<String>,
-    /// Whether it failed since it last did its work.
+    /// Whether it has failed since it last did its work.
     in_trouble: bool,
 }
 
@@ -26,7 +27,7 @@ struct State {
 enum Doing {
     /// It waits for work.
     Waiting,
-    /// It has work in hand.
+    /// It has work in progress.
     Busy,
     /// It tries to get to work.
     Trying,
@@ -42,7 +43,7 @@ impl Doing {
     }
 }
 
-/// One loop's place in the health of the process.
+/// One loop's part in the health of the process.
 #[derive(Clone, Debug)]
 pub struct Pulse {
     name: String,
@@ -60,24 +61,27 @@ impl Pulse {
         if before.in_trouble
             && let Some(lasted) = lock(&self.troubles).end()
         {
-            info!(lasted_ms = lasted.as_millis() as u64, "the trouble is over, all work again");
+            info!(
+                lasted_ms = lasted.as_millis() as u64,
+                "the trouble is over, all loops work again"
+            );
         }
     }
 
-    /// The loop asked for work and there was none; says nothing about work in hand.
+    /// The loop asked for work and there was none; this does not affect work in progress.
     pub fn idle(&self) {
         if self.state().doing != Doing::Busy {
             self.waiting();
         }
     }
 
-    /// The loop has this piece of work in hand from now on.
+    /// The loop works on this piece of work from now on.
     pub fn busy(&self) {
         let mut state = self.state();
         (state.doing, state.since) = (Doing::Busy, Instant::now());
     }
 
-    /// The loop cannot work, and will try again. Says whether it could until now.
+    /// The loop cannot work, and will try again. Returns whether it could until now.
     pub fn unready(&self, why: String) -> bool {
         let hindrance = Some(why);
         let now =
@@ -105,7 +109,7 @@ impl Pulse {
     }
 }
 
-/// The loops of a process that cannot work, and since when there is such a one.
+/// The loops of a process that cannot work, and since when there has been one.
 #[derive(Debug, Default)]
 struct Troubles {
     loops: usize,
@@ -118,7 +122,7 @@ impl Troubles {
         self.since.get_or_insert_with(Instant::now);
     }
 
-    /// How long it lasted, if this was the last of them.
+    /// How long the trouble lasted, if this loop was the last.
     fn end(&mut self) -> Option<Duration> {
         self.loops = self.loops.saturating_sub(1);
         if self.loops > 0 {
@@ -140,7 +144,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Adds a loop that says something at least every `patience`; it is not ready until it says so.
+    /// Adds a loop that reports at least every `patience`; it is not ready until its first report.
     pub fn add(&self, name: String, patience: Duration) -> Pulse {
         let hindrance = Some("starting".to_owned());
         let (doing, since) = (Doing::Trying, Instant::now());
@@ -150,12 +154,12 @@ impl Health {
         pulse
     }
 
-    /// What keeps the process from being live; empty if it is.
+    /// The reasons why the process is not live; empty if it is.
     pub fn stuck(&self) -> Vec<String> {
         self.each(Pulse::stuck)
     }
 
-    /// What keeps the process from being ready; empty if it is.
+    /// The reasons why the process is not ready; empty if it is.
     pub fn unready(&self) -> Vec<String> {
         self.each(Pulse::hindrance)
     }
@@ -199,7 +203,7 @@ mod tests {
         let hasty = pulse(&health, "hasty", Duration::ZERO);
         let patient = pulse(&health, "patient", LONG);
         let stuck = || {
-            // Even the coarsest clock gets on.
+            // Even a coarse clock advances.
             std::thread::sleep(Duration::from_millis(2));
             health.stuck()
         };
@@ -231,7 +235,7 @@ mod tests {
     #[test]
     fn a_reader_that_finds_nothing_does_not_excuse_work_in_hand() {
         let health = Health::default();
-        // Long enough for a test that is not let run for a moment.
+        // Long enough for a test that is suspended for a moment.
         let patience = Duration::from_secs(1);
         let pulse = pulse(&health, "a", patience);
         let begun = Instant::now();

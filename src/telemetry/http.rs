@@ -1,7 +1,7 @@
 //! `/metrics`, `/livez` and `/readyz` over HTTP, and a page that names them.
 //!
-//! A connection is for one request and lives ten seconds at most, whatever its client does or leaves undone; there
-//! is a bound to their number. What is answered is made before it is sent: a slow reader holds nothing but that.
+//! A connection serves one request and lives for at most ten seconds, whatever its client does or does not do. Their
+//! number is limited. Answers are complete before they are sent, so a slow reader occupies only its connection.
 
 use std::collections::VecDeque;
 use std::io;
@@ -27,7 +27,7 @@ use super::log::Throttle;
 use super::metrics::page;
 use crate::config::Http;
 
-/// What stands on `/`, for whoever opens the address in a browser.
+/// The content of `/`, for people who open the address in a browser.
 const CONTENTS: &str = "\
 rollcall
 
@@ -40,13 +40,13 @@ rollcall
 const LIFE: Duration = Duration::from_secs(10);
 /// The pause after a connection could not be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How often a lasting fault is logged.
+/// How often a persistent fault is logged.
 const REMINDER: Duration = Duration::from_secs(60);
 
 /// No address to serve on.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// The address asked for cannot be taken.
+    /// The requested address is in use.
     #[error(
         "cannot serve HTTP on {addr}: choose another --http address, port 0 for any free one, or off"
     )]
@@ -87,8 +87,8 @@ pub async fn bind(http: &Http) -> Result<Option<TcpListener>, HttpError> {
     }
 }
 
-/// Serves until `stop` turns true, at most so many connections at a time: with one more the oldest gives way, so
-/// that neither silent clients nor slow readers keep a probe from its answer.
+/// Serves until `stop` turns true, at most this many connections at a time. With one more the oldest is closed, so
+/// neither silent clients nor slow readers keep a probe from being answered.
 pub async fn serve(
     listener: TcpListener,
     most_connections: usize,
@@ -102,7 +102,7 @@ pub async fn serve(
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            // An error means that the sender is gone: stop then, too.
+            // If the sender is gone, also stop.
             _ = stop.wait_for(|stop| *stop) => return,
         };
         match accepted {
@@ -134,11 +134,11 @@ fn router(metrics: PrometheusHandle, health: Health) -> Router {
         .route("/readyz", get(|| async move { verdict(&ready.unready()) }))
 }
 
-/// One request and its answer, each as slow as it may be.
+/// One request and its answer, each of which may be slow.
 async fn answer(stream: TcpStream, service: TowerToHyperService<Router>) {
     let exchange =
         http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
-    // What fails is the client's own affair.
+    // A failure concerns only the client.
     let _ended = timeout(LIFE, exchange).await;
 }
 

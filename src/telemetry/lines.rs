@@ -1,7 +1,7 @@
-//! Standard error, written by a thread of its own: whoever has something to say never waits for whoever reads.
+//! Standard error, written by a thread of its own, so that nobody who logs waits for a reader.
 //!
-//! Lines wait in memory up to a bound. What comes beyond it is lost and counted, and a line says how many they were
-//! in the place where they are missing, once there is room again.
+//! Lines wait in memory up to a limit. Lines beyond it are dropped and counted; once there is room again, a line in
+//! their place says how many there were.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,27 +14,27 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 use super::metrics::log_lines_lost;
 
-/// How much may wait, and as much again may be in the writer's hands.
+/// How many bytes may wait; the writer may hold as many again.
 const MOST_BYTES: usize = 1 << 20;
-/// The pause before writing again to a descriptor that does not block and has no room.
+/// The pause before writing again to a non-blocking descriptor that is full.
 const NO_ROOM: Duration = Duration::from_millis(20);
 
-/// Writes a line to standard error, as soon as there is room.
+/// Writes a line to standard error as soon as there is room.
 pub fn say(line: &str) {
     STDERR.push(format!("{line}\n").as_bytes());
 }
 
-/// Waits until all lines are written, but no longer than this; whether they are.
+/// Waits at most this long until all lines are written; returns whether they are.
 pub fn flush(patience: Duration) -> bool {
     STDERR.flush(patience)
 }
 
-/// From now on a line about lost lines is JSON.
+/// From now on the line about dropped lines is JSON.
 pub(super) fn use_json() {
     STDERR.json.store(true, Ordering::Relaxed);
 }
 
-/// Where log lines go; each write is a whole line.
+/// The target of log lines; each write is a whole line.
 pub(super) struct Line;
 
 impl Write for Line {
@@ -50,7 +50,7 @@ impl Write for Line {
 
 static STDERR: LazyLock<Arc<Lines>> = LazyLock::new(|| Lines::start(io::stderr(), MOST_BYTES));
 
-/// Lines on their way to a reader.
+/// Lines waiting for a reader.
 struct Lines {
     most_bytes: usize,
     queue: Mutex<Queue>,
@@ -61,7 +61,7 @@ struct Lines {
 #[derive(Default)]
 struct Queue {
     waiting: Vec<u8>,
-    /// Lines lost since the last one that waits.
+    /// Lines dropped since the last waiting one.
     lost: u64,
     is_writing: bool,
 }
@@ -75,14 +75,14 @@ impl Lines {
             json: AtomicBool::new(false),
         });
         let writing = lines.clone();
-        // Without a thread to spare the lines are lost, as without a reader.
+        // If the thread cannot be started, lines are dropped, as without a reader.
         let _unstarted = thread::Builder::new()
             .name("standard-error".to_owned())
             .spawn(move || writing.write_to(sink));
         lines
     }
 
-    /// Takes a line, or loses it if too much waits already.
+    /// Adds a line, or drops it if too much is waiting.
     fn push(&self, line: &[u8]) {
         let mut queue = self.queue();
         let fits = queue.waiting.is_empty() || queue.waiting.len() + line.len() <= self.most_bytes;
@@ -113,7 +113,7 @@ impl Lines {
                 && (lost == 0 || write_all(&mut sink, self.about_lost(lost).as_bytes()).is_ok());
             let mut queue = self.queue();
             queue.is_writing = false;
-            // Where there is no reader any more, another one is told.
+            // If the reader is gone, a later reader is told.
             queue.lost += unwritten + if told { 0 } else { lost };
             drop(queue);
             self.changed.notify_all();
@@ -123,7 +123,7 @@ impl Lines {
         }
     }
 
-    /// What waits, and how many lines were lost after it; not before there is something.
+    /// The waiting lines, and how many were dropped after them; waits until there is something.
     fn take(&self) -> (Vec<u8>, u64) {
         let empty = |queue: &mut Queue| queue.waiting.is_empty();
         let waited = self.changed.wait_while(self.queue(), empty);
@@ -134,7 +134,7 @@ impl Lines {
 
     fn about_lost(&self, lines: u64) -> String {
         let mut time = String::new();
-        // Only where it writes can it fail.
+        // Only its output could fail.
         let _infallible = SystemTime.format_time(&mut Writer::new(&mut time));
         let (target, words) =
             (module_path!(), "lines were lost here: nobody read standard error fast enough");
@@ -152,10 +152,10 @@ impl Lines {
     }
 }
 
-/// Writes all of it, and waits as long as that takes.
+/// Writes everything, however long that takes.
 ///
 /// # Errors
-/// What could not be written because the reader has gone.
+/// The rest that could not be written because the reader is gone.
 fn write_all<'b>(sink: &mut impl Write, mut bytes: &'b [u8]) -> Result<(), &'b [u8]> {
     while !bytes.is_empty() {
         match sink.write(bytes) {
@@ -181,7 +181,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(10);
 
-    /// Writes what it is let write, a result for each call; in the end everything.
+    /// Writes as much as each given result allows, and everything at the end.
     struct Sink {
         allowed: Receiver<io::Result<usize>>,
         written: Sender<String>,
@@ -208,7 +208,7 @@ mod tests {
     fn lines_that_nobody_reads_are_lost_counted_and_told_in_their_place() {
         let (lines, allow, read) = slow(10);
         lines.push(b"1\n");
-        // The writer tells nobody that it begins.
+        // The writer does not report when it starts.
         while !lines.queue().is_writing {
             thread::yield_now();
         }

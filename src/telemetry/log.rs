@@ -1,5 +1,5 @@
-//! Logs: structured lines on standard error that name the trace they belong to, a filter that can be changed
-//! while the process runs, and a limit for lines that could flood. Nobody waits for them to be read.
+//! Logs: structured lines on standard error that name the trace they belong to, a filter that can be changed while
+//! the process runs, and a limit for lines that could flood. Nothing waits for them to be read.
 
 use std::fmt;
 use std::io::{IsTerminal as _, stderr};
@@ -44,24 +44,24 @@ pub fn install(config: &LogConfig) -> Result<Filter, ParseError> {
     Ok(Filter(handle))
 }
 
-/// What is logged, to be changed while the process runs.
+/// The log filter, which can be changed while the process runs.
 #[derive(Debug)]
 pub struct Filter(reload::Handle<EnvFilter, Registry>);
 
 impl Filter {
-    /// From now on this is logged.
+    /// Replaces the filter.
     ///
     /// # Errors
-    /// If the filter cannot be read; then everything stays as it was.
+    /// If the filter cannot be read; the previous one then stays.
     pub fn set(&self, filter: &str) -> Result<(), ParseError> {
         let filter = EnvFilter::builder().parse(filter)?;
-        // It fails only where nothing logs any more.
+        // This fails only if nothing logs any more.
         let _gone = self.0.reload(filter);
         Ok(())
     }
 }
 
-/// Lines that name the trace and span they belong to, if there is one.
+/// Lines that name the trace and span they belong to, if any.
 struct Traced<F> {
     format: F,
     add: fn(&str, trace::Ids) -> String,
@@ -92,13 +92,13 @@ fn to_text(line: &str, trace::Ids { trace_id, span_id }: trace::Ids) -> String {
     format!("{} trace_id={trace_id} span_id={span_id}\n", line.trim_end_matches('\n'))
 }
 
-/// The names are those of OpenTelemetry for logs in other formats.
+/// The names are OpenTelemetry's for logs in other formats.
 fn to_json(line: &str, trace::Ids { trace_id, span_id }: trace::Ids) -> String {
     let members = line.strip_prefix('{').unwrap_or(line);
     format!(r#"{{"trace_id":"{trace_id}","span_id":"{span_id}",{members}"#)
 }
 
-/// Lets one line through per interval, and counts what it holds back.
+/// Passes one line per interval, and counts those it holds back.
 #[derive(Debug)]
 pub struct Throttle {
     interval: Duration,
@@ -112,7 +112,7 @@ impl Throttle {
         Self { interval, last: None, held_back: 0 }
     }
 
-    /// Adds `count` occurrences. If a line is due, how many it stands for.
+    /// Adds `count` occurrences. If a line is due, returns how many it stands for.
     pub fn add(&mut self, count: u64) -> Option<u64> {
         self.held_back += count;
         let due = self.last.is_none_or(|last| last.elapsed() >= self.interval);
@@ -124,22 +124,22 @@ impl Throttle {
     }
 }
 
-/// Whether a line about a failed step may be written now, and how many failures it stands for: at most
-/// four lines a second from the whole process, whatever number of loops it has, and one in ten seconds once
-/// failures have gone on for half a minute.
+/// Whether a line about a failed step may be written now, and how many failures it stands for. The limit is four
+/// lines a second for the whole process, however many loops it has, and one in ten seconds once failures have lasted
+/// for half a minute.
 pub fn failure_line_due() -> Option<u64> {
     static FAILURES: Mutex<Failures> = Mutex::new(Failures::new());
     FAILURES.lock().unwrap_or_else(PoisonError::into_inner).add(Instant::now())
 }
 
-/// Between lines about failures, and about those that go on for long.
+/// The time between lines about failures, and about failures that persist.
 const LINES_APART: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
-/// Failures that go on for so long are reported more seldom.
+/// Failures that last this long are reported less often.
 const GO_ON: Duration = Duration::from_secs(30);
-/// After so long without a failure the next one is news again.
+/// After this long without a failure the next one is news again.
 const CALM: Duration = Duration::from_secs(15);
 
-/// Failures, one after the other.
+/// A series of failures.
 struct Failures {
     throttle: Throttle,
     since: Option<Instant>,
@@ -167,7 +167,7 @@ pub fn letters_line_due(count: u64) -> Option<u64> {
     LETTERS.add(count)
 }
 
-/// The same for members that nothing reads.
+/// The same for unknown members.
 pub fn unknown_members_line_due(count: u64) -> Option<u64> {
     static MEMBERS: Shared = Shared::new(Duration::from_secs(1));
     MEMBERS.add(count)

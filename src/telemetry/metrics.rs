@@ -1,7 +1,7 @@
-//! Metrics: what there is stands in the inventory; the raw macros are banned elsewhere.
+//! Metrics: the inventory lists all of them; the raw macros are banned elsewhere.
 //!
-//! Counters and histograms are handles that loops get once and keep; gauges are put on a board that each
-//! scrape reads.
+//! Counters and histograms are handles that loops get once and keep; gauges are put on a board that each scrape
+//! reads.
 
 #![allow(clippy::disallowed_macros, reason = "this is where they live")]
 
@@ -32,7 +32,7 @@ pub use worker::{Role, WorkerMetrics};
 
 use inventory::{LOG_LINES_LOST, REDIS_ERRORS};
 
-/// The bound of the service-level objective, 1 s, is one of them.
+/// The threshold of the service-level objective, 1 s, is one of them.
 const SECONDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
     60.0, 300.0, 3600.0,
@@ -57,7 +57,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 /// A recorder with the inventory's buckets, not installed.
 ///
 /// # Errors
-/// None as long as there are buckets.
+/// Only if there were no buckets.
 pub fn recorder() -> Result<PrometheusRecorder, BuildError> {
     let mut builder = PrometheusBuilder::new();
     for metric in INVENTORY.iter().filter(|metric| metric.kind == Kind::Histogram) {
@@ -67,7 +67,7 @@ pub fn recorder() -> Result<PrometheusRecorder, BuildError> {
     Ok(builder.build_recorder())
 }
 
-/// Folds the samples of histograms for ever: until then each keeps its memory, scraped or not.
+/// Aggregates the samples of histograms for ever; without this they would accumulate in memory, scraped or not.
 pub async fn keep_up(handle: PrometheusHandle) {
     loop {
         tokio::time::sleep(UPKEEP).await;
@@ -80,11 +80,11 @@ pub fn page(handle: &PrometheusHandle) -> String {
     handle.render() + &board::render(process::samples())
 }
 
-/// Explains a metric and starts each of its series at zero.
+/// Describes a metric and starts each of its series at zero.
 fn start(metric: &Metric) {
     let Metric { name, kind, help, .. } = *metric;
     match kind {
-        // A series begins with its handle.
+        // A series begins when its handle is created.
         Kind::Counter => {
             metrics::describe_counter!(name, help);
             let names = |label: &Label| label.names().unwrap_or_default();
@@ -105,7 +105,7 @@ fn start(metric: &Metric) {
             metrics::describe_histogram!(name, help);
             let _empty = own_histogram(*metric);
         }
-        // The board says what a gauge is, once it has a value.
+        // The board describes a gauge once it has a value.
         Kind::Gauge => {}
     }
 }
@@ -146,7 +146,7 @@ pub fn redis_error(kind: &'static str) {
     counter!(REDIS_ERRORS.name, "kind" => kind).increment(1);
 }
 
-/// So many log lines were lost.
+/// This many log lines were lost.
 pub(super) fn log_lines_lost(count: u64) {
     counter!(LOG_LINES_LOST.name).increment(count);
 }

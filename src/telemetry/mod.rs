@@ -1,4 +1,4 @@
-//! What operators see: metrics, health, logs, traces; and what their supervisor hears.
+//! What operators see: metrics, health, logs, traces; and what systemd is told.
 
 pub mod health;
 pub mod http;

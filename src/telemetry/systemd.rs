@@ -1,7 +1,8 @@
-//! What systemd is told of a `Type=notify` service (`sd_notify(3)`): that it has started, that it stops, and,
-//! as often as the unit asks, that it gets on. Without `$NOTIFY_SOCKET` nothing is sent.
+//! Notifications to systemd for a `Type=notify` service (`sd_notify(3)`): that it has started, that it is stopping,
+//! and, as often as the unit asks, that it makes progress. Without `$NOTIFY_SOCKET` nothing is sent.
 //!
-//! By hand: the crate sd-notify knows no names without a path, and waits for a supervisor that does not listen.
+//! Written by hand: the crate sd-notify does not support abstract names, and blocks on a supervisor that does not
+//! read.
 
 use std::env;
 use std::ffi::OsString;
@@ -15,23 +16,23 @@ use tracing::warn;
 use super::health::Health;
 use super::log::Throttle;
 
-/// How often a lasting fault is logged.
+/// How often a persistent fault is logged.
 const REMINDER: Duration = Duration::from_secs(60);
-/// The pause before the start is told again.
+/// The pause before the start is reported again.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// Whoever started the process and wants to hear of it, or nobody.
+/// The supervisor that wants notifications, if any.
 #[derive(Debug)]
 pub struct Supervisor {
     listener: Option<(UnixDatagram, SocketAddr)>,
-    /// What it could not be told.
+    /// Notifications that could not be sent.
     unheard: Mutex<Throttle>,
-    /// How often it wants to hear that the process gets on, if it does.
+    /// How often it wants to hear that the process makes progress, if at all.
     watchdog: Option<Duration>,
 }
 
 impl Supervisor {
-    /// The one that the environment names (`$NOTIFY_SOCKET`, `$WATCHDOG_USEC`, `$WATCHDOG_PID`).
+    /// The supervisor in the environment (`$NOTIFY_SOCKET`, `$WATCHDOG_USEC`, `$WATCHDOG_PID`).
     ///
     /// # Errors
     /// If its address is of a kind that cannot be used here.
@@ -51,25 +52,25 @@ impl Supervisor {
 
     fn new(name: OsString, watchdog: Option<Duration>) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
-        // A supervisor that does not listen must not hold the process up.
+        // A supervisor that does not read must not block the process.
         socket.set_nonblocking(true)?;
         Ok(Self { listener: Some((socket, address(&name)?)), watchdog, ..Self::silent() })
     }
 
-    /// The process has started: its loops run, its pages are served. Said again until the supervisor has room to
-    /// hear it, because it would end a process that never starts.
+    /// The process has started: its loops run and its pages are served. This is repeated until it is sent, because
+    /// the supervisor would end a process that never starts.
     pub async fn started(&self) {
         while !self.tell("READY=1") {
             tokio::time::sleep(AGAIN).await;
         }
     }
 
-    /// The process finishes what it has in hand, and ends.
+    /// The process finishes its current work and ends.
     pub fn stopping(&self) {
         let _unheard = self.tell("STOPPING=1");
     }
 
-    /// Says again and again that the process gets on, while it does, at twice the pace that is asked for.
+    /// Reports again and again that the process makes progress, while it does, at twice the requested rate.
     pub async fn watch(&self, health: &Health) {
         let Some(limit) = self.watchdog else { return };
         let mut told = Throttle::new(REMINDER);
@@ -78,25 +79,25 @@ impl Supervisor {
             if stuck.is_empty() {
                 let _unheard = self.tell("WATCHDOG=1");
             } else if told.add(1).is_some() {
-                warn!("not telling the watchdog that all is well: {}", stuck.join("; "));
+                warn!("not notifying the watchdog: {}", stuck.join("; "));
             }
             tokio::time::sleep(limit / 2).await;
         }
     }
 
-    /// Whether it was told, or nobody wants to hear.
+    /// Whether it was sent, or there is no supervisor.
     fn tell(&self, state: &str) -> bool {
         let Some((socket, address)) = &self.listener else { return true };
         let Err(error) = socket.send_to_addr(state.as_bytes(), address) else { return true };
         let mut unheard = self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(times) = unheard.add(1) {
-            warn!(state, times, "cannot tell the supervisor: {error}");
+            warn!(state, times, "cannot notify the supervisor: {error}");
         }
         false
     }
 }
 
-/// The address of `$NOTIFY_SOCKET`: a path, or a name without one (`@…`).
+/// The address in `$NOTIFY_SOCKET`: a path, or an abstract name (`@…`).
 #[cfg(target_os = "linux")]
 fn address(name: &OsString) -> io::Result<SocketAddr> {
     use std::os::linux::net::SocketAddrExt as _;
@@ -107,7 +108,7 @@ fn address(name: &OsString) -> io::Result<SocketAddr> {
     }
 }
 
-/// The address of `$NOTIFY_SOCKET`: a path.
+/// The address in `$NOTIFY_SOCKET`: a path.
 #[cfg(not(target_os = "linux"))]
 fn address(name: &OsString) -> io::Result<SocketAddr> {
     SocketAddr::from_pathname(name)
@@ -119,7 +120,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(10);
 
-    /// A socket as systemd has it, and a supervisor that speaks to it.
+    /// A socket like systemd's, and a supervisor that writes to it.
     fn pair(watchdog: Duration) -> (tempfile::TempDir, UnixDatagram, Supervisor) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");

@@ -36,7 +36,9 @@ fn a_deployment_grows_and_shrinks_with_its_state_whatever_is_killed() {
 }
 
 fn grow_and_shrink(seed: u64) {
-    let options = Options { appendonly: true, ..Options::default() };
+    // Otherwise a slow disk may make a killed server forget what it said was added.
+    let extra_args = ["--appendfsync", "always"].map(str::to_owned).into();
+    let options = Options { appendonly: true, extra_args, ..Options::default() };
     let mut scene = Scene::start_with(&[("thresholds", "2:1")], options);
     let mut rng = fastrand::Rng::with_seed(seed);
     let producers = Producers::start(&scene, seed);

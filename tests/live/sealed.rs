@@ -223,7 +223,7 @@ fn a_key_in_front_of_the_others_counts_from_then_on_and_a_broken_file_changes_no
     wait_until(SOON, "the broken file is told", || {
         n += 1;
         assert!(matches!(first.get().open(&token_after(&format!("b{n}"))), Opened::ByFirst(_)));
-        worker.log().contains("what was read before stays")
+        worker.log().contains("the previous content of the file stays in use")
     });
     file.write(&[KEYS[1], KEYS[0]]);
     wait_until(SOON, "the new key counts", || {

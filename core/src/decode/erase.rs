@@ -1,4 +1,4 @@
-//! Erase: what of an entry is one user's, and what is left of it without that. Pure.
+//! Erase: which part of an entry belongs to a user, and what is left without it. Pure.
 //!
 //! An event belongs to the user whom it names. Data that is no event belongs to the user if its member `user` names them.
 //! If its members cannot be read, it belongs to the user if it contains the identifier as a complete string.
@@ -11,7 +11,7 @@ use crate::entry::{Entry, EntryId, Field};
 use crate::event::{Event, Kind, Members, Name, REST_OF, RETRY_OF, Session, TYPES};
 use crate::format::{Member, Shape};
 
-/// A user, and the sessions that are known to be theirs.
+/// A user, with the sessions and tokens that are known to be theirs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Theirs {
     /// The user.
@@ -27,29 +27,29 @@ pub struct Theirs {
 pub enum Share {
     /// Nothing.
     None,
-    /// All of it, or nothing is left that has an effect.
+    /// All of it, or the rest has no effect.
     All,
     /// Some of its packed events; this is `data` without them.
     Some(Vec<u8>),
 }
 
-/// What an entry without the array's elements that are theirs keeps beside them.
+/// The fields that an entry keeps when its array loses the user's elements.
 const KEPT: [&[u8]; 5] =
     [b"datacontenttype", b"traceparent", b"tracestate", RETRY_OF.as_bytes(), REST_OF.as_bytes()];
 
 impl Theirs {
-    /// Of a user of whom nothing else is known yet.
+    /// A user without known sessions and tokens.
     pub fn new(user: &str) -> Self {
         Self { user: user.to_owned(), ..Self::default() }
     }
 
-    /// What of an entry is theirs; notes the tokens and sessions that their events name.
+    /// Which part of an entry is the user's. Records the tokens and sessions that their events name.
     pub fn share(&mut self, entry: &Entry, rules: &Rules, partition: u16) -> Share {
         let fields = entry.fields().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
         self.share_of(&Attempt { fields, rules, partition }, entry.id)
     }
 
-    /// The same of a dead letter's pairs, which are those of an entry or, with an `index`, of one of its elements.
+    /// The same for a dead letter's pairs, which are those of an entry or, with an `index`, of one of its elements.
     pub fn share_of_letter(
         &mut self,
         (entry, fields): (EntryId, &[Field]),
@@ -76,7 +76,7 @@ impl Theirs {
                     !rejected.iter().any(|part| concerns(part.element))
                 };
                 match self.share_of_array(&entry, &body, events, is_event) {
-                    // It was refused whole; without some of it, it might be an event.
+                    // It was rejected as a whole; without a part of it, it might be an event.
                     Share::Some(_) if form.is_none() => Share::All,
                     share => share,
                 }
@@ -98,7 +98,7 @@ impl Theirs {
         }
     }
 
-    /// An entry that is no event: theirs or not, or to be looked through.
+    /// An entry that is no event: the user's, somebody else's, or to be searched.
     fn whole(&self, is_theirs: Option<bool>, entry: &Entry) -> Share {
         let is_named = || {
             entry.fields().any(|(name, value)| self.is_named_in(name) || self.is_named_in(value))
@@ -125,7 +125,7 @@ impl Theirs {
                 kept.push(element.raw);
             }
         }
-        // Beside packed events nothing has an effect, so that only what names the user has to go.
+        // Fields around packed events have no effect, so only one that names the user has to be removed.
         let around = entry.get(Name::User.name().as_bytes()) == Some(self.user.as_bytes());
         match kept.len() {
             0 => Share::All,
@@ -134,7 +134,7 @@ impl Theirs {
         }
     }
 
-    /// Whether an event is theirs; if so, the token and session that it names are.
+    /// Whether an event is the user's; if so, its token and session are, too.
     fn claim(&mut self, kind: &Kind<'_>) -> bool {
         let is_unclaimed = || match kind {
             Kind::Session(session) => {
@@ -164,7 +164,7 @@ impl Theirs {
         self.owns(text(Name::User).as_deref(), text(Name::Sid).as_deref())
     }
 
-    /// By the members of what is no event: whether it is theirs, if they say so.
+    /// Whether data that is no event is the user's, if its members say so.
     fn owns(&self, user: Option<&[u8]>, sid: Option<&[u8]>) -> Option<bool> {
         let is_known = |sid: &[u8]| std::str::from_utf8(sid).is_ok_and(|s| self.sids.contains(s));
         match (user.filter(|user| !user.is_empty()), sid) {
@@ -209,11 +209,11 @@ impl Theirs {
     }
 }
 
-/// What stands around a text of its own in what is neither JSON nor MessagePack.
+/// Separators around a complete string in text that is neither JSON nor MessagePack.
 const SEPARATORS: &[u8] = b"\"' \t\r\n=&,;<>";
 
-/// The entries that stand for what an entry has left, `data` in place of its own: their events mean what they meant,
-/// whatever the new ids.
+/// The entries that replace an entry, with `data` in place of its own. Their events keep their meaning under the new
+/// ids.
 pub fn rest(entry: &Entry, data: Vec<u8>, rules: &Rules, partition: u16) -> Vec<Vec<Field>> {
     let is_kept = |field: &(&[u8], &[u8])| KEPT.contains(&field.0);
     let owned = |(name, value): (&[u8], &[u8])| (name.to_vec(), value.to_vec());
@@ -227,7 +227,7 @@ pub fn rest(entry: &Entry, data: Vec<u8>, rules: &Rules, partition: u16) -> Vec<
     }
 }
 
-/// Each event as an entry of its own, in the plainest form; then what is no event, together.
+/// Each event as an entry of its own in the plainest form; then the rest, together.
 fn apart(attempt: &Attempt<'_>, was: &Entry) -> Vec<Vec<Field>> {
     let decoded = attempt.decode(was);
     let is_rest = |field: &&Field| field.0 == REST_OF.as_bytes();

@@ -5,26 +5,26 @@ use crate::entry::EntryId;
 use crate::event::{Kind, Reason, Rejection};
 use crate::key::partition_of;
 
-/// A layout before this one.
+/// An earlier layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Former {
-    /// How many partitions it had.
+    /// Its number of partitions.
     pub partitions: u16,
-    /// Entries that were added before this time are forwarded, later ones are not; epoch milliseconds.
+    /// Entries added before this time are forwarded, later ones are not; epoch milliseconds.
     pub until_ms: u64,
-    /// Up to this entry that layout has forwarded what did not belong here under it.
+    /// The last entry up to which that layout has forwarded what did not belong here under it.
     pub done: Option<EntryId>,
 }
 
 impl Former {
-    /// A layout with so many partitions, of which nothing else is known.
+    /// A layout with this many partitions, of which nothing else is known.
     pub fn new(partitions: u16, until_ms: u64) -> Self {
         Self { partitions, until_ms, done: None }
     }
 }
 
 impl Decoder<'_> {
-    /// Whether a layout before has forwarded the event.
+    /// Whether an earlier layout has forwarded the event.
     pub(super) fn is_on_its_way(&self, kind: &Kind<'_>) -> bool {
         let has_forwarded = |former: &Former| {
             former.done.is_some_and(|done| self.id <= done)

@@ -1,8 +1,8 @@
-//! Retry: a dead letter → the entry that tries it again. Pure.
+//! Retry: a dead letter → the entry that retries it. Pure.
 //!
-//! What counts is what the first entry would have done: its events keep their times, so that the state becomes what
-//! it would have been. An element of a packed entry is tried as that event alone: as the only element of an array,
-//! where the same rules hold as before.
+//! The retry has the effect that the first entry would have had: its events keep their times, so the state becomes
+//! what it would have been. An element of a packed entry is retried alone, as the only element of an array, where the
+//! same rules hold as before.
 
 use std::collections::BTreeSet;
 
@@ -12,42 +12,42 @@ use crate::event::{Event, Members, Name, REST_OF, RETRY_OF, Reason};
 use crate::format::{Format, Member, Piece, Shape};
 use crate::time::EventTime;
 
-/// What a dead letter says of the entry that it was.
+/// The original entry, as its dead letter gives it.
 #[derive(Clone, Copy, Debug)]
 pub struct Original<'l> {
     /// The entry's id.
     pub entry: EntryId,
-    /// The place of an element; its bytes are the pair `data` then.
+    /// The index of an element; the pair `data` is then its bytes.
     pub index: Option<u64>,
     /// The original pairs.
     pub fields: &'l [Field],
 }
 
-/// An entry that tries a dead letter again.
+/// An entry that retries a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retry {
     /// Its fields.
     pub fields: Vec<Field>,
-    /// Why it becomes a dead letter again, as far as the entry itself shows.
+    /// Why it will fail again, as far as the entry alone shows.
     pub fails: Option<Reason>,
 }
 
-/// Why a dead letter is not tried again.
+/// Why a dead letter is not retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Left {
-    /// It holds nothing of its entry, which was too large to be kept, or killed workers.
+    /// It contains nothing of its entry, which was too large to be kept, or killed workers.
     Empty,
-    /// Its event belongs in another partition.
+    /// Its event belongs to another partition.
     Elsewhere,
     /// Its events would get another time.
     Time,
 }
 
 impl Original<'_> {
-    /// The entry that tries it again, where members are `set` to these texts: an empty one takes the member away.
+    /// The entry that retries it, with members `set` to these texts; an empty text removes the member.
     ///
     /// # Errors
-    /// If it cannot be tried so that its events mean what they meant.
+    /// If no retry can give its events their meaning.
     pub fn retry(
         &self,
         set: &[(String, String)],
@@ -81,7 +81,7 @@ impl Original<'_> {
         }
     }
 
-    /// The types that its events have, or say that they have.
+    /// The types of its events, as they name them.
     pub fn types(&self, rules: &Rules, partition: u16) -> BTreeSet<String> {
         let mut attempt = Attempt { fields: self.fields.to_vec(), rules, partition };
         if self.index.is_some() {
@@ -123,7 +123,7 @@ pub(super) struct Body<'e> {
 pub(super) struct Object<'e> {
     raw: &'e [u8],
     pub(super) members: Members<'e>,
-    /// The object inside, whose members win.
+    /// The object inside, whose members override the others.
     inner: Option<&'e [u8]>,
 }
 
@@ -136,8 +136,8 @@ impl Attempt<'_> {
         decode(entry, self.partition, self.rules)
     }
 
-    /// The data that holds the events, and the members around it; nothing if the fields are the event, or the data
-    /// has to be unpacked first.
+    /// The data that holds the events, and the members around it; `None` if the fields are the event, or if the data
+    /// must be unpacked first.
     pub(super) fn body<'e>(&self, entry: &'e Entry) -> Option<(Body<'e>, Members<'e>)> {
         let decoder = Decoder {
             id: entry.id,
@@ -148,7 +148,7 @@ impl Attempt<'_> {
         let members = decoder.fields(entry).ok()?;
         let format = content_format(&members).ok()?;
         let raw = members.get(Name::Data).filter(|_| is_envelope(&members))?.raw;
-        // The value itself, which lasts as long as the entry.
+        // The value itself, which lives as long as the entry.
         let raw =
             entry.fields().map(|(_, value)| value).rfind(|value| std::ptr::eq(*value, raw))?;
         let is_array = format.is_array(raw);
@@ -156,7 +156,7 @@ impl Attempt<'_> {
             .then(|| (Body { format, raw, is_array }, members.without_data()))
     }
 
-    /// The only field of that name, or none if the text is empty.
+    /// Sets a field and removes others of that name; an empty text only removes.
     fn set_field(&mut self, name: &str, text: &str) {
         self.fields.retain(|(other, _)| other != name.as_bytes());
         if !text.is_empty() {
@@ -164,7 +164,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Makes an array of the element that `data` is.
+    /// Makes an array of the element in `data`.
     pub(super) fn wrap_element(&mut self) {
         let entry = self.entry(EntryId::GREATEST);
         let format = entry.get(Name::ContentType.name().as_bytes());
@@ -177,7 +177,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Adds texts to each event, by its place and what it is made of now: where they win over what is there.
+    /// Adds texts to each event, given its index and its current members, so that they override what is there.
     fn add<'t>(&mut self, texts: impl Fn(usize, &Members<'_>) -> Vec<(&'t str, &'t str)>) {
         let entry = self.entry(EntryId::GREATEST);
         let Some((body, outer)) = self.body(&entry) else {
@@ -193,7 +193,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Makes the events keep the times that they had in the entry `first`.
+    /// Gives the events the times that they had in the entry `first`.
     pub(super) fn keep_times(&mut self, first: EntryId) -> Result<(), Left> {
         let (was, later) = (self.entry(first), self.entry(EntryId::GREATEST));
         let (was, later) = (self.decode(&was), self.decode(&later));
@@ -225,14 +225,14 @@ impl Attempt<'_> {
         self.check_times(&was)
     }
 
-    /// That the events are what they `were`, whatever the entry's id. One that cannot be so in its own form is
-    /// written in the plainest.
+    /// Checks that the events are what they `were` under any entry id. An event whose form does not allow that is
+    /// written in the plainest form.
     fn check_times(&mut self, were: &Decoded<'_>) -> Result<(), Left> {
         let again = self.entry(EntryId::GREATEST);
         let are = self.decode(&again).events;
         let same = |(was, is): (&Event<'_>, &Event<'_>)| was.time == is.time && was.kind == is.kind;
         let is_same = are.len() == were.events.len() && were.events.iter().zip(&are).all(same);
-        // One more field names the first entry.
+        // One more field will name the first entry.
         let has_room = self.fields.len() < self.rules.limits.max_fields;
         match were.events.as_slice() {
             _ if is_same && has_room => Ok(()),
@@ -248,7 +248,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Names the first entry, and the place in it, unless that is done.
+    /// Names the first entry and the index in it, unless they are named already.
     fn name_first(&mut self, letter: &Original<'_>) {
         let named = self.fields.iter().rfind(|(name, _)| name == RETRY_OF.as_bytes());
         let is_earlier = |first: EntryId| first < letter.entry;
@@ -269,7 +269,7 @@ fn first_of(text: &[u8]) -> Option<EntryId> {
 }
 
 impl<'e> Body<'e> {
-    /// Visits the objects that are events, and says which place each has.
+    /// Visits the objects that are events, with the index of each.
     fn each(&self, outer: &Members<'e>, mut visit: impl FnMut(usize, Object<'e>)) {
         if !self.is_array {
             if let Some(object) = self.object(self.raw, outer) {
@@ -278,7 +278,7 @@ impl<'e> Body<'e> {
             return;
         }
         for (place, element) in self.elements().into_iter().enumerate() {
-            // What is around packed events does not count.
+            // Members around packed events do not count.
             let object = Some(element).filter(|element| element.shape == Shape::Object);
             if let Some(object) = object.and_then(|e| self.object(e.raw, &Members::default())) {
                 visit(place, object);
@@ -286,7 +286,7 @@ impl<'e> Body<'e> {
         }
     }
 
-    /// None if the array is broken.
+    /// `None` if the array is malformed.
     pub(super) fn elements(&self) -> Vec<Member<'e>> {
         let mut elements = Vec::new();
         let each = |piece: Piece<'_, 'e>| {
@@ -321,7 +321,7 @@ impl<'e> Body<'e> {
         Some(Object { raw, members, inner: Some(inner) })
     }
 
-    /// The data with texts added to each event; nothing if none is added.
+    /// The data with texts added to each event; `None` if nothing is added.
     fn rewritten<'t>(
         &self,
         outer: &Members<'e>,

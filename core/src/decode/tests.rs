@@ -199,7 +199,7 @@ fn session_data_that_is_not_declared_as_opaque_is_json() {
     ] {
         assert_eq!(reason(&entry(&[own[0], own[1], (name, value)])), Some(expected), "{value:?}");
     }
-    // The type outside says what the envelope is, not what the session's data inside is.
+    // The outer type belongs to the envelope, not to the session's data inside.
     let inside = ("data", &br#"{"sid":"s","data":{ "a":1}}"#[..]);
     assert_eq!(session_data(&[own[0], content, inside]).unwrap(), br#"{"a":1}"#);
     let opaque = ("datacontenttype", &b"text/plain"[..]);
@@ -233,7 +233,7 @@ fn data_inside_a_text_or_base64_is_read_wherever_it_stands() {
             .into_bytes(),
         )],
     ];
-    // What the outermost datacontenttype says is about the outermost data.
+    // The outermost datacontenttype is about the outermost data.
     let in_msgpack = rmp_serde::to_vec(&json!({"data": text})).unwrap();
     let msgpack = ("datacontenttype", b"application/msgpack".to_vec());
     let in_msgpack = vec![msgpack, ("data", in_msgpack)];
@@ -269,7 +269,7 @@ fn data_that_is_said_to_be_something_else_is_left_alone() {
     }
 }
 
-/// How many members nothing reads, and which.
+/// How many members are unknown, and which.
 fn unknown(fields: &[(&str, &[u8])]) -> (u32, String) {
     let entry = entry(fields);
     let decoded = decode_with_unknown_names(&entry, 0, &rules());
@@ -293,7 +293,7 @@ fn members_that_nothing_reads_are_counted_and_named() {
     assert_eq!(with(&[("pgae", b"/"), ("User", b"x")]), (2, "pgae User".to_owned()));
     assert_eq!(with(&[("pgae", b"")]), (0, String::new()), "an empty value counts as absent");
     assert_eq!(with(&[("pg\n\x1b", b"/")]).1, "pg\\n\\u{1b}");
-    // Beside specversion stand extension attributes, which may have any name; in data they do not.
+    // Beside specversion there may be extension attributes of any name; in data there may not.
     assert_eq!(with(&[("specversion", b"1.0"), ("tenant", b"7")]), (0, String::new()));
     let inside = [("specversion", &b"1.0"[..]), ("tenant", b"7"), ("data", b"{\"pgae\":1}")];
     assert_eq!(with(&inside), (1, "pgae".to_owned()));

@@ -1,7 +1,7 @@
 //! The members an event can have, and how each is read: identifiers, free text, choices, time, data.
 //!
-//! Everything that is wrong with a member becomes a [`Rejection`] that names the member, the shape
-//! of what stood there and the remedy.
+//! Everything that is wrong with a member becomes a [`Rejection`] that names the member, the shape of its value and
+//! the remedy.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -30,10 +30,10 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Pairs beyond which an entry is not kept, whatever the limits: more than a script can pass to a command.
+    /// Pairs beyond which an entry is not kept, whatever the limits: a script cannot pass more to a command.
     pub const MOST_PAIRS: usize = 3_900;
 
-    /// Bytes of names and values beyond which no entry can hold an event, and none is kept.
+    /// Bytes of names and values beyond which no entry can hold an event; such an entry is not kept.
     pub fn most_bytes(&self) -> usize {
         (self.max_fields * 2 * self.max_field_bytes).saturating_add(self.max_data_bytes)
     }
@@ -113,7 +113,7 @@ names! {
         Ttl = "ttl",
         /// An envelope's content, or a session's data.
         Data = "data",
-        /// The same in base64: what CloudEvents in JSON make of bytes.
+        /// The same in base64, as CloudEvents in JSON write bytes.
         DataBase64 = "data_base64",
         /// The format of `data`.
         ContentType = "datacontenttype",
@@ -137,7 +137,7 @@ names! {
         InvalidUtf8 = "invalid_utf8",
         /// A member has the wrong shape, or none of the values it can have.
         InvalidValue = "invalid_value",
-        /// `time` is neither milliseconds nor RFC 3339 nor a timestamp, or lies where no event can.
+        /// `time` is neither milliseconds nor RFC 3339 nor a timestamp, or is outside the possible range.
         InvalidTime = "invalid_time",
         /// `data` is not JSON.
         InvalidJson = "invalid_json",
@@ -151,9 +151,9 @@ names! {
         UnexpectedArray = "unexpected_array",
         /// An entry packs more events than the limit.
         TooManyEvents = "too_many_events",
-        /// The event belongs in another partition's stream.
+        /// The event belongs to another partition's stream.
         WrongPartition = "wrong_partition",
-        /// A key the event would write has another type.
+        /// A key that the event would write has another type.
         WrongType = "wrong_type",
         /// Applying the entry alone failed.
         ApplyFailed = "apply_failed",
@@ -162,11 +162,11 @@ names! {
     }
 }
 
-/// The members of one event by name; absent, empty and null ones are not there.
+/// The members of one event by name. Absent, empty and null members are left out.
 #[derive(Clone, Debug, Default)]
 pub struct Members<'a> {
     slots: [Option<Member<'a>>; Name::ALL.len()],
-    /// Members that stood in a text, or in base64, inside the entry: they win over the others.
+    /// Members from a text, or from base64, inside the entry; they override the others.
     copies: Option<Box<Copies>>,
     unknown: Unknown,
 }
@@ -174,12 +174,12 @@ pub struct Members<'a> {
 type Copies = [Option<Copied>; Name::ALL.len()];
 
 impl<'a> Members<'a> {
-    /// None yet. The names of unknown members are kept on demand.
+    /// No members. The names of unknown members are kept on demand.
     pub(crate) fn new(with_unknown_names: bool) -> Self {
         Self { unknown: Unknown::new(with_unknown_names), ..Self::default() }
     }
 
-    /// Adds a member, whatever its name; a later one of the same name replaces it, an empty one removes it.
+    /// Adds a member of any name. A later one of the same name replaces it, an empty one removes it.
     pub fn add(&mut self, name: &[u8], member: Member<'a>) {
         match Name::from_name(name) {
             Some(name) => self.slots[name as usize] = Some(member).filter(|m| !m.is_absent()),
@@ -187,7 +187,7 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// The same of a member that stands in bytes which do not last.
+    /// The same for a member whose bytes do not live as long as the entry.
     pub(crate) fn add_copy(&mut self, name: &[u8], member: Member<'_>) {
         match Name::from_name(name) {
             Some(name) => self.set_copy(name, Some(member).filter(|m| !m.is_absent())),
@@ -199,19 +199,19 @@ impl<'a> Members<'a> {
         self.copies.get_or_insert_default()[name as usize] = member.as_ref().map(Member::copied);
     }
 
-    /// These members, now that all of their level were added: `data_base64` becomes `data`.
+    /// Completes a level: `data_base64` becomes `data`.
     pub(crate) fn close(mut self) -> Result<Self, Rejection> {
         self.unknown.close();
         self.decode_base64()?;
         Ok(self)
     }
 
-    /// Whether they, or those around them, are a CloudEvent's.
+    /// Whether they, or the members around them, are a CloudEvent's.
     pub fn is_cloud_event(&self) -> bool {
         self.unknown.is_cloud_event
     }
 
-    /// Those that nothing reads.
+    /// The members that nothing reads.
     pub(crate) fn unknown(&self) -> &Unknown {
         &self.unknown
     }
@@ -225,7 +225,7 @@ impl<'a> Members<'a> {
         self.copies.as_ref()?[name as usize].as_ref().map(Copied::member)
     }
 
-    /// What `read` makes of a member: borrowed if it stands in the entry itself.
+    /// The result of `read` for a member, borrowed if the member is in the entry itself.
     fn read<T: ToOwned + ?Sized>(
         &self,
         name: Name,
@@ -238,12 +238,12 @@ impl<'a> Members<'a> {
         value.map_err(|malformed| Rejection::malformed(name, &malformed))
     }
 
-    /// The value of a member as it stands in its envelope.
+    /// The value of a member as it is in its envelope.
     pub(crate) fn raw(&self, name: Name) -> Result<Option<Bytes<'a>>, Rejection> {
         self.read(name, |member| Ok(Cow::Borrowed(member.raw)))
     }
 
-    /// These members; what they lack, `outer` gives.
+    /// These members, completed by those of `outer`.
     pub fn over(mut self, mut outer: Self) -> Self {
         if let Some(copies) = outer.copies.take() {
             let own = self.copies.get_or_insert_default();
@@ -258,7 +258,7 @@ impl<'a> Members<'a> {
         self
     }
 
-    /// The same without `data` and what belongs to it: the level inside has its own.
+    /// The same without `data` and the members about it, since the inner level has its own.
     pub(crate) fn without_data(mut self) -> Self {
         [Name::Data, Name::ContentType].into_iter().for_each(|name| self.remove(name));
         self
@@ -288,12 +288,12 @@ impl<'a> Members<'a> {
         Ok(())
     }
 
-    /// What `datacontenttype` says, if it is a text.
+    /// The value of `datacontenttype`, if it is a text.
     pub(crate) fn content_type(&self) -> Option<Cow<'_, [u8]>> {
         self.get(Name::ContentType).filter(|member| member.shape == Shape::Text)?.value().ok()
     }
 
-    /// The text of a member, `None` where it is absent.
+    /// The text of a member; `None` if it is absent.
     pub(crate) fn bytes(&self, name: Name) -> Result<Option<Bytes<'a>>, Rejection> {
         match self.get(name) {
             None => Ok(None),
@@ -305,7 +305,7 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// An identifier that must be there.
+    /// An identifier that is required.
     pub(super) fn required_id(&self, name: Name, limits: &Limits) -> Result<Text<'a>, Rejection> {
         self.optional_id(name, limits)?.ok_or_else(|| {
             Rejection::missing(name, "this event type needs it: an identifier of UTF-8 text")
@@ -328,7 +328,7 @@ impl<'a> Members<'a> {
         })
     }
 
-    /// Free text; empty where it is absent, U+FFFD where it is not UTF-8.
+    /// Free text; empty if it is absent, with U+FFFD for bad UTF-8.
     pub(super) fn text(&self, name: Name, limits: &Limits) -> Result<Text<'a>, Rejection> {
         let Some(bytes) = self.bytes(name)? else { return Ok(Text::default()) };
         if bytes.len() > limits.max_field_bytes {
@@ -353,11 +353,11 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// A number without a fraction and without a sign, however it is written: the digits of an integer, as a
-    /// number or as text, or a float such as `7200.0` or `7.2e3`.
+    /// A number without fraction and sign, in any notation: the digits of an integer, as a number or as text, or a
+    /// float such as `7200.0` or `7.2e3`.
     ///
     /// # Errors
-    /// If something else stands there.
+    /// If it is anything else.
     pub fn whole_number(&self, name: Name) -> Result<Option<u64>, Rejection> {
         let Some(member) = self.get(name) else { return Ok(None) };
         let rejection = || {
@@ -400,8 +400,8 @@ impl<'a> Members<'a> {
         time.map(Some).ok_or_else(|| Rejection::time(member, claimed))
     }
 
-    /// A session's data: opaque bytes if it is declared as such; otherwise JSON text, verbatim from a flat entry
-    /// and compact from elsewhere.
+    /// A session's data: opaque bytes if declared so; otherwise JSON text, verbatim from a flat entry and compact
+    /// from any other.
     pub(super) fn session_data(&self, limits: &Limits) -> Result<Option<Bytes<'a>>, Rejection> {
         let Some(member) = self.get(Name::Data) else { return Ok(None) };
         let is_opaque = member.shape == Shape::Text
@@ -429,7 +429,7 @@ fn date_time(member: Member<'_>) -> Option<i64> {
     parse_time(std::str::from_utf8(&text).ok()?)
 }
 
-/// The bytes as text, borrowed where they were borrowed; back again if they are not UTF-8.
+/// The bytes as text, borrowed if they were borrowed; `Err` returns them if they are not UTF-8.
 fn utf8(bytes: Cow<'_, [u8]>) -> Result<Text<'_>, Cow<'_, [u8]>> {
     match bytes {
         Cow::Borrowed(bytes) => match std::str::from_utf8(bytes) {

@@ -1,6 +1,6 @@
 //! The six event types: one file each, and the line below that names it.
 //!
-//! An event holds only what has an effect for its type; everything else a producer sent is ignored.
+//! An event contains only what has an effect for its type; everything else that a producer sent is ignored.
 
 mod document;
 mod heartbeat;
@@ -27,10 +27,10 @@ pub use view::View;
 
 use crate::time::EventTime;
 
-/// Text of an event, borrowed from its entry where it stands there unescaped.
+/// Text of an event, borrowed from its entry if it is unescaped there.
 pub type Text<'a> = Cow<'a, str>;
 
-/// Bytes of an event, likewise.
+/// Bytes of an event, borrowed in the same way.
 pub type Bytes<'a> = Cow<'a, [u8]>;
 
 /// Declares the event types: the name on the wire and the struct that reads its members.
@@ -46,7 +46,7 @@ macro_rules! event_types {
         pub const TYPES: &[&str] = &[$($wire),*];
 
         impl<'a> Kind<'a> {
-            /// Reads the members that count for the event type `wire`.
+            /// Reads the members that have an effect for the event type `wire`.
             ///
             /// # Errors
             /// The reason why they are no event, for the dead letter.
@@ -84,9 +84,9 @@ event_types! {
 /// One event: what happened, and the time that counts for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event<'a> {
-    /// Event time, already bounded by the time of its entry.
+    /// Event time, already limited by the time of its entry.
     pub time: EventTime,
-    /// Whether the event claimed a later time than that bound allows.
+    /// Whether the event claimed a time later than that limit.
     pub from_future: bool,
     /// The members that nothing reads.
     pub unknown: Unknown,
@@ -95,7 +95,7 @@ pub struct Event<'a> {
 }
 
 impl<'a> Kind<'a> {
-    /// The user whom the event shows to be active, if it does.
+    /// The user whom the event shows to be active, if any.
     pub fn seen_user(&self) -> Option<&Text<'a>> {
         match self {
             Self::Heartbeat(event) => Some(&event.user),
@@ -107,7 +107,7 @@ impl<'a> Kind<'a> {
 }
 
 impl<'a> Kind<'a> {
-    /// Whose event it is; a session's may be [`Session::UNKNOWN_USER`].
+    /// The user to whom the event belongs; a session's may be [`Session::UNKNOWN_USER`].
     pub fn user(&self) -> &Text<'a> {
         match self {
             Self::Heartbeat(event) => &event.user,
@@ -142,19 +142,19 @@ impl<'a> Kind<'a> {
     }
 }
 
-/// What an event says of who sent it, to be set.
+/// The members about the sender of an event, for writing.
 #[derive(Debug)]
 pub struct SenderMut<'k, 'a> {
     /// The user.
     pub user: &'k mut Text<'a>,
-    /// The address; an absent one is empty. A logout's says what ends, so it is not among them.
+    /// The address; empty if absent. A logout has none here, since its address says what ends.
     pub ip: Option<&'k mut Text<'a>>,
     /// The user agent; an absent one is empty.
     pub ua: Option<&'k mut Text<'a>>,
 }
 
 impl<'a> Kind<'a> {
-    /// What it says of who sent it, where its type has that.
+    /// The members about its sender, if its type has them.
     pub fn sender_mut(&mut self) -> SenderMut<'_, 'a> {
         let (user, from) = match self {
             Self::Heartbeat(Heartbeat { user, ip, ua, .. })
@@ -168,8 +168,7 @@ impl<'a> Kind<'a> {
         SenderMut { user, ip, ua }
     }
 
-    /// The identifier whose checksum decides the partition: the document's, the session's, or
-    /// otherwise the user's.
+    /// The identifier whose checksum selects the partition: the document's, the session's, or otherwise the user's.
     pub fn routing_id(&self) -> &str {
         match self {
             Self::Heartbeat(event) => &event.user,
@@ -181,8 +180,8 @@ impl<'a> Kind<'a> {
         }
     }
 
-    /// Drops what a user's event says about a session or a document: with several partitions
-    /// those live elsewhere, out of reach of an atomic call.
+    /// Drops what a user's event says about a session or a document. With several partitions those are elsewhere, out
+    /// of reach of an atomic call.
     pub fn without_foreign_parts(mut self) -> Self {
         match &mut self {
             Self::Heartbeat(event) => (event.sid, event.doc) = (None, None),
@@ -193,8 +192,8 @@ impl<'a> Kind<'a> {
         self
     }
 
-    /// What [`without_foreign_parts`](Self::without_foreign_parts) drops, as events of their own: the session and
-    /// the document then hear the same as they would from the whole event with one partition.
+    /// What [`without_foreign_parts`](Self::without_foreign_parts) drops, as events of their own. Session and
+    /// document then receive the same as from the whole event with one partition.
     pub fn foreign_parts(&self) -> Vec<Self> {
         let session = |sid: &Text<'a>, user: &Text<'a>, ip: Text<'a>, ua: Text<'a>, action| {
             Self::Session(Session {

@@ -1,4 +1,4 @@
-//! Why an entry is no event, for people: what stood there, and what to send instead.
+//! Why an entry is no event, for people: the value in question, and what to send instead.
 
 use super::{Name, Reason};
 use crate::format::{Format, Malformed, Member, Shape};
@@ -28,7 +28,7 @@ impl Rejection {
         Self::new(Reason::UnknownType, detail)
     }
 
-    /// A member whose text breaks the rules of its format.
+    /// A member that violates its format.
     pub(crate) fn malformed(name: Name, malformed: &Malformed) -> Self {
         let reason = match malformed {
             Malformed::Syntax { format: Format::MessagePack, .. } => Reason::InvalidMsgpack,
@@ -43,7 +43,7 @@ impl Rejection {
         Self::new(Reason::FieldTooLong, detail)
     }
 
-    /// A time that is none, or that cannot be meant.
+    /// A time that cannot be read, or is impossible.
     pub(super) fn time(member: Member<'_>, claimed_ms: Option<i64>) -> Self {
         let found = found(member);
         let detail = match claimed_ms {
@@ -60,7 +60,7 @@ impl Rejection {
     }
 }
 
-/// A value: what it says, or what kind of value it is.
+/// A value as text, or its kind.
 pub(super) fn found(member: Member<'_>) -> String {
     match member.shape {
         Shape::Text | Shape::Integer | Shape::Number => {
@@ -74,7 +74,7 @@ pub(super) fn found(member: Member<'_>) -> String {
     }
 }
 
-/// The beginning of a value, in quotes, printable and short enough for a message.
+/// The beginning of a value, quoted, printable and short enough for a message.
 pub(super) fn excerpt(bytes: &[u8]) -> String {
     let shown = beginning(bytes);
     if bytes.len() > SHOWN {
@@ -84,7 +84,7 @@ pub(super) fn excerpt(bytes: &[u8]) -> String {
     }
 }
 
-/// The most bytes of a value that a message shows.
+/// The maximum number of bytes of a value in a message.
 const SHOWN: usize = 40;
 
 /// The beginning of a value, printable; an ellipsis if there is more.

@@ -8,13 +8,13 @@ use super::{Bytes, Limits, Members, Name, Rejection, Text};
 pub struct Session<'a> {
     /// Which session.
     pub sid: Text<'a>,
-    /// Whose; `unknown` where the producer did not say.
+    /// Whose; `unknown` if the producer did not say.
     pub user: Text<'a>,
     /// From where; may be empty.
     pub ip: Text<'a>,
     /// User agent; may be empty.
     pub ua: Text<'a>,
-    /// How long it lives after its last activity, in seconds; `None` where the producer did not say.
+    /// How long it lives after its last activity, in seconds; `None` if the producer did not say.
     pub ttl: Option<u32>,
     /// What happened to it.
     pub action: SessionAction<'a>,
@@ -30,7 +30,7 @@ pub enum SessionAction<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// The user of a session that no one has claimed.
+    /// The user of a session that nobody has claimed.
     pub const UNKNOWN_USER: &'static str = "unknown";
     /// The longest lifetime that a session can be given: 30 days, in seconds.
     pub const MAX_TTL: u32 = 2_592_000;

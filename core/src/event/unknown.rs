@@ -1,18 +1,18 @@
-//! Members that nothing reads: most often a name spelled wrong, in an event that is fine without it.
+//! Members that nothing reads: usually a misspelt name in an event that is valid without it.
 
 use super::Name;
 use super::rejection::beginning;
 use crate::format::Member;
 
-/// The field of an entry that tries a dead letter again: it names the first entry, and the place in it.
+/// The field of an entry that retries a dead letter. It names the first entry, and the index in it.
 pub const RETRY_OF: &str = "retry_of";
 
-/// The field of an entry that is what was left of another one, which had had its effect: it names that one. Its views
-/// were counted, and what of it is no event became dead letters, so that neither is done again.
+/// The field of an entry that is the rest of an erased one which had already had its effect. It names that entry. The
+/// views were counted and the parts that are no event became dead letters, so neither is done again.
 pub const REST_OF: &str = "rest_of";
 
-/// Members that are known, though none of them has an effect: CloudEvents attributes, what tracing adds, and what
-/// names the entry that is tried again, or that this one is the rest of.
+/// Members that are known although none has an effect: CloudEvents attributes, what tracing adds, and the fields that
+/// name the retried entry or the entry that this is the rest of.
 const WITHOUT_EFFECT: [&[u8]; 9] = [
     b"id",
     b"source",
@@ -25,14 +25,14 @@ const WITHOUT_EFFECT: [&[u8]; 9] = [
     REST_OF.as_bytes(),
 ];
 
-/// The member that makes a CloudEvent of whatever has it; its value has no effect.
+/// The member that makes its object a CloudEvent; its value has no effect.
 const SPECVERSION: &[u8] = b"specversion";
 
 /// How many names of one event are kept.
 const MOST_NAMES: usize = 16;
 
-/// The members of an event that no event type has. Those beside `specversion` are extension attributes of a
-/// CloudEvent, which may have any name: they do not count.
+/// The members of an event that no event type has. Members beside `specversion` are extension attributes of a
+/// CloudEvent, which may have any name; they do not count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unknown {
     /// How many.
@@ -40,7 +40,7 @@ pub struct Unknown {
     /// Some of their names, printable, if they were asked for.
     pub names: Option<Vec<String>>,
     pub(super) is_cloud_event: bool,
-    /// Whether it says that it is the rest of an entry which had had its effect.
+    /// Whether it is the rest of an entry that had already had its effect.
     pub is_rest: bool,
 }
 
@@ -50,7 +50,7 @@ impl Unknown {
         Self { names: with_names.then(Vec::new), ..Self::default() }
     }
 
-    /// Notes a member whose name is none of [`Name`].
+    /// Records a member whose name is none of [`Name`].
     pub(super) fn note(&mut self, name: &[u8], member: Member<'_>) {
         debug_assert!(Name::from_name(name).is_none());
         if WITHOUT_EFFECT.contains(&name) {
@@ -64,7 +64,7 @@ impl Unknown {
         }
     }
 
-    /// All members of a level were noted.
+    /// Called once all members of a level were recorded.
     pub(super) fn close(&mut self) {
         if self.is_cloud_event {
             self.count = 0;
@@ -72,7 +72,7 @@ impl Unknown {
         }
     }
 
-    /// Adds those of the level around.
+    /// Adds those of the outer level.
     pub(super) fn join(&mut self, outer: Self) {
         self.count = self.count.saturating_add(outer.count);
         self.is_cloud_event |= outer.is_cloud_event;

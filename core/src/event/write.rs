@@ -1,6 +1,6 @@
-//! Events, written: as the fields of an entry, or as a JSON object, such as packed entries hold.
+//! Events, written as the fields of an entry or as a JSON object, such as packed entries hold.
 //!
-//! What each type writes stands in its own file. Whoever reads what was written gets the same event.
+//! Each type writes itself in its own file. Decoding the result gives the same event.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -9,7 +9,7 @@ use super::{Event, Kind, Name, TYPES};
 use crate::format::{compact_json, is_json, write_json_text};
 use crate::time::EventTime;
 
-/// A member that is there.
+/// A member with a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written<'e> {
     /// Text.
@@ -49,7 +49,7 @@ impl Writer<'_> {
     }
 }
 
-/// What makes a session's data opaque: it is kept byte for byte then.
+/// The content type that makes a session's data opaque, so that it is kept byte for byte.
 const OPAQUE: &str = "application/octet-stream";
 
 /// Writes a member of a JSON object.

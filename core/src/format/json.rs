@@ -1,4 +1,4 @@
-//! JSON, cut into raw values; and texts written as JSON.
+//! JSON, split into raw values; and texts written as JSON.
 
 mod scan;
 
@@ -15,7 +15,7 @@ pub(super) fn begins_with(raw: &[u8], first: u8) -> bool {
     raw.iter().find(|byte| !is_space(**byte)) == Some(&first)
 }
 
-/// What a text stands for that is all there is.
+/// The content of JSON that is nothing but a text.
 pub(super) fn whole_text(raw: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
     let mut scan = Scan::new(raw);
     let text = scan.value()?;
@@ -23,7 +23,7 @@ pub(super) fn whole_text(raw: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
     text.value()
 }
 
-/// Flat session data: valid as it is.
+/// Flat session data, validated and unchanged.
 pub(super) fn validated(raw: &[u8]) -> Result<&str, Malformed> {
     let mut scan = Scan::new(raw);
     scan.value()?;
@@ -59,17 +59,17 @@ pub(super) fn members<'a>(
     scan.end()
 }
 
-/// The bytes a JSON string stands for. Bytes that are not UTF-8 are taken as they are.
+/// The bytes that a JSON string stands for. Bytes that are not UTF-8 stay as they are.
 pub(super) fn text(raw: &[u8], escaped: bool) -> Result<Cow<'_, [u8]>, Malformed> {
     if !escaped {
         return Ok(Cow::Borrowed(raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default()));
     }
-    // Byte strings let serde_json undo the escapes without asking for UTF-8.
+    // With byte strings, serde_json undoes the escapes without requiring UTF-8.
     let bytes: Bytes = serde_json::from_slice(raw).map_err(|error| syntax(error.to_string()))?;
     Ok(Cow::Owned(bytes.0))
 }
 
-/// What serde_json hands out when asked for bytes.
+/// Bytes, as serde_json returns them.
 struct Bytes(Vec<u8>);
 
 impl<'de> serde::Deserialize<'de> for Bytes {
@@ -88,7 +88,7 @@ impl<'de> serde::Deserialize<'de> for Bytes {
     }
 }
 
-/// The text without the white space between its tokens; everything else stays as it was written.
+/// The text without white space between its tokens; everything else stays as written.
 pub(super) fn compact(raw: &[u8]) -> String {
     let mut bytes = Vec::with_capacity(raw.len());
     let (mut in_text, mut escaped) = (false, false);
@@ -107,8 +107,8 @@ pub fn is_json(raw: &[u8]) -> bool {
     validated(raw).is_ok()
 }
 
-/// The object, array, number or truth value that `raw` is, written as compactly as possible; nothing if it is none, or
-/// is written in another way.
+/// `raw` as text, if it is an object, array, number or truth value written as compactly as possible; otherwise
+/// `None`.
 pub fn compact_json(raw: &[u8]) -> Option<&str> {
     let is_text_or_null = matches!(raw.first(), Some(b'"' | b'n'));
     let text = validated(raw).ok().filter(|_| !is_text_or_null)?;

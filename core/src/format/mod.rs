@@ -1,8 +1,7 @@
 //! The two formats of `data`, JSON and MessagePack, taken apart without building trees.
 //!
-//! A value is cut into the raw bytes of its elements or members first, so that a bad element can be
-//! kept byte for byte and bad UTF-8 in one member does not reach another. A scalar is read when
-//! somebody asks for it.
+//! A value is first split into the raw bytes of its elements or members, so a bad element can be kept byte for byte,
+//! and bad UTF-8 in one member does not affect another. A scalar is only parsed on demand.
 
 mod json;
 mod msgpack;
@@ -35,7 +34,7 @@ pub enum Shape {
     Array,
     /// An object, in its own format.
     Object,
-    /// Something JSON does not know.
+    /// A value that JSON does not have.
     Extension,
 }
 
@@ -87,20 +86,20 @@ pub enum Malformed {
     },
 }
 
-/// One member: what kind of value it has, and the value as it stands there.
+/// One member: the kind of its value, and the value as it is in its envelope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member<'a> {
     /// What kind of value.
     pub shape: Shape,
-    /// The whole value as it stands in its envelope.
+    /// The whole value as it is in its envelope.
     pub raw: &'a [u8],
     /// How `raw` is written.
     pub format: Format,
-    /// Whether it is a JSON text with escapes.
+    /// Whether it is JSON text with escapes.
     escaped: bool,
 }
 
-/// A member whose value is a copy.
+/// A member with a copy of its value.
 #[derive(Clone, Debug)]
 pub struct Copied {
     shape: Shape,
@@ -117,12 +116,12 @@ impl Copied {
     }
 }
 
-/// What a walk through an array comes upon.
+/// What is found in an array.
 #[derive(Clone, Copy, Debug)]
 pub enum Piece<'n, 'a> {
-    /// A member, and its name, of the object that ends next.
+    /// A member, with its name, of the object that ends next.
     Member(&'n [u8], Member<'a>),
-    /// The end of an element, whatever it is.
+    /// The end of an element of any kind.
     Element(Member<'a>),
 }
 
@@ -147,7 +146,7 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// The text itself, the digits of a number; otherwise the value in its own format.
+    /// The text itself, or the digits of a number; otherwise the value in its own format.
     ///
     /// # Errors
     /// If a text has broken escapes, or is cut off.
@@ -165,8 +164,8 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// The whole number it is, not negative: an integer, a float without a fraction (up to 2^53), or a text of
-    /// digits, with `.0` or without. `None` for anything else.
+    /// The non-negative whole number that the value is: an integer, a float without a fraction (up to 2^53), or a
+    /// text of digits, with or without `.0`. `None` for anything else.
     pub fn whole(&self) -> Option<u64> {
         let value = self.value().ok()?;
         let digits = std::str::from_utf8(&value).ok()?;
@@ -178,8 +177,8 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// The point in time that a timestamp is, in milliseconds since the epoch, rounded down. `None` for
-    /// anything else, and if it is too far away to be said in milliseconds.
+    /// The point in time of a timestamp, in milliseconds since the epoch, rounded down. `None` for anything else, and
+    /// if it does not fit into milliseconds.
     pub fn timestamp_ms(&self) -> Option<i64> {
         let (seconds, nanos) =
             msgpack::timestamp(self.raw).filter(|_| self.shape == Shape::Timestamp)?;
@@ -199,7 +198,7 @@ impl<'a> Member<'a> {
     }
 }
 
-/// Whether a media type says that `data` is not to be looked into.
+/// Whether a media type declares `data` as opaque.
 pub fn is_opaque(media_type: &[u8]) -> bool {
     matches!(essence(media_type).as_str(), "text/plain" | "application/octet-stream")
 }
@@ -210,13 +209,13 @@ fn essence(media_type: &[u8]) -> String {
     full.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// Floats count as whole only where each of them is exact.
+/// Floats count as whole only up to where each integer is exact.
 fn whole_float(float: f64) -> Option<u64> {
     const EXACT: f64 = (1_u64 << 53) as f64;
     (float.fract() == 0.0 && (0.0..=EXACT).contains(&float)).then_some(float as u64)
 }
 
-/// Digits without a leading zero; some languages write a float as text.
+/// Digits without a leading zero, possibly with `.0`: some languages write a float like that.
 fn whole_text(text: &str) -> Option<u64> {
     let (digits, zeros) = text.split_once('.').unwrap_or((text, "0"));
     let is_whole = !zeros.is_empty() && zeros.bytes().all(|byte| byte == b'0');
@@ -238,7 +237,7 @@ impl Format {
         }
     }
 
-    /// Whether an array stands at the beginning of `raw`; nothing is validated.
+    /// Whether `raw` begins with an array; nothing is validated.
     pub fn is_array(self, raw: &[u8]) -> bool {
         match self {
             Self::MessagePack => msgpack::shape(raw) == Some(Shape::Array),
@@ -246,7 +245,7 @@ impl Format {
         }
     }
 
-    /// Whether an object stands at the beginning of `raw`; nothing is validated.
+    /// Whether `raw` begins with an object; nothing is validated.
     pub fn is_object(self, raw: &[u8]) -> bool {
         match self {
             Self::MessagePack => msgpack::shape(raw) == Some(Shape::Object),
@@ -254,10 +253,10 @@ impl Format {
         }
     }
 
-    /// What a text holds, where `raw` is JSON and nothing but a text.
+    /// The content of a text, if `raw` is JSON and nothing but a text.
     ///
     /// # Errors
-    /// If a text begins, and is broken or followed by more.
+    /// If a text begins but is malformed or followed by more.
     pub fn unquoted(self, raw: &[u8]) -> Result<Option<Cow<'_, [u8]>>, Malformed> {
         match self {
             Self::Json | Self::Flat if json::begins_with(raw, b'"') => {
@@ -267,11 +266,11 @@ impl Format {
         }
     }
 
-    /// Hands out the elements of an array in order, each after its members.
+    /// Passes on the elements of an array in order, each after its members.
     ///
     /// # Errors
-    /// If `raw` is no array, is broken anywhere, nests too deep, or more follows it: then what was handed
-    /// out does not count.
+    /// If `raw` is no array, is malformed anywhere, nests too deep, or is followed by more. What was passed on then
+    /// does not count.
     pub fn elements<'a>(
         self,
         raw: &'a [u8],
@@ -283,11 +282,11 @@ impl Format {
         }
     }
 
-    /// Hands out the members of an object and their names, in order, duplicates included.
+    /// Passes on the members of an object with their names, in order, including duplicates.
     ///
     /// # Errors
-    /// If `raw` is no object, is broken anywhere, nests too deep, or more follows it: then what was handed
-    /// out does not count.
+    /// If `raw` is no object, is malformed anywhere, nests too deep, or is followed by more. What was passed on then
+    /// does not count.
     pub fn members<'a>(
         self,
         raw: &'a [u8],

@@ -1,4 +1,4 @@
-//! MessagePack, cut into raw values: rmp reads the heads, rmp-serde walks what is skipped.
+//! MessagePack, split into raw values: rmp reads the heads, rmp-serde skips values.
 
 use std::fmt::Write as _;
 
@@ -40,7 +40,7 @@ pub(super) fn shape(raw: &[u8]) -> Option<Shape> {
 /// The extension type of points in time.
 const TIMESTAMP: i8 = -1;
 
-/// What JavaScript's `undefined` is to msgpackr, msgpack5 and notepack.
+/// How msgpackr, msgpack5 and notepack write JavaScript's `undefined`.
 const UNDEFINED: (i8, &[u8]) = (0, &[0]);
 
 /// The type and the bytes of an extension.
@@ -50,7 +50,7 @@ fn extension(raw: &[u8]) -> Option<(i8, &[u8])> {
     Some((head.typeid, rest.get(..head.size as usize)?))
 }
 
-/// Seconds since the epoch and nanoseconds, from each of the three sizes that a timestamp can have.
+/// Seconds since the epoch and nanoseconds, from a timestamp of any of the three sizes.
 pub(super) fn timestamp(raw: &[u8]) -> Option<(i64, u32)> {
     let (TIMESTAMP, bytes) = extension(raw)? else { return None };
     let (seconds, nanos) = match *bytes {
@@ -67,10 +67,10 @@ pub(super) fn timestamp(raw: &[u8]) -> Option<(i64, u32)> {
     (nanos < 1_000_000_000).then_some((seconds, nanos))
 }
 
-/// Cuts the first value off `rest`. Lengths that a head claims are never allocated.
+/// Splits the first value off `rest`. Lengths that a head claims are never allocated.
 fn take_value<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
     let mut deserializer = rmp_serde::Deserializer::new(*rest);
-    // The array or object around the value counts, but so does, here, the scalar inside the innermost one.
+    // The array or object around the value counts, but here so does the scalar inside the innermost one.
     deserializer.set_max_depth(MAX_DEPTH);
     IgnoredAny::deserialize(&mut deserializer).map_err(|error| syntax(error.to_string()))?;
     let (value, after) = rest.split_at(rest.len() - deserializer.get_ref().len());
@@ -123,7 +123,7 @@ pub(super) fn members<'a>(
     end(rest)
 }
 
-/// An instance of msgpackr's `Packr` writes records of its own kind where nobody tells it not to.
+/// By default an instance of msgpackr's `Packr` writes records in a format of its own.
 fn not_a_map(raw: &[u8]) -> &'static str {
     const RECORD: &[u8] = b"\xd4\x72";
     if raw.starts_with(RECORD) {
@@ -159,7 +159,7 @@ pub(super) fn text(raw: &[u8]) -> Result<&[u8], Malformed> {
     length.and_then(|n| rest.get(..n as usize)).ok_or_else(|| syntax("a text ends too early"))
 }
 
-/// A value that was cut out of a whole one, as compact JSON.
+/// A value that was split off a whole one, as compact JSON.
 pub(super) fn to_json(raw: &[u8]) -> Result<String, Malformed> {
     let mut json = String::with_capacity(raw.len());
     write_json(&mut { raw }, &mut json)?;
@@ -188,7 +188,7 @@ fn write_json(rest: &mut &[u8], json: &mut String) -> Result<(), Malformed> {
     }
 }
 
-/// Members that are `undefined` are left out, as JavaScript leaves them out of JSON; in an array they are null.
+/// Members that are `undefined` are left out, as JavaScript leaves them out of JSON; in an array they become null.
 fn write_members(rest: &mut &[u8], count: u32, json: &mut String) -> Result<(), Malformed> {
     json.push('{');
     let empty = json.len();
@@ -212,7 +212,7 @@ fn write_members(rest: &mut &[u8], count: u32, json: &mut String) -> Result<(), 
     Ok(())
 }
 
-/// RFC 3339 in UTC, as dates are written in JSON: with milliseconds, or with nanoseconds where there are any.
+/// RFC 3339 in UTC, as dates are written in JSON: with milliseconds, or with nanoseconds if there are any.
 fn format_timestamp((seconds, nanos): (i64, u32)) -> Option<String> {
     let at = OffsetDateTime::from_unix_timestamp(seconds).ok()?;
     (0..=9999).contains(&at.year()).then(|| {
@@ -223,7 +223,7 @@ fn format_timestamp((seconds, nanos): (i64, u32)) -> Option<String> {
     })
 }
 
-/// As JavaScript writes a number: it has no integers, and its libraries make floats of large ones.
+/// A float as JavaScript writes a number: without a fraction it is written as an integer.
 fn write_float(float: f64, json: &mut String) -> Result<(), Malformed> {
     const EXACT: f64 = (1_u64 << 53) as f64;
     if float.fract() == 0.0 && float.abs() <= EXACT {
@@ -316,7 +316,7 @@ mod tests {
     fn timestamps_have_three_sizes() {
         for (raw, expected, json) in [
             (&b"\xd6\xff\0\0\0\x01"[..], Some((1, 0)), "\"1970-01-01T00:00:01.000Z\""),
-            // What msgpackr, @msgpack/msgpack and Python's msgpack make of the same date.
+            // The same date as msgpackr, @msgpack/msgpack and Python's msgpack write it.
             (
                 b"\xd7\xff\x1d\x53\x53\0\x6a\xb1\x3b\x80",
                 Some((1_790_000_000, 123_000_000)),

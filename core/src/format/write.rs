@@ -1,10 +1,9 @@
-//! Objects and arrays, put together again after something was added to them.
+//! Objects and arrays, put together again after additions.
 
 use super::{Format, json};
 
 impl Format {
-    /// The object `raw` with these texts as its last members. `None` if there is no object, or it is broken at its
-    /// end.
+    /// The object `raw` with these texts as its last members. `None` if it is no object, or is malformed at its end.
     pub fn with_texts(self, raw: &[u8], texts: &[(&str, &str)]) -> Option<Vec<u8>> {
         if !self.is_object(raw) {
             return None;
@@ -62,8 +61,8 @@ fn map_with_texts(raw: &[u8], texts: &[(&str, &str)]) -> Option<Vec<u8>> {
     Some(map)
 }
 
-/// Writes what a text, an array or a map begins with: its length in one byte where it is below what fits there,
-/// else in two or four bytes behind a marker.
+/// Writes the head of a text, an array or a map: its length in one byte if it fits, otherwise in two or four bytes
+/// after a marker.
 fn write_head(to: &mut Vec<u8>, length: usize, (short, fits): (u8, usize), [two, four]: [u8; 2]) {
     if length < fits {
         to.push(short | length as u8);

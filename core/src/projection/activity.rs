@@ -4,7 +4,7 @@ use super::Context;
 use crate::event::Event;
 use crate::op::{Plan, Sweep};
 
-/// The key's own expiry takes it.
+/// The key's own expiry removes it.
 pub(super) const SWEEPS: &[Sweep] = &[];
 
 pub(super) fn fold<'a>(event: &Event<'a>, context: &Context, plan: &mut Plan<'a>) {

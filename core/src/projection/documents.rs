@@ -1,7 +1,7 @@
 //! `sessions:doc:<doc>:users` and `:count`: who is active in a document.
 //!
-//! A user is active while any of their connections is; the script derives set, count and threshold
-//! levels from the connections, so they cannot drift apart.
+//! A user is active while any of their connections is. The script derives set, count and threshold levels from the
+//! connections, so they cannot drift apart.
 
 use super::{Context, drain, patrol};
 use crate::event::{DocumentAction, Event, Kind, Text};

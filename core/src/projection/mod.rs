@@ -17,11 +17,11 @@ use crate::op::{Plan, Set, Sweep, SweepKind};
 
 pub use presence::field as presence_field;
 
-/// How a projection turns an event into merge operations. Where the projection is off, only endings
-/// are merged: they have to be there should it be switched on.
+/// Turns an event into merge operations. If the projection is off, only endings are merged, because they are needed
+/// once it is switched on.
 type Fold = for<'a> fn(&Event<'a>, &Context, &mut Plan<'a>);
 
-/// What a fold knows besides the event.
+/// The input of a fold besides the event.
 struct Context {
     /// Milliseconds of the entry's id.
     entry_ms: u64,
@@ -50,7 +50,7 @@ macro_rules! projections {
             }
         }
 
-        /// Everything that sweeps take away or put back, whichever projections are on.
+        /// All sweeps, whichever projections are on.
         pub fn sweeps() -> impl Iterator<Item = Sweep> {
             [$($module::SWEEPS,)*].into_iter().flatten().copied()
         }
@@ -75,7 +75,7 @@ projections! {
 }
 
 impl Projection {
-    /// How many merge operations of a plan are this projection's.
+    /// The number of merge operations in a plan that belong to this projection.
     pub fn operations(self, plan: &Plan<'_>) -> u64 {
         let count = match self {
             Self::Online => plan.minutes.values().map(Set::len).sum(),

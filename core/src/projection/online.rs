@@ -1,10 +1,10 @@
-//! `online-users/<minute>`: the users seen in each minute. A set that only grows, until it goes as a whole.
+//! `online-users/<minute>`: the users seen in each minute. The set only grows, until it expires as a whole.
 
 use super::Context;
 use crate::event::Event;
 use crate::op::{Plan, Sweep};
 
-/// The key's own expiry takes it.
+/// The key's own expiry removes it.
 pub(super) const SWEEPS: &[Sweep] = &[];
 
 pub(super) fn fold<'a>(event: &Event<'a>, context: &Context, plan: &mut Plan<'a>) {

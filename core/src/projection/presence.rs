@@ -1,4 +1,4 @@
-//! `presence:users`: where each user is, by `user|ip`. Last writer wins; a logout ends what is no newer.
+//! `presence:users`: where each user is, by `user|ip`. Last writer wins; a logout ends entries that are no newer.
 
 use super::{Context, drain, stored, walk};
 use crate::event::{Event, Kind, Login, Text};

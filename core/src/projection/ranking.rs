@@ -1,7 +1,7 @@
 //! `viewed:`: how often each item was viewed.
 //!
-//! The one structure that counts, and so the one that is not merged by value: a batch's views are counted in
-//! the call that moves the cursor past it, once.
+//! This is the one structure that counts, so it is not merged by value: the call that moves the cursor past a batch
+//! counts its views, once.
 
 use super::{Context, drain};
 use crate::event::{Event, Kind};

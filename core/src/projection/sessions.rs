@@ -1,7 +1,6 @@
-//! `sessions:active` and `session:<sid>`: which sessions live, and their data.
+//! `sessions:active` and `session:<sid>`: the active sessions, and their data.
 //!
-//! Last writer wins, for the entry, for the data and for a lifetime of its own, each by itself; what ended
-//! stays ended.
+//! Last writer wins, separately for the entry, the data and the session's own lifetime. What ended stays ended.
 
 use super::{Context, drain, stored, walk};
 use crate::event::{Event, Kind, Session, SessionAction, Text};

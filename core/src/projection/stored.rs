@@ -1,13 +1,12 @@
 //! Stored values: compact JSON whose first member is the version, so that comparing beginnings compares
 //! versions.
 //!
-//! Written for every heartbeat, and so by hand: texts that need no escapes, nearly all, are copied whole.
+//! Every heartbeat writes one, so this is written by hand: texts without escapes, nearly all, are copied whole.
 
 use crate::format::write_json_text;
 use crate::time::EventTime;
 
-/// The JSON object with a time, in milliseconds, and texts as its members, in this order. Their names need no
-/// escapes.
+/// A JSON object with a time in milliseconds and texts as its members, in this order. The names need no escapes.
 pub(super) fn value<const N: usize>(
     (version, time): (&str, EventTime),
     texts: [(&str, &str); N],

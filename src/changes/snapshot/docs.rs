@@ -1,4 +1,4 @@
-//! The documents of a snapshot: who is in each, and which thresholds are reached.
+//! The documents of a snapshot: the users in each, and the thresholds that are reached.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,7 +19,7 @@ pub(super) struct Doc {
 /// The documents of one partition.
 pub(super) type Docs = HashMap<String, Doc>;
 
-/// Takes what changed over; `connections` of those who came are not known from their changes.
+/// Applies what changed meanwhile. The `connections` of users who joined are not part of their changes.
 pub(super) fn bring_up(docs: &mut Docs, touched: Touched) {
     for ((doc, user), is_in) in touched.members {
         if is_in {
@@ -65,6 +65,6 @@ pub(super) fn write(
         |t: &Threshold| Level { up: t.up, down: t.down, reached: doc.reached.contains(&t.up) };
     let thresholds = thresholds.iter().map(level).collect();
     let shown = Shown { doc: name, users: doc.users.len(), members, thresholds };
-    // Writing text into memory cannot fail.
+    // Writing to memory cannot fail.
     let _written = serde_json::to_writer(line, &shown);
 }

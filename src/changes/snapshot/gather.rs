@@ -1,8 +1,8 @@
 //! One partition's part of a snapshot.
 //!
-//! The state is read in pages while it goes on changing. What was read is brought up to where the changes stand
-//! afterwards: of a subject that changed meanwhile the last change says what holds there, whatever a page had of it;
-//! all other subjects were the same all along.
+//! The state is read in pages while it goes on changing, and is then brought up to the position of the changes at the
+//! end. For a subject that changed meanwhile the last change decides, whatever a page contained; all other subjects
+//! were the same all along.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -20,12 +20,12 @@ use crate::state::sessions::{Session, with_lives};
 use crate::state::users::Present;
 use crate::state::{AskError, Partition, Walk, documents, users};
 
-/// How often the changes are read while the state is: the cap must not drop one unread.
+/// How often the changes are read while the state is being read, so that the cap drops none unread.
 const LOOK: Duration = Duration::from_millis(500);
-/// Details asked for in one call.
+/// Details requested in one call.
 const DETAILS: usize = 500;
 
-/// What was gathered of one partition, and where its changes stood.
+/// The gathered part of one partition, and its position in the changes.
 pub(super) struct Gathered {
     pub(super) point: Point,
     pub(super) presence: Listing,
@@ -34,7 +34,7 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
-    /// Gathers what the scope asks for.
+    /// Gathers what the scope contains.
     pub(super) async fn read(
         partition: &mut Partition,
         scope: &Scope,
@@ -104,7 +104,7 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// The entries of the users wanted; `false` if there is no index to find them by yet.
+    /// The entries of the wanted users; `false` if there is no index to find them by yet.
     async fn presence_by_index(&mut self, keys: &Keys) -> Result<bool, SnapshotError> {
         let wanted = self.wanted(&self.scope.users);
         for some in wanted.chunks(DETAILS) {
@@ -128,7 +128,7 @@ impl Reading<'_> {
         self.scope.users.is_empty() || self.scope.users.contains(&*key::unescape(user))
     }
 
-    /// Changes name an entry by its field; so does the snapshot, whoever wrote the value.
+    /// Changes identify an entry by its field, so the snapshot does too, whoever wrote the value.
     fn add_present(&mut self, field: &str, mut present: Present) {
         let (user, ip) = field.split_once('|').unwrap_or((field, ""));
         (present.user, present.ip) =
@@ -182,7 +182,7 @@ impl Reading<'_> {
                 let mut level = level.splitn(3, ':');
                 let (up, doc) = (level.next().and_then(|up| up.parse().ok()), level.nth(1));
                 if let (Some(up), Some(doc)) = (up, doc) {
-                    // Of one whose users all came and went meanwhile none may have been seen.
+                    // A document whose users all came and went meanwhile may not have been seen.
                     let doc = key::unescape(doc).into_owned();
                     self.gathered.docs.entry(doc).or_default().reached.push(up);
                 }
@@ -215,7 +215,7 @@ impl Reading<'_> {
         names.iter().filter(is_here).cloned().collect()
     }
 
-    /// Keeps up with the changes, and within the bounds.
+    /// Keeps up with the changes, and within the limits.
     async fn page_ended(&mut self) -> Result<(), SnapshotError> {
         let Gathered { presence, sessions, .. } = &self.gathered;
         if presence.bytes() + sessions.bytes() + self.docs_bytes > MOST_BYTES {
@@ -234,7 +234,7 @@ impl Reading<'_> {
     async fn read_changes(&mut self) -> Result<(), SnapshotError> {
         let after = self.gathered.point;
         let changes = self.source.after(&mut self.partition.connection, after, None).await?;
-        // Whom an erased change was about is not known: what was read before may still have them.
+        // An erased change does not say whom it was about, so that user may be in what was read before.
         let last = changes.last().filter(|_| !changes.iter().any(Change::is_erased));
         let Some(last) = last else {
             return Err(TailError::Gap { after: after.seq }.into());
@@ -278,7 +278,7 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// What a hash has now under these fields.
+    /// The current values of these fields in a hash.
     async fn details<'f>(
         &mut self,
         key: &str,

@@ -1,5 +1,5 @@
-//! A long list of items as JSON, written once and kept in pieces: no item is kept apart, only where each ends,
-//! and whose it is.
+//! A long list of items as JSON, written once and kept in pieces. Items are not kept separately, only where each
+//! ends, and whose it is.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -9,7 +9,7 @@ use serde::Serialize;
 /// Bytes after which a piece is full.
 const PIECE: usize = 16 * 1024;
 
-/// Names as digests. Seeded at random; that two names of a snapshot share one is less likely than a bad bit.
+/// Digests of names, with a random seed. A collision within a snapshot is less likely than a hardware error.
 #[derive(Clone, Default)]
 pub(super) struct Digests(RandomState);
 
@@ -19,14 +19,14 @@ impl Digests {
     }
 }
 
-/// One item: what it is about, whose it is, and where it ends in its piece.
+/// One item: its subject, its owner, and where it ends in its piece.
 struct Item {
     subject: u64,
     owner: u64,
     end: u32,
 }
 
-/// Items one after the other, without anything between them.
+/// Items one after the other, without separators.
 #[derive(Default)]
 struct Piece {
     json: Vec<u8>,
@@ -54,7 +54,7 @@ impl Listing {
     /// Adds an item.
     pub(super) fn push(&mut self, subject: u64, owner: u64, item: &impl Serialize) {
         if self.pieces.last().is_none_or(|piece| piece.json.len() >= PIECE) {
-            // The one before is complete: room that it has left would stay unused.
+            // The previous piece is complete, so its spare capacity is released.
             if let Some(Piece { json, items }) = self.pieces.last_mut() {
                 json.shrink_to_fit();
                 items.shrink_to_fit();
@@ -63,7 +63,7 @@ impl Listing {
         }
         let Some(piece) = self.pieces.last_mut() else { return };
         let before = piece.json.len();
-        // Writing text into memory cannot fail.
+        // Writing to memory cannot fail.
         if serde_json::to_writer(&mut piece.json, item).is_err() {
             piece.json.truncate(before);
             return;
@@ -73,7 +73,7 @@ impl Listing {
         self.bytes += piece.json.len() - before + size_of::<Item>();
     }
 
-    /// Takes away the items about these subjects.
+    /// Removes the items about these subjects.
     pub(super) fn remove(&mut self, subjects: &HashSet<u64>) {
         let is_hit = |item: &Item| subjects.contains(&item.subject);
         for piece in self.pieces.iter_mut().filter(|piece| piece.items.iter().any(is_hit)) {
@@ -93,13 +93,13 @@ impl Listing {
         self.bytes += other.bytes;
     }
 
-    /// Bytes that it takes, about.
+    /// About how many bytes it takes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Writes the piece at this place into `line`, elements separated by commas: all, or those of these owners.
-    /// `is_first` says whether nothing of the list was written yet. `None` past the last piece.
+    /// Writes the piece with this index into `line`, elements separated by commas: all, or those of these owners.
+    /// `is_first` is true while nothing of the list has been written. `None` past the last piece.
     pub(super) fn write(
         &self,
         place: usize,

@@ -1,5 +1,5 @@
-//! A snapshot: the presence entries, sessions and documents there are at a position of the changes, exactly. Whoever
-//! takes it and applies what comes after its position has the state.
+//! A snapshot: exactly the presence entries, sessions and documents that exist at a position of the changes. The
+//! snapshot plus the changes after its position gives the state.
 //!
 //! It is gathered once and may serve any number of listeners; each writes it line by line at its own pace.
 
@@ -34,13 +34,13 @@ const LINE: usize = 16 * 1024;
 /// Why there is no snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// The changes meanwhile are no longer kept: try again.
+    /// The changes made meanwhile are no longer kept: try again.
     #[error("the changes outran the snapshot; try again, or raise --changes-cap")]
     Outrun,
     /// It would take too much memory.
     #[error("the state is too large for a snapshot; ask for less of it: by kind, user or doc")]
     TooLarge,
-    /// The server cannot be asked.
+    /// The server cannot be queried.
     #[error(transparent)]
     Server(#[from] AskError),
 }
@@ -65,20 +65,20 @@ impl From<TailError> for SnapshotError {
 pub struct Scope {
     /// The parts of the state.
     pub parts: Parts,
-    /// The presence entries of these users alone; of all if empty.
+    /// Only the presence entries of these users; of all if empty.
     pub users: HashSet<String>,
-    /// These documents alone; all if empty.
+    /// Only these documents; all if empty.
     pub docs: HashSet<String>,
     /// The deployment's thresholds.
     pub thresholds: Vec<Threshold>,
     /// The number of partitions.
     pub partitions: u16,
-    /// When it is asked, and how long sessions usually live.
+    /// The time of the query, and the default lifetime of sessions.
     pub clock: Clock,
 }
 
 impl Scope {
-    /// Whether a change may be about something in it.
+    /// Whether a change may be about something in the scope.
     fn is_about(&self, change: &Change) -> bool {
         let among = |names: &HashSet<String>, name: &Option<String>| {
             names.is_empty() || name.as_ref().is_none_or(|name| names.contains(name))
@@ -100,7 +100,7 @@ pub struct Snapshot {
     sessions: Listing,
     docs: Vec<(String, Doc)>,
     digests: Digests,
-    /// Its place among those that may be in memory.
+    /// Its place among the snapshots that may be in memory.
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -133,7 +133,7 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// Keeps its place among those that may be in memory for as long as it lives.
+    /// Holds its place among the snapshots that may be in memory for as long as it lives.
     pub(super) fn in_place(self, place: Option<OwnedSemaphorePermit>) -> Self {
         Self { _place: place, ..self }
     }
@@ -143,12 +143,12 @@ impl Snapshot {
         self.started
     }
 
-    /// Where the changes that come after it begin.
+    /// The position after which changes follow it.
     pub fn position(&self) -> &Position {
         &self.position
     }
 
-    /// Its JSON text, as far as the filter wants it.
+    /// Its JSON text, reduced to what the filter wants.
     pub fn lines(self: &Arc<Self>, filter: Arc<Filter>) -> Lines {
         let digests = filter.users.iter().map(|user| self.digests.of(user));
         let owners = (!filter.users.is_empty()).then(|| digests.collect());
@@ -164,7 +164,7 @@ pub struct Lines {
     stage: Stage,
 }
 
-/// What comes next. Lists say where they are, and whether nothing of them was written yet.
+/// The next part. Lists have their position, and whether anything of them was written yet.
 #[derive(Clone, Copy)]
 enum Stage {
     Start,
@@ -252,7 +252,7 @@ impl Lines {
     }
 }
 
-/// Ends a list if there was one, and begins the next if there is one.
+/// Ends the previous list, if any, and begins the next, if any.
 fn close(was_list: bool, next: Option<&str>, line: &mut Vec<u8>) {
     if was_list {
         line.push(b']');

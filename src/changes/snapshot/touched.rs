@@ -1,4 +1,4 @@
-//! What changed while a snapshot was gathered: the last change of each subject says what holds at its end.
+//! What changed while a snapshot was gathered: the last change of each subject determines its state at the end.
 
 use std::collections::HashMap;
 
@@ -9,12 +9,12 @@ use crate::key;
 /// How many subjects may change while one snapshot is gathered.
 pub(super) const MOST: usize = 1_000_000;
 
-/// The subjects of changes, and what the last change of each says.
+/// The subjects of changes, with the result of the last change of each.
 #[derive(Default)]
 pub(super) struct Touched {
-    /// Presence fields, `user|ip`: whether the entry is there.
+    /// Presence fields, `user|ip`: whether the entry exists.
     pub(super) presence: HashMap<String, bool>,
-    /// Sessions: the user of the session that is there, or none.
+    /// Sessions: the user of the session, if it exists.
     pub(super) sessions: HashMap<String, Option<String>>,
     /// Documents and users: whether the user is in.
     pub(super) members: HashMap<(String, String), bool>,
@@ -23,7 +23,7 @@ pub(super) struct Touched {
 }
 
 impl Touched {
-    /// Takes note of a change, if it is about one of these parts.
+    /// Records a change, if it is about one of these parts.
     pub(super) fn add(&mut self, change: &Change, parts: Parts) {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         match change.kind {

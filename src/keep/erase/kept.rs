@@ -1,4 +1,4 @@
-//! What was told and kept: changes, whose numbers are noted, and dead letters.
+//! Records: changes, whose numbers are kept, and dead letters.
 
 use super::stream::{CALL, CALL_BYTES, Pages};
 use super::{Erasing, Receipt, START};
@@ -11,7 +11,7 @@ use crate::state::dead::{DeadLetter, HEADER};
 use crate::state::{AskError, Walk};
 
 impl<T: FnMut(&Receipt)> Erasing<'_, T> {
-    /// Learns from the state, from what was told, and from what was noted before it was killed, which sessions and tokens are the user's.
+    /// Learns which sessions and tokens are the user's, from the state, from records, and from an earlier run.
     pub(super) async fn learn(&mut self, place: usize) -> Result<(), AskError> {
         let end = self.end(place, |keys| keys.changes()).await?;
         let partition = &mut self.state.partitions[place];
@@ -39,7 +39,7 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
         self.learn_sessions(place).await
     }
 
-    /// Takes the changes away that are about the user.
+    /// Removes the changes about the user.
     pub(super) async fn erase_changes(&mut self, place: usize) -> Result<(), AskError> {
         let eraser = self.eraser(place);
         let partition = &self.state.partitions[place];
@@ -68,7 +68,7 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
         }
     }
 
-    /// Takes the dead letters away that hold the user's events; of packed entries, the others' stay.
+    /// Removes the dead letters with the user's events; of packed entries, other users' events stay.
     pub(super) async fn erase_letters(&mut self, place: usize) -> Result<(), AskError> {
         let (key, end) = (self.state.partitions[place].keys.dead(), self.places[place].letters);
         let mut pages = Pages::new(key, START, end);
@@ -103,7 +103,7 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
         let is_element = original.is_some_and(|original| original.index.is_some());
         let by = match (share, &letter) {
             (Share::None, _) => return None,
-            // The element stays as it is: only what stands around it names the user.
+            // The element stays as it is; only fields around it name the user.
             (Share::Some(_), Some(letter)) if is_element => vec![self.cut_letter(letter, None)],
             (Share::Some(data), Some(letter)) => vec![self.cut_letter(letter, Some(data))],
             (Share::All | Share::Some(_), _) => Vec::new(),
@@ -111,7 +111,7 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
         Some(Replaced { id, by })
     }
 
-    /// A letter, perhaps with other data, and nothing around that which names the user.
+    /// A letter, perhaps with other data, without the fields around it that name the user.
     fn cut_letter(&self, letter: &DeadLetter, data: Option<Vec<u8>>) -> Vec<Field> {
         let owned = |(name, text): (&str, &String)| (name.as_bytes().to_vec(), text.clone().into());
         let mut fields: Vec<Field> = HEADER.into_iter().zip(&letter.header).map(owned).collect();

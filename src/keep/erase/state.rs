@@ -1,4 +1,4 @@
-//! The state: everything that is the user's, or leads to it by name.
+//! The state: everything that belongs to the user, or is found by the user's name.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use crate::redis::scripts::erase::Step;
 use crate::state::sessions::Session;
 use crate::state::{AskError, Walk, literal};
 
-/// Connections to documents of one call: each moves a set, a count and thresholds.
+/// Connections to documents per call: each changes a set, a count and thresholds.
 const CONNECTIONS: usize = 20;
 
 impl<T: FnMut(&Receipt)> Erasing<'_, T> {
@@ -29,7 +29,7 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
         Ok(())
     }
 
-    /// Takes the user out of a partition's state.
+    /// Removes the user from a partition's state.
     pub(super) async fn erase_state(&mut self, place: usize) -> Result<(), AskError> {
         self.note(place).await?;
         self.erase_presence(place).await?;
@@ -40,7 +40,7 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
         self.erase_endings(place).await
     }
 
-    /// Makes calls of a step with some members each; returns the sums of their counts.
+    /// Makes the calls of a step, with some members each; returns the sums of their counts.
     async fn calls<const N: usize>(
         &mut self,
         place: usize,
@@ -145,11 +145,11 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
         Ok(())
     }
 
-    /// What stands under the name: minutes, activity, the index of addresses.
+    /// What is found by the name: minutes, activity, the index of addresses.
     async fn erase_name(&mut self, place: usize) -> Result<(), AskError> {
         let eraser = self.eraser(place);
         let deployment = &self.state.deployment;
-        // A set is kept that long after its minute began, and an event may be that much ahead.
+        // A set is kept for that long after the start of its minute, and an event may be that far ahead.
         let kept_ms = deployment.online_window_ms + 70_000;
         let ahead_ms = deployment.max_skew_ms;
         let connection = &mut self.state.partitions[place].connection;
@@ -166,7 +166,7 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
         Ok(())
     }
 
-    /// Endings: those that name the user, and those of tokens and sessions that are nobody else's.
+    /// Endings: those that name the user, and those of tokens and sessions that belong to nobody else.
     async fn erase_endings(&mut self, place: usize) -> Result<(), AskError> {
         let name = escape(&self.order.user).into_owned();
         let key = self.state.partitions[place].keys.presence_ended();

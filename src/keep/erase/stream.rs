@@ -1,4 +1,4 @@
-//! The entries of the stream: those that are the user's go, packed ones are added again without the user's events.
+//! The entries of the stream: the user's are removed, and packed ones are added again without the user's events.
 
 use super::{Erasing, Receipt};
 use crate::decode::erase::{Share, rest};
@@ -7,16 +7,16 @@ use crate::redis::scripts::erase::Replaced;
 use crate::state::AskError;
 use crate::state::range;
 
-/// Entries that are read by one call at first, and at most.
+/// How many entries one call reads at first, and at most.
 const FIRST_COUNT: usize = 4;
 const MOST_COUNT: usize = 100;
-/// Bytes of entries that a read should bring.
+/// The target for the bytes of a read.
 const READ_BYTES: usize = 128 << 10;
-/// Entries that one call takes away at most, and bytes that it adds.
+/// The maximum number of entries that one call removes, and of bytes that it adds.
 pub(super) const CALL: usize = 50;
 pub(super) const CALL_BYTES: usize = 64 << 10;
 
-/// Pages of a stream, in order: fewer entries each where they are large.
+/// Pages of a stream, in order; with fewer entries if they are large.
 pub(super) struct Pages {
     key: String,
     after: EntryId,
@@ -25,7 +25,7 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    /// What is after one id, up to and with another.
+    /// The entries after one id, up to and including another.
     pub(super) fn new(key: String, after: EntryId, end: EntryId) -> Self {
         Self { key, after, end, count: FIRST_COUNT }
     }
@@ -54,7 +54,7 @@ impl Pages {
 }
 
 impl<T: FnMut(&Receipt)> Erasing<'_, T> {
-    /// Takes what is the user's out of a partition's stream; returns how many entries that were.
+    /// Removes what is the user's from a partition's stream; returns how many entries that affected.
     pub(super) async fn erase_entries(&mut self, place: usize) -> Result<u64, AskError> {
         let stream = self.state.deployment.stream.clone();
         let end = self.end(place, |keys| keys.named(&stream)).await?;
@@ -78,7 +78,7 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
         Ok(found)
     }
 
-    /// What is to stand in the place of an entry, if it is the user's or has events of theirs.
+    /// What replaces an entry that is the user's or contains events of theirs.
     fn replaced(&mut self, entry: &Entry, place: usize) -> Option<Replaced> {
         let partition = self.state.partitions[place].index;
         let by = match self.theirs.share(entry, &self.rules, partition) {

@@ -1,23 +1,23 @@
-//! What became of dead letters, as programs get it, by command and by HTTP: names that stay.
+//! The results for dead letters as programs receive them, by command and over HTTP. The names must not change.
 
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
 use super::{Deed, Order, Tally};
 
-/// What became of letters.
+/// The results for letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// The counts.
     pub tally: Tally,
-    /// Whether they were to be tried again.
+    /// Whether they were to be retried.
     pub retries: bool,
     /// Whether nothing was changed.
     pub dry_run: bool,
 }
 
 impl Report {
-    /// Of an order, so far.
+    /// The report of an order so far.
     pub fn of(order: &Order, tally: &Tally) -> Self {
         let retries = matches!(order.deed, Deed::Retry { .. });
         Self { tally: tally.clone(), retries, dry_run: order.dry_run }

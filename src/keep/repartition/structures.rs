@@ -8,11 +8,11 @@ use crate::redis::scripts::repartition::Kind;
 /// A structure under one key.
 pub(super) struct Structure {
     pub(super) kind: Kind,
-    /// Whether it is a sorted set; else it is a hash.
+    /// Whether it is a sorted set; otherwise it is a hash.
     pub(super) is_sorted: bool,
     /// Its key.
     pub(super) key: fn(&Keys) -> String,
-    /// The identifier that says where a member belongs, from the member and its value.
+    /// The identifier that determines a member's partition, from the member and its value.
     pub(super) id: for<'m> fn(&'m str, &'m str) -> Cow<'m, str>,
 }
 
@@ -32,7 +32,7 @@ const fn sorted(
     Structure { kind, is_sorted: true, key, id }
 }
 
-/// All of them. The sets and texts that have keys of their own are found by their names.
+/// All of them. Sets and texts with keys of their own are found by their names.
 pub(super) const STRUCTURES: [Structure; 16] = [
     hash(Kind::Field, Keys::presence, first_part),
     sorted(Kind::Score, Keys::presence_ended, first_part),
@@ -57,7 +57,7 @@ fn whole<'m>(member: &'m str, _: &'m str) -> Cow<'m, str> {
     member.into()
 }
 
-/// What stands there.
+/// The value.
 fn value<'m>(_: &'m str, value: &'m str) -> Cow<'m, str> {
     value.into()
 }
@@ -67,7 +67,7 @@ fn first_part<'m>(member: &'m str, _: &'m str) -> Cow<'m, str> {
     unescape(member.split('|').next().unwrap_or(member))
 }
 
-/// What stands behind `up:down:`.
+/// The part after `up:down:`.
 fn behind_levels<'m>(member: &'m str, _: &'m str) -> Cow<'m, str> {
     member.splitn(3, ':').nth(2).unwrap_or(member).into()
 }

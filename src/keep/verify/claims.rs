@@ -1,4 +1,4 @@
-//! What single entries say of what differs: which of them should have won. Pure.
+//! What single entries say about differences: which of them should have won. Pure.
 
 use std::collections::HashMap;
 
@@ -9,22 +9,22 @@ use crate::key::{escape, join};
 use crate::op::Plan;
 use crate::projection::presence_field;
 
-/// How what an entry says of a name bears on a finding.
+/// How an entry's statement about a name relates to a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bearing {
-    /// It is a value of what differs, or an end of it.
+    /// It is a value of the place that differs, or an ending of it.
     Direct,
-    /// It names the lifetime of the session.
+    /// It sets the lifetime of the session.
     Life,
 }
 
-/// Findings by what entries speak of.
+/// Findings by the names that entries use.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     places: HashMap<(Structure, String), Vec<(usize, Bearing)>>,
 }
 
-/// An end that nothing comes after.
+/// An ending that nothing can follow.
 const FINAL: u64 = u64::MAX;
 
 impl Index {
@@ -33,7 +33,7 @@ impl Index {
         for (i, finding) in findings.iter().enumerate() {
             let place = &finding.place;
             let structure = match place.structure {
-                // What expires, or follows, is told by what it belongs to.
+                // Expiries and derived values are found by the name that they depend on.
                 Structure::Expiry if place.sub.is_empty() => {
                     index.add(Structure::SessionData, &place.name, i, Bearing::Direct);
                     Structure::Activity
@@ -60,7 +60,7 @@ impl Index {
         places.push((finding, bearing));
     }
 
-    /// Adds what one entry says to what is known of the findings.
+    /// Adds what one entry says to the evidence of the findings.
     pub(super) fn hear(
         &self,
         plan: &Plan<'_>,
@@ -82,7 +82,7 @@ struct Hearing<'h> {
 }
 
 impl Hearing<'_> {
-    /// What it says of a name, or of one of several of that name.
+    /// Adds a statement about a name, or about one place under that name.
     fn say(
         &mut self,
         structure: Structure,

@@ -20,13 +20,13 @@ use crate::redis::scripts::sweep::Sweeper;
 use crate::seal::Ring;
 use crate::state::{AskError, Link, number};
 
-/// Names that are compared at once.
+/// How many names are compared at once.
 const PAGE: usize = 100;
-/// Bytes of session data that are read at once.
+/// How many bytes of session data are read at once.
 const PAGE_BYTES: u64 = 256 << 10;
-/// Differences that are kept.
+/// How many differences are kept.
 const MOST_FINDINGS: usize = 100_000;
-/// Connections that have expired and wait for the janitor, as far as they are looked at.
+/// How many connections that have expired and wait for the janitor are read.
 const MOST_EXPIRED: &str = "1000";
 
 /// The comparison of one partition.
@@ -39,7 +39,7 @@ pub(super) struct Comparison {
     met: Met,
     pub(super) verdicts: Verdicts,
     unlisted: u64,
-    /// The partition, while it is mended.
+    /// The partition, while it is being repaired.
     pub(super) held: Option<Held>,
 }
 
@@ -57,14 +57,14 @@ impl Comparison {
         Self { shadow, partition, horizon_ms, sweeper, ring, met, verdicts, unlisted, held }
     }
 
-    /// Gives the partition back, and takes the shadow away.
+    /// Gives the partition back, and removes the shadow.
     pub(super) async fn end(mut self) -> Result<(), AskError> {
         let released = self.release().await;
         let removed = self.shadow.end().await;
         released.and(removed)
     }
 
-    /// Whether there is session data that cannot be looked into.
+    /// Whether there is session data that cannot be decrypted.
     pub(super) fn is_closed(&self) -> bool {
         self.verdicts.has_closed
     }
@@ -73,7 +73,7 @@ impl Comparison {
         Difference::new(self.partition, finding)
     }
 
-    /// Compares all there is.
+    /// Compares everything.
     pub(super) async fn run(
         &mut self,
         report: &mut Report,
@@ -84,12 +84,12 @@ impl Comparison {
         Ok(())
     }
 
-    /// Forgets what was compared.
+    /// Forgets the results.
     pub(super) fn begin_again(&mut self) {
         (self.met, self.verdicts) = Default::default();
     }
 
-    /// Adds what was found to what is told.
+    /// Adds the findings to the report.
     pub(super) fn tell_of(&mut self, report: &mut Report) {
         report.checked += self.verdicts.checked;
         report.older += self.verdicts.older;
@@ -99,7 +99,7 @@ impl Comparison {
         report.differences.extend(found.into_iter().map(|finding| self.difference(finding)));
     }
 
-    /// Finds what differs, with the entries that should have won.
+    /// Finds the differences, with the entries that should have won.
     pub(super) async fn find(
         &mut self,
         report: &Report,
@@ -160,19 +160,19 @@ impl Comparison {
         Ok(())
     }
 
-    /// Compares what was not met before.
+    /// Compares the names that were not compared before.
     async fn compare(&mut self, (family, names): Page) -> Result<(), AskError> {
         let names = self.met.first(family, names);
         for page in names.chunks(PAGE) {
             let begun = Instant::now();
             self.compare_now(family, page).await?;
-            // Others get their turn.
+            // Other clients get their turn.
             tokio::time::sleep(begun.elapsed() / 2).await;
         }
         Ok(())
     }
 
-    /// The same without a pause, whether they were met before or not.
+    /// The same without a pause, including names that were compared before.
     pub(super) async fn compare_now(
         &mut self,
         family: Family,
@@ -190,7 +190,7 @@ impl Comparison {
         Ok(())
     }
 
-    /// Sessions in groups whose data is not too much for one read.
+    /// Sessions in groups whose data is not too large for one read.
     async fn weigh(&mut self, sids: &[String]) -> Result<Vec<Vec<String>>, AskError> {
         let base = self.shadow.live.session_data();
         let keys: Vec<String> = sids.iter().map(|sid| format!("{base}{sid}")).collect();
@@ -258,7 +258,7 @@ impl Comparison {
         Ok(())
     }
 
-    /// Reads the entries once more, and hears what each says of what differs.
+    /// Reads the entries once more, and collects what each says about the differences.
     async fn hear_entries(&mut self) -> Result<(), AskError> {
         if self.verdicts.findings.is_empty() {
             return Ok(());
@@ -278,17 +278,17 @@ impl Comparison {
                 let about = (entry.id, &self.shadow.deployment);
                 index.hear(&plan, about, &mut self.verdicts.findings);
             }
-            // Others get their turn.
+            // Other clients get their turn.
             tokio::time::sleep(took / 2).await;
         }
     }
 
-    /// Takes out what is no difference after all.
+    /// Removes findings that are no difference after all.
     async fn settle(&mut self, deleted_before: Option<EntryId>) -> Result<(), AskError> {
         let (now_ms, deleted) = (self.shadow.now_ms().await?, self.shadow.deleted().await?);
         let skew = self.shadow.deployment.max_skew_ms;
         let since = if deleted > deleted_before { deleted } else { None };
-        // What was deleted meanwhile may have said it.
+        // A deleted entry may have said it.
         let is_unsure = |finding: &Finding| {
             let t = finding.live.as_ref().map_or(0, |live| live.t);
             finding.fault == Fault::Ahead && since.is_some_and(|id| t <= id.ms + skew)
@@ -305,7 +305,7 @@ impl Comparison {
     }
 }
 
-/// Reads beside those of a page, at the same instant.
+/// Reads in addition to those of a page, at the same instant.
 struct Aside(Vec<Vec<String>>);
 
 impl Aside {
@@ -323,7 +323,7 @@ impl Aside {
                 words(&["ZRANGE", &keys.recent(), "0", "0", "WITHSCORES"]),
                 words(&["ZCARD", &keys.viewed()]),
             ],
-            // Those that expire while both sides are read, too.
+            // Includes those that expire while the two sides are being read.
             Family::Pair | Family::Document => {
                 let bound = (now_ms + EXPIRING_MS).saturating_sub(deployment.document_ttl_ms);
                 let (key, bound) = (keys.docs_joined(), bound.to_string());
@@ -338,10 +338,10 @@ impl Aside {
     }
 }
 
-/// How long a page may take.
+/// The time limit of a page.
 const EXPIRING_MS: u64 = 2_000;
 
-/// What was read beside a page.
+/// The results of the additional reads.
 #[derive(Default)]
 struct Facts {
     evicted_below_ms: u64,

@@ -1,4 +1,4 @@
-//! What is to be done about a difference, and what else it touches. Pure.
+//! How a difference is repaired, and what else that affects. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::time::EventTime;
 /// Names by family.
 pub(super) type Related = BTreeMap<Family, BTreeSet<String>>;
 
-/// What these findings are about, and what follows from that.
+/// The names in these findings, and the names that depend on them.
 pub(super) fn related(findings: &[Finding], keys: &Keys) -> Related {
     let mut names = Related::new();
     for finding in findings {
@@ -65,7 +65,7 @@ fn connection(name: &str) -> [String; 3] {
     std::array::from_fn(|_| parts.next().unwrap_or_default())
 }
 
-/// What is to be done before the entries are applied again; nothing where that does it all.
+/// The repair before the entries are applied again; `None` if applying them is enough.
 pub(super) fn deed(finding: &Finding, keys: &Keys) -> Option<Deed> {
     let Finding { place, fault, said, .. } = finding;
     let (name, member) = (place.name.as_str(), place.member.as_deref().unwrap_or_default());

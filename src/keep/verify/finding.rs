@@ -1,4 +1,4 @@
-//! What differs, and which entries say something of it.
+//! Differences, and the entries that say something about them.
 
 use std::cmp::Ordering;
 
@@ -12,7 +12,7 @@ macro_rules! structures {
         pub(super) enum Structure { $($(#[$doc])* $variant,)* }
 
         impl Structure {
-            /// Its name in answers.
+            /// Its name in reports.
             pub(super) fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
@@ -43,15 +43,15 @@ structures! {
     Level = "threshold level",
 }
 
-/// Where something stands.
+/// The place of a value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     pub(super) structure: Structure,
     pub(super) key: String,
     pub(super) member: Option<String>,
-    /// What entries speak of: a user, a token, a document …
+    /// The name that entries use: a user, a token, a document …
     pub(super) name: String,
-    /// One of several of that name.
+    /// One of several places under that name.
     pub(super) sub: String,
 }
 
@@ -59,7 +59,7 @@ pub(super) struct Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stored {
     pub(super) t: u64,
-    /// Decides between two of the same time.
+    /// Decides between two values with the same time.
     pub(super) value: Vec<u8>,
     /// For people.
     pub(super) shown: Vec<u8>,
@@ -75,14 +75,14 @@ impl Stored {
     }
 }
 
-/// What is wrong.
+/// The kind of difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// The live state lacks what an entry says, or has what came before.
+    /// The live state lacks what an entry says, or has an older value.
     Behind,
     /// The live state has what no entry says.
     Ahead,
-    /// The live state has what has ended.
+    /// The live state has something that has ended.
     Ended,
     /// The live state contradicts itself.
     Torn,
@@ -98,16 +98,16 @@ pub(super) struct Finding {
     pub(super) evidence: Evidence,
 }
 
-/// What the entries say of it.
+/// What the entries say about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Evidence {
-    /// What wins, and in which entry.
+    /// The claim that wins, and its entry.
     pub(super) best: Option<(Claim, EntryId)>,
-    /// The lifetime of a session that was named last, and in which entry.
+    /// The lifetime of a session that was set last, and its entry.
     pub(super) life: Option<((u64, u64), EntryId)>,
 }
 
-/// What an entry says of one place: a value, or an end.
+/// What an entry says about one place: a value, or an ending.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Claim {
     pub(super) t: u64,
@@ -130,8 +130,8 @@ impl Evidence {
 }
 
 impl Finding {
-    /// Whether it is one, after all entries were heard: what the live state has may follow from an entry that came too
-    /// late for the shadow, and what it lacks from one that is gone since.
+    /// Whether it still is a difference after all entries were read. What the live state has may come from an entry
+    /// that arrived too late for the shadow, and what it lacks may come from one that is gone by now.
     pub(super) fn stands(&self, now_ms: u64) -> bool {
         let Some((best, at)) = &self.evidence.best else {
             return matches!(self.fault, Fault::Ahead | Fault::Ended | Fault::Torn);
@@ -144,7 +144,7 @@ impl Finding {
             Fault::Torn => true,
             Fault::Ended => best.ends || !is_live,
             Fault::Ahead => !is_live,
-            // Where a longer life was named after it, or it is over by now, the schedule decides.
+            // If a longer lifetime was set after it, or it is over by now, the schedule decides.
             Fault::Behind => {
                 let is_over = |((_, seconds), id): ((u64, u64), EntryId)| {
                     best.t.saturating_add(seconds * 1000) <= now_ms || id > *at

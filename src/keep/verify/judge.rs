@@ -1,7 +1,7 @@
-//! The verdict on what the live state and the shadow hold for one name, at one cursor. Pure.
+//! The verdict on the live state and the shadow for one name, at one cursor. Pure.
 //!
-//! The live state may know more than the stream still holds: what an older entry may say is told apart. What expiry,
-//! caps and sweeps take is no difference, whoever took it first.
+//! The live state may know more than the stream still contains; what an older entry may have said is reported
+//! separately. What expiry, caps and sweeps remove is no difference, whichever side removed it first.
 
 mod documents;
 mod sessions;
@@ -20,32 +20,32 @@ use crate::projection::Projection;
 use crate::redis::scripts::minute_expiry_ms;
 use crate::seal::Ring;
 
-/// What a verdict depends on besides the two rows.
+/// The input of a verdict besides the two rows.
 pub(super) struct Court<'c> {
     pub(super) deployment: &'c Deployment,
     pub(super) keys: &'c Keys,
     /// How long endings are remembered, in milliseconds.
     pub(super) horizon_ms: u64,
-    /// From this entry on all that ever were are known.
+    /// From this entry on, all entries that ever existed are known.
     pub(super) since: EntryId,
-    /// When the later of the two looks was, in milliseconds.
+    /// The time of the later of the two looks, in milliseconds.
     pub(super) now_ms: u64,
-    /// Where tokens were evicted: the last use below which that may be. Nothing else tells why one is missing.
+    /// If tokens were evicted: the last use below which one may be missing for that reason alone.
     pub(super) evicted_below_ms: u64,
     /// Whether items were dropped from the ranking.
     pub(super) drops_items: bool,
     pub(super) ring: Option<Arc<Ring>>,
 }
 
-/// What was found.
+/// The results.
 #[derive(Debug, Default)]
 pub(super) struct Verdicts {
-    /// What was compared.
+    /// How much was compared.
     pub(super) checked: u64,
-    /// What of the live state no entry that is held can tell.
+    /// How many members of the live state cannot be judged from the entries in the stream.
     pub(super) older: u64,
     pub(super) findings: Vec<Finding>,
-    /// Whether there is session data that cannot be looked into.
+    /// Whether there is session data that cannot be decrypted.
     pub(super) has_closed: bool,
 }
 
@@ -62,14 +62,14 @@ impl Verdicts {
     }
 }
 
-/// A number in a version, at this place of a text.
+/// A number of a version, at this offset of a text.
 fn version(text: &[u8], at: usize) -> u64 {
     let digits = text.get(at..at + 13).filter(|digits| digits.iter().all(u8::is_ascii_digit));
     digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).unwrap_or(0)
 }
 
 impl Court<'_> {
-    /// Compares what stands for a name of a family.
+    /// Compares the rows of a name of a family.
     pub(super) fn judge(
         &self,
         family: Family,
@@ -100,12 +100,12 @@ impl Court<'_> {
         at_ms <= self.now_ms
     }
 
-    /// Whether every entry that can give this time is held.
+    /// Whether every entry that can give this time is in the stream.
     fn knows_all_of(&self, t: u64) -> bool {
         t > self.since.ms.saturating_add(self.deployment.max_skew_ms)
     }
 
-    /// Whether every entry is held that can count in a structure with this lifetime.
+    /// Whether every entry that can count in a structure with this lifetime is in the stream.
     fn knows_all_within(&self, ttl_ms: u64) -> bool {
         self.knows_all_of(self.now_ms.saturating_sub(ttl_ms))
     }
@@ -134,7 +134,7 @@ impl Court<'_> {
         }
     }
 
-    /// Notes what is there although it has ended.
+    /// Reports a value that exists although it has ended.
     fn ended(&self, place: Place, live: Option<Stored>, out: &mut Verdicts) {
         if live.is_some() {
             out.checked += 1;
@@ -142,7 +142,8 @@ impl Court<'_> {
         }
     }
 
-    /// Compares endings that are kept for the horizon. Whether either side says that it ended; the live one counts.
+    /// Compares endings that are kept for the horizon. Returns whether either side says that it ended, and that of
+    /// the live state first.
     fn final_ending(
         &self,
         place: Place,
@@ -160,7 +161,7 @@ impl Court<'_> {
             (None, Some(_)) => Some(Side::Said),
             (None, None) => None,
         };
-        // It is scored by its entry, whatever time that gives.
+        // It is scored by its entry's id, whatever its time.
         if let (Some(of), None) = (&live, &said)
             && of.t <= self.since.ms
         {
@@ -176,7 +177,7 @@ impl Court<'_> {
         self.expiry(key, name, name, [&live[0], &said[0]], out);
     }
 
-    /// Compares when two keys end, where both are there.
+    /// Compares the expiries of two keys, if both exist.
     fn expiry(
         &self,
         key: String,
@@ -253,7 +254,7 @@ impl Court<'_> {
         let stored = |row: &[Cell], ended: u64| {
             let value = row[0].bytes()?;
             let t = version(value, LAST_SEEN);
-            // What a logout ended may wait for the janitor.
+            // An entry that a logout ended may be waiting for the janitor.
             let is_gone = t <= ended || self.is_over(t + self.deployment.presence_ttl_ms);
             (!is_gone).then(|| Stored::new(t, value, value))
         };
@@ -289,16 +290,16 @@ impl Court<'_> {
     }
 }
 
-/// What stands for a value of another type.
+/// Stands for a value of another type.
 const ANOTHER_TYPE: &str = "(another type)";
 
-/// Who says that something has ended.
+/// Which side says that something has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     /// The live state.
     Live,
     /// The entries alone.
     Said,
-    /// The entries, so long ago that the live state has forgotten it.
+    /// The entries, but so long ago that the live state has forgotten it.
     Forgotten,
 }

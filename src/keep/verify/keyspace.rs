@@ -1,4 +1,4 @@
-//! The room of a shadow in the keyspace: made sure to be empty, told to be Rollcall's, and left empty.
+//! The place of a shadow in the keyspace: checked to be empty, marked as Rollcall's, and left empty.
 
 use std::collections::BTreeSet;
 
@@ -9,20 +9,20 @@ use crate::key::Keys;
 use crate::redis::reply;
 use crate::state::{AskError, ask, literal, number};
 
-/// Keys that are taken away by one call.
+/// How many keys one call removes.
 const UNLINKED: usize = 100;
 
 pub(super) fn in_use(keys: &Keys) -> AskError {
     AskError::ShadowInUse { key: keys.base().to_owned() }
 }
 
-/// The key that says who made a shadow; the first to come and the last to go.
+/// The key that marks a shadow; it is written first and removed last.
 fn made(keys: &Keys) -> String {
     keys.named("made")
 }
 
-/// Makes sure that nothing is there, and says whose it is from now on. Takes away what runs left that were killed,
-/// whatever the name of their shadow.
+/// Checks that nothing is there, and marks the place. Removes what killed runs left, whatever the name of their
+/// shadow.
 pub(super) async fn claim(
     connection: &mut MultiplexedConnection,
     live: &Keys,
@@ -58,7 +58,7 @@ async fn exists(connection: &mut MultiplexedConnection, key: &str) -> Result<boo
     Ok(number(&ask(connection, &["EXISTS", key]).await?) == Some(1))
 }
 
-/// Takes a shadow away.
+/// Removes a shadow.
 pub(super) async fn remove(
     connection: &mut MultiplexedConnection,
     keys: &Keys,
@@ -68,7 +68,7 @@ pub(super) async fn remove(
     Ok(())
 }
 
-/// Takes away all but what says whose it is.
+/// Removes everything but the marker.
 async fn remove_all(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<(), AskError> {
     let (kept, mut walk) = ([made(keys), Lease::key(keys)], Scan::new(keys.base()));
     while let Some(found) = walk.page(connection).await? {
@@ -81,7 +81,7 @@ async fn remove_all(connection: &mut MultiplexedConnection, keys: &Keys) -> Resu
     Ok(())
 }
 
-/// A walk over the names of the server that begin so (`SCAN`).
+/// A walk over the server's keys with this prefix (`SCAN`).
 pub(super) struct Scan {
     pattern: String,
     cursor: Option<String>,
@@ -92,7 +92,7 @@ impl Scan {
         Self { pattern: format!("{}*", literal(base)), cursor: Some("0".to_owned()) }
     }
 
-    /// The next names, perhaps some that came before; `None` at the end.
+    /// The next keys, perhaps with repetitions; `None` at the end.
     pub(super) async fn page(
         &mut self,
         connection: &mut MultiplexedConnection,

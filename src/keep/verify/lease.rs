@@ -1,4 +1,4 @@
-//! Who uses a shadow: a key with a short expiry, renewed while the process lives.
+//! The lease of a shadow: a key with a short expiry, renewed while the process is alive.
 
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,14 @@ use crate::key::Keys;
 use crate::redis::reply;
 use crate::state::{AskError, ask};
 
-/// How long it outlives a process that was killed.
+/// How long it outlives a killed process.
 const LIFE_MS: &str = "2500";
 /// How often it is renewed.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long to wait for one whose process may be dead.
+/// How long to wait for a lease whose process may be dead.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Held as long as it lives.
+/// Held until dropped.
 pub(super) struct Lease(JoinHandle<()>);
 
 impl Lease {
@@ -25,10 +25,10 @@ impl Lease {
         keys.named("lease")
     }
 
-    /// Takes it, as soon as nobody has it.
+    /// Takes the lease as soon as nobody has it.
     ///
     /// # Errors
-    /// If somebody keeps it, the server refuses, or no reply came.
+    /// If another process keeps it, the server refuses, or no reply came.
     pub(super) async fn take(
         mut connection: MultiplexedConnection,
         keys: &Keys,
@@ -52,14 +52,14 @@ impl Drop for Lease {
     }
 }
 
-/// Until it is another's: whoever takes it takes the shadow away, and its owner meets that.
+/// Renews the lease until another process has it. That process removes the shadow, which its owner will notice.
 async fn renew(mut connection: MultiplexedConnection, key: String, token: String) {
     loop {
         tokio::time::sleep(PAUSE).await;
         match ask(&mut connection, &["GET", &key]).await.map(reply::text) {
             Ok(Some(found)) if found != token => return,
             Ok(_) => {
-                // Should it fail, it is tried again while there is time.
+                // If it fails, it is tried again while there is time.
                 let _renewed = ask(&mut connection, &["SET", &key, &token, "PX", LIFE_MS]).await;
             }
             Err(_) => {}

@@ -1,8 +1,8 @@
-//! What differs, put right: what no entry says is taken away, and the entries that should have won are applied once
-//! more, without their views, by the same script as the first time. Merges do not mind.
+//! Repairs differences: members that no entry explains are removed, and the entries that should have won are applied
+//! once more, without their views, by the usual script. This is possible because merges are idempotent.
 //!
-//! All of it is done by the partition's owner, which the run becomes for some tenths of a second at a time: no batch in
-//! hand comes after that, and what differs is looked at once more at a cursor that stands still.
+//! The partition's owner does all of it, and the run becomes that owner for some tenths of a second at a time. No
+//! batch in progress is applied after that, and each difference is checked once more at a fixed cursor.
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
@@ -22,15 +22,15 @@ use crate::redis::scripts::owner::{Cause, Ownership, Tenure, fence};
 use crate::seal::SessionKeys;
 use crate::state::AskError;
 
-/// Differences that are put right by one call.
+/// How many differences one call repairs.
 const PART: usize = 32;
 /// How long the partition is held at a time.
 const HELD: Duration = Duration::from_millis(250);
 /// How long others have it in between.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How often it is tried to get it, or to keep it.
+/// How many times to try to get it, or to keep it.
 const MOST_TRIES: u32 = 50;
-/// Entries that are read by one call.
+/// How many entries one call reads.
 const ENTRIES: usize = 8;
 
 /// The partition, while it is held.
@@ -38,13 +38,13 @@ pub(super) struct Held {
     ownership: Ownership,
     tenure: Tenure,
     cursor: EntryId,
-    /// Who gets it back.
+    /// The owner that gets it back.
     former: String,
     since: Instant,
 }
 
 impl Comparison {
-    /// Puts these right.
+    /// Repairs these differences.
     pub(super) async fn mend(
         &mut self,
         findings: &[Finding],
@@ -52,7 +52,7 @@ impl Comparison {
         mut tell: impl FnMut(u64),
     ) -> Result<(), AskError> {
         let mut done = 0;
-        // Those of one entry together: it may have many events.
+        // Those of one entry together, since it may have many events.
         let mut findings = findings.to_vec();
         findings.sort_by_key(Finding::entry);
         for part in findings.chunks(PART) {
@@ -66,7 +66,7 @@ impl Comparison {
                         self.held = None;
                         tries += 1;
                     }
-                    // It has put some of who is joined out, and is to be called again.
+                    // It has removed some of the joined connections, and must be called again.
                     Err(AskError::Server(error)) if is_torn(&error) && tries < MOST_TRIES => {
                         tries += 1;
                     }
@@ -110,7 +110,7 @@ impl Comparison {
             |found: &&Finding| found.fault != Fault::Torn && known.contains(&found.place);
         self.do_deeds(fresh.iter().filter(is_meant)).await?;
         self.apply_again(entries, session_keys).await?;
-        // What follows from other keys comes last.
+        // Derived values come last.
         let is_derived = |family: Family| {
             matches!(
                 family,
@@ -128,7 +128,7 @@ impl Comparison {
         Ok(())
     }
 
-    /// Compares these names at the cursor that is held.
+    /// Compares these names at the fixed cursor.
     async fn look_again(
         &mut self,
         names: &Related,
@@ -156,7 +156,7 @@ impl Comparison {
         Ok(())
     }
 
-    /// Merges what entries say once more: nothing is counted, and the cursor stays.
+    /// Merges entries once more: nothing is counted, and the cursor stays.
     async fn apply_again(
         &mut self,
         entries: &[Entry],
@@ -168,20 +168,20 @@ impl Comparison {
         for part in self.shadow.parts(entries) {
             let mut plan = Plan { entries: 0, last: None, ..self.shadow.plan(part) };
             plan.views.clear();
-            // Where a key holds another type, all else is merged.
+            // If a key has another type, everything else is merged.
             let (Outcome::Applied(_) | Outcome::WrongType(_)) =
                 applier.apply(&mut self.shadow.connection, &plan, held.cursor).await?;
         }
         Ok(())
     }
 
-    /// Becomes the partition's owner, unless it was a moment ago.
+    /// Becomes the partition's owner, unless it was just a moment ago.
     async fn hold(&mut self) -> Result<(), AskError> {
         if self.held.as_ref().is_some_and(|held| held.since.elapsed() < HELD) {
             return Ok(());
         }
         self.release().await?;
-        // What came meanwhile is not for the time in which others wait.
+        // Catches up first, so that others wait less.
         let (_, cursor) = self.shadow.look_live(&[]).await?;
         self.shadow.advance(cursor).await?;
         let name = format!("rebuild-{:08x}", fastrand::u32(..));
@@ -206,7 +206,7 @@ impl Comparison {
         let Some(Held { ownership, tenure, former, .. }) = self.held.take() else { return Ok(()) };
         match ownership.release(&mut self.shadow.connection, &tenure, &former).await {
             Err(error) if !error.is_lost_ownership() => return Err(error.into()),
-            // Another one was faster.
+            // Another worker was faster.
             _ => {}
         }
         tokio::time::sleep(PAUSE).await;

@@ -1,8 +1,8 @@
-//! The live state, held to what the entries say that the stream still holds.
+//! Compares the live state with the entries still in the stream.
 //!
-//! A shadow is made of those entries by the same fold and the same apply script, and each name is compared at one
-//! cursor: the live state is read at one instant, together with its cursor; then the shadow goes on to that very entry,
-//! and is read. So workers go on all the while, and nothing of the live state is written.
+//! The same fold and the same apply script make a shadow of those entries, and each name is compared at one cursor:
+//! the live state is read at one instant, together with its cursor; the shadow is then brought to exactly that entry,
+//! and is read. Workers go on meanwhile, and the live state is not written.
 
 mod claims;
 mod compare;
@@ -26,19 +26,19 @@ pub use self::report::{Difference, Progress, Report};
 use crate::config::JanitorConfig;
 use crate::state::{AskError, State};
 
-/// What a run is to do.
+/// What to do.
 #[derive(Clone, Debug)]
 pub struct Order {
     /// The name of the shadow.
     pub into: String,
-    /// How long endings are remembered, and the rest of what a janitor does.
+    /// How long endings are remembered, and the janitor's other settings.
     pub janitor: JanitorConfig,
 }
 
-/// What the name of a shadow may be.
+/// Checks the name of a shadow.
 ///
 /// # Errors
-/// What it has to be.
+/// What the name must be.
 pub fn shadow_name(text: &str) -> Result<String, String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if (1..=64).contains(&text.len()) && text.chars().all(is_plain) {
@@ -47,10 +47,10 @@ pub fn shadow_name(text: &str) -> Result<String, String> {
     Err("1 to 64 letters, digits, hyphens and underscores".to_owned())
 }
 
-/// Compares all partitions, one after the other, until `stop`; the shadow is taken away in any case.
+/// Compares all partitions, one after the other, until `stop`; the shadow is removed in any case.
 ///
 /// # Errors
-/// If the server refuses, no reply came, somebody else uses the shadow, or it was stopped.
+/// If the server refuses, no reply came, another process uses the shadow, or it was stopped.
 pub async fn verify(
     state: &mut State,
     order: &Order,

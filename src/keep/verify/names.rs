@@ -1,4 +1,4 @@
-//! The names that stand in the state or in the shadow, a page at a time.
+//! The names in the state or in the shadow, a page at a time.
 
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
@@ -16,7 +16,7 @@ use crate::state::{AskError, Link, Walk};
 /// Names of one family.
 pub(super) type Page = (Family, Vec<String>);
 
-/// Names that were there, as digests: that two are alike is less likely than a bad bit.
+/// Names that were returned before, as digests; a collision is less likely than a hardware error.
 #[derive(Default)]
 pub(super) struct Met {
     state: RandomState,
@@ -24,14 +24,14 @@ pub(super) struct Met {
 }
 
 impl Met {
-    /// Those that were not met before.
+    /// The names that were not returned before.
     pub(super) fn first(&mut self, family: Family, names: Vec<String>) -> Vec<String> {
         let mut is_first = |name: &String| self.digests.insert(self.state.hash_one((family, name)));
         names.into_iter().filter(|name| is_first(name)).collect()
     }
 }
 
-/// A structure that names are walked in.
+/// A structure that contains names.
 enum Source {
     Hash(String, Family),
     Scores(String, Family),
@@ -42,7 +42,7 @@ enum Source {
     Levels(String),
 }
 
-/// The names of one side: those of the structures that name others.
+/// The names of one side, from the structures that contain names.
 pub(super) struct Names {
     sources: Vec<Source>,
     link: Link,
@@ -78,7 +78,7 @@ impl Names {
         Self { sources: docs.iter().map(users).collect(), link }
     }
 
-    /// Hands out all names of a structure; `false` at the end of all.
+    /// Returns the names of a structure; `false` at the end of all.
     pub(super) async fn next(
         &mut self,
         visit: &mut impl AsyncFnMut(Page) -> Result<(), AskError>,
@@ -119,11 +119,11 @@ fn unescaped(name: &str) -> String {
     unescape(name).into_owned()
 }
 
-/// The minutes whose sets can be there.
+/// The minutes whose sets may exist.
 pub(super) fn minutes(deployment: &Deployment, now_ms: u64) -> impl Iterator<Item = u64> {
     let last = (now_ms + deployment.max_skew_ms) / 60_000 + 1;
     let is_there = move |minute: &u64| minute_expiry_ms(deployment, *minute) > now_ms;
-    // A skew of years would make for millions of minutes: nobody is seen that far ahead.
+    // A skew of years would allow millions of minutes; no further ones are examined.
     let last = last.min(now_ms / 60_000 + 10_000);
     let mut first = now_ms / 60_000;
     while is_there(&first.saturating_sub(1)) && first > 0 {
@@ -132,7 +132,7 @@ pub(super) fn minutes(deployment: &Deployment, now_ms: u64) -> impl Iterator<Ite
     first..=last
 }
 
-/// The names that stand in keys of their own, on both sides.
+/// The names in keys of their own, on both sides.
 pub(super) struct KeyNames {
     scan: Scan,
     bases: [String; 2],

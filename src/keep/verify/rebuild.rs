@@ -1,4 +1,4 @@
-//! The live state, put right where it is not what the entries say; and a deployment's settings changed.
+//! Repairs the live state where it differs from what the entries say, and changes a deployment's settings.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -14,33 +14,33 @@ use crate::redis::reply;
 use crate::redis::scripts::mend::change_settings;
 use crate::state::{AskError, Link, Partition, State, adopt, ask};
 
-/// How often nothing of what differs is put right before it is left.
+/// How many attempts without any repair there may be before the rest is left.
 const MOST_TRIES: u32 = 2;
 
-/// What a rebuild is to do.
+/// What to do.
 #[derive(Clone, Debug)]
 pub struct Rebuild {
-    /// How it compares.
+    /// How to compare.
     pub order: Order,
-    /// Settings that become the deployment's first, as they stand in `rollcall:meta`.
+    /// Settings that first become the deployment's, as in `rollcall:meta`.
     pub settings: Vec<(&'static str, String)>,
-    /// Nothing is changed.
+    /// Whether nothing is changed.
     pub dry_run: bool,
 }
 
-/// What a rebuild did.
+/// The results of a rebuild.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Rebuilt {
     /// Whether nothing was changed.
     pub dry_run: bool,
     /// Settings that were changed; in a dry run, those that would be.
     pub settings: Vec<Changed>,
-    /// What differed.
+    /// The differences.
     #[serde(flatten)]
     pub found: Report,
-    /// How much of that was put right.
+    /// How many of them were repaired.
     pub mended: u64,
-    /// What is left, and cannot be put right.
+    /// Differences that are left and cannot be repaired.
     pub left: Vec<Difference>,
 }
 
@@ -49,17 +49,17 @@ pub struct Rebuilt {
 pub struct Changed {
     /// Its name.
     pub name: String,
-    /// What it was.
+    /// Its old value.
     pub from: String,
-    /// What it is.
+    /// Its new value.
     pub to: String,
 }
 
-/// Puts all partitions right, one after the other, until `stop`; the shadow is taken away in any case. Whoever begins
-/// again finds the rest.
+/// Repairs all partitions, one after the other, until `stop`; the shadow is removed in any case. Another run
+/// continues with the rest.
 ///
 /// # Errors
-/// If the server refuses, no reply came, somebody else uses the shadow, or it was stopped.
+/// If the server refuses, no reply came, another process uses the shadow, or it was stopped.
 pub async fn rebuild(
     state: &mut State,
     what: &Rebuild,
@@ -108,7 +108,7 @@ async fn one(
         let (progress, before) = (comparison.progress(&done.found), done.mended);
         let mut mended = |n| tell(&Progress { mended: before + n, ..progress });
         comparison.mend(&findings, &state.session_keys, &mut mended).await?;
-        // What was hidden by what was wrong comes to light only now.
+        // Differences that others had hidden show only now.
         comparison.begin_again();
         comparison.find(&done.found, &mut |_: &Progress| ()).await?;
         let found = std::mem::take(&mut comparison.verdicts.findings);
@@ -123,7 +123,7 @@ async fn one(
     Ok(())
 }
 
-/// Those of a deployment's settings that can be changed.
+/// The deployment's settings that can be changed.
 pub fn changeable(
     deployment: &Deployment,
     is_given: impl Fn(&str) -> bool,
@@ -132,7 +132,7 @@ pub fn changeable(
     fields.filter(|(name, _)| is_given(name) && !Deployment::FIXED.contains(name)).collect()
 }
 
-/// Makes settings the deployment's, in all partitions.
+/// Makes these the settings of the deployment, in all partitions.
 async fn change(
     state: &mut State,
     settings: &[(&'static str, String)],
@@ -154,7 +154,7 @@ async fn change(
     Ok(changed.into_iter().collect())
 }
 
-/// The settings of a partition that are others than these.
+/// The settings of a partition that differ from these.
 async fn differing(
     connection: &mut Link,
     keys: &Keys,

@@ -1,31 +1,31 @@
-//! What a comparison found, as programs and people get it.
+//! The results of a comparison, as programs and people see them.
 
 use serde::Serialize;
 
 use super::finding::Finding;
 use crate::state::dead::Bytes;
 
-/// Longest value that is shown whole.
+/// The maximum length of a value that is shown whole.
 const LONGEST: usize = 4096;
 
-/// What a comparison found.
+/// The results of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Members that were compared.
     pub checked: u64,
-    /// Where the live state is not what the entries say.
+    /// The differences between the live state and the entries.
     pub differences: Vec<Difference>,
     /// Differences that were too many to be kept.
     #[serde(skip_serializing_if = "is_zero")]
     pub unlisted: u64,
-    /// Members that come of entries which the stream no longer holds.
+    /// Members from entries that are no longer in the stream.
     pub older: u64,
     /// Entries that were replayed.
     pub entries: u64,
 }
 
 impl Report {
-    /// How many differences there are.
+    /// The number of differences.
     pub fn count(&self) -> u64 {
         self.differences.len() as u64 + self.unlisted
     }
@@ -44,13 +44,13 @@ pub struct Difference {
     pub structure: &'static str,
     /// The key.
     pub key: String,
-    /// The member or field; `None` where it is the key itself.
+    /// The member or field; `None` if it is the key itself.
     pub member: Option<String>,
-    /// What stands there; `None` if nothing does.
+    /// The live value; `None` if there is none.
     pub live: Option<Bytes>,
-    /// What should stand there.
+    /// The value that should be there.
     pub expected: Option<Bytes>,
-    /// The entry that should have won; `None` if no entry that is held says anything of it.
+    /// The entry that should have won; `None` if no entry in the stream says anything about it.
     pub entry: Option<String>,
 }
 
@@ -77,17 +77,17 @@ impl Difference {
     }
 }
 
-/// How far it is.
+/// The progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// The partition it is in.
+    /// The current partition.
     pub partition: u16,
     /// Entries that were replayed.
     pub entries: u64,
     /// Members that were compared.
     pub checked: u64,
-    /// What looks like differences until now.
+    /// Differences so far, before they are checked.
     pub differing: u64,
-    /// What was put right.
+    /// Differences that were repaired.
     pub mended: u64,
 }

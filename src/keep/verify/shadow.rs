@@ -1,8 +1,8 @@
-//! The shadow: what the entries that the stream still holds make of nothing, through the same fold and the same apply
-//! script, up to the very entry that the live state is at.
+//! The shadow: what the entries in the stream make of an empty state, with the same fold and the same apply script,
+//! up to exactly the entry that the live state is at.
 //!
-//! It lies below `rollcall:shadow:`, where no reader looks, in the slot of its partition. Its stream has the ids of the
-//! last entries only: the script looks for no more.
+//! It is kept under `rollcall:shadow:`, where no reader looks, in the slot of its partition. Its stream has only the
+//! ids of the last entries, since the script checks no others.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -30,30 +30,31 @@ use crate::state::dead::DeadLetter;
 
 use crate::state::{AskError, ask, range, server_time};
 
-/// Entries that are read at once at most, and bytes that they should have.
+/// The maximum number of entries read at once, and the target for their bytes.
 const PAGE: usize = 200;
 const PAGE_BYTES: usize = 256 << 10;
-/// Entries that are applied by one call at most, and bytes that they should have: about two milliseconds of the server.
+/// The maximum number of entries applied by one call, and the target for their bytes: about two milliseconds of the
+/// server.
 const PART: usize = 64;
 const PART_BYTES: usize = 16 << 10;
-/// Letters that are read at once: each may carry a mebibyte.
+/// How many letters are read at once; each may contain a mebibyte.
 const LETTERS: usize = 16;
-/// Pages between two looks at the server's memory, and how much of it may be used, in percent.
+/// How many pages there are between two checks of the server's memory, and how much of it may be used, in percent.
 const PAGES: u64 = 16;
 const MOST_MEMORY: u64 = 90;
-/// Longest pause between two calls.
+/// The maximum pause between two calls.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// How a worker wrote an entry off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WrittenOff {
-    /// Whole: it has no effect.
+    /// As a whole: it has no effect.
     Whole,
-    /// It hit a key of another type: its views are not counted.
+    /// It met a key of another type: its views are not counted.
     InPart,
 }
 
-/// The shadow of one partition, and how far it is.
+/// The shadow of one partition, and its progress.
 pub(super) struct Shadow {
     pub(super) connection: MultiplexedConnection,
     /// The names of the live state.
@@ -61,16 +62,16 @@ pub(super) struct Shadow {
     /// Its own names.
     pub(super) keys: Keys,
     pub(super) deployment: Deployment,
-    /// From this entry on it has all that ever were.
+    /// From this entry on, it has all entries that ever existed.
     pub(super) since: EntryId,
-    /// Entries that it was made of.
+    /// How many entries it was made of.
     pub(super) entries: u64,
     stream: String,
     /// The live state's epoch.
     epoch: String,
     fold: FoldSettings,
     without_views: FoldSettings,
-    /// Whose events are refused.
+    /// The users whose events are refused.
     blocked: Blocked,
     applier: Applier,
     /// The last entry that was applied.
@@ -85,11 +86,11 @@ pub(super) struct Shadow {
 }
 
 impl Shadow {
-    /// Makes an empty one, after taking away what a run that was killed left there; `None` if nobody ever worked on
-    /// the partition.
+    /// Creates an empty one, after removing what a killed run left there; `None` if nobody has ever worked on the
+    /// partition.
     ///
     /// # Errors
-    /// If somebody else uses the name, the server refuses, or no reply came.
+    /// If another process uses the name, the server refuses, or no reply came.
     pub(super) async fn begin(
         mut connection: MultiplexedConnection,
         (deployment, live, partition): (&Deployment, &Keys, u16),
@@ -143,7 +144,7 @@ impl Shadow {
     /// Reads the live state at one instant.
     ///
     /// # Errors
-    /// If it is another one by now, the server refuses, or no reply came.
+    /// If it was begun again, the server refuses, or no reply came.
     pub(super) async fn look_live(
         &mut self,
         reads: &[Vec<&str>],
@@ -158,7 +159,7 @@ impl Shadow {
     /// Reads the shadow.
     ///
     /// # Errors
-    /// If it is no more what was made, the server refuses, or no reply came.
+    /// If it was changed by others, the server refuses, or no reply came.
     pub(super) async fn look(&mut self, reads: &[Vec<&str>]) -> Result<Looked, AskError> {
         let looked = look(&mut self.connection, &self.keys.meta(), reads).await?;
         let start = EntryId { ms: 0, seq: 0 };
@@ -168,7 +169,7 @@ impl Shadow {
         Ok(looked)
     }
 
-    /// Applies what follows, up to this entry, a page at a time; whether there may be more.
+    /// Applies entries up to this one, a page at a time; returns whether there may be more.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
@@ -182,7 +183,7 @@ impl Shadow {
         self.pages += 1;
         let entries = self.read(self.at, to).await?;
         let Some(last) = entries.last().map(|entry| entry.id) else {
-            // What others deleted.
+            // Others deleted the rest.
             self.at = to;
             return Ok(false);
         };
@@ -190,7 +191,7 @@ impl Shadow {
         for part in self.parts(&entries) {
             let begun = Instant::now();
             self.apply(part).await?;
-            // Others get their turn.
+            // Other clients get their turn.
             tokio::time::sleep(begun.elapsed().min(LONGEST_PAUSE)).await;
         }
         self.entries += entries.len() as u64;
@@ -198,7 +199,7 @@ impl Shadow {
         Ok(true)
     }
 
-    /// Makes sure that the server has room: at full memory workers would have to wait.
+    /// Checks that the server has memory left: at full memory workers would have to wait.
     async fn check_memory(&mut self) -> Result<(), AskError> {
         let info = match ask(&mut self.connection, &["INFO", "memory"]).await {
             Err(error) if error.is_unavailable() => return Ok(()),
@@ -215,7 +216,7 @@ impl Shadow {
         Ok(())
     }
 
-    /// The same to the end.
+    /// Applies all entries up to this one.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
@@ -224,7 +225,7 @@ impl Shadow {
         Ok(())
     }
 
-    /// Entries behind one, up to another; the beginning of them.
+    /// The first entries after one id, up to another.
     pub(super) async fn read(
         &mut self,
         after: EntryId,
@@ -237,7 +238,7 @@ impl Shadow {
         let bytes: usize = entries.iter().map(Entry::size).sum();
         if let Some(first) = entries.first() {
             self.page = (entries.len() * PAGE_BYTES / bytes.max(1)).clamp(1, PAGE);
-            // Where the entry before is still there, nothing between the two was trimmed meanwhile.
+            // If the entry before still exists, nothing between the two was trimmed meanwhile.
             let before = after.to_string();
             let words = ["XRANGE", &self.stream, &before, &before];
             if after == self.at && range(&mut self.connection, &words).await?.is_empty() {
@@ -247,12 +248,12 @@ impl Shadow {
         Ok(entries)
     }
 
-    /// Entries in parts that a short call applies.
+    /// Entries in parts that fit into short calls.
     pub(super) fn parts<'e>(&self, entries: &'e [Entry]) -> Vec<&'e [Entry]> {
         parts(entries, &self.written_off)
     }
 
-    /// What entries say, folded together.
+    /// The plan of entries.
     pub(super) fn plan<'e>(&self, entries: &'e [Entry]) -> Plan<'e> {
         let is_in_part =
             |entry: &Entry| self.written_off.get(&entry.id) == Some(&WrittenOff::InPart);
@@ -288,7 +289,7 @@ impl Shadow {
         Ok(())
     }
 
-    /// Learns which entries workers wrote off.
+    /// Reads which entries workers wrote off.
     async fn read_letters(&mut self, first: EntryId) -> Result<(), AskError> {
         loop {
             let after = self.letters_read.unwrap_or(EntryId { ms: first.ms, seq: 0 }.before());
@@ -315,14 +316,14 @@ impl Shadow {
         }
     }
 
-    /// The newest entry that was ever deleted, not trimmed.
+    /// The newest entry that was ever deleted rather than trimmed.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
     pub(super) async fn deleted(&mut self) -> Result<Option<EntryId>, AskError> {
         let info = match ask(&mut self.connection, &["XINFO", "STREAM", &self.stream]).await {
             Ok(info) => info,
-            // There is no stream, and no entry either.
+            // There is no stream, and so no entry.
             Err(AskError::Server(error))
                 if error.redis().is_some_and(|e| e.code() == Some("ERR")) =>
             {
@@ -346,7 +347,7 @@ impl Shadow {
         server_time(&mut self.connection).await
     }
 
-    /// Takes it away.
+    /// Removes it.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
@@ -356,7 +357,7 @@ impl Shadow {
     }
 }
 
-/// Entries cut into parts that a short call applies; those that hit a key of another type are by themselves.
+/// Entries split into parts that fit into short calls. Those that met a key of another type are alone.
 fn parts<'e>(entries: &'e [Entry], written_off: &HashMap<EntryId, WrittenOff>) -> Vec<&'e [Entry]> {
     let is_in_part = |entry: &Entry| written_off.get(&entry.id) == Some(&WrittenOff::InPart);
     let (mut bytes, mut count) = (0, 0);

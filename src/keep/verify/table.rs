@@ -1,4 +1,4 @@
-//! What stands in the state for some names of one family, read at one instant: a row a name.
+//! The state of some names of one family, read at one instant: one row for each name.
 
 use redis::Value;
 
@@ -18,7 +18,7 @@ pub(super) enum Family {
     Activity,
     /// Presence fields.
     Presence,
-    /// Presence fields, and users as those begin with them.
+    /// Presence fields, and beginnings of users' fields.
     Departure,
     /// Tokens.
     Token,
@@ -34,7 +34,7 @@ pub(super) enum Family {
     Document,
 }
 
-/// What stands in one place.
+/// The content of one place.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Cell {
     /// Nothing.
@@ -77,7 +77,7 @@ impl Cell {
         std::str::from_utf8(self.bytes()?).ok()?.parse().ok()
     }
 
-    /// A whole number that is not negative.
+    /// A non-negative whole number.
     pub(super) fn whole(&self) -> Option<u64> {
         self.number().filter(|n| *n >= 0.0).map(|n| n as u64)
     }
@@ -95,26 +95,26 @@ impl Cell {
     }
 }
 
-/// Three decimals survive: scores of today have 21 bits to spare below the second.
+/// Three decimals survive, as current scores have 21 bits for fractions of a second.
 pub(super) fn score_ms(seconds: f64) -> u64 {
     (seconds * 1000.0).round() as u64
 }
 
 /// A column: one read for all names, or one for each.
 enum Column {
-    /// The command, the key, what each name is called there.
+    /// The command, the key, and the member for each name.
     All(&'static str, String, Vec<String>),
     /// The words for each name.
     Each(Vec<Vec<String>>),
 }
 
-/// The two parts of `user|ip` or `doc|user`; what is no such name has an empty one.
+/// The two parts of `user|ip` or `doc|user`; for other names one is empty.
 pub(super) fn parts(name: &str) -> (String, String) {
     let (first, second) = name.split_once('|').unwrap_or((name, ""));
     (unescape(first).into_owned(), unescape(second).into_owned())
 }
 
-/// What presence fields of the same user begin with.
+/// The beginning of the presence fields of a user.
 pub(super) fn user_of(field: &str) -> &str {
     field.split_once('|').map_or(field, |(user, _)| user)
 }
@@ -222,7 +222,7 @@ impl Reads {
         all
     }
 
-    /// A row for each name, of the replies.
+    /// Makes a row for each name from the replies.
     pub(super) fn rows(&self, replies: Vec<Value>) -> Vec<Vec<Cell>> {
         let mut replies = replies.into_iter();
         let mut rows = vec![Vec::with_capacity(self.columns.len()); self.names];

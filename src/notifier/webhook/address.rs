@@ -1,9 +1,9 @@
-//! Which addresses a webhook may be at: those of the public internet, unless the target allows others.
+//! The addresses that a webhook may have: those of the public internet, unless the target allows others.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether an address is one of the public internet: not of this host, this link, this site, a carrier's inside, a
-/// group, a documentation or a test; nor one that carries such an address of version 4 in it.
+/// Whether an address belongs to the public internet. Addresses of this host, the link, a private or carrier network,
+/// multicast, documentation and tests do not; nor do IPv6 addresses that embed such an IPv4 address.
 pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => is_public_v4(v4),
@@ -32,14 +32,14 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     !is_special
 }
 
-/// Only 2000::/3 is given out; of that not 2001::/23 (protocols, Teredo), 2001:db8::/32 and 3fff::/20 (documentation).
+/// Only 2000::/3 is allocated, without 2001::/23 (protocols, Teredo), 2001:db8::/32 and 3fff::/20 (documentation).
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [a, b, ..] = address.segments();
     let is_special = (a == 0x2001 && (b < 0x200 || b == 0xdb8)) || (a == 0x3fff && b < 0x1000);
     (0x2000..0x4000).contains(&a) && !is_special
 }
 
-/// The address of version 4 that one of version 6 stands for: mapped, compatible, NAT64, 6to4.
+/// The IPv4 address embedded in an IPv6 address: mapped, compatible, NAT64, 6to4.
 fn carried(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let [a, b, c, d, e, f, g, h] = address.segments();
     let v4 = |high: u16, low: u16| {

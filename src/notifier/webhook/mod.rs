@@ -1,4 +1,4 @@
-//! Calls of webhooks: one at a time over a connection that is kept, to an address that was checked, without following
+//! Calls of webhooks: one at a time over a persistent connection, to an address that was checked, without following
 //! redirects.
 
 mod address;
@@ -23,17 +23,17 @@ use tokio_rustls::TlsConnector;
 use crate::config::Webhook;
 use crate::error::chain;
 
-/// The longest answer that is read to its end; after a longer one the connection is closed.
+/// The maximum size of an answer that is read to its end; after a longer one the connection is closed.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 
-/// What came of a call.
+/// The result of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// The receiver has it.
+    /// The receiver accepted it.
     Taken,
-    /// It will not have it.
+    /// The receiver will never accept it.
     Refused(String),
-    /// It may have it later: not before that time, if it said so.
+    /// The receiver may accept it later, but not before the given time.
     Later(String, Option<Duration>),
 }
 
@@ -78,7 +78,7 @@ impl Caller {
         Self { webhook: webhook.clone(), sender: None, tls: None }
     }
 
-    /// Calls once, within the target's time.
+    /// Calls once, within the target's time limit.
     pub(super) async fn call(&mut self, id: &str, body: &Bytes) -> Answer {
         match tokio::time::timeout(self.webhook.timeout, self.exchange(id, body)).await {
             Ok(Ok(answer)) => answer,
@@ -101,7 +101,7 @@ impl Caller {
             None => self.connect().await?,
         };
         let response = match sender.send_request(self.request(id, body)?).await {
-            // The receiver may have closed a connection that was idle.
+            // The receiver may have closed an idle connection.
             Err(_closed) if was_kept => {
                 sender = self.connect().await?;
                 sender.send_request(self.request(id, body)?).await?
@@ -109,7 +109,7 @@ impl Caller {
             response => response?,
         };
         let answer = answer(&response);
-        // What it says beyond the status is of no interest, but has to go before the next answer.
+        // The body of the answer does not matter, but must be read before the next answer.
         if Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.is_ok() {
             self.sender = Some(sender);
         }
@@ -144,7 +144,7 @@ impl Caller {
         open(TokioIo::new(stream)).await
     }
 
-    /// The address to connect to: the very one that was checked.
+    /// The address to connect to: exactly the one that was checked.
     async fn address(&self) -> Result<SocketAddr, CallError> {
         let place = (self.webhook.host(), self.webhook.port());
         let mut found = tokio::net::lookup_host(place).await.map_err(CallError::Lookup)?;
@@ -167,7 +167,7 @@ where
     TokioIo<T>: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let (sender, connection) = handshake(stream).await?;
-    // It ends with the sender, or with an error that the next request tells.
+    // It ends with the sender, or with an error that the next request reports.
     tokio::spawn(connection);
     Ok(sender)
 }

@@ -8,7 +8,7 @@ use sha2::Sha256;
 /// The value of `webhook-signature`.
 pub(super) fn signatures(secrets: &[Vec<u8>], id: &str, time_s: u64, body: &[u8]) -> String {
     let one = |secret: &Vec<u8>| {
-        // HMAC takes keys of any length.
+        // HMAC accepts keys of any length.
         let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok()?;
         mac.update(format!("{id}.{time_s}.").as_bytes());
         mac.update(body);
@@ -21,7 +21,7 @@ pub(super) fn signatures(secrets: &[Vec<u8>], id: &str, time_s: u64, body: &[u8]
 mod tests {
     use super::*;
 
-    /// The example of the specification's libraries.
+    /// The example from the specification's libraries.
     #[test]
     fn the_known_example_has_its_signature() {
         let secret = STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();

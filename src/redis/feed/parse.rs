@@ -1,12 +1,11 @@
-//! The reply to a read, taken apart as it arrives: each text is copied once, to where it stands in its entry, and
-//! no tree of values is built in between. No I/O.
+//! Parses the reply to a read as it arrives. Each text is copied once, to its place in the entry, and no tree of
+//! values is built. No I/O.
 //!
-//! It knows one form, RESP2 as `XREAD` answers about one stream: `[[stream, [[id, [name, value, …]], …]]]` or
-//! nil. Anything else is an error that shows where it begins.
+//! It knows one form, the RESP2 reply of `XREAD` for one stream: `[[stream, [[id, [name, value, …]], …]]]` or nil.
+//! Anything else is an error that shows where it begins.
 //!
-//! What an entry may take in memory is bounded, whatever its size: of one larger than any event can be, only its
-//! measures are kept. So is what a reply may take: entries beyond [`Bounds::reply_bytes`] are dropped, to be read
-//! again.
+//! Memory is bounded for any size of entry: of an entry larger than any event can be, only the sizes are kept. Memory
+//! is also bounded for a reply: entries beyond [`Bounds::reply_bytes`] are dropped, to be read again.
 
 use redis::{ErrorKind, RedisError, RedisResult, Value};
 
@@ -15,17 +14,17 @@ use crate::error::Error;
 use crate::event::Limits;
 use crate::redis::reply;
 
-/// What is being done, for errors.
+/// The step, for errors.
 pub const STEP: &str = "reading new entries";
 
-/// The largest length that is believed: no server keeps a larger text.
+/// The largest credible length: no server keeps a larger text.
 const MOST_BYTES: usize = 1 << 30;
-/// Digits that a length may have.
+/// The maximum number of digits of a length.
 const MOST_DIGITS: usize = 10;
-/// Bytes that a reply of one line may have.
+/// The maximum number of bytes of a one-line reply.
 const LINE_BYTES: usize = 4 << 10;
 
-/// How much is kept of a reply.
+/// How much of a reply is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Pairs of an entry.
@@ -37,27 +36,27 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// What entries within `limits` can need, and `reply_bytes` for all of a reply.
+    /// Bounds for entries within `limits`, and `reply_bytes` for a whole reply.
     pub fn new(limits: &Limits, reply_bytes: usize) -> Self {
         Self { pairs: Limits::MOST_PAIRS, entry_bytes: limits.most_bytes(), reply_bytes }
     }
 }
 
-/// Entries that a read brought.
+/// The entries of a read.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Delivered {
     /// The entries in order.
     pub entries: Vec<Entry>,
-    /// Whether more came than are kept.
+    /// Whether more came than was kept.
     pub is_cut: bool,
 }
 
-/// Takes one reply apart.
+/// Parses one reply.
 #[derive(Debug)]
 pub struct Parser {
     bounds: Bounds,
     expected: Expected,
-    /// Bytes to pass over before the next element.
+    /// Bytes to skip before the next element.
     skip: usize,
     /// Rows still to come after this one.
     rows: usize,
@@ -65,14 +64,14 @@ pub struct Parser {
     texts: usize,
     id: EntryId,
     entry: Texts,
-    /// Measures of this entry if it is too large to keep.
+    /// Sizes of this entry, if it is too large to keep.
     oversize: Option<Oversize>,
     /// Bytes of the entries kept so far.
     kept: usize,
     delivered: Delivered,
 }
 
-/// What the next element is.
+/// What the next element must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
     Streams,
@@ -90,7 +89,7 @@ enum Expected {
 #[derive(Debug, PartialEq, Eq)]
 enum Element<'b> {
     Nil,
-    /// So many elements come next.
+    /// This many elements follow.
     Array(usize),
     Text(&'b [u8]),
 }
@@ -100,7 +99,7 @@ enum Kind {
     Text,
 }
 
-/// The bytes are no RESP2, or not what comes here.
+/// The bytes are no RESP2, or not what must come here.
 #[derive(Debug, PartialEq, Eq)]
 struct Malformed;
 
@@ -121,13 +120,13 @@ impl Parser {
         }
     }
 
-    /// Takes from `buffer` what is whole; returns what was delivered once that is all of it.
+    /// Parses all complete elements in `buffer`; returns the entries once the reply is complete.
     ///
     /// # Errors
-    /// The server's own, or that the reply has another form.
+    /// The server's own error, or that the reply has another form.
     pub fn read(&mut self, buffer: &mut Vec<u8>) -> Result<Option<Delivered>, Error> {
         if self.expected == Expected::Streams && buffer.starts_with(b"-") {
-            // The server refuses: a whole line is an error.
+            // The server refuses with an error in a whole line.
             line(buffer).map_err(Error::at(STEP))?;
             return Ok(None);
         }
@@ -149,13 +148,13 @@ impl Parser {
         Ok(is_whole.then(|| std::mem::take(&mut self.delivered)))
     }
 
-    /// Takes the element that `bytes` begin with, and says how long it is; `None` if it is not whole yet.
+    /// Parses the element at the beginning of `bytes` and returns its length; `None` if it is not complete yet.
     fn take(&mut self, bytes: &[u8]) -> Result<Option<usize>, Malformed> {
         if self.expected == Expected::Text
             && let Some((Kind::Text, Some(length), start)) = head(bytes)?
             && !self.keeps(length)
         {
-            // The text with the end of its line.
+            // The text and the end of its line.
             self.skip = length + 2;
             self.expected = self.next_text();
             return Ok(Some(start));
@@ -165,7 +164,7 @@ impl Parser {
         Ok(Some(length))
     }
 
-    /// Whether a text of this entry is kept; if not, the entry is not.
+    /// Whether a text of this entry is kept; if not, the whole entry is not.
     fn keeps(&mut self, length: usize) -> bool {
         if self.delivered.is_cut {
             return false;
@@ -180,14 +179,14 @@ impl Parser {
         self.oversize.is_none()
     }
 
-    /// Keeps only the measures of the entry whose texts come.
+    /// From now on keeps only the sizes of the current entry.
     fn give_up_entry(&mut self) {
         let pairs = (self.entry.count() + 1 + self.texts) / 2;
         self.oversize = Some(Oversize { pairs, bytes: self.entry.size() as u64 });
         self.entry.clear();
     }
 
-    /// What is expected after an element.
+    /// What must follow an element.
     fn follow(&mut self, element: Element<'_>) -> Result<Expected, Malformed> {
         Ok(match (self.expected, element) {
             (Expected::Streams, Element::Nil) => Expected::Nothing,
@@ -233,7 +232,7 @@ impl Parser {
     }
 
     fn end_entry(&mut self) {
-        // The first is kept whatever its size, or a reader would never come past it.
+        // The first entry is kept whatever its size, or a reader would never get past it.
         self.delivered.is_cut |= self.kept > self.bounds.reply_bytes;
         self.kept += self.entry.size();
         let entry = match self.oversize.take() {
@@ -246,7 +245,7 @@ impl Parser {
     }
 }
 
-/// The element that `bytes` begin with, and how long it is; `None` if it is not whole yet.
+/// The element at the beginning of `bytes` and its length; `None` if it is not complete yet.
 fn element(bytes: &[u8]) -> Result<Option<(Element<'_>, usize)>, Malformed> {
     let Some((kind, length, start)) = head(bytes)? else { return Ok(None) };
     let element = match (kind, length) {
@@ -264,7 +263,7 @@ fn element(bytes: &[u8]) -> Result<Option<(Element<'_>, usize)>, Malformed> {
     Ok(Some((element, start)))
 }
 
-/// The head of an element: its kind, its length (`None` if there is nothing) and where the head ends.
+/// The head of an element: its kind, its length (`None` for nil), and where the head ends.
 fn head(bytes: &[u8]) -> Result<Option<(Kind, Option<usize>, usize)>, Malformed> {
     let Some((kind, rest)) = bytes.split_first() else { return Ok(None) };
     let kind = match kind {
@@ -287,7 +286,7 @@ fn head(bytes: &[u8]) -> Result<Option<(Kind, Option<usize>, usize)>, Malformed>
     Ok(end_of_line(&rest[digits..], b"\r\n")?.map(|end| (kind, length, 1 + digits + end)))
 }
 
-/// Where the line ends, of which this is the rest; `None` if it is not whole yet.
+/// Where the line ends that `rest` continues; `None` if it is not complete yet.
 fn end_of_line(bytes: &[u8], rest: &[u8]) -> Result<Option<usize>, Malformed> {
     if bytes.starts_with(rest) {
         return Ok(Some(rest.len()));
@@ -299,10 +298,10 @@ fn entry_id(text: &[u8]) -> Option<EntryId> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Takes a line or a text from `buffer`; `None` if it is not whole yet.
+/// Takes a one-line reply or a text from `buffer`; `None` if it is not complete yet.
 ///
 /// # Errors
-/// The server's own, or that this is no such reply.
+/// The server's own error, or that this is no such reply.
 pub fn answer(buffer: &mut Vec<u8>) -> RedisResult<Option<Value>> {
     if !buffer.starts_with(b"$") {
         return line(buffer);
@@ -317,10 +316,10 @@ pub fn answer(buffer: &mut Vec<u8>) -> RedisResult<Option<Value>> {
     Ok(Some(value))
 }
 
-/// Takes a reply of one line from `buffer`; `None` if it is not whole yet.
+/// Takes a one-line reply from `buffer`; `None` if it is not complete yet.
 ///
 /// # Errors
-/// The server's own, or that this is no such reply.
+/// The server's own error, or that this is no such reply.
 pub fn line(buffer: &mut Vec<u8>) -> RedisResult<Option<Value>> {
     let Some(end) = buffer.windows(2).position(|two| two == b"\r\n") else {
         if buffer.len() < LINE_BYTES {

@@ -1,4 +1,4 @@
--- Apply: merges a folded batch into the state, records what changed, moves the cursor last. One atomic call.
+-- Apply: merges a folded batch into the state, records what changed, and moves the cursor last. One atomic call.
 --
 -- After the settings of common.lua: 3 owner, 4 term, 5 fence, 6 the cursor that the batch follows, 7 where it
 -- goes: the batch's last entry, 8 how many entries that are. Then sections in a fixed order, each a count followed
@@ -16,9 +16,9 @@
 --   viewed    item, views
 -- Returns  { late, changes dropped, letters, letters dropped, { kind of change, count, … } }
 --   or     { 'WRONGTYPE', key … }: all other keys are merged, the cursor stays.
---   or     { 'TIED', sid … }: the same, of sessions with stored data of the same time that is to be looked into.
+--   or     { 'TIED', sid … }: the same; the worker must compare the data of these sessions, which has the same time.
 
--- ---- the tail: what is not idempotent, in the call that moves the cursor, where nothing can fail
+-- ---- the tail: what is not idempotent is done in the call that moves the cursor, where nothing can fail
 
 local function write_letters()
   local count = section()
@@ -42,7 +42,7 @@ end
 
 -- ---- the call
 
--- Rights that are needed when the state is written already.
+-- Rights that would be needed only after the state is written.
 local function missing_right()
   local may = redis.acl_check_cmd
   local fine = may('XADD', changes, '*', 'kind', '') and may('ZINCRBY', viewed, 1, '') and may('XADD', dead, '*', '', '')
@@ -54,12 +54,12 @@ local function missing_right()
   end
 end
 
--- Users that a call puts out of documents at most, where others took half of who is joined.
+-- How many users a call removes from documents at most, if others removed half of the joined connections.
 local MEND = 500
 
--- Without the group, or with a batch of another stream than this one, nothing is written. The cursor's entry shows
--- which stream this is; without it the batch's last does. What was deleted since it was read has its effect, as if it
--- had been deleted just after. Returns the entries read where that is known better than it was.
+-- Nothing is written without the group, or for a batch of another stream than this one. The cursor's entry identifies
+-- the stream; without it the batch's last entry does. An entry that was deleted after it was read has its effect, as if
+-- it had been deleted just after. Returns the number of entries read, if that is known better than before.
 local function refuse_stream(from, to)
   local in_group = try('XPENDING', stream, group)
   if in_group.err then return in_group end
@@ -103,14 +103,14 @@ local function run()
   begin_presence(distrusted)
   begin_sessions()
   begin_documents()
-  -- Should a merge fail in spite of all, the changes of those that were done are recorded all the same: a
-  -- change is noted after its write. The cursor stays then.
+  -- If a merge fails nevertheless, the changes of those that were done are still recorded, since a change is noted
+  -- after its write. The cursor then stays.
   local merged, fault = pcall(merge)
   count_documents()
   local changes_dropped, kinds = write_changes()
   index_addresses() -- what it fails to write a janitor finds
   if not merged then
-    -- pcall() hands out the text of a command's error, which begins with its code.
+    -- pcall() returns the text of a command's error, which begins with its code.
     local text = type(fault) == 'table' and fault.err or tostring(fault)
     return redis.error_reply(find(text, '^%u+ ') and text or 'ERR the script failed: ' .. text)
   end

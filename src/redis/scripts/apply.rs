@@ -1,4 +1,4 @@
-//! Apply: sends a plan to the script that merges it and moves the cursor, and reads what it did.
+//! Apply: sends a plan to the script that merges it and moves the cursor, and reads the result.
 
 mod arguments;
 mod sealed;
@@ -23,11 +23,11 @@ use crate::redis::reply;
 use crate::seal::SessionKeys;
 
 const STEP: &str = "applying a batch";
-/// How often a call is made where session data of the same time is to be told apart: each round tells of up to two
+/// How often a call is made while session data of the same time has to be compared: each round reports up to two
 /// thousand sessions.
 const MOST_ROUNDS: u32 = 16;
 
-/// What an apply call did.
+/// The result of an apply call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// Operations that had already expired.
@@ -43,9 +43,9 @@ pub struct Applied {
 /// How an apply call ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// All of it is done, and the cursor moved.
+    /// All of it is done, and the cursor has moved.
     Applied(Applied),
-    /// These keys hold another type; all else is merged, the cursor stays.
+    /// These keys have another type. Everything else is merged, and the cursor stays.
     WrongType(Avoided),
 }
 
@@ -60,13 +60,13 @@ pub struct Applier {
 }
 
 impl Applier {
-    /// An applier for who owns the partition.
+    /// An applier for the owner of the partition.
     pub fn new(deployment: &Deployment, keys: &Keys, tenure: Tenure) -> Self {
         let (scripts, keys) = (Scripts::new(deployment, keys), keys.clone());
         Self { deployment: deployment.clone(), keys, scripts, tenure, session_keys: None }
     }
 
-    /// The same, where session data is encrypted if there are keys.
+    /// The same; session data is encrypted if there are keys.
     pub fn with_session_keys(self, session_keys: Option<SessionKeys>) -> Self {
         Self { session_keys, ..self }
     }
@@ -74,7 +74,7 @@ impl Applier {
     /// Merges the plan of the entries that follow `after`, and moves the cursor to the last of them.
     ///
     /// # Errors
-    /// If the call failed, or its reply did not come: then nothing is known about it.
+    /// If the call failed, or its reply did not come; in that case nothing is known about it.
     pub async fn apply(
         &self,
         connection: &mut MultiplexedConnection,
@@ -91,7 +91,7 @@ impl Applier {
         self.outcome(value)
     }
 
-    /// The same with encrypted session data: makes the call again where data of the same time is to be told apart.
+    /// The same with encrypted session data: repeats the call if data of the same time has to be compared.
     async fn apply_sealed(
         &self,
         connection: &mut MultiplexedConnection,
@@ -140,7 +140,7 @@ impl Applier {
         Ok(Outcome::Applied(applied))
     }
 
-    /// Keys of one id, sorted by what they are for.
+    /// Keys of one id, sorted by their kind.
     fn avoided(&self, keys: impl Iterator<Item = String>) -> Avoided {
         let mut avoided = Avoided::default();
         for key in keys {

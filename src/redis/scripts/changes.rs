@@ -14,7 +14,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Reads `[kind, count, …]`; `None` if it is not that.
+    /// Reads `[kind, count, …]`; `None` for anything else.
     pub fn read(kinds: Value, dropped: u64) -> Option<Self> {
         let mut changes = Self { dropped, ..Self::default() };
         for (kind, count) in reply::pairs(kinds)? {
@@ -30,7 +30,7 @@ impl Changes {
         ChangeKind::ALL.iter().map(|kind| kind.name()).zip(self.recorded)
     }
 
-    /// How many were recorded in all.
+    /// How many were recorded in total.
     pub fn total(&self) -> u64 {
         self.recorded.iter().sum()
     }

@@ -1,4 +1,4 @@
--- What the scripts share: keys, settings, the server's time, changes, and how a structure loses a member.
+-- Shared by the scripts: keys, settings, the server's time, changes, and how a structure loses a member.
 --
 -- KEYS     the names of declared_keys() in script.rs, in this order; the last three are beginnings of names
 -- ARGV     1 epoch, 2 settings: a JSON object of the names below; then what each script says
@@ -8,22 +8,22 @@ local stream, dead, changes, changes_seq, meta, janitor, workers,
   docs_joined, docs_left, docs_connections, docs_levels,
   activity_of, session_data_of, document_of
 
--- As a function of a library this text is run once, and its functions are called many times: what holds for one call
--- only is set by begin() and by the begin_…() beside it. Locals are reached faster than globals.
+-- As a function of a library this text runs once, and its functions are called many times. State of one call is set
+-- by begin() and the begin_…() beside it. Locals are faster than globals.
 local call, try, ARGV, now
 local byte, sub, gsub, find, format -- a library has no globals while it is loaded
 local settings -- the argument that these were read from
 local group, presence_ttl, session_ttl, document_ttl, activity_ttl, viewed_cap, changes_cap, dead_cap, thresholds
--- Entries that this group is done with: without it they would count as lost. And those up to the cursor that were
--- ever added.
+-- How many entries this group has settled (without that number they would count as lost), and how many entries up to
+-- the cursor were ever added.
 local settled, read_before
--- The shared keys that were not there when the call began.
+-- The shared keys that did not exist when the call began.
 local absent
 local pending_changes, change_counts
 local moved -- user → address, escaped → whether there is an entry now
 local touched_docs -- document → the changes of its users in this call
 
--- They are nearly always those of the call before.
+-- Nearly every call has the settings of the call before.
 local function read_settings(json)
   settings = json
   local of = cjson.decode(json)
@@ -50,7 +50,7 @@ end
 -- unpack() takes at most 7,999 values.
 local CHUNK = 2000
 
--- Calls `visit(first, last)` for a list cut into pieces that unpack() can take.
+-- Calls `visit(first, last)` for a list in chunks that unpack() can take.
 local function chunks(count, visit)
   for first = 1, count, CHUNK do visit(first, math.min(first + CHUNK - 1, count)) end
 end
@@ -60,8 +60,8 @@ local function with_all(command, key, list)
   chunks(#list, function(first, last) call(command, key, unpack(list, first, last)) end)
 end
 
--- What a shared hash or sorted set holds for `count` members of a list that this call wrote nothing of; nothing,
--- without asking, if the key was absent.
+-- The values of a shared hash or sorted set for `count` members of a list that this call has not written; none,
+-- without a command, if the key was absent.
 local function lookup(command, key, list, first, count)
   if count == 0 or absent[key] then return {} end
   if count <= CHUNK then return call(command, key, unpack(list, first, first + count - 1)) end
@@ -75,10 +75,10 @@ end
 
 -- ---- types: checked before the first write, so that nothing after it can fail
 
--- Each type with a command that refuses others. Those that count say 0 of a key that is not there.
+-- Each type with a command that refuses other types. The commands that count return 0 for a missing key.
 local HASH, ZSET, STREAM, STRING = { 'hash', 'HLEN' }, { 'zset', 'ZCARD' }, { 'stream', 'XLEN' }, { 'string', 'GET' }
 
--- Calls `visit` with each of the shared keys and its type, until that returns something.
+-- Calls `visit` with each of the shared keys and its type until it returns something.
 local function shared(visit)
   return visit(stream, STREAM) or visit(dead, STREAM) or visit(changes, STREAM) or visit(changes_seq, STRING)
     or visit(meta, HASH) or visit(janitor, HASH) or visit(workers, HASH) or visit(login, HASH)
@@ -94,18 +94,19 @@ local function is_type(key, kind)
   return found == kind or found == 'none', found
 end
 
--- What others did to Rollcall's keys, or a clock that went back did, and was put right. The janitor tells it.
+-- Counts a repair of what others, or a clock that went back, did to Rollcall's keys. The janitor reports it.
 local function repaired(what, key, count)
   call('HINCRBY', janitor, 'repairs:' .. what, count or 1)
   call('HSET', janitor, 'repair', format('%d %s %s', now, what, key))
 end
 
--- Takes off an expiry that others set on a key that lives without one.
+-- Removes an expiry that others set on a key that has none.
 local function persist(key)
   if call('PERSIST', key) == 1 then repaired('expiry', key) end
 end
 
--- Keeps the shared keys, at most so often for all who call scripts: a janitor or a worker does every second.
+-- Removes expiries from the shared keys, at most this often for all callers together: a janitor or a worker does it
+-- every second.
 local KEEP_MS = 500
 local function keep_shared_keys(kept)
   local age = now - (tonumber(kept) or 0)
@@ -116,7 +117,7 @@ local function keep_shared_keys(kept)
   call('HSET', janitor, 'kept', format('%d', now))
 end
 
--- Refuses a key of another type, and notes whether it is there.
+-- Refuses a key of another type, and notes whether the key exists.
 local function check_type(key, kind)
   local count = try(kind[2], key)
   if count == 0 then
@@ -141,7 +142,7 @@ local function wrong_shared_key()
   settled, read_before = tonumber(stored), read and find(read, '^%d+$') and #read <= 15 and tonumber(read) or -1
 end
 
--- ---- names: two parts are joined with | after % and | in each were escaped
+-- ---- names: two parts are joined with |, after escaping % and | in each
 
 local function escape(part)
   if find(part, '[%%|]') then
@@ -163,9 +164,9 @@ local function parts(name)
   return list
 end
 
--- ---- versions: `<` follows the locale, so it meets only the thirteen digits; ties go byte by byte
+-- ---- versions: `<` follows the locale, so it is used on the thirteen digits only; ties are decided byte by byte
 
--- Long values mostly differ late or not at all: pieces are compared first.
+-- Long values mostly differ late or not at all, so chunks are compared first.
 local PIECE = 64
 
 local function greater_bytes(a, b)
@@ -209,7 +210,7 @@ local function user_of(value)
   return ok and type(decoded) == 'table' and type(decoded.user) == 'string' and decoded.user or ''
 end
 
--- ---- changes: what differs between before and after the call, numbered without gaps
+-- ---- changes: the difference between the state before and after the call, numbered without gaps
 
 local function change(kind, at, ...)
   local record = { 'kind', kind, 'time', at, ... }
@@ -232,7 +233,7 @@ local function write_changes()
   return call('XTRIM', changes, 'MAXLEN', changes_cap), kinds
 end
 
--- Where others took the sequence number, the last change has it, or the last one that was erased.
+-- If others removed the sequence number, the last change has it, or the last erased one.
 local function restore_seq()
   local last = call('XREVRANGE', changes, '+', '-', 'COUNT', 1)[1]
   local seq = last and last[2][1] == 'seq' and tonumber(last[2][2])
@@ -251,17 +252,17 @@ local function wrong_seq()
   end
 end
 
--- ---- presence: the index of addresses follows from the entries that come and go
+-- ---- presence: the index of addresses follows the entries as they come and go
 
--- Addresses of one user in one value; of users with more, entries stand in a sorted set.
+-- The maximum number of addresses of a user in one value; the entries of a user with more are kept in a sorted set.
 local ADDRESSES, CROWD = 16, '%'
 
--- Both parts of a presence field as they stand there; nothing if it is none.
+-- Both parts of a presence field, still escaped; nil if it is none.
 local function place_of(field)
   return string.match(field, '^([^|]*)|([^|]*)$')
 end
 
--- Notes that an entry came or went; returns its user and address, empty for what is no presence field.
+-- Notes that an entry appeared or disappeared; returns its user and address, empty if it is no presence field.
 local function move(field, is_there)
   local user, address = place_of(field)
   if not user then return unescape(field), '' end
@@ -282,7 +283,7 @@ local function crowd(user, limit)
   return call('ZRANGE', presence_crowds, '[' .. name .. '|', '(' .. name .. '}', 'BYLEX', 'LIMIT', 0, limit)
 end
 
--- What stands for a user whose entries are in the sorted set, once some came or went.
+-- The index value of a user whose entries are in the sorted set, after some came or went.
 local function index_crowd(user, addresses)
   local name = escape(user) .. '|'
   for address, is_there in pairs(addresses) do
@@ -301,7 +302,7 @@ local function index_crowd(user, addresses)
   return #fields > 0 and table.concat(fields, '|')
 end
 
--- The same where they are few: the value, in the order of bytes, or false if none is left.
+-- The same for a user with few: the value, in the order of bytes, or false if none is left.
 local function index_user(user, stored, addresses)
   if stored == CROWD then return index_crowd(user, addresses) end
   local address, is_there = next(addresses)
@@ -340,10 +341,10 @@ local function index_addresses()
   with_all('HDEL', presence_addresses, gone)
 end
 
--- ---- sessions: a lifetime of their own is kept as when:seconds:last activity, 13, 7 and 13 digits
+-- ---- sessions: a session's own lifetime is kept as when:seconds:last activity, 13, 7 and 13 digits
 
--- When it was given, its seconds, the last activity; nothing if there is none, or if it is forgotten, once
--- nothing that was said before can count any more.
+-- When it was set, its seconds, the last activity. Nothing if there is none, or if it is forgotten because no earlier
+-- event can count any more.
 local function read_ttl(record)
   local t, seconds, seen = string.match(record or '', '^(%d+):(%d+):(%d+)$')
   if not t or seen + math.max(seconds * 1000, session_ttl) <= now then return end
@@ -375,8 +376,8 @@ local function document_change(kind, at, user, doc)
   touched_docs[doc] = records
 end
 
--- Set, count and connections of a document are written one after the other: a right that is missing for one
--- of them must be told before the first.
+-- Set, count and connections of a document are written one after the other, so a missing right for one of them must
+-- be noticed before the first write.
 local function need_document_rights(doc, joining)
   local users_key, count_key = document_of .. doc .. ':users', document_of .. doc .. ':count'
   local may = redis.acl_check_cmd
@@ -409,7 +410,7 @@ local function drop_connection(doc, user, member, at)
   document_change('document_left', at, user, doc)
 end
 
--- While a set is put back piece by piece, its count only `rises`: what was reached is not left for that.
+-- While a set is restored piece by piece, its count only `rises`, so no threshold is left for it.
 local function cross_thresholds(doc, count, at, rises)
   for _, threshold in ipairs(thresholds) do
     local up, down = threshold.up, threshold.down
@@ -427,7 +428,7 @@ end
 
 local function count_documents()
   for doc, records in pairs(touched_docs) do
-    -- A sweep meets documents whose keys others have taken since: it leaves those alone.
+    -- A sweep finds documents whose keys others have replaced meanwhile, and leaves those alone.
     local users_key, count_key = document_of .. doc .. ':users', document_of .. doc .. ':count'
     local is_set = is_type(users_key, 'set')
     local count = is_set and call('SCARD', users_key) or 0

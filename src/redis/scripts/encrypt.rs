@@ -1,4 +1,4 @@
-//! Session data, put in its place as a token: atomic, and only over what was read.
+//! Replaces session data by a token: atomically, and only if the data is still what was read.
 
 use redis::aio::ConnectionLike;
 
@@ -6,7 +6,7 @@ use super::script::ENCRYPT;
 use crate::error::Error;
 use crate::redis::reply;
 
-/// Replaces the data under `key` by a token if it still is what was read; whether it was.
+/// Replaces the data under `key` by a token if it is still what was read; returns whether it was.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.

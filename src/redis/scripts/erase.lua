@@ -1,18 +1,18 @@
--- Erase: takes what is one user's out of one structure, a piece a call.
+-- Erase: removes one user from one structure, a piece per call.
 --
 -- After the settings of common.lua: 3 what, 4 the user, 5 1 if it is only to be counted, 6 a random fence; then
 --   block      7 the user's digest, 8 up to which millisecond of entries' ids. Refuses the user's events
---   note       7 where to, then `t` and a token or `s` and a session of theirs. Nothing else may name them soon
+--   note       7 where to, then `t` and a token or `s` and a session of theirs: soon nothing else may name them
 --   forget     7 where that was
---   entries    for each: id, how many stand in its place, of each of those: n, n × (name, value)
+--   entries    for each: id, how many entries replace it, for each of those: n, n × (name, value)
 --   presence   fields
 --   sessions   sids | tokens: tokens | ended: tokens, '', sids
 --   documents  `doc|user|connection` | pairs: `doc|user`, of which no connection is left
 --   user       7 what minute sets begin with, the rest minutes
 --   names      `a` and a name of rollcall:presence:ended, or `l` and one of rollcall:docs:left
 --   changes    ids
---   letters    for each: its id, n, n × (name, value); 0 if nothing stands in its place
--- Returns counts, in the order in which the caller's names for them stand: see erase.rs.
+--   letters    for each: its id, n, n × (name, value); 0 if nothing replaces it
+-- Returns counts, in the order of the caller's names for them: see erase.rs.
 
 local what, user, is_dry, at
 
@@ -26,7 +26,7 @@ local function take(count)
   return unpack(ARGV, first, at - 1)
 end
 
--- Each argument that is left.
+-- Each remaining argument.
 local function rest()
   return function()
     local argument = ARGV[at]
@@ -35,8 +35,8 @@ local function rest()
   end
 end
 
--- From now on no batch in hand is applied: whoever owns the partition begins a session, and reads from the cursor. The
--- fence says that nobody's subscription shows whether the owner lives.
+-- From now on no batch in progress is applied: the owner begins a new session and reads from the cursor. The fence
+-- says that no subscription shows whether the owner is alive.
 local function renew_fence()
   call('HSET', meta, 'fence', ARGV[6])
 end
@@ -65,13 +65,14 @@ end
 
 -- ---- the stream
 
--- Whether nobody but this deployment changed since the last look what counts are drawn from.
+-- Whether the figures that counts are computed from were changed by nobody else since the last look.
 local function is_known(info)
   local seen = call('HMGET', janitor, 'taken', 'deleted')
   return seen[1] == taken_from(info) and seen[2] == (info['max-deleted-entry-id'] or '0-0')
 end
 
--- What is gone is settled: no entry is lost. Those that were ahead count as read, so that the group's lag stays right.
+-- Erased entries count as settled, so none is lost. Those ahead of the cursor count as read, so that the group's lag
+-- stays right.
 local function settle(known, ahead)
   call('HSET', janitor, 'settled', format('%d', settled + ahead))
   if not known then return end
@@ -80,7 +81,7 @@ local function settle(known, ahead)
   if read_before >= 0 then call('HSET', janitor, 'read', format('%d', read_before + ahead)) end
 end
 
--- Takes an entry away and puts others in its place. One behind the cursor has had its effect: the others say so.
+-- Replaces an entry by others. An entry before the cursor has already had its effect, and the others say so.
 local function replace(id, count, is_ahead)
   local is_there = #call('XRANGE', stream, id, id) > 0
   for _ = 1, count do
@@ -134,7 +135,7 @@ function steps.presence()
   return { count }
 end
 
--- Sessions that are theirs, nobody's by now, or of which nothing but the data is left.
+-- Sessions that are the user's or by now nobody's, and sessions of which only the data is left.
 function steps.sessions()
   local entries, data = 0, 0
   for sid in rest() do
@@ -171,7 +172,7 @@ function steps.tokens()
   return { tokens, items }
 end
 
--- Endings of tokens and sessions that are nobody else's by now.
+-- Endings of tokens and sessions that by now belong to nobody else.
 function steps.ended()
   local tombstones, key, holders = 0, tokens_ended, login
   for name in rest() do
@@ -201,7 +202,7 @@ function steps.documents()
   return { joined, left }
 end
 
--- Where others took the connections, a count of them may be left.
+-- If others removed the connections, a count of them may be left.
 function steps.pairs()
   local count = 0
   for pair in rest() do
@@ -217,7 +218,7 @@ function steps.pairs()
   return { count }
 end
 
--- What the user's name alone leads to.
+-- Keys that are found by the user's name alone.
 function steps.user()
   local minutes, activity, index = 0, call('EXISTS', activity_of .. user), 0
   local beginning = take(1)
@@ -246,9 +247,10 @@ function steps.names()
   return { count }
 end
 
--- ---- what is told and kept of it
+-- ---- changes and dead letters
 
--- The numbers of what goes are kept, as long as there are older changes: whoever meets the hole is told what it is.
+-- The numbers of erased changes are kept as long as there are older changes, so that readers who come to the hole
+-- know what it is.
 function steps.changes()
   local count = 0
   for id in rest() do
@@ -283,7 +285,7 @@ end
 
 -- ---- the call
 
--- Rights that are needed when something is written already.
+-- Rights that would be needed only after something is written.
 local function missing_right()
   local may = redis.acl_check_cmd
   local fine = may('XADD', stream, '*', '', '') and may('XDEL', stream, '0-1') and may('XADD', dead, '*', '', '')
@@ -300,7 +302,7 @@ local function run()
   begin_erase()
   local refused = wrong_shared_key() or wrong_seq() or not is_dry and missing_right() or nil
   if refused then return refused end
-  -- Should a step fail in spite of all, the changes of what was done are recorded all the same.
+  -- If a step fails nevertheless, the changes of what was done are still recorded.
   local is_done, counts = pcall(steps[what])
   count_documents()
   write_changes()

@@ -1,6 +1,6 @@
-//! Erase: calls of the script that takes out what is one user's, a piece each.
+//! Erase: calls of the script that removes one user, a piece per call.
 //!
-//! Every call can be made again: what it finds gone counts for nothing.
+//! Every call can be repeated: what it does not find any more counts as nothing.
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ToRedisArgs, Value};
@@ -18,23 +18,23 @@ use crate::redis::reply;
 
 const STEP: &str = "erasing a user";
 
-/// What is taken away, and what stands in its place.
+/// An entry or a letter to remove, and what replaces it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replaced {
     /// The id of an entry.
     pub id: EntryId,
-    /// The fields of the entries that come in its place.
+    /// The fields of the entries that replace it.
     pub by: Vec<Vec<Field>>,
 }
 
 impl Replaced {
-    /// Bytes that are sent for it.
+    /// Bytes sent for it.
     pub fn bytes(&self) -> usize {
         self.by.iter().flatten().map(|(name, value)| name.len() + value.len()).sum()
     }
 }
 
-/// Takes one user out of one partition.
+/// Removes one user from one partition.
 #[derive(Clone, Debug)]
 pub struct Eraser {
     scripts: Scripts,
@@ -44,13 +44,13 @@ pub struct Eraser {
 }
 
 impl Eraser {
-    /// For a partition of a deployment; one that only counts changes nothing.
+    /// For a partition of a deployment; with `dry_run` it only counts.
     pub fn new(deployment: &Deployment, keys: &Keys, user: &str, dry_run: bool) -> Self {
         let (scripts, keys) = (Scripts::new(deployment, keys), keys.clone());
         Self { scripts, keys, user: user.to_owned(), dry_run }
     }
 
-    /// Refuses the user's events in entries up to a millisecond. No batch in hand is applied after that.
+    /// Refuses the user's events in entries up to a millisecond. No batch in progress is applied after that.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
@@ -64,7 +64,7 @@ impl Eraser {
         self.counts::<1>(connection, &call).await.map(drop)
     }
 
-    /// Notes tokens and sessions as the user's, before what names them goes: for whoever begins again.
+    /// Records tokens and sessions as the user's before what names them is removed, for a later run to continue.
     ///
     /// # Errors
     /// As of [`block`](Self::block).
@@ -78,7 +78,7 @@ impl Eraser {
         self.counts::<1>(connection, &call).await.map(drop)
     }
 
-    /// Forgets what was noted.
+    /// Forgets what was recorded.
     ///
     /// # Errors
     /// As of [`block`](Self::block).
@@ -88,12 +88,12 @@ impl Eraser {
         self.counts::<1>(connection, &call).await.map(drop)
     }
 
-    /// The set of what was noted.
+    /// The set of what was recorded.
     pub fn noted_key(&self) -> String {
         format!("{}{}", self.keys.erasing(), hex(digest(&self.user)))
     }
 
-    /// Takes entries out of the stream; returns how many went whole and how many were replaced.
+    /// Removes entries from the stream; returns how many were removed as a whole and how many were replaced.
     ///
     /// # Errors
     /// As of [`block`](Self::block).
@@ -110,7 +110,7 @@ impl Eraser {
         self.counts(connection, &call).await
     }
 
-    /// The same with dead letters, each of which at most one stands in place of.
+    /// The same for dead letters, each of which is replaced by one at most.
     ///
     /// # Errors
     /// As of [`block`](Self::block).
@@ -127,7 +127,7 @@ impl Eraser {
         self.counts(connection, &call).await
     }
 
-    /// Takes members out of what a step of the script is about; returns its counts.
+    /// Removes members from the structure of a step of the script; returns its counts.
     ///
     /// # Errors
     /// As of [`block`](Self::block).
@@ -142,8 +142,8 @@ impl Eraser {
         self.counts(connection, &call).await
     }
 
-    /// Takes the user out of the sets of these minutes, and what only the name leads to; returns how many sets, and
-    /// whether there were an activity and an index of addresses.
+    /// Removes the user from the sets of these minutes, and the keys found by the name alone; returns how many sets,
+    /// and whether there were an activity and an index of addresses.
     ///
     /// # Errors
     /// As of [`block`](Self::block).
@@ -180,24 +180,24 @@ impl Eraser {
     }
 }
 
-/// Steps of the script that are given members, and count what was there.
+/// Steps of the script that take members and count those that existed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Presence fields: entries.
+    /// Presence fields. Counts entries.
     Presence,
-    /// Sessions: entries, and those with data.
+    /// Sessions. Counts entries, and those with data.
     Sessions,
-    /// Tokens: those, and the items they viewed.
+    /// Tokens. Counts tokens, and the items they viewed.
     Tokens,
-    /// Tokens, an empty text, sessions: endings.
+    /// Tokens, an empty text, sessions. Counts endings.
     Ended,
-    /// Connections to documents: those that are joined, those that left.
+    /// Connections to documents. Counts those that are joined, and those that left.
     Documents,
-    /// A document and the user: counts of connections.
+    /// A document and the user. Counts records of connections.
     Pairs,
-    /// Endings that name the user: those.
+    /// Endings that name the user. Counts them.
     Names,
-    /// Ids of changes: those.
+    /// Ids of changes. Counts them.
     Changes,
 }
 
@@ -241,7 +241,7 @@ pub async fn blocked(
     Ok(Blocked::new(pairs.filter_map(read), digest))
 }
 
-/// A score without fraction, in whatever form the protocol has it.
+/// A score without fraction, in any form of the protocol.
 fn whole(score: &Value) -> Option<u64> {
     match score {
         Value::Double(score) => Some(*score as u64),
@@ -249,7 +249,7 @@ fn whole(score: &Value) -> Option<u64> {
     }
 }
 
-/// What a user is known by who must not be named.
+/// The digest that stands for a user who must not be named.
 pub fn digest(user: &str) -> Digest {
     let mut hash = Sha256::new();
     hash.update(b"rollcall blocked user\0");

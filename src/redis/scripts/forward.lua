@@ -1,13 +1,13 @@
 #!lua
--- Forward: adds entries that were sent to layouts before to the streams that they belong to, each once. One atomic call;
--- all keys are at one server.
+-- Forward: adds entries that were sent to earlier layouts to the streams where they belong, each once. One atomic
+-- call; all keys are on one server.
 --
 -- KEYS     1 meta of the source, 2 meta of who forwards, then the stream and the dead letters of each target
 -- ARGV     1 partitions, 2 the source's stream, 3 whether that stream is no more, 4 the cursor that the entries follow,
 --          5 dead cap, then source entries in turn: its id; n targets, each its place among the targets; m entries to add,
 --          each k and k values; m letters, each reason, detail, index, k and k values
--- Returns  how many source entries were new, or -1 if somebody else was faster. Of a stream that is no more the cursor
---          moves with it. Of another one, meta records how far it is under this number of partitions.
+-- Returns  how many source entries were new, or -1 if another process was faster. If the stream no longer exists, its
+--          cursor moves as well; otherwise meta records how far it was examined under this number of partitions.
 local source, own, partitions, stream = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local is_gone, after = ARGV[3] == '1', ARGV[4]
 local call, find, sub = redis.call, string.find, string.sub
@@ -28,7 +28,7 @@ if not redis.acl_check_cmd('HSET', source, '', '') or is_gone and not redis.acl_
   return redis.error_reply('NOPERM HSET of ' .. source .. ' and XTRIM of ' .. stream .. ' are needed')
 end
 
--- Halves of ids are whole numbers of up to 20 digits, more than a number of Lua holds.
+-- Halves of ids are whole numbers of up to 20 digits, more than a Lua number holds.
 local function less_number(a, b)
   if #a ~= #b then return #a < #b end
   return a < b

@@ -1,4 +1,5 @@
-//! Entries of layouts before, added to the streams that they belong to: each once, whoever forwards it, and how often.
+//! Adds entries of earlier layouts to the streams where they belong: each once, however often and by whomever it is
+//! forwarded.
 
 use std::collections::BTreeMap;
 
@@ -19,12 +20,12 @@ pub struct Origin<'o> {
     pub keys: &'o Keys,
     /// Its stream.
     pub stream: &'o str,
-    /// If the stream is no more in this layout: the cursor that the entries follow.
+    /// If the stream no longer exists in this layout: the cursor that the entries follow.
     pub after: Option<EntryId>,
 }
 
-/// Adds what source entries are, in order, to the partitions that it belongs to; returns how many were new, or nothing if
-/// somebody else was faster. Letters go to the partition `own`, which forwards.
+/// Adds source entries, in order, to the partitions where they belong; returns how many were new, or `None` if
+/// another process was faster. Letters go to the partition `own`, which forwards.
 ///
 /// # Errors
 /// If the deployment has another number of partitions by now, the server refuses, or no reply came.

@@ -1,4 +1,4 @@
--- What scripts ask about the stream and the groups that read it.
+-- Queries about the stream and the groups that read it.
 
 local GREATEST_ID = '18446744073709551615-18446744073709551615'
 
@@ -28,7 +28,7 @@ local function first_after(id)
   return entry and entry[1]
 end
 
--- The oldest entry that another group has not finished: its first pending, else its first undelivered one.
+-- The oldest entry that another group has not finished: its first pending one, or its first undelivered one.
 local function oldest_unfinished(info)
   if info.pending > 0 then return call('XPENDING', stream, info.name)[2] end
   return first_after(info['last-delivered-id'])

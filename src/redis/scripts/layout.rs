@@ -1,4 +1,4 @@
-//! The layout of a deployment's state: its format, and how many partitions it is cut into.
+//! The layout of a deployment's state: its format, and its number of partitions.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use crate::error::Error;
 use crate::key::Keys;
 use crate::redis::connect::connect;
 
-/// How long a look at another layout may take. It may lie at a node that is away, which is no reason to wait long.
+/// How long a look at another layout may take. Its node may be down, which is no reason to wait long.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The state format this version reads and writes.
 pub const STATE_FORMAT: &str = "2";
 
-/// The format before it, which a worker takes over once nothing is pending in the group.
+/// The previous format, which a worker converts once nothing is pending in the group.
 pub const FORMAT_BEFORE: &str = "1";
 
-/// Layouts whose entries are forwarded, and until when, epoch milliseconds: `partitions:until …`.
+/// Layouts whose entries are forwarded, and until when (epoch milliseconds): `partitions:until …`.
 pub fn forwarded_layouts(text: &str) -> Vec<Former> {
     let layout = |word: &str| {
         let (partitions, until) = word.split_once(':')?;
@@ -29,8 +29,8 @@ pub fn forwarded_layouts(text: &str) -> Vec<Former> {
     text.split(' ').filter_map(layout).collect()
 }
 
-/// Looks whether there is state with one partition where this process has several, or the other way
-/// round: their keys differ, so joining would not meet it. What hinders the look is no finding.
+/// Checks whether there is state with one partition if this process has several, or the other way round. Their keys
+/// differ, so joining would not find it. A look that fails proves nothing.
 ///
 /// # Errors
 /// If there is such state.
@@ -44,7 +44,7 @@ pub async fn check_layout(
     let mut ask = redis::cmd("HGET");
     ask.arg(&key).arg("partitions");
     let mut stored = ask.query_async::<Option<String>>(connection).await;
-    // On a Cluster the other layout's keys are at another node.
+    // On a Cluster the other layout's keys are on another node.
     if stored.as_ref().is_err_and(|error| error.redirect_node().is_some())
         && let Ok(Ok(mut elsewhere)) =
             timeout(LOOK_TIMEOUT, connect(server, &key, LOOK_TIMEOUT)).await
@@ -52,7 +52,7 @@ pub async fn check_layout(
         stored = ask.query_async(&mut elsewhere).await;
     }
     match stored {
-        // After a repartition the layout before says where its state is now.
+        // After a repartition, the previous layout says where its state is now.
         Ok(Some(stored)) if stored != deployment.partitions.to_string() => {
             Err(Error::Partitions { key, stored, own: deployment.partitions.to_string() })
         }
@@ -60,11 +60,11 @@ pub async fn check_layout(
     }
 }
 
-/// Looks whether a partition still is one of this deployment, and not on its way to another number of partitions
+/// Checks that a partition still belongs to this deployment and is not being moved to another number of partitions
 /// (`HMGET`).
 ///
 /// # Errors
-/// If it is not, or the server refuses.
+/// If it does not or is, or the server refuses.
 pub async fn check_partition(
     connection: &mut MultiplexedConnection,
     deployment: &Deployment,

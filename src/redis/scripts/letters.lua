@@ -1,9 +1,9 @@
 #!lua
--- Letters: adds the entries of dead letters again and takes the letters away: both or neither of each. One atomic call.
+-- Letters: adds the entries of dead letters again and removes the letters; each both or neither. One atomic call.
 --
 -- KEYS     1 the stream, 2 the dead letters
 -- ARGV     letters in turn: its id, the id of its entry, n, then n names and values
--- Returns  how many were there: those are on the stream now.
+-- Returns  how many letters existed; their entries are on the stream now
 local stream, dead = KEYS[1], KEYS[2]
 local call = redis.call
 
@@ -13,7 +13,7 @@ for _, key in ipairs(KEYS) do
     return redis.error_reply('WRONGKEY ' .. key .. ' holds a ' .. found .. ' where Rollcall keeps a stream')
   end
 end
--- What could fail between the two writes.
+-- Checks what could fail between the two writes.
 if not (redis.acl_check_cmd('XADD', stream, '*', '', '') and redis.acl_check_cmd('XDEL', dead, '0-1')) then
   return redis.error_reply('NOPERM XADD to ' .. stream .. ' and XDEL of ' .. dead .. ' are needed')
 end
@@ -24,7 +24,7 @@ while ARGV[at] do
   local first, last = at + 3, at + 2 + pairs * 2
   at = last + 1
   local letter = call('XRANGE', dead, id, id)[1]
-  -- Dead letters that were deleted and begun again may have the same ids.
+  -- If the dead letters were deleted and begun again, another letter may have the same id.
   if letter and letter[2][2] == entry then
     call('XADD', stream, '*', unpack(ARGV, first, last))
     call('XDEL', dead, id)

@@ -1,4 +1,4 @@
-//! Dead letters, tried again: each is added to the stream and taken away in one atomic step.
+//! Dead letters, retried: each is added to the stream and removed in one atomic step.
 
 use redis::aio::ConnectionLike;
 
@@ -9,26 +9,26 @@ use crate::error::Error;
 use crate::key::Keys;
 use crate::redis::reply;
 
-/// A letter to be tried again.
+/// A letter to retry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Again {
     /// Its own id.
     pub id: EntryId,
-    /// What its `entry_id` says.
+    /// Its `entry_id`.
     pub entry: String,
     /// The fields of the entry to add.
     pub fields: Vec<Field>,
 }
 
 impl Again {
-    /// Bytes that are sent for it.
+    /// Bytes sent for it.
     pub fn bytes(&self) -> usize {
         self.fields.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
 }
 
-/// Moves letters of one partition to its stream, in this order; returns how many were still there. Sent again after a
-/// reply that did not come, it moves those that are left.
+/// Moves letters of one partition to its stream, in this order; returns how many still existed. If it is sent again
+/// because no reply came, it moves those that are left.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.

@@ -1,9 +1,9 @@
 #!lua flags=no-writes
--- Look: reads of one partition at one instant, beside where its cursor is then.
+-- Look: several reads of one partition at one instant, with the cursor at that instant.
 --
 -- KEYS     1 the hash that holds epoch and cursor
 -- ARGV     for each read the number of its words, and the words
--- Returns  { epoch or false, cursor or false, replies }; the reply of a read that met another type is the status
+-- Returns  { epoch or false, cursor or false, replies }; the reply of a read that found another type is the status
 --          WRONGTYPE
 local replies, at = {}, 1
 while ARGV[at] do

@@ -1,4 +1,4 @@
-//! Looks: many reads of one partition at one instant, beside the cursor that they belong to.
+//! Looks: several reads of one partition at one instant, with the cursor that they belong to.
 
 use redis::Value;
 use redis::aio::ConnectionLike;
@@ -9,15 +9,15 @@ use crate::error::Error;
 use crate::redis::reply;
 
 const STEP: &str = "reading the state at one instant";
-/// What stands for the reply of a read that met another type.
+/// Stands for the reply of a read that found another type.
 const WRONG: &str = "WRONGTYPE";
 
-/// What a look saw.
+/// The result of a look.
 #[derive(Clone, Debug)]
 pub struct Looked {
     /// The epoch; empty if there is none.
     pub epoch: String,
-    /// The last entry that has had its effect; `None` if nobody knows.
+    /// The last entry that has had its effect; `None` if unknown.
     pub cursor: Option<EntryId>,
     /// The server's time, in milliseconds.
     pub now_ms: u64,
@@ -61,7 +61,7 @@ pub async fn look(
     }
 }
 
-/// Of `TIME`.
+/// From the reply to `TIME`.
 fn milliseconds(time: Value) -> Option<u64> {
     let [seconds, micros]: [Value; 2] = reply::array(time)?.try_into().ok()?;
     Some(reply::number(&seconds)? * 1000 + reply::number(&micros)? / 1000)

@@ -1,11 +1,11 @@
--- Losses: entries that will never be applied, by a sum that has to come out. Of all entries that were ever
--- added, each is settled (applied or written off), behind the cursor, or lost. The server gives the other
--- numbers at one instant, so whatever took an entry away shows as a greater rest.
+-- Losses: entries that will never be applied, found by a balance. Of all entries that were ever added, each is
+-- settled (applied or written off), behind the cursor, or lost. The server gives the other numbers at one instant, so
+-- every entry that was removed increases the remainder.
 --
 -- After the settings of common.lua: 3 look or claim, then
 --   look   4 the last id that the caller saw. Returns { rewinds, added, last id, first id or '', entries,
 --          1 if the seen id is there, entries lost since the last look, after which id }
---   claim  4 the number of a rewind. Returns 1 for the first who claims it, who has it to tell.
+--   claim  4 the number of a rewind. Returns 1 for the first caller, who reports it.
 
 local function number(field)
   return tonumber(call('HGET', janitor, field) or 0)
@@ -15,13 +15,13 @@ local function digits(count)
   return format('%d', count)
 end
 
--- Entries behind the cursor, where that is sure: there are none, or nothing of what is there was read.
+-- The number of entries behind the cursor, if it is certain: there are none, or none of those in the stream was read.
 local function behind(cursor, first, last, entries)
   if not first or not id_less(cursor, last) then return 0 end
   if id_less(cursor, first) then return entries end
 end
 
--- Another stream took the place of the one that was looked at last, while the state stayed: the sum goes on.
+-- If another stream took the place of the previous one while the state stayed, the balance continues.
 local function follow(added)
   local before = number('added')
   if added < before then
@@ -31,7 +31,7 @@ local function follow(added)
   call('HSET', janitor, 'added', digits(added))
 end
 
--- Draws up the sum where it can be; returns how many entries are missing since the last time. A sum that shrinks
+-- Computes the balance if possible; returns how many entries were lost since the last time. A remainder that shrinks
 -- is no loss: a cursor that began again passes entries a second time.
 local function draw_up(info, cursor, open)
   local rest = info['entries-added'] - settled - open

@@ -1,5 +1,5 @@
-//! Entries that the server lost: what has gone since the last look, and what a server that went back in
-//! time no longer has.
+//! Entries that the server lost: those removed since the last look, and those that a server that went back in time no
+//! longer has.
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Value};
@@ -12,15 +12,15 @@ use crate::error::Error;
 use crate::key::Keys;
 use crate::redis::reply;
 
-/// Entries of a page, when they have to be counted one by one: as large as one may be, a page stays small.
+/// Entries per page, if they must be counted one by one; a page stays small even with the largest entries.
 const PAGE: usize = 50;
-/// Entries that are counted at most: beyond, fewer lost ones are told than there were.
+/// The maximum number of entries that are counted. If more were lost, the reported number is too low.
 const MOST_COUNTED: u64 = 100_000;
 
-/// Where the stream stood at one look.
+/// The position of the stream at one look.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamEnd {
-    /// Rewinds that were told, and streams that took the place of another.
+    /// Rewinds that were reported, and streams that replaced another.
     pub rewinds: u64,
     /// Entries that were ever added.
     pub added: u64,
@@ -28,14 +28,14 @@ pub struct StreamEnd {
     pub last: EntryId,
 }
 
-/// What a look found.
+/// The result of a look.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
     /// Where the stream stands.
     pub position: StreamEnd,
     /// Entries that were lost since the last look of any janitor.
     pub lost: u64,
-    /// The oldest entry that was unfinished at that last look; lost ones are not older.
+    /// The oldest unfinished entry at that last look; lost ones are not older.
     pub since: String,
     first: Option<EntryId>,
     entries: u64,
@@ -45,7 +45,7 @@ pub struct Look {
 /// Entries that a server lost by going back in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rewind {
-    /// How many: at least.
+    /// How many, at least.
     pub lost: u64,
     /// The last entry before them that the server still has, if it has any.
     pub after: Option<EntryId>,
@@ -82,8 +82,8 @@ impl Losses {
         read_look(value).ok_or(unexpected)
     }
 
-    /// How many of the entries that were `seen` the server does not have any more, because it went back
-    /// in time, and after which one: at least so many, and nothing for all who ask after the first.
+    /// How many of the entries that were `seen` the server no longer has because it went back in time, and after
+    /// which one. The number is a lower bound; only the first caller gets it.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
@@ -112,7 +112,7 @@ impl Losses {
         Ok(Some(Rewind { lost, after }))
     }
 
-    /// The last entry that is there up to an id; nothing if there is none.
+    /// The last existing entry up to an id; `None` if there is none.
     async fn last_before(
         &self,
         connection: &mut MultiplexedConnection,

@@ -1,12 +1,12 @@
--- Mend: puts single members of the state right, for who owns the partition and has found them wrong at this cursor.
--- What appears and goes is recorded as any other change.
+-- Mend: repairs single members of the state, for the owner of the partition, who found them wrong at this cursor.
+-- What appears and disappears is recorded like any other change.
 --
 -- After the settings of common.lua: 3 owner, 4 term, 5 fence, 6 the cursor at which they were found wrong. Then
 -- deeds, each its name, the number of its words, and the words:
 --   unseen key user | forget key | expire key ms | unset hash field | unscore zset member
 --   score zset member score | holder token user t | token token | absent field | session sid | data sid
 --   entry sid value | unjoin doc user member | rejoin member t | joined doc user n | recount doc
--- Returns how many there were.
+-- Returns the number of deeds.
 
 local deeds = {}
 
@@ -65,7 +65,7 @@ function deeds.recount(doc)
   touched_docs[doc] = records
 end
 
--- By how many connections a user is in a document.
+-- The number of a user's connections to a document.
 function deeds.joined(doc, user, count)
   local key, pair = document_of .. doc .. ':users', escape(doc) .. '|' .. escape(user)
   if not is_type(key, 'set') then return end

@@ -1,4 +1,4 @@
-//! Mending: single members of the state put right by who owns the partition, and the settings of a deployment changed.
+//! Mending: repairs of single members of the state by the partition's owner, and changes of a deployment's settings.
 
 use redis::Value;
 use redis::aio::ConnectionLike;
@@ -12,10 +12,10 @@ use crate::error::Error;
 use crate::key::Keys;
 use crate::redis::reply;
 
-/// What is done to one member: a name that the script knows, and its words.
+/// A repair of one member: a name that the script knows, and its arguments.
 pub type Deed = (&'static str, Vec<Vec<u8>>);
 
-/// Does these deeds if the owner and the cursor are still the same.
+/// Makes these repairs if the owner and the cursor are still the same.
 ///
 /// # Errors
 /// If they are not, the server refuses, or no reply came.
@@ -37,7 +37,7 @@ pub async fn mend(
     reply::number(&value).ok_or_else(|| reply::unexpected(STEP, &value))
 }
 
-/// Makes these settings a partition's; returns the names of those that were others, with what they were.
+/// Makes these the settings of a partition; returns the names of those that were different, with their old values.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.

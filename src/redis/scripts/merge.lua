@@ -1,5 +1,5 @@
--- Merge: what the apply script does with each section of its arguments. `late` counts operations that had
--- expired already, `wrong` lists keys of another type.
+-- Merge: how the apply script handles each section of its arguments. `late` counts operations that had already
+-- expired, `wrong` lists keys of another type.
 
 local late, wrong, at
 
@@ -23,7 +23,7 @@ local function mark_wrong(key)
   wrong[#wrong + 1] = key
 end
 
--- Whether a command met a key of another type; any other trouble ends the call.
+-- Whether a command found a key of another type; any other error ends the call.
 local function is_wrong(reply)
   if type(reply) ~= 'table' or not reply.err then return false end
   if sub(reply.err, 1, 9) ~= 'WRONGTYPE' then error(reply) end
@@ -36,7 +36,7 @@ local function is_late(expires, count)
   return true
 end
 
--- The section's column of members begins at the returned position; what follows it is at `at`.
+-- The section's column of members begins at the returned position; what follows the column is at `at`.
 local function column()
   local count = section()
   local first = at
@@ -44,7 +44,7 @@ local function column()
   return count, first
 end
 
--- Thirteen digits up to which a version with this time to live has expired.
+-- The time (thirteen digits) up to which a version with this lifetime has expired.
 local function late_until(ttl)
   return format('%013d', math.max(0, now - ttl))
 end

@@ -20,7 +20,7 @@ local function is_document(doc)
   return checked_docs[doc]
 end
 
--- All joins go before all leaves, so that a user who only changes connections never counts as gone.
+-- All joins come before all leaves, so a user who only changes connections never counts as gone.
 local function merge_joined()
   local count = section()
   if count > 0 then need_document_rights(ARGV[at], true) end

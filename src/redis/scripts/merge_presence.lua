@@ -10,15 +10,15 @@ local function merge_minute(key, expires, first, last)
   call('PEXPIREAT', key, expires)
 end
 
--- Presence entries that have to be compared with what is stored: fields, values, and whether their user had no
+-- Presence entries that must be compared with the stored ones: fields, values, and whether their user had no
 -- activity.
 local doubtful, doubtful_values, without_activity
 
--- Whether an older activity proves that a presence entry is the newest. Where an activity was seen that is
--- not what Rollcall made it, none does until the presence entries of that time have expired.
+-- Whether an older activity proves that a presence entry is the newest. After an activity was found that Rollcall did
+-- not write, none does until the presence entries of that time have expired.
 local distrusted_until, is_proof
 
--- Entries that a call looks at for users whose every entry is to end; the janitor ends the rest.
+-- How many entries a call examines for users all of whose entries end; the janitor ends the rest.
 local looks_left
 
 local function begin_presence(stored_distrust)
@@ -40,8 +40,8 @@ local function distrust_activity(t)
   call('HSET', meta, 'activity_distrusted_until', format('%d', last))
 end
 
--- Puts a newer activity back, and notes keys of others. Returns whether what was stored proves, with its age, that
--- what comes with a later activity is the newest.
+-- Restores a newer activity, and notes keys of another type. Returns true if the stored activity is older: the stored
+-- presence is then older too and need not be read.
 local function settle_activity(old, key, seconds, is_in_time)
   if is_wrong(old) then
     mark_wrong(key)
@@ -55,7 +55,7 @@ local function settle_activity(old, key, seconds, is_in_time)
   return is_proof and is_in_time and #old == 10
 end
 
--- Whether an entry that is not there, or all of its user, has ended already.
+-- Whether an entry that does not exist, or all of its user's entries, have already ended.
 local function has_ended(field, t)
   if absent[presence_ended] then return false end
   for _, ended in ipairs(call('ZMSCORE', presence_ended, field, (place_of(field)))) do
@@ -64,7 +64,8 @@ local function has_ended(field, t)
   return false
 end
 
--- An entry that is proven to be the newest is written unread. One that appeared has ended already, or is a change.
+-- An entry that is proven to be the newest is written unread. If it appears, it has either ended already or is a
+-- change.
 local function write_proven(field, value)
   if call('HSET', presence, field, value) == 0 then return end
   local t = version(value, LAST_SEEN)
@@ -72,8 +73,8 @@ local function write_proven(field, value)
   presence_change('online', t, field)
 end
 
--- Users last seen in the same second; the first of them with a presence entry of that second each. Nothing
--- stored for a user is newer than its activity: where that was older, so is the presence entry.
+-- Users last seen in the same second; the first of them with a presence entry of that second each. Nothing stored for
+-- a user is newer than the activity, so if that is older, the presence entry is older too.
 local function merge_activity(seconds, user_at, users, entry_at, entries)
   local expiry = format('%d', seconds + activity_ttl)
   local is_kept = not is_late(expiry * 1000, users)
@@ -145,7 +146,7 @@ local function merge_present()
   end
 end
 
--- The presence fields of a user by the index.
+-- The presence fields of a user, from the index.
 local function fields_of(user)
   local stored, name = call('HGET', presence_addresses, user), escape(user) .. '|'
   if stored == CROWD then return crowd(user, looks_left) end
@@ -161,7 +162,7 @@ local function end_present(field, t)
   presence_change('offline', t, field)
 end
 
--- The ending is kept for the time in which an older value may come; what is newer stands beside it.
+-- The ending is kept for as long as an older value may arrive; a newer value exists beside it.
 local function end_presence()
   local gone = late_until(presence_ttl)
   for _ = 1, section() do

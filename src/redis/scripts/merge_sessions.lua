@@ -21,8 +21,8 @@ local function later(a, b)
   return (not a or (b and b > a)) and b or a
 end
 
--- Merges a session's lifetimes, stored and given, and returns how long it lives: ms. The last activity goes
--- with the lifetime, so that what was said before is still late once the session itself is gone.
+-- Merges a session's stored and given lifetimes, and returns the lifetime in ms. The last activity is stored with the
+-- lifetime, so that an earlier event is still late once the session itself is gone.
 local function merge_ttl(sid, record, t, old_t, writes)
   local own = given[sid]
   local named_t, seconds, seen = read_ttl(record)
@@ -40,7 +40,7 @@ local function merge_ttl(sid, record, t, old_t, writes)
   return lives[sid]
 end
 
--- Writes a touch that came in time, if it is the latest; says whether it is.
+-- Writes a touch that is in time, if it is the latest; returns whether it is.
 local function touch(sid, value, t, old, old_t)
   if old and (t < old_t or (t == old_t and not greater_bytes(value, old))) then return false end
   call('HSET', sessions, sid, value)
@@ -76,7 +76,7 @@ local function merge_touched()
   with_all('HSET', session_ttls, writes)
 end
 
--- The bytes of tokens say nothing of what they hold: a worker that asked says which stored value they win over.
+-- The bytes of tokens do not show their content, so the worker says which stored value they win over.
 local function wins_data(sid, t, data, old_t, beaten)
   if not old_t or t ~= old_t then return not old_t or t > old_t end
   local old = call('GET', session_data_of .. sid)
@@ -95,7 +95,7 @@ local function merge_data()
     local sid, t, data = ARGV[sids + i - 1], take(2)
     local beaten = are_tokens and take(1)
     local key = session_data_of .. sid
-    -- What has data was touched just above, unless it has ended.
+    -- A session with data was touched just above, unless it has ended.
     if not ended[i] and not is_late(t + (lives[sid] or session_ttl)) then
       if not is_type(key, 'string') then
         mark_wrong(key)
@@ -110,7 +110,7 @@ local function merge_data()
   with_all('HSET', session_versions, writes)
 end
 
--- Another's key of that name is not ours to expire.
+-- A key of that name that is not ours must not be given an expiry.
 local function move_expiries()
   for sid, expiry in pairs(moves) do
     local key = session_data_of .. sid

@@ -12,7 +12,7 @@ local function merge_items(token, count)
   persist(key)
 end
 
--- The token is whose it was used by last; at the same time the greater bytes win.
+-- A token belongs to the user who used it last; at the same time the greater bytes win.
 local function use_token(token, user, score, holder)
   local is_newest = call('ZADD', recent, 'GT', 'CH', score, token) == 1
   local is_holder = is_newest or not holder

@@ -1,4 +1,4 @@
-//! What the scripts are called with besides what each does: the keys and settings of one partition.
+//! What every script call contains besides its own arguments: the keys and settings of one partition.
 
 pub mod apply;
 pub mod changes;
@@ -29,13 +29,13 @@ use serde_json::json;
 use crate::config::Deployment;
 use crate::key::Keys;
 
-/// What the scripts are called with besides a batch: the keys and settings of one partition.
+/// The common part of every script call: the keys and settings of one partition.
 #[derive(Clone, Debug)]
 pub struct Scripts {
     keys: Vec<String>,
-    /// As one argument, which the server reads again only where it differs from the call before.
+    /// As one argument, which the server parses only if it differs from that of the call before.
     settings: Option<String>,
-    /// Where no function can be loaded or called here, scripts are called by their digests.
+    /// Set if no function can be loaded or called on this server: scripts are then called by their digests.
     by_digest: Arc<AtomicBool>,
 }
 
@@ -49,12 +49,12 @@ impl Scripts {
         }
     }
 
-    /// For a script with keys of its own, and no settings.
+    /// For a script with its own keys and no settings.
     fn over(keys: Vec<String>) -> Self {
         Self { keys, settings: None, by_digest: Arc::default() }
     }
 
-    /// A call of a script up to its settings: what it does itself comes after.
+    /// A call of a script up to its settings; the script's own arguments come after.
     pub fn call(&self, script: Script, epoch: &str) -> Cmd {
         let way = self.way();
         let mut command = redis::cmd(way.command());
@@ -66,9 +66,9 @@ impl Scripts {
         command
     }
 
-    /// Sends a call. What is missing (after a restart, a `FUNCTION FLUSH`, at another server) is loaded, and the call
-    /// sent once more: nothing ran. From where functions are refused on, scripts are called by their digests, which
-    /// costs the server more a call.
+    /// Sends a call. If the library is missing (after a restart, a `FUNCTION FLUSH`, on another server), it is loaded
+    /// and the call is sent once more, since nothing ran. Once functions are refused, scripts are called by their
+    /// digests, which costs the server more per call.
     ///
     /// # Errors
     /// What the server or the script answers.
@@ -82,7 +82,7 @@ impl Scripts {
             Err(error) if script::is_missing(&error) => {
                 match Box::pin(script.load(connection, Way::Function)).await {
                     Ok(()) => call.query_async(connection).await,
-                    // No right, a renamed command, full memory.
+                    // No right, a renamed command, or full memory.
                     Err(error) if error.code().is_some() => {
                         Box::pin(self.send_by_digest(connection, script, call)).await
                     }
@@ -118,14 +118,14 @@ impl Scripts {
     }
 }
 
-/// The keys in the order `common.lua` unpacks them.
+/// The keys in the order in which `common.lua` unpacks them.
 fn declared_keys(stream: &str, keys: &Keys) -> Vec<String> {
     let beginnings = [keys.activity(), keys.session_data(), keys.document()];
     shared_keys(stream, keys).into_iter().map(|(key, _)| key).chain(beginnings).collect()
 }
 
-/// The structures that many entries share, and the type of each, as `TYPE` says it. None has an expiry: what others
-/// set is taken off.
+/// The structures that many entries share, with the type of each according to `TYPE`. None has an expiry; one that
+/// others set is removed.
 pub fn shared_keys(stream: &str, keys: &Keys) -> Vec<(String, &'static str)> {
     vec![
         (keys.named(stream), "stream"),
@@ -171,12 +171,12 @@ fn settings(deployment: &Deployment) -> String {
     settings.to_string()
 }
 
-/// How long `user-activity/<user>` outlives the seconds it holds.
+/// How long `user-activity/<user>` outlives the time in it.
 fn activity_ttl_seconds(deployment: &Deployment) -> u64 {
     deployment.online_window_ms / 1000 + 10
 }
 
-/// When the set of an epoch minute goes, in milliseconds: its start, the window and 70 s.
+/// When the set of an epoch minute expires, in milliseconds: its start plus the window plus 70 s.
 pub fn minute_expiry_ms(deployment: &Deployment, minute: u64) -> u64 {
     minute * 60_000 + deployment.online_window_ms + 70_000
 }

@@ -1,5 +1,5 @@
--- Where a notifier's target is in the changes, who tells it, and what is told by way of the server itself: effect
--- and position in one step.
+-- Notify: the position of a notifier's target in the changes, who notifies it, and what is published through the
+-- server itself, so that effect and position are one step.
 --
 -- KEYS     1 the positions (hash: target → `epoch seq id`; target:batch → `epoch first last`), 2 the target's lease
 --          (string: `length holder`), 3 the dead letters
@@ -22,8 +22,8 @@ local function begin(keys, arguments)
   target, me, length = ARGV[3], ARGV[4], ARGV[5]
 end
 
--- Who else has the lease. One that has longer to go than it is long, or no end, is none: the clock went back, or
--- somebody took its expiry off.
+-- Who else has the lease. A lease with more time left than its length, or without an end, is ignored: the clock went
+-- back, or somebody removed its expiry.
 local function other()
   local value = call('GET', lease)
   if not value then return nil end
@@ -45,7 +45,7 @@ local function take()
   return { 1, found[1] or '', found[2] or '' }
 end
 
--- Stops at the first publication that the server refuses: what is told by then stays told.
+-- Stops at the first publication that the server refuses; earlier ones have been published.
 local function publish()
   local at, told = 7, nil
   while ARGV[at] do
@@ -70,7 +70,7 @@ local function hold()
   return { 1 }
 end
 
--- Writes dead letters, and moves on.
+-- Writes dead letters, and moves the position.
 local function bury()
   local at = 9
   while ARGV[at] do
@@ -92,7 +92,7 @@ local function run()
   end
   if holder then return { 0, holder } end
   if ARGV[2] == 'take' then return take() end
-  -- Before the first write: keys of another type refuse here.
+  -- Before the first write: refuses keys of another type.
   local position = call('HGET', positions, target) or ''
   if ARGV[2] == 'bury' then call('XLEN', dead) end
   if position ~= ARGV[6] then return { 2, position } end

@@ -1,7 +1,7 @@
-//! Where a notifier's target is in the changes, and who tells it.
+//! The position of a notifier's target in the changes, and who notifies it.
 //!
-//! The position is kept in the server that has the changes, and moves in the call that publishes: so each change is
-//! published once, whatever dies when.
+//! The position is kept on the server that has the changes, and moves in the call that publishes. Each change is thus
+//! published once, whatever dies and when.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,10 +20,10 @@ use crate::redis::reply;
 /// How long a notifier has a target to itself after its last sign of life.
 pub const LEASE: Duration = Duration::from_secs(5);
 
-/// The last change that a target was told.
+/// The last change that was sent to a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Random, new where the numbers do not follow those told before.
+    /// Random; new if the numbers do not continue those sent before.
     pub epoch: String,
     /// The change's number; 0 before the first.
     pub seq: u64,
@@ -37,7 +37,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// The text is no place.
+/// The text is no position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidPlace;
 
@@ -72,7 +72,7 @@ impl fmt::Display for Borders {
 }
 
 impl Borders {
-    /// None if the text is not that of borders.
+    /// `None` if the text contains no borders.
     fn read(text: &str) -> Option<Self> {
         let mut parts = text.split(' ');
         let epoch = parts.next()?.to_owned();
@@ -81,7 +81,7 @@ impl Borders {
     }
 }
 
-/// What to publish on a channel.
+/// A publication on a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publication {
     /// The channel.
@@ -90,24 +90,24 @@ pub struct Publication {
     pub payload: Vec<u8>,
 }
 
-/// What comes of asking for a target.
+/// The answer to a request for a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// It is this one's to tell, from here on, `None` if it was never told anything; and the borders of the last batch
-    /// that was about to be told.
+    /// The caller has it, from this position on (`None` if it was never sent anything), with the borders of the last
+    /// batch that was about to be sent.
     Mine(Option<Place>, Option<Borders>),
-    /// Another notifier tells it.
+    /// Another notifier has it.
     Others(String),
 }
 
-/// What comes of a step.
+/// The result of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stepped {
     /// It is done.
     Done,
     /// Another notifier has taken over; nothing was done.
     Others(String),
-    /// The target is elsewhere: the server went back in time, or somebody changed it. Nothing was done.
+    /// The target has another position: the server went back in time, or somebody changed it. Nothing was done.
     Elsewhere(String),
 }
 
@@ -127,10 +127,10 @@ impl Post {
         Self { scripts, target: target.to_owned(), me: me.to_owned() }
     }
 
-    /// Takes the target unless another one has it, or keeps it.
+    /// Takes the target unless another notifier has it, or keeps it.
     ///
     /// # Errors
-    /// If the server refuses, no reply came, or the position is none.
+    /// If the server refuses, no reply came, or the stored position is malformed.
     pub async fn take(&self, connection: &mut MultiplexedConnection) -> Result<Taken, Error> {
         const STEP: &str = "asking for a target";
         let value = self.send(connection, STEP, &self.call("take")).await?;
@@ -148,7 +148,7 @@ impl Post {
         }
     }
 
-    /// Publishes step by step, and moves to the place after each; all in one call.
+    /// Publishes step by step, and moves the position after each; all in one call.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
@@ -170,7 +170,7 @@ impl Post {
         self.step(connection, STEP, &call).await
     }
 
-    /// Keeps the borders of the batch that is told next.
+    /// Stores the borders of the batch that is sent next.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
@@ -185,7 +185,7 @@ impl Post {
         self.step(connection, "keeping the borders of a batch", &call).await
     }
 
-    /// Makes dead letters, each a list of names and values in turn, of which `cap` are kept at most, and moves on.
+    /// Writes dead letters, each a list of alternating names and values, keeps at most `cap`, and moves the position.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
@@ -221,7 +221,7 @@ impl Post {
         })
     }
 
-    /// Lets another one have the target at once.
+    /// Gives the target up, so that another notifier can take it at once.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.

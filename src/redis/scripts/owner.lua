@@ -10,27 +10,27 @@
 --            holds. Returns as check, or  { 'CHANGED' },  or
 --            { 'OK', epoch, term, cursor, deaths on the entry after it, id the group was made at or '', 1 if the
 --            stream is another than before }
---   beat     5 term, 6 fence. Says that the owner lives, sets right what strangers did. Returns
+--   beat     5 term, 6 fence. Shows that the owner is alive, repairs what strangers did. Returns
 --            { 'OK', who asks for the partition or '', strangers' interferences },  or  { 'OTHER' }  if the stream is
 --            not the cursor's any more, or its ids were set back
 --   release  5 term, 6 fence, 7 heir or ''. Gives the partition up
 --   name     5 term, 6 fence, 7 cursor. Names the entry after the cursor as what is tried next: should the
 --            worker die, it died on it. Returns 1, or 0 if there is none
---   unname   5 term, 6 fence. The worker lives, and is done with what it had named
+--   unname   5 term, 6 fence. The worker is alive, and done with the entry it had named
 --   skip     5 term, 6 fence, 7 cursor, 8 reason, 9 detail, 10 deaths. Writes the entry after the cursor off
 --            without reading it. Returns its id, '' if there is none, or fewer owners died on it
---   innocent 5 term. A former owner lives: what it had named did not kill it
---   live     5 what it says of itself. Returns { workers and what they say, seen } with seen as in look()
+--   innocent 5 term. A former owner is alive: the entry it had named did not kill it
+--   live     5 its report. Returns { workers and their reports, seen } with seen as in look()
 --   ask      asks the owner for the partition
---   bury     5 what it said. Forgets a worker that says no more. Returns 1 if it did
+--   bury     5 its last report. Forgets a worker that reports nothing new. Returns 1 if it did
 --   leave    forgets this worker
 
 local worker
 
 -- ---- position
 
--- Recorded with the settings; the janitor's copy counts where those are gone, and the group's own position where
--- both are.
+-- Recorded with the settings. If they are gone, the janitor's copy counts; if both are, the group's own position
+-- does.
 local function stored_cursor(own)
   return call('HGET', meta, 'cursor') or call('HGET', janitor, 'cursor')
     or own and own['last-delivered-id'] or call('HGET', janitor, 'finished:' .. group) or '0-0'
@@ -38,8 +38,8 @@ end
 
 -- ---- settings
 
--- What keeps the caller from this deployment. The format before kept its position in the group; where nothing is
--- pending, that is the cursor.
+-- What keeps the caller from this deployment. The previous format kept its position in the group; if nothing is
+-- pending there, that is the cursor.
 local function differing(own_format)
   local stored = call('HGET', meta, 'format')
   if stored and stored ~= own_format and not (stored == '1' and own_format == '2') then
@@ -55,15 +55,15 @@ local function differing(own_format)
   if own and own.pending > 0 then return { 'PENDING', own.pending } end
 end
 
--- From now on the cursor counts, whatever workers of the version before still read.
+-- From now on the cursor counts, whatever workers of the previous version still read.
 local function migrate()
   local base = sub(meta, 1, -5)
   call('UNLINK', base .. 'consumers', base .. 'suspects')
   call('HSET', meta, 'cursor', stored_cursor(own_group()))
 end
 
--- Writes what no one wrote yet. A deployment that gets a new setting gets a new epoch, so that those who still
--- hold to the old ones are refused.
+-- Writes settings that are not stored yet. A new setting gives the deployment a new epoch, so that processes with the
+-- old settings are refused.
 local function agree()
   local differs = differing(ARGV[5])
   if differs then return differs end
@@ -88,15 +88,15 @@ end
 
 -- ---- the group
 
--- Notes how the stream is, and where the cursor was then.
+-- Records the stream's figures, and the cursor at that time.
 local function record(info, cursor, count)
   call('HSET', meta, 'last_id', info['last-generated-id'], 'added', format('%d', info['entries-added']))
   call('HSET', janitor, 'read', count, 'looked', cursor, 'taken', taken_from(info),
     'deleted', info['max-deleted-entry-id'] or '0-0')
 end
 
--- Publishes the cursor as the group's position; makes stream and group where they are missing. Returns what
--- strangers had done to them.
+-- Publishes the cursor as the group's position; creates stream and group if they are missing. Returns what strangers
+-- had done to them.
 local function publish(info, own, cursor)
   local interferences, count = 0, count_read(info, cursor)
   local text = format('%d', count)

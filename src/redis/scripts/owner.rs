@@ -17,7 +17,7 @@ use crate::redis::reply;
 
 pub use self::seen::{Beat, Cause, Joined, Seen, Tenure, fence};
 
-/// One worker's dealings with the ownership of one partition.
+/// One worker's view of the ownership of one partition.
 #[derive(Clone, Debug)]
 pub struct Ownership {
     scripts: Scripts,
@@ -29,7 +29,7 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// Of a worker of that name; it must be unique to this start of this process.
+    /// For a worker of this name, which must be unique to this start of this process.
     pub fn new(deployment: &Deployment, keys: &Keys, worker: String) -> Self {
         Self {
             scripts: Scripts::new(deployment, keys),
@@ -46,12 +46,13 @@ impl Ownership {
         &self.worker
     }
 
-    /// The channel that the owner with this fence subscribes to: as long as it has a subscriber, its process lives.
+    /// The channel to which the owner with this fence subscribes: while it has a subscriber, the owner's process is
+    /// alive.
     pub fn channel(&self, fence: &str) -> String {
         self.keys.named(&format!("rollcall:owner:{fence}"))
     }
 
-    /// Holds this process to the deployment's settings; writes those that are not there yet.
+    /// Checks this process's settings against the deployment's; writes those that are not stored yet.
     ///
     /// # Errors
     /// If the deployment has other settings, or the server refuses.
@@ -69,7 +70,7 @@ impl Ownership {
         }
     }
 
-    /// Looks who owns the partition (`HMGET`).
+    /// Reads who owns the partition (`HMGET`).
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
@@ -82,8 +83,8 @@ impl Ownership {
         Ok(Seen::read(values))
     }
 
-    /// Whether the owner that was seen holds its subscription (`PUBSUB NUMSUB`); `None` if it has none, or this
-    /// worker may not ask.
+    /// Whether the owner in `seen` holds its subscription (`PUBSUB NUMSUB`); `None` if it has none, or this worker
+    /// may not ask.
     ///
     /// # Errors
     /// If the server refuses for another reason, or no reply came.
@@ -104,7 +105,7 @@ impl Ownership {
         }
     }
 
-    /// Says that this worker lives; returns what every worker says, by name, and what a look sees.
+    /// Reports that this worker is alive; returns the reports of all workers by name, and what a look sees.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
@@ -135,7 +136,7 @@ impl Ownership {
         self.tell(connection, &self.call("ask", "")).await.map(drop)
     }
 
-    /// Forgets a worker that has said nothing new since it said this.
+    /// Forgets a worker that has reported nothing new since this report.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
@@ -158,7 +159,7 @@ impl Ownership {
         self.tell(connection, &self.call("leave", "")).await.map(drop)
     }
 
-    /// Takes back that this worker died in a term of its own: it lives.
+    /// Withdraws the record that this worker died in a term of its own: it is alive.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
@@ -172,8 +173,8 @@ impl Ownership {
         self.tell(connection, &call).await.map(drop)
     }
 
-    /// Takes the partition, if it still is as it was `seen`; `None` if it is not. Makes stream and group where
-    /// they are missing.
+    /// Takes the partition if it is still as it was `seen`; `None` otherwise. Creates stream and group if they are
+    /// missing.
     ///
     /// # Errors
     /// If the deployment has other settings, or the server refuses.
@@ -210,10 +211,10 @@ impl Ownership {
         }
     }
 
-    /// Says that the owner lives; sets the group right.
+    /// Shows that the owner is alive; repairs the group.
     ///
     /// # Errors
-    /// If the partition is not ours any more, the server refuses, or no reply came.
+    /// If the partition is no longer ours, the server refuses, or no reply came.
     pub async fn beat(
         &self,
         connection: &mut MultiplexedConnection,
@@ -234,7 +235,7 @@ impl Ownership {
     /// Gives the partition up, for `heir` to take if there is one.
     ///
     /// # Errors
-    /// If it is not ours any more, the server refuses, or no reply came.
+    /// If it is no longer ours, the server refuses, or no reply came.
     pub async fn release(
         &self,
         connection: &mut MultiplexedConnection,
@@ -246,10 +247,10 @@ impl Ownership {
         self.tell(connection, &call).await.map(drop)
     }
 
-    /// Names the entry after the cursor as what is tried next; `false` if there is none.
+    /// Names the entry after the cursor as the next one to be tried; `false` if there is none.
     ///
     /// # Errors
-    /// If the partition is not ours any more, the server refuses, or no reply came.
+    /// If the partition is no longer ours, the server refuses, or no reply came.
     pub async fn name_next(
         &self,
         connection: &mut MultiplexedConnection,
@@ -261,10 +262,10 @@ impl Ownership {
         Ok(reply::integer(&self.tell(connection, &call).await?) == Some(1))
     }
 
-    /// Takes back the naming: what was named did not kill this worker.
+    /// Withdraws the naming: the entry did not kill this worker.
     ///
     /// # Errors
-    /// If the partition is not ours any more, the server refuses, or no reply came.
+    /// If the partition is no longer ours, the server refuses, or no reply came.
     pub async fn unname(
         &self,
         connection: &mut MultiplexedConnection,
@@ -273,11 +274,11 @@ impl Ownership {
         self.tell(connection, &self.call_as("unname", tenure)).await.map(drop)
     }
 
-    /// Makes a dead letter of the entry after the cursor without reading it, if at least so many deaths count against
-    /// it; returns its id, if it did.
+    /// Makes the entry after the cursor a dead letter without reading it, if at least this many deaths count against
+    /// it; returns its id if it did.
     ///
     /// # Errors
-    /// If the partition is not ours any more, the server refuses, or no reply came.
+    /// If the partition is no longer ours, the server refuses, or no reply came.
     pub async fn skip_next(
         &self,
         connection: &mut MultiplexedConnection,
@@ -331,7 +332,7 @@ impl Ownership {
         texts.ok_or_else(|| reply::unexpected(step, &Value::Nil))
     }
 
-    /// What a reply that is not the hoped-for one says.
+    /// The error for a reply that refuses.
     fn refused(&self, step: &'static str, texts: &[String]) -> Error {
         let key = self.keys.meta();
         match texts {

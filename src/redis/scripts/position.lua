@@ -1,18 +1,19 @@
--- Position: whether the stream is still the one that the cursor is about, and how many entries are behind it.
+-- Position: whether the stream is still the one that the cursor belongs to, and how many entries are behind it.
 
 local function stream_info()
   if call('EXISTS', stream) == 0 then return { length = 0, ['last-generated-id'] = '0-0', ['entries-added'] = 0 } end
   return members(call('XINFO', 'STREAM', stream))
 end
 
--- Ids were set back below the cursor (XSETID): the server did not let that happen before the entries from there on
+-- Whether ids were set back below the cursor (XSETID). The server allows that only after the entries from there on
 -- were deleted.
 local function was_set_back(info, cursor)
   local deleted = info['max-deleted-entry-id']
   return id_less(info['last-generated-id'], cursor) and deleted and not id_less(deleted, cursor)
 end
 
--- Where the cursor is in a stream whose ids were set back: before the last so many entries, as were not read.
+-- The position of the cursor in a stream whose ids were set back: before as many of the last entries as were not
+-- read.
 local function before_unread(info)
   local read = tonumber(call('HGET', janitor, 'read') or -1)
   local unread = read >= 0 and info['entries-added'] - read or info.length
@@ -22,8 +23,8 @@ local function before_unread(info)
   return last[unread + 1] and last[unread + 1][1] or '0-0'
 end
 
--- A stream that was deleted and begun again has smaller figures than were seen, or lost the group, and nothing that
--- the cursor knows.
+-- A stream that was deleted and begun again has smaller figures than recorded, or it lost the group and everything
+-- that the cursor knows.
 local function is_other_stream(info, own, cursor)
   local seen = call('HMGET', meta, 'last_id', 'added')
   local last = info['last-generated-id']
@@ -36,9 +37,9 @@ local function taken_from(info)
   return format('%d', info['entries-added'] - info.length)
 end
 
--- Entries up to the cursor that were ever added, so that the server tells right how many are behind it. Sure where
--- none or all of what is there is behind it; else as long as others took nothing away that the cursor was still to
--- pass at the last look. -1 where nobody can know.
+-- The number of entries up to the cursor that were ever added, so that the server computes the right lag. It is
+-- certain if none or all of the entries in the stream are behind the cursor, or if nobody removed entries ahead of
+-- the cursor since the last look. -1 if it cannot be known.
 local function count_read(info, cursor)
   local first = info['first-entry'] and info['first-entry'][1]
   local last = info['last-entry'] and info['last-entry'][1]

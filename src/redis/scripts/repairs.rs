@@ -1,32 +1,32 @@
-//! Repairs: what others did to Rollcall's keys, or a clock that went back did, and a script put right.
+//! Repairs: what others, or a clock that went back, did to Rollcall's keys, and a script repaired.
 //!
-//! Every script puts right what it comes upon and counts that in the server; the janitor whose turn it is asks for
-//! the counts and tells them, once for the whole deployment.
+//! Every script repairs what it finds and counts that on the server. The janitor whose turn it is reads the counts
+//! and reports them, once for the whole deployment.
 
 use redis::Value;
 
 use crate::redis::reply;
 
-/// What can be put right.
+/// What can be repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repair {
-    /// An expiry that others set on a key that lives without one was taken off.
+    /// An expiry that others set on a key that has none was removed.
     Expiry,
-    /// Presence entries that others took were told to be gone.
+    /// Presence entries that others removed were reported as gone.
     Present,
-    /// A user was put back into a document's set.
+    /// A user was restored in a document's set.
     User,
-    /// A document's count was made the number of its users again.
+    /// A document's count was set to the number of its users.
     Count,
-    /// Who is joined was taken by half: users left their documents.
+    /// Half of the joined connections was removed, and the users left their documents.
     Joined,
-    /// A token that someone holds was put back among the recent ones.
+    /// A token that somebody holds was restored among the recent ones.
     Token,
-    /// The sequence number of changes was put back.
+    /// The sequence number of changes was restored.
     Sequence,
     /// The server's clock went back.
     Clock,
-    /// A janitor's turn would have lasted longer than it is, and was ended.
+    /// A janitor's turn would have lasted longer than its length, and was ended.
     Turn,
 }
 
@@ -89,28 +89,28 @@ impl Repair {
     }
 }
 
-/// What was put right since it was told last.
+/// Repairs since they were last reported.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Repairs {
-    /// How often each was.
+    /// How often each was made.
     pub counts: Vec<(Repair, u64)>,
-    /// The last of all, told or not.
+    /// The latest repair, reported or not.
     pub last: Option<Last>,
 }
 
-/// The last repair.
+/// The latest repair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Last {
     /// When, epoch milliseconds by the server's clock.
     pub at_ms: u64,
-    /// What was put right.
+    /// What was repaired.
     pub repair: Repair,
     /// The key.
     pub key: String,
 }
 
 impl Last {
-    /// Reads `ms what key`, as the field `repair` of the janitor's hash holds it.
+    /// Reads `ms what key`, the value of the field `repair` in the janitor's hash.
     pub fn read(text: &str) -> Option<Self> {
         let mut words = text.splitn(3, ' ');
         let (at_ms, label, key) = (words.next()?.parse().ok()?, words.next()?, words.next()?);
@@ -118,7 +118,7 @@ impl Last {
     }
 }
 
-/// Reads `[[what, count, …], last]`; `None` if it is not that.
+/// Reads `[[what, count, …], last]`; `None` for anything else.
 pub(super) fn read(value: Value) -> Option<Repairs> {
     let [told, last]: [Value; 2] = reply::array(value)?.try_into().ok()?;
     let mut counts = Vec::new();

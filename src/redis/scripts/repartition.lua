@@ -1,6 +1,6 @@
 #!lua
--- Repartition: pauses a layout, moves what belongs elsewhere, and switches to another layout. All keys are at one
--- server. Each call is atomic, and does nothing twice: it can be sent again at any time.
+-- Repartition: pauses a layout, moves members that belong elsewhere, and switches to another layout. All keys are on
+-- one server. Each call is atomic and can be repeated at any time.
 --
 -- ARGV     1 what, then
 --   pause    2 meta, 3 the move `from:to`, 4 a random text. Nobody applies or sweeps there any more. Returns the move
@@ -30,7 +30,7 @@ local function pause(meta, move, fresh)
   return move
 end
 
--- ---- moving: where both places have something, what the merge rules keep stays
+-- ---- moving: if both places have a value, the merge rules decide
 
 local function move_field(from, to, member)
   local value = call('HGET', from, member)
@@ -78,7 +78,7 @@ function movers.member(from, to, name, member)
   return 1
 end
 
--- A text with an expiry: the greater one of the same length stays.
+-- A text with an expiry: of two with the same length the greater one stays.
 function movers.text(from, to, name, member)
   local source, target = from .. name .. member, to .. name .. member
   local value, there = call('GET', source), call('GET', target)
@@ -120,7 +120,8 @@ end
 
 local function move(kind, from, name)
   local moved, targets = 0, {}
-  -- Absolute, and a function of the minute: the same for all. The last member takes the source's along.
+  -- The expiry is absolute and a function of the minute, so it is the same in all partitions. It follows the last
+  -- member.
   local expires = kind == 'member' and call('PEXPIRETIME', from .. name)
   for i = 5, #ARGV, 3 do
     local to = ARGV[i + 1]
@@ -184,7 +185,7 @@ local function switch(partitions, forwarded, fresh)
     end
   end
   for _, base in ipairs(new) do
-    -- Nothing that changes from now on is missed.
+    -- No change from now on is missed.
     for target in pairs(targets) do call('HSET', base .. 'rollcall:notifier', target, fresh .. ' 0 0-0') end
   end
   for _, base in ipairs(go) do

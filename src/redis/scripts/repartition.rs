@@ -1,4 +1,4 @@
-//! Another number of partitions: pausing, moving, switching.
+//! Changes the number of partitions: pausing, moving, switching.
 
 use redis::Cmd;
 use redis::aio::ConnectionLike;
@@ -14,17 +14,17 @@ const STEP: &str = "repartitioning";
 pub enum Kind {
     /// Fields of a hash.
     Field,
-    /// Members of a sorted set, of which the greatest score counts.
+    /// Members of a sorted set; the greatest score counts.
     Score,
-    /// The same, to every partition.
+    /// The same, copied to every partition.
     Copy,
-    /// Members of a sorted set, of which the sum counts.
+    /// Members of a sorted set; scores are added up.
     Count,
     /// Members of a set with an expiry.
     Member,
     /// Keys that hold a text.
     Text,
-    /// Tokens with all that goes with them.
+    /// Tokens with everything that belongs to them.
     Token,
     /// Versions of session data, and the data.
     Data,
@@ -48,25 +48,25 @@ impl Kind {
     }
 }
 
-/// A member that goes elsewhere.
+/// A member that moves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// The member.
     pub member: String,
-    /// What the keys of its partition begin with.
+    /// The beginning of the keys of its partition.
     pub target: String,
-    /// Its document, where the kind has one.
+    /// Its document, if the kind has one.
     pub doc: String,
 }
 
 impl Row {
-    /// A member that no document comes along with.
+    /// A member without a document.
     pub fn new(member: String, target: String) -> Self {
         Self { member, target, doc: String::new() }
     }
 }
 
-/// Pauses a partition for a move; returns the move that it is paused for by now.
+/// Pauses a partition for a move; returns the move for which it is now paused.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
@@ -114,20 +114,20 @@ pub async fn move_letters(
     number(send(connection, &call).await?)
 }
 
-/// What a layout is to be.
+/// The new layout.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
     /// How many partitions.
     pub partitions: u16,
-    /// From which layouts entries are forwarded, and until when.
+    /// The layouts from which entries are forwarded, and until when.
     pub forwarded: String,
     /// The settings of the deployment, and the format.
     pub settings: Vec<(String, String)>,
-    /// What keys of partitions begin with that were not there before.
+    /// The beginnings of the keys of new partitions.
     pub new: Vec<String>,
-    /// The same of those that were, and stay.
+    /// The same for partitions that stay.
     pub stay: Vec<String>,
-    /// The same of those that are no more, now or since before: their meta says where the state is.
+    /// The same for partitions that no longer exist, now or earlier: their meta says where the state is.
     pub go: Vec<String>,
 }
 

@@ -1,7 +1,7 @@
 #!lua flags=no-writes,allow-stale
--- Rights: which commands this user may send. Each element of ARGV is one, its words joined by tabs; it is
--- looked at, not run. Returns 1 or 0 for each, 2 where the server does not have the command. Words must make a whole command: Redis 7.0 reads past the end
--- of one that lacks its keys.
+-- Rights: which commands this user may send. Each element of ARGV is one command, its words joined by tabs; it is
+-- checked, not run. Returns 1 or 0 for each, or 2 if the server does not have the command. Words must make a whole
+-- command: Redis 7.0 reads past the end of one that lacks its keys.
 
 local allowed = {}
 for i, command in ipairs(ARGV) do

@@ -1,8 +1,8 @@
-//! The scripts themselves: what each consists of, how the server gets to know it, and how it is called.
+//! The scripts: what each consists of, how it is loaded, and how it is called.
 //!
-//! Each is a function of a library of its own: the server compiles its text once, and a call makes no closures. The
-//! names of both end in a hash of the text, so that versions live side by side. Where functions are not to be had (no
-//! right to, renamed commands, memory that is full), the same text is called as a script by its digest.
+//! Each is a function of a library of its own: the server compiles its text once, and a call creates no closures.
+//! Both names end in a hash of the text, so versions can exist side by side. If functions are unavailable (no right,
+//! renamed commands, full memory), the same text is called as a script by its digest.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -14,7 +14,7 @@ use crate::redis::reply;
 
 const COMMON: &str = include_str!("common.lua");
 const TORN: &str = include_str!("torn.lua");
-/// What the apply script merges, a file for each structure.
+/// The merges of the apply script, one file for each structure.
 const MERGE: [&str; 5] = [
     include_str!("merge.lua"),
     include_str!("merge_presence.lua"),
@@ -32,7 +32,7 @@ const LOSSES: &str = include_str!("losses.lua");
 const NOTIFY: &str = include_str!("notify.lua");
 const ERASE: &str = include_str!("erase.lua");
 
-/// What the names of all libraries begin with, whatever their version.
+/// The beginning of the names of all libraries, of any version.
 const LIBRARIES: &str = "rollcall_";
 
 /// Which script.
@@ -40,15 +40,15 @@ const LIBRARIES: &str = "rollcall_";
 pub enum Script {
     /// Merges a batch.
     Apply,
-    /// Takes away what is stale.
+    /// Removes what is stale.
     Sweep,
-    /// Shares out the partition.
+    /// Ownership of the partition.
     Owner,
     /// Looks for entries that were lost.
     Losses,
-    /// Tells a target of changes.
+    /// Publishes changes to a target.
     Notify,
-    /// Takes out what is one user's.
+    /// Removes one user.
     Erase,
 }
 
@@ -73,7 +73,7 @@ impl Way {
 /// A script in both forms.
 #[derive(Debug)]
 struct Text {
-    /// Of the library, and of its one function.
+    /// The name of the library and of its one function.
     function: String,
     library: String,
     digest: String,
@@ -88,7 +88,7 @@ impl Text {
             script.label(),
             &redis::Script::new(&body).get_hash()[..12]
         );
-        // At full memory a partition must still change hands.
+        // Even at full memory a partition must change hands.
         let (flags, flag) = match script {
             Script::Owner => (" flags=allow-oom", "'allow-oom'"),
             _ => ("", ""),
@@ -104,7 +104,7 @@ impl Text {
 }
 
 impl Script {
-    /// All that workers, janitors and notifiers run, and whoever erases, in the order of their texts.
+    /// The scripts that workers, janitors, notifiers and `erase` run, in the order of their texts.
     pub(crate) const ALL: [Self; 6] =
         [Self::Apply, Self::Sweep, Self::Owner, Self::Losses, Self::Notify, Self::Erase];
     /// The doctor's own: which commands this user may send.
@@ -146,7 +146,7 @@ impl Script {
         }
     }
 
-    /// A call of the function as one of the script by its digest.
+    /// A function call as a call of the script by its digest.
     pub(super) fn by_digest(self, call: &Cmd) -> Cmd {
         let mut same = redis::cmd(Way::Digest.command());
         same.arg(self.name(Way::Digest));
@@ -158,10 +158,10 @@ impl Script {
         same
     }
 
-    /// Makes the server know the script (`FUNCTION LOAD`, `SCRIPT LOAD`).
+    /// Loads the script (`FUNCTION LOAD`, `SCRIPT LOAD`).
     ///
     /// # Errors
-    /// If the server does not take it.
+    /// If the server refuses it.
     pub(crate) async fn load(
         self,
         connection: &mut MultiplexedConnection,
@@ -173,14 +173,14 @@ impl Script {
             Way::Digest => ("SCRIPT", script),
         };
         match redis::cmd(command).arg("LOAD").arg(text).exec_async(connection).await {
-            // Another one was faster.
+            // Another process was faster.
             Err(error) if error.to_string().contains("already exists") => Ok(()),
             loaded => loaded,
         }
     }
 }
 
-/// A script of an operator's command: seldom called, so by its digest.
+/// A script of an operator's command. It is called seldom, so always by its digest.
 pub(super) struct Seldom(LazyLock<(String, &'static str)>);
 
 /// Adds dead letters' entries again.
@@ -192,10 +192,10 @@ pub(super) static REPARTITION: Seldom =
     Seldom(LazyLock::new(|| digested(include_str!("repartition.lua"))));
 /// Reads at one instant.
 pub(super) static LOOK: Seldom = Seldom(LazyLock::new(|| digested(include_str!("look.lua"))));
-/// Puts a token in the place of session data.
+/// Replaces session data by a token.
 pub(super) static ENCRYPT: Seldom = Seldom(LazyLock::new(|| digested(include_str!("encrypt.lua"))));
 
-/// Puts single members of the state right.
+/// Repairs single members of the state.
 pub(super) static MEND: Seldom = Seldom(LazyLock::new(|| {
     let body = [COMMON, GROUPS, POSITION, CURSOR, include_str!("mend.lua")].join("\n");
     digested(format!("#!lua\n{}", called(&body)).leak())
@@ -204,7 +204,7 @@ pub(super) static MEND: Seldom = Seldom(LazyLock::new(|| {
 pub(super) static SETTINGS: Seldom =
     Seldom(LazyLock::new(|| digested(include_str!("settings.lua"))));
 
-/// The body as a script by itself; it has names of its own for these two.
+/// The body as a script of its own, with its own names for these two.
 fn called(body: &str) -> String {
     format!("local keys, arguments = KEYS, ARGV\n{body}\nbegin(keys, arguments)\nreturn run()\n")
 }
@@ -221,14 +221,14 @@ impl Seldom {
         call
     }
 
-    /// The same of a script that only reads: whoever calls it needs no right to write its keys.
+    /// The same for a script that only reads; its callers need no right to write its keys.
     pub(super) fn read(&self) -> Cmd {
         let mut call = redis::cmd("EVALSHA_RO");
         call.arg(&self.0.0);
         call
     }
 
-    /// Sends a call, and once more where the script had to be loaded first.
+    /// Sends a call, and repeats it if the script had to be loaded first.
     pub(super) async fn send(
         &self,
         connection: &mut (impl ConnectionLike + Send),
@@ -245,19 +245,21 @@ impl Seldom {
     }
 }
 
-/// Whether the server does not have the function that was called.
+/// Whether the server does not have the called function.
 pub(super) fn is_missing(error: &RedisError) -> bool {
     error.to_string().contains("Function not found")
 }
 
-/// Whether functions cannot be called here, while scripts may be: this user may not, or the command was renamed.
+/// Whether functions cannot be called here although scripts may be: the user lacks the right, or the command was
+/// renamed.
 pub(super) fn refuses_functions(error: &RedisError) -> bool {
     let text = error.to_string().to_lowercase();
     let is_denied = error.code() == Some("NOPERM") || text.contains("unknown command");
     is_denied && text.contains("'fcall'")
 }
 
-/// Takes away the libraries of other versions (`FUNCTION DELETE`); returns how many. Who still uses one loads it again.
+/// Removes the libraries of other versions (`FUNCTION DELETE`); returns how many. A process that still uses one loads
+/// it again.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.

@@ -1,9 +1,9 @@
 #!lua
--- Settings: makes these the deployment's. Those who hold to the old ones are refused from then on.
+-- Settings: makes these the deployment's. Processes with the old ones are refused from then on.
 --
 -- KEYS     1 the hash that holds them
 -- ARGV     1 a random epoch, then names and values in turn
--- Returns  { name, before, … } of those that were others; nothing is written if there are none, or if the hash has no
+-- Returns  { name, before, … } of the settings that changed; nothing is written if none did, or if the hash has no
 --          format
 local changed = {}
 if redis.call('HEXISTS', KEYS[1], 'format') == 0 then return changed end

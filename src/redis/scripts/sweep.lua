@@ -1,4 +1,4 @@
--- Sweep: takes from one structure what is stale or beyond its cap, a chunk a call.
+-- Sweep: removes from one structure what is stale or beyond its cap, a chunk per call.
 --
 -- After the settings of common.lua: 3 what to sweep, 4 most members to look at, 5 cap, 6 horizon ms,
 -- 7 keep ms. Returns { looked at, removed, changes dropped, 1 if there is more to do now, { kind of change,
@@ -12,9 +12,8 @@ local function begin_sweep()
   horizon, keep = tonumber(ARGV[6]), tonumber(ARGV[7])
 end
 
--- Walks a hash, or by another command a sorted set, a page at a time; the cursor is kept in the server, so
--- that all janitors walk together. `visit` is given the page's members and what stands with each, and says
--- how many it removed.
+-- Walks a hash, or with another command a sorted set, a page at a time. The cursor is kept on the server, so all
+-- janitors share one walk. `visit` receives the page's members with their values, and returns how many it removed.
 local function walk(key, visit, command)
   local name = 'cursor:' .. what
   local cursor = call('HGET', janitor, name) or '0'
@@ -29,7 +28,7 @@ local function walk(key, visit, command)
   return #members, removed, reply[1] ~= '0'
 end
 
--- A visit to one member after the other, which says whether it was removed.
+-- A visit to one member after the other; `visit` returns whether it was removed.
 local function each(visit)
   return function(members, values)
     local removed = 0
@@ -50,7 +49,8 @@ local function remove_from(key)
   return function(member) call('ZREM', key, member) end
 end
 
--- What every entry to come is younger than: the first after the cursor, or the cursor. Nothing is known without it.
+-- The lower limit of the ids of all entries to come: the first after the cursor, or the cursor. Unknown without a
+-- cursor.
 local function oldest_to_come()
   local cursor = call('HGET', meta, 'cursor')
   if not cursor then return 0 end
@@ -59,7 +59,7 @@ end
 
 local sweeps = {}
 
--- The names of the users of presence fields, as they are and as those fields begin; empty for other fields.
+-- The users of presence fields, unescaped and as the fields begin; empty for other fields.
 local function users_of(fields)
   local users, names = {}, {}
   for i, field in ipairs(fields) do
@@ -76,7 +76,8 @@ local function is_indexed(stored, field)
   return stored and find('|' .. stored .. '|', '|' .. address .. '|', 1, true)
 end
 
--- What is stale goes, and what its user's ending left over; what others wrote, or lost, comes into the index.
+-- Removes stale entries and those that a logout of all of a user's entries left; adds to the index what others wrote
+-- or removed there.
 function sweeps.presence()
   return walk(presence, function(fields, values)
     local users, names = users_of(fields)
@@ -96,7 +97,7 @@ function sweeps.presence()
   end)
 end
 
--- An address without an entry: others took it, and nobody has been told that it went.
+-- Whether others removed the entry of an address, and nobody was told that it is gone.
 local function is_taken(field)
   if call('HEXISTS', presence, field) == 1 then return false end
   presence_change('offline', now, field)
@@ -145,7 +146,7 @@ function sweeps.sessions()
   end)
 end
 
--- The data itself goes by its own expiry; this takes the versions of what has gone.
+-- The data itself expires natively; this removes the versions of data that is gone.
 function sweeps.session_data()
   return walk(session_versions, each(function(sid)
     return call('EXISTS', session_data_of .. sid) == 0 and call('HDEL', session_versions, sid) == 1
@@ -170,7 +171,7 @@ function sweeps.documents_left()
   return stale(docs_left, now - document_ttl, remove_from(docs_left))
 end
 
--- A document's set and count follow from the connections: what others took of them is put back.
+-- A document's set and count follow from the connections; what others removed from them is restored.
 local function put_back(doc, users)
   local users_key, count_key = document_of .. doc .. ':users', document_of .. doc .. ':count'
   if not (is_type(users_key, 'set') and is_type(count_key, 'string')) then return end
@@ -200,7 +201,7 @@ function sweeps.document_users()
   return looked, 0, more
 end
 
--- Tokens that someone holds and whose last use others took: it is unknown, so that they go first.
+-- Tokens that somebody holds, but whose last use others removed: it is unknown, so they are evicted first.
 function sweeps.logins()
   if call('HLEN', login) <= call('ZCARD', recent) then return 0, 0, false end
   local missing = 0
@@ -234,8 +235,8 @@ end
 function sweeps.tokens_ended() return tombstones(tokens_ended) end
 function sweeps.sessions_ended() return tombstones(sessions_ended) end
 
--- Trims the stream below the cursor, what every other group has finished, and what is kept. The cursor's own entry
--- stays: it tells this stream from another one. Where the cursor is unknown, or about a stream that is gone, nothing
+-- Trims the stream below the cursor, below what every other group has finished, and below what is kept. The cursor's
+-- own entry stays: it identifies the stream. If the cursor is unknown, or belongs to a stream that is gone, nothing
 -- is trimmed.
 function sweeps.stream()
   local cursor = call('HGET', meta, 'cursor') or '0-0'
@@ -250,16 +251,16 @@ function sweeps.stream()
   local removed = 0
   if call('EXISTS', stream) == 1 and #call('XRANGE', stream, cursor, cursor) > 0 then
     removed = call('XTRIM', stream, 'MINID', '~', bound, 'LIMIT', limit)
-    -- All of it is behind the cursor: for who counts what is ahead, nobody took anything.
+    -- All of it is behind the cursor, so for the count of entries ahead nobody removed anything.
     if removed > 0 and call('HEXISTS', janitor, 'taken') == 1 then call('HINCRBY', janitor, 'taken', removed) end
   end
   local age = oldest and math.max(0, now - tonumber((halves(oldest)))) or 0
-  -- Trimming takes whole nodes, so it stops a little short of its limit.
+  -- Trimming removes whole nodes, so it stops a little short of its limit.
   return removed, removed, removed > 0 and removed + 200 > limit, blocking, age
 end
 
--- Numbers of erased changes that are beyond what the cap keeps, and older than all that are there; blocks that no
--- entry can hit any more.
+-- Removes numbers of erased changes beyond what the cap keeps and older than all changes that exist, and blocks that
+-- no entry can hit any more.
 function sweeps.erased()
   local numbers, blocked = changes .. ':erased', sub(meta, 1, -5) .. 'blocked'
   local removed, more, ended = 0, false, 0
@@ -291,7 +292,7 @@ local function tell_repairs()
   return { told, call('HGET', janitor, 'repair') or '' }
 end
 
--- A clock may be set by a moment at any time.
+-- A clock may be adjusted slightly at any time.
 local CLOCK_MS = 1000
 local function note_run()
   local last = tonumber(call('HGET', janitor, 'last_run') or 0)

@@ -1,4 +1,4 @@
-//! Sweeps: calls of the script that takes stale members away, and the turns of making them.
+//! Sweeps: calls of the script that removes stale members, and the turns of making them.
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Value};
@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::key::Keys;
 use crate::redis::reply;
 
-/// What one sweep call did.
+/// The result of one sweep call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Members it looked at.
@@ -24,7 +24,7 @@ pub struct Swept {
     pub changes: Changes,
     /// Whether there is more to do now.
     pub more: bool,
-    /// For the stream: the group that keeps it from being trimmed, or nothing.
+    /// For the stream: the group that keeps it from being trimmed; otherwise empty.
     pub blocked_by: String,
     /// For the stream: the age of the oldest unfinished entry, in milliseconds.
     pub unfinished_age_ms: u64,
@@ -52,7 +52,7 @@ impl Sweeper {
         }
     }
 
-    /// Looks at up to `limit` members of one structure and takes away what has to go.
+    /// Examines up to `limit` members of one structure and removes what is due.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
@@ -78,7 +78,7 @@ impl Sweeper {
         }
     }
 
-    /// How much there is in a structure that is walked.
+    /// The size of a structure that is walked.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
@@ -104,7 +104,7 @@ impl Sweeper {
             .map_err(Error::at("asking for a size"))
     }
 
-    /// What was put right since any janitor asked last. Like every script this keeps the shared keys.
+    /// Repairs since any janitor last asked. Like every script this removes others' expiries from the shared keys.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
@@ -139,7 +139,7 @@ impl Sweeper {
         Turn::take(connection, &self.keys.janitor_lease(), owner, length_ms).await
     }
 
-    /// Takes the turn of asking how the server is for `length_ms`.
+    /// Takes the turn of surveying the server for `length_ms`.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.

@@ -1,8 +1,8 @@
--- Torn: who is joined stands in two structures that come and go together. Where others took one of them, nobody
--- knows any more by how many connections a user is there: all leave, and are back with their next event.
+-- Torn: who is joined is stored in two structures that come and go together. If others removed one of them, the
+-- number of a user's connections is unknown: all users leave, and are back with their next event.
 
--- Puts up to `limit` of what is left of the two out, in a call of its own; whether there was any, and whether there
--- is more.
+-- Removes up to `limit` of what is left of the two, in a call of its own; returns whether there was any, and whether
+-- there is more.
 local function mend_documents(limit)
   if absent[docs_joined] == absent[docs_connections] then return false, false end
 

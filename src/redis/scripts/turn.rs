@@ -1,7 +1,8 @@
 //! Turns: keys with a TTL by which janitors agree who does what for a while.
 //!
-//! The server keeps the end of a TTL by its clock. Where that goes back, or a failover leads to a server whose clock
-//! is behind, a turn would last as much longer: so each says how long it is, and none lasts longer than that.
+//! The server keeps the end of a TTL by its clock. If the clock goes back, or a failover leads to a server whose
+//! clock is behind, a turn would last that much longer. Each turn therefore records its length, and none lasts longer
+//! than that.
 
 use redis::Value;
 use redis::aio::MultiplexedConnection;
@@ -14,19 +15,19 @@ const STEP: &str = "asking whose turn it is";
 /// Whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// This one's, from now on.
+    /// The caller's, from now on.
     Now {
-        /// Whether the turn before had to be ended: by its TTL it would have lasted longer than it is.
+        /// Whether the previous turn had to be ended: by its TTL it would have lasted longer than its length.
         overran: bool,
     },
-    /// This one's since a while ago.
+    /// The caller's, for a while already.
     Mine,
-    /// Another one's.
+    /// Another janitor's.
     Others,
 }
 
 impl Turn {
-    /// Takes the turn that `key` stands for, if it is nobody's, for `length_ms`.
+    /// Takes the turn of `key` for `length_ms`, if nobody has it.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.
@@ -45,7 +46,7 @@ impl Turn {
         let Some(holder) = reply::text(holder) else { return Ok(Self::Now { overran: false }) };
         let is_own = self::owner(&holder) == owner;
         let overran = overruns(&holder, left_ms, length_ms);
-        // Its own turn of before, when its interval was longer.
+        // A turn of its own from before, when its interval was longer.
         let is_long = is_own && left_ms > 0 && left_ms.unsigned_abs() > length_ms;
         if !overran && !is_long {
             return Ok(if is_own { Self::Mine } else { Self::Others });
@@ -57,7 +58,7 @@ impl Turn {
     }
 }
 
-/// Who has a turn, as its key holds it.
+/// The owner of a turn, from the value of its key.
 pub fn owner(holder: &str) -> &str {
     parts(holder).map_or(holder, |(_, owner)| owner)
 }
@@ -67,10 +68,10 @@ fn parts(holder: &str) -> Option<(u64, &str)> {
     Some((length_ms.parse().ok()?, owner))
 }
 
-/// Whether a turn has longer to go than it is long, or no end at all.
+/// Whether a turn has more time left than its length, or no end at all.
 fn overruns(holder: &str, left_ms: i64, own_ms: u64) -> bool {
     const NO_EXPIRY: i64 = -1;
-    // One that does not say how long it is is another version's.
+    // A turn without a length is another version's.
     let length_ms = parts(holder).map_or(own_ms, |(length_ms, _)| length_ms);
     left_ms == NO_EXPIRY || u64::try_from(left_ms).is_ok_and(|left_ms| left_ms > length_ms)
 }

@@ -1,4 +1,4 @@
-//! Who a request or a connection is, and what it may do.
+//! The identity of a request or a connection, and its rights.
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -13,7 +13,7 @@ use super::{Access, now_s};
 use crate::serve::Context;
 use crate::serve::problem::Problem;
 
-/// How often an open connection looks whether its token still holds.
+/// How often an open connection checks whether its token is still valid.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Which rooms a caller may join.
@@ -21,34 +21,34 @@ const LOOK: Duration = Duration::from_secs(5);
 pub enum Rooms {
     /// All of them.
     All,
-    /// All but `admin`: a JSON Web Token that names no rooms.
+    /// All but `admin`, for a JSON Web Token that names no rooms.
     AllButAdmin,
-    /// These: what a JSON Web Token names, or none for a token that may only write.
+    /// The rooms that a JSON Web Token names, or none for a token that may only write.
     Named(Arc<BTreeSet<String>>),
 }
 
 /// The room whose members see everything.
 pub const ADMIN: &str = "admin";
 
-/// Who a request or a connection is, and what it may do.
+/// The identity of a request or a connection, and its rights.
 #[derive(Clone)]
 pub struct Caller {
-    /// All state, the whole feed.
+    /// Whether it may read all state and the whole feed.
     pub may_read: bool,
-    /// Events; with a subject, only that user's.
+    /// Whether it may send events; with a subject, only that user's.
     pub may_write: bool,
-    /// The user that a JSON Web Token is about: *the* user of every event that it sends.
+    /// The user of a JSON Web Token: *the* user of every event that it sends.
     pub subject: Option<Arc<str>>,
     /// The rooms it may join.
     pub rooms: Rooms,
-    /// When its token ends, in seconds since the epoch.
+    /// When its token expires, in seconds since the epoch.
     pub expires_at: Option<f64>,
-    /// The token, to look at again while a connection is open.
+    /// The token, to be checked again while a connection is open.
     token: Option<(Access, Arc<str>)>,
 }
 
 impl Caller {
-    /// Whoever is on this machine, where nobody has to say who they are.
+    /// Anybody on this machine, if no credentials are configured.
     pub(super) fn anybody() -> Self {
         Self {
             may_read: true,
@@ -79,47 +79,48 @@ impl Caller {
         }
     }
 
-    /// Whether it may see what concerns a user: all of it, its own, or what the room `user:<user>` shows.
+    /// Whether it may see a user's state: because it may see all, it is that user, or it may join the room
+    /// `user:<user>`.
     pub fn may_see_user(&self, user: &str) -> bool {
         self.may_read
             || self.subject.as_deref() == Some(user)
             || self.rooms.contain(&format!("user:{user}"))
     }
 
-    /// Whether it may see a document: all of it, or what the room `doc:<doc>` shows.
+    /// Whether it may see a document: because it may see all, or it may join the room `doc:<doc>`.
     pub fn may_see_document(&self, doc: &str) -> bool {
         self.may_read || self.rooms.contain(&format!("doc:{doc}"))
     }
 
-    /// Whether it may end sessions of others than its own user.
+    /// Whether it may end sessions of users other than its own.
     pub fn may_end_any_session(&self) -> bool {
         self.may_write && (self.subject.is_none() || self.may_read)
     }
 
-    /// That it may read everything.
+    /// Checks that it may read everything.
     ///
     /// # Errors
-    /// 403 if not.
+    /// 403 otherwise.
     pub fn must_read(&self) -> Result<(), Problem> {
         let detail = "this token may not read the whole state: it takes one of read-token-file, or \
                       a JSON Web Token whose rooms name admin";
         if self.may_read { Ok(()) } else { Err(Problem::forbidden(detail)) }
     }
 
-    /// That it may send events.
+    /// Checks that it may send events.
     ///
     /// # Errors
-    /// 403 if not.
+    /// 403 otherwise.
     pub fn must_write(&self) -> Result<(), Problem> {
         let detail =
             "this token may only read: it takes one of write-token-file, or a JSON Web Token";
         if self.may_write { Ok(()) } else { Err(Problem::forbidden(detail)) }
     }
 
-    /// That it may change what concerns everybody.
+    /// Checks that it may change what concerns everybody.
     ///
     /// # Errors
-    /// 403 if not.
+    /// 403 otherwise.
     pub fn must_write_for_all(&self) -> Result<(), Problem> {
         self.must_write()?;
         let detail = "this token may send only its own user's events: it takes one of write-token-file, or a \
@@ -127,7 +128,7 @@ impl Caller {
         if self.may_end_any_session() { Ok(()) } else { Err(Problem::forbidden(detail)) }
     }
 
-    /// Waits until its token has expired or is no longer valid, and says which: an open connection ends then.
+    /// Waits until its token has expired or is no longer valid, and returns which; an open connection then ends.
     pub async fn ended(&self) -> &'static str {
         let Some((access, token)) = &self.token else { return pending().await };
         loop {

@@ -1,5 +1,5 @@
-//! The cookie in which a browser keeps the token that was entered on the page: out of reach of scripts, and sent to
-//! no other site. It holds the token itself, because no instance keeps anything.
+//! The cookie in which a browser keeps the token that was entered on the page: scripts cannot read it, and it is sent
+//! to no other site. It contains the token itself, because instances keep no sessions.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use base64::Engine as _;
@@ -15,12 +15,12 @@ pub(super) fn token(headers: &HeaderMap) -> Option<String> {
     String::from_utf8(URL_SAFE_NO_PAD.decode(value).ok()?).ok()
 }
 
-/// The header that gives a browser the cookie for a token; `is_secure` if it may only go over TLS.
+/// The header that sets the cookie for a token; `is_secure` if it may only be sent over TLS.
 pub fn set_cookie(token: &str, is_secure: bool) -> Option<HeaderValue> {
     cookie(&URL_SAFE_NO_PAD.encode(token), "", is_secure)
 }
 
-/// The header that takes it away.
+/// The header that removes it.
 pub fn clear_cookie(is_secure: bool) -> Option<HeaderValue> {
     cookie("", "; Max-Age=0", is_secure)
 }

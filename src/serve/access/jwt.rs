@@ -1,4 +1,4 @@
-//! JSON Web Tokens: verified, never made. The key decides the algorithm, whatever a token says about itself.
+//! JSON Web Tokens: verified, never issued. The key determines the algorithm, whatever a token claims.
 
 use std::collections::BTreeSet;
 
@@ -10,20 +10,20 @@ use crate::serve::problem::Problem;
 /// How far ahead the issuer's clock may be, in seconds.
 const MAX_SKEW_S: f64 = 60.0;
 
-/// A key, and the only algorithm that it is for.
+/// A key, and the only algorithm that it is used for.
 pub(super) struct JwtKey {
     key: DecodingKey,
     validation: Validation,
 }
 
-/// What a token says.
+/// The claims of a token.
 #[derive(Debug, Deserialize)]
 pub(super) struct Claims {
     /// The user.
     pub sub: String,
-    /// When it ends, in seconds since the epoch.
+    /// When it expires, in seconds since the epoch.
     pub exp: Option<f64>,
-    /// When it begins, in seconds since the epoch.
+    /// From when it is valid, in seconds since the epoch.
     pub nbf: Option<f64>,
     /// The rooms that its bearer may join.
     pub rooms: Option<BTreeSet<String>>,
@@ -47,7 +47,7 @@ impl JwtKey {
             );
         }
         let pem = trimmed.as_bytes();
-        // An uncompressed point of P-256; longer ones are of curves for other algorithms.
+        // An uncompressed point of P-256; longer ones belong to curves of other algorithms.
         let is_p256 = |key: &DecodingKey| key.try_get_as_bytes().is_ok_and(|k| k.len() == 65);
         if let Ok(key) = DecodingKey::from_rsa_pem(pem) {
             Ok(Self::new(key, Algorithm::RS256))
@@ -62,13 +62,13 @@ impl JwtKey {
 
     fn new(key: DecodingKey, algorithm: Algorithm) -> Self {
         let mut validation = Validation::new(algorithm);
-        // Times are looked at below; no setting says which audience is meant.
+        // Times are checked below; no setting names an audience.
         validation.required_spec_claims.clear();
         (validation.validate_exp, validation.validate_aud) = (false, false);
         Self { key, validation }
     }
 
-    /// What a token says, if it was signed with this key and holds now.
+    /// The claims of a token, if it is signed with this key and valid now.
     pub(super) fn verify(
         &self,
         token: &str,

@@ -1,9 +1,9 @@
-//! Who may do what.
+//! Authentication and authorisation.
 //!
-//! Without credentials configured everybody on this machine may do everything, and nobody else anything: the
-//! listener is on loopback, and `source` keeps other sites' pages out. With credentials a request has to bring a
-//! token: one of a file, or a JSON Web Token, in the header `Authorization`, or in the cookie that the page got for
-//! it; a Socket.IO connection brings it in `auth`. Files are read again when they change.
+//! Without configured credentials, everybody on this machine may do everything, and nobody else anything: the
+//! listener is on loopback, and `source` keeps other sites' pages out. With credentials, a request must carry a
+//! token: one from a file, or a JSON Web Token, in the header `Authorization` or in the cookie that the page got for
+//! it. A Socket.IO connection carries it in `auth`. Files are read again when they change.
 
 mod caller;
 mod cookie;
@@ -25,7 +25,7 @@ use super::problem::Problem;
 use crate::config::ServeConfig;
 use crate::files::{FileError, Watched};
 
-/// Who may do what, as the settings and the files they name have it; cheap to clone.
+/// The access rules from the settings and the files they name; cheap to clone.
 #[derive(Clone)]
 pub struct Access(Arc<Parts>);
 
@@ -37,14 +37,14 @@ struct Parts {
     max_subject_bytes: usize,
 }
 
-/// Digests of the tokens of a file: how long it takes to look one up says nothing about the others.
+/// Digests of the tokens of a file, so that the time of a lookup reveals nothing about other tokens.
 struct Tokens(HashSet<[u8; 32]>);
 
 impl Access {
     /// Reads the files.
     ///
     /// # Errors
-    /// If one cannot be read or holds no key; it names the setting.
+    /// If one cannot be read or contains no key; the error names the setting.
     pub fn new(config: &ServeConfig, max_subject_bytes: usize) -> Result<Self, FileError> {
         let ServeConfig { read_token_file, write_token_file, jwt_key_file, .. } = config;
         Ok(Self(Arc::new(Parts {
@@ -56,16 +56,16 @@ impl Access {
         })))
     }
 
-    /// Whether nobody has to say who they are.
+    /// Whether no credentials are configured.
     pub fn is_open(&self) -> bool {
         let Parts { read_tokens, write_tokens, jwt_key, .. } = &*self.0;
         read_tokens.is_none() && write_tokens.is_none() && jwt_key.is_none()
     }
 
-    /// Who sends a request with these headers.
+    /// The caller of a request with these headers.
     ///
     /// # Errors
-    /// 401 if it brings no token that holds, 403 if it comes from where none may come from.
+    /// 401 without a valid token, 403 if it comes from a forbidden origin.
     pub fn of_headers(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         self.check_source(headers)?;
         if self.is_open() {
@@ -79,16 +79,16 @@ impl Access {
         }
         let cookie = cookie::token(headers);
         if cookie.is_some() {
-            // Browsers add it by themselves: only for the server's own pages.
+            // Browsers send it by themselves, so only the server's own pages count.
             source::check_same_origin(headers, &self.0.origins)?;
         }
         self.of_token(cookie.as_deref())
     }
 
-    /// Who a token stands for; without credentials configured none is needed.
+    /// The caller with a token; none is needed if no credentials are configured.
     ///
     /// # Errors
-    /// 401 if it does not hold.
+    /// 401 if it is not valid.
     pub fn of_token(&self, token: Option<&str>) -> Result<Caller, Problem> {
         if self.is_open() {
             return Ok(Caller::anybody());
@@ -110,11 +110,11 @@ impl Access {
         Ok(Caller::of_claims(self.clone(), token, claims))
     }
 
-    /// Whether a request may come from where it comes from: without credentials neither from another site's page
-    /// nor under a name that is not this machine's.
+    /// Checks the origin of a request. Without credentials it may come neither from another site's page nor under a
+    /// name other than this machine's.
     ///
     /// # Errors
-    /// 403 if not.
+    /// 403 otherwise.
     pub fn check_source(&self, headers: &HeaderMap) -> Result<(), Problem> {
         if self.is_open() { source::check_local(headers, &self.0.origins) } else { Ok(()) }
     }
@@ -131,7 +131,7 @@ fn bearer(value: &str) -> Option<&str> {
 }
 
 impl Tokens {
-    /// One a line; empty lines and those that begin with `#` are none.
+    /// One token per line, except empty lines and those that begin with `#`.
     fn read(text: &str) -> Result<Self, &'static str> {
         let lines = text.lines().map(str::trim);
         let tokens = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));

@@ -1,8 +1,8 @@
-//! Where a request comes from, as the browser says: its page's origin, and the name it knows the server by.
+//! The origin of a request according to the browser: its page's origin, and the name under which it knows the server.
 //!
-//! CORS keeps other sites' pages from reading answers, but neither from sending simple requests nor from opening
-//! WebSockets; and a site whose name leads to 127.0.0.1 (DNS rebinding) is of the same origin as the server. So
-//! without credentials, requests from other origins and under other names are refused.
+//! CORS keeps other sites' pages from reading answers, but not from sending simple requests or opening WebSockets;
+//! and a site whose name resolves to 127.0.0.1 (DNS rebinding) has the same origin as the server. Without
+//! credentials, requests from other origins and under other names are therefore refused.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, header};
 
 use crate::serve::problem::Problem;
 
-/// That a request is to a name of this machine, and from no other site's page.
+/// Checks that a request uses a name of this machine, and comes from no other site's page.
 pub(super) fn check_local(headers: &HeaderMap, allowed: &[String]) -> Result<(), Problem> {
     let host = headers.get(header::HOST).map(|host| host.to_str().unwrap_or_default());
     if !host.is_some_and(is_loopback) {
@@ -21,7 +21,7 @@ pub(super) fn check_local(headers: &HeaderMap, allowed: &[String]) -> Result<(),
     check_same_origin(headers, allowed)
 }
 
-/// That a request comes from no page, from one of this server, or from one of an allowed origin.
+/// Checks that a request comes from no page, from a page of this server, or from an allowed origin.
 pub(super) fn check_same_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Problem> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let origin = origin.to_str().unwrap_or_default();
@@ -34,7 +34,7 @@ pub(super) fn check_same_origin(headers: &HeaderMap, allowed: &[String]) -> Resu
     Err(Problem::forbidden("pages of this origin may not call; --cors-origin lets it"))
 }
 
-/// Whether a name, with or without a port, is this machine's and nobody else's.
+/// Whether a name, with or without a port, is this machine's only.
 fn is_loopback(host: &str) -> bool {
     let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, _)) => address,

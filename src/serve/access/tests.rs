@@ -1,4 +1,4 @@
-//! Access as a whole: who is let in with what, and who is not.
+//! Access as a whole: who is let in with which credentials, and who is not.
 
 use std::fs;
 use std::path::PathBuf;
@@ -135,7 +135,7 @@ fn files_are_read_again_when_they_change() {
     assert!(caller(&access, "new").is_ok() && caller(&access, "old").is_err());
     fs::remove_file(&path).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(600));
-    assert!(caller(&access, "new").is_ok(), "what was read before stays");
+    assert!(caller(&access, "new").is_ok(), "the previous content of the file stays in use");
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn every_algorithm_takes_its_own_key_and_no_other() {
             let found = caller(&access, &signed(*algorithm, private, &claims)).is_ok();
             assert_eq!(found, known == algorithm, "{algorithm:?} by a key for {known:?}");
         }
-        // The public key, which everybody has, as the secret.
+        // The public key, which everybody has, used as the secret.
         let forged = EncodingKey::from_secret(public.as_bytes());
         let found = caller(&access, &signed(Algorithm::HS256, &forged, &claims));
         assert_eq!(found.is_ok(), *known == Algorithm::HS256);

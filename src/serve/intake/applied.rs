@@ -1,4 +1,4 @@
-//! Waiting until events have had their effect: one look at a partition for all who wait for it.
+//! Waiting until events have had their effect: one look at a partition serves all requests that wait for it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,7 +14,7 @@ const LOOK: Duration = Duration::from_millis(5);
 /// Pause after a look that failed.
 const FAILED: Duration = Duration::from_millis(100);
 
-/// How far one partition is, as long as somebody wants to know.
+/// The progress of one partition, while somebody needs it.
 pub(super) struct Applied {
     partition: u16,
     state: Shared,
@@ -60,7 +60,7 @@ impl Applied {
         is_known
     }
 
-    /// Waits until an entry has had its effect; `false` if it had not by `deadline`.
+    /// Waits until an entry has had its effect; `false` if it has not by `deadline`.
     pub(super) async fn wait(&self, id: EntryId, deadline: Instant) -> bool {
         self.waiting.fetch_add(1, Ordering::AcqRel);
         let _leaves = Leaves(self);
@@ -71,7 +71,7 @@ impl Applied {
     }
 }
 
-/// Counts one who waits no longer.
+/// Uncounts a waiting request when it is dropped.
 struct Leaves<'a>(&'a Applied);
 
 impl Drop for Leaves<'_> {

@@ -1,7 +1,7 @@
-//! From what a request holds to elements of packed entries, each for its partition. Pure.
+//! Turns a request into elements of packed entries, each for its partition. Pure.
 //!
-//! The decoder says what is an event, exactly as it will when the entry is read. Then the server sets what it knows
-//! better: whose the events of a JSON Web Token are, from where they come, and when they came.
+//! The decoder decides what is an event, exactly as it will when the entry is read. The server then sets what it
+//! knows better: the user of a JSON Web Token, the client's address, and the time of arrival.
 
 use std::borrow::Cow;
 
@@ -15,34 +15,34 @@ use crate::format::{Format, Piece};
 use crate::key::partition_of;
 use crate::time::EventTime;
 
-/// What a request holds.
+/// The body of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body<'b> {
     /// An event as a JSON object, or an array of events.
     Json(&'b [u8]),
-    /// Events as JSON objects, one a line.
+    /// Events as JSON objects, one per line.
     Lines(&'b [u8]),
 }
 
 /// An event, or a part of one, written as an element of a packed entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Element {
-    /// The partition whose stream it belongs in.
+    /// The partition to whose stream it belongs.
     pub partition: u16,
     /// The JSON object.
     pub json: String,
-    /// The event's place in the request.
+    /// The event's index in the request.
     pub place: usize,
 }
 
-/// The elements of a request, and what are no events, by their place.
+/// The elements of a request, and the parts that are no events, with their indices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Elements {
     pub taken: Vec<Element>,
     pub refused: Vec<(usize, Rejection)>,
 }
 
-/// What a request is read with.
+/// Reads requests.
 pub(super) struct Reader<'r> {
     pub sender: &'r Sender,
     pub deployment: &'r Deployment,
@@ -51,10 +51,10 @@ pub(super) struct Reader<'r> {
 }
 
 impl Reader<'_> {
-    /// Reads what a request holds.
+    /// Reads a request.
     ///
     /// # Errors
-    /// If it is broken as a whole: then it has no elements that could be trusted.
+    /// If it is malformed as a whole; none of its elements can then be trusted.
     pub(super) fn read(&self, body: Body<'_>) -> Result<Elements, Rejection> {
         let mut elements = Elements::default();
         match body {
@@ -75,7 +75,7 @@ impl Reader<'_> {
             }
         }
         if self.deployment.partitions > 1 {
-            // Together for each lane; within it, as they were sent.
+            // Grouped by lane, and in each lane in the order of the request.
             elements.taken.sort_by_key(|element| element.partition);
         }
         Ok(elements)
@@ -98,7 +98,7 @@ impl Reader<'_> {
             .for_each(|event| self.add(place, event.time, event.kind, trace.as_deref(), elements));
     }
 
-    /// The elements of an array, each by itself.
+    /// The elements of an array.
     fn each(&self, json: &[u8], elements: &mut Elements) -> Result<(), Rejection> {
         let (mut raw, most) = (Vec::new(), self.deployment.limits.max_events);
         let each = |piece: Piece<'_, '_>| {
@@ -106,7 +106,7 @@ impl Reader<'_> {
                 raw.push(element.raw.to_vec());
             }
         };
-        // What is broken is told by the decoder.
+        // The decoder reports what is malformed.
         if Format::Json.elements(json, each).is_err() || raw.len() > most {
             return self.array(json, elements);
         }
@@ -137,7 +137,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// What a single event says of its user is not asked of a subject.
+    /// For a subject, the user in a single event is ignored.
     fn entry(&self, json: &[u8]) -> Entry {
         let user = self.sender.subject.as_ref().map(|subject| (&b"user"[..], subject.as_bytes()));
         let fields = user.into_iter().chain([(&b"data"[..], json)]);
@@ -145,7 +145,7 @@ impl Reader<'_> {
     }
 
     fn rules(&self) -> Rules {
-        // What a request may hold was bounded before; what an entry may hold is below.
+        // The size of a request was limited before; the size of an entry is limited below.
         let limits = Limits { max_data_bytes: usize::MAX, ..self.deployment.limits.clone() };
         Rules {
             limits,
@@ -155,14 +155,14 @@ impl Reader<'_> {
         }
     }
 
-    /// An event that comes now.
+    /// An event with the current time.
     pub(super) fn event(&self, kind: Kind<'_>) -> Elements {
         let mut elements = Elements::default();
         self.add(0, EventTime::from_millis(self.now_ms), kind, None, &mut elements);
         elements
     }
 
-    /// Adds an event, in several elements if its parts belong in several partitions.
+    /// Adds an event, as several elements if its parts belong to several partitions.
     fn add(
         &self,
         place: usize,
@@ -189,7 +189,7 @@ impl Reader<'_> {
                 json.truncate(json.len() - 1);
                 json.extend([",", trace, "}"]);
             }
-            // An entry has two brackets around it at least.
+            // An entry has at least two brackets around it.
             let limit = deployment.limits.max_data_bytes.saturating_sub(2);
             if json.len() > limit {
                 elements.taken.truncate(first);
@@ -202,7 +202,8 @@ impl Reader<'_> {
     }
 }
 
-/// A subject is the user of all it sends, and sends it from where it is; for others, what is missing is filled in.
+/// A subject is the user of everything it sends, from its own address; for other callers, missing members are filled
+/// in.
 fn set_sender<'a>(kind: &mut Kind<'a>, sender: &'a Sender, limits: &Limits) {
     let SenderMut { user, ip, ua } = kind.sender_mut();
     if let Some(subject) = &sender.subject {

@@ -1,4 +1,4 @@
-//! A lane: the way of one partition's events to its stream, one entry after the other.
+//! A lane: the path of one partition's events to its stream, one entry after the other.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,9 +22,9 @@ use crate::telemetry::metrics::ServeMetrics;
 
 /// How long the server may take to answer.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection that was silent for longer is tried before an entry is sent over it.
+/// A connection that was silent for longer is tested before an entry is sent over it.
 const TRUSTED: Duration = Duration::from_millis(20);
-/// Pauses between attempts while the server is away.
+/// Pauses between attempts while the server is down.
 const PAUSES: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(20)..=Duration::from_millis(500);
 
@@ -41,18 +41,18 @@ pub(super) struct Lane {
     metrics: ServeMetrics,
 }
 
-/// What a request waits for.
+/// The pending answer for a request.
 pub(super) struct Answer {
     partition: u16,
-    /// The events that it is about, by their places in the request.
+    /// The events that it is about, by their indices in the request.
     places: Vec<usize>,
     outcome: oneshot::Receiver<Outcome>,
 }
 
 impl Answer {
-    /// Waits for it, and notes what became of the events.
+    /// Waits for the answer, and records the results of the events.
     pub(super) async fn into(self, taken: &mut Taken) {
-        // A lane that is gone has not sent them.
+        // If the lane is gone, it has not sent them.
         match self.outcome.await.unwrap_or(Err(Trouble::Away)) {
             Ok(id) => taken.entries.push((self.partition, id)),
             Err(trouble) => taken.failed.extend(self.places.into_iter().map(|p| (p, trouble))),
@@ -103,7 +103,7 @@ impl Lane {
         self.pack.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds entries until `stop` turns true and nothing waits any more.
+    /// Adds entries until `stop` turns true and nothing is waiting.
     pub(super) async fn run(&self, mut stop: watch::Receiver<bool>) {
         let mut link = None;
         loop {
@@ -117,7 +117,7 @@ impl Lane {
                 }
                 continue;
             };
-            // While more may come, see to it that there is a connection to send it over.
+            // While more events may come, makes sure that there is a connection.
             self.prepare(&mut link, due + self.budget.time()).await;
             self.linger_until(due).await;
             let Some(batch) = self.pack().take() else { continue };
@@ -127,7 +127,7 @@ impl Lane {
         }
     }
 
-    /// Waits until the entry is due, or full before that.
+    /// Waits until the entry is due or full.
     async fn linger_until(&self, due: Instant) {
         let mut due = due;
         while due > Instant::now() {
@@ -139,7 +139,7 @@ impl Lane {
         }
     }
 
-    /// Sends an entry, once, as soon as there is a server that takes it.
+    /// Sends an entry, once, as soon as a server accepts it.
     async fn deliver(&self, link: &mut Option<Link>, batch: Batch) {
         let array = batch.array();
         let mut pause = *PAUSES.start();
@@ -183,7 +183,7 @@ impl Lane {
         batch.answer(outcome);
     }
 
-    /// Sees to it that the link works: an entry that is sent into a dead one would be in doubt.
+    /// Makes sure that the connection works: an entry sent over a dead one would be in doubt.
     async fn prepare(&self, link: &mut Option<Link>, until: Instant) {
         if let Some(open) = link {
             if open.answered.elapsed() < TRUSTED {
@@ -224,13 +224,13 @@ impl Lane {
     }
 }
 
-/// What a failed attempt says about the entry.
+/// What a failed attempt means for the entry.
 enum Doubt {
     /// It was not sent.
     NotSent,
     /// The server refused it.
     Refused(Error),
-    /// It was sent, and nobody knows what became of it.
+    /// It was sent, and the result is unknown.
     Unknown(Error),
 }
 
@@ -244,8 +244,8 @@ impl Doubt {
     }
 }
 
-/// Whether the server will go on to refuse it: the right is missing, the stream's key is something else, or its
-/// ids are used up.
+/// Whether the server will continue to refuse it: the right is missing, the stream's key has another type, or its ids
+/// are used up.
 fn is_final(error: &Error) -> bool {
     let code = match error {
         Error::Redis { source, .. } => source.code(),

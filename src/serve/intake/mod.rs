@@ -1,12 +1,12 @@
-//! Intake: events that come over HTTP go to the stream, many in one entry, and a request is answered once its
-//! entries are there.
+//! Intake: events from HTTP are added to the stream, many in one entry, and a request is answered once its entries
+//! are there.
 //!
 //! ```text
 //! request → elements (checked, each for its partition) → lane: pack for the linger → XADD → answer
 //! ```
 //!
-//! While the server is away, events wait within the bounds of `--buffer`. An entry is sent once: where no answer
-//! came, nobody knows whether it is there, and whoever sent its events is told so.
+//! While the server is down, events wait within the limits of `--buffer`. An entry is sent once. If no answer comes,
+//! it is unknown whether the entry was added, and the sender of its events is told so.
 
 mod applied;
 mod elements;
@@ -37,7 +37,7 @@ use crate::event::{Kind, Limits, Rejection};
 use crate::state::Shared;
 use crate::telemetry::metrics::ServeMetrics;
 
-/// When whoever was refused for lack of a server may try again.
+/// When a client that was refused because the server is down may try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Where events go; cheap to clone.
@@ -52,7 +52,7 @@ struct Parts {
     metrics: ServeMetrics,
 }
 
-/// How many events the elements are, or are parts of.
+/// How many events the elements belong to.
 fn distinct_places(elements: &[Element]) -> u64 {
     if let [_] = elements {
         return 1;
@@ -60,23 +60,23 @@ fn distinct_places(elements: &[Element]) -> u64 {
     elements.iter().map(|element| element.place).collect::<BTreeSet<_>>().len() as u64
 }
 
-/// What became of the events of a request, of which at least one is on the stream.
+/// The results for the events of a request, of which at least one is on the stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Taken {
-    /// The entries that hold them: partition and id.
+    /// The entries with the events: partition and id.
     pub entries: Vec<(u16, EntryId)>,
-    /// Those that are no events, by their place in the request.
+    /// Parts that are no events, by their index in the request.
     pub refused: Vec<(usize, Rejection)>,
-    /// Those that may be on the stream or not, or are not, by their place in the request.
+    /// Events that are not on the stream, or may not be, by their index in the request.
     pub failed: Vec<(usize, Trouble)>,
 }
 
-/// Why no event of a request is on the stream for sure.
+/// Why no event of a request is certainly on the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// None of them is an event, by their place in the request.
+    /// None of them is an event, by their index in the request.
     Invalid(Vec<(usize, Rejection)>),
-    /// The request is broken as a whole.
+    /// The request is malformed as a whole.
     Malformed(Rejection),
     /// They could not be added.
     Failed(Trouble),
@@ -85,13 +85,13 @@ pub enum Refusal {
 /// Why events could not be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// So many wait for the server already.
+    /// Too many events are already waiting for the server.
     Full,
-    /// The server was away for too long.
+    /// The server was down for too long.
     Away,
-    /// The connection broke before the server answered: they are on the stream or not.
+    /// The connection broke before the server answered, so they may or may not be on the stream.
     InDoubt,
-    /// The server refuses them, and will.
+    /// The server refuses them permanently.
     Refused,
 }
 
@@ -109,7 +109,7 @@ impl Trouble {
         }
     }
 
-    /// What it means, for people.
+    /// The meaning, for people.
     pub fn words(self) -> &'static str {
         match self {
             Self::Full => "too many events wait for Redis already; send them again later",
@@ -128,7 +128,7 @@ impl Trouble {
 }
 
 impl Intake {
-    /// An intake, and the tasks that add entries until `stop` turns true and nothing waits any more.
+    /// An intake, and the tasks that add entries until `stop` turns true and nothing is waiting.
     pub(super) fn start(
         config: &Config,
         state: &Shared,
@@ -154,10 +154,10 @@ impl Intake {
         Self(Arc::new(Parts { lanes, applied, budget, state, metrics }))
     }
 
-    /// Takes events; returns once they are on the stream.
+    /// Accepts events; returns once they are on the stream.
     ///
     /// # Errors
-    /// If none of them is there for sure.
+    /// If none of them is certainly there.
     pub async fn take(&self, body: Body<'_>, sender: &Sender) -> Result<Taken, Refusal> {
         let facts = self.0.state.facts();
         let reader = Reader { sender, deployment: &facts.deployment, now_ms: facts.now_ms() };
@@ -169,10 +169,10 @@ impl Intake {
         self.pass(elements, limits).await
     }
 
-    /// Takes one event, read already, that comes now; returns once it is on the stream.
+    /// Accepts one parsed event with the current time; returns once it is on the stream.
     ///
     /// # Errors
-    /// If it is not there for sure.
+    /// If it is not certainly there.
     pub async fn add(&self, kind: Kind<'_>, sender: &Sender) -> Result<Taken, Refusal> {
         let facts = self.0.state.facts();
         let reader = Reader { sender, deployment: &facts.deployment, now_ms: facts.now_ms() };
@@ -181,7 +181,7 @@ impl Intake {
         self.pass(elements, limits).await
     }
 
-    /// Passes elements to their lanes, and waits for what becomes of them.
+    /// Passes elements to their lanes, and waits for the results.
     async fn pass(&self, elements: Elements, limits: &Limits) -> Result<Taken, Refusal> {
         let Parts { lanes, budget, metrics, .. } = &*self.0;
         let Elements { taken: waiting, refused } = elements;
@@ -216,7 +216,7 @@ impl Intake {
         }
     }
 
-    /// Waits until entries have had their effect; `false` if one had not in time.
+    /// Waits until entries have had their effect; `false` if one has not in time.
     pub async fn applied(&self, entries: &[(u16, EntryId)], within: Duration) -> bool {
         let deadline = Instant::now() + within;
         for (partition, id) in entries {
@@ -228,7 +228,7 @@ impl Intake {
         true
     }
 
-    /// Events that wait, and the part of the buffer that they take.
+    /// Events that are waiting, and the fraction of the buffer that they take.
     pub fn buffered(&self) -> (usize, f64) {
         self.0.budget.used()
     }

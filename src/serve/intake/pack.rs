@@ -1,4 +1,4 @@
-//! Events that wait to be added: packed into entries, and bounded. No I/O.
+//! Events waiting to be added: packed into entries, within limits. No I/O.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use crate::config::Buffer;
 use crate::entry::EntryId;
 use crate::event::Limits;
 
-/// What became of an entry.
+/// The result for an entry.
 pub(super) type Outcome = Result<EntryId, Trouble>;
 
 /// Events of one entry.
@@ -23,7 +23,7 @@ pub(super) struct Batch {
     pub events: usize,
     /// When the first came.
     pub since: Instant,
-    /// Who waits for it.
+    /// Receivers of the result.
     waiters: Vec<oneshot::Sender<Outcome>>,
 }
 
@@ -34,7 +34,7 @@ impl Batch {
 
     /// Bytes of the events alone.
     pub(super) fn bytes(&self) -> usize {
-        // A bracket or a comma in front of each.
+        // Each has a bracket or a comma before it.
         self.json.len() - self.events
     }
 
@@ -45,16 +45,16 @@ impl Batch {
         array
     }
 
-    /// Tells everyone who waits.
+    /// Sends the result to all receivers.
     pub(super) fn answer(self, outcome: Outcome) {
         for waiter in self.waiters {
-            // Whoever does not wait any more does not want to know.
+            // A receiver that is gone does not need the result.
             let _gone = waiter.send(outcome);
         }
     }
 }
 
-/// The events of one partition that wait.
+/// The waiting events of one partition.
 #[derive(Debug, Default)]
 pub(super) struct Pack {
     open: Option<Batch>,
@@ -62,7 +62,7 @@ pub(super) struct Pack {
 }
 
 impl Pack {
-    /// Adds events of one request, in order. Says for how many of them each answer is, the first ones first.
+    /// Adds events of one request, in order. Returns for how many of them each answer is, the first ones first.
     pub(super) fn add<'e>(
         &mut self,
         events: impl Iterator<Item = &'e str>,
@@ -72,7 +72,7 @@ impl Pack {
         let mut in_open = 0;
         for event in events {
             let is_full = |batch: &Batch| {
-                // A bracket behind them, and a comma before this one.
+                // A comma before it, and the bracket at the end.
                 let bytes = batch.json.len() + event.len() + 2;
                 batch.events >= limits.max_events || bytes > limits.max_data_bytes
             };
@@ -97,7 +97,7 @@ impl Pack {
         Some((std::mem::take(events), receiver))
     }
 
-    /// When the next entry is to be added; nothing while none waits.
+    /// When the next entry is due; `None` while nothing is waiting.
     pub(super) fn due(&self, linger: Duration) -> Option<Instant> {
         let sealed = self.sealed.front().map(|batch| batch.since);
         sealed.or_else(|| self.open.as_ref().map(|batch| batch.since + linger))
@@ -109,7 +109,7 @@ impl Pack {
     }
 }
 
-/// How much may wait in all, and does.
+/// The limits of what may wait in total, and its current size.
 #[derive(Debug)]
 pub(super) struct Budget {
     most: Buffer,
@@ -122,7 +122,7 @@ impl Budget {
         Self { most, events: AtomicUsize::new(0), bytes: AtomicUsize::new(0) }
     }
 
-    /// Takes room for events; `false` if there is not so much.
+    /// Reserves room for events; `false` if there is not enough.
     pub(super) fn take(&self, events: usize, bytes: usize) -> bool {
         let all_events = self.events.fetch_add(events, Ordering::Relaxed) + events;
         let all_bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
@@ -133,13 +133,13 @@ impl Budget {
         fits
     }
 
-    /// Gives it back.
+    /// Releases it.
     pub(super) fn give(&self, events: usize, bytes: usize) {
         self.events.fetch_sub(events, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Events that wait, and the part of the room that is taken.
+    /// Waiting events, and the fraction of the limits that is used.
     pub(super) fn used(&self) -> (usize, f64) {
         let (events, bytes) =
             (self.events.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));

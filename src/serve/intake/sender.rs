@@ -1,4 +1,4 @@
-//! Who sends events, and from where.
+//! The sender of events, and its address.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 
@@ -7,21 +7,21 @@ use crate::serve::{Caller, Client};
 use crate::telemetry::trace::traceparent;
 use crate::traceparent::{self, TraceParent};
 
-/// Who sends events, and from where: what the server sets, whatever the events say.
+/// The sender of events, and its address: what the server sets, whatever the events say.
 #[derive(Clone, Debug, Default)]
 pub struct Sender {
     /// The user of a JSON Web Token: *the* user of every event.
     pub subject: Option<String>,
-    /// The client's address, for events that name none; for a subject, whatever they name.
+    /// The client's address, for events without one; for a subject, for all events.
     pub ip: Option<String>,
-    /// The client's user agent, for events that name none.
+    /// The client's user agent, for events without one.
     pub ua: Option<String>,
     /// The trace that the request belongs to, as members of a JSON object.
     pub(super) trace: Option<String>,
 }
 
 impl Sender {
-    /// A client that sends its own events: they come from where it is.
+    /// A client that sends its own events, from its own address.
     pub fn client(caller: &Caller, client: Client, headers: &HeaderMap) -> Self {
         let ua = headers.get(header::USER_AGENT).map(|ua| String::from_utf8_lossy(ua.as_bytes()));
         let subject = caller.subject.as_deref().map(str::to_owned);
@@ -29,8 +29,7 @@ impl Sender {
         Self { subject, ip: Some(client.0.to_string()), ua: ua.map(Into::into), trace }
     }
 
-    /// A caller that may send others' events: unless a token says who it is, they say themselves where they come
-    /// from.
+    /// A caller that may send others' events: unless its token names a user, the events name their own addresses.
     pub fn caller(caller: &Caller, client: Client, headers: &HeaderMap) -> Self {
         match &caller.subject {
             Some(_) => Self::client(caller, client, headers),
@@ -39,8 +38,8 @@ impl Sender {
     }
 }
 
-/// The trace that events belong to, as members of a JSON object: that of the request's own span, or, where it has
-/// none, the caller's.
+/// The trace that events belong to, as members of a JSON object: that of the request's own span, or otherwise the
+/// caller's.
 fn trace(headers: &HeaderMap) -> Option<String> {
     let bytes = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
     let caller = traceparent::read(bytes("traceparent"), bytes("tracestate"));

@@ -1,8 +1,8 @@
-//! What events say of the traces that they belong to (W3C Trace Context), as the members that say it. Pure.
+//! The trace context in events (W3C Trace Context), as JSON members. Pure.
 
 use crate::format::{Format, Member, Piece, Shape};
 
-/// The longest member that is kept, in bytes: what readers of traces take.
+/// The maximum length of a member that is kept, in bytes; readers of traces accept no more.
 const MAX_BYTES: usize = 512;
 
 /// The members of an event that name its trace: `"traceparent":"…"`, perhaps with `tracestate`.
@@ -15,7 +15,7 @@ impl Trace {
         if !is_one || member.shape != Shape::Text || member.raw.len() > MAX_BYTES {
             return;
         }
-        // Names without anything to escape, and values that are JSON already.
+        // Names that need no escapes, and values that are JSON already.
         if let (Ok(name), Ok(value)) = (str::from_utf8(name), str::from_utf8(member.raw)) {
             let separator = if self.0.is_empty() { "\"" } else { ",\"" };
             self.0.extend([separator, name, "\":", value]);
@@ -27,14 +27,14 @@ impl Trace {
     }
 }
 
-/// The members that name the trace of each event of an array, or of an event alone; nothing where none has any.
+/// The members that name the trace of each event of an array, or of a single event; empty if none has any.
 pub(super) fn traces(json: &[u8]) -> Vec<Option<String>> {
     const NAME: &[u8] = b"traceparent";
     if !json.windows(NAME.len()).any(|window| window == NAME) {
         return Vec::new();
     }
     let (mut traces, mut trace) = (Vec::new(), Trace::default());
-    // What is broken is told by the decoder.
+    // The decoder reports what is malformed.
     let _broken = if Format::Json.is_array(json) {
         Format::Json.elements(json, |piece| match piece {
             Piece::Member(name, member) => trace.add(name, member),

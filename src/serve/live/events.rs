@@ -1,7 +1,7 @@
 //! `GET /api/v1/changes`: the changes as server-sent events.
 //!
-//! What a listener has not taken yet is kept in the ring that all share, never for it alone: its own memory is bounded
-//! by one batch. A listener that falls behind the ring is dropped; it can come back with its `Last-Event-ID`.
+//! What a listener has not yet received is kept in the ring that all share, never for it alone: its own memory is
+//! limited to one batch. A listener that falls behind the ring is dropped; it can come back with its `Last-Event-ID`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,9 +30,9 @@ use crate::telemetry::metrics::{ConnectionKind, Dropped, Open};
 
 /// How long the response may wait for the feed.
 const BEGINS_WITHIN: Duration = Duration::from_secs(1);
-/// Pause after the server could not be asked.
+/// Pause after the server could not be queried.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Bytes of a snapshot in one piece.
+/// Bytes of one piece of a snapshot.
 const PIECE: usize = 32 * 1024;
 
 /// Answers with the changes as they come.
@@ -54,7 +54,8 @@ pub(super) async fn changes(
     Ok(sse::response(text))
 }
 
-/// Where a listener begins. Who wants what comes from now on is there with the response, unless the server is away.
+/// Where a listener begins. A listener to new changes is registered before the response begins, unless the server is
+/// down.
 async fn begin(live: &Live, wanted: &Wanted) -> Stage {
     live.hub.start();
     if let Some(position) = &wanted.position {
@@ -67,34 +68,34 @@ async fn begin(live: &Live, wanted: &Wanted) -> Stage {
     listener.map_or(Stage::Waits, Stage::Listens)
 }
 
-/// One listener, as long as it may be one.
+/// One listener, for as long as it is permitted.
 struct Events {
     listening: Listening,
-    /// What it is told first.
+    /// The first text.
     greeting: Bytes,
-    /// Ends with the listener's time: why.
+    /// Completes when the listener's time is over, with the reason.
     ended: BoxFuture<'static, End>,
-    /// When something has to be said.
+    /// When the next sign of life is due.
     heartbeat: Instant,
-    /// Whether the listener's position has moved since it was last told.
+    /// Whether the listener's position has moved since it was last sent.
     is_moved: bool,
     _open: Open,
 }
 
-/// What one listener hears.
+/// The subscription of one listener.
 struct Listening {
     context: Context,
     live: Live,
     filter: Arc<Filter>,
     stage: Stage,
-    /// Whether it keeps a copy of the state, and gets a new one after changes that were erased: it may never have heard
-    /// who went.
+    /// Whether it keeps a copy of the state, and gets a new one after changes were erased, since it may never have
+    /// received who is gone.
     keeps_copy: bool,
-    /// When the last snapshot that it had was begun.
+    /// When its last snapshot was begun.
     had: Option<std::time::Instant>,
 }
 
-/// What the listener is at.
+/// The stage of a listener.
 enum Stage {
     /// It waits until there is something to listen to.
     Waits,
@@ -104,13 +105,13 @@ enum Stage {
     Gathers,
     /// Its snapshot is being gathered.
     Awaits(JoinHandle<Result<Arc<Snapshot>, SnapshotError>>),
-    /// Its snapshot could not be gathered: it is tried again.
+    /// Its snapshot could not be gathered and is tried again.
     Pauses,
     /// Its snapshot is being sent.
     Takes(Arc<Snapshot>, Lines),
-    /// It hears the changes as they come.
+    /// It receives the changes as they come.
     Listens(Listener),
-    /// It was told why this is the end.
+    /// It was told the reason for the end.
     Ends,
 }
 
@@ -167,7 +168,7 @@ impl Events {
         }
     }
 
-    /// What is told at the end; nothing within a snapshot, which would be taken for complete.
+    /// The last text; none within a snapshot, which would be taken for complete.
     fn end(&mut self, end: &End) -> Option<Bytes> {
         let is_within = matches!(self.listening.stage, Stage::Takes(..));
         self.listening.stage = Stage::Ends;
@@ -177,7 +178,7 @@ impl Events {
 }
 
 impl Listening {
-    /// One step. Nothing is lost if it is given up midway.
+    /// One step. The future may be dropped without losing anything.
     async fn step(&mut self) -> Said {
         match &mut self.stage {
             Stage::Waits => {
@@ -253,7 +254,7 @@ impl Listening {
         }
     }
 
-    /// Who keeps a copy of the state gets a new one where changes were erased, gathered from now on.
+    /// A listener that keeps a copy of the state gets a new one if changes were erased, gathered from now on.
     fn renew_after(&mut self, has_erased: bool) {
         if has_erased && (self.keeps_copy || self.had.is_some()) {
             self.had = Some(std::time::Instant::now());
@@ -261,13 +262,13 @@ impl Listening {
         }
     }
 
-    /// Begins to gather a snapshot, later than the last one and than the last gap.
+    /// Starts to gather a snapshot, later than the last one and than the last gap.
     fn snapshot(&self) -> Stage {
         let since = self.had.max(self.live.hub.last_gap());
         Stage::Awaits(self.live.snapshots.get(self.filter.clone(), since))
     }
 
-    /// Begins to send a snapshot.
+    /// Starts to send a snapshot.
     fn take(&mut self, snapshot: Arc<Snapshot>) -> Said {
         self.had = Some(snapshot.started());
         let lines = snapshot.lines(self.filter.clone());
@@ -275,7 +276,7 @@ impl Listening {
         Said::Text(Bytes::from_static(b"event: snapshot\n"))
     }
 
-    /// Tells that changes were lost; a snapshot follows.
+    /// Reports that changes were lost; a snapshot follows.
     fn gap(&mut self) -> Said {
         self.stage = self.snapshot();
         Said::Text(Bytes::from_static(
@@ -283,8 +284,8 @@ impl Listening {
         ))
     }
 
-    /// A comment; or, where a filter let nothing through for a while, the position: an event without data moves the
-    /// listener's `Last-Event-ID` and nothing else.
+    /// A comment; or, if a filter let nothing through for a while, the position: an event without data only moves the
+    /// listener's `Last-Event-ID`.
     fn sign_of_life(&self, is_moved: bool) -> Bytes {
         match &self.stage {
             Stage::Listens(listener) if is_moved => listener.id(),
@@ -294,11 +295,11 @@ impl Listening {
     }
 }
 
-/// What comes of a step.
+/// The result of a step.
 enum Said {
-    /// Text to send; empty if what came was not for this listener.
+    /// Text to send; empty if there was nothing for this listener.
     Text(Bytes),
-    /// The listener is dropped, and told why.
+    /// The listener is dropped, and told the reason.
     Dropped(Dropped, &'static str),
 }
 
@@ -314,7 +315,7 @@ fn piece(lines: &mut Lines) -> (Vec<u8>, bool) {
             return (text, true);
         }
         if text.len() == bare {
-            // A piece of which the filter wanted nothing.
+            // The filter wanted nothing of this piece.
             text.truncate(before);
         } else {
             text.push(b'\n');
@@ -323,7 +324,7 @@ fn piece(lines: &mut Lines) -> (Vec<u8>, bool) {
     (text, false)
 }
 
-/// A line about why a listener has to wait.
+/// A line that says why a listener has to wait.
 fn failed(error: &str) -> Said {
     if let Some(times) = failure_line_due() {
         warn!(times, "a listener waits: {error}");

@@ -21,7 +21,7 @@ use super::Context;
 use crate::changes::{Hub, Snapshots};
 use crate::telemetry::metrics::LiveMetrics;
 
-/// Listeners that may read from the stream at once until they have caught up.
+/// How many listeners may read from the stream at once to catch up.
 const CATCHING_UP: usize = 16;
 
 /// What all listeners share; cheap to clone.
@@ -35,7 +35,7 @@ struct Parts {
     metrics: LiveMetrics,
     rooms: Rooms,
     context: Context,
-    /// Done once rooms hear of changes.
+    /// Initialised once rooms receive changes.
     telling: OnceCell<()>,
 }
 
@@ -59,7 +59,7 @@ pub fn router(context: &Context) -> Router<Context> {
 }
 
 impl Live {
-    /// Waits until rooms hear of changes; the first to wait begins that.
+    /// Waits until rooms receive changes; the first caller starts that.
     async fn telling(&self) {
         let begin = async || {
             let listener = self.hub.listen().await;

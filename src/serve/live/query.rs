@@ -1,4 +1,4 @@
-//! What a listener asks for: the query of `GET /api/v1/changes`.
+//! The request of a listener: the query of `GET /api/v1/changes`.
 
 use axum::http::HeaderMap;
 
@@ -7,19 +7,19 @@ use crate::changes::{Filter, Position};
 use crate::serve::Caller;
 use crate::serve::problem::Problem;
 
-/// Users and documents that one listener may name.
+/// How many users and documents one listener may name.
 const MOST_NAMES: usize = 1_000;
-/// The header in which a client that comes back says what it heard last.
+/// The header in which a returning client sends the last position it received.
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// What a listener asks for.
+/// The request of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     /// Which changes.
     pub(super) filter: Filter,
     /// Whether it wants the state first.
     pub(super) snapshot: bool,
-    /// Where it was.
+    /// Its position.
     pub(super) position: Option<Position>,
 }
 
@@ -27,7 +27,7 @@ impl Wanted {
     /// Reads query and headers.
     ///
     /// # Errors
-    /// 400 if they say what cannot be.
+    /// 400 if they are invalid.
     pub(super) fn read(query: &str, headers: &HeaderMap) -> Result<Self, Problem> {
         let mut wanted = Self { filter: Filter::default(), snapshot: false, position: None };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -78,10 +78,10 @@ impl Wanted {
         Ok(())
     }
 
-    /// That the caller may hear what is asked for.
+    /// Checks that the caller may receive what it requests.
     ///
     /// # Errors
-    /// 403 if not.
+    /// 403 otherwise.
     pub(super) fn check(&self, caller: &Caller) -> Result<(), Problem> {
         let Filter { users, docs, .. } = &self.filter;
         let sees_users = !users.is_empty() && users.iter().all(|user| caller.may_see_user(user));

@@ -1,5 +1,5 @@
-//! A listener that comes back to a position which the ring does not have: it reads on from the stream, page by page,
-//! until it has what the ring has, and then joins it.
+//! A listener that returns with a position which the ring does not have reads from the stream, page by page, until it
+//! has reached the ring, and then joins it.
 
 use std::time::Duration;
 
@@ -12,24 +12,24 @@ use crate::changes::{Filter, Joined, Listener, Position, Source, TailError, own_
 use crate::error::Error;
 use crate::state::Shared;
 
-/// Changes after which a page is full, whatever the number of partitions.
+/// A page is full after this many changes, whatever the number of partitions.
 const PAGE: usize = 1_000;
-/// Pause until a ring is looked at again that is of another history than the server, and how many of them: the ring
-/// notices by itself, or the position is of neither.
+/// Pause before a ring of another history than the server is checked again, and how many times: either the ring
+/// notices by itself, or the position belongs to neither.
 const PAUSE: Duration = Duration::from_millis(100);
 const MOST_PAUSES: u32 = 100;
 
-/// How far a listener has caught up.
+/// The progress of a listener that catches up.
 pub(super) struct Resume {
     position: Position,
-    /// The generation of the ring in which the position was found to hold.
+    /// The generation of the ring in which the position was verified.
     sure_in: Option<u64>,
     pauses: u32,
-    /// Whether the last step came upon changes that were erased.
+    /// Whether the last step found erased changes.
     has_erased: bool,
 }
 
-/// What comes of one step.
+/// The result of one step.
 pub(super) enum Step {
     /// Changes that it lacked, as events; may be empty.
     Text(Bytes),
@@ -44,20 +44,20 @@ impl Resume {
         Self { position, sure_in: None, pauses: 0, has_erased: false }
     }
 
-    /// Where it is.
+    /// Its position.
     pub(super) fn position(&self) -> &Position {
         &self.position
     }
 
-    /// Whether the last step came upon changes that were erased.
+    /// Whether the last step found erased changes.
     pub(super) fn has_erased(&self) -> bool {
         self.has_erased
     }
 
-    /// Takes a step. Nothing is lost if it is given up midway.
+    /// Takes a step. The future may be dropped without losing anything.
     ///
     /// # Errors
-    /// If the server cannot be asked now.
+    /// If the server cannot be queried now.
     pub(super) async fn step(
         &mut self,
         live: &Live,
@@ -73,7 +73,8 @@ impl Resume {
             Joined::Listener(listener) => return Ok(Step::Joined(listener)),
             Joined::Behind => {}
             Joined::Unsure => {
-                // It is never closed. A turn is for one question: a slow listener must not keep others waiting.
+                // The semaphore is never closed. A permit is for one query, so a slow listener does not keep others
+                // waiting.
                 let _turn = live.catching_up.acquire().await;
                 let is_held = self.holds(state).await?;
                 self.sure_in = is_held.then_some(generation);
@@ -95,7 +96,7 @@ impl Resume {
         }
     }
 
-    /// Whether the stream has, or had, what was read last of each partition.
+    /// Whether the stream has, or had, the last change read of each partition.
     async fn holds(&self, state: &Shared) -> Result<bool, Error> {
         let state = state.wait().await;
         for (mut partition, point) in state.partitions.into_iter().zip(&self.position.0) {
@@ -122,7 +123,7 @@ impl Resume {
             }
         }
         if changes.is_empty() {
-            // The ring has later ones, so there were some.
+            // The ring has later ones, so there must be some.
             return Err(TailError::Gap { after });
         }
         self.has_erased = changes.iter().any(Change::is_erased);

@@ -1,5 +1,5 @@
 //! The rooms of this process: who is in which, and the newest messages to them, which every socket reads at its own
-//! pace. Memory is bounded: a socket that falls behind the oldest message is too slow.
+//! pace. Memory is limited: a socket that falls behind the oldest message is too slow.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ pub(super) struct Rooms(Arc<Inner>);
 
 struct Inner {
     state: Mutex<State>,
-    /// Tells sockets to look again.
+    /// Wakes sockets.
     moved: watch::Sender<()>,
     /// Whether somebody is in a room that wants activity.
     watched: watch::Sender<bool>,
@@ -30,7 +30,7 @@ struct State {
     /// How many are in rooms that want activity.
     watchers: usize,
     messages: VecDeque<Arc<Message>>,
-    /// The number of the message to come.
+    /// The number of the next message.
     next: u64,
 }
 
@@ -40,22 +40,22 @@ pub(super) struct Stay {
     room: String,
 }
 
-/// One socket's place among the messages.
+/// One socket's position among the messages.
 pub(super) struct Hearing {
     rooms: Rooms,
     moved: watch::Receiver<()>,
     next: u64,
 }
 
-/// What a socket hears.
+/// What a socket receives.
 pub(super) enum Heard {
-    /// The next message, to whatever room.
+    /// The next message, to any room.
     Message(Arc<Message>),
-    /// It fell behind what is kept.
+    /// It fell behind the messages that are kept.
     TooSlow,
 }
 
-/// Whether a room hears what users do, beyond that they come and go.
+/// Whether a room receives what users do, beyond coming and going.
 pub(super) fn wants_activity(room: &str) -> bool {
     [ADMIN, EVENTS].contains(&room) || room.starts_with(USER)
 }
@@ -95,7 +95,7 @@ impl Rooms {
         self.0.watched.send_if_modified(|was| std::mem::replace(was, is_watched) != is_watched);
     }
 
-    /// Whether somebody is in a room that wants activity, now and as it changes.
+    /// Whether somebody is in a room that wants activity, as a value to watch.
     pub(super) fn watched(&self) -> watch::Receiver<bool> {
         self.0.watched.subscribe()
     }
@@ -121,7 +121,7 @@ impl Rooms {
         self.state().sockets.keys().cloned().collect()
     }
 
-    /// Tells messages; those to rooms that nobody is in are not kept.
+    /// Sends messages; those to empty rooms are not kept.
     pub(super) fn tell(&self, messages: impl IntoIterator<Item = Message>) {
         let mut state = self.state();
         let before = state.next;
@@ -142,7 +142,7 @@ impl Rooms {
         }
     }
 
-    /// Hears what is told from now on.
+    /// Receives messages from now on.
     pub(super) fn hear(&self) -> Hearing {
         let next = self.state().next;
         Hearing { rooms: self.clone(), moved: self.0.moved.subscribe(), next }
@@ -160,18 +160,18 @@ impl Drop for Stay {
 }
 
 impl Hearing {
-    /// Goes on with what is told from now on.
+    /// Continues with messages from now on.
     pub(super) fn skip_to_end(&mut self) {
         self.next = self.rooms.state().next;
     }
 
-    /// Whether it fell behind what is kept.
+    /// Whether it fell behind the messages that are kept.
     pub(super) fn is_too_slow(&self) -> bool {
         let state = self.rooms.state();
         self.next < state.next - state.messages.len() as u64
     }
 
-    /// Waits for what comes next. Nothing is lost if the wait is given up.
+    /// Waits for what comes next. The future may be dropped without losing anything.
     pub(super) async fn next(&mut self) -> Heard {
         loop {
             self.moved.mark_unchanged();
@@ -185,7 +185,7 @@ impl Hearing {
                     return Heard::Message(Arc::clone(message));
                 }
             }
-            // The sender lives as long as the rooms do.
+            // The sender lives as long as the rooms.
             let _never_gone = self.moved.changed().await;
         }
     }

@@ -1,5 +1,5 @@
-//! `GET /api/v1/activity`: events as they come, for people who watch. No more of them than anybody can read, and no
-//! position: who wants every change reads the changes.
+//! `GET /api/v1/activity`: events as they come, for people who watch. It sends no more of them than people can read,
+//! and no position: for every change, use the changes.
 
 use std::convert::Infallible;
 
@@ -34,12 +34,12 @@ pub(super) async fn activity(
     Ok(sse::response(text))
 }
 
-/// One who watches, as long as they may.
+/// One watcher, for as long as it is permitted.
 struct Watcher {
     live: Live,
     hearing: Hearing,
     greeting: Bytes,
-    /// Done once rooms hear of anything.
+    /// Completes once rooms receive messages.
     telling: Option<BoxFuture<'static, ()>>,
     ended: BoxFuture<'static, End>,
     is_over: bool,
@@ -104,7 +104,7 @@ impl Watcher {
     }
 }
 
-/// An event, or how many were left out. That changes were lost is nothing to whoever follows events.
+/// An event, or how many were left out. Lost changes do not matter to a watcher of events.
 fn text(message: &Message) -> Option<Bytes> {
     let name = match &*message.payload {
         Payload::Event(_) => "",

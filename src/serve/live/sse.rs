@@ -1,4 +1,4 @@
-//! What streams of server-sent events have in common.
+//! Common parts of streams of server-sent events.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -13,19 +13,19 @@ use futures_util::{FutureExt as _, Stream};
 use crate::serve::{Caller, Context};
 use crate::telemetry::metrics::{Dropped, LiveMetrics};
 
-/// Longest silence.
+/// The maximum silence.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Why a listener's time is over.
 pub(super) enum End {
-    /// Its token no longer counts.
+    /// Its token is no longer valid.
     Unauthorized(&'static str),
     /// The process stops.
     Stopped,
 }
 
 impl End {
-    /// What the listener is told; it is counted if it is dropped.
+    /// The last message to the listener; it is counted if it is dropped.
     pub(super) fn words(&self, metrics: &LiveMetrics) -> &'static str {
         match self {
             Self::Unauthorized(why) => {
@@ -55,18 +55,18 @@ pub(super) fn response(
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        // nginx would hold events back until its buffer is full.
+        // nginx would otherwise buffer events.
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
     (headers, Body::from_stream(text)).into_response()
 }
 
-/// How long a client waits before it comes back: not all at the same moment.
+/// How long a client waits before it reconnects; random, so that not all do at the same moment.
 pub(super) fn retry() -> Vec<u8> {
     format!("retry: {}\n\n", 500 + fastrand::u32(..1_500)).into_bytes()
 }
 
-/// A line that says something to people.
+/// A comment line for people.
 pub(super) fn comment(words: &str) -> Bytes {
     format!(": {words}\n\n").into()
 }

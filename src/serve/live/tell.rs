@@ -1,5 +1,5 @@
-//! From changes to rooms: one listener of the feed for all sockets of the process. It asks the state only for what
-//! somebody in a room wants to know and the change does not say.
+//! From changes to rooms: one listener of the feed for all sockets of the process. It queries the state only for
+//! details that somebody in a room needs and the change does not contain.
 
 use tracing::warn;
 
@@ -15,7 +15,7 @@ use crate::serve::Context;
 use crate::state::{AskError, State};
 use crate::telemetry::log::failure_line_due;
 
-/// Tells the rooms what the listener hears, for ever.
+/// Sends the rooms what the listener receives, for ever.
 pub(super) async fn tell(context: Context, hub: Hub, rooms: Rooms, mut listener: Listener) {
     loop {
         match listener.next().await {
@@ -35,7 +35,7 @@ pub(super) async fn tell(context: Context, hub: Hub, rooms: Rooms, mut listener:
     }
 }
 
-/// Tells every room that somebody is in.
+/// Sends a message to every occupied room.
 fn tell_all(rooms: &Rooms, payload: Payload) {
     let payload = std::sync::Arc::new(payload);
     let message = |room: String| {
@@ -45,7 +45,7 @@ fn tell_all(rooms: &Rooms, payload: Payload) {
     rooms.tell(rooms.used().into_iter().map(message).collect::<Vec<_>>());
 }
 
-/// What the rooms that somebody is in hear of these changes.
+/// The messages for these changes to the occupied rooms.
 async fn told(context: &Context, used: &Rooms, changes: &[Change]) -> Vec<Message> {
     let wanted = |change: &&Change| {
         let mut rooms = rooms(change);
@@ -57,11 +57,11 @@ async fn told(context: &Context, used: &Rooms, changes: &[Change]) -> Vec<Messag
         Ok(mut state) => details(&mut state, &wanted).await.unwrap_or_else(|error| {
             context.state.doubt();
             if let Some(times) = failure_line_due() {
-                warn!(times, "rooms hear of changes without their details: {}", chain(&error));
+                warn!(times, "rooms receive changes without details: {}", chain(&error));
             }
             Known::new()
         }),
-        // The log says why.
+        // The log has the reason.
         Err(_away) => Known::new(),
     };
     let message = |change: &Change| {

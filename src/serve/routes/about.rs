@@ -1,4 +1,4 @@
-//! What there is, the OpenAPI document, and the cookie for the page.
+//! The list of routes, the OpenAPI document, and the cookie for the page.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -27,13 +27,13 @@ async fn openapi() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
 }
 
-/// What a caller may do; the page shows what fits.
+/// The rights of a caller, for the page.
 #[derive(Serialize)]
 struct Rights {
-    /// Whether nobody has to say who they are.
+    /// Whether no credentials are configured.
     open: bool,
     read: bool,
-    /// Whether it may write for all users: end their sessions, move dead letters.
+    /// Whether it may write for all users: end their sessions, retry or drop dead letters.
     write: bool,
     user: Option<String>,
 }
@@ -57,7 +57,7 @@ struct Login {
     token: String,
 }
 
-/// Gives a browser the cookie for a token that holds.
+/// Sets the cookie for a valid token.
 async fn login(
     State(context): State<Context>,
     peer: axum::Extension<Peer>,
@@ -86,7 +86,7 @@ fn answer(cookie: Option<HeaderValue>) -> Result<Response, Problem> {
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
 }
 
-/// Whether the browser came over TLS, as a trusted proxy says.
+/// Whether the browser used TLS, according to a trusted proxy.
 fn is_secure(context: &Context, Peer(peer): Peer, headers: &HeaderMap) -> bool {
     const PROTOCOL: HeaderName = HeaderName::from_static("x-forwarded-proto");
     let trusted = &context.config.serve.trusted_proxies;

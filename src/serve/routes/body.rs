@@ -1,4 +1,4 @@
-//! The body of a request: bounded in size and in time, however slowly it comes.
+//! The body of a request, limited in size and in time.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::serve::context::Context;
 use crate::serve::problem::Problem;
 
-/// How long a body may take.
+/// The time limit of a body.
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// The whole body of a request.
@@ -26,7 +26,7 @@ impl FromRequest<Context> for Body {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)
         };
         let body = request.into_body();
-        // Nobody has to send what will be refused.
+        // A body that will be refused need not be sent.
         if body.size_hint().lower() > limit as u64 {
             return Err(too_large());
         }

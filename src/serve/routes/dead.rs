@@ -1,4 +1,4 @@
-//! Dead letters by the API: listed, shown, tried again and dropped.
+//! Dead letters in the API: listed, shown, retried and dropped.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -21,11 +21,11 @@ use crate::state::AskError;
 use crate::state::dead::{self, Filter, Header, Whole};
 use crate::state::pages::MOST;
 
-/// How long one request goes on; the next one continues.
+/// How long one request runs; the next one continues.
 const WITHIN: Duration = Duration::from_secs(2);
-/// Letters that one request looks at, unless it says less.
+/// The maximum number of letters that one request examines.
 const MOST_SEEN: u64 = 10_000;
-/// Letters that can be named at once.
+/// How many letters can be named at once.
 const MOST_NAMED: usize = 1_000;
 
 /// The routes of dead letters.
@@ -142,7 +142,8 @@ fn entry_id(text: &str) -> Result<EntryId, Problem> {
     id.map_err(|error| Problem::bad_request(format!("the id is {error}")))
 }
 
-/// What is to be done with which letters. A member spelled wrong could mean more letters than are meant.
+/// What to do with which letters. Unknown members are refused, since a misspelt one could select more letters than
+/// intended.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Request {
@@ -234,9 +235,9 @@ async fn play(
     Ok(Json(Answer { report: walk.report(), cursor }))
 }
 
-/// The caller may, but this process may not.
+/// The caller may do this, but this process may not.
 fn forbidden(error: &AskError) -> Problem {
-    tracing::warn!("dead letters are left where they are: {}", crate::error::chain(error));
+    tracing::warn!("dead letters are left: {}", crate::error::chain(error));
     let detail = "the Redis user of this server may not take dead letters away; \
                   deploy/acl/README.md says which rights that needs";
     Problem::forbidden(detail)

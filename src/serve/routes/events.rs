@@ -1,4 +1,4 @@
-//! Events in, by the API: one, many or line by line.
+//! Events into the API: one, many or line by line.
 
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ async fn events(
     Ok(accepted(&context, taken, wait).await)
 }
 
-/// How many events a body holds, or more: what each is has not been looked at.
+/// How many events a body contains, at least; they have not been decoded.
 fn count(body: intake::Body<'_>) -> usize {
     match body {
         intake::Body::Lines(lines) => lines.split(|byte| *byte == b'\n').count(),
@@ -80,7 +80,7 @@ fn count(body: intake::Body<'_>) -> usize {
     }
 }
 
-/// What the media type says that the body is.
+/// The form of the body, according to its media type.
 fn kind_of_body<'b>(headers: &HeaderMap, body: &'b [u8]) -> Result<intake::Body<'b>, Problem> {
     let Some(media_type) = headers.get(header::CONTENT_TYPE) else {
         return Ok(intake::Body::Json(body));
@@ -91,7 +91,7 @@ fn kind_of_body<'b>(headers: &HeaderMap, body: &'b [u8]) -> Result<intake::Body<
         | "application/ndjson"
         | "application/jsonl"
         | "application/x-jsonlines" => Ok(intake::Body::Lines(body)),
-        // Also what sendBeacon and curl -d say that they send.
+        // sendBeacon and curl -d send these types as well.
         "application/json"
         | "text/json"
         | "text/plain"
@@ -105,7 +105,7 @@ fn kind_of_body<'b>(headers: &HeaderMap, body: &'b [u8]) -> Result<intake::Body<
     }
 }
 
-/// The answer to events that were taken; after they have had their effect, if somebody waits for that.
+/// The answer for accepted events; after they have had their effect, if the client waits for that.
 pub(super) async fn accepted(context: &Context, taken: Taken, wait: Option<Duration>) -> Response {
     let mut ids: Vec<String> = taken.entries.iter().map(|(_, id)| id.to_string()).collect();
     ids.dedup();

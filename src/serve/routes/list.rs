@@ -1,4 +1,4 @@
-//! What lists have in common: where a page begins, how long it is, and what became of the question.
+//! Common parts of lists: where a page begins, its length, and the result of the query.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,10 +15,10 @@ pub(super) struct List {
 }
 
 impl List {
-    /// How long a page is unless somebody says.
+    /// The default length of a page.
     pub(super) const USUAL: usize = 100;
 
-    /// How long a page may be.
+    /// The permitted length of a page.
     pub(super) fn limit(text: &str) -> Result<usize, Problem> {
         let limit = number(text, MOST as u64).and_then(|limit| usize::try_from(limit).ok());
         limit.ok_or_else(|| {
@@ -40,7 +40,7 @@ impl List {
     }
 }
 
-/// A whole number from 1 to `most`, in digits alone.
+/// A whole number from 1 to `most`, in digits only.
 pub(super) fn number(text: &str, most: u64) -> Option<u64> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|n| digits && (1..=most).contains(n))
@@ -51,7 +51,7 @@ pub(super) fn number(text: &str, most: u64) -> Option<u64> {
 pub(super) struct Listed<T> {
     /// The server's time, epoch milliseconds.
     pub now_ms: u64,
-    /// How many there are in all; not there where nobody knows without looking at all of them.
+    /// The total number; absent if it could only be found by walking the whole list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
     #[serde(flatten)]
@@ -59,15 +59,15 @@ pub(super) struct Listed<T> {
 }
 
 impl Context {
-    /// The state, to ask.
+    /// The state, for queries.
     pub(super) fn ask(&self) -> Result<State, Problem> {
         self.state.get().map_err(|away| {
-            tracing::debug!("a question came while {away}");
+            tracing::debug!("a query came while {away}");
             Problem::unavailable("the state cannot be read now: Redis is away")
         })
     }
 
-    /// The answer to a question, or the problem that it met; then the connections are looked at.
+    /// The result of a query, or the problem that it met; in that case the connections are checked.
     pub(super) fn answer<T>(&self, answer: Result<T, impl Into<PageError>>) -> Result<T, Problem> {
         answer.map_err(|error| {
             let error = error.into();
@@ -86,9 +86,9 @@ fn problem(error: PageError) -> Problem {
     }
 }
 
-/// The caller hears what is wrong; what may name keys or addresses goes to the log.
+/// The caller learns what is wrong; anything that may name keys or addresses goes to the log.
 fn unanswered(error: &AskError) -> Problem {
-    tracing::debug!("a question to the state failed: {}", crate::error::chain(error));
+    tracing::debug!("a query of the state failed: {}", crate::error::chain(error));
     match error {
         AskError::WrongType { .. } => Problem::unavailable(
             "a key of the state holds something else; rollcall doctor names it",

@@ -1,4 +1,4 @@
-//! The routes: a file per family, and here what all of them share.
+//! The routes: one file per family, and here what they share.
 
 mod about;
 mod body;
@@ -28,10 +28,10 @@ use super::problem::Problem;
 use crate::telemetry::trace;
 use crate::traceparent;
 
-/// How long browsers may remember what other origins may do.
+/// How long browsers may cache what other origins are allowed.
 const CORS_AGE: Duration = Duration::from_secs(3600);
 
-/// All routes, with what holds for all of them.
+/// All routes, with their common layers.
 pub(super) fn router(context: &Context) -> Router {
     let routes = Router::new()
         .merge(about::router())
@@ -56,7 +56,7 @@ fn method_not_allowed() -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)
 }
 
-/// Counts and times an answer, and keeps browsers from making of it what it is not.
+/// Counts and times an answer, and sets headers that keep browsers from misinterpreting it.
 async fn observe(State(context): State<Context>, request: Request, next: Next) -> Response {
     const HEADERS: [(HeaderName, HeaderValue); 4] = [
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
@@ -77,13 +77,13 @@ async fn observe(State(context): State<Context>, request: Request, next: Next) -
     for (name, value) in HEADERS {
         response.headers_mut().entry(name).or_insert(value);
     }
-    // What the state says holds for the moment of the answer.
+    // State is only valid at the moment of the answer.
     let no_store = HeaderValue::from_static("no-store");
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(no_store);
     response
 }
 
-/// What pages of other origins may do, where the settings name some.
+/// What pages of other origins may do, if the settings name some.
 fn cors(origins: &[String]) -> CorsLayer {
     let origins = origins.iter().filter_map(|origin| origin.parse().ok());
     let trace = ["traceparent", "tracestate", "last-event-id"].map(HeaderName::from_static);

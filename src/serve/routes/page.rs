@@ -1,4 +1,5 @@
-//! The page at `/`: files that stand in this binary, under addresses relative to wherever a proxy puts it.
+//! The page at `/`: files embedded in this binary, with relative addresses so that a proxy may serve them below any
+//! path.
 
 use axum::Router;
 use axum::extract::Path;
@@ -15,7 +16,7 @@ use crate::serve::problem::Problem;
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// Each file of the page: its name, its type, what is in it.
+/// Each file of the page: its name, its type, its content.
 const FILES: [(&str, &str, &str); 13] = [
     ("index.html", HTML, include_str!("../page/index.html")),
     ("style.css", "text/css; charset=utf-8", include_str!("../page/style.css")),
@@ -32,8 +33,8 @@ const FILES: [(&str, &str, &str); 13] = [
     ("views.js", SCRIPT, include_str!("../page/views.js")),
 ];
 
-/// Nothing of other hosts, nothing inline, and no text that becomes markup. A form that is sent before the script has
-/// come goes nowhere: a token would stand in the address.
+/// Nothing from other hosts, nothing inline, and no text that becomes markup. A form that is submitted before the
+/// script is loaded goes nowhere, because its token would be in the URL.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
@@ -47,7 +48,7 @@ pub(super) fn router() -> Router<Context> {
     )
 }
 
-/// A file, or that the browser has it already.
+/// A file, or the answer that the browser has it already.
 fn file(name: &str, headers: &HeaderMap) -> Result<Response, Problem> {
     let (_, kind, text) = FILES
         .iter()
@@ -57,7 +58,7 @@ fn file(name: &str, headers: &HeaderMap) -> Result<Response, Problem> {
     let fixed: [(HeaderName, HeaderValue); 3] = [
         (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
         (header::CONTENT_SECURITY_POLICY, POLICY),
-        // Asked for each time, answered without the file: a new version is seen at once.
+        // Browsers ask each time, and usually get the answer without the file, so a new version shows at once.
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     ];
     let is_known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known == tag.as_str());

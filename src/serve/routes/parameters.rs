@@ -1,4 +1,4 @@
-//! The parameters of a request's address, read in a way that says what is wrong with them.
+//! The parameters of a request's URL, with errors that say what is wrong.
 
 use axum::extract::FromRequestParts;
 use axum::extract::{Path as AxumPath, Query as AxumQuery};
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use crate::serve::context::Context;
 use crate::serve::problem::Problem;
 
-/// The parameters behind `?`.
+/// The parameters after `?`.
 pub(super) struct Query<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequestParts<Context> for Query<T> {

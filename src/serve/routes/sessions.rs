@@ -1,4 +1,4 @@
-//! Sessions by the API: listed, read and ended.
+//! Sessions in the API: listed, read and ended.
 
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -21,7 +21,7 @@ use crate::serve::{Caller, Client};
 use crate::state::pages;
 use crate::state::sessions::{self, Kept, Session};
 
-/// Sessions of one user that are ended by one request, at most.
+/// The maximum number of sessions of one user that one request ends.
 const MOST_ENDED: usize = 10_000;
 
 /// The routes of sessions.
@@ -69,9 +69,9 @@ struct One {
     expires_ms: Option<u64>,
     /// The text that was sent.
     data: Option<String>,
-    /// In its place, bytes that are no text.
+    /// Instead of `data`, bytes that are no text.
     data_base64: Option<String>,
-    /// Whether that is encrypted, with none of the keys that this process has.
+    /// Whether the data is encrypted, with none of the keys that this process has.
     data_encrypted: bool,
     data_ttl_ms: Option<u64>,
 }
@@ -109,7 +109,7 @@ async fn one(
 ) -> Result<Json<One>, Problem> {
     let (kept, now_ms) = kept(&context, &sid).await?;
     let user = kept.as_ref().and_then(|kept| kept.entry.as_ref()).map(|entry| &entry.user);
-    // Whether it is there, too, is for those alone who may see it.
+    // Even its existence is shown only to callers who may see it.
     if !user.is_some_and(|user| caller.may_see_user(user)) {
         caller.must_read()?;
     }
@@ -128,10 +128,10 @@ async fn kept(context: &Context, sid: &str) -> Result<(Option<Kept>, u64), Probl
     Ok((kept.map(|kept| kept.unsealed(session_keys)), now_ms))
 }
 
-/// That a caller may end this session.
+/// Checks that a caller may end this session.
 ///
 /// # Errors
-/// 403 if not.
+/// 403 otherwise.
 pub(in crate::serve) async fn may_end(
     context: &Context,
     caller: &Caller,
@@ -148,7 +148,7 @@ pub(in crate::serve) async fn may_end(
     Ok(())
 }
 
-/// Ends a session: an event on the stream, whether it is known or not.
+/// Ends a session with an event on the stream, whether the session is known or not.
 async fn end(
     State(context): State<Context>,
     caller: Caller,
@@ -188,7 +188,7 @@ async fn end_all(
     context.check_rate(&caller, client, found.len())?;
     let sender = Sender::caller(&caller, client, &headers);
     let mut taken = Taken::default();
-    // Side by side, so that they go in few entries.
+    // Concurrently, so that they are packed into few entries.
     let ends = found.iter().map(|session| terminate(&context, &session.sid, &sender));
     for ended in futures_util::future::join_all(ends).await {
         let ended = ended?;

@@ -1,5 +1,5 @@
-//! The endpoints of the source document, for front ends that were written for it: the same addresses, members and
-//! errors. The state comes from where it always came from, and events take the way of all events.
+//! The endpoints of the source document, for front ends written for it: the same URLs, members and errors. The state
+//! comes from the same keys as ever, and events take the usual path.
 
 use axum::Router;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -48,13 +48,13 @@ async fn update_session(
     event.answer(context, caller, client, headers, body).await
 }
 
-/// An event as the source document takes it.
+/// An event in the form of the source document.
 struct Source {
     /// Its type.
     kind: &'static [u8],
-    /// The members that count.
+    /// Its members.
     names: &'static [Name],
-    /// What its error calls the one that has to be there.
+    /// How its error names the required member.
     required: &'static str,
 }
 

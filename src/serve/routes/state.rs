@@ -1,4 +1,4 @@
-//! The state by the API: lists, a page at a time.
+//! The state in the API: lists, a page at a time.
 
 use axum::extract::State;
 use axum::routing::{get, post};
@@ -20,7 +20,7 @@ use crate::state::tokens::{Ranked, Token, Viewed};
 use crate::state::users::Present;
 use crate::state::{documents, status, tokens};
 
-/// The minutes that are looked back at unless somebody says, and at most: sets are not kept for longer than a day.
+/// The default and maximum number of minutes: sets are kept for at most a day.
 const MINUTES: (u64, u64) = (5, 1_440);
 
 /// The routes that read the state.
@@ -102,7 +102,7 @@ async fn user(
     found.pop().map(Json).ok_or_else(|| Problem::not_found("there is no such user"))
 }
 
-/// A user may be called like the route beside.
+/// A user may have the same name as this route.
 async fn user_query(context: State<Context>, caller: Caller) -> Answer<Person> {
     user(context, caller, Path("query".to_owned())).await
 }
@@ -113,7 +113,7 @@ struct Users {
     changes: Option<usize>,
 }
 
-/// A contact list: what is known of up to a thousand users, at once.
+/// A contact list: what is known about up to a thousand users, in one call.
 async fn query_users(
     State(context): State<Context>,
     caller: Caller,

@@ -1,5 +1,5 @@
-//! What the source documents' pages read: all of a list at once. It is sent as it is found, page by page, so that a
-//! million entries cost no more memory than a thousand.
+//! Lists for the source documents' pages, which read them whole. They are sent as they are found, page by page, so a
+//! million entries take no more memory than a thousand.
 
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
@@ -26,7 +26,7 @@ use crate::state::sessions::Session;
 use crate::state::users::Present;
 use crate::state::{State, statistics};
 
-/// Samples of stored values that the page about Redis shows.
+/// How many stored values the page about Redis shows as samples.
 const SAMPLES: usize = 3;
 
 /// The routes that read the state for the source documents' pages.
@@ -61,7 +61,7 @@ async fn items(context: Context, caller: Extracted, list: List) -> Response {
     }
 }
 
-/// `Online: a, b`, of those who were seen in the online window.
+/// `Online: a, b`: the users who were seen in the online window.
 async fn online(Extract(context): Extract<Context>, caller: Extracted) -> Response {
     let minutes = context.state.facts().deployment.online_window_ms / 60_000;
     match Whole::begin(context, caller, List::Seen { minutes }).await {
@@ -80,7 +80,7 @@ enum List {
     Seen { minutes: u64 },
 }
 
-/// An item's name, and how it is sent.
+/// An item's name, and the item as it is sent.
 type Item = (String, String);
 
 impl List {
@@ -121,7 +121,7 @@ impl List {
     }
 }
 
-/// A list of which the first page was read: from now on it can be sent.
+/// A list whose first page was read, so that sending can begin.
 struct Whole {
     state: State,
     list: List,
@@ -137,7 +137,7 @@ impl Whole {
         Ok(Self { state, list, items, cursor })
     }
 
-    /// Sends it in pieces; a failure on the way breaks the connection, so that nobody takes a part for the whole.
+    /// Sends it in pieces. A failure on the way breaks the connection, so that nobody takes a part for the whole.
     fn send(
         self,
         begin: &'static str,
@@ -176,7 +176,7 @@ impl Whole {
     }
 }
 
-/// What was sent, by digest: a table that grows or shrinks meanwhile can hand out something twice.
+/// Digests of what was sent, because a table that grows or shrinks meanwhile may return something twice.
 #[derive(Default)]
 struct Sent {
     state: RandomState,

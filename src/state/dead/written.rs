@@ -1,4 +1,4 @@
-//! Dead letters as programs get them, by command and by HTTP: names that stay.
+//! Dead letters as programs receive them, by command and over HTTP. The names must not change.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,24 +15,24 @@ pub struct Header {
     pub time_ms: u64,
     /// The original entry's id.
     pub entry_id: String,
-    /// Why it is one.
+    /// The reason, as the label of the metric.
     pub reason: String,
-    /// The same for people.
+    /// The reason for people.
     pub detail: String,
     /// How often the entry was delivered.
     pub deliveries: Option<u64>,
-    /// Place of an element in a packed entry.
+    /// Index of an element in a packed entry.
     pub index: Option<u64>,
-    /// The stream it stood in.
+    /// The stream it was in.
     pub stream: String,
-    /// The first entry, and the place in it, that this one tried again.
+    /// The first entry, and the index in it, if this letter is of a retry.
     pub retry_of: Option<String>,
 }
 
-/// A dead letter whole.
+/// A complete dead letter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Whole {
-    /// What it says.
+    /// Its header.
     #[serde(flatten)]
     pub header: Header,
     /// The entry's own pairs, in order.

@@ -5,21 +5,21 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-/// Where a page begins; opaque to whoever gets it, and as text safe in an address.
+/// Where a page begins; opaque to clients, and safe in a URL as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cursor {
     /// In a walk through hashes or sets.
     Walk(Place),
-    /// In an order, behind so many with this score or rank.
+    /// In an order, after this many with this score or rank.
     Order {
-        /// The score of the last one; a rank where there are no scores to go by.
+        /// The score of the last one; its rank if there are no scores to use.
         score: u64,
-        /// How many of that score were given.
+        /// How many with that score were returned.
         given: u64,
     },
 }
 
-/// A place in a walk: over all partitions, and in each over all steps that the list has.
+/// A place in a walk over all partitions and, in each, over all steps of the list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     /// The partition.
@@ -28,18 +28,18 @@ pub struct Place {
     pub(super) step: u16,
     /// The server's cursor.
     pub(super) from: u64,
-    /// Where a part that was handed out in pieces goes on.
+    /// The position in a part that is returned in pieces.
     pub(super) part: Option<Part>,
 }
 
-/// A part of a walk that was too much for a page, and how much of it was given.
+/// A part of a walk that was too large for a page, and how much of it was returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Part {
     /// How many the server was asked for.
     pub count: u64,
-    /// The server's cursor behind the part: with another one now, it is another part.
+    /// The server's cursor after the part. If it differs now, this is another part.
     pub end: u64,
-    /// The digest of the last one that was given; they are given in this order.
+    /// The digest of the last one that was returned; they are returned in the order of digests.
     pub after: u64,
 }
 
@@ -96,7 +96,7 @@ impl FromStr for Cursor {
 }
 
 impl Cursor {
-    /// The place in a walk that a page begins at.
+    /// The place in a walk where a page begins.
     pub(super) fn place(cursor: Option<Self>) -> Result<Place, InvalidCursor> {
         match cursor {
             None => Ok(Place::default()),
@@ -105,7 +105,7 @@ impl Cursor {
         }
     }
 
-    /// The score or rank that a page begins at, and how many of it were given.
+    /// The score or rank where a page begins, and how many with it were returned.
     pub(super) fn order(cursor: Option<Self>) -> Result<Option<(u64, u64)>, InvalidCursor> {
         match cursor {
             None => Ok(None),

@@ -1,4 +1,4 @@
-//! Documents, and who is in one.
+//! Documents, and their users.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use crate::state::ask::{AskError, ask, number};
 use crate::state::documents::{Document, Member, members as with_connections};
 use crate::state::{Partition, State, list};
 
-/// Documents that anyone is in, by the users who are in them.
+/// Documents with users, found by the users in them.
 struct Documents;
 
 impl Listing for Documents {
@@ -50,11 +50,11 @@ impl Listing for Documents {
     }
 }
 
-/// A page of the documents that anyone is in, in no order. They are found by their users, so a document whose users
-/// stand on several pages is on each of these.
+/// A page of the documents with users, unordered. They are found by their users, so a document whose users are on
+/// several pages is on each of these.
 ///
 /// # Errors
-/// If the cursor is none of this list's, the server refuses, or no reply came.
+/// If the cursor does not belong to this list, the server refuses, or no reply came.
 pub async fn documents(
     state: &mut State,
     cursor: Option<Cursor>,
@@ -91,7 +91,7 @@ impl Listing for Members<'_> {
     }
 }
 
-/// A page of the users who are active in a document, in no order.
+/// A page of the users who are active in a document, unordered.
 ///
 /// # Errors
 /// If the cursor is none of this list's, the server refuses, or no reply came.

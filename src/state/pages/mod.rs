@@ -1,9 +1,9 @@
-//! Long lists, a page at a time: each page costs the same however long the list is, and nobody's place in it is
-//! kept between two pages. A cursor says where the next one begins.
+//! Long lists, a page at a time. Each page costs the same however long the list is, and nothing is kept between two
+//! pages: a cursor says where the next one begins.
 //!
-//! Hashes and sets are walked in the server's own order (`HSCAN`, `SSCAN`). What is there from the first page to the
-//! last is in one of them; what comes or goes meanwhile, perhaps; and where the server moves its tables meanwhile,
-//! something may be there twice.
+//! Hashes and sets are walked in the server's own order (`HSCAN`, `SSCAN`). What exists from the first page to the
+//! last is on one of them; what comes or goes meanwhile may be; and if the server moves its tables meanwhile,
+//! something may appear twice.
 
 mod cursor;
 mod documents;
@@ -25,13 +25,13 @@ pub use scan::PageError;
 pub use sessions::{sessions, sessions_of};
 pub use tokens::{most_viewed, recent, viewed};
 
-/// The most that a page may hold.
+/// The maximum size of a page.
 pub const MOST: usize = 1_000;
 
 /// A page of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Page<T> {
-    /// What is on it.
+    /// Its items.
     pub items: Vec<T>,
     /// Where the next one begins; `None` after the last.
     pub cursor: Option<Cursor>,

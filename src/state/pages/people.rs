@@ -1,7 +1,6 @@
-//! People: who is online, who was seen, and what is known of those whom somebody asks about.
+//! People: who is online, who was seen, and what is known about given users.
 //!
-//! What is known of a user is found by the index of addresses, so that it costs per user asked for, not per user
-//! online.
+//! Users are found by the index of addresses, so a query costs per requested user, not per user online.
 
 use std::collections::HashMap;
 
@@ -45,7 +44,7 @@ impl Person {
     fn of(user: String, last_activity_s: Option<u64>, mut present: Vec<Present>) -> Self {
         present.sort_by(Present::newest_first);
         let newest = present.first().map(|present| present.last_seen_ms);
-        // Activity has whole seconds; where a presence entry is of that second, it knows better.
+        // Activity has whole seconds; a presence entry of the same second is more precise.
         let activity = last_activity_s.map(|seconds| seconds.saturating_mul(1000));
         let address = |present: Present| {
             let Present { ip, page, ua, last_seen_ms, .. } = present;
@@ -60,7 +59,7 @@ impl Person {
     }
 }
 
-/// What is known of users, in the order in which they were asked for.
+/// What is known about users, in the order of the request.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
@@ -83,7 +82,7 @@ pub async fn people(state: &mut State, users: &[String]) -> Result<Vec<Person>, 
         .collect())
 }
 
-/// What a partition knows of its own users.
+/// What a partition knows about its own users.
 async fn in_partition(
     partition: &mut Partition,
     users: &[&str],
@@ -133,7 +132,7 @@ async fn present_of<'u>(
     Ok(present)
 }
 
-/// Users who have a presence entry now, in no order.
+/// Users who have a presence entry now, unordered.
 struct Online {
     since_ms: u64,
 }
@@ -157,7 +156,7 @@ impl Listing for Online {
     }
 }
 
-/// A page of the users who have a presence entry now, in no order.
+/// A page of the users who have a presence entry now, unordered.
 ///
 /// # Errors
 /// If the cursor is none of this list's, the server refuses, or no reply came.
@@ -184,7 +183,7 @@ impl Listing for Seen {
         (u64::from(step) < self.minutes).then(|| Source::set(partition.keys.online_minute(minute)))
     }
 
-    /// Those who were seen again since stand in the set of a later minute, and were given with it.
+    /// Users who were seen again later are in the set of a later minute, and were returned with it.
     async fn read(
         &self,
         partition: &mut Partition,
@@ -208,8 +207,8 @@ impl Listing for Seen {
     }
 }
 
-/// A page of the users seen in the last `minutes`, the current one included, in no order; each once, as long as
-/// the minute is the same.
+/// A page of the users seen in the last `minutes`, including the current one, unordered. Each user appears once as
+/// long as the minute stays the same.
 ///
 /// # Errors
 /// If the cursor is none of this list's, the server refuses, or no reply came.

@@ -30,7 +30,7 @@ impl Listing for Presence {
     }
 }
 
-/// A page of the presence entries, in no order.
+/// A page of the presence entries, unordered.
 ///
 /// # Errors
 /// If the cursor is none of this list's, the server refuses, or no reply came.

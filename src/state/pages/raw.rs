@@ -1,4 +1,4 @@
-//! Hashes as they are stored, field by field: for pages that show what is in Redis.
+//! Hashes as they are stored, field by field, for pages that show the content of Redis.
 
 use super::scan::{Listing, PageError, Row, Source, page};
 use super::{Cursor, Page};
@@ -26,7 +26,7 @@ impl Listing for Raw {
     }
 }
 
-/// A page of fields and values as they are stored, in no order.
+/// A page of fields and values as they are stored, unordered.
 ///
 /// # Errors
 /// If the cursor is none of this list's, the server refuses, or no reply came.

@@ -1,9 +1,9 @@
 //! A walk over hashes or sets of all partitions, cut into pages of an exact size.
 //!
-//! The server hands out what it has together, however much was asked for: small tables whole, large ones by their
-//! chains. What is too much for a page is handed out in the order of digests: the next page asks for the same part
-//! again and goes on behind the last digest. If the part is another one by then, all of it is given again: twice is
-//! better than not at all.
+//! The server decides how much it returns, whatever was requested: small tables whole, large ones by hash chains. If
+//! that is too much for a page, it is returned in the order of digests: the next page requests the same part again
+//! and continues after the last digest. If the part has changed by then, all of it is returned again: twice is better
+//! than not at all.
 
 use super::cursor::{Part, Place};
 use super::{Cursor, InvalidCursor, MOST, Page};
@@ -11,12 +11,12 @@ use crate::redis::reply;
 use crate::state::ask::{AskError, ask, scanned};
 use crate::state::{Partition, State};
 
-/// Rows that are looked at for one page, and calls that are made for it, at most: where a filter lets little through,
-/// or many partitions are empty, pages are short rather than slow.
+/// The maximum number of rows examined, and calls made, for one page. If a filter admits little, or many partitions
+/// are empty, pages are short rather than slow.
 const MOST_ROWS: usize = 10 * MOST;
 const MOST_CALLS: usize = 256;
 
-/// What is walked through.
+/// The structure that is walked.
 pub(super) struct Source {
     /// `HSCAN` or `SSCAN`.
     pub command: &'static str,
@@ -38,18 +38,18 @@ impl Source {
     }
 }
 
-/// A row: a field and its value, or a member and nothing.
+/// A row: a field and its value, or a member and an empty text.
 pub(super) type Row = (String, String);
 
-/// A list that is walked through.
+/// A list that is walked.
 pub(super) trait Listing {
-    /// What it lists.
+    /// The items of the list.
     type Item;
 
     /// The hash or set of this step in a partition; `None` after the last.
     fn source(&self, partition: &Partition, step: u16) -> Option<Source>;
 
-    /// What the rows are, each with the row's place; rows that are not listed are left out.
+    /// The items of the rows, each with the row's index; rows that are not listed are left out.
     async fn read(
         &self,
         partition: &mut Partition,
@@ -57,7 +57,7 @@ pub(super) trait Listing {
         rows: Vec<Row>,
     ) -> Result<Vec<(usize, Self::Item)>, AskError>;
 
-    /// Whether most rows may be left out: then more of them are looked at in one call.
+    /// Whether most rows may be left out; more of them are then examined in one call.
     fn is_filter(&self) -> bool {
         false
     }
@@ -66,10 +66,10 @@ pub(super) trait Listing {
 /// Why there is no page.
 #[derive(Debug, thiserror::Error)]
 pub enum PageError {
-    /// The cursor is none of this list's.
+    /// The cursor does not belong to this list.
     #[error(transparent)]
     Cursor(#[from] InvalidCursor),
-    /// The state cannot be asked.
+    /// The state cannot be queried.
     #[error(transparent)]
     Ask(#[from] AskError),
 }
@@ -113,7 +113,7 @@ pub(super) async fn page<L: Listing>(
     Ok(Page { items, cursor })
 }
 
-/// What is walked through at a place; moves on to the next partition where one has nothing more.
+/// The structure at a place; moves on to the next partition when one has nothing more.
 fn at<'s, L: Listing>(
     state: &'s mut State,
     listing: &L,
@@ -129,7 +129,7 @@ fn at<'s, L: Listing>(
     None
 }
 
-/// What the server handed out together, by digest, without what was given before.
+/// The rows of one reply, by digest, without those already returned.
 struct Rows {
     rows: Vec<(u64, Row)>,
     count: u64,
@@ -152,7 +152,7 @@ async fn rows(
         let value = if source.has_values() { texts.next() } else { None };
         rows.push((digest(&field), (field, value.unwrap_or_default())));
     }
-    // A table that grows or shrinks meanwhile can hand out a row twice.
+    // A table that grows or shrinks meanwhile may return a row twice.
     rows.sort_unstable();
     rows.dedup();
     if let Some(part) = place.part.filter(|part| part.end == end) {
@@ -161,8 +161,8 @@ async fn rows(
     Ok(Rows { rows, count, end })
 }
 
-/// FNV-1a: the same in every process and release, because cursors live longer than processes. That two of a
-/// few hundred rows share a digest is less likely than a bad bit.
+/// FNV-1a: the same in every process and release, because cursors outlive processes. A collision among a few hundred
+/// rows is less likely than a hardware error.
 fn digest(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |digest: u64, byte| {
         (digest ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

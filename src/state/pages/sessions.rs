@@ -40,8 +40,8 @@ impl Listing for Sessions<'_> {
     }
 }
 
-/// A page of the sessions that have not expired, of one user or of all, in no order. No index leads from a user to
-/// sessions: where few are the user's, pages may be short, or empty, before the last.
+/// A page of the sessions that have not expired, of one user or of all, unordered. No index leads from a user to
+/// sessions, so if the user has few, pages may be short or empty before the last.
 ///
 /// # Errors
 /// If the cursor is none of this list's, the server refuses, or no reply came.

@@ -1,5 +1,5 @@
-//! Recent tokens and items, in their order: by score, so that pages go on where the one before ended, whatever comes
-//! in front meanwhile.
+//! Recent tokens and items in the order of their scores, so a page continues where the previous one ended, whatever
+//! is added before it meanwhile.
 
 use super::scan::PageError;
 use super::{Cursor, MOST, Page};
@@ -16,7 +16,7 @@ struct Scored {
 }
 
 /// Members of one sorted set of each partition from `score_ms` downwards, the highest first: the first `count` of all
-/// of them. Of the same score, those of lower partitions come first, and in each the server's own order counts.
+/// of them. For equal scores, lower partitions come first, and within each the server's own order applies.
 async fn downwards(
     state: &mut State,
     key: impl Fn(&crate::key::Keys) -> String,
@@ -69,7 +69,7 @@ async fn page(
         Some((score, given)) => (Some(score), usize::try_from(given).unwrap_or(usize::MAX)),
         None => (None, 0),
     };
-    // Many of one score: they cannot be told apart for ever.
+    // With too many of one score, they cannot all be told apart.
     let given = given.min(10 * MOST);
     let mut found = downwards(state, key, from, given + limit + 1).await?;
     let same = found.iter().take(given).take_while(|scored| Some(scored.ms) == from).count();
@@ -138,7 +138,7 @@ pub async fn most_viewed(
 ) -> Result<Page<Ranked>, PageError> {
     let limit = limit.clamp(1, MOST);
     let given = Cursor::order(cursor)?.map_or(0, |(_, given)| given);
-    // The ranking is short: what is beyond its cap is taken away.
+    // The ranking is short, because its cap is enforced.
     let given = usize::try_from(given).unwrap_or(usize::MAX).min(1_000 * MOST);
     let mut items = ranking(&mut state.partitions, given + limit + 1).await?;
     items.drain(..given.min(items.len()));

@@ -1,4 +1,4 @@
-//! The stream, and who works on it.
+//! The stream, and its workers.
 
 use redis::Value;
 use serde::Serialize;
@@ -15,17 +15,17 @@ use crate::state::{Partition, clock_went_back, list};
 pub struct Stream {
     /// Its key.
     pub key: String,
-    /// Entries in it, finished ones included.
+    /// Entries in it, including finished ones.
     pub entries: u64,
-    /// Entries ever added, removed ones included.
+    /// Entries ever added, including removed ones.
     pub entries_added: u64,
-    /// Age of the first one that is there, in seconds. Below 0, like all ages: its id is ahead of the server's clock.
+    /// Age of its first entry, in seconds. Negative, like all ages, if the id is ahead of the server's clock.
     pub first_entry_age_s: Option<f64>,
-    /// The id that the server gave last.
+    /// The last id that the server assigned.
     pub last_id: String,
-    /// What the stream cannot be trimmed past: the oldest entry that any group has not finished.
+    /// What limits trimming: the oldest entry that any group has not finished.
     pub held: Option<Held>,
-    /// What the group has yet to do; `None` if there is no group yet.
+    /// The backlog of the group; `None` if there is no group yet.
     pub group: Option<Backlog>,
 }
 
@@ -40,23 +40,23 @@ pub struct Held {
     pub age_s: f64,
 }
 
-/// What the workers have yet to do, and who does it.
+/// The backlog of the workers, and who they are.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Backlog {
     /// The last entry that has had its effect; `None` before the first worker.
     pub cursor: Option<String>,
     /// Entries behind the cursor; `None` if the server does not know.
     pub undelivered: Option<u64>,
-    /// Whether that number is exact: after entries were deleted, or trimmed before they were read, the
-    /// server's count can be wrong.
+    /// Whether that number is exact. After entries were deleted, or trimmed before they were read, the server's count
+    /// may be wrong.
     pub undelivered_is_exact: bool,
-    /// Age of the oldest of them, in seconds: true whatever the count is.
+    /// Age of the oldest of them, in seconds; correct even if the count is not.
     pub oldest_undelivered_age_s: Option<f64>,
-    /// The worker that owns the partition; `None` if there is none just now.
+    /// The worker that owns the partition; `None` if nobody does.
     pub owner: Option<String>,
-    /// How often the partition was taken.
+    /// How many times the partition was taken.
     pub term: u64,
-    /// Workers that spoke lately, by name, the owner included.
+    /// Workers that reported lately, by name, including the owner.
     pub workers: Vec<String>,
 }
 
@@ -94,7 +94,7 @@ pub(super) async fn stream(
 ) -> Result<Option<Stream>, AskError> {
     let key = partition.keys.named(&deployment.stream);
     let connection = &mut partition.connection;
-    // Also refuses a key of another type, which `XINFO` cannot be asked about.
+    // This also refuses a key of another type, for which `XINFO` gives no clear error.
     let entries = number(&ask(connection, &["XLEN", &key]).await?).unwrap_or(0);
     if number(&ask(connection, &["EXISTS", &key]).await?) == Some(0) {
         return Ok(None);
@@ -163,7 +163,7 @@ async fn held(
     Ok(oldest.map(|(id, group)| Held { group, id: id.to_string(), age_s: age_s(id, now_ms) }))
 }
 
-/// The age of an entry; below 0 if its id is ahead of the clock by more than the time that a look takes.
+/// The age of an entry; negative if its id is ahead of the clock by more than a look takes.
 fn age_s(id: EntryId, now_ms: u64) -> f64 {
     match clock_went_back(id.ms, now_ms) {
         Some(ahead_ms) => -(ahead_ms as f64 / 1000.0),
@@ -171,12 +171,12 @@ fn age_s(id: EntryId, now_ms: u64) -> f64 {
     }
 }
 
-/// What `XINFO GROUPS` says of one group.
+/// The figures of one group in `XINFO GROUPS`.
 pub(in crate::state) fn read_group(groups: Value, name: &str) -> Option<Info> {
     list(groups).into_iter().filter_map(Info::read).find(|info| info.name() == name)
 }
 
-/// What `rollcall:meta` says of the partition's owner.
+/// The partition's owner, from `rollcall:meta`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Owned {
     pub(super) owner: Option<String>,
@@ -198,7 +198,7 @@ impl Owned {
 }
 
 impl Backlog {
-    /// From what `XINFO GROUPS` and `XINFO STREAM` say, the owner, and the first entry behind the cursor; without
+    /// Computed from `XINFO GROUPS` and `XINFO STREAM`, the owner, and the first entry after the cursor; without
     /// workers.
     pub(super) fn of(
         group: &Info,
@@ -212,7 +212,7 @@ impl Backlog {
         let position = Position {
             delivered: cursor.or(published).unwrap_or(EntryId { ms: 0, seq: 0 }),
             next,
-            // Where somebody else moved the group, it is about another entry than the cursor.
+            // If somebody else moved the group, its lag is not about the cursor.
             lag: group.number("lag").filter(|_| cursor.is_none() || cursor == published),
             entries: stream.number("length").unwrap_or(0),
             first: stream.get("first-entry").and_then(entry_id),
@@ -252,13 +252,13 @@ pub(super) fn entry_id(entry: &Value) -> Option<EntryId> {
     }
 }
 
-/// Where a group stands in its stream.
+/// The position of a group in its stream.
 struct Position {
     /// The last id that was delivered.
     delivered: EntryId,
     /// The first entry after it.
     next: Option<EntryId>,
-    /// What the server takes for the number of entries after it.
+    /// The server's own figure for the number of entries after it.
     lag: Option<u64>,
     /// Entries in the stream.
     entries: u64,
@@ -274,7 +274,7 @@ impl Position {
         if self.next.is_none() {
             return (Some(0), true);
         }
-        // Nothing that was delivered is left: all there is comes after it.
+        // None of the delivered entries is left, so all entries come after them.
         if self.first.is_some_and(|first| first > self.delivered) {
             return (Some(self.entries), true);
         }

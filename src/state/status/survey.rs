@@ -1,6 +1,6 @@
-//! A survey: what a janitor asks of the server for all to see, in one pipeline and a look at one entry.
+//! A survey: a janitor's queries to the server on behalf of all, in one pipeline and a look at one entry.
 //!
-//! What the server does not answer, for want of a right or of a stream, is left out.
+//! What the server does not answer, because a right or the stream is missing, is left out.
 
 use redis::{Pipeline, RedisResult, Value};
 
@@ -15,20 +15,20 @@ use crate::state::Link;
 
 const STEP: &str = "surveying the server";
 
-/// What one partition's server says.
+/// The result of surveying one partition's server.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Survey {
     /// The server itself; `None` if this user may not ask.
     pub server: Option<Server>,
-    /// Entries in the stream, finished ones included.
+    /// Entries in the stream, including finished ones.
     pub entries: u64,
     /// How far the newest entry's id is ahead of the server's clock, in seconds.
     pub clock_ahead_s: f64,
-    /// What the workers have yet to do, without their names; `None` if there is no group.
+    /// The workers' backlog, without their names; `None` if there is no group.
     pub group: Option<Backlog>,
-    /// Grows while the partition's owner lives.
+    /// Grows while the partition's owner is alive.
     pub beat: u64,
-    /// How large each structure is.
+    /// The size of each structure.
     pub sizes: Vec<Size>,
 }
 
@@ -75,7 +75,7 @@ pub async fn survey(
     Ok(Survey { server, entries, clock_ahead_s, group, beat, sizes })
 }
 
-/// In the order in which the answers are taken.
+/// The requests, in the order in which the replies are taken.
 fn questions(keys: &Keys, stream: &str, now_ms: u64) -> Pipeline {
     let mut pipe = redis::pipe();
     pipe.ignore_errors();

@@ -1,5 +1,5 @@
-//! Gauges: what was measured last, by whom it concerns. What nobody measures any more is taken off, so that
-//! a scrape never shows a figure that only another process keeps up.
+//! Gauges: the latest measurement by each source. A gauge that is no longer measured is removed, so a scrape never
+//! shows a figure that only another process keeps up to date.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -36,22 +36,22 @@ impl Sample {
     }
 }
 
-/// What was measured together, and for which partition.
+/// Gauges that are measured together, for each partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Topic {
-    /// What this worker is to the partition.
+    /// This worker's role in the partition.
     Role,
-    /// How often the partition was taken.
+    /// How many times the partition was taken.
     Term,
     /// When sweeps last succeeded.
     Success,
-    /// What the last round of sweeps left.
+    /// What the last round of sweeps left to do.
     Round,
-    /// What the server was asked.
+    /// The results of a survey.
     Survey,
     /// What this process serves.
     Serve,
-    /// How far the target of this place in the settings is.
+    /// The progress of the target with this index in the settings.
     Target(u16),
 }
 
@@ -63,12 +63,12 @@ fn board() -> MutexGuard<'static, Board> {
     BOARD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Shows these in place of what was measured last.
+/// Replaces the measurements of a topic.
 pub(super) fn put(topic: Topic, partition: u16, samples: Vec<Sample>) {
     board().insert((topic, partition), samples);
 }
 
-/// Shows nothing of it any more.
+/// Removes the measurements of a topic.
 pub(super) fn take_off(topic: Topic, partition: u16) {
     board().remove(&(topic, partition));
 }

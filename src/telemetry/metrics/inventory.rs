@@ -1,8 +1,8 @@
-//! The inventory: every metric there is, with its kind, unit, meaning and labels. What is registered, what
-//! `/metrics` explains and what `rollcall metrics` prints all come from this table.
+//! The inventory: every metric with its kind, unit, meaning and labels. What is registered, what `/metrics` explains
+//! and what `rollcall metrics` prints all come from this table.
 //!
-//! Each label has a closed set of values, given by the program or by the number of partitions: the number
-//! of series does not grow with users, tokens or documents.
+//! Each label has a closed set of values, given by the program or by the number of partitions, so the number of
+//! series does not grow with users, tokens or documents.
 
 use super::live::{Dropped, LeftOut};
 use super::loss::LossCause;
@@ -22,14 +22,14 @@ use crate::state::status::STRUCTURES;
 pub enum Kind {
     /// Only grows, from zero at the start of the process.
     Counter,
-    /// What was measured last.
+    /// The latest measurement.
     Gauge,
     /// Counts of measurements by size.
     Histogram,
 }
 
 impl Kind {
-    /// The word for it in an exposition.
+    /// Its name in an exposition.
     pub fn name(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -39,7 +39,7 @@ impl Kind {
     }
 }
 
-/// What a metric is measured in.
+/// The unit of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// A number of things.
@@ -48,9 +48,9 @@ pub enum Unit {
     Seconds,
     /// Bytes.
     Bytes,
-    /// A part of a whole: 1 is all of it.
+    /// A fraction of a whole; 1 is all of it.
     Ratio,
-    /// 1 if it is so, 0 if not.
+    /// 1 if true, 0 if false.
     Truth,
 }
 
@@ -74,13 +74,13 @@ pub enum Source {
     Worker,
     /// Janitors, each for itself.
     Janitor,
-    /// Of all janitors the one that swept the partition last.
+    /// The janitor that swept the partition last.
     Sweeping,
-    /// Of all janitors the one that surveyed the partition's server last.
+    /// The janitor that surveyed the partition's server last.
     Surveying,
     /// Processes that serve applications and browsers.
     Serve,
-    /// Of all notifiers the one that tells the target.
+    /// The notifier that has the target.
     Notifier,
     /// Every process.
     Every,
@@ -115,7 +115,7 @@ pub struct Label {
 pub enum Values {
     /// Exactly these.
     Names(fn() -> Vec<&'static str>),
-    /// As many as the words say.
+    /// As many as the text says.
     Bounded(&'static str),
 }
 
@@ -128,7 +128,7 @@ impl Label {
         Self { name, values: Values::Bounded(words) }
     }
 
-    /// All values, where the program knows them.
+    /// All values, if the program knows them.
     pub fn names(&self) -> Option<Vec<&'static str>> {
         match self.values {
             Values::Names(names) => Some(names()),

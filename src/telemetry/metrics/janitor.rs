@@ -1,4 +1,4 @@
-//! What a janitor counts and times, and what it says of its partition while it is the one that knows.
+//! What a janitor counts and times, and what it publishes about its partition while it has the turn.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,16 +19,16 @@ use crate::redis::scripts::sweep::Swept;
 use crate::state::status::survey::Survey;
 use crate::state::status::{Backlog, Server, Size};
 
-/// What a round of sweeps found.
+/// The result of a round of sweeps.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Round {
-    /// Each structure, and whether there is more to take from it.
+    /// Each structure, and whether there is more to remove from it.
     pub unfinished: Vec<(&'static str, bool)>,
     /// Whether the deployment's own group keeps the stream from being trimmed.
     pub blocked_by_own: bool,
     /// Whether another group does.
     pub blocked_by_other: bool,
-    /// The age of the oldest unfinished entry as a part of the horizon.
+    /// The age of the oldest unfinished entry as a fraction of the horizon.
     pub horizon_used: f64,
 }
 
@@ -66,12 +66,12 @@ impl JanitorMetrics {
         }
     }
 
-    /// The loop connected and begins.
+    /// The loop has connected and begins.
     pub fn connected(&self) {
         self.connects.add("janitor", 1);
     }
 
-    /// A sweep call ended well.
+    /// A sweep call succeeded.
     pub fn swept(&self, structure: &'static str, swept: &Swept, took: Duration) {
         self.round_trips.add("sweep", 1);
         if swept.removed > 0 {
@@ -81,12 +81,12 @@ impl JanitorMetrics {
         self.sweep_time.record(took);
     }
 
-    /// Something was put right.
+    /// Something was repaired.
     pub fn repaired(&self, repair: Repair, count: u64) {
         self.repairs.add(repair.label(), count);
     }
 
-    /// A round ended well.
+    /// A round succeeded.
     pub fn round_ended(&self, round: &Round, took: Duration) {
         let partition = self.partition;
         self.round_time.record(took);
@@ -106,7 +106,7 @@ impl JanitorMetrics {
 
     /// The server was surveyed.
     pub fn surveyed(&self, survey: &Survey, is_unowned: bool) {
-        // The time, the questions and, where there is a group, the first entry after it.
+        // The time, the queries and, if there is a group, the first entry after it.
         self.round_trips.add("survey", 2 + u64::from(survey.group.is_some()));
         board::put(Topic::Survey, self.partition, samples(self.partition, survey, is_unowned));
     }

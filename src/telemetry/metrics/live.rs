@@ -41,14 +41,14 @@ impl Dropped {
     }
 }
 
-/// Why an activity was not told.
+/// Why an activity was left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeftOut {
-    /// A newer one of the same subject was told instead.
+    /// A newer one of the same subject was sent instead.
     Newer,
-    /// The room heard as many as it may in that time.
+    /// The room had received as many as it may in that time.
     Rate,
-    /// The stream ran ahead of the reading.
+    /// The stream was ahead of the reader.
     Behind,
 }
 
@@ -108,11 +108,11 @@ impl LiveMetrics {
         self.dropped.add(why.name(), 1);
     }
 
-    /// Changes were read and can be heard.
+    /// Changes were read and are available to listeners.
     pub fn changes_came(&self, changes: &[Change]) {
         self.changes.increment(changes.len() as u64);
         let now_ms = now().as_millis() as u64;
-        // Changes of one call follow each other.
+        // Changes of one call are adjacent.
         for same in changes.chunk_by(|a, b| a.id.ms == b.id.ms) {
             let delay = Duration::from_millis(now_ms.saturating_sub(same[0].id.ms));
             self.delay.record_many(delay, same.len());
@@ -124,7 +124,7 @@ impl LiveMetrics {
         self.gaps.increment(1);
     }
 
-    /// A snapshot was gathered, or not.
+    /// A snapshot was gathered, or failed.
     pub fn snapshot_taken(&self, took: Duration, is_taken: bool) {
         if is_taken {
             self.snapshot_time.record(took);
@@ -133,12 +133,12 @@ impl LiveMetrics {
         }
     }
 
-    /// Activities were told to a room.
+    /// Activities were sent to a room.
     pub fn activity_told(&self, count: u64) {
         self.activity.increment(count);
     }
 
-    /// Activities were not told.
+    /// Activities were left out.
     pub fn activity_left_out(&self, why: LeftOut, count: u64) {
         self.left_out.add(why.name(), count);
     }

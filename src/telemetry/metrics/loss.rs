@@ -1,4 +1,4 @@
-//! How entries can be lost: the causes that are counted and told.
+//! The causes of lost entries.
 
 use metrics::counter;
 

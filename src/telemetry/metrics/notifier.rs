@@ -1,4 +1,4 @@
-//! What a notifier counts of one target, and how far it is while it is the one that tells.
+//! What a notifier counts for one target, and its lag while it has the target.
 
 use std::fmt;
 use std::time::Duration;
@@ -42,17 +42,17 @@ impl NotifierMetrics {
         }
     }
 
-    /// The loop connected and begins.
+    /// The loop has connected and begins.
     pub fn connected(&self) {
         self.connects.add("notifier", 1);
     }
 
-    /// The target was told so many changes.
+    /// This many changes were sent to the target.
     pub fn told(&self, changes: u64) {
         self.changes.increment(changes);
     }
 
-    /// A call was not taken.
+    /// A call was not accepted.
     pub fn not_taken(&self) {
         self.not_taken.increment(1);
     }
@@ -62,7 +62,7 @@ impl NotifierMetrics {
         self.gaps.increment(1);
     }
 
-    /// The oldest change that the target was not told yet is from this millisecond; `None`: it was told all.
+    /// The time (ms) of the oldest change that was not sent to the target yet; `None` if all were.
     pub fn waits_since(&self, since_ms: Option<u64>) {
         let age = since_ms.map(|ms| now().saturating_sub(Duration::from_millis(ms)));
         let lag = age.unwrap_or_default().as_secs_f64();
@@ -70,7 +70,7 @@ impl NotifierMetrics {
         board::put(self.topic, self.partition, vec![sample]);
     }
 
-    /// Another notifier tells the target, or nobody can.
+    /// Another notifier has the target, or nobody can be reached.
     pub fn does_not_tell(&self) {
         board::take_off(self.topic, self.partition);
     }

@@ -1,7 +1,8 @@
-//! What the process itself uses, under the names that Prometheus gives it, and what its runtime does. Read
-//! at each scrape; where there is no `/proc`, the process has no figures.
+//! The process's own use of resources, under Prometheus's standard names, and its runtime. Read at each scrape;
+//! without `/proc` there are no figures.
 //!
-//! By hand: counters of the crate metrics, which metrics-process sets, are whole numbers, and seconds of CPU are not.
+//! Written by hand: metrics-process uses counters of the crate metrics, which are whole numbers, and seconds of CPU
+//! are not.
 
 use std::fs;
 
@@ -14,12 +15,12 @@ use super::inventory::{
 /// Ticks a second in `/proc`: `USER_HZ`, the same on every Linux.
 const TICKS: f64 = 100.0;
 
-/// Whether a metric's figures come from here alone, not from the recorder.
+/// Whether a metric's figures come only from here, and not from the recorder.
 pub(super) fn is_own(metric: &Metric) -> bool {
     metric.name == CPU.name
 }
 
-/// What can be said now.
+/// The current figures.
 pub(super) fn samples() -> Vec<Sample> {
     let mut samples = vec![Sample::new(BUILD, &[&env!("CARGO_PKG_VERSION")], 1.0)];
     let read = |name: &str| fs::read_to_string(format!("/proc/{name}")).unwrap_or_default();
@@ -47,7 +48,7 @@ fn runtime() -> Vec<(Metric, f64)> {
     ]
 }
 
-/// A field of `/proc/self/stat` as `proc(5)` numbers it, from 3 on. The name before may hold anything.
+/// A field of `/proc/self/stat` with the number of `proc(5)`, from 3 on. The name before it may contain anything.
 fn stat_field(stat: &str, number: usize) -> Option<f64> {
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_whitespace().nth(number - 3)?.parse().ok()
@@ -57,7 +58,7 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
     Some((stat_field(stat, 14)? + stat_field(stat, 15)?) / TICKS)
 }
 
-/// `system` is `/proc/stat`: it says when the machine started.
+/// `system` is `/proc/stat`, which says when the machine started.
 fn start_time(stat: &str, system: &str) -> Option<f64> {
     let booted: f64 = system.lines().find_map(|line| line.strip_prefix("btime "))?.parse().ok()?;
     Some(booted + stat_field(stat, 22)? / TICKS)

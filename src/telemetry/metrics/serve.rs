@@ -1,4 +1,4 @@
-//! What `serve` counts and times: handles it gets once.
+//! What `serve` counts and times, as handles that it gets once.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::inventory::{
 };
 use super::{ByLabel, own_counter, own_histogram};
 
-/// The routes that requests are counted by, with their names in the metric.
+/// The routes by which requests are counted, with their names in the metric.
 pub const ROUTES: &[(&str, &str)] = &[
     ("/", "page"),
     ("/admin/presence/redis", "source_presence"),
@@ -53,9 +53,9 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("/page/{file}", "page_file"),
     ("/socket.io/", "socketio"),
 ];
-/// Everything that is no route.
+/// Requests to no route.
 const OTHER: &str = "other";
-/// Routes whose answers go on for as long as somebody listens: their time says nothing.
+/// Routes whose answers last as long as somebody listens, so their duration means nothing.
 const OPEN_ENDED: [&str; 3] = ["activity", "changes", "socketio"];
 
 /// The names of all routes.
@@ -63,7 +63,7 @@ pub(super) fn route_names() -> Vec<&'static str> {
     ROUTES.iter().map(|(_, name)| *name).chain([OTHER]).collect()
 }
 
-/// The classes of statuses that answers are counted by.
+/// The classes of statuses by which answers are counted.
 pub(super) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// What a connection is used for.
@@ -91,10 +91,10 @@ impl ConnectionKind {
     }
 }
 
-/// Why events were not added, beyond what dead letters have as their reasons.
+/// Why events were not added, in addition to the reasons of dead letters.
 pub const TROUBLES: [&str; 6] =
     ["buffer_full", "redis_away", "in_doubt", "redis_refuses", RATE_LIMITED, FORBIDDEN];
-/// Too many from one client at a time.
+/// Too many from one client in too short a time.
 pub const RATE_LIMITED: &str = "rate_limited";
 /// From a client that may not send events.
 pub const FORBIDDEN: &str = "forbidden";
@@ -162,13 +162,13 @@ impl ServeMetrics {
         }
     }
 
-    /// A connection of this kind is open from now on.
+    /// A connection of this kind is open until the result is dropped.
     pub fn open(&self, kind: ConnectionKind) -> Open {
         self.0.connections[kind as usize].fetch_add(1, Ordering::Relaxed);
         Open(self.clone(), kind)
     }
 
-    /// A connection was one too many.
+    /// A connection was refused because there were too many.
     pub fn connection_refused(&self) {
         self.0.connections_refused.increment(1);
     }
@@ -178,7 +178,7 @@ impl ServeMetrics {
         self.0.taken.increment(count);
     }
 
-    /// Events are not on the stream, or not for sure.
+    /// Events are not on the stream, or may not be.
     pub fn events_refused(&self, reason: &str, count: u64) {
         self.0.refused.add(reason, count);
     }
@@ -188,7 +188,8 @@ impl ServeMetrics {
         self.0.add_time.record(took);
     }
 
-    /// Shows what is open and what waits: events, and the part of the buffer that they take.
+    /// Publishes the open connections and the buffer: events that wait, and the fraction of the buffer that they
+    /// take.
     pub fn show(&self, (events, part): (usize, f64)) {
         let open = ConnectionKind::ALL.map(|kind| {
             let count = self.0.connections[kind as usize].load(Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! What a worker counts and times: handles it gets once, touched once a batch.
+//! What a worker counts and times, as handles that it gets once and updates once per batch.
 
 use std::fmt;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::redis::scripts::apply::Applied;
 use crate::redis::scripts::changes::Changes;
 use crate::redis::scripts::owner::Cause;
 
-/// A worker's part in a partition.
+/// A worker's role in a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Others own it and stand by.
@@ -104,12 +104,12 @@ impl WorkerMetrics {
         }
     }
 
-    /// Entries of a layout before were forwarded.
+    /// Entries of an earlier layout were forwarded.
     pub fn forwarded(&self, entries: u64) {
         self.forwarded.increment(entries);
     }
 
-    /// The worker took the partition for the so-manieth time.
+    /// The worker took the partition; `term` counts how often it was taken.
     pub fn taken_over(&self, cause: Cause, term: &str) {
         self.connects.add("worker", 1);
         self.takeovers.add(cause.name(), 1);
@@ -117,7 +117,7 @@ impl WorkerMetrics {
         board::put(Topic::Term, self.partition, vec![Sample::new(TERM, &[&self.partition], term)]);
     }
 
-    /// What this worker is to the partition now.
+    /// This worker's role in the partition now.
     pub fn role(&self, role: Role) {
         let truth = |is_so| f64::from(u8::from(is_so));
         let partition = self.partition;
@@ -131,12 +131,12 @@ impl WorkerMetrics {
         }
     }
 
-    /// Strangers meddled with the group.
+    /// Strangers interfered with the group.
     pub fn interfered(&self, count: u64) {
         self.interferences.increment(count);
     }
 
-    /// A read ended, after waiting for the first entry.
+    /// A read took this long after the wait for the first entry.
     pub fn read_took(&self, took: Duration) {
         self.read_time.record(took);
     }
@@ -167,7 +167,7 @@ impl WorkerMetrics {
         unknown.for_each(|(name, count)| self.unknown_members.add(name, count));
     }
 
-    /// An apply call ended well.
+    /// An apply call succeeded.
     pub fn applied(&self, plan: &Plan<'_>, entries: &[Entry], applied: &Applied, took: Duration) {
         self.round_trips.add("apply", 1);
         self.applied.increment(plan.entries);
@@ -183,7 +183,7 @@ impl WorkerMetrics {
         self.apply_time.record(took);
         self.batch.record(entries.len() as f64);
         let now_ms = now().as_millis() as u64;
-        // Entries of the same millisecond stand together.
+        // Entries of the same millisecond are adjacent.
         for same in entries.chunk_by(|a, b| a.id.ms == b.id.ms) {
             let EntryId { ms, .. } = same[0].id;
             let age = Duration::from_millis(now_ms.saturating_sub(ms));
@@ -196,13 +196,13 @@ impl WorkerMetrics {
         self.rejected.add(reason.name(), 1);
     }
 
-    /// An entry is applied by itself.
+    /// An entry is applied alone.
     pub fn tried_alone(&self) {
         self.tried_alone.increment(1);
     }
 }
 
-/// Changes by kind, whoever made them.
+/// Changes by kind, whatever made them.
 #[derive(Clone)]
 pub(super) struct ChangeCounters {
     recorded: ByLabel,

@@ -14,10 +14,10 @@ use crate::config::Deployment;
 use crate::entry::Entry;
 use crate::traceparent::{TraceParent, trace_parents};
 
-/// Links of a batch to its producers' spans: as many as a span has by OpenTelemetry's default.
+/// The maximum number of links of a batch to its producers' spans: OpenTelemetry's default limit for a span.
 const MAX_LINKS: usize = 128;
 
-/// A read that brought entries: whose they were, and when.
+/// A read that brought entries: its start and end.
 #[derive(Clone, Copy, Debug)]
 pub struct Read {
     started: SystemTime,
@@ -43,7 +43,7 @@ impl Read {
 pub struct Batches {
     /// The stream with its prefix; the partition is an attribute.
     destination: String,
-    /// What all its spans share.
+    /// The attributes that all its spans share.
     attributes: Vec<KeyValue>,
 }
 
@@ -76,7 +76,7 @@ impl Batches {
         Self { destination, attributes }
     }
 
-    /// The span of a batch, from the beginning of the read that brought it, the wait for entries included.
+    /// The span of a batch, from the start of the read that brought it, including the wait for entries.
     pub fn begin(&self, read: Read, entries: &[Entry]) -> Span {
         let span = Span::first(|| {
             self.operation("process", "process", SpanKind::Consumer).with_start_time(read.started)
@@ -91,7 +91,7 @@ impl Batches {
         span
     }
 
-    /// The stage that is over before a batch is known.
+    /// The stage that is over before a batch exists.
     fn read(&self, read: Read) {
         let stage = Span::stage(|| {
             self.operation("read", "receive", SpanKind::Client).with_start_time(read.started)
@@ -127,7 +127,7 @@ impl Batches {
     }
 }
 
-/// The spans that made the entries; those that were recorded first, if there are too many.
+/// The spans that made the entries; if there are too many, those that were recorded come first.
 fn producers(entries: &[Entry]) -> impl Iterator<Item = SpanContext> {
     let mut parents: Vec<TraceParent> = entries.iter().flat_map(trace_parents).collect();
     parents.sort_by_key(|parent| !parent.sampled);

@@ -1,4 +1,4 @@
-//! The way out: spans are queued, sent in batches by a thread of their own, and dropped where that fails.
+//! The export of spans: they are queued, sent in batches by a thread of their own, and dropped if that fails.
 
 use std::io;
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub enum TraceError {
 #[must_use]
 pub struct Traces(SdkTracerProvider);
 
-/// Starts exporting, as the instance of this name. Needs a runtime.
+/// Starts exporting as the instance of this name. Needs a runtime.
 ///
 /// # Errors
 /// If the endpoint cannot be used.
@@ -61,7 +61,7 @@ pub fn install(config: &TraceConfig, instance: String) -> Result<Traces, TraceEr
 }
 
 impl Traces {
-    /// Sends what is queued, and gives up after three seconds.
+    /// Sends the queued spans, and gives up after three seconds.
     pub async fn flush(self) {
         let shut_down = move || self.0.shutdown_with_timeout(FLUSH);
         if !matches!(tokio::task::spawn_blocking(shut_down).await, Ok(Ok(()))) {
@@ -70,7 +70,7 @@ impl Traces {
     }
 }
 
-/// Who this is; what `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say has precedence.
+/// The resource's attributes; `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` take precedence.
 fn resource(instance: String) -> Resource {
     let given = Resource::builder().build();
     let own = [
@@ -79,7 +79,7 @@ fn resource(instance: String) -> Resource {
         KeyValue::new("service.instance.id", instance),
     ];
     let missing = own.into_iter().filter(|own| {
-        // The SDK's own last resort is no name that anybody gave.
+        // The SDK's own default is no name that anybody gave.
         given.get(&own.key).is_none_or(|value| value.as_str().starts_with("unknown_service"))
     });
     Resource::builder().with_attributes(missing).build()

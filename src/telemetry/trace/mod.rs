@@ -1,8 +1,8 @@
-//! Traces: one for each batch that a worker has in hand, linked to the spans of its producers, and one for
-//! each round of a janitor, with a span per stage; and a span for each request of an application or a browser.
+//! Traces: one for each batch that a worker processes, linked to the spans of its producers, and one for each round
+//! of a janitor, with a span per stage; and a span for each request of an application or a browser.
 //!
-//! Names and attributes follow OpenTelemetry's conventions for messaging. While traces are off, spans are
-//! nothing, and cost no allocation. Entries are searched for their trace parents only where a trace is sampled.
+//! Names and attributes follow OpenTelemetry's conventions for messaging. While traces are off, spans are empty and
+//! cost no allocation. Entries are searched for trace parents only if a trace is sampled.
 
 mod batch;
 mod export;
@@ -27,12 +27,12 @@ use crate::error::{Error, chain};
 
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
-/// A span under way, or nothing; it ends when it is dropped with all its clones.
+/// A current span, or nothing; it ends when its last clone is dropped.
 #[derive(Clone, Debug, Default)]
 pub struct Span(Option<Context>);
 
 impl Span {
-    /// Runs `future` within the span, and marks it as failed if the future fails: stages begun in there
+    /// Runs `future` within the span, and marks the span as failed if the future fails. Stages begun in the future
     /// are its children, and log lines name it.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl Span {
         action()
     }
 
-    /// The first span of a trace; nothing unless it is sampled.
+    /// The root span of a trace; nothing unless it is sampled.
     fn first(describe: impl FnOnce() -> SpanBuilder) -> Self {
         let Some(tracer) = TRACER.get() else { return Self(None) };
         let none = Context::new();
@@ -65,7 +65,7 @@ impl Span {
         Self(span.is_recording().then(|| none.with_span(span)))
     }
 
-    /// A stage of the trace that is current, if one is.
+    /// A stage of the current trace, if there is one.
     fn stage(describe: impl FnOnce() -> SpanBuilder) -> Self {
         let Some(tracer) = TRACER.get() else { return Self(None) };
         let current = Context::current();
@@ -97,7 +97,7 @@ pub struct Ids {
     pub span_id: SpanId,
 }
 
-/// The trace and span that are current, if there are any.
+/// The current trace and span, if any.
 pub fn current() -> Option<Ids> {
     Context::map_current(|context| {
         let span = context.span();

@@ -1,5 +1,5 @@
-//! The span of a request that an application or a browser sent: it continues the caller's trace, and the events that
-//! it brings continue this one.
+//! The span of a request from an application or a browser: it continues the caller's trace, and the events in the
+//! request continue this one.
 
 use opentelemetry::trace::{
     FutureExt as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt as _, Tracer as _,
@@ -9,7 +9,7 @@ use opentelemetry::{Context, KeyValue};
 use super::{Span, TRACER, batch};
 use crate::traceparent::TraceParent;
 
-/// Begins the span of a request, within the trace that the caller names; nothing unless it is sampled.
+/// Begins the span of a request within the trace that the caller names; nothing unless it is sampled.
 pub fn request(method: &str, route: &str, caller: impl FnOnce() -> Option<TraceParent>) -> Span {
     let Some(tracer) = TRACER.get() else { return Span(None) };
     let parent = match caller().map(batch::span_context) {
@@ -29,7 +29,7 @@ pub fn request(method: &str, route: &str, caller: impl FnOnce() -> Option<TraceP
 }
 
 impl Span {
-    /// Runs the request's own `future` within the span; `status` reads the status of the answer.
+    /// Runs the request's `future` within the span; `status` reads the status of the answer.
     pub async fn answered<T>(
         &self,
         future: impl Future<Output = T>,
@@ -47,7 +47,7 @@ impl Span {
     }
 }
 
-/// The current span as the `traceparent` of what it sends on; nothing unless it is recorded.
+/// The current span as the `traceparent` of events it sends on; nothing unless it is recorded.
 pub fn traceparent() -> Option<String> {
     Context::map_current(|context| {
         let span = context.span();

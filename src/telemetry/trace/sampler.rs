@@ -1,4 +1,4 @@
-//! Which traces are begun.
+//! Which traces are recorded.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,10 +10,10 @@ use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, Should
 use crate::config::Sampling;
 use crate::telemetry::log::Throttle;
 
-/// The least time between two traces of a kind.
+/// The minimum time between two traces of a kind.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The sampler of this setting; spans within a trace always follow its first one.
+/// The sampler for this setting; spans within a trace always follow its root.
 pub(super) fn sampler(sampling: Sampling) -> Sampler {
     let first: Box<dyn ShouldSample> = match sampling {
         Sampling::Limited => Box::new(Limited::default()),
@@ -24,7 +24,7 @@ pub(super) fn sampler(sampling: Sampling) -> Sampler {
     Sampler::ParentBased(first)
 }
 
-/// At most one trace per [`INTERVAL`] of batches, and as many of sweeps and of requests.
+/// At most one trace of batches per [`INTERVAL`], and as many of sweeps and of requests.
 #[derive(Clone, Debug, Default)]
 struct Limited {
     batches: Spacing,

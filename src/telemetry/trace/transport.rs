@@ -1,4 +1,4 @@
-//! How OTLP travels: HTTP/1.1, over TLS if the endpoint says so, on the runtime of the process.
+//! The transport of OTLP: HTTP/1.1, with TLS if the endpoint asks for it, on the runtime of the process.
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -18,16 +18,16 @@ use tracing::warn;
 use crate::error::chain;
 use crate::telemetry::log::Throttle;
 
-/// The longest answer that is read.
+/// The maximum size of an answer that is read.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
-/// How often failing is logged.
+/// How often failures are logged.
 const REMINDER: Duration = Duration::from_secs(60);
 
-/// Posts to the collector, and says when that fails.
+/// Posts to the collector, and logs failures.
 #[derive(Debug)]
 pub(super) struct Transport {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    /// The exporter has a thread of its own, without a reactor.
+    /// The exporter has its own thread without a reactor.
     runtime: Handle,
     timeout: Duration,
     failures: Mutex<Throttle>,
@@ -37,7 +37,7 @@ impl Transport {
     /// A transport to `endpoint` on the current runtime.
     pub(super) fn new(endpoint: &str, timeout: Duration) -> io::Result<Self> {
         let builder = HttpsConnectorBuilder::new();
-        // Authorities are looked for only where they are needed: a small container may have none.
+        // Authorities are only loaded when needed: a small container may have none.
         let connector = if endpoint.starts_with("https:") {
             builder.with_native_roots()?
         } else {
@@ -56,7 +56,7 @@ impl Transport {
 
     fn report(&self, why: &str) {
         if let Some(times) = self.failures.lock().unwrap_or_else(PoisonError::into_inner).add(1) {
-            warn!(times, "traces are dropped, the collector does not take them: {why}");
+            warn!(times, "traces are dropped, because the collector does not accept them: {why}");
         }
     }
 }

@@ -38,7 +38,7 @@ fn no_key_is_shown_anywhere() {
     file.write(&["broken-key-of-mine"]);
     wait_until(SOON, "the broken file is told", || {
         add(&scene, "t", dump::server_now(&mut scene.connection()), "[]");
-        worker.log().contains("what was read before stays")
+        worker.log().contains("the previous content of the file stays in use")
     });
     for path in ["/metrics", "/livez", "/readyz"] {
         expect_no_key(path, &page(&worker, path).1);

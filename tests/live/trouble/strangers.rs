@@ -60,7 +60,7 @@ fn what_strangers_do_to_an_idle_group_is_counted_and_set_right_within_the_beat()
             });
             scene.wait_for_round();
         }
-        assert!(worker.log().contains("somebody else read from, moved or destroyed"), "{deed}");
+        assert!(worker.log().contains("another program read from, moved or destroyed"), "{deed}");
         scene.add_random_later(2, 50);
         scene.wait_finished(SOON, "goes on");
         scene.verify(deed);

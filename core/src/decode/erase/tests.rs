@@ -38,7 +38,7 @@ fn an_event_is_whose_it_says_that_it_is_and_names_tokens_and_sessions() {
     for other in ["an", "anna", "Ann", "bob", "login"] {
         assert_eq!(share(other, &login), Share::None, "{other}");
     }
-    // Of a session that is theirs, also what names nobody.
+    // Events of the user's session that name nobody.
     let data = entry(&[("type", "session"), ("sid", "s\n1"), ("data", "{\"a\":1}")]);
     assert_eq!(ann.share(&data, &rules(), 0), Share::All);
     assert_eq!(share("ann", &data), Share::None);

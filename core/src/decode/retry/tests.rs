@@ -1,4 +1,4 @@
-//! Dead letters of every form, tried again.
+//! Dead letters of every form, retried.
 
 use super::*;
 use crate::event::Limits;
@@ -19,7 +19,7 @@ fn retry(pairs: &[(&str, &[u8])], index: Option<u64>, set: &[(&str, &str)]) -> R
     Original { entry: FIRST, index, fields: &fields }.retry(&set, &rules(1), 0).unwrap()
 }
 
-/// What the entry does, added a year later: types, times and users.
+/// The effect of the entry when it is added a year later: types, times and users.
 fn events(retry: &Retry) -> Vec<(String, u64, String)> {
     let entry = Entry::new(EntryId { ms: FIRST.ms + 31_536_000_000, seq: 0 }, retry.fields.clone());
     let decoded = decode(&entry, 0, &rules(1));
@@ -105,7 +105,7 @@ fn an_element_is_tried_alone_and_what_stands_around_it_does_not_count() {
     let again = retry(&pairs, Some(3), &[("user", "a\n\"b")]);
     assert_eq!(events(&again), [heartbeat(FIRST.ms, "a\n\"b")]);
     assert_eq!(field(&again, RETRY_OF), "1790000000000-7/3");
-    // Arrays inside arrays are no events, and do not become some.
+    // Arrays inside arrays are no events, and do not become any.
     let nested = br#"[{"type":"heartbeat","user":"a"}]"#;
     assert_eq!(retry(&[("data", nested)], Some(0), &[]).fails, Some(Reason::InvalidJson));
     let map = rmp_serde::to_vec(&serde_json::json!({"type": "heartbeat"})).unwrap();

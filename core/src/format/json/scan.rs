@@ -1,7 +1,7 @@
-//! A walk through a JSON text (RFC 8259) that finds where each value ends, and whether it is one.
+//! A scan of a JSON text (RFC 8259) that finds where each value ends and validates it.
 //!
-//! Written by hand for two things that a parser does not give: texts need not be UTF-8, so that a user agent
-//! with bad bytes lives beside a good user; and arrays and objects nest no deeper than [`MAX_DEPTH`].
+//! Written by hand because of two things that a parser does not offer: texts need not be UTF-8, so a user agent with
+//! bad bytes does not affect a good user; and arrays and objects nest no deeper than [`MAX_DEPTH`].
 
 use crate::format::{Format, MAX_DEPTH, Malformed, Member, Shape};
 
@@ -17,7 +17,7 @@ impl<'a> Scan<'a> {
         Self { text, at: 0, depth: 0 }
     }
 
-    /// Goes past an array; `each` goes past one element.
+    /// Skips an array; `each` skips one element.
     pub(super) fn array(
         &mut self,
         mut each: impl FnMut(&mut Self) -> Result<(), Malformed>,
@@ -34,7 +34,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Goes past an object; hands out its members in order.
+    /// Skips an object and passes on its members in order.
     pub(super) fn object(
         &mut self,
         mut each: impl FnMut(Member<'a>, Member<'a>) -> Result<(), Malformed>,
@@ -61,12 +61,12 @@ impl<'a> Scan<'a> {
         each(name, self.value()?)
     }
 
-    /// Goes past a value.
+    /// Skips a value.
     pub(super) fn value(&mut self) -> Result<Member<'a>, Malformed> {
         self.value_with(|_, _| Ok(()))
     }
 
-    /// Goes past a value; hands out its members if it is an object.
+    /// Skips a value, and passes on its members if it is an object.
     pub(super) fn value_with(
         &mut self,
         each: impl FnMut(Member<'a>, Member<'a>) -> Result<(), Malformed>,
@@ -167,7 +167,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// The next byte that is no white space.
+    /// The next byte that is not white space.
     fn peek(&mut self) -> Option<u8> {
         while self.text.get(self.at).is_some_and(|byte| super::is_space(*byte)) {
             self.at += 1;
@@ -175,7 +175,7 @@ impl<'a> Scan<'a> {
         self.text.get(self.at).copied()
     }
 
-    /// Goes past `byte` and the white space before it, if it is next.
+    /// Skips `byte` and the white space before it, if it is next.
     fn skip(&mut self, byte: u8) -> bool {
         self.peek();
         self.next_is(byte)
@@ -185,7 +185,7 @@ impl<'a> Scan<'a> {
         if self.skip(byte) { Ok(()) } else { Err(self.expected(what)) }
     }
 
-    /// Goes past `byte`, if it is the very next.
+    /// Skips `byte`, if it is exactly the next one.
     fn next_is(&mut self, byte: u8) -> bool {
         let is = self.text.get(self.at) == Some(&byte);
         self.at += usize::from(is);
@@ -197,11 +197,12 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// How many bytes at the beginning stand in a JSON text as they are: up to a quote, a backslash or a control
-/// character. Looks at eight bytes at a time.
+/// How many bytes at the beginning need no escape in JSON: those before a quote, a backslash or a control character.
+/// Examines eight bytes at a time.
 pub(super) fn plain(bytes: &[u8]) -> usize {
     const EACH: u64 = u64::MAX / 0xFF;
-    // The top bit of each byte that is less than `least`; of those after the first it may be set, too.
+    // Sets the top bit of each byte that is less than `least`; in bytes after the first such one it may be set as
+    // well.
     let less = |word: u64, least: u8| word.wrapping_sub(EACH * u64::from(least)) & !word;
     let equal = |word: u64, byte: u8| less(word ^ (EACH * u64::from(byte)), 1);
     let (words, rest) = bytes.as_chunks();
@@ -223,7 +224,7 @@ mod tests {
     use proptest::prelude::*;
     use serde::de::IgnoredAny;
 
-    /// Whether serde_json takes it, where it does not nest too deep.
+    /// Whether serde_json accepts it, unless it nests too deep.
     fn is_json(raw: &[u8]) -> bool {
         serde_json::from_slice::<IgnoredAny>(raw).is_ok()
     }

@@ -1,4 +1,4 @@
-//! Connections to documents, and what follows from them.
+//! Connections to documents, and what depends on them.
 
 use super::super::finding::{Fault, Place, Stored, Structure};
 use super::super::table::{Cell, level, parts};
@@ -22,7 +22,7 @@ impl Court<'_> {
         let (joined, left) = (stored(&live[0]), stored(&live[1]));
         let (said_joined, said_left) = (stored(&said[0]), stored(&said[1]));
         let t = |stored: &Option<Stored>| stored.as_ref().map_or(0, |of| of.t);
-        // Of the two only the later one stays.
+        // Only the later one of the two stays.
         let counts_left = said_left.clone().filter(|of| of.t >= t(&joined));
         let counts_joined = said_joined.clone().filter(|of| of.t > t(&left));
         let at = place(Structure::Left, self.keys.docs_left());
@@ -37,7 +37,7 @@ impl Court<'_> {
         }
     }
 
-    /// A user is in a document by one connection at least.
+    /// A user is in a document if at least one connection is.
     pub(super) fn pair(&self, name: &str, live: &[Cell], said: &[Cell], out: &mut Verdicts) {
         if !self.keeps(Projection::Documents) {
             return;
@@ -58,7 +58,7 @@ impl Court<'_> {
             out.add(place, Fault::Torn, stored(count), stored(least));
             count = least;
         } else if count != least {
-            // An older leave with a later time, or an older join.
+            // Either an older leave with a later time, or an older join.
             out.older += 1;
         }
         let is_in = live[1].whole() == Some(1);
@@ -102,7 +102,7 @@ impl Court<'_> {
         }
         for (threshold, cell) in self.deployment.thresholds.iter().zip(&live[2..]) {
             let is_reached = cell.bytes().is_some();
-            // Between the two the schedule decides.
+            // Between the two levels the schedule decides.
             let is_right = match users {
                 users if users >= threshold.up => is_reached,
                 users if users <= threshold.down => !is_reached,

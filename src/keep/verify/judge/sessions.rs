@@ -6,7 +6,7 @@ use super::{ANOTHER_TYPE, Court, Side, Verdicts, version};
 use crate::projection::Projection;
 use crate::seal::{Opened, is_token};
 
-/// A lifetime of its own: when it was named, seconds, the last activity.
+/// A session's own lifetime: when it was set, seconds, the last activity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Life {
     named: u64,
@@ -55,14 +55,14 @@ impl Court<'_> {
         let lives = place(Structure::SessionTtl, self.keys.session_ttls(), true);
         if side.is_some() {
             let known = live_life.map(|life| Stored::new(life.named, "", life.seconds.to_string()));
-            // Without a version it is another's key.
+            // Without a version the key is not Rollcall's.
             let version = live[3].whole().map(|t| Stored::new(t, "", t.to_string()));
             let key = format!("{}{sid}", self.keys.session_data());
             self.ended(entry, of_live, out);
             self.ended(lives, known, out);
             return self.ended(place(Structure::SessionData, key, false), version, out);
         }
-        // A lifetime that only an older entry named ends it sooner than the shadow knows.
+        // A lifetime that only an older entry set may end it sooner than the shadow knows.
         let is_over_here = |of: &Stored| self.is_over(of.t + life_ms(live_life));
         if of_live.is_none() && of_said.as_ref().is_some_and(is_over_here) {
             return;
@@ -95,7 +95,7 @@ impl Court<'_> {
         self.register(place, live.map(stored), said.map(stored), out);
     }
 
-    /// Compares the data of a session that lives; whether both have the same.
+    /// Compares the data of an active session; returns whether both sides have the same.
     fn data(&self, place: Place, live: &[Cell], said: &[Cell], out: &mut Verdicts) -> bool {
         let stored = |row: &[Cell]| {
             let t = row[3].whole()?;
@@ -108,7 +108,7 @@ impl Court<'_> {
             }
         };
         let (of_live, of_said) = (stored(live), stored(said));
-        // Without the keys nobody knows what is in a token.
+        // Without the keys the content of a token is unknown.
         let is_closed = |of: &Stored| self.ring.is_none() && is_token(&of.shown);
         out.has_closed |= of_live.as_ref().is_some_and(is_closed);
         if let (Some(live), Some(said)) = (&of_live, &of_said)
@@ -119,7 +119,7 @@ impl Court<'_> {
             return true;
         }
         let is_same = of_live == of_said && of_live.is_some();
-        // What has moved on with its session since is too late for the shadow.
+        // Data that lived on with its session is too late for the shadow.
         if let (Some(live), None) = (&of_live, &of_said)
             && self.is_over(live.t + self.deployment.session_ttl_ms)
         {
@@ -144,5 +144,5 @@ impl Court<'_> {
     }
 }
 
-/// Where the version of a session's value begins.
+/// Where the version begins in a session's value.
 const LAST_ACTIVITY: usize = 17;

@@ -1,4 +1,4 @@
-//! What is a difference, and what is none, where only one side has something.
+//! What counts as a difference, and what does not, if only one side has a value.
 
 use super::*;
 use crate::config::{Config, Gathered};
@@ -19,7 +19,7 @@ impl Bench {
         Self { deployment, keys, since_ms: NOW - 3_600_000, evicted_below_ms: 0 }
     }
 
-    /// Faults, and how many are older.
+    /// The faults, and how many members are older.
     fn judge(&self, family: Family, name: &str, live: &[Cell], said: &[Cell]) -> (Vec<Fault>, u64) {
         let court = Court {
             deployment: &self.deployment,
@@ -73,7 +73,7 @@ fn what_has_expired_or_ended_is_no_difference_whoever_took_it_first() {
     let none = [EMPTY, EMPTY, EMPTY];
     let old = [seen(NOW - ttl), EMPTY, EMPTY];
     assert_eq!((judge(&old, &none), judge(&none, &old)), ((vec![], 0), (vec![], 0)));
-    // All of the user's entries ended: the janitor may still have to take this one.
+    // All of the user's entries ended, and the janitor may not have removed this one yet.
     let waits = [seen(NOW - 9), EMPTY, text(NOW - 5)];
     let over = [EMPTY, EMPTY, text(NOW - 5)];
     assert_eq!((judge(&waits, &over), judge(&over, &waits)), ((vec![], 0), (vec![], 0)));
@@ -91,7 +91,7 @@ fn what_a_cap_took_is_no_difference() {
     assert_eq!(judge(&bench), (vec![Fault::Behind, Fault::Behind], 0));
     bench.evicted_below_ms = NOW - 40;
     assert_eq!(judge(&bench), (vec![], 0));
-    // Of 25 items the newest stay.
+    // The newest 25 items stay.
     bench.evicted_below_ms = 0;
     let items = |from: u64, count: u64| {
         let item = |n: u64| (format!("i{n}"), (NOW - from + n) as f64 / 1000.0);

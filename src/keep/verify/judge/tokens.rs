@@ -1,4 +1,4 @@
-//! Tokens, what they viewed, and how often items were.
+//! Tokens, the items they viewed, and view counts.
 
 use super::super::finding::{Fault, Place, Stored, Structure};
 use super::super::table::{Cell, score_ms};
@@ -49,7 +49,7 @@ impl Court<'_> {
         self.items(token, &live[3], &said[3], out);
     }
 
-    /// Who holds a token is who used it last.
+    /// A token's holder is the user who used it last.
     fn login(
         &self,
         place: Place,
@@ -62,7 +62,7 @@ impl Court<'_> {
             Some(Stored::new(used.map_or(0, |of| of.t), user, user))
         };
         let (of_live, of_said) = (holder(live, live_use), holder(said, said_use));
-        // What was used later by an entry that is not held may be anybody's.
+        // A later use by an entry that is no longer in the stream may be anybody's.
         if let Some(used) = live_use
             && of_live.is_some()
             && said_use.is_none_or(|said| used.t > said.t)
@@ -71,7 +71,7 @@ impl Court<'_> {
             (out.checked, out.older) = (out.checked + 1, out.older + 1);
             return;
         }
-        // Where the time is missing or behind, that is told by itself.
+        // If the time is missing or behind, that is a finding of its own.
         let is_behind = |said: &Stored| live_use.is_none_or(|used| used.t < said.t);
         let user = |stored: &Option<Stored>| stored.as_ref().map(|of| of.value.clone());
         if said_use.is_some_and(is_behind) && of_live.is_some() && user(&of_live) == user(&of_said)
@@ -92,7 +92,7 @@ impl Court<'_> {
         }
     }
 
-    /// The newest items of a token: what lies below the oldest of a full set may have been dropped from it.
+    /// The newest items of a token. Items below the oldest of a full set may have been dropped.
     fn items(&self, token: &str, live: &Cell, said: &Cell, out: &mut Verdicts) {
         if *live == Cell::Wrong {
             if let Some((item, _)) = said.scores().last() {
@@ -122,7 +122,7 @@ impl Court<'_> {
         for item in items {
             let (of_live, of_said) = (find(live, item), find(said, item));
             match (of_live, of_said) {
-                // Evicted in between, the token came back without it.
+                // If the token was evicted in between, it came back without the item.
                 (None, Some(t)) if is_below(live, item, t) || self.evicted_below_ms > 0 => continue,
                 (Some(t), None) if is_below(said, item, t) => continue,
                 _ => {}
@@ -132,7 +132,7 @@ impl Court<'_> {
         }
     }
 
-    /// Views are counted once: what is held is the least that it can be.
+    /// Views are counted once, so the count must be at least the number in the stream.
     pub(super) fn item(&self, item: &str, live: &[Cell], said: &[Cell], out: &mut Verdicts) {
         let (counted, least) = (live[0].number().unwrap_or(0.0), said[0].number().unwrap_or(0.0));
         if !self.keeps(Projection::Ranking) || counted == 0.0 && least == 0.0 {

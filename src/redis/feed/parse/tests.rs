@@ -8,7 +8,7 @@ const REPLY: &[u8] = b"*1\r\n*2\r\n$1\r\ns\r\n*2\r\n\
 
 const AMPLE: Bounds = Bounds { pairs: 10, entry_bytes: 100, reply_bytes: 1_000 };
 
-/// What comes of bytes that arrive in pieces of `size`.
+/// The result for bytes that arrive in pieces of `size`.
 fn read(bytes: &[u8], size: usize) -> Result<Option<Delivered>, Error> {
     read_within(AMPLE, bytes, size)
 }

@@ -1,8 +1,8 @@
-//! A plan as the arguments of the apply script: its sections, in the order `apply.lua` reads them.
+//! A plan as the arguments of the apply script: its sections, in the order in which `apply.lua` reads them.
 //!
-//! Every argument costs the server time on its way through Lua. So users seen in the same second stand
-//! together, named once for the minute's set and their activity, and with them the presence entries that
-//! need no reading where the activity proves them the newest.
+//! Every argument costs the server time on its way through Lua. Users seen in the same second are therefore grouped
+//! and named once for the minute's set and their activity, together with the presence entries that can be written
+//! unread if the activity proves them the newest.
 
 use redis::Cmd;
 
@@ -19,14 +19,14 @@ pub(super) struct Arguments<'c> {
     pub(super) call: &'c mut Cmd,
     pub(super) keys: &'c Keys,
     pub(super) deployment: &'c Deployment,
-    /// What encrypts session data, if anything does.
+    /// What encrypts session data, if anything.
     pub(super) sealed: Option<&'c Sealed>,
 }
 
 /// A presence entry and its value.
 type Entry<'p> = (&'p Place<'p>, &'p str);
 
-/// Users whose latest activity lies in one second, or in another minute than this one.
+/// Users whose latest activity is in one second, or in another minute than this one.
 #[derive(Default)]
 struct Group<'p> {
     /// With a presence entry of that second.
@@ -34,7 +34,7 @@ struct Group<'p> {
     without: Vec<&'p str>,
 }
 
-/// The users seen in each minute, by the second of their latest activity if that lies in it.
+/// The users seen in each minute, grouped by the second of their latest activity if that is in the minute.
 type Seen<'p> = Map<u64, Map<Option<u64>, Group<'p>>>;
 
 impl Arguments<'_> {
@@ -105,7 +105,7 @@ impl Arguments<'_> {
     }
 
     fn tokens(&mut self, plan: &Plan<'_>) {
-        // What ends in this batch has no other effect on its token.
+        // A token that ends in this batch has no other effect.
         let live = || plan.tokens.iter().filter(|(_, merge)| merge.ended.is_none());
         let used =
             || live().filter_map(|(token, merge)| Some((token, merge, merge.used.as_ref()?)));
@@ -190,7 +190,7 @@ impl Arguments<'_> {
     }
 }
 
-/// Groups users, and sets apart the presence entries that no activity of the same second goes with.
+/// Groups users, and separates the presence entries without an activity of the same second.
 fn seen<'p>(plan: &'p Plan<'_>) -> (Seen<'p>, Vec<Entry<'p>>) {
     let (mut entries, mut others) = latest_entries(plan);
     let mut seen = Seen::default();
@@ -212,7 +212,7 @@ fn seen<'p>(plan: &'p Plan<'_>) -> (Seen<'p>, Vec<Entry<'p>>) {
     (seen, others)
 }
 
-/// By user, a presence entry of the same second as the user's latest activity; and all other entries. Those
+/// For each user, a presence entry of the same second as the user's latest activity; and all other entries. Entries
 /// that the plan ends again are left out.
 fn latest_entries<'p>(plan: &'p Plan<'_>) -> (Map<&'p str, Entry<'p>>, Vec<Entry<'p>>) {
     let (mut latest, mut others) = (Map::default(), Vec::new());

@@ -1,8 +1,9 @@
-//! Session data as it is sent: plain, or as tokens of the first session key.
+//! Session data as it is sent: plain, or as tokens under the first session key.
 //!
-//! Of two writes at the same time the greater bytes win, of what was written, not of its tokens, which differ with the
-//! key. So where the script meets stored data of the same time as a token, it says so; the stored value is looked into
-//! here, and the script is told which value the token wins over. A value that changed meanwhile is looked into again.
+//! Of two writes with the same time the greater data wins, and not the greater token, since tokens depend on the key.
+//! If the script finds stored data with the same time as a token, it reports the session. The stored value is
+//! decrypted here, and the script is told which value the token wins over. A value that changes meanwhile is compared
+//! again.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -19,17 +20,17 @@ use crate::redis::reply;
 use crate::seal::{Opened, Ring};
 use crate::time::EventTime;
 
-/// What the script answers with where it cannot tell.
+/// The script's answer if it cannot decide.
 const TIED: &[u8] = b"TIED";
 const STEP: &str = "reading session data";
 
-/// The keys of one call, and what was found out about ties.
+/// The keys of one call, and the ties decided so far.
 pub(super) struct Sealed {
     ring: Arc<Ring>,
     ties: HashMap<String, Tie>,
 }
 
-/// Which of two writes of one time wins.
+/// Which of two writes with the same time wins.
 enum Tie {
     /// The new one, over this stored value.
     Beats(Vec<u8>),
@@ -47,7 +48,7 @@ impl Sealed {
         !matches!(self.ties.get(sid), Some(Tie::Loses))
     }
 
-    /// The token, and the stored value that it wins over, empty if none is known.
+    /// The token, and the stored value that it wins over; empty if none is known.
     pub(super) fn token(&self, sid: &str, time: EventTime, data: &[u8]) -> (Vec<u8>, &[u8]) {
         let beaten = match self.ties.get(sid) {
             Some(Tie::Beats(stored)) => stored.as_slice(),
@@ -56,7 +57,7 @@ impl Sealed {
         (self.ring.seal(sid, time, data), beaten)
     }
 
-    /// Looks into the stored data of sessions, and decides.
+    /// Reads the stored data of sessions, and decides.
     pub(super) async fn decide(
         &mut self,
         connection: &mut MultiplexedConnection,
@@ -72,7 +73,7 @@ impl Sealed {
             let mut get = redis::cmd("GET");
             get.arg(format!("{}{sid}", keys.session_data()));
             let stored: Value = get.query_async(connection).await.map_err(Error::at(STEP))?;
-            // It has expired since: nothing to win over.
+            // It has expired meanwhile; there is nothing to win over.
             let Some(stored) = reply::bytes(stored) else { continue };
             let tie = if self.wins(data, &stored) { Tie::Beats(stored) } else { Tie::Loses };
             self.ties.insert(sid, tie);
@@ -86,12 +87,12 @@ impl Sealed {
             Opened::ByOther(held) => (held.into(), false),
             Opened::Plain => (stored.into(), false),
         };
-        // The same data under another key, or under none, is encrypted now.
+        // The same data under another key, or unencrypted, is encrypted now.
         *data > *held || *data == *held && !is_of_first
     }
 }
 
-/// The sessions that the script could not tell apart, if that is its answer.
+/// The sessions that the script could not decide, if that is its answer.
 pub(super) fn tied(value: &Value) -> Option<Vec<String>> {
     let Value::Array(values) = value else { return None };
     let (first, sids) = values.split_first()?;

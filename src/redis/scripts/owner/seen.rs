@@ -1,49 +1,49 @@
-//! What is seen of a partition and its owner, and what taking it brings.
+//! What a look at a partition and its owner sees, and the result of taking it.
 
 use redis::Value;
 
 use crate::entry::EntryId;
 use crate::redis::reply;
 
-/// What a fence begins with if its owner holds a subscription that shows whether its process lives.
+/// The beginning of a fence whose owner holds a subscription that shows whether its process is alive.
 const SIGNED: &str = "s";
-/// What it begins with if not.
+/// The beginning of a fence whose owner holds none.
 const UNSIGNED: &str = "u";
 
-/// What a worker holds while it owns a partition. Calls under another tenure are refused.
+/// The tenure of a worker that owns a partition. Calls under another tenure are refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenure {
-    /// Random, changes with the stream and with the deployment's settings.
+    /// Random; changes with the stream and with the deployment's settings.
     pub epoch: String,
     /// The worker.
     pub owner: String,
-    /// How often the partition was taken.
+    /// How many times the partition was taken.
     pub term: String,
-    /// Random, changes with each session of the owner.
+    /// Random; changes with each session of the owner.
     pub fence: String,
 }
 
-/// A new fence; `signed` if the owner's subscription is there.
+/// A new fence; `signed` if the owner holds its subscription.
 pub fn fence(signed: bool) -> String {
     format!("{}{:016x}", if signed { SIGNED } else { UNSIGNED }, fastrand::u64(..))
 }
 
-/// What a look at a partition saw; empty where there is nothing.
+/// What a look at a partition saw; missing values are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     /// The epoch.
     pub epoch: String,
     /// The worker that owns it.
     pub owner: String,
-    /// How often it was taken.
+    /// How many times it was taken.
     pub term: String,
     /// The last entry that has had its effect.
     pub cursor: String,
-    /// Grows while its owner lives.
+    /// Grows while the owner is alive.
     pub beat: String,
     /// The fence of the owner's session.
     pub fence: String,
-    /// Whom the last owner gave it up for.
+    /// The worker for which the last owner gave it up.
     pub heir: String,
 }
 
@@ -62,7 +62,7 @@ impl Seen {
         }
     }
 
-    /// Whether the owner's subscription tells whether its process lives.
+    /// Whether the owner's subscription shows whether its process is alive.
     pub fn is_signed(&self) -> bool {
         self.fence.starts_with(SIGNED)
     }
@@ -96,31 +96,31 @@ impl Cause {
     }
 }
 
-/// What taking a partition found.
+/// The result of taking a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Joined {
-    /// What calls are made under from now on.
+    /// The tenure of calls from now on.
     pub tenure: Tenure,
     /// The last entry that has had its effect.
     pub cursor: EntryId,
     /// Owners that died on the entry after it.
     pub deaths: u64,
-    /// Where the group was made, if there was none.
+    /// Where the group was created, if there was none.
     pub created_at: Option<String>,
-    /// Whether the stream is another one than the cursor was about.
+    /// Whether the stream is another one than the cursor belonged to.
     pub is_other_stream: bool,
 }
 
-/// What a sign of life brought.
+/// The result of a beat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Beat {
     /// The partition is still ours.
     Kept {
         /// The worker that asks for it.
         asked_by: Option<String>,
-        /// What strangers did to the group since the last one.
+        /// What strangers did to the group since the last beat.
         interferences: u64,
     },
-    /// The stream is another one than the cursor is about: take the partition again.
+    /// The stream is another one than the cursor belongs to: take the partition again.
     OtherStream,
 }

@@ -1,4 +1,5 @@
-//! What each room is to hear at the end of an interval: the newest activity of each subject, of so many at most.
+//! The messages to each room at the end of an interval: the newest activity of each subject, for a limited number of
+//! subjects.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use crate::serve::live::rooms::{Rooms, wants_activity};
 
 /// Activities of an interval, by room.
 pub(super) struct Board {
-    /// Subjects that a room hears of in an interval.
+    /// The maximum number of subjects for a room in an interval.
     most: usize,
     rooms: HashMap<String, Pending>,
 }
@@ -27,20 +28,20 @@ enum Subject {
     Entry(String, String),
     /// A session.
     Session(String),
-    /// An event, which stands for itself: its entry, and its place there.
+    /// A single event: its entry, and its index in it.
     Event(String, usize),
 }
 
-/// Activities that will not be told: in how many rooms, and why.
+/// Activities that will not be sent: in how many rooms, and why.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
-    /// A newer one is told instead.
+    /// A newer one is sent instead.
     pub(super) newer: u64,
-    /// The room hears of enough subjects already.
+    /// The room has reached its limit of subjects.
     pub(super) rate: u64,
 }
 
-/// What is told at the end of an interval.
+/// The messages at the end of an interval.
 pub(super) struct Told {
     pub(super) all: Vec<Message>,
     /// How many of them are activities.
@@ -52,7 +53,7 @@ impl Board {
         Self { most, rooms: HashMap::new() }
     }
 
-    /// Notes an activity for the rooms that somebody is in; says what will not be told because of it.
+    /// Records an activity for the occupied rooms; returns what will not be sent because of it.
     pub(super) fn note(&mut self, activity: Activity, used: &Rooms) -> Counts {
         let (subject, mut rooms, payload) = match activity {
             Activity::Presence(update) => (
@@ -95,7 +96,7 @@ impl Board {
         counts
     }
 
-    /// Notes that entries were not read.
+    /// Records that entries were not read.
     pub(super) fn skipped(&mut self, entries: u64, used: &Rooms) {
         let mut rooms = used.used();
         rooms.retain(|room| wants_activity(room));
@@ -104,7 +105,7 @@ impl Board {
         }
     }
 
-    /// What is told now.
+    /// The messages to send now.
     pub(super) fn take(&mut self) -> Told {
         let (mut all, mut told) = (Vec::new(), 0);
         for (room, Pending { newest, left_out }) in std::mem::take(&mut self.rooms) {
@@ -134,7 +135,7 @@ fn time(payload: &Payload) -> Option<u64> {
     }
 }
 
-/// Whether an activity counts instead of another one of the same subject.
+/// Whether an activity replaces another one of the same subject.
 fn is_newer(payload: &Payload, than: &Payload) -> bool {
     time(payload) >= time(than)
 }

@@ -1,8 +1,8 @@
 //! Activity: what users do beyond coming and going, for those who watch. It is no change of the state, so it is read
-//! along from the events' streams, while somebody is in a room that wants it and only then.
+//! from the event streams, only while somebody is in a room that wants it.
 //!
-//! A room hears the newest activity of a subject at the end of each interval, and of so many subjects at most; how
-//! many activities it did not hear of it is told.
+//! At the end of each interval a room receives the newest activity of each subject, for a limited number of subjects,
+//! and how many activities were left out.
 
 mod board;
 mod reader;
@@ -20,14 +20,14 @@ use crate::changes::rooms::{PresenceUpdate, SeenEvent, SessionUpdate};
 use crate::serve::Context;
 use crate::telemetry::metrics::{LeftOut, LiveMetrics};
 
-/// Readings that may wait to be noted.
+/// How many reads may wait to be recorded.
 const WAITING: usize = 16;
 
-/// What a reader read.
+/// The result of a read.
 enum Read {
     /// Activities, in order.
     Activities(Vec<Activity>),
-    /// Entries that it skipped, because it had fallen behind.
+    /// Entries that were skipped because the reader had fallen behind.
     Skipped(u64),
 }
 
@@ -35,15 +35,15 @@ enum Read {
 enum Activity {
     Presence(PresenceUpdate),
     Session(SessionUpdate),
-    /// Any event at all, for those who hear of every one.
+    /// Any event, for listeners to all events.
     Event(SeenEvent),
 }
 
-/// Reads along whenever somebody watches, for ever.
+/// Reads the streams whenever somebody watches, for ever.
 pub(super) async fn follow(context: Context, rooms: Rooms, metrics: LiveMetrics) {
     let mut watched = rooms.watched();
     loop {
-        // The sender lives as long as the rooms do.
+        // The sender lives as long as the rooms.
         drop(watched.wait_for(|is_watched| *is_watched).await);
         tokio::select! {
             () = read_along(&context, &rooms, &metrics) => {}
@@ -57,7 +57,7 @@ async fn read_along(context: &Context, rooms: &Rooms, metrics: &LiveMetrics) {
     let most = context.config.serve.activity_rate as f64 * every.as_secs_f64();
     let mut board = Board::new((most as usize).max(1));
     let (sender, mut read) = mpsc::channel(WAITING);
-    // Ends with this: then nothing is read any more.
+    // Dropped with this block, so that nothing is read any more.
     let mut readers = JoinSet::new();
     for partition in 0..context.config.deployment.partitions {
         readers.spawn(Reader::new(&context.config, partition, rooms.clone()).run(sender.clone()));

@@ -1,5 +1,5 @@
-//! Reads one partition's stream of events along, from now on and without a group: nobody waits for it, and it
-//! acknowledges nothing.
+//! Reads one partition's stream of events from now on, without a group: nobody waits for it, and it acknowledges
+//! nothing.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -28,12 +28,12 @@ use crate::telemetry::metrics;
 const BLOCK: Duration = Duration::from_secs(2);
 /// How much longer its reply may take.
 const REPLY_WITHIN: Duration = Duration::from_secs(3);
-/// Bytes that a read should bring at most, and entries.
+/// The target for the bytes of a read, and the maximum number of entries.
 const BYTES: usize = 1 << 20;
 const ENTRIES: usize = 1_000;
 /// How old an entry may be before all up to the newest are skipped: activity is about now.
 const STALE: Duration = Duration::from_secs(5);
-/// The members of an event that whoever hears of every one is told.
+/// The members of an event that listeners to all events receive.
 const SHOWN: [&str; 8] = ["user", "ip", "page", "sid", "doc", "connection", "item", "action"];
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ pub(super) struct Reader {
     rooms: Rooms,
 }
 
-/// Where a reader is: the last entry it read, and how many had been added by then.
+/// The position of a reader: the last entry it read, and how many had been added by then.
 struct Place {
     id: EntryId,
     added: u64,
@@ -61,14 +61,14 @@ impl Reader {
         Self { server: config.redis.server(), partition, stream, rules, rooms }
     }
 
-    /// Reads on for ever; after a failure from what is newest then.
+    /// Reads for ever; after a failure it continues from the newest entry.
     pub(super) async fn run(self, read: mpsc::Sender<Read>) {
         loop {
             let Err(error) = self.session(&read).await;
             metrics::redis_error(error.kind());
             if let Some(times) = failure_line_due() {
                 let (partition, kind) = (self.partition, error.kind());
-                warn!(partition, kind, times, "not reading along: {}", chain(&error));
+                warn!(partition, kind, times, "not reading activity: {}", chain(&error));
             }
             sleep(PAUSE).await;
         }
@@ -85,7 +85,7 @@ impl Reader {
             let bytes: usize = entries.iter().map(Entry::size).sum();
             count = (entries.len() * BYTES / bytes.max(1)).clamp(1, (count * 4).min(ENTRIES));
             let activities = entries.iter().flat_map(|entry| self.activities(entry)).collect();
-            // The receiver goes when nobody watches any more, and this with it.
+            // The receiver goes when nobody watches any more, and this reader with it.
             let _gone = read.send(Read::Activities(activities)).await;
             if age(place.id) > STALE && looked.elapsed() > STALE {
                 looked = Instant::now();
@@ -104,7 +104,7 @@ impl Reader {
         ask.arg("STREAM").arg(&self.stream);
         let value: Value = match ask.query_async(connection).await {
             Ok(value) => value,
-            // There is no stream yet: all that comes is new.
+            // There is no stream yet, so everything that comes is new.
             Err(error) if error.code() == Some("ERR") => {
                 return Ok(Place { id: EntryId { ms: 0, seq: 0 }, added: 0 });
             }
@@ -139,7 +139,7 @@ impl Reader {
     }
 
     fn activities(&self, entry: &Entry) -> Vec<Activity> {
-        // What is no event becomes a dead letter elsewhere.
+        // Parts that are no events become dead letters elsewhere.
         let events = decode(entry, self.partition, &self.rules).events;
         let mut activities: Vec<_> = events.iter().flat_map(activities).collect();
         if self.rooms.is_used(EVENTS) {
@@ -165,7 +165,7 @@ impl Reader {
     }
 }
 
-/// What a user does with an event, and in which session.
+/// The activities in an event: of its user, and of its session.
 fn activities(event: &Event<'_>) -> Vec<Activity> {
     let time = Number(Some(event.time.millis()));
     let presence = |user: &str, ip: &str, ua: &str, page: &str| {

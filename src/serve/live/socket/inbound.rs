@@ -1,4 +1,4 @@
-//! The events that clients send, as events of the stream.
+//! Events from clients, turned into events of the stream.
 
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use crate::serve::problem::Problem;
 use crate::serve::routes::may_end_session;
 use crate::serve::{Caller, Client, Context};
 
-/// What a client asks for.
+/// A client's request.
 #[derive(Debug)]
 pub(super) enum Wish {
     /// To enter a room.
@@ -39,7 +39,7 @@ pub(super) struct Sent {
     json: Vec<u8>,
 }
 
-/// Who sends.
+/// The sender.
 pub(super) struct From<'a> {
     pub(super) context: &'a Context,
     pub(super) caller: &'a Caller,
@@ -48,7 +48,7 @@ pub(super) struct From<'a> {
 }
 
 impl Wish {
-    /// What an event with this data asks for; `None` if there is no such event.
+    /// The request in an event with this data; `None` if there is no such event.
     pub(super) fn read(event: &str, data: &Value) -> Option<Result<Self, String>> {
         let sending = match event {
             "join-room" => return Some(room(data).map(Self::Join)),
@@ -65,7 +65,7 @@ impl Wish {
     }
 }
 
-/// The room that is meant; `admin` if none is named.
+/// The room in the data; `admin` if none is named.
 fn room(data: &Value) -> Result<String, String> {
     let room = match data {
         Value::Null => None,
@@ -82,7 +82,7 @@ impl Sent {
     /// Adds the event to the stream.
     ///
     /// # Errors
-    /// If it may not, is no event, or is not on the stream for sure.
+    /// If it may not be sent, is no event, or is not certainly on the stream.
     pub(super) async fn add(self, from: From<'_>) -> Result<(), Problem> {
         let From { context, caller, client, sender } = from;
         context.check_right(caller)?;
@@ -132,7 +132,7 @@ impl Sent {
         match self.sending {
             Sending::Heartbeat => read("heartbeat", &members),
             Sending::Login if members.get(Name::Token).is_some() => read("login", &members),
-            // Without a token to remember a login is a sign of life.
+            // Without a token, a login is only a sign of life.
             Sending::Login => match read("heartbeat", &members)? {
                 Kind::Heartbeat(heartbeat) => {
                     Ok(Kind::Heartbeat(Heartbeat { page: Login::PAGE.into(), ..heartbeat }))
@@ -140,7 +140,7 @@ impl Sent {
                 other => Ok(other),
             },
             Sending::Logout => {
-                // What ends is the presence that this connection's heartbeats began.
+                // It ends the presence that this connection's heartbeats began.
                 members.add(b"ip", Member::flat(ip.as_bytes()));
                 read("logout", &members)
             }

@@ -1,7 +1,7 @@
 //! Socket.IO at `/socket.io/` (protocol 5): the rooms and events of the source document.
 //!
-//! A handshake brings no credentials: they come with the connection to the namespace, in `auth`. Until then a session
-//! may do nothing, and it does not last.
+//! A handshake carries no credentials: they come with the connection to the namespace, in `auth`. Until then a
+//! session may do nothing, and it is closed soon.
 
 mod inbound;
 mod session;
@@ -25,18 +25,18 @@ use crate::serve::limits::Place;
 use crate::serve::problem::Problem;
 use crate::serve::{Caller, Client, Context};
 
-/// Bytes of a message from a client, and of a polling request.
+/// The maximum size of a client's message, and of a polling request.
 const MESSAGE_BYTES: usize = 64 << 10;
-/// Packets that wait in a connection; what does not fit waits in the ring that all share.
+/// How many packets wait in a connection; the rest waits in the ring that all share.
 const PACKETS: usize = 256;
-/// Bytes that a WebSocket connection reads at once.
+/// How many bytes a WebSocket connection reads at once.
 const READ_BYTES: usize = 4 << 10;
-/// How often a connection is asked whether it is still there, and how long its answer may take.
+/// How often a connection is pinged, and how long its answer may take.
 const PING: Duration = Duration::from_secs(25);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
 /// How long an upgrade from polling to WebSocket may take.
 const UPGRADE_WITHIN: Duration = Duration::from_secs(10);
-/// How long a session may be in no namespace.
+/// How long a session may be without a namespace.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// The routes of Socket.IO.
@@ -78,14 +78,14 @@ async fn close(context: Context, io: SocketIo) {
     io.close().await;
 }
 
-/// What a client says of itself when it connects to the namespace.
+/// What a client sends when it connects to the namespace.
 #[derive(Debug, Default, Deserialize)]
 struct Auth {
     #[serde(default)]
     token: Option<String>,
 }
 
-/// Who was let in, from where, and its place among the connections.
+/// An admitted client: its identity, its address, and its place among the connections.
 #[derive(Clone)]
 struct Admitted {
     caller: Caller,
@@ -100,7 +100,7 @@ impl Admitted {
     }
 }
 
-/// Lets a client in, if it may.
+/// Admits a client, if it may connect.
 fn admit(context: &Context, socket: &SocketRef, auth: &Auth) -> Result<(), Problem> {
     let parts = socket.req_parts();
     let caller = match &auth.token {
@@ -122,15 +122,15 @@ fn admit(context: &Context, socket: &SocketRef, auth: &Auth) -> Result<(), Probl
     Ok(())
 }
 
-/// What stands before every request of Socket.IO.
+/// Runs before every request of Socket.IO.
 #[derive(Clone)]
 struct Guard {
     context: Context,
-    /// When sessions were opened that may be in no namespace yet.
+    /// When the sessions were opened that may still be without a namespace.
     handshakes: Arc<Mutex<VecDeque<Instant>>>,
 }
 
-/// Refuses requests from where none may come, and more new sessions than there may be connections.
+/// Refuses requests from forbidden origins, and more new sessions than there may be connections.
 async fn guarded(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     if let Err(problem) = guard.context.access.check_source(request.headers()) {
         return problem.into_response();
@@ -144,7 +144,7 @@ async fn guarded(State(guard): State<Guard>, request: Request, next: Next) -> Re
 }
 
 impl Guard {
-    /// Takes note of a new session, unless too many may be in no namespace yet.
+    /// Records a new session, unless too many may still be without a namespace.
     fn may_open(&self) -> bool {
         let mut handshakes = self.handshakes.lock().unwrap_or_else(PoisonError::into_inner);
         while handshakes.front().is_some_and(|at| at.elapsed() > CONNECT_WITHIN) {

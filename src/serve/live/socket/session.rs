@@ -1,5 +1,5 @@
-//! One connection to the namespace: a task that takes what the client sends, in order, and says what its rooms hear,
-//! at the client's pace.
+//! One connection to the namespace: a task that handles the client's messages in order, and sends the messages of its
+//! rooms at the client's pace.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,30 +26,30 @@ use crate::serve::problem::Problem;
 use crate::serve::{Caller, Client, Context};
 use crate::telemetry::metrics::{ConnectionKind, Dropped, Open};
 
-/// Wishes of one client that may wait.
+/// How many requests of one client may wait.
 const WISHES: usize = 256;
-/// Events of one client that may be on their way to the stream at once.
+/// How many events of one client may be on their way to the stream at once.
 const ON_THE_WAY: usize = 256;
-/// How long it takes until a full connection is tried again.
+/// When a full connection is tried again.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How long a connection may be full before it is given up.
+/// How long a connection may be full before it is closed.
 const FULL_FOR: Duration = Duration::from_secs(30);
 /// How long a join may wait for the feed.
 const FEED_WITHIN: Duration = Duration::from_secs(2);
 
-/// A wish, and how to answer it if that was asked for.
+/// A request, and how to answer it if the client asked for that.
 struct Asked {
     wish: Result<Wish, String>,
     answer: AckSender,
 }
 
-/// What became of an event on its way to the stream.
+/// The result for an event on its way to the stream.
 struct Outcome {
     added: Result<(), Problem>,
     answer: AckSender,
 }
 
-/// The events on their way to the stream. They are begun in order.
+/// The events on their way to the stream, started in order.
 type OnTheWay = FuturesUnordered<BoxFuture<'static, Outcome>>;
 
 /// Why a session ends.
@@ -58,23 +58,23 @@ enum End {
     Closed,
     /// The client is too slow.
     TooSlow,
-    /// Its token no longer counts.
+    /// Its token is no longer valid.
     Unauthorized(&'static str),
 }
 
-/// What comes from a client, and word that it is gone.
+/// Messages from a client, and the notice that it is gone.
 pub(super) struct Ears {
     asked: mpsc::Receiver<Asked>,
     closed: Arc<Notify>,
 }
 
 impl Ears {
-    /// Listens to a client that is not told yet that it is connected: nothing that it says after that is missed.
+    /// Listens before the client is told that it is connected, so that none of its messages is missed.
     pub(super) fn open(socket: &SocketRef) -> Self {
         let (wishes, asked) = mpsc::channel(WISHES);
         let closed = Arc::new(Notify::new());
         let ended = Arc::clone(&closed);
-        // What stands before the future runs as the message comes: that keeps their order.
+        // Code outside the future runs as the message arrives, which keeps the order.
         socket.on_fallback(
             move |socket: SocketRef,
                   Event(event),
@@ -111,7 +111,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Begins a session; it ends by itself.
+    /// Starts a session; it ends by itself.
     pub(super) fn begin(context: Context, live: Live, socket: SocketRef, admitted: Admitted) {
         let Some(Ears { asked, closed }) = admitted.take_ears() else { return };
         let sender = {
@@ -213,7 +213,7 @@ impl Session {
         if self.stays.len() >= most && !self.stays.contains_key(room) {
             return Err(format!("a connection may be in {most} rooms: leave one first"));
         }
-        // Whoever is told to have joined hears of every change from then on, unless the server is away.
+        // A client that has been told of its join receives every change from then on, unless the server is down.
         let _without = timeout(FEED_WITHIN, self.live.telling()).await;
         if self.stays.is_empty() {
             self.hearing.skip_to_end();
@@ -230,7 +230,7 @@ impl Session {
         self.say(message.event, &*message.payload).await
     }
 
-    /// Answers a wish: by the acknowledgement that the client asked for, if it did; what went wrong is said in any case.
+    /// Answers a request with the acknowledgement that the client asked for, if any; errors are sent in any case.
     async fn answer(&self, outcome: Result<(), String>, answer: AckSender) -> Result<(), End> {
         let said = match outcome {
             Ok(()) => json!({ "status": "success" }),
@@ -239,12 +239,12 @@ impl Session {
                 json!({ "status": "error", "message": message })
             }
         };
-        // A client that lets its connection fill up does without.
+        // A client that lets its connection fill up does not get it.
         let _best_effort = answer.send(&said);
         Ok(())
     }
 
-    /// Says something, once the connection has room for it.
+    /// Sends a message once the connection has room for it.
     async fn say(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<(), End> {
         let said = async {
             loop {
@@ -266,11 +266,11 @@ impl Session {
         timeout(FULL_FOR, said).await.unwrap_or(Err(End::TooSlow))
     }
 
-    /// Ends the connection, and says why if there is room.
+    /// Ends the connection, and sends the reason if there is room.
     async fn drop_for(mut self, why: Dropped, words: &str, closed: &Notify) {
         debug!(reason = why.name(), "dropped a connection");
         self.live.metrics.dropped(why);
-        // It is in no room any more, so that nobody thinks it is listened to.
+        // It has left its rooms, so that they do not count as used.
         self.stays.clear();
         let _best_effort = error(&self.socket, words);
         let disconnected = async {
@@ -278,7 +278,7 @@ impl Session {
                 sleep(PAUSE).await;
             }
         };
-        // One that never has room again ends with its heartbeat.
+        // A connection that never has room again ends with its heartbeat.
         tokio::select! {
             () = disconnected => {}
             () = closed.notified() => {}
