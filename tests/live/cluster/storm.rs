@@ -1,0 +1,238 @@
+//! Chaos on a Cluster: three masters with a replica each, whole processes, a janitor and traffic, through a random
+//! schedule of failovers, slots that move, deaths and stalls.
+//!
+//! A seed repeats a schedule. The short form runs with all other tests; the long one is
+//!
+//!     ROLLCALL_TEST_SEED=1 ROLLCALL_TEST_ROUNDS=100 cargo test --test live cluster::storm -- --nocapture
+//!
+//! Replication is asynchronous, so a failover may lose entries that were acknowledged. What is in the stream of the
+//! master that is left has its effect exactly once, and nothing else has any. What a replica had acknowledged, too
+//! (`WAIT 1`), is never missing, and nothing at all is where a slot moves or a master hands over.
+
+mod faults;
+mod nodes;
+mod slots;
+
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::ground::PARTITIONS;
+use crate::chaos::fleet::{Fleet, Site};
+use crate::chaos::ledger::Ledger;
+use crate::chaos::plan::{Persistence, Plan, Suite};
+use crate::chaos::report::Report;
+use crate::chaos::traced::Traced;
+use crate::chaos::verdict::{Losses, check_end, check_instant, check_missing};
+use crate::harness::wait_until;
+use crate::scene::{Added, Traffic};
+use crate::support::events::Events;
+use nodes::{SHARDS, Shards};
+
+/// How long a Cluster may take to be whole again, under load too.
+const SOON: Duration = Duration::from_secs(40);
+/// What was behind the cursors when the Cluster is whole again is passed within the takeover time, 1 s here, the
+/// longest pause after a failure, 5 s, the time to find the nodes, and some more on a machine under load.
+const CALM: Duration = Duration::from_secs(1 + 5 + 4);
+const PER_SECOND: u64 = 150;
+/// What was added so long before a failover may not have been replicated.
+const BEFORE_MS: u64 = 2_000;
+
+static SUITE: Suite<Storm> = Suite {
+    kinds: faults::KINDS,
+    partitions: &["4"],
+    persistence: &[Persistence::Always, Persistence::Nothing],
+    budget: Duration::from_secs(3),
+    kinds_at_least: 4,
+    at_once: 4,
+    rounds: 1,
+};
+
+#[test]
+fn random_faults_of_a_cluster_leave_the_guarantee_whole() {
+    SUITE.run(run);
+}
+
+/// What a schedule works on.
+pub struct Storm {
+    site: Shards,
+    fleet: Fleet,
+    /// By partition: what a failover may have lost, and what went with everything that a shard had.
+    losses: [Losses; PARTITIONS as usize],
+    total_losses: [Losses; PARTITIONS as usize],
+    /// By partition: whether its group has yet to be made.
+    disturbed: [bool; PARTITIONS as usize],
+    /// Who was the master of each shard when it was looked at last, and when that was.
+    masters: [usize; SHARDS],
+    noticed: u64,
+    /// Failovers that nobody brought about but a machine under load.
+    unbidden: usize,
+    /// What the strike under way counts.
+    counted: u64,
+}
+
+/// The entries of a producer that servers took, and those of them that a replica has as well.
+struct Producer {
+    traffic: Traffic,
+    safe: Arc<Mutex<Vec<Added>>>,
+}
+
+fn run(plan: &Plan<Storm>, report: &Report) {
+    let what = plan.told();
+    let site = Shards::start(plan.persistence);
+    let fleet = Fleet::start(&site, None, 1);
+    let mut storm = Storm {
+        site,
+        fleet,
+        losses: Default::default(),
+        total_losses: Default::default(),
+        disturbed: [true; PARTITIONS as usize],
+        masters: std::array::from_fn(|shard| shard),
+        noticed: now(),
+        unbidden: 0,
+        counted: 0,
+    };
+    let producer = storm.producer(plan.seed);
+    for (kind, strike) in &plan.strikes {
+        std::thread::sleep(strike.nap);
+        storm.fleet.wake();
+        let begun = Instant::now();
+        (kind.strike)(&mut storm, strike);
+        storm.notice();
+        eprintln!("seed {}: {} took {:?}", plan.seed, kind.name, begun.elapsed());
+        report.tried(kind.name, std::mem::take(&mut storm.counted));
+        if strike.look {
+            storm.look(&producer, &format!("{what}\nafter {}", kind.name));
+            report.looked();
+        }
+    }
+    storm.calm_down(&what);
+    let (added, safe) = (producer.traffic.stop(), producer.safe.lock().unwrap().clone());
+    storm.wait_finished(&what);
+    storm.fleet.end();
+    let mut written_off = 0;
+    for partition in 0..PARTITIONS {
+        let what = format!("{what}\nin the end, partition {partition}");
+        let ledger = storm.check(partition, &added, &safe, &what);
+        let mut conn = storm.site.connect(partition).unwrap();
+        check_end(storm.site.layout(), &mut conn, partition, &ledger, &what);
+        written_off += ledger.accounts.values().filter(|account| account.is_written_off()).count();
+        report.count("entries lost by failovers", ledger.missing(partition, &added).len());
+    }
+    // Two deaths on an entry that was tried alone.
+    let kills = storm.fleet.kills;
+    assert!(written_off * 2 <= kills, "{what}: {written_off} written off after {kills} kills");
+    report.count("entries that a replica acknowledged, too", safe.len());
+    report.count("failovers that nobody brought about", storm.unbidden);
+    report.held(added.len(), written_off, &storm.fleet);
+}
+
+impl Storm {
+    fn producer(&self, seed: u64) -> Producer {
+        let around = now();
+        let mut events = Events::new(seed, around);
+        events.partitions = PARTITIONS;
+        let mut traced = Traced::new(events);
+        let safe = Arc::default();
+        let sink = self.site.sink(Arc::clone(&safe));
+        let source = Box::new(move || traced.entry());
+        Producer { traffic: Traffic::start_to(around, PER_SECOND, source, sink), safe }
+    }
+
+    /// All entries of a partition at one instant.
+    fn ledger(&self, partition: u16) -> Ledger {
+        let mut ledger = None;
+        wait_until(SOON, "the partition's node answers", || {
+            let conn = self.site.connect(partition);
+            ledger = conn
+                .and_then(|mut conn| Ledger::read(self.site.layout(), &mut conn, partition))
+                .ok();
+            ledger.is_some()
+        });
+        ledger.unwrap()
+    }
+
+    fn look(&mut self, producer: &Producer, what: &str) {
+        // What was added before, and not what comes while the partitions are read.
+        let (added, safe) = (producer.traffic.added(), producer.safe.lock().unwrap().clone());
+        for partition in 0..PARTITIONS {
+            let what = format!("{what}, partition {partition}");
+            self.check(partition, &added, &safe, &what);
+        }
+    }
+
+    /// Checks where every entry of a partition stands, and what its group says, at this instant.
+    fn check(&mut self, partition: u16, added: &[Added], safe: &[Added], what: &str) -> Ledger {
+        let which = usize::from(partition);
+        let mut ledger = self.ledger(partition);
+        if std::mem::take(&mut self.disturbed[which]) {
+            wait_until(SOON, &format!("{what}: there is a group"), || {
+                ledger = self.ledger(partition);
+                ledger.lag_is_right(false)
+            });
+        }
+        check_instant(&ledger, what);
+        check_missing(&ledger, partition, added, &self.losses[which], what);
+        check_missing(&ledger, partition, safe, &self.total_losses[which], what);
+        assert!(ledger.lag_is_right(false), "{what}: the lag is right; {}", ledger.lag());
+        ledger
+    }
+
+    /// The faults are over, traffic is not. All partitions go on, and whoever has lived through most of the faults
+    /// can do the work of all.
+    fn calm_down(&mut self, what: &str) {
+        self.fleet.calm_down();
+        self.site.wait_until_whole();
+        self.notice();
+        self.fleet.keep_one(&self.site);
+        self.all_go_on(&format!("{what}: what was behind the cursors is passed"));
+        self.fleet.leave_the_oldest();
+        self.all_go_on(&format!("{what}: the oldest worker alone does the work"));
+    }
+
+    fn all_go_on(&self, what: &str) {
+        let newest: Vec<_> = (0..PARTITIONS).map(|partition| self.ledger(partition).last).collect();
+        wait_until(CALM, what, || {
+            (0..).zip(&newest).all(|(partition, last)| self.ledger(partition).cursor >= *last)
+        });
+    }
+
+    fn wait_finished(&self, what: &str) {
+        wait_until(CALM, &format!("{what}: all is applied"), || {
+            (0..PARTITIONS).all(|partition| {
+                let ledger = self.ledger(partition);
+                ledger.behind() == 0 && ledger.lag_is_right(false)
+            })
+        });
+    }
+
+    /// Takes note of failovers that no strike brought about: on a machine under load a node may be late.
+    fn notice(&mut self) {
+        for shard in 0..SHARDS {
+            if self.site.masters_of(shard) != [self.masters[shard]] {
+                let (master, _) = self.site.whole(shard);
+                let was = std::mem::replace(&mut self.masters[shard], master);
+                self.unbidden += usize::from(was != master);
+                self.may_have_lost(shard, self.noticed);
+            }
+        }
+        self.noticed = now();
+    }
+
+    /// What a shard's partitions took between `from` and now may be lost, unless a replica has acknowledged it.
+    fn may_have_lost(&mut self, shard: usize, from: u64) {
+        let window = window(from);
+        for partition in self.site.partitions_of(shard) {
+            self.losses[usize::from(partition)].push(window.clone());
+        }
+    }
+}
+
+fn window(from: u64) -> RangeInclusive<u64> {
+    from.saturating_sub(BEFORE_MS)..=now()
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    since.as_millis() as u64
+}

@@ -1,0 +1,188 @@
+//! The Cluster under a schedule: its shards, and how processes and producers come to them.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use redis::{Connection, RedisResult};
+
+use super::SOON;
+use crate::chaos::fleet::{BATCH, Site};
+use crate::chaos::plan::Persistence;
+use crate::cluster::ground::{Ground, PARTITIONS, open};
+use crate::harness::{Layout, wait_until};
+use crate::process::Worker;
+use crate::scene::{Added, Sink, try_add, try_command};
+
+/// Shards, a master and a replica each.
+pub const SHARDS: usize = 3;
+/// The nodes in the URL: a master and a replica of another shard, at first.
+pub const NAMED: [usize; 2] = [0, 4];
+/// How long a node may be silent until others take its place.
+pub const NODE_TIMEOUT: Duration = Duration::from_millis(1_500);
+const FLAGS: [(&str, &str); 3] = [("partitions", "4"), ("thresholds", "3:1"), ("viewed-cap", "5")];
+/// For how long a producer leaves a node alone that failed.
+const LEFT_ALONE: Duration = Duration::from_millis(500);
+
+pub struct Shards {
+    pub ground: Ground,
+    layout: Layout,
+    url: String,
+    /// The shard of each partition.
+    pub home: [usize; PARTITIONS as usize],
+}
+
+impl Site for Shards {
+    fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    fn connect(&self, partition: u16) -> RedisResult<Connection> {
+        let node = self.ground.holder(partition);
+        let conn = node.and_then(|node| self.ground.connection(node));
+        conn.ok_or_else(|| redis::RedisError::from(std::io::Error::other("no node has it now")))
+    }
+
+    fn worker(&self, _url: Option<&str>, env: &[(&str, &str)]) -> Worker {
+        let batch = BATCH.to_string();
+        let args = ["--batch", &batch, "--takeover", "1s", "--listen", "127.0.0.1:0"];
+        self.process("run", &args, env)
+    }
+
+    fn janitor(&self, env: &[(&str, &str)]) -> Worker {
+        self.process("janitor", &[], env)
+    }
+}
+
+impl Shards {
+    pub fn start(persistence: Persistence) -> Self {
+        let timeout = NODE_TIMEOUT.as_millis().to_string();
+        // The file is written before each answer. Nobody cuts the power, so that nothing need be forced to the disk.
+        let appendonly = if persistence == Persistence::Nothing { "no" } else { "yes" };
+        let extra = [
+            ["--cluster-node-timeout", &timeout],
+            ["--repl-diskless-sync-delay", "0"],
+            ["--appendonly", appendonly],
+            ["--appendfsync", "no"],
+        ];
+        let ground = Ground::start(SHARDS, 1, &extra.concat());
+        let named = NAMED.map(|node| format!("127.0.0.1:{}", ground.nodes[node].port()));
+        let url = format!("redis+cluster://{}", named.join(","));
+        let layout = Layout::new(&url, &FLAGS);
+        let home = std::array::from_fn(|partition| shard_of(ground.node_of(partition as u16)));
+        Self { ground, layout, url, home }
+    }
+
+    fn process(&self, role: &str, args: &[&str], env: &[(&str, &str)]) -> Worker {
+        let flags: Vec<String> = FLAGS.iter().map(|(name, _)| format!("--{name}")).collect();
+        let pairs = flags.iter().zip(FLAGS).flat_map(|(name, (_, value))| [name.as_str(), value]);
+        let args: Vec<&str> =
+            pairs.chain(["--janitor-interval", "200ms"]).chain(args.iter().copied()).collect();
+        Worker::start_as(role, &self.url, &args, env)
+    }
+
+    /// Those of a shard's two nodes that take themselves for its master.
+    pub fn masters_of(&self, shard: usize) -> Vec<usize> {
+        pair(shard).into_iter().filter(|node| self.ground.is_master(*node)).collect()
+    }
+
+    /// The master and the replica of a shard, once there are one of each that work, all that one has is at the other,
+    /// and both would come back with it.
+    pub fn whole(&self, shard: usize) -> (usize, usize) {
+        let [first, second] = pair(shard);
+        let mut found = None;
+        wait_until(SOON, "the shard is whole", || {
+            let mut ways = [(first, second), (second, first)].into_iter();
+            found = ways.find(|(master, replica)| self.are_master_and_replica(*master, *replica));
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    fn are_master_and_replica(&self, master: usize, replica: usize) -> bool {
+        let [info, of_replica] = [master, replica].map(|node| self.ground.info(node));
+        let (Some(info), Some(of_replica)) = (info, of_replica) else { return false };
+        let is_written = |info: &str| {
+            ["aof_rewrite_in_progress:0\r", "aof_rewrite_scheduled:0\r"]
+                .iter()
+                .all(|line| info.contains(line))
+        };
+        self.ground.is_up(master)
+            && self.ground.is_up(replica)
+            && info.contains("role:master\r")
+            && info.contains("connected_slaves:1\r")
+            && of_replica.contains("master_link_status:up\r")
+            && is_written(&info)
+            && is_written(&of_replica)
+            && number(&of_replica, "slave_repl_offset:") >= number(&info, "master_repl_offset:")
+    }
+
+    /// Waits until all shards are whole and all nodes agree on which they are.
+    pub fn wait_until_whole(&self) {
+        (0..SHARDS).for_each(|shard| {
+            self.whole(shard);
+        });
+        self.ground.wait_until_joined();
+        wait_until(SOON, "all nodes agree where the partitions are", || {
+            (0..PARTITIONS).all(|partition| self.ground.holders(partition).len() == 1)
+        });
+    }
+
+    /// The partitions that a shard has.
+    pub fn partitions_of(&self, shard: usize) -> Vec<u16> {
+        (0..PARTITIONS).filter(|partition| self.home[usize::from(*partition)] == shard).collect()
+    }
+
+    /// What adds entries wherever their partition is, and notes in `safe` those that a replica has as well.
+    pub fn sink(&self, safe: Arc<Mutex<Vec<Added>>>) -> Sink {
+        let urls: Vec<String> = self.ground.nodes.iter().map(|node| node.url()).collect();
+        let streams: Vec<_> =
+            (0..PARTITIONS).map(|partition| self.layout.stream(partition)).collect();
+        let mut nodes: Vec<_> = urls.iter().map(|_| (None, Instant::now())).collect();
+        let mut last = vec![0; streams.len()];
+        Box::new(move |partition, fields| {
+            let which = usize::from(partition);
+            for turn in 0..urls.len() {
+                let node = (last[which] + turn) % urls.len();
+                let (kept, not_before) = &mut nodes[node];
+                if kept.is_none() && *not_before <= Instant::now() {
+                    *kept = open(&urls[node]);
+                    *not_before = Instant::now() + LEFT_ALONE;
+                }
+                let Some(conn) = kept else { continue };
+                match try_add(conn, &streams[which], fields) {
+                    Ok(id) => {
+                        last[which] = node;
+                        if try_command::<u64>(conn, &["WAIT", "1", "20"]).unwrap_or(0) > 0 {
+                            safe.lock().unwrap().push((partition, id));
+                        }
+                        return Some(id);
+                    }
+                    // It may be elsewhere.
+                    Err(error) if error.code().is_some() => {}
+                    // Nobody knows whether it was taken: it must not be added twice.
+                    Err(_) => {
+                        *kept = None;
+                        *not_before = Instant::now() + LEFT_ALONE;
+                        return None;
+                    }
+                }
+            }
+            None
+        })
+    }
+}
+
+/// The two nodes of a shard.
+pub fn pair(shard: usize) -> [usize; 2] {
+    [shard, shard + SHARDS]
+}
+
+/// The shard of a node.
+pub fn shard_of(node: usize) -> usize {
+    node % SHARDS
+}
+
+fn number(info: &str, name: &str) -> Option<u64> {
+    let line = info.lines().find_map(|line| line.strip_prefix(name));
+    line?.trim().parse().ok()
+}
