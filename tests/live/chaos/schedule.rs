@@ -89,7 +89,7 @@ pub fn run(plan: &Plan<Chaos>, report: &Report) {
         let ledger = chaos.ledger(partition);
         let (layout, mut conn) = (&chaos.scene.deployment.layout, chaos.scene.connection());
         let what = format!("{what}, partition {partition}");
-        check_end(layout, &mut conn, partition, &ledger, &what);
+        check_end(layout, &mut conn, partition, &ledger, 0, &what);
         written_off += ledger.accounts.values().filter(|account| account.is_written_off()).count();
     }
     // Two deaths on an entry that was tried alone.

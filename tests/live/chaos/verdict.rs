@@ -112,12 +112,14 @@ pub fn check_missing(
     assert!(missing.is_empty(), "{what}: added, but nowhere: {missing:?}");
 }
 
-/// Everything is finished: state, changes and dead letters are what the entries that were applied say.
+/// Everything is finished: state, changes and dead letters are what the entries that were applied say. Keys that end
+/// may do so up to `late_ms` later.
 pub fn check_end(
     layout: &Layout,
     conn: &mut Connection,
     partition: u16,
     ledger: &Ledger,
+    late_ms: u64,
     what: &str,
 ) {
     let keys = layout.keys(partition);
@@ -141,6 +143,7 @@ pub fn check_end(
             .retain(|key, _| expected.state.contains_key(key) || !key.starts_with(data.as_bytes()));
     }
     found.retain(|key, _| !expected.unknown.contains(key));
+    expected.allow_late(&mut found, late_ms);
     let differences = diff(&expected.state, &expected.open, &found);
     assert!(differences.is_empty(), "{what}:\n{}", differences.join("\n"));
 }
@@ -174,6 +177,16 @@ impl Expected {
         let mut state = model.state(now);
         state.retain(|key, _| !written_off.contains(key) && !unknown.contains(key));
         Self { state, open: model.open(now), letters: model.dead(), unknown }
+    }
+
+    /// Sets ends right that are a little late.
+    fn allow_late(&self, found: &mut State, late_ms: u64) {
+        for (key, (_, expiry)) in found {
+            let Some((_, Some(right))) = self.state.get(key) else { continue };
+            if expiry.is_some_and(|found| (*right..=right + late_ms).contains(&found)) {
+                *expiry = Some(*right);
+            }
+        }
     }
 
     /// Where others took the ranking, nobody knows how many of its counts are left.

@@ -1,6 +1,6 @@
 //! The kinds of faults of a Cluster, and how each is done.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::nodes::{NAMED, NODE_TIMEOUT, SHARDS, shard_of};
 use super::{SOON, Storm, now, window};
@@ -46,6 +46,35 @@ pub const KINDS: &[Kind<Storm>] = &[
             c.start(&[master]);
         });
     }),
+    kind("replication cut, then master SIGKILL", |c, s| {
+        c.failing_over(&[s.shard()], |c, master, replica| {
+            c.cut_replication(master, replica, s);
+            c.site.ground.nodes[master].kill();
+            c.kill_beside(s);
+            c.wait_for_master(replica);
+            c.start(&[master]);
+        });
+    }),
+    kind("replication cut, then TAKEOVER", |c, s| {
+        c.failing_over(&[s.shard()], |c, master, replica| {
+            c.cut_replication(master, replica, s);
+            c.promote(replica, &["CLUSTER", "FAILOVER", "TAKEOVER"]);
+            c.site.wait_until_replica(master);
+            c.site.ground.ask::<()>(master, &["ACL", "SETUSER", "default", "+psync", "+sync"]);
+        });
+    }),
+    kind("two masters of one shard for a while", |c, s| {
+        c.failing_over(&[s.shard()], |c, master, replica| {
+            c.site.part(master);
+            c.promote(replica, &["CLUSTER", "FAILOVER", "TAKEOVER"]);
+            for _ in 0..s.between(3, 6) {
+                c.site.ground.cut_clients();
+                std::thread::sleep(s.hold / 3);
+            }
+            c.site.bring_together(master);
+            c.site.wait_until_replica(master);
+        });
+    }),
     keeping("master SIGKILL, back before anyone takes over", Persistence::Always, |c, s| {
         let (master, _) = c.site.whole(s.shard());
         c.kill_and_start(&[master], s);
@@ -71,8 +100,7 @@ pub const KINDS: &[Kind<Storm>] = &[
     kind("master SIGSTOP, TAKEOVER, SIGCONT", |c, s| {
         c.failing_over(&[s.shard()], |c, master, replica| {
             c.site.ground.signal(master, "STOP");
-            c.site.ground.ask::<()>(replica, &["CLUSTER", "FAILOVER", "TAKEOVER"]);
-            c.wait_for_master(replica);
+            c.promote(replica, &["CLUSTER", "FAILOVER", "TAKEOVER"]);
             std::thread::sleep(s.hold);
             c.site.ground.signal(master, "CONT");
         });
@@ -154,6 +182,14 @@ impl Storm {
         self.site.ground.signal(node, "CONT");
     }
 
+    /// What a master takes for a while from now on reaches nobody else.
+    fn cut_replication(&self, master: usize, replica: usize, strike: &Strike) {
+        self.site.ground.ask::<()>(master, &["ACL", "SETUSER", "default", "-psync", "-sync"]);
+        self.site.ground.ask::<u64>(master, &["CLIENT", "KILL", "TYPE", "replica"]);
+        std::thread::sleep(strike.hold);
+        assert!(!self.site.ground.is_linked(replica), "replication is cut");
+    }
+
     fn wait_for_master(&self, node: usize) {
         wait_until(SOON, "the replica takes over", || self.site.ground.is_master(node));
     }
@@ -174,26 +210,30 @@ impl Storm {
     /// Master and replica change places, and nothing is lost.
     fn hand_over(&mut self, strike: &Strike) {
         let (_, replica) = self.site.whole(strike.shard());
-        // It gives up after five seconds if it gets no votes, as on a machine under load.
-        for _ in 0..4 {
-            self.site.ground.ask::<()>(replica, &["CLUSTER", "FAILOVER"]);
-            let begun = std::time::Instant::now();
-            while begun.elapsed() < Duration::from_secs(6) && !self.site.ground.is_master(replica) {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            if self.site.ground.is_master(replica) {
-                break;
-            }
-        }
-        self.wait_for_master(replica);
+        self.promote(replica, &["CLUSTER", "FAILOVER"]);
         self.masters[strike.shard()] = self.site.whole(strike.shard()).0;
     }
 
     fn fail_over_by_hand(&mut self, how: &str, strike: &Strike) {
         self.failing_over(&[strike.shard()], |storm, _, replica| {
-            storm.site.ground.ask::<()>(replica, &["CLUSTER", "FAILOVER", how]);
             storm.kill_beside(strike);
-            storm.wait_for_master(replica);
+            storm.promote(replica, &["CLUSTER", "FAILOVER", how]);
+        });
+    }
+
+    /// Asks a replica to become the master. It gives up after five seconds if it gets no votes, as on a machine under
+    /// load, and is asked again.
+    fn promote(&self, replica: usize, words: &[&str]) {
+        let mut asked: Option<Instant> = None;
+        wait_until(SOON, "the replica takes over by hand", || {
+            if self.site.ground.is_master(replica) {
+                return true;
+            }
+            if asked.is_none_or(|when| when.elapsed() > Duration::from_secs(6)) {
+                self.site.ground.ask::<()>(replica, words);
+                asked = Some(Instant::now());
+            }
+            false
         });
     }
 

@@ -29,6 +29,8 @@ pub struct Shards {
     url: String,
     /// The shard of each partition.
     pub home: [usize; PARTITIONS as usize],
+    /// Whether it was ever another one.
+    pub has_moved: [bool; PARTITIONS as usize],
 }
 
 impl Site for Shards {
@@ -69,7 +71,7 @@ impl Shards {
         let url = format!("redis+cluster://{}", named.join(","));
         let layout = Layout::new(&url, &FLAGS);
         let home = std::array::from_fn(|partition| shard_of(ground.node_of(partition as u16)));
-        Self { ground, layout, url, home }
+        Self { ground, layout, url, home, has_moved: Default::default() }
     }
 
     fn process(&self, role: &str, args: &[&str], env: &[(&str, &str)]) -> Worker {
@@ -125,6 +127,28 @@ impl Shards {
         wait_until(SOON, "all nodes agree where the partitions are", || {
             (0..PARTITIONS).all(|partition| self.ground.holders(partition).len() == 1)
         });
+    }
+
+    pub fn wait_until_replica(&self, node: usize) {
+        wait_until(SOON, "the old master is a replica", || {
+            self.ground.info(node).is_some_and(|info| info.contains("role:slave\r"))
+        });
+    }
+
+    /// A master knows no other node any more, and hears of no failover: it goes on as if it were alone.
+    pub fn part(&self, master: usize) {
+        for other in (0..self.ground.nodes.len()).filter(|other| *other != master) {
+            let name: String = self.ground.ask(other, &["CLUSTER", "MYID"]);
+            self.ground.ask::<()>(master, &["CLUSTER", "FORGET", &name]);
+        }
+    }
+
+    /// It meets the others again.
+    pub fn bring_together(&self, node: usize) {
+        for other in (0..self.ground.nodes.len()).filter(|other| *other != node) {
+            let port = self.ground.nodes[other].port().to_string();
+            self.ground.ask::<()>(node, &["CLUSTER", "MEET", "127.0.0.1", &port]);
+        }
     }
 
     /// The partitions that a shard has.

@@ -66,6 +66,7 @@ impl Shards {
             self.ground.ask::<()>(node, &["CLUSTER", "SETSLOT", &slot, "NODE", &name]);
         }
         self.home[usize::from(partition)] = shard_of(target);
+        self.has_moved[usize::from(partition)] = true;
         for node in [source, target] {
             self.whole(shard_of(node));
         }
