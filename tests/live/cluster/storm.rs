@@ -194,20 +194,31 @@ impl Storm {
         self.all_go_on(&format!("{what}: the oldest worker alone does the work"));
     }
 
+    /// What is behind the cursors now is passed.
     fn all_go_on(&self, what: &str) {
-        let newest: Vec<_> = (0..PARTITIONS).map(|partition| self.ledger(partition).last).collect();
-        wait_until(CALM, what, || {
-            (0..).zip(&newest).all(|(partition, last)| self.ledger(partition).cursor >= *last)
+        let newest = std::array::from_fn::<_, 4, _>(|partition| self.ledger(partition as u16).last);
+        self.wait_for_all(what, |partition, ledger| {
+            ledger.cursor >= newest[usize::from(partition)]
         });
     }
 
     fn wait_finished(&self, what: &str) {
-        wait_until(CALM, &format!("{what}: all is applied"), || {
-            (0..PARTITIONS).all(|partition| {
-                let ledger = self.ledger(partition);
-                ledger.behind() == 0 && ledger.lag_is_right(false)
-            })
-        });
+        let what = format!("{what}: all is applied");
+        self.wait_for_all(&what, |_, ledger| ledger.behind() == 0 && ledger.lag_is_right(false));
+    }
+
+    /// Waits until each partition is as it should be, for [`CALM`] in all.
+    fn wait_for_all(&self, what: &str, is_right: impl Fn(u16, &Ledger) -> bool) {
+        let begun = Instant::now();
+        for partition in 0..PARTITIONS {
+            let mut ledger = self.ledger(partition);
+            while !is_right(partition, &ledger) {
+                let lag = ledger.lag();
+                assert!(begun.elapsed() < CALM, "{what}; partition {partition} is not: {lag}");
+                std::thread::sleep(Duration::from_millis(20));
+                ledger = self.ledger(partition);
+            }
+        }
     }
 
     /// Takes note of failovers that no strike brought about: on a machine under load a node may be late.

@@ -6,6 +6,7 @@ use super::nodes::{NAMED, NODE_TIMEOUT, SHARDS, shard_of};
 use super::{SOON, Storm, now, window};
 use crate::chaos::fleet::Target::{self, Owner, Standby};
 use crate::chaos::plan::{Kind, Persistence, Strike, counting, dying, keeping, kind};
+use crate::chaos::proxy::{Mode, Proxy};
 use crate::harness::wait_until;
 
 pub const KINDS: &[Kind<Storm>] = &[
@@ -22,6 +23,19 @@ pub const KINDS: &[Kind<Storm>] = &[
     kind("janitor SIGKILL", |c, s| c.fleet.replace_janitor(&c.site, s.dice, None)),
     kind("janitor SIGSTOP, SIGCONT", |c, s| c.fleet.stall_janitor(s.dice, s.hold)),
     kind("CLIENT KILL on all nodes", |c, _| c.site.ground.cut_clients()),
+    kind("network: cut at a random byte", |c, s| c.proxy(s).cut_after(s.between(0, 5_000) as u32)),
+    kind("network: delays", |c, s| {
+        c.network(Mode::Delay(Duration::from_millis(s.between(5, 100))), s);
+    }),
+    kind("network: a few bytes at a time", |c, s| c.network(Mode::Crumble, s)),
+    kind("network: half-open", |c, s| {
+        c.proxy(s).silence();
+        c.network(Mode::Silent, s);
+    }),
+    kind("network: refuses", |c, s| {
+        c.proxy(s).cut();
+        c.network(Mode::Refuse, s);
+    }),
     kind("FUNCTION FLUSH, SCRIPT FLUSH on all masters", |c, _| {
         for shard in 0..SHARDS {
             let (master, _) = c.site.whole(shard);
@@ -151,6 +165,20 @@ impl Storm {
         targets.iter().for_each(|of| self.fleet.kill(&self.site, strike, *of));
     }
 
+    /// What is between the master of the partition that is struck and its clients and replica.
+    fn proxy(&self, strike: &Strike) -> &Proxy {
+        let shard = self.site.home[usize::from(strike.partition(&self.site))];
+        &self.site.proxies[self.masters[shard]]
+    }
+
+    fn network(&mut self, mode: Mode, strike: &Strike) {
+        self.proxy(strike).set(mode);
+        std::thread::sleep(strike.hold / 2);
+        self.kill_beside(strike);
+        std::thread::sleep(strike.hold / 2);
+        self.proxy(strike).set(Mode::Pass);
+    }
+
     fn doom(&mut self, point: &'static str, strike: &Strike) {
         self.fleet.doom(&self.site, strike, (point, strike.between(1, 8)));
     }
@@ -173,7 +201,7 @@ impl Storm {
     }
 
     fn start(&mut self, nodes: &[usize]) {
-        nodes.iter().for_each(|node| self.site.ground.nodes[*node].restart().unwrap());
+        nodes.iter().for_each(|node| self.site.start_again(*node));
     }
 
     fn stall(&self, node: usize, time: Duration) {

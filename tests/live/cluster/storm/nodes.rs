@@ -8,7 +8,8 @@ use redis::{Connection, RedisResult};
 use super::SOON;
 use crate::chaos::fleet::{BATCH, Site};
 use crate::chaos::plan::Persistence;
-use crate::cluster::ground::{Ground, PARTITIONS, open};
+use crate::chaos::proxy::Proxy;
+use crate::cluster::ground::{Ground, PARTITIONS, open, port_of};
 use crate::harness::{Layout, wait_until};
 use crate::process::Worker;
 use crate::scene::{Added, Sink, try_add, try_command};
@@ -25,6 +26,8 @@ const LEFT_ALONE: Duration = Duration::from_millis(500);
 
 pub struct Shards {
     pub ground: Ground,
+    /// In front of each node, for all but those who test: the nodes announce their ports.
+    pub proxies: Vec<Proxy>,
     layout: Layout,
     url: String,
     /// The shard of each partition.
@@ -63,15 +66,41 @@ impl Shards {
         let extra = [
             ["--cluster-node-timeout", &timeout],
             ["--repl-diskless-sync-delay", "0"],
+            ["--repl-ping-replica-period", "1"],
+            ["--repl-timeout", "4"],
             ["--appendonly", appendonly],
             ["--appendfsync", "no"],
         ];
         let ground = Ground::start(SHARDS, 1, &extra.concat());
-        let named = NAMED.map(|node| format!("127.0.0.1:{}", ground.nodes[node].port()));
+        let proxies: Vec<_> = ground.nodes.iter().map(|node| Proxy::start(node.port())).collect();
+        let named = NAMED.map(|node| format!("127.0.0.1:{}", port_of(&proxies[node].url())));
         let url = format!("redis+cluster://{}", named.join(","));
         let layout = Layout::new(&url, &FLAGS);
         let home = std::array::from_fn(|partition| shard_of(ground.node_of(partition as u16)));
-        Self { ground, layout, url, home, has_moved: Default::default() }
+        let site = Self { ground, proxies, layout, url, home, has_moved: Default::default() };
+        (0..site.ground.nodes.len()).for_each(|node| site.announce(node));
+        wait_until(SOON, "the nodes know where clients find them", || {
+            (0..site.ground.nodes.len()).all(|node| site.knows_proxies(node))
+        });
+        site.wait_until_whole();
+        site
+    }
+
+    /// Starts a node that was killed.
+    pub fn start_again(&mut self, node: usize) {
+        self.ground.nodes[node].restart().unwrap();
+        self.announce(node);
+    }
+
+    fn announce(&self, node: usize) {
+        let port = port_of(&self.proxies[node].url()).to_string();
+        self.ground.ask::<()>(node, &["CONFIG", "SET", "cluster-announce-port", &port]);
+    }
+
+    fn knows_proxies(&self, node: usize) -> bool {
+        let known: String = self.ground.ask(node, &["CLUSTER", "NODES"]);
+        let mut ports = self.proxies.iter().map(|proxy| port_of(&proxy.url()));
+        ports.all(|port| known.contains(&format!("127.0.0.1:{port}@")))
     }
 
     fn process(&self, role: &str, args: &[&str], env: &[(&str, &str)]) -> Worker {
@@ -165,8 +194,11 @@ impl Shards {
         let mut last = vec![0; streams.len()];
         Box::new(move |partition, fields| {
             let which = usize::from(partition);
+            // More than one may take it.
+            let first =
+                if fastrand::u8(..4) > 0 { last[which] } else { fastrand::usize(..urls.len()) };
             for turn in 0..urls.len() {
-                let node = (last[which] + turn) % urls.len();
+                let node = (first + turn) % urls.len();
                 let (kept, not_before) = &mut nodes[node];
                 if kept.is_none() && *not_before <= Instant::now() {
                     *kept = open(&urls[node]);
@@ -176,7 +208,7 @@ impl Shards {
                 match try_add(conn, &streams[which], fields) {
                     Ok(id) => {
                         last[which] = node;
-                        if try_command::<u64>(conn, &["WAIT", "1", "20"]).unwrap_or(0) > 0 {
+                        if try_command::<u64>(conn, &["WAIT", "1", "30"]).unwrap_or(0) > 0 {
                             safe.lock().unwrap().push((partition, id));
                         }
                         return Some(id);
