@@ -34,7 +34,9 @@ const SOON: Duration = Duration::from_secs(40);
 /// What was behind the cursors when the Cluster is whole again is passed within the takeover time, 1 s here, the
 /// longest pause after a failure, 5 s, the time to find the nodes, and some more on a machine under load.
 const CALM: Duration = Duration::from_secs(1 + 5 + 4);
-const PER_SECOND: u64 = 150;
+const PER_SECOND: u64 = 300;
+/// Users and sessions with keys of their own.
+const CROWD: u64 = 300;
 /// What was added so long before a failover may not have been replicated.
 const BEFORE_MS: u64 = 2_000;
 
@@ -136,7 +138,7 @@ impl Storm {
         let around = now();
         let mut events = Events::new(seed, around);
         events.partitions = PARTITIONS;
-        let mut traced = Traced::new(events);
+        let mut traced = Traced::new(events).with_crowd(CROWD);
         let safe = Arc::default();
         let sink = self.site.sink(Arc::clone(&safe));
         let source = Box::new(move || traced.entry());
