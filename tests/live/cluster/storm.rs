@@ -11,6 +11,7 @@
 
 mod faults;
 mod nodes;
+mod producer;
 mod slots;
 
 use std::ops::RangeInclusive;
@@ -140,7 +141,7 @@ impl Storm {
         events.partitions = PARTITIONS;
         let mut traced = Traced::new(events).with_crowd(CROWD);
         let safe = Arc::default();
-        let sink = self.site.sink(Arc::clone(&safe));
+        let sink = producer::sink(&self.site, Arc::clone(&safe));
         let source = Box::new(move || traced.entry());
         Producer { traffic: Traffic::start_to(around, PER_SECOND, source, sink), safe }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::nodes::{NAMED, NODE_TIMEOUT, SHARDS, shard_of};
+use super::nodes::{NAMED, NODE_TIMEOUT, SHARDS, SLOW, shard_of};
 use super::{SOON, Storm, now, window};
 use crate::chaos::fleet::Target::{self, Owner, Standby};
 use crate::chaos::plan::{Kind, Persistence, Strike, counting, dying, keeping, kind};
@@ -16,8 +16,10 @@ pub const KINDS: &[Kind<Storm>] = &[
     dying("worker dies before-send", |c, s| c.doom("before-send", s)),
     dying("worker dies after-send", |c, s| c.doom("after-send", s)),
     kind("owner SIGSTOP beyond the takeover time, SIGCONT", |c, s| {
-        let time = Duration::from_millis(s.between(1_200, 2_500));
-        c.fleet.put_to_sleep(&c.site, s, (Owner, time));
+        c.put_to_sleep(s, &[Owner]);
+    }),
+    kind("owner and standby SIGSTOP beyond the takeover time, SIGCONT", |c, s| {
+        c.put_to_sleep(s, &[Owner, Standby]);
     }),
     kind("owner SIGTERM", |c, s| c.fleet.terminate(&c.site, s, Owner)),
     kind("janitor SIGKILL", |c, s| c.fleet.replace_janitor(&c.site, s.dice, None)),
@@ -176,7 +178,12 @@ impl Storm {
         std::thread::sleep(strike.hold / 2);
         self.kill_beside(strike);
         std::thread::sleep(strike.hold / 2);
-        self.proxy(strike).set(Mode::Pass);
+        self.proxy(strike).set(SLOW);
+    }
+
+    fn put_to_sleep(&mut self, strike: &Strike, targets: &[Target]) {
+        let time = Duration::from_millis(strike.between(1_200, 2_500));
+        targets.iter().for_each(|of| self.fleet.put_to_sleep(&self.site, strike, (*of, time)));
     }
 
     fn doom(&mut self, point: &'static str, strike: &Strike) {

@@ -1,18 +1,16 @@
 //! The Cluster under a schedule: its shards, and how processes and producers come to them.
 
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::{Connection, RedisResult};
 
 use super::SOON;
 use crate::chaos::fleet::{BATCH, Site};
 use crate::chaos::plan::Persistence;
-use crate::chaos::proxy::Proxy;
-use crate::cluster::ground::{Ground, PARTITIONS, open, port_of};
+use crate::chaos::proxy::{Mode, Proxy};
+use crate::cluster::ground::{Ground, PARTITIONS, port_of};
 use crate::harness::{Layout, wait_until};
 use crate::process::Worker;
-use crate::scene::{Added, Sink, try_add, try_command};
 
 /// Shards, a master and a replica each.
 pub const SHARDS: usize = 3;
@@ -21,8 +19,10 @@ pub const NAMED: [usize; 2] = [0, 4];
 /// How long a node may be silent until others take its place.
 pub const NODE_TIMEOUT: Duration = Duration::from_millis(1_500);
 const FLAGS: [(&str, &str); 3] = [("partitions", "4"), ("thresholds", "3:1"), ("viewed-cap", "5")];
-/// For how long a producer leaves a node alone that failed.
-const LEFT_ALONE: Duration = Duration::from_millis(500);
+/// What lies between clients and nodes when nothing is wrong: so long that something is always on its way.
+pub const SLOW: Mode = Mode::Delay(Duration::from_millis(8));
+/// A master and its replica, how much it has sent, and how much of that came.
+type Linked = ((usize, usize), Option<u64>, Option<u64>);
 
 pub struct Shards {
     pub ground: Ground,
@@ -83,6 +83,7 @@ impl Shards {
             (0..site.ground.nodes.len()).all(|node| site.knows_proxies(node))
         });
         site.wait_until_whole();
+        site.proxies.iter().for_each(|proxy| proxy.set(SLOW));
         site
     }
 
@@ -116,35 +117,40 @@ impl Shards {
         pair(shard).into_iter().filter(|node| self.ground.is_master(*node)).collect()
     }
 
-    /// The master and the replica of a shard, once there are one of each that work, all that one has is at the other,
-    /// and both would come back with it.
+    /// The master and the replica of a shard, once there are one of each that work, all that one has until now is at
+    /// the other, and both would come back with it.
     pub fn whole(&self, shard: usize) -> (usize, usize) {
         let [first, second] = pair(shard);
         let mut found = None;
+        let mut sent = None;
         wait_until(SOON, "the shard is whole", || {
             let mut ways = [(first, second), (second, first)].into_iter();
-            found = ways.find(|(master, replica)| self.are_master_and_replica(*master, *replica));
-            found.is_some()
+            let before = found.take();
+            found = ways.find_map(|(master, replica)| self.linked(master, replica));
+            let Some((nodes, at, has)) = found else { return false };
+            if before.is_none_or(|(same, ..)| same != nodes) {
+                sent = at;
+            }
+            sent.is_some() && has >= sent
         });
-        found.unwrap()
+        found.unwrap().0
     }
 
-    fn are_master_and_replica(&self, master: usize, replica: usize) -> bool {
-        let [info, of_replica] = [master, replica].map(|node| self.ground.info(node));
-        let (Some(info), Some(of_replica)) = (info, of_replica) else { return false };
-        let is_written = |info: &str| {
-            ["aof_rewrite_in_progress:0\r", "aof_rewrite_scheduled:0\r"]
-                .iter()
-                .all(|line| info.contains(line))
+    /// A master with its replica, how much it has sent, and how much of that came.
+    fn linked(&self, master: usize, replica: usize) -> Option<Linked> {
+        let (info, of_replica) = (self.ground.info(master)?, self.ground.info(replica)?);
+        let is_well = |node: usize, info: &str| {
+            self.ground.is_up(node)
+                && info.contains("aof_rewrite_in_progress:0\r")
+                && info.contains("aof_rewrite_scheduled:0\r")
         };
-        self.ground.is_up(master)
-            && self.ground.is_up(replica)
-            && info.contains("role:master\r")
+        let are_linked = info.contains("role:master\r")
             && info.contains("connected_slaves:1\r")
             && of_replica.contains("master_link_status:up\r")
-            && is_written(&info)
-            && is_written(&of_replica)
-            && number(&of_replica, "slave_repl_offset:") >= number(&info, "master_repl_offset:")
+            && is_well(master, &info)
+            && is_well(replica, &of_replica);
+        let sent = number(&info, "master_repl_offset:");
+        are_linked.then(|| ((master, replica), sent, number(&of_replica, "slave_repl_offset:")))
     }
 
     /// Waits until all shards are whole and all nodes agree on which they are.
@@ -183,48 +189,6 @@ impl Shards {
     /// The partitions that a shard has.
     pub fn partitions_of(&self, shard: usize) -> Vec<u16> {
         (0..PARTITIONS).filter(|partition| self.home[usize::from(*partition)] == shard).collect()
-    }
-
-    /// What adds entries wherever their partition is, and notes in `safe` those that a replica has as well.
-    pub fn sink(&self, safe: Arc<Mutex<Vec<Added>>>) -> Sink {
-        let urls: Vec<String> = self.ground.nodes.iter().map(|node| node.url()).collect();
-        let streams: Vec<_> =
-            (0..PARTITIONS).map(|partition| self.layout.stream(partition)).collect();
-        let mut nodes: Vec<_> = urls.iter().map(|_| (None, Instant::now())).collect();
-        let mut last = vec![0; streams.len()];
-        Box::new(move |partition, fields| {
-            let which = usize::from(partition);
-            // More than one may take it.
-            let first =
-                if fastrand::u8(..4) > 0 { last[which] } else { fastrand::usize(..urls.len()) };
-            for turn in 0..urls.len() {
-                let node = (first + turn) % urls.len();
-                let (kept, not_before) = &mut nodes[node];
-                if kept.is_none() && *not_before <= Instant::now() {
-                    *kept = open(&urls[node]);
-                    *not_before = Instant::now() + LEFT_ALONE;
-                }
-                let Some(conn) = kept else { continue };
-                match try_add(conn, &streams[which], fields) {
-                    Ok(id) => {
-                        last[which] = node;
-                        if try_command::<u64>(conn, &["WAIT", "1", "30"]).unwrap_or(0) > 0 {
-                            safe.lock().unwrap().push((partition, id));
-                        }
-                        return Some(id);
-                    }
-                    // It may be elsewhere.
-                    Err(error) if error.code().is_some() => {}
-                    // Nobody knows whether it was taken: it must not be added twice.
-                    Err(_) => {
-                        *kept = None;
-                        *not_before = Instant::now() + LEFT_ALONE;
-                        return None;
-                    }
-                }
-            }
-            None
-        })
     }
 }
 
