@@ -102,10 +102,8 @@ fn run(plan: &Plan<Storm>, report: &Report) {
     for (kind, strike) in &plan.strikes {
         std::thread::sleep(strike.nap);
         storm.fleet.wake();
-        let begun = Instant::now();
         (kind.strike)(&mut storm, strike);
         storm.notice();
-        eprintln!("seed {}: {} took {:?}", plan.seed, kind.name, begun.elapsed());
         report.tried(kind.name, std::mem::take(&mut storm.counted));
         if strike.look {
             storm.look(&producer, &format!("{what}\nafter {}", kind.name));
