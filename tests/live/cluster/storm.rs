@@ -22,6 +22,7 @@ use super::ground::PARTITIONS;
 use crate::chaos::fleet::{Fleet, Site};
 use crate::chaos::ledger::Ledger;
 use crate::chaos::plan::{Persistence, Plan, Suite};
+use crate::chaos::proxy::Mode;
 use crate::chaos::report::Report;
 use crate::chaos::traced::Traced;
 use crate::chaos::verdict::{Losses, check_end, check_instant, check_missing};
@@ -50,7 +51,7 @@ static SUITE: Suite<Storm> = Suite {
     persistence: &[Persistence::Always, Persistence::Nothing],
     budget: Duration::from_secs(3),
     kinds_at_least: 4,
-    at_once: 4,
+    at_once: 6,
     rounds: 1,
 };
 
@@ -186,6 +187,7 @@ impl Storm {
     /// The faults are over, traffic is not. All partitions go on, and whoever has lived through most of the faults
     /// can do the work of all.
     fn calm_down(&mut self, what: &str) {
+        self.site.proxies.iter().for_each(|proxy| proxy.set(Mode::Pass));
         self.fleet.calm_down();
         self.site.wait_until_whole();
         self.notice();
