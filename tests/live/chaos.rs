@@ -30,6 +30,7 @@ static SUITE: Suite<Chaos> = Suite {
     budget: Duration::from_secs(6),
     kinds_at_least: 3,
     at_once: 4,
+    seed: 1,
     rounds: 3,
 };
 

@@ -103,7 +103,8 @@ pub struct Suite<C: 'static> {
     pub kinds_at_least: usize,
     /// Schedules that run side by side: most of their time they wait.
     pub at_once: u64,
-    /// Schedules of the short form.
+    /// The first schedule of the short form, and how many it has.
+    pub seed: u64,
     pub rounds: u64,
 }
 
@@ -114,7 +115,7 @@ impl<C> Suite<C> {
         let variable = |name: &str, default: u64| {
             std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
         };
-        let first = variable("ROLLCALL_TEST_SEED", 1);
+        let first = variable("ROLLCALL_TEST_SEED", self.seed);
         let last = first + variable("ROLLCALL_TEST_ROUNDS", self.rounds);
         let (next, report) = (AtomicU64::new(first), Report::of(self.kinds));
         let diverged = Mutex::new(Vec::new());
