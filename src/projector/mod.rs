@@ -50,6 +50,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 const LOOK: Duration = Duration::from_millis(250);
 /// How often a worker that does not stand by checks whether it has to.
 const IDLE_LOOK: Duration = Duration::from_secs(2);
+/// How long nothing may change before workers that do not stand by watch as well: two of their looks.
+const NEGLECT: Duration = Duration::from_millis(4_800);
 /// How often each worker reports to, and looks at, every partition.
 const REVIEW: Duration = Duration::from_secs(10);
 /// How long a worker may report nothing new before it counts as dead.
@@ -202,7 +204,8 @@ impl Projector {
         check_layout(&self.server, &mut connection, &self.deployment).await?;
         self.ownership.check_settings(&mut connection).await?;
         let mut watch = Watch::new(self.settings.takeover);
-        let begun = Instant::now();
+        let mut neglect = Watch::new(NEGLECT);
+        let mut begun = Instant::now();
         let (mut review_due, mut epoch) = (begun, None);
         self.metrics.role(Role::Idle);
         while !*self.stop.borrow() {
@@ -223,8 +226,12 @@ impl Projector {
                 self.step_back(&mut connection).await?;
             }
             let is_still = watch.look(&seen, asked, Instant::now());
+            // The standbys may have died with the owner; the order shows that only later.
+            if neglect.look(&seen, asked, Instant::now()) {
+                begun = Instant::now();
+            }
             let place = self.peers.lock().await.place_behind(&seen.owner);
-            // A worker that has just joined, or gave the partition up, watches until the others have noticed.
+            // A worker that has just joined, gave the partition up, or sees it neglected watches until the others notice.
             let is_watching = place < self.live.get().standbys || begun.elapsed() < REVIEW;
             let has_given_up = failures >= PATIENCE && self.peers.lock().await.has_others();
             if is_review {

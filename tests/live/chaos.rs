@@ -7,53 +7,34 @@
 //! and prints what it tried as a table.
 
 mod faults;
-mod fleet;
+pub mod fleet;
 mod half_open;
-mod ledger;
+pub mod ledger;
+pub mod plan;
 pub mod proxy;
-mod report;
+pub mod report;
 mod schedule;
 mod taking;
-mod traced;
-mod verdict;
+pub mod traced;
+pub mod verdict;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use report::Report;
-use schedule::Plan;
+use plan::{Persistence, Suite};
+use schedule::Chaos;
 
-use crate::scene::in_parallel;
-
-/// Schedules that run side by side: most of their time they wait.
-const AT_ONCE: u64 = 4;
+static SUITE: Suite<Chaos> = Suite {
+    kinds: faults::KINDS,
+    partitions: &["1", "1", "3"],
+    persistence: &[Persistence::Always, Persistence::EverySecond, Persistence::Nothing],
+    budget: Duration::from_secs(6),
+    kinds_at_least: 3,
+    at_once: 4,
+    seed: 1,
+    rounds: 3,
+};
 
 #[test]
 fn random_faults_leave_the_guarantee_whole() {
-    let variable = |name: &str, default: u64| {
-        std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
-    };
-    let first = variable("ROLLCALL_TEST_SEED", 1);
-    let last = first + variable("ROLLCALL_TEST_ROUNDS", 3);
-    let (next, report, diverged) =
-        (AtomicU64::new(first), Report::default(), Mutex::new(Vec::new()));
-    in_parallel(0..AT_ONCE, |_| {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= last {
-                return;
-            }
-            let plan = Plan::of(seed);
-            eprintln!("{}", plan.told());
-            // The others go on, so that a long run tells of all that does not hold.
-            if catch_unwind(AssertUnwindSafe(|| schedule::run(&plan, &report))).is_err() {
-                report.diverged(seed, plan.kinds());
-                diverged.lock().unwrap().push(seed);
-            }
-        }
-    });
-    eprintln!("{}", report.table());
-    let diverged = diverged.into_inner().unwrap();
-    assert!(diverged.is_empty(), "these seeds did not hold: {diverged:?}");
+    SUITE.run(schedule::run);
 }

@@ -4,6 +4,7 @@ mod erasing;
 mod ground;
 mod redirects;
 mod serving;
+mod storm;
 mod verify;
 
 use std::time::{Duration, Instant};

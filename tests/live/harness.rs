@@ -2,6 +2,7 @@
 //! put entries in and get the state out.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use redis::Connection;
@@ -27,9 +28,22 @@ pub const WORKER: &str = "test";
 
 pub struct Deployment {
     pub server: PrivateServer,
-    pub config: Config,
+    pub layout: Layout,
     /// When the server was there; nothing was applied before.
     pub started_ms: u64,
+}
+
+impl Deref for Deployment {
+    type Target = Layout;
+
+    fn deref(&self) -> &Layout {
+        &self.layout
+    }
+}
+
+/// The settings of a deployment and what follows from them, on whatever servers.
+pub struct Layout {
+    pub config: Config,
 }
 
 impl Deployment {
@@ -41,10 +55,8 @@ impl Deployment {
     pub fn start_with(flags: &[(&str, &str)], options: Options) -> Self {
         let server = PrivateServer::start(options).unwrap();
         let url = server.url();
-        let all = flags.iter().copied().chain([("redis-url", url.as_str())]);
-        let config = Config::resolve(&Gathered::from_flags(all).unwrap()).unwrap();
         let started_ms = dump::server_now(&mut dump::connect(&url));
-        Self { server, config, started_ms }
+        Self { server, layout: Layout::new(&url, flags), started_ms }
     }
 
     pub fn connection(&self) -> Connection {
@@ -53,8 +65,62 @@ impl Deployment {
 
     /// Goes on with another server; returns the one it had.
     pub fn move_to(&mut self, server: PrivateServer) -> PrivateServer {
-        self.config.redis = RedisConfig::new(server.url().into(), None, None).unwrap();
+        self.layout.config.redis = RedisConfig::new(server.url().into(), None, None).unwrap();
         std::mem::replace(&mut self.server, server)
+    }
+
+    /// Adds entries under given ids.
+    pub fn add(&self, partition: u16, entries: &[Entry]) {
+        let mut conn = self.connection();
+        for chunk in entries.chunks(500) {
+            let mut pipe = redis::pipe();
+            for entry in chunk {
+                let add = pipe.cmd("XADD").arg(self.stream(partition)).arg(entry.id.to_string());
+                entry.fields().for_each(|(name, value)| add.add(name, value));
+            }
+            pipe.query::<Vec<String>>(&mut conn).unwrap();
+        }
+    }
+
+    /// Compares every partition with the model of what stands in its stream, after a sweep; and the
+    /// changes with the state they lead to.
+    pub async fn verify(&self, what: &str) {
+        assert_eq!(self.verify_but(what).await, [], "{what}: nothing is written off");
+    }
+
+    /// The same where entries may have been written off, because workers died while they were tried alone. Returns
+    /// which were.
+    pub async fn verify_but(&self, what: &str) -> Vec<EntryId> {
+        let mut written_off = Vec::new();
+        for partition in 0..self.partitions() {
+            let mut conn = self.connection();
+            let keys = self.keys(partition);
+            let mut model = self.model(partition);
+            let letters = dump::dead_letters(&mut conn, &keys);
+            let poison = letters.iter().filter(|letter| letter.reason == "poison");
+            poison.for_each(|letter| {
+                model.write_off(letter.entry);
+                written_off.push(letter.entry);
+            });
+            let entries = read_stream(&mut conn, &self.stream(partition));
+            entries.iter().for_each(|entry| model.apply_entry(entry, self.started_ms));
+            let mut connection = self.async_connection(partition).await;
+            let found = settle(&mut connection, &mut conn, &self.sweeper(partition), &model)
+                .await
+                .unwrap_or_else(|fault| panic!("{what}, partition {partition}:\n{fault}"));
+            assert_eq!(dump::dead(&letters), model.dead(), "{what}: dead letters");
+            dump::check_changes(&dump::changes(&mut conn, &keys), &found, &keys)
+                .unwrap_or_else(|fault| panic!("{what}: {fault}"));
+        }
+        written_off
+    }
+}
+
+impl Layout {
+    /// Of the server at `url`, with the settings given as flags.
+    pub fn new(url: &str, flags: &[(&str, &str)]) -> Self {
+        let all = flags.iter().copied().chain([("redis-url", url)]);
+        Self { config: Config::resolve(&Gathered::from_flags(all).unwrap()).unwrap() }
     }
 
     pub fn partitions(&self) -> u16 {
@@ -102,52 +168,6 @@ impl Deployment {
             horizon_ms: self.config.janitor.horizon_ms,
             rules: self.rules(),
         }
-    }
-
-    /// Adds entries under given ids.
-    pub fn add(&self, partition: u16, entries: &[Entry]) {
-        let mut conn = self.connection();
-        for chunk in entries.chunks(500) {
-            let mut pipe = redis::pipe();
-            for entry in chunk {
-                let add = pipe.cmd("XADD").arg(self.stream(partition)).arg(entry.id.to_string());
-                entry.fields().for_each(|(name, value)| add.add(name, value));
-            }
-            pipe.query::<Vec<String>>(&mut conn).unwrap();
-        }
-    }
-
-    /// Compares every partition with the model of what stands in its stream, after a sweep; and the
-    /// changes with the state they lead to.
-    pub async fn verify(&self, what: &str) {
-        assert_eq!(self.verify_but(what).await, [], "{what}: nothing is written off");
-    }
-
-    /// The same where entries may have been written off, because workers died while they were tried alone. Returns
-    /// which were.
-    pub async fn verify_but(&self, what: &str) -> Vec<EntryId> {
-        let mut written_off = Vec::new();
-        for partition in 0..self.partitions() {
-            let mut conn = self.connection();
-            let keys = self.keys(partition);
-            let mut model = self.model(partition);
-            let letters = dump::dead_letters(&mut conn, &keys);
-            let poison = letters.iter().filter(|letter| letter.reason == "poison");
-            poison.for_each(|letter| {
-                model.write_off(letter.entry);
-                written_off.push(letter.entry);
-            });
-            let entries = read_stream(&mut conn, &self.stream(partition));
-            entries.iter().for_each(|entry| model.apply_entry(entry, self.started_ms));
-            let mut connection = self.async_connection(partition).await;
-            let found = settle(&mut connection, &mut conn, &self.sweeper(partition), &model)
-                .await
-                .unwrap_or_else(|fault| panic!("{what}, partition {partition}:\n{fault}"));
-            assert_eq!(dump::dead(&letters), model.dead(), "{what}: dead letters");
-            dump::check_changes(&dump::changes(&mut conn, &keys), &found, &keys)
-                .unwrap_or_else(|fault| panic!("{what}: {fault}"));
-        }
-        written_off
     }
 
     pub fn sweeper(&self, partition: u16) -> Sweeper {

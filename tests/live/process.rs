@@ -143,13 +143,13 @@ impl Worker {
         line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// Whether it was stopped by SIGSTOP.
+    /// Whether it was stopped by SIGSTOP, or has ended.
     pub fn is_stopped(&self) -> bool {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
         let stats =
             threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")));
         // A thread that has ended meanwhile runs no more either.
-        stats.flatten().all(|stat| stat.rsplit_once(") ").unwrap().1.starts_with('T'))
+        stats.flatten().all(|stat| stat.rsplit_once(") ").unwrap().1.starts_with(['T', 'Z']))
     }
 
     /// Whether it still runs.

@@ -262,10 +262,18 @@ pub fn giant() -> Vec<Field> {
 }
 
 pub fn add(conn: &mut Connection, stream: &str, fields: &[Field]) -> EntryId {
+    try_add(conn, stream, fields).unwrap()
+}
+
+pub fn try_add(
+    conn: &mut Connection,
+    stream: &str,
+    fields: &[Field],
+) -> redis::RedisResult<EntryId> {
     let mut command = redis::cmd("XADD");
     command.arg(stream).arg("*");
     xadd(&mut command, fields);
-    command.query::<String>(conn).unwrap().parse().unwrap()
+    Ok(command.query::<String>(conn)?.parse().unwrap())
 }
 
 /// A producer that goes on whatever happens to the server.
@@ -281,7 +289,9 @@ pub struct Traffic {
 pub type Added = (u16, EntryId);
 
 /// What makes the next entry: its partition and its fields.
-type Source = Box<dyn FnMut() -> (u16, Vec<Field>) + Send>;
+pub type Source = Box<dyn FnMut() -> (u16, Vec<Field>) + Send>;
+/// What adds it: its id, if the server said that it took it.
+pub type Sink = Box<dyn FnMut(u16, &[Field]) -> Option<EntryId> + Send>;
 
 impl Traffic {
     /// About so many entries a second, until stopped.
@@ -304,14 +314,15 @@ impl Traffic {
 
     /// The same with entries of any other origin.
     pub fn start_from(scene: &Scene, around: u64, per_second: u64, source: Source) -> Self {
+        let client = redis::Client::open(scene.url()).unwrap();
+        Self::start_to(around, per_second, source, one_server(client, scene.streams()))
+    }
+
+    /// The same, added to any other servers.
+    pub fn start_to(around: u64, per_second: u64, source: Source, sink: Sink) -> Self {
         let (stop, added) = (Arc::new(AtomicBool::new(false)), Arc::default());
-        let producer = Producer {
-            client: redis::Client::open(scene.url()).unwrap(),
-            streams: scene.streams(),
-            source,
-            stop: Arc::clone(&stop),
-            added: Arc::clone(&added),
-        };
+        let producer =
+            Producer { source, sink, stop: Arc::clone(&stop), added: Arc::clone(&added) };
         let thread = std::thread::spawn(move || producer.run(per_second));
         Self { around, stop, added, thread }
     }
@@ -330,9 +341,8 @@ impl Traffic {
 }
 
 struct Producer {
-    client: redis::Client,
-    streams: Vec<String>,
     source: Source,
+    sink: Sink,
     stop: Arc<AtomicBool>,
     added: Arc<Mutex<Vec<Added>>>,
 }
@@ -340,30 +350,33 @@ struct Producer {
 impl Producer {
     fn run(mut self, per_second: u64) {
         const AT_ONCE: u64 = 3;
-        let mut connection = None;
         while !self.stop.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(1000 * AT_ONCE / per_second));
-            let Some(conn) = connection.as_mut() else {
-                connection = self.client.get_connection_with_timeout(Duration::from_secs(1)).ok();
-                continue;
-            };
             for _ in 0..AT_ONCE {
                 let (partition, fields) = (self.source)();
-                let mut command = redis::cmd("XADD");
-                command.arg(&self.streams[usize::from(partition)]).arg("*");
-                xadd(&mut command, &fields);
-                match command.query::<String>(conn) {
-                    Ok(id) => self.added.lock().unwrap().push((partition, id.parse().unwrap())),
-                    // The server refuses; the connection is fine.
-                    Err(error) if error.code().is_some() => {}
-                    Err(_) => {
-                        connection = None;
-                        break;
-                    }
+                if let Some(id) = (self.sink)(partition, &fields) {
+                    self.added.lock().unwrap().push((partition, id));
                 }
             }
         }
     }
+}
+
+/// Adds to the streams of one server, which may go and come back.
+fn one_server(client: redis::Client, streams: Vec<String>) -> Sink {
+    let mut connection = None;
+    Box::new(move |partition, fields| {
+        if connection.is_none() {
+            connection = client.get_connection_with_timeout(Duration::from_secs(1)).ok();
+        }
+        match try_add(connection.as_mut()?, &streams[usize::from(partition)], fields) {
+            Ok(id) => return Some(id),
+            // The server refuses; the connection is fine.
+            Err(error) if error.code().is_some() => {}
+            Err(_) => connection = None,
+        }
+        None
+    })
 }
 
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {

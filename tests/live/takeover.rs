@@ -154,6 +154,31 @@ fn of_three_workers_on_four_partitions_any_may_die() {
     scene.verify("three workers");
 }
 
+/// The third, who does not watch the partition, notices that nobody does its work.
+#[test]
+fn owner_and_standby_may_die_at_once() {
+    let scene = Scene::start(&[]);
+    let start = || scene.worker(&["--takeover", "10s", HTTP[0], HTTP[1]]);
+    let mut workers: Vec<_> = (0..3).map(|_| start()).collect();
+    let is_in_a_role = |worker: &&Worker| owns(worker, 0) || stands_by(worker, 0);
+    // Who has come lately watches, too.
+    for count in [3, 2] {
+        wait_until(SOON, "so many own it or stand by", || {
+            workers.iter().filter(is_in_a_role).count() == count
+        });
+    }
+    let third = workers.iter().position(|worker| !is_in_a_role(&worker)).unwrap();
+    let third = workers.remove(third);
+    for worker in &mut workers {
+        worker.kill();
+    }
+    let took = time_to_apply(&scene, "after");
+    // It looks every two seconds, and the fourth time it has seen no change for 4.8 s.
+    assert!(took < Duration::from_secs(8) + SLACK, "{took:?}");
+    assert_eq!(takeovers(&third, "death"), 1.0, "{}", third.log());
+    scene.verify("both killed");
+}
+
 /// What a partition's owner and term are.
 fn terms(scene: &Scene, partitions: u16) -> Vec<(String, u64)> {
     let of = |partition| {

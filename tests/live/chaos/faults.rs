@@ -9,82 +9,31 @@ use rollcall::redis::scripts::sweep::Sweeper;
 
 use super::fleet::Target::{self, Owner, Standby};
 use super::ledger::{Account, blow};
+use super::plan::{Kind, Persistence, Strike, counting, dying, keeping, kind};
 use super::proxy::Mode;
-use super::schedule::{CLOCK_MS, Chaos, Strike};
+use super::schedule::{CLOCK_MS, Chaos};
 use super::traced::{self, taken_users};
 use crate::harness::wait_until;
 use crate::scene::{SOON, add, block_on, heartbeat};
 use crate::support::dump::server_now;
 use crate::trouble::{begin_slow_script, command, end_slow_script};
 
-/// What a server keeps over its death.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Persistence {
-    /// An append-only file, written through before each answer.
-    Always,
-    /// An append-only file, written through every second.
-    EverySecond,
-    /// Nothing, except for what a snapshot had.
-    Nothing,
-}
-
 /// How the network is when nothing is wrong with it: slow enough that those behind it always have entries in
 /// hand.
 pub const SLOW: Mode = Mode::Delay(Duration::from_millis(10));
 
-/// One kind of fault.
-pub struct Kind {
-    pub name: &'static str,
-    /// With which persistence it can be done; `None`: any.
-    pub needs: Option<Persistence>,
-    /// How often a schedule may have it.
-    pub most: usize,
-    /// What its count in the report counts.
-    pub counts: &'static str,
-    /// How the names of kinds begin that a schedule does not have with this one.
-    pub without: &'static [&'static str],
-    pub strike: fn(&mut Chaos, &Strike),
-}
-
-impl Kind {
-    /// Whether a schedule with this kind has no room for another.
-    pub fn clashes(&self, other: &Self) -> bool {
-        self.without.iter().any(|name| other.name.starts_with(name))
-    }
-}
-
-const fn kind(name: &'static str, strike: fn(&mut Chaos, &Strike)) -> Kind {
-    Kind { name, needs: None, most: 4, counts: "", without: &[], strike }
-}
-
-const fn counting(
-    name: &'static str,
-    counts: &'static str,
-    strike: fn(&mut Chaos, &Strike),
-) -> Kind {
-    Kind { counts, ..kind(name, strike) }
-}
-
-const fn dying(name: &'static str, strike: fn(&mut Chaos, &Strike)) -> Kind {
-    counting(name, "died there", strike)
-}
-
-const fn restart(name: &'static str, needs: Persistence, strike: fn(&mut Chaos, &Strike)) -> Kind {
-    Kind { needs: Some(needs), ..kind(name, strike) }
-}
-
-const fn taking(name: &'static str, strike: fn(&mut Chaos, &Strike)) -> Kind {
+const fn taking(name: &'static str, strike: fn(&mut Chaos, &Strike)) -> Kind<Chaos> {
     // Which keys of those users have their effects is known only as long as nothing else is missing.
     Kind { without: &["WRONGTYPE of keys of one user"], ..counting(name, "keys taken", strike) }
 }
 
 /// Where the clock steps, the next stream may give the same ids again.
-const fn dropping(name: &'static str, strike: fn(&mut Chaos, &Strike)) -> Kind {
+const fn dropping(name: &'static str, strike: fn(&mut Chaos, &Strike)) -> Kind<Chaos> {
     Kind { without: &["the clock"], ..counting(name, "entries taken", strike) }
 }
 
 /// Each of these deaths counts against the entry that was named: three could be on the same one.
-const AFTER_NAMING: Kind = Kind {
+const AFTER_NAMING: Kind<Chaos> = Kind {
     most: 2,
     ..dying("worker dies after-naming", |c, s| {
         c.doom("after-naming", 1, s);
@@ -100,7 +49,7 @@ const AFTER_NAMING: Kind = Kind {
     })
 };
 
-pub const KINDS: &[Kind] = &[
+pub const KINDS: &[Kind<Chaos>] = &[
     kind("owner SIGKILL", |c, s| c.kill(s, &[Owner])),
     kind("standby SIGKILL", |c, s| c.kill(s, &[Standby])),
     kind("owner and standby SIGKILL", |c, s| c.kill(s, &[Owner, Standby])),
@@ -123,9 +72,9 @@ pub const KINDS: &[Kind] = &[
         std::thread::sleep(Duration::from_millis(s.between(1_200, 2_500)));
         c.proxy.set(SLOW);
     }),
-    kind("owner SIGTERM", |c, s| c.fleet.terminate(&c.scene, &c.proxy, s, Owner)),
-    kind("standby SIGTERM", |c, s| c.fleet.terminate(&c.scene, &c.proxy, s, Standby)),
-    kind("worker joins", |c, s| c.fleet.join(&c.scene, &c.proxy, s)),
+    kind("owner SIGTERM", |c, s| c.fleet.terminate(&c.scene, s, Owner)),
+    kind("standby SIGTERM", |c, s| c.fleet.terminate(&c.scene, s, Standby)),
+    kind("worker joins", |c, s| c.fleet.join(&c.scene, s)),
     kind("partition taken by a stranger", |c, s| c.take_over(s)),
     kind("owner overwritten", |c, s| c.meta(s, "HSET", &["owner", "nobody"])),
     kind("fence overwritten", |c, s| c.meta(s, "HSET", &["fence", "nobody's"])),
@@ -137,10 +86,10 @@ pub const KINDS: &[Kind] = &[
     dying("janitor dies mid-sweep", |c, s| {
         c.fleet.replace_janitor(&c.scene, s.dice, Some(("mid-sweep", s.between(1, 30))));
     }),
-    restart("Redis SIGKILL, AOF always", Persistence::Always, |c, s| c.restart(s, 0)),
-    restart("Redis SIGKILL, AOF everysec", Persistence::EverySecond, |c, s| c.restart(s, 3_000)),
-    restart("Redis SIGKILL, no persistence", Persistence::Nothing, |c, s| c.restart(s, u64::MAX)),
-    restart("Redis SIGKILL, back with an old snapshot", Persistence::Nothing, |c, s| {
+    keeping("Redis SIGKILL, AOF always", Persistence::Always, |c, s| c.restart(s, 0)),
+    keeping("Redis SIGKILL, AOF everysec", Persistence::EverySecond, |c, s| c.restart(s, 3_000)),
+    keeping("Redis SIGKILL, no persistence", Persistence::Nothing, |c, s| c.restart(s, u64::MAX)),
+    keeping("Redis SIGKILL, back with an old snapshot", Persistence::Nothing, |c, s| {
         command(&c.scene, &["SAVE"]);
         std::thread::sleep(s.hold);
         c.restart(s, u64::MAX);
@@ -253,18 +202,18 @@ const GIVE_BACK: &str = "redis.call('DEL', KEYS[1]) \
 
 impl Chaos {
     fn kill(&mut self, strike: &Strike, targets: &[Target]) {
-        targets.iter().for_each(|of| self.fleet.kill(&self.scene, &self.proxy, strike, *of));
+        targets.iter().for_each(|of| self.fleet.kill(&self.scene, strike, *of));
     }
 
     fn put_to_sleep(&mut self, strike: &Strike, targets: &[Target]) {
         let time = Duration::from_millis(strike.between(1_200, 2_500));
         for of in targets {
-            self.fleet.put_to_sleep(&self.scene, &self.proxy, strike, (*of, time));
+            self.fleet.put_to_sleep(&self.scene, strike, (*of, time));
         }
     }
 
     fn doom(&mut self, point: &'static str, pass: u64, strike: &Strike) {
-        self.fleet.doom(&self.scene, &self.proxy, strike, (point, pass));
+        self.fleet.doom(&self.scene, strike, (point, pass));
     }
 
     /// Somebody takes the partition, and does nothing with it.
@@ -317,7 +266,7 @@ impl Chaos {
         // With the group made by somebody else, only the number of entries shows it.
         let closed = (how == 3).then_some(closed);
         // Until then what it begins with seems to be passed.
-        self.fleet.keep_one(&self.scene, &self.proxy);
+        self.fleet.keep_one(&self.scene);
         let partition = strike.partition(&self.scene);
         wait_until(SOON, "the stream is seen to be another one", || {
             self.ledger(partition).is_of_one_stream()
@@ -330,7 +279,7 @@ impl Chaos {
         begin(self);
         std::thread::sleep(strike.hold / 2);
         if strike.dice.is_multiple_of(3) {
-            self.fleet.kill(&self.scene, &self.proxy, strike, Owner);
+            self.fleet.kill(&self.scene, strike, Owner);
         }
         std::thread::sleep(strike.hold / 2);
         end(self);

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::{Duration, Instant};
 
-use super::proxy::{Mode, Proxy};
-use super::schedule::Strike;
+use redis::{Connection, RedisResult};
+
+use super::plan::Strike;
+use crate::harness::Layout;
 use crate::process::{Worker, is_fault};
 use crate::scene::{SOON, Scene, try_command};
 
@@ -25,6 +27,36 @@ struct Member {
     process: Worker,
     doom: Option<&'static str>,
     is_behind_proxy: bool,
+    begun: Instant,
+}
+
+/// Where a fleet works.
+pub trait Site {
+    fn layout(&self) -> &Layout;
+    /// A connection to the server that has a partition.
+    fn connect(&self, partition: u16) -> RedisResult<Connection>;
+    /// A worker, by way of another address if one is given.
+    fn worker(&self, url: Option<&str>, env: &[(&str, &str)]) -> Worker;
+    fn janitor(&self, env: &[(&str, &str)]) -> Worker;
+}
+
+impl Site for Scene {
+    fn layout(&self) -> &Layout {
+        &self.deployment.layout
+    }
+
+    fn connect(&self, _partition: u16) -> RedisResult<Connection> {
+        redis::Client::open(self.url())?.get_connection()
+    }
+
+    fn worker(&self, url: Option<&str>, env: &[(&str, &str)]) -> Worker {
+        let own = self.url();
+        self.worker_at(url.unwrap_or(&own), &["--batch", &BATCH.to_string()], env)
+    }
+
+    fn janitor(&self, env: &[(&str, &str)]) -> Worker {
+        self.janitor_with(&[], env)
+    }
 }
 
 /// Whom a fault strikes.
@@ -37,6 +69,8 @@ pub enum Target {
 }
 
 pub struct Fleet {
+    /// Another way to the server, which some workers take.
+    proxy: Option<String>,
     workers: Vec<Member>,
     janitors: Vec<Member>,
     /// Stopped with SIGSTOP, and until when.
@@ -52,10 +86,11 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    pub fn start(scene: &Scene, proxy: &Proxy) -> Self {
+    pub fn start(site: &impl Site, proxy: Option<String>, janitors: usize) -> Self {
         let mut fleet = Self {
+            proxy,
             workers: Vec::new(),
-            janitors: (0..2).map(|_| janitor(scene, None)).collect(),
+            janitors: (0..janitors).map(|_| janitor(site, None)).collect(),
             asleep: Vec::new(),
             leaving: Vec::new(),
             deaths: BTreeMap::new(),
@@ -63,14 +98,29 @@ impl Fleet {
             most_fault_lines: 0,
         };
         for n in 0..WORKERS.0 {
-            fleet.workers.push(worker(scene, proxy, n == 1, None));
+            let next = fleet.worker(site, n == 1, None);
+            fleet.workers.push(next);
         }
         fleet
     }
 
+    fn worker(
+        &self,
+        site: &impl Site,
+        is_behind_proxy: bool,
+        doom: Option<(&'static str, u64)>,
+    ) -> Member {
+        let url = self.proxy.as_deref().filter(|_| is_behind_proxy);
+        let point = point(doom);
+        let env = point.as_ref().map(|point| ("ROLLCALL_TEST_FAILPOINT", point.as_str()));
+        let process = site.worker(url, env.as_slice());
+        let (doom, is_behind_proxy) = (doom.map(|(point, _)| point), url.is_some());
+        Member { process, doom, is_behind_proxy, begun: Instant::now() }
+    }
+
     /// The place of the worker that is struck.
-    fn find(&self, scene: &Scene, partition: u16, target: Target, dice: u64) -> usize {
-        let owner = owner(scene, partition).unwrap_or_default();
+    fn find(&self, site: &impl Site, partition: u16, target: Target, dice: u64) -> usize {
+        let owner = owner(site, partition).unwrap_or_default();
         let owns = |member: &Member| owner.contains(&format!("-{}-", member.process.pid()));
         let start = dice as usize % self.workers.len();
         let places = (start..self.workers.len()).chain(0..start);
@@ -79,25 +129,19 @@ impl Fleet {
     }
 
     /// SIGKILL to a worker; another one takes its place.
-    pub fn kill(&mut self, scene: &Scene, proxy: &Proxy, strike: &Strike, target: Target) {
-        let which = self.find(scene, strike.partition(scene), target, strike.dice);
-        let next = worker(scene, proxy, strike.dice.is_multiple_of(2), None);
+    pub fn kill(&mut self, site: &impl Site, strike: &Strike, target: Target) {
+        let which = self.find(site, strike.partition(site), target, strike.dice);
+        let next = self.worker(site, strike.dice.is_multiple_of(2), None);
         let old = std::mem::replace(&mut self.workers[which], next);
         self.bury_worker(old);
     }
 
     /// The owner is killed, and in its place one works that is to die at a point.
-    pub fn doom(
-        &mut self,
-        scene: &Scene,
-        proxy: &Proxy,
-        strike: &Strike,
-        (point, pass): (&'static str, u64),
-    ) {
-        let partition = strike.partition(scene);
-        let next = worker(scene, proxy, strike.dice.is_multiple_of(2), Some((point, pass)));
-        let which = self.find(scene, partition, Target::Owner, strike.dice);
-        hand_over(scene, partition, &next.process);
+    pub fn doom(&mut self, site: &impl Site, strike: &Strike, (point, pass): (&'static str, u64)) {
+        let partition = strike.partition(site);
+        let next = self.worker(site, strike.dice.is_multiple_of(2), Some((point, pass)));
+        let which = self.find(site, partition, Target::Owner, strike.dice);
+        hand_over(site, partition, &next.process);
         let old = std::mem::replace(&mut self.workers[which], next);
         self.bury_worker(old);
     }
@@ -109,40 +153,55 @@ impl Fleet {
     }
 
     /// Makes a worker behind the proxy the owner, if there is one.
-    pub fn bring_owner_behind_proxy(&mut self, scene: &Scene, partition: u16) {
+    pub fn bring_owner_behind_proxy(&mut self, site: &impl Site, partition: u16) {
         let mut proxied = self.workers.iter_mut().filter(|member| member.is_behind_proxy);
         if let Some(member) = proxied.find_map(|member| member.process.runs().then_some(member)) {
-            hand_over(scene, partition, &member.process);
+            hand_over(site, partition, &member.process);
         }
     }
 
     /// SIGKILL to a janitor; another one, which may be doomed, too, takes its place.
-    pub fn replace_janitor(&mut self, scene: &Scene, dice: u64, doom: Option<(&'static str, u64)>) {
-        let next = janitor(scene, doom);
-        let old = std::mem::replace(&mut self.janitors[dice as usize % 2], next);
+    pub fn replace_janitor(
+        &mut self,
+        site: &impl Site,
+        dice: u64,
+        doom: Option<(&'static str, u64)>,
+    ) {
+        let next = janitor(site, doom);
+        let which = dice as usize % self.janitors.len();
+        let old = std::mem::replace(&mut self.janitors[which], next);
         self.bury(old);
     }
 
+    /// SIGSTOP to a janitor, and SIGCONT after `time`.
+    pub fn stall_janitor(&mut self, dice: u64, time: Duration) {
+        let which = dice as usize % self.janitors.len();
+        signal(&mut self.janitors[which], "STOP");
+        std::thread::sleep(time);
+        signal(&mut self.janitors[which], "CONT");
+    }
+
     /// One more worker, until there are enough.
-    pub fn join(&mut self, scene: &Scene, proxy: &Proxy, strike: &Strike) {
+    pub fn join(&mut self, site: &impl Site, strike: &Strike) {
         if self.workers.len() < WORKERS.1 {
-            self.workers.push(worker(scene, proxy, strike.dice.is_multiple_of(2), None));
+            let next = self.worker(site, strike.dice.is_multiple_of(2), None);
+            self.workers.push(next);
         } else {
-            self.kill(scene, proxy, strike, Target::Standby);
+            self.kill(site, strike, Target::Standby);
         }
     }
 
     /// Where all workers are doomed or dead, one comes that is not, as from whoever supervises them.
-    pub fn keep_one(&mut self, scene: &Scene, proxy: &Proxy) {
+    pub fn keep_one(&mut self, site: &impl Site) {
         let stays = |worker: &mut Member| worker.doom.is_none() && worker.process.runs();
         if !self.workers.iter_mut().any(stays) {
-            self.workers.push(worker(scene, proxy, false, None));
+            self.add(site);
         }
     }
 
     /// SIGTERM to a worker; another one takes its place.
-    pub fn terminate(&mut self, scene: &Scene, proxy: &Proxy, strike: &Strike, target: Target) {
-        let mut old = self.take(scene, proxy, strike, target);
+    pub fn terminate(&mut self, site: &impl Site, strike: &Strike, target: Target) {
+        let mut old = self.take(site, strike, target);
         signal(&mut old, "TERM");
         self.leaving.push(old);
     }
@@ -150,19 +209,18 @@ impl Fleet {
     /// SIGSTOP to a worker, SIGCONT at the first [`Fleet::wake`] after `time`; another one takes its place.
     pub fn put_to_sleep(
         &mut self,
-        scene: &Scene,
-        proxy: &Proxy,
+        site: &impl Site,
         strike: &Strike,
         (target, time): (Target, Duration),
     ) {
-        let mut old = self.take(scene, proxy, strike, target);
+        let mut old = self.take(site, strike, target);
         signal(&mut old, "STOP");
         self.asleep.push((old, Instant::now() + time));
     }
 
-    fn take(&mut self, scene: &Scene, proxy: &Proxy, strike: &Strike, target: Target) -> Member {
-        let which = self.find(scene, strike.partition(scene), target, strike.dice);
-        let next = worker(scene, proxy, strike.dice.is_multiple_of(2), None);
+    fn take(&mut self, site: &impl Site, strike: &Strike, target: Target) -> Member {
+        let which = self.find(site, strike.partition(site), target, strike.dice);
+        let next = self.worker(site, strike.dice.is_multiple_of(2), None);
         std::mem::replace(&mut self.workers[which], next)
     }
 
@@ -177,27 +235,42 @@ impl Fleet {
         }
     }
 
-    /// The network is well. Whoever sleeps wakes up; janitors and all that were told to leave end, cleanly. Workers
-    /// stay, and one more comes, on which no trouble ever fell.
-    pub fn calm_down(&mut self, scene: &Scene, proxy: &Proxy) {
-        proxy.set(Mode::Pass);
+    /// One more worker, on which no trouble fell yet.
+    pub fn add(&mut self, site: &impl Site) {
+        let next = self.worker(site, false, None);
+        self.workers.push(next);
+    }
+
+    /// Whoever sleeps wakes up; janitors and all that were told to leave end, cleanly. Workers stay.
+    pub fn calm_down(&mut self) {
         for (member, _) in &mut self.asleep {
             signal(member, "CONT");
         }
         self.workers.extend(self.asleep.drain(..).map(|(member, _)| member));
-        self.workers.push(worker(scene, proxy, false, None));
-        for mut janitor in std::mem::take(&mut self.janitors) {
-            signal(&mut janitor, "TERM");
-            self.leaving.push(janitor);
+        let janitors = std::mem::take(&mut self.janitors);
+        self.leave(janitors);
+    }
+
+    /// All workers are told to end but the one that has run longest.
+    pub fn leave_the_oldest(&mut self) {
+        let mut workers = std::mem::take(&mut self.workers);
+        workers.sort_by_key(|worker| (worker.doom.is_some(), worker.begun));
+        let mut workers = workers.into_iter();
+        self.workers.extend(workers.next());
+        self.leave(workers);
+    }
+
+    fn leave(&mut self, members: impl IntoIterator<Item = Member>) {
+        for mut member in members {
+            signal(&mut member, "TERM");
+            self.leaving.push(member);
         }
     }
 
     /// Everybody ends in good order, within [`SOON`].
     pub fn end(&mut self) {
-        for mut worker in std::mem::take(&mut self.workers) {
-            signal(&mut worker, "TERM");
-            self.leaving.push(worker);
-        }
+        let workers = std::mem::take(&mut self.workers);
+        self.leave(workers);
         for mut member in std::mem::take(&mut self.leaving) {
             member.process.wait(SOON);
             self.bury(member);
@@ -231,24 +304,12 @@ impl Fleet {
     }
 }
 
-fn worker(
-    scene: &Scene,
-    proxy: &Proxy,
-    is_behind_proxy: bool,
-    doom: Option<(&'static str, u64)>,
-) -> Member {
-    let url = if is_behind_proxy { proxy.url() } else { scene.url() };
+fn janitor(site: &impl Site, doom: Option<(&'static str, u64)>) -> Member {
     let point = point(doom);
     let env = point.as_ref().map(|point| ("ROLLCALL_TEST_FAILPOINT", point.as_str()));
-    let process = scene.worker_at(&url, &["--batch", &BATCH.to_string()], env.as_slice());
-    Member { process, doom: doom.map(|(point, _)| point), is_behind_proxy }
-}
-
-fn janitor(scene: &Scene, doom: Option<(&'static str, u64)>) -> Member {
-    let point = point(doom);
-    let env = point.as_ref().map(|point| ("ROLLCALL_TEST_FAILPOINT", point.as_str()));
-    let process = scene.janitor_with(&[], env.as_slice());
-    Member { process, doom: doom.map(|(point, _)| point), is_behind_proxy: false }
+    let process = site.janitor(env.as_slice());
+    let doom = doom.map(|(point, _)| point);
+    Member { process, doom, is_behind_proxy: false, begun: Instant::now() }
 }
 
 fn point(doom: Option<(&'static str, u64)>) -> Option<String> {
@@ -256,17 +317,17 @@ fn point(doom: Option<(&'static str, u64)>) -> Option<String> {
 }
 
 /// The worker that owns a partition, as far as the server knows.
-fn owner(scene: &Scene, partition: u16) -> Option<String> {
-    let meta = scene.deployment.keys(partition).meta();
-    try_command(&mut scene.connection(), &["HGET", &meta, "owner"]).ok()?
+fn owner(site: &impl Site, partition: u16) -> Option<String> {
+    let meta = site.layout().keys(partition).meta();
+    try_command(&mut site.connect(partition).ok()?, &["HGET", &meta, "owner"]).ok()?
 }
 
 /// Gives a partition to a worker, once it has spoken.
-fn hand_over(scene: &Scene, partition: u16, to: &Worker) {
-    let keys = scene.deployment.keys(partition);
-    let mut conn = scene.connection();
+fn hand_over(site: &impl Site, partition: u16, to: &Worker) {
+    let keys = site.layout().keys(partition);
     let start = Instant::now();
     while start.elapsed() < SOON / 4 {
+        let Ok(mut conn) = site.connect(partition) else { continue };
         let names: Vec<String> =
             try_command(&mut conn, &["HKEYS", &keys.workers()]).unwrap_or_default();
         if let Some(name) = names.iter().find(|name| name.contains(&format!("-{}-", to.pid()))) {

@@ -7,12 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use redis::{RedisResult, Value};
+use redis::{Connection, RedisResult, Value};
 use rollcall::entry::{Entry, EntryId, Field};
 use rollcall::redis::reply;
 use rollcall::state::dead::DeadLetter;
 
 use super::traced;
+use crate::harness::Layout;
 use crate::scene::Scene;
 use crate::support::model::{Bytes, Dead};
 
@@ -22,9 +23,9 @@ pub const NOTES: &str = "chaos:";
 const INFO: &str = "if redis.call('EXISTS', KEYS[1]) == 0 then return {{}, {}} end \
                     return {redis.call('XINFO', 'STREAM', KEYS[1]), redis.call('XINFO', 'GROUPS', KEYS[1])}";
 
-/// The keys of one partition's notes.
+/// The keys of one partition's notes, which lie where the partition does.
 pub fn notes<const N: usize>(partition: u16, names: [&str; N]) -> [String; N] {
-    names.map(|name| format!("{NOTES}{name}:{partition}"))
+    names.map(|name| format!("{NOTES}{name}:{{p{partition}}}"))
 }
 
 /// Does one of the blows of `ledger.lua`; how many entries it concerned. `None` while there is no group for it.
@@ -114,9 +115,8 @@ impl Ledger {
     ///
     /// # Errors
     /// What the server answers while it is in trouble.
-    pub fn read(scene: &Scene, partition: u16) -> RedisResult<Self> {
-        let deployment = &scene.deployment;
-        let (stream, keys) = (deployment.stream(partition), deployment.keys(partition));
+    pub fn read(layout: &Layout, conn: &mut Connection, partition: u16) -> RedisResult<Self> {
+        let (stream, keys) = (layout.stream(partition), layout.keys(partition));
         let [gone, kept, base] = notes(partition, ["gone", "kept", "base"]);
         let [taken, traces, letters] = notes(partition, ["taken", "traces", "letters"]);
         let mut all = redis::pipe();
@@ -134,12 +134,12 @@ impl Ledger {
         all.cmd("SMEMBERS").arg(taken);
         all.cmd("SMEMBERS").arg(traces);
         all.cmd("XRANGE").arg(letters).arg("-").arg("+");
-        let mut values: Vec<Value> = all.query(&mut scene.connection())?;
+        let mut values: Vec<Value> = all.query(conn)?;
         // One tuple has no room for all of them.
         let rest = values.split_off(9);
         values.push(Value::Array(rest));
         let reply: Reply = redis::from_redis_value(Value::Array(values))?;
-        Ok(Self::of(reply, &deployment.config.deployment.group))
+        Ok(Self::of(reply, &layout.config.deployment.group))
     }
 
     fn of(reply: Reply, group: &str) -> Self {

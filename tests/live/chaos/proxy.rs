@@ -43,8 +43,15 @@ struct Shared {
 struct Connection {
     /// The client's end, and the server's, if it was asked at all.
     ends: Vec<TcpStream>,
-    /// Whether nothing passes any more, without either end being told.
-    silent: Arc<AtomicBool>,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Nothing passes any more, without either end being told.
+    silent: AtomicBool,
+    /// Both ends are closed.
+    closed: AtomicBool,
 }
 
 impl Proxy {
@@ -92,7 +99,7 @@ impl Proxy {
     /// Lets nothing pass any more over the connections there are; neither end is told.
     pub fn silence(&self) {
         for connection in &*self.shared.open.lock().unwrap() {
-            connection.silent.store(true, Ordering::Relaxed);
+            connection.state.silent.store(true, Ordering::Relaxed);
         }
     }
 
@@ -118,10 +125,10 @@ impl Shared {
 
     /// Connects a client through. Whatever fails closes its connection, as networks do.
     fn connect(self: &Arc<Self>, client: TcpStream) {
-        let silent = Arc::new(AtomicBool::new(false));
+        let state = Arc::<State>::default();
         match self.mode() {
             Mode::Refuse => return,
-            Mode::Silent => return self.keep(vec![client], silent),
+            Mode::Silent => return self.keep(vec![client], state),
             Mode::Pass | Mode::Delay(_) | Mode::Crumble | Mode::HoldCalls => {}
         }
         let server = self.servers[fastrand::usize(..self.servers.len())];
@@ -129,17 +136,19 @@ impl Shared {
         for (from, to) in [(&client, &server), (&server, &client)] {
             to.set_nodelay(true).unwrap();
             let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-            let (shared, silent) = (Arc::clone(self), Arc::clone(&silent));
-            std::thread::spawn(move || shared.pump(from, to, &silent));
+            let (shared, state) = (Arc::clone(self), Arc::clone(&state));
+            std::thread::spawn(move || shared.pump(from, to, &state));
         }
-        self.keep(vec![client, server], silent);
+        self.keep(vec![client, server], state);
     }
 
-    fn keep(&self, ends: Vec<TcpStream>, silent: Arc<AtomicBool>) {
-        self.open.lock().unwrap().push(Connection { ends, silent });
+    fn keep(&self, ends: Vec<TcpStream>, state: Arc<State>) {
+        let mut open = self.open.lock().unwrap();
+        open.retain(|connection| !connection.state.closed.load(Ordering::Relaxed));
+        open.push(Connection { ends, state });
     }
 
-    fn pump(&self, mut from: TcpStream, mut to: TcpStream, silent: &AtomicBool) {
+    fn pump(&self, mut from: TcpStream, mut to: TcpStream, State { silent, closed }: &State) {
         let mut buffer = [0; 16 << 10];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             if !silent.load(Ordering::Relaxed) && self.pass(&mut to, &buffer[..count]).is_err() {
@@ -149,6 +158,7 @@ impl Shared {
         // A silent connection does not tell either end that the other one has gone.
         if !silent.load(Ordering::Relaxed) {
             let _gone = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+            closed.store(true, Ordering::Relaxed);
         }
     }
 

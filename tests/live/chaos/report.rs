@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Mutex;
 
-use super::faults::{KINDS, Kind};
 use super::fleet::Fleet;
+use super::plan::Kind;
 
 /// Counts over all schedules.
-#[derive(Default)]
-pub struct Report(Mutex<Counts>);
+pub struct Report {
+    /// Each kind's name, and what its count counts.
+    kinds: Vec<(&'static str, &'static str)>,
+    counts: Mutex<Counts>,
+}
 
 #[derive(Default)]
 struct Counts {
@@ -18,32 +21,44 @@ struct Counts {
     instants: usize,
     most_fault_lines: usize,
     written_off: usize,
+    /// What else a suite counts.
+    others: BTreeMap<&'static str, usize>,
     /// By kind: times tried, what it counts, schedules that had it and did not hold.
     kinds: BTreeMap<&'static str, (u64, u64, Vec<u64>)>,
 }
 
 impl Report {
-    pub fn tried(&self, kind: &Kind, counted: u64) {
-        let mut counts = self.0.lock().unwrap();
-        let of_kind = counts.kinds.entry(kind.name).or_default();
+    pub fn of<C>(kinds: &[Kind<C>]) -> Self {
+        let kinds = kinds.iter().map(|kind| (kind.name, kind.counts)).collect();
+        Self { kinds, counts: Mutex::default() }
+    }
+
+    pub fn tried(&self, kind: &'static str, counted: u64) {
+        let mut counts = self.counts.lock().unwrap();
+        let of_kind = counts.kinds.entry(kind).or_default();
         of_kind.0 += 1;
         of_kind.1 += counted;
     }
 
     /// The entries were looked at while the faults went on.
     pub fn looked(&self) {
-        self.0.lock().unwrap().instants += 1;
+        self.counts.lock().unwrap().instants += 1;
+    }
+
+    /// Counts something else over all schedules.
+    pub fn count(&self, what: &'static str, number: usize) {
+        *self.counts.lock().unwrap().others.entry(what).or_default() += number;
     }
 
     /// A schedule held to its end.
     pub fn held(&self, entries: usize, written_off: usize, fleet: &Fleet) {
-        let mut counts = self.0.lock().unwrap();
+        let mut counts = self.counts.lock().unwrap();
         counts.held += 1;
         counts.entries += entries;
         counts.written_off += written_off;
         counts.most_fault_lines = counts.most_fault_lines.max(fleet.most_fault_lines);
         for (point, deaths) in &fleet.deaths {
-            let mut names = KINDS.iter().map(|kind| kind.name);
+            let mut names = self.kinds.iter().map(|(name, _)| *name);
             let name = names.find(|name| name.ends_with(&format!(" {point}"))).unwrap();
             counts.kinds.entry(name).or_default().1 += deaths;
         }
@@ -51,7 +66,7 @@ impl Report {
 
     /// A schedule with these kinds did not hold.
     pub fn diverged(&self, seed: u64, kinds: impl IntoIterator<Item = &'static str>) {
-        let mut counts = self.0.lock().unwrap();
+        let mut counts = self.counts.lock().unwrap();
         for kind in kinds {
             counts.kinds.entry(kind).or_default().2.push(seed);
         }
@@ -59,18 +74,18 @@ impl Report {
 
     /// The table, in Markdown.
     pub fn table(&self) -> String {
-        let counts = self.0.lock().unwrap();
+        let counts = self.counts.lock().unwrap();
         let mut table = String::from("| fault | times tried | outcome |\n|---|---:|---|\n");
-        for kind in KINDS {
-            let Some((tried, counted, diverged)) = counts.kinds.get(kind.name) else { continue };
+        for (name, counts_what) in &self.kinds {
+            let Some((tried, counted, diverged)) = counts.kinds.get(name) else { continue };
             let mut outcome = match &diverged[..] {
                 [] => "held".to_owned(),
                 seeds => format!("in schedules that did not hold: seeds {seeds:?}"),
             };
-            if !kind.counts.is_empty() {
-                write!(outcome, "; {}: {counted}", kind.counts).unwrap();
+            if !counts_what.is_empty() {
+                write!(outcome, "; {counts_what}: {counted}").unwrap();
             }
-            writeln!(table, "| {} | {tried} | {outcome} |", kind.name).unwrap();
+            writeln!(table, "| {name} | {tried} | {outcome} |").unwrap();
         }
         let Counts { held, entries, instants, most_fault_lines, written_off, .. } = &*counts;
         let faults: u64 = counts.kinds.values().map(|(tried, ..)| tried).sum();
@@ -80,6 +95,9 @@ impl Report {
              on; {written_off} entries written off because workers were killed on them twice; at most {most_fault_lines} lines about faults in a second of a process's log."
         )
         .unwrap();
+        for (what, number) in &counts.others {
+            writeln!(table, "{what}: {number}").unwrap();
+        }
         table
     }
 }

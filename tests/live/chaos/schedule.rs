@@ -1,123 +1,29 @@
-//! A schedule of faults, drawn from a seed before anything begins, and the run of it.
+//! The run of a schedule of faults against one server.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use fastrand::Rng;
 use rollcall::private_server::Options;
 
-use super::faults::{KINDS, Kind, Persistence, SLOW};
+use super::faults::SLOW;
 use super::fleet::Fleet;
 use super::ledger::Ledger;
-use super::proxy::Proxy;
+use super::plan::{Persistence, Plan, Strike};
+use super::proxy::{Mode, Proxy};
 use super::report::Report;
 use super::traced::Traced;
-use super::verdict::{Losses, check_end, check_instant};
+use super::verdict::{Losses, check_end, check_instant, check_missing};
 use crate::clock::Clock;
 use crate::harness::wait_until;
 use crate::scene::{Added, SOON, Scene, Traffic};
 use crate::support::dump::server_now;
 
-/// How long the faults of a schedule take, without what it takes to start processes and servers.
-const BUDGET: Duration = Duration::from_secs(6);
-/// Kinds of faults a schedule has at least.
-const KINDS_AT_LEAST: usize = 3;
 /// What was behind the cursor when calm came is passed within the takeover time, 1 s here, and this much more: the
 /// longest pause after a failure.
 const CALM: Duration = Duration::from_secs(1 + 5);
 /// How far the server's clock may be ahead or behind.
 pub const CLOCK_MS: u64 = 500;
 const PER_SECOND: u64 = 250;
-
-/// One fault of a schedule.
-pub struct Strike {
-    pub kind: &'static Kind,
-    /// How long nothing happens before it.
-    pub nap: Duration,
-    /// How long it lasts, if it does.
-    pub hold: Duration,
-    /// All else that has to be decided.
-    pub dice: u64,
-    /// Whether the entries are counted after it.
-    pub look: bool,
-}
-
-impl Strike {
-    /// A number within bounds, the same one each time.
-    pub fn between(&self, low: u64, high: u64) -> u64 {
-        low + self.dice % (high - low + 1)
-    }
-
-    /// The partition that it strikes.
-    pub fn partition(&self, scene: &Scene) -> u16 {
-        (self.dice % u64::from(scene.deployment.partitions())) as u16
-    }
-}
-
-/// A schedule.
-pub struct Plan {
-    pub seed: u64,
-    partitions: &'static str,
-    persistence: Persistence,
-    pub strikes: Vec<Strike>,
-}
-
-impl Plan {
-    pub fn of(seed: u64) -> Self {
-        let mut rng = Rng::with_seed(seed);
-        let partitions = rng.choice(["1", "1", "3"]).unwrap();
-        let all = [Persistence::Always, Persistence::EverySecond, Persistence::Nothing];
-        let persistence = rng.choice(all).unwrap();
-        let mut plan = Self { seed, partitions, persistence, strikes: Vec::new() };
-        let mut time = Duration::ZERO;
-        while time < BUDGET || plan.kinds().len() < KINDS_AT_LEAST {
-            let kind = &KINDS[rng.usize(..KINDS.len())];
-            if !plan.allows(kind) {
-                continue;
-            }
-            let nap = Duration::from_millis(rng.u64(20..400));
-            let hold = Duration::from_millis(rng.u64(100..1_200));
-            let (dice, look) = (rng.u64(..1 << 40), rng.bool());
-            time += nap + hold / 2;
-            plan.strikes.push(Strike { kind, nap, hold, dice, look });
-        }
-        plan
-    }
-
-    fn allows(&self, kind: &'static Kind) -> bool {
-        let times = self.strikes.iter().filter(|strike| strike.kind.name == kind.name).count();
-        let clashes = |strike: &Strike| strike.kind.clashes(kind) || kind.clashes(strike.kind);
-        times < kind.most
-            && kind.needs.is_none_or(|needs| needs == self.persistence)
-            && !self.strikes.iter().any(clashes)
-    }
-
-    pub fn kinds(&self) -> BTreeSet<&'static str> {
-        self.strikes.iter().map(|strike| strike.kind.name).collect()
-    }
-
-    pub fn told(&self) -> String {
-        let names: Vec<_> = self.strikes.iter().map(|strike| strike.kind.name).collect();
-        let (partitions, persistence) = (self.partitions, self.persistence);
-        format!(
-            "seed {}, {partitions} partitions, {persistence:?}: {}",
-            self.seed,
-            names.join("; ")
-        )
-    }
-
-    fn options(&self, clock: &Clock) -> Options {
-        let fsync = if self.persistence == Persistence::Always { "always" } else { "everysec" };
-        // What is trimmed goes in such pieces.
-        let args = ["--appendfsync", fsync, "--stream-node-max-entries", "10"];
-        clock.options(Options {
-            appendonly: self.persistence != Persistence::Nothing,
-            extra_args: args.map(str::to_owned).to_vec(),
-            ..Options::default()
-        })
-    }
-}
 
 /// What a schedule works on.
 pub struct Chaos {
@@ -146,27 +52,27 @@ struct Trust {
 }
 
 /// Runs a schedule and checks all that is promised; panics with its seed where that does not hold.
-pub fn run(plan: &Plan, report: &Report) {
+pub fn run(plan: &Plan<Chaos>, report: &Report) {
     let what = plan.told();
     let settings = [("thresholds", "3:1"), ("partitions", plan.partitions), ("viewed-cap", "5")];
     let clock = Clock::new();
-    let scene = Scene::start_with(&settings, plan.options(&clock));
+    let scene = Scene::start_with(&settings, options(plan.persistence, &clock));
     let proxy = Proxy::start(scene.deployment.server.port());
     proxy.set(SLOW);
-    let fleet = Fleet::start(&scene, &proxy);
+    let fleet = Fleet::start(&scene, Some(proxy.url()), 2);
     let trust = vec![Trust::default(); usize::from(scene.deployment.partitions())];
     let (losses, gate) = (Losses::new(), Arc::default());
     let mut chaos =
         Chaos { scene, clock, stepped_ms: 0, proxy, fleet, losses, counted: 0, gate, trust };
     chaos.disturb_all();
     let traffic = chaos.traffic(plan.seed);
-    for strike in &plan.strikes {
+    for (kind, strike) in &plan.strikes {
         std::thread::sleep(strike.nap);
         chaos.fleet.wake();
-        (strike.kind.strike)(&mut chaos, strike);
-        report.tried(strike.kind, std::mem::take(&mut chaos.counted));
+        (kind.strike)(&mut chaos, strike);
+        report.tried(kind.name, std::mem::take(&mut chaos.counted));
         if strike.look {
-            chaos.look(&traffic.added(), &format!("{what}\nafter {}", strike.kind.name));
+            chaos.look(&traffic.added(), &format!("{what}\nafter {}", kind.name));
             report.looked();
         }
     }
@@ -181,13 +87,26 @@ pub fn run(plan: &Plan, report: &Report) {
     let mut written_off = 0;
     for partition in 0..chaos.scene.deployment.partitions() {
         let ledger = chaos.ledger(partition);
-        check_end(&chaos.scene, partition, &ledger, &format!("{what}, partition {partition}"));
+        let (layout, mut conn) = (&chaos.scene.deployment.layout, chaos.scene.connection());
+        let what = format!("{what}, partition {partition}");
+        check_end(layout, &mut conn, partition, &ledger, 0, &what);
         written_off += ledger.accounts.values().filter(|account| account.is_written_off()).count();
     }
     // Two deaths on an entry that was tried alone.
     let kills = chaos.fleet.kills;
     assert!(written_off * 2 <= kills, "{what}: {written_off} written off after {kills} kills");
     report.held(added.len(), written_off, &chaos.fleet);
+}
+
+fn options(persistence: Persistence, clock: &Clock) -> Options {
+    let fsync = if persistence == Persistence::Always { "always" } else { "everysec" };
+    // What is trimmed goes in such pieces.
+    let args = ["--appendfsync", fsync, "--stream-node-max-entries", "10"];
+    clock.options(Options {
+        appendonly: persistence != Persistence::Nothing,
+        extra_args: args.map(str::to_owned).to_vec(),
+        ..Options::default()
+    })
 }
 
 impl Chaos {
@@ -221,7 +140,8 @@ impl Chaos {
     pub fn ledger(&self, partition: u16) -> Ledger {
         let mut ledger = None;
         wait_until(SOON, "the server answers", || {
-            ledger = Ledger::read(&self.scene, partition).ok();
+            let layout = &self.scene.deployment.layout;
+            ledger = Ledger::read(layout, &mut self.scene.connection(), partition).ok();
             ledger.is_some()
         });
         ledger.unwrap()
@@ -232,7 +152,8 @@ impl Chaos {
         for partition in 0..self.scene.deployment.partitions() {
             let what = format!("{what}, partition {partition}");
             let ledger = self.ledger(partition);
-            check_instant(&ledger, partition, added, &self.losses, &what);
+            check_instant(&ledger, &what);
+            check_missing(&ledger, partition, added, &self.losses, &what);
             self.check_lag(ledger, partition, &what);
         }
     }
@@ -242,7 +163,7 @@ impl Chaos {
     fn check_lag(&mut self, mut ledger: Ledger, partition: u16, what: &str) {
         let Trust { is_disturbed, is_in_doubt } = self.trust[usize::from(partition)];
         if is_disturbed && !ledger.lag_is_right(is_in_doubt) {
-            self.fleet.keep_one(&self.scene, &self.proxy);
+            self.fleet.keep_one(&self.scene);
             let start = Instant::now();
             while !ledger.lag_is_right(is_in_doubt) && start.elapsed() < SOON {
                 std::thread::sleep(Duration::from_millis(20));
@@ -255,7 +176,9 @@ impl Chaos {
 
     /// The faults are over, traffic is not. What is behind the cursor now must not stay so.
     fn calm_down(&mut self, what: &str) {
-        self.fleet.calm_down(&self.scene, &self.proxy);
+        self.proxy.set(Mode::Pass);
+        self.fleet.calm_down();
+        self.fleet.add(&self.scene);
         let partitions = 0..self.scene.deployment.partitions();
         let newest: Vec<_> = partitions.map(|partition| self.ledger(partition).last).collect();
         wait_until(CALM, &format!("{what}: what was behind the cursor is passed"), || {

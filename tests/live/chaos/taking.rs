@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use rollcall::redis::scripts::shared_keys;
 
 use super::ledger::{NOTES, notes};
-use super::schedule::{Chaos, Strike};
+use super::plan::Strike;
+use super::schedule::Chaos;
 use super::traced;
 use crate::scene::{add, try_command};
 use crate::support::model::Exempt;

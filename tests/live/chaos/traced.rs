@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use rollcall::entry::{Entry, Field};
 use rollcall::key::partition_of;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::support::events::{Events, field, flat};
 use crate::support::model::Bytes;
@@ -19,17 +19,24 @@ const TAKEN: &str = "taken-";
 pub struct Traced {
     events: Events,
     count: u64,
+    /// So many more users, sessions and tokens, which have keys of their own in all partitions.
+    crowd: u64,
 }
 
 impl Traced {
     pub fn new(events: Events) -> Self {
-        Self { events, count: 0 }
+        Self { events, count: 0, crowd: 0 }
+    }
+
+    pub fn with_crowd(self, crowd: u64) -> Self {
+        Self { crowd, ..self }
     }
 
     /// The next entry's partition and fields.
     pub fn entry(&mut self) -> (u16, Vec<Field>) {
         self.count += 1;
-        let (partition, first) = self.events.event();
+        let is_of_crowd = self.crowd > 0 && self.events.rng.bool();
+        let (partition, first) = if is_of_crowd { self.of_crowd() } else { self.events.event() };
         let connection = format!("{TRACE}{}", self.count);
         // With several partitions a heartbeat's document has no effect.
         let forms = if self.events.partitions == 1 { 8 } else { 7 };
@@ -51,6 +58,24 @@ impl Traced {
             }
         };
         (partition, fields)
+    }
+}
+
+impl Traced {
+    fn of_crowd(&mut self) -> (u16, Map<String, Value>) {
+        let n = self.events.rng.u64(..self.crowd);
+        let (user, sid) = (format!("user-{n}"), format!("sid-{n}"));
+        let (routing, event) = match self.events.rng.u8(..3) {
+            0 => (&user, json!({"type": "heartbeat", "user": user, "ip": "10.1.1.1"})),
+            1 => {
+                let token = format!("token-{n}");
+                let item = format!("item{}", self.events.rng.u32(..40));
+                (&user, json!({"type": "view", "user": user, "token": token, "item": item}))
+            }
+            _ => (&sid, json!({"type": "session", "sid": sid, "user": user, "data": {"n": n}})),
+        };
+        let partition = partition_of(routing, self.events.partitions);
+        (partition, event.as_object().unwrap().clone())
     }
 }
 

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
+use redis::Connection;
 use rollcall::entry::EntryId;
 
 use super::fleet::BATCH;
 use super::ledger::{Account, Fate, Ledger, NOTES};
 use super::taking::exempt;
 use super::traced;
-use crate::scene::{Added, Scene, block_on};
+use crate::harness::Layout;
+use crate::scene::{Added, block_on};
 use crate::support::dump;
 use crate::support::model::{Dead, Model, Open, State, Value, diff};
 
@@ -23,6 +25,12 @@ const DATA_VERSIONS: &str = "rollcall:sessions:data";
 pub type Losses = Vec<RangeInclusive<u64>>;
 
 impl Ledger {
+    /// Which of the entries that were added are nowhere.
+    pub fn missing(&self, partition: u16, added: &[Added]) -> Vec<EntryId> {
+        let of_ours = added.iter().filter(|(of, _)| *of == partition).map(|(_, id)| *id);
+        of_ours.filter(|id| !self.accounts.contains_key(id)).collect()
+    }
+
     /// Whether the group says how many entries are behind the cursor; where the server may not know, it says nothing.
     pub fn lag_is_right(&self, may_be_unknown: bool) -> bool {
         self.group.as_ref().is_some_and(|group| {
@@ -72,13 +80,7 @@ impl Ledger {
 
 /// Entries added = passed by the cursor ⊎ behind it ⊎ lost, by Rollcall's own count; and passed means that the effect
 /// is there: at this instant.
-pub fn check_instant(
-    ledger: &Ledger,
-    partition: u16,
-    added: &[Added],
-    losses: &Losses,
-    what: &str,
-) {
+pub fn check_instant(ledger: &Ledger, what: &str) {
     for (id, account) in &ledger.accounts {
         let Account { fate, is_gone, applied, letters, .. } = account;
         assert!(
@@ -88,11 +90,6 @@ pub fn check_instant(
         );
     }
     assert!(ledger.strangers.is_empty(), "{what}: letters of nobody: {:?}", ledger.strangers);
-    let is_lost = |id: &EntryId| losses.iter().any(|loss| loss.contains(&id.ms));
-    let of_ours = added.iter().filter(|(of, _)| *of == partition).map(|(_, id)| id);
-    let missing: Vec<_> =
-        of_ours.filter(|id| !ledger.accounts.contains_key(id) && !is_lost(id)).collect();
-    assert!(missing.is_empty(), "{what}: added, but nowhere: {missing:?}");
     let taken = ledger
         .accounts
         .values()
@@ -101,19 +98,39 @@ pub fn check_instant(
     assert_eq!(ledger.added, sum, "{what}: added = passed + behind + lost; {}", ledger.lag());
 }
 
-/// Everything is finished: state, changes and dead letters are what the entries that were applied say.
-pub fn check_end(scene: &Scene, partition: u16, ledger: &Ledger, what: &str) {
-    let deployment = &scene.deployment;
-    let keys = deployment.keys(partition);
-    let mut conn = scene.connection();
+/// What the server said that it took is there, or was, unless it may have lost it.
+pub fn check_missing(
+    ledger: &Ledger,
+    partition: u16,
+    added: &[Added],
+    losses: &Losses,
+    what: &str,
+) {
+    let is_lost = |id: &EntryId| losses.iter().any(|loss| loss.contains(&id.ms));
+    let missing: Vec<_> =
+        ledger.missing(partition, added).into_iter().filter(|id| !is_lost(id)).collect();
+    assert!(missing.is_empty(), "{what}: added, but nowhere: {missing:?}");
+}
+
+/// Everything is finished: state, changes and dead letters are what the entries that were applied say. Keys that end
+/// may do so up to `late_ms` later.
+pub fn check_end(
+    layout: &Layout,
+    conn: &mut Connection,
+    partition: u16,
+    ledger: &Ledger,
+    late_ms: u64,
+    what: &str,
+) {
+    let keys = layout.keys(partition);
     // As if enough time had passed since shared keys were kept last.
-    redis::cmd("HDEL").arg(keys.janitor()).arg("kept").exec(&mut conn).unwrap();
-    block_on(deployment.sweep(partition));
-    let now = dump::server_now(&mut conn);
-    let mut expected = Expected::of(ledger, deployment.model(partition), now);
-    let mut found = dump::dump(&mut conn, &keys);
+    redis::cmd("HDEL").arg(keys.janitor()).arg("kept").exec(conn).unwrap();
+    block_on(layout.sweep(partition));
+    let now = dump::server_now(conn);
+    let mut expected = Expected::of(ledger, layout.model(partition), now);
+    let mut found = dump::dump(conn, &keys);
     found.retain(|name, _| !name.starts_with(NOTES.as_bytes()));
-    let seen = dump::changes(&mut conn, &keys);
+    let seen = dump::changes(conn, &keys);
     dump::check_changes_but(&exempt(&ledger.taken), &seen, &found, &keys)
         .unwrap_or_else(|fault| panic!("{what}: {fault}"));
     expected.check_letters(ledger, what);
@@ -126,6 +143,7 @@ pub fn check_end(scene: &Scene, partition: u16, ledger: &Ledger, what: &str) {
             .retain(|key, _| expected.state.contains_key(key) || !key.starts_with(data.as_bytes()));
     }
     found.retain(|key, _| !expected.unknown.contains(key));
+    expected.allow_late(&mut found, late_ms);
     let differences = diff(&expected.state, &expected.open, &found);
     assert!(differences.is_empty(), "{what}:\n{}", differences.join("\n"));
 }
@@ -159,6 +177,16 @@ impl Expected {
         let mut state = model.state(now);
         state.retain(|key, _| !written_off.contains(key) && !unknown.contains(key));
         Self { state, open: model.open(now), letters: model.dead(), unknown }
+    }
+
+    /// Sets ends right that are a little late.
+    fn allow_late(&self, found: &mut State, late_ms: u64) {
+        for (key, (_, expiry)) in found {
+            let Some((_, Some(right))) = self.state.get(key) else { continue };
+            if expiry.is_some_and(|found| (*right..=right + late_ms).contains(&found)) {
+                *expiry = Some(*right);
+            }
+        }
     }
 
     /// Where others took the ranking, nobody knows how many of its counts are left.

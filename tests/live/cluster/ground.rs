@@ -78,12 +78,9 @@ impl Ground {
         });
     }
 
-    fn connection(&self, node: usize) -> Option<Connection> {
-        let client = redis::Client::open(self.nodes[node].url()).ok()?;
-        let patience = Duration::from_millis(500);
-        let conn = client.get_connection_with_timeout(patience).ok()?;
-        conn.set_read_timeout(Some(patience)).ok()?;
-        Some(conn)
+    /// A connection to a node, unless it is away.
+    pub fn connection(&self, node: usize) -> Option<Connection> {
+        open(&self.nodes[node].url())
     }
 
     /// Asks a node that has to answer.
@@ -102,23 +99,41 @@ impl Ground {
         self.holder(partition).unwrap_or_else(|| panic!("nobody has partition {partition}"))
     }
 
-    fn holder(&self, partition: u16) -> Option<usize> {
-        let key = format!("{{p{partition}}}:");
-        (0..self.nodes.len()).find(|node| self.try_ask::<u64>(*node, &["EXISTS", &key]).is_some())
+    /// The same, if there is one.
+    pub fn holder(&self, partition: u16) -> Option<usize> {
+        (0..self.nodes.len()).find(|node| self.holds(*node, partition))
+    }
+
+    /// All that take themselves for it.
+    pub fn holders(&self, partition: u16) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|node| self.holds(*node, partition)).collect()
+    }
+
+    fn holds(&self, node: usize, partition: u16) -> bool {
+        self.try_ask::<u64>(node, &["EXISTS", &format!("{{p{partition}}}:")]).is_some()
     }
 
     pub fn replica_of(&self, master: usize) -> usize {
         (master + self.masters) % self.nodes.len()
     }
 
+    /// What a node says of itself, unless it is away.
+    pub fn info(&self, node: usize) -> Option<String> {
+        self.try_ask(node, &["INFO"])
+    }
+
+    /// Whether it is there and takes the Cluster to be well.
+    pub fn is_up(&self, node: usize) -> bool {
+        self.try_ask::<String>(node, &["CLUSTER", "INFO"])
+            .is_some_and(|info| info.contains("cluster_state:ok\r"))
+    }
+
     pub fn is_master(&self, node: usize) -> bool {
-        self.try_ask::<String>(node, &["INFO", "replication"])
-            .is_some_and(|info| info.contains("role:master"))
+        self.info(node).is_some_and(|info| info.contains("role:master"))
     }
 
     pub fn is_linked(&self, node: usize) -> bool {
-        self.try_ask::<String>(node, &["INFO", "replication"])
-            .is_some_and(|info| info.contains("master_link_status:up"))
+        self.info(node).is_some_and(|info| info.contains("master_link_status:up"))
     }
 
     /// Sends a node a signal by its name, such as `STOP`.
@@ -155,6 +170,15 @@ impl Ground {
         let node = self.holder(partition);
         node.and_then(|node| self.try_ask::<bool>(node, &["HEXISTS", &key, &field])) == Some(true)
     }
+}
+
+/// A connection that waits for nothing longer than half a second.
+pub fn open(url: &str) -> Option<Connection> {
+    let client = redis::Client::open(url).ok()?;
+    let patience = Duration::from_millis(500);
+    let conn = client.get_connection_with_timeout(patience).ok()?;
+    conn.set_read_timeout(Some(patience)).ok()?;
+    Some(conn)
 }
 
 /// A user of that partition.

@@ -142,7 +142,7 @@ impl World {
     }
 
     async fn lanes(&mut self, drawn: &Drawn, drafts: &[Draft], base: u64) -> Vec<Lane> {
-        drawn.configure(&mut self.deployment.config, base);
+        drawn.configure(&mut self.deployment.layout.config, base);
         let mut lanes = Vec::new();
         for partition in 0..drawn.partitions {
             let here = drafts.iter().filter(|draft| draft.partition(drawn.partitions) == partition);

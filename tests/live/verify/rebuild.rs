@@ -264,7 +264,8 @@ fn changed_settings_become_the_deployments_and_the_state_follows() {
         let new = new.chunks(2).map(|pair| (&pair[0][2..], pair[1]));
         let url = scene.url();
         let all = flags.chain(new).chain([("redis-url", url.as_str())]);
-        scene.deployment.config = Config::resolve(&Gathered::from_flags(all).unwrap()).unwrap();
+        scene.deployment.layout.config =
+            Config::resolve(&Gathered::from_flags(all).unwrap()).unwrap();
         assert_as_modelled(&scene, "with new settings");
     });
 }
