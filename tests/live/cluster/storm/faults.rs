@@ -80,6 +80,9 @@ pub const KINDS: &[Kind<Storm>] = &[
         });
     }),
     kind("two masters of one shard for a while", |c, s| {
+        if !c.site.may_part() {
+            return;
+        }
         c.failing_over(&[s.shard()], |c, master, replica| {
             c.site.part(master);
             c.promote(replica, &["CLUSTER", "FAILOVER", "TAKEOVER"]);

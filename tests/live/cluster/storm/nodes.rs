@@ -170,6 +170,11 @@ impl Shards {
         });
     }
 
+    /// Whether a node that forgets others keeps that to itself: from 7.2 on all forget them.
+    pub fn may_part(&self) -> bool {
+        self.ground.info(0).is_some_and(|info| info.contains("redis_version:7.0."))
+    }
+
     /// A master knows no other node any more, and hears of no failover: it goes on as if it were alone.
     pub fn part(&self, master: usize) {
         for other in (0..self.ground.nodes.len()).filter(|other| *other != master) {
