@@ -179,8 +179,8 @@ impl Forwarder {
     /// Handles an entry that came when no earlier layout was forwarded any more.
     fn too_late<'a>(&self, entry: &'a Entry, stream: &str) -> Forwarded<'a> {
         let detail = format!(
-            "the entry was sent to {stream}, but the deployment has {} partitions by now; send it to the stream that its \
-             identifier belongs to",
+            "the entry was sent to {stream}, but the deployment now has {} partitions; send it to the stream that \
+             its identifier belongs to",
             self.deployment.partitions
         );
         let letter = Letter {

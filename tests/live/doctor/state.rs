@@ -59,7 +59,7 @@ fn settings_that_differ_are_named_with_both_remedies() {
     finding.run_remedy();
     patient.is_well("settings");
     patient.examined_with(&["--partitions", "4"]);
-    let finding = patient.suffers("partitions", "failure", "says partitions = 1, here it is 4");
+    let finding = patient.suffers("partitions", "failure", "has partitions = 1, but this process has 4");
     assert!(finding.advice().contains("--partitions 1"));
     patient.examined_with(&[]);
     patient.is_well("partitions");
@@ -186,7 +186,7 @@ fn an_owner_that_is_gone_or_stands_still_is_found() {
     let mut worker = start();
     wait_until(SOON, "it works", is_at_work);
     worker.kill();
-    patient.suffers("owner", "warning", "is gone, and nobody has taken over");
+    patient.suffers("owner", "warning", "is gone, and no worker has taken over");
     let worker = start();
     wait_until(SOON, "another one works", is_at_work);
     worker.signal("STOP");
@@ -226,7 +226,7 @@ fn state_of_the_format_before_is_no_failure() {
     let (patient, mut run) = at_work();
     assert_eq!(run.terminate(), 0);
     patient.send("HSET rollcall:meta format 1");
-    patient.suffers("settings", "warning", "format 1, of the version before").run_remedy();
+    patient.suffers("settings", "warning", "format 1, that of the previous version").run_remedy();
     let _worker = Worker::start(&patient.server.url(), &[], &[]);
     wait_until(SOON, "it is taken over", || patient.finding("settings").level() == "ok");
     patient.send("HSET rollcall:meta format 9");
