@@ -357,13 +357,13 @@ async fn script(connection: &mut Link, calls: Vec<String>) -> Result<Vec<Allowed
     let mut words = vec!["EVALSHA", digest.as_deref().unwrap_or_default(), "0"];
     words.extend(calls.iter().map(String::as_str));
     let value = ask(connection, &words).await?;
-    let unexpected = reply::unexpected("asking for rights", &value);
-    let of = |one: Value| match one {
+    let of = |one: &Value| match one {
         Value::Int(1) => Allowed::Yes,
         Value::Int(2) => Allowed::Gone,
         _ => Allowed::No,
     };
-    let allowed: Vec<Allowed> =
-        reply::array(value).unwrap_or_default().into_iter().map(of).collect();
-    if allowed.len() == calls.len() { Ok(allowed) } else { Err(unexpected.into()) }
+    match reply::elements(&value).filter(|answers| answers.len() == calls.len()) {
+        Some(answers) => Ok(answers.iter().map(of).collect()),
+        None => Err(reply::unexpected("asking for rights", &value).into()),
+    }
 }

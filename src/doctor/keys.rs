@@ -198,7 +198,7 @@ fn listed(wrong: &[Wrong]) -> String {
     let named: Vec<String> = wrong
         .iter()
         .take(NAMED)
-        .map(|(key, found, kind)| format!("{key} has the type {found}; it should be a {kind}"))
+        .map(|(key, found, kind)| format!("{key} holds a {found}, where a {kind} belongs"))
         .collect();
     let more = wrong.len().saturating_sub(NAMED);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };

@@ -51,7 +51,7 @@ pub(super) async fn entries(
     let stream = partition.keys.named(&deployment.stream);
     let words = ["XREVRANGE", &stream, "+", "-", "COUNT", SAMPLE];
     let value = ask(&mut partition.connection, &words).await?;
-    let Some(newest) = reply::entries(value) else { return Err(Unseen::unsaid("its entries")) };
+    let Some(newest) = reply::entries(&value) else { return Err(Unseen::unsaid("its entries")) };
     let rules = deployment.rules();
     let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
     for entry in &newest {

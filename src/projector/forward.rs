@@ -214,8 +214,7 @@ impl Forwarder {
         let mut read = redis::cmd("XRANGE");
         read.arg(&source.stream).arg(format!("({after}")).arg("+").arg("COUNT").arg(source.count);
         let value = read.query_async(&mut connection).await.map_err(Error::at(STEP))?;
-        let unexpected = reply::unexpected(STEP, &redis::Value::Nil);
-        let entries = reply::entries(value).ok_or(unexpected)?;
+        let entries = reply::entries(&value).ok_or_else(|| reply::unexpected(STEP, &value))?;
         let bytes: usize = entries.iter().map(Entry::size).sum();
         if !entries.is_empty() {
             let fits = entries.len() * BYTES / bytes.max(1);

@@ -29,7 +29,7 @@ pub enum AskError {
     #[error(transparent)]
     Server(#[from] Error),
     /// A key has a type that Rollcall never keeps there.
-    #[error("the key {} has the type {found}; Rollcall keeps a {wanted} there", key.escape_debug())]
+    #[error("the key {} holds a {found}, where Rollcall keeps a {wanted}", key.escape_debug())]
     WrongType {
         /// The key.
         key: String,
@@ -243,12 +243,14 @@ impl<'k> Walk<'k> {
 
 /// The reply of a scan: the next cursor, 0 at the end, and the members.
 pub(super) fn scanned(value: Value, command: &'static str) -> Result<(u64, Vec<Value>), AskError> {
-    let unexpected = reply::unexpected(command, &value);
-    let mut parts = super::list(value).into_iter();
-    let next = parts.next().and_then(reply::text).and_then(|next| next.parse().ok());
-    match (next, parts.next().and_then(reply::array)) {
-        (Some(next), Some(found)) => Ok((next, found)),
-        _ => Err(unexpected.into()),
+    let Value::Array(parts) = value else {
+        return Err(reply::unexpected(command, &value).into());
+    };
+    let [next, found]: [Value; 2] =
+        parts.try_into().map_err(|parts| reply::unexpected(command, &Value::Array(parts)))?;
+    match (reply::text_of(&next).and_then(|next| next.parse().ok()), found) {
+        (Some(next), Value::Array(found)) => Ok((next, found)),
+        (_, found) => Err(reply::unexpected(command, &Value::Array(vec![next, found])).into()),
     }
 }
 
@@ -294,8 +296,7 @@ pub(crate) async fn range(
     words: &[&str],
 ) -> Result<Vec<Entry>, AskError> {
     let value = ask(connection, words).await?;
-    let unexpected = reply::unexpected("reading entries", &Value::Nil);
-    reply::entries(value).ok_or_else(|| unexpected.into())
+    reply::entries(&value).ok_or_else(|| reply::unexpected("reading entries", &value).into())
 }
 
 #[cfg(test)]

@@ -121,11 +121,11 @@ impl Last {
 }
 
 /// Reads `[[what, count, …], last]`; `None` for anything else.
-pub(super) fn read(value: Value) -> Option<Repairs> {
-    let [told, last]: [Value; 2] = reply::array(value)?.try_into().ok()?;
+pub(super) fn read(value: &Value) -> Option<Repairs> {
+    let [told, last] = reply::elements(value)? else { return None };
     let mut counts = Vec::new();
-    for (label, count) in reply::pairs(told)? {
-        counts.push((Repair::of_label(&reply::text(label)?)?, reply::number(&count)?));
+    for [label, count] in reply::pairs_of(told)? {
+        counts.push((Repair::of_label(&reply::text_of(label)?)?, reply::number(count)?));
     }
-    Some(Repairs { counts, last: Last::read(&reply::text(last)?) })
+    Some(Repairs { counts, last: Last::read(&reply::text_of(last)?) })
 }

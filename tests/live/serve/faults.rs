@@ -81,7 +81,10 @@ fn what_was_answered_with_success_survives_redis_being_killed_and_is_there_once(
     assert!(lost.is_empty(), "{lost:?} of {}", taken.len());
     // Only what was on its way when the server died can be in doubt: one entry each time, for each process.
     let told: BTreeSet<_> = doubtful.iter().map(|(_, message)| message.as_str()).collect();
-    assert!(told.iter().all(|message| message.contains("may or may not be on the stream")), "{told:?}");
+    assert!(
+        told.iter().all(|message| message.contains("may or may not be on the stream")),
+        "{told:?}"
+    );
     assert!(doubtful.len() <= 5 * 8 && taken.len() > 500, "{} in doubt", doubtful.len());
 }
 
