@@ -1,8 +1,8 @@
-"""What the dashboards show: each a list of rows of panels. How a panel looks stands in build.py.
+"""The content of the dashboards: each is a list of rows of panels. build.py has the appearance of panels.
 
-A gauge about a partition comes from the janitor whose turn it was, and two that take turns may both be scraped between
-theirs: the last value of each counts, of these the greatest; what can be added is added over partitions. Counters and
-histograms are added over processes.
+A gauge about a partition comes from the janitor whose turn it was, and a scrape may fall between the turns of two. The
+last value of each janitor is therefore used, and the maximum of these; gauges that can be added are summed over
+partitions. Counters and histograms are summed over processes.
 """
 
 from dataclasses import dataclass, field
@@ -25,12 +25,12 @@ class Panel:
     kind: str = "timeseries"
     stacked: bool = False
     most: float | None = None
-    # What it means that nothing is shown, where that is not what `emptiness` says.
+    # The meaning of an empty panel, if it is not that of `emptiness`.
     empty: str | None = None
 
 
 def emptiness(panel):
-    """What it means that a panel finds nothing, in its place: counters and gauges begin with their process."""
+    """The text of an empty panel; counters and gauges exist as soon as their process does."""
     asked = panel.queries[0][0]
     kinds = [
         ("last_over_time(rollcall_redis_", "no janitor measures this, or it may not ask the server (INFO)"),
@@ -68,7 +68,7 @@ def sum_by(labels):
 
 
 def rate(metric, by=""):
-    """A counter's growth per second, added over processes."""
+    """A counter's growth per second, summed over processes."""
     return f"{sum_by(by)}(rate({metric}{{{OURS}}}[$__rate_interval]))"
 
 
@@ -78,7 +78,7 @@ def increase(metric, by=""):
 
 
 def quantile(part, metric, by=""):
-    """The value that this part of the measurements stays below."""
+    """The value that this fraction of the measurements stays below."""
     labels = ", ".join(label for label in ("le", by) if label)
     return f"histogram_quantile({part}, sum by ({labels}) (rate({metric}_bucket{{{OURS}}}[$__rate_interval])))"
 
@@ -94,7 +94,7 @@ def worst(metric, by="job, partition", more=""):
 
 
 def total(metric, by="", more=""):
-    """A gauge of the janitors, added over partitions."""
+    """A gauge of the janitors, summed over partitions."""
     inner = ", ".join(label for label in ("job", "partition", by) if label)
     return f"{sum_by(by)}({worst(metric, inner, more)})"
 
@@ -105,12 +105,12 @@ def each(metric):
 
 
 def held(metric, by):
-    """What workers are to partitions, added over these labels."""
+    """The roles of workers in partitions, summed by these labels."""
     return f'{sum_by(by)}({metric}{{{OURS}, partition=~"$partition"}})'
 
 
 def in_time(window):
-    """The part of the entries that was applied within a second; Prometheus 3 writes the bucket as 1.0."""
+    """The fraction of the entries that was applied within a second; Prometheus 3 writes the bucket as 1.0."""
     bucket = f'rollcall_event_age_seconds_bucket{{{OURS}, le=~"1|1\\\\.0"}}'
     count = f"rollcall_event_age_seconds_count{{{OURS}}}"
     return f"sum(increase({bucket}[{window}])) / sum(increase({count}[{window}]))"
@@ -120,7 +120,7 @@ MEMBERS, LIMIT = "rollcall_structure_members", "rollcall_structure_limit_members
 
 OVERVIEW = [
     [
-        stat("Online", "short", "Who has a presence entry now. A user at two addresses counts twice.",
+        stat("Online", "short", "Presence entries now. A user at two addresses counts twice.",
              [(total(MEMBERS, more=', structure="presence"'), "")]),
         stat("Applied within a second", "percentunit", "Of the entries in the time shown. The objective is 99.9 %.",
              [(in_time("$__range"), "")], ["RollcallEventsLateFast", "RollcallEventsLateSlow"],
@@ -137,7 +137,7 @@ OVERVIEW = [
              [(increase("rollcall_entries_lost_total"), "")], ["RollcallEntriesLost"], red_from(1)),
     ],
     [
-        graph("Event age", "s", "How long after they were added entries had been applied. The line is the objective's second.",
+        graph("Event age", "s", "Time from adding an entry until it is applied. The line is the objective's second.",
               quantiles("rollcall_event_age_seconds"), ["RollcallEventsLateFast"], red_from(1)),
         graph("Burn rate", "short", "Late entries as a multiple of what the objective allows (0.1 %). At 1 the allowance lasts "
               "exactly its month; the alerts come at 6 and 14.4.",
@@ -173,9 +173,9 @@ OVERVIEW = [
 
 WORKERS = [
     [
-        graph("Processes", "short", "Processes that answer, by version. More than one version: a rollout is under way.",
+        graph("Processes", "short", "Processes that are scraped, by version. More than one version means that a rollout is in progress.",
               [(f"count by (version) (rollcall_build_info{{{OURS}}})", "{{version}}")], ["RollcallProcessDown"]),
-        graph("Up for", "s", "Time since each process started. A saw: it starts again and again.",
+        graph("Up for", "s", "Time since each process started. A sawtooth means that it restarts again and again.",
               [(f"time() - {each('process_start_time_seconds')}", "{{instance}}")], ["RollcallRestarts"]),
     ],
     [
@@ -190,8 +190,8 @@ WORKERS = [
     [
         graph("Entries applied", "cps", "Entries that each worker applied or wrote off.",
               [(rate("rollcall_entries_applied_total", "instance"), "{{instance}}")], ["RollcallNoProgress"]),
-        graph("Entries read", "cps", "Entries that workers read; more than are applied where a failure made them read again. And those "
-              "tried alone because a worker or the server may have died on them.",
+        graph("Entries read", "cps", "Entries that workers read, which after failures are more than they apply; and entries tried alone "
+              "because a worker or the server may have died on them.",
               [(rate("rollcall_entries_read_total"), "read"),
                (rate("rollcall_entries_tried_alone_total"), "tried alone")], ["RollcallPoison"]),
         graph("Bytes read", "Bps", "Bytes of the fields of the entries each worker read.",
@@ -203,15 +203,15 @@ WORKERS = [
               ["RollcallEventsLateFast"], red_from(1)),
         graph("Decode and fold", "s", "Time to decode and fold the entries of one call, by worker: p99.",
               [(quantile(0.99, "rollcall_fold_duration_seconds", "instance"), "{{instance}}")]),
-        graph("Read of new entries", "s", "Time of one read, the wait for the first entry included, by worker: p99. Long where there is little to do.",
+        graph("Read of new entries", "s", "Time of one read, including the wait for the first entry, by worker: p99. It is long when there is little to do.",
               [(quantile(0.99, "rollcall_read_duration_seconds", "instance"), "{{instance}}")]),
     ],
     [
-        graph("Entries in a call", "short", "Entries applied in one call. Near --batch: the worker is behind.",
+        graph("Entries in a call", "short", "Entries applied in one call. Near --batch, the worker is behind.",
               quantiles("rollcall_batch_entries")),
         graph("Entries by form", "cps", "How producers write their entries. A packed one holds many events.",
               [(rate("rollcall_entries_decoded_total", "form"), "{{form}}")], stacked=True),
-        graph("Events decoded", "cps", "Events found in entries, by type; more than were applied where entries are tried again.",
+        graph("Events decoded", "cps", "Events found in entries, by type; after failures more than were applied.",
               [(rate("rollcall_events_decoded_total", "type"), "{{type}}")], stacked=True),
     ],
     [
@@ -223,15 +223,15 @@ WORKERS = [
               [(each("process_resident_memory_bytes"), "{{instance}}")]),
     ],
     [
-        graph("Open files", "percentunit", "Open file descriptors as a part of how many the process may have.",
+        graph("Open files", "percentunit", "Open file descriptors as a fraction of the process's limit.",
               [(f"{each('process_open_fds')} / {each('process_max_fds')}", "{{instance}}")], thresholds=red_from(0.8)),
         graph("Threads and tasks", "short", "Threads of the runtime, and its tasks that have not ended: both stay level.",
               [(each("rollcall_runtime_workers"), "{{instance}} threads"),
                (each("rollcall_runtime_alive_tasks"), "{{instance}} tasks")]),
-        graph("Queued tasks", "short", "Tasks that wait for a thread. Above 0 for long: the process has too few processors.",
+        graph("Queued tasks", "short", "Tasks that wait for a thread. If this stays above 0, the process has too few processors.",
               [(each("rollcall_runtime_queued_tasks"), "{{instance}}")]),
-        graph("Log lines lost", "cps", "Lines that nobody read from standard error in time. The work went on: look at what collects "
-              "the log.",
+        graph("Log lines lost", "cps", "Lines dropped because standard error was not read fast enough. Work was not affected: check what "
+              "collects the log.",
               [(rate("rollcall_log_lines_lost_total", "instance"), "{{instance}}")]),
     ],
 ]
@@ -250,18 +250,18 @@ STREAMS = [
              [(total("rollcall_partition_unowned"), "")], ["RollcallPartitionUnowned"], red_from(1)),
     ],
     [
-        graph("Age of the oldest waiting entry", "s", "Of those that have not been applied. It grows: the owner falls behind. Measured "
-              "by the server's clock.",
+        graph("Age of the oldest waiting entry", "s", "Of the entries that have not been applied, by the server's clock. If it grows, the "
+              "owner falls behind.",
               [(worst("rollcall_oldest_undelivered_seconds"), "{{job}} partition {{partition}}")],
               ["RollcallBacklogGrows", "RollcallNoProgress"], grows_worse(10, 30)),
         graph("Waiting entries", "short", "Entries that have not been applied, as the server counts them; missing while it does not know.",
               [(worst("rollcall_undelivered_entries"), "{{job}} partition {{partition}}")], ["RollcallBacklogGrows"],
               empty="the server does not know, or no janitor measures this"),
-        graph("Entries in the stream", "short", "Finished ones included, which stay for --keep.",
+        graph("Entries in the stream", "short", "Including finished ones, which stay for --keep.",
               [(worst("rollcall_stream_entries"), "{{job}} partition {{partition}}")], ["RollcallTrimBlocked"]),
     ],
     [
-        graph("Read and applied", "cps", "Entries that workers read, and entries applied. Level with each other.",
+        graph("Read and applied", "cps", "Entries that workers read, and entries applied. They should be equal.",
               [(rate("rollcall_entries_read_total"), "read"), (rate("rollcall_entries_applied_total"), "applied")],
               ["RollcallNoProgress"]),
         graph("Owner and standbys", "short", "Of each partition: 1 owner, and who would take over from it. Without a standby a partition "
@@ -279,18 +279,18 @@ STREAMS = [
     [
         graph("Dead letters", "cps", "By reason.", [(rate("rollcall_events_rejected_total", "reason"), "{{reason}}")],
               ["RollcallDeadLetters", "RollcallPoison"], stacked=True),
-        graph("Dropped by their caps", "cps", "Dead letters and changes that were dropped for newer ones. Of changes that is normal.",
+        graph("Dropped by their caps", "cps", "Dead letters and changes that were dropped for newer ones. For changes that is normal.",
               [(rate("rollcall_dead_letters_dropped_total"), "dead letters"),
                (rate("rollcall_changes_dropped_total"), "changes")], ["RollcallLimitReached"]),
-        graph("Times that do not fit", "cps", "Events whose own time was cut to the allowed skew (a producer's clock is ahead), and "
+        graph("Times that do not fit", "cps", "Events whose own time was reduced to the allowed skew (a producer's clock is ahead), and "
               "operations that had expired when they were applied.",
               [(rate("rollcall_events_from_future_total"), "from the future"),
                (rate("rollcall_operations_late_total"), "late")], ["RollcallStreamClockAhead"]),
-        graph("Forwarded", "cps", "Entries that producers send to a layout before the last repartition. Once there are none, all "
-              "producers have followed.",
+        graph("Forwarded", "cps", "Entries that producers send to a layout from before a repartition. Once there are none, all "
+              "producers have switched.",
               [(rate("rollcall_entries_forwarded_total"), "forwarded")]),
-        graph("Unknown members", "cps", "Members of applied events that no event type has, by the event's type: often a name spelled "
-              "wrong. With the log at debug a worker names them.",
+        graph("Unknown members", "cps", "Members of applied events that no event type has, by the event's type: often a misspelt "
+              "name. With the log at debug a worker names them.",
               [(rate("rollcall_events_unknown_members_total", "type"), "{{type}}")], stacked=True),
         graph("Refused", "cps", "Events of users who were erased and are blocked: rollcall erase --block.",
               [(rate("rollcall_events_blocked_total"), "blocked users")]),
@@ -302,39 +302,39 @@ JANITOR = [
         stat("Last round", "s", "Time since a janitor last finished a round of sweeps, at worst over partitions.",
              [(f'max(time() - {worst("rollcall_sweep_last_success_timestamp_seconds")})', "")],
              ["RollcallJanitorNotRunning"], grows_worse(30, 120)),
-        stat("Trimming blocked", "short", "Partitions and kinds of groups that keep the stream from being trimmed.",
+        stat("Trimming blocked", "short", "Partitions whose stream cannot be trimmed, counted once for each kind of group.",
              [(f'sum({worst("rollcall_trim_blocked", "job, partition, by")})', "")], ["RollcallTrimBlocked"],
              grows_worse(1, 2)),
-        stat("Horizon used", "percentunit", "Age of the oldest unfinished entry as a part of the horizon, at worst. At 100 % an "
+        stat("Horizon used", "percentunit", "Age of the oldest unfinished entry as a fraction of the horizon, at worst. At 100 % an "
              "ended session or token may come back.",
              [(f'max({worst("rollcall_horizon_used_ratio")})', "")], ["RollcallHorizonNear"], grows_worse(0.25, 0.5)),
-        stat("Unfinished sweeps", "short", "Sweeps whose last round left something to take because its time was up.",
+        stat("Unfinished sweeps", "short", "Sweeps whose last round left something to remove because its time was up.",
              [(f'sum({worst("rollcall_sweep_unfinished", "job, partition, sweep")})', "")], thresholds=grows_worse(1, 4)),
     ],
     [
-        graph("Used of the caps", "percentunit", "Members of each structure as a part of its cap. The changes stay at 100 %.",
+        graph("Used of the caps", "percentunit", "Members of each structure as a fraction of its cap. The changes stay at 100 %.",
               [(f'{worst(MEMBERS, "job, partition, structure")} / {worst(LIMIT, "job, partition, structure")}',
                 "{{structure}} of {{job}} partition {{partition}}")], ["RollcallLimitReached"], grows_worse(0.9, 1)),
         graph("Members", "short", "Members of each structure, over all partitions.",
               [(total(MEMBERS, "structure"), "{{structure}}")]),
     ],
     [
-        graph("Taken away", "cps", "What janitors took away, by sweep.",
+        graph("Taken away", "cps", "Members that janitors removed, by sweep.",
               [(rate("rollcall_sweep_removed_total", "sweep"), "{{sweep}}")], stacked=True),
-        graph("Put right", "short", "What another program, or a clock that went back, made wrong and was put right, in each "
+        graph("Put right", "short", "Repairs of what another program, or a clock that went back, did, in each "
               "interval shown.",
               [(f'sum by (repair) (increase(rollcall_repairs_total{{{OURS}}}[$__rate_interval]))', "{{repair}}")],
               ["RollcallForeignWrites"]),
-        graph("Left over", "short", "Sweeps that left something because their time was up. For long: the janitor does not keep up.",
+        graph("Left over", "short", "Sweeps that left something because their time was up. If it lasts, the janitor does not keep up.",
               [(worst("rollcall_sweep_unfinished", "job, partition, sweep"), "{{sweep}} of {{job}} partition {{partition}}")],
               stacked=True),
     ],
     [
         graph("Round", "s", "Time of a round of sweeps over all structures of a partition.",
               quantiles("rollcall_sweep_round_duration_seconds"), ["RollcallJanitorNotRunning"], red_from(60)),
-        graph("Sweep call", "s", "Time of one sweep call with its round trip. Redis serves nobody else meanwhile.",
+        graph("Sweep call", "s", "Time of one sweep call with its round trip. Redis serves no other client meanwhile.",
               quantiles("rollcall_sweep_duration_seconds"), thresholds=red_from(0.1)),
-        graph("Horizon", "percentunit", "Age of the oldest unfinished entry as a part of the horizon.",
+        graph("Horizon", "percentunit", "Age of the oldest unfinished entry as a fraction of the horizon.",
               [(worst("rollcall_horizon_used_ratio"), "{{job}} partition {{partition}}")], ["RollcallHorizonNear"],
               grows_worse(0.25, 0.5)),
     ],
@@ -352,7 +352,7 @@ REDIS = [
     [
         stat("Eviction policy wrong", "short", "Partitions whose server may evict the stream and the state.",
              [(total("rollcall_redis_eviction_policy_fault"), "")], ["RollcallEvictionPolicyWrong"], red_from(1)),
-        stat("Keys evicted", "short", "Since the servers started. Each may be the stream, the group, or state.",
+        stat("Keys evicted", "short", "Since the servers started. Each may have been the stream, the group, or state.",
              [(total("rollcall_redis_evicted_keys"), "")], ["RollcallEvictionPolicyWrong"], red_from(1)),
         stat("Memory used", "percentunit", "Of maxmemory, at worst.",
              [(f'max({worst("rollcall_redis_used_memory_bytes")} / ({worst("rollcall_redis_maxmemory_bytes")} > 0))', "")],
@@ -362,7 +362,7 @@ REDIS = [
              [("red", None), ("green", 1)]),
     ],
     [
-        graph("Memory", "bytes", "Used, and the most that may be used (0: nothing is set).",
+        graph("Memory", "bytes", "Used memory, and the limit (0: none is set).",
               [(worst("rollcall_redis_used_memory_bytes"), "used, {{job}} partition {{partition}}"),
                (worst("rollcall_redis_maxmemory_bytes"), "maxmemory, {{job}} partition {{partition}}")],
               ["RollcallRedisMemoryFull"]),
@@ -373,7 +373,7 @@ REDIS = [
               ["RollcallRedisErrors"]),
     ],
     [
-        graph("Round trips", "cps", "Calls that belong to the regular work, by stage.",
+        graph("Round trips", "cps", "Calls in regular work, by stage.",
               [(rate("rollcall_redis_round_trips_total", "stage"), "{{stage}}")], stacked=True),
         graph("Calls", "s", "Time of apply and sweep calls with their round trip: p99.",
               [(quantile(0.99, "rollcall_apply_duration_seconds"), "apply"),
@@ -389,13 +389,13 @@ REDIS = [
 
 REQUESTS, ANSWER_TIME = "rollcall_http_requests_total", "rollcall_http_request_duration_seconds"
 REFUSED_NOW = 'rollcall_intake_refused_total{%s, reason=~"buffer_full|redis_away|in_doubt|redis_refuses"}' % OURS
-# Where nobody asks there is nothing to fail: 0, not nothing.
+# Without requests the result is 0, not empty.
 FAILED_PART = (f'sum(rate({REQUESTS}{{{OURS}, class="5xx"}}[$__rate_interval]))'
                f' / clamp_min(sum(rate({REQUESTS}{{{OURS}}}[$__rate_interval])), 1e-9)')
 
 
 def quantile_or_none(part, metric):
-    """The value that this part of the measurements stays below; 0 while there are none."""
+    """The value that this fraction of the measurements stays below; 0 while there are none."""
     return f"({quantile(part, metric)} >= 0) or vector(0)"
 
 
@@ -407,10 +407,10 @@ SERVE = [
              [(FAILED_PART, "")], ["RollcallServeErrors"], grows_worse(0.001, 0.01)),
         stat("Answered within", "s", "The time that 99 % of the answers stay below. Intake adds its linger to it.",
              [(quantile_or_none(0.99, ANSWER_TIME), "")], ["RollcallServeSlow"], grows_worse(0.1, 0.5)),
-        stat("Buffer", "percentunit", "The part of the buffer for events that wait for Redis which is taken, at worst.",
+        stat("Buffer", "percentunit", "The used fraction of the buffer for events that wait for Redis, at worst.",
              [(f"max(rollcall_intake_buffer_used_ratio{{{OURS}}})", "")], ["RollcallIntakeBufferFills"],
              grows_worse(0.25, 0.5)),
-        stat("Events not taken", "short", "Events that were not added, or not for sure, because of Redis, in the time shown.",
+        stat("Events not taken", "short", "Events that were not added, or may not have been, because of Redis, in the time shown.",
              [(f"sum(increase({REFUSED_NOW}[$__range]))", "")], ["RollcallIntakeRefuses"], red_from(1)),
     ],
     [
@@ -420,31 +420,31 @@ SERVE = [
               [(rate(REQUESTS, "class"), "{{class}}")], ["RollcallServeErrors"], stacked=True),
     ],
     [
-        graph("Time to answer", "s", "From a request's head to its answer's, without the live feed.",
+        graph("Time to answer", "s", "From a request's head to its answer's head, without the live feed.",
               [(quantile_or_none(part, ANSWER_TIME), name) for part, name in ((0.5, "p50"), (0.99, "99 %"), (0.999, "99.9 %"))],
               ["RollcallServeSlow"], red_from(0.5)),
-        graph("Time to add", "s", "Time to add one entry of packed events to the stream, round trip included.",
+        graph("Time to add", "s", "Time to add one entry of packed events to the stream, including the round trip.",
               [(quantile_or_none(part, "rollcall_intake_add_duration_seconds"), name)
                for part, name in ((0.5, "p50"), (0.99, "99 %"))], ["RollcallIntakeBufferFills"]),
     ],
     [
         graph("Events taken", "cps", "Events of applications and browsers that are on the stream.",
               [(rate("rollcall_intake_events_total"), "taken")]),
-        graph("Events refused", "cps", "Events that are not on the stream, or not for sure, by reason.",
+        graph("Events refused", "cps", "Events that are not on the stream, or may not be, by reason.",
               [(rate("rollcall_intake_refused_total", "reason"), "{{reason}}")], ["RollcallIntakeRefuses"], stacked=True),
-        graph("Events that wait", "short", "Events that wait to be added, by process.",
+        graph("Events that wait", "short", "Events waiting to be added, by process.",
               [(each("rollcall_intake_buffered_events"), "{{instance}}")], ["RollcallIntakeBufferFills"]),
     ],
     [
-        graph("Connections", "short", "Open connections: all of them (http), and those that listen (sse, socketio).",
+        graph("Connections", "short", "Open connections: all (http), and those of listeners (sse, socketio).",
               [(f"sum by (kind) (rollcall_http_connections{{{OURS}}})", "{{kind}}")]),
-        graph("Connections refused", "cps", "Connections closed at once because too many were open, in all or from one address.",
+        graph("Connections refused", "cps", "Connections closed at once because too many were open, in total or from one address.",
               [(rate("rollcall_http_connections_refused_total"), "refused")]),
     ],
     [
         graph("Changes read", "cps", "Changes that the live feed read, per second.",
               [(rate("rollcall_feed_changes_total"), "changes")]),
-        graph("Age of changes", "s", "Age of a change when listeners can hear it, by this process's clock against the server's.",
+        graph("Age of changes", "s", "Age of a change when it is available to listeners, by this process's clock against the server's.",
               [(quantile_or_none(part, "rollcall_feed_delay_seconds"), name) for part, name in ((0.5, "p50"), (0.99, "99 %"))]),
         graph("Time of snapshots", "s", "Time to gather a snapshot of the state for listeners.",
               [(quantile_or_none(part, "rollcall_snapshot_duration_seconds"), name)
@@ -455,21 +455,21 @@ SERVE = [
               "Changes that were gone before the feed read them, and snapshots that could not be gathered.",
               [(rate("rollcall_feed_gaps_total"), "gaps"), (rate("rollcall_snapshots_failed_total"), "failed snapshots")],
               stacked=True),
-        graph("Listeners dropped", "cps", "Listeners that were disconnected by this process, by why.",
+        graph("Listeners dropped", "cps", "Listeners that were disconnected, by reason.",
               [(rate("rollcall_listeners_dropped_total", "reason"), "{{reason}}")], ["RollcallListenersDropped"], stacked=True),
-        graph("Activities told", "cps", "Activities of a page's users that its room was told.",
+        graph("Activities told", "cps", "Activities sent to rooms.",
               [(rate("rollcall_activity_told_total"), "told")]),
-        graph("Activities left out", "cps", "Activities that rooms were not told, by why.",
+        graph("Activities left out", "cps", "Activities not sent to rooms, by reason.",
               [(rate("rollcall_activity_left_out_total", "reason"), "{{reason}}")], stacked=True),
     ],
     [
-        graph("Lag of targets", "s", "Age of the oldest change that a notifier's target was not told yet, by target.",
+        graph("Lag of targets", "s", "Age of the oldest change not yet sent to a notifier's target, by target.",
               [(worst("rollcall_notifier_lag_seconds", "target"), "{{target}}")], ["RollcallNotifierLags"],
-              grows_worse(10, 60), empty="no notifier tells a target"),
-        graph("Changes told to targets", "cps", "Changes that targets were told, or that their filters left out, by target.",
+              grows_worse(10, 60), empty="no notifier has a target"),
+        graph("Changes told to targets", "cps", "Changes sent to targets, or left out by their filters, by target.",
               [(rate("rollcall_notifier_changes_total", "target"), "{{target}}")], empty="no notifier is scraped"),
         graph("Calls failed and gaps", "cps",
-              "Calls of webhooks that were not taken and are made again, and changes lost before a target was told.",
+              "Calls of webhooks that were not accepted and are repeated, and gaps: changes lost before they were sent.",
               [(rate("rollcall_notifier_calls_failed_total", "target"), "{{target}}: calls"),
                (rate("rollcall_notifier_gaps_total", "target"), "{{target}}: gaps")], empty="no notifier is scraped"),
     ],
@@ -478,8 +478,8 @@ SERVE = [
 DASHBOARDS = [
     ("overview", "Overview", "Is Rollcall working, and is it in time?", OVERVIEW),
     ("workers", "Workers", "What does each process do, and what does it cost?", WORKERS),
-    ("streams", "Streams and backlog", "What waits, for how long, and what was not applied?", STREAMS),
-    ("janitor", "Janitor and limits", "Is what is stale taken away, and how full is everything?", JANITOR),
+    ("streams", "Streams and backlog", "What is waiting, for how long, and what was not applied?", STREAMS),
+    ("janitor", "Janitor and limits", "Are stale members removed, and how full are the structures?", JANITOR),
     ("serve", "Serve", "What do applications and browsers get, and how fast?", SERVE),
-    ("redis", "Redis for Rollcall", "Is the server fit, and how does Rollcall use it?", REDIS),
+    ("redis", "Redis for Rollcall", "Is the server in good order, and how does Rollcall use it?", REDIS),
 ]

@@ -22,10 +22,10 @@ pub fn holds(input: &[u8]) {
     let error = unexpected("reading", &value).to_string();
     assert!(error.chars().count() <= 300, "{error}");
     check_fed(fed, &value);
-    if let Some(read) = entries(value) {
+    if let Some(read) = entries(&value) {
         check_size(&read, input);
         let reply = encode(&read);
-        assert_eq!(entries(parse(&reply)).as_ref(), Some(&read), "a reply of the same content");
+        assert_eq!(entries(&parse(&reply)).as_ref(), Some(&read), "a reply of the same content");
         assert_eq!(feed(&reply).expect("the server says it so"), Some(read));
     }
 }
@@ -33,7 +33,7 @@ pub fn holds(input: &[u8]) {
 /// The feed may refuse a form that the server does not use. What it takes, it takes as the client library does.
 fn check_fed(fed: Result<Option<Vec<Entry>>, Error>, value: &Value) {
     match (fed, value.clone().extract_error()) {
-        (Ok(Some(read)), Ok(value)) => assert_eq!(entries(value), Some(read)),
+        (Ok(Some(read)), Ok(value)) => assert_eq!(entries(&value), Some(read)),
         (Err(fed), Err(error)) if fed.redis().is_some() => assert_eq!(fed.redis(), Some(&error)),
         (Err(error), _) => assert!(error.to_string().chars().count() <= 300, "{error}"),
         other => panic!("a whole reply: {other:?}"),

@@ -65,7 +65,7 @@ pub enum Payload {
 
 impl Payload {
     /// The message to rooms that had not yet received the changes that were erased.
-    pub const ERASED: Self = Self::Erased { reason: "a user was erased: look at the state again" };
+    pub const ERASED: Self = Self::Erased { reason: "a user was erased: read the state again" };
 }
 
 /// Something happened to a presence entry.

@@ -67,7 +67,7 @@ impl Source {
             .query_async(connection)
             .await
             .map_err(Error::at("looking for the newest change"))?;
-        let newest = self.first_of(newest);
+        let newest = self.first_of(&newest);
         let before = Point { seq: reply::number(&seq).unwrap_or(0), ..Point::START };
         Ok(newest.as_ref().map_or(before, Point::from))
     }
@@ -83,7 +83,7 @@ impl Source {
             .query_async(connection)
             .await
             .map_err(Error::at("looking for the oldest change"))?;
-        match self.first_of(oldest) {
+        match self.first_of(&oldest) {
             Some(oldest) => Ok(Point { seq: oldest.seq.saturating_sub(1), id: oldest.id.before() }),
             None => self.end(connection).await,
         }
@@ -105,7 +105,7 @@ impl Source {
         let (seq, same, first, last): (Value, Value, Value, Value) =
             ask.query_async(connection).await.map_err(Error::at("looking at the changes"))?;
         let seq = reply::number(&seq).unwrap_or(0);
-        let [same, first, last] = [same, first, last].map(|entries| self.first_of(entries));
+        let [same, first, last] = [same, first, last].map(|entries| self.first_of(&entries));
         let is_same_history = match (same, first) {
             (Some(same), _) => same.seq == point.seq,
             // Dropped by the cap, like everything before it. If it were older, or had the number of the oldest
@@ -148,7 +148,7 @@ impl Source {
         Ok(true)
     }
 
-    fn first_of(&self, entries: Value) -> Option<Change> {
+    fn first_of(&self, entries: &Value) -> Option<Change> {
         let entries = reply::entries(entries)?;
         Change::read(entries.first()?, self.partition)
     }
@@ -172,8 +172,7 @@ impl Source {
         }
         read.arg("STREAMS").arg(&self.changes).arg(point.id.to_string());
         let value: Value = read.query_async(connection).await.map_err(Error::at(STEP))?;
-        let unexpected = reply::unexpected(STEP, &Value::Nil);
-        let entries = entries(value).ok_or(unexpected)?;
+        let entries = entries(&value).ok_or_else(|| reply::unexpected(STEP, &value))?;
         let mut changes = Vec::with_capacity(entries.len());
         let mut after = point.seq;
         for entry in &entries {

@@ -141,17 +141,19 @@ impl Lacking {
     fn diagnosis(self, role: &str, shell: &Shell, user: &str) -> Diagnosis {
         let Self { missing, gone } = self;
         if missing.is_empty() && gone.is_empty() {
-            return Diagnosis::ok(format!("user {user} may do all that the role {role} needs"));
+            return Diagnosis::ok(format!(
+                "user {user} may do everything that the role {role} needs"
+            ));
         }
         let mut found = Vec::new();
         if !gone.is_empty() {
             let gone = gone.join(", ").to_ascii_uppercase();
-            found.push(format!("this server has no {gone}; renamed or removed"));
+            found.push(format!("this server has no {gone}; it was renamed or removed"));
         }
         if !missing.is_empty() {
             found.push(format!("user {user} lacks {}", missing.join(" ")));
         }
-        let means = format!("the role {role} fails where it needs them");
+        let means = format!("the role {role} fails when it needs them");
         let mut diagnosis = Diagnosis::failure(found.join("; "), means);
         if !gone.is_empty() {
             diagnosis = diagnosis.advise(ALLOW);
@@ -161,7 +163,7 @@ impl Lacking {
         }
         let rules: Vec<&str> = missing.iter().map(String::as_str).collect();
         diagnosis.run(shell.redis_cli(&[&["ACL", "SETUSER", user], &rules[..]].concat())).advise(
-            format!("put them in the user's line of the ACL file, as in deploy/acl/{role}.acl"),
+            format!("add them to the user's line in the ACL file, as in deploy/acl/{role}.acl"),
         )
     }
 }
@@ -355,13 +357,13 @@ async fn script(connection: &mut Link, calls: Vec<String>) -> Result<Vec<Allowed
     let mut words = vec!["EVALSHA", digest.as_deref().unwrap_or_default(), "0"];
     words.extend(calls.iter().map(String::as_str));
     let value = ask(connection, &words).await?;
-    let unexpected = reply::unexpected("asking for rights", &value);
-    let of = |one: Value| match one {
+    let of = |one: &Value| match one {
         Value::Int(1) => Allowed::Yes,
         Value::Int(2) => Allowed::Gone,
         _ => Allowed::No,
     };
-    let allowed: Vec<Allowed> =
-        reply::array(value).unwrap_or_default().into_iter().map(of).collect();
-    if allowed.len() == calls.len() { Ok(allowed) } else { Err(unexpected.into()) }
+    match reply::elements(&value).filter(|answers| answers.len() == calls.len()) {
+        Some(answers) => Ok(answers.iter().map(of).collect()),
+        None => Err(reply::unexpected("asking for rights", &value).into()),
+    }
 }

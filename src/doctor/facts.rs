@@ -73,7 +73,7 @@ impl Facts {
             )),
             Err(_) => self
                 .configured(diagnosis, parameter, value)
-                .advise(format!("if this user may not because others run the server: {provider}")),
+                .advise(format!("if this user may not because the server is managed: {provider}")),
             Ok(_) => self.configured(diagnosis, parameter, value),
         }
     }

@@ -34,12 +34,12 @@ impl Place<'_> {
 pub(super) fn group(place: &Place<'_>) -> Diagnosis {
     let name = &place.config.deployment.group;
     let Some(stream) = &place.work.stream else {
-        let means = "nobody has added an event, no worker has started";
+        let means = "nobody has added an event, and no worker has started";
         return place.start(Diagnosis::warning("there is no stream yet", means), "worker");
     };
     let Some(group) = &stream.group else {
         let found = format!("{} has no group {name}", stream.key);
-        let means = format!("{} entries wait; a worker makes the group", stream.entries);
+        let means = format!("{} entries are waiting; a worker creates the group", stream.entries);
         return place.start(Diagnosis::warning(found, means), "worker");
     };
     let undelivered =
@@ -50,14 +50,14 @@ pub(super) fn group(place: &Place<'_>) -> Diagnosis {
 /// Whether somebody works on the partition.
 pub(super) async fn owner(partition: &mut Partition, place: &Place<'_>) -> Answer {
     let Some(group) = place.backlog() else {
-        return Ok(Diagnosis::ok("none is expected before there is a group"));
+        return Ok(Diagnosis::ok("no owner is expected before there is a group"));
     };
     let waits = group.undelivered != Some(0);
     let idle = |found: String| {
         let diagnosis = if waits {
-            Diagnosis::failure(found, "entries wait, and the state stands still")
+            Diagnosis::failure(found, "entries are waiting, and the state is not updated")
         } else {
-            Diagnosis::warning(found, "nothing waits now; the next event will")
+            Diagnosis::warning(found, "nothing is waiting now, but the next event will")
         };
         place.start(diagnosis, "worker")
     };
@@ -71,7 +71,7 @@ pub(super) async fn owner(partition: &mut Partition, place: &Place<'_>) -> Answe
     let seen: Seen = ownership.look(connection).await.map_err(AskError::from)?;
     let lives = ownership.owner_lives(connection, &seen).await.map_err(AskError::from)?;
     if lives == Some(false) {
-        return Ok(idle(format!("the owner, {owner}, is gone, and nobody has taken over")));
+        return Ok(idle(format!("the owner, {owner}, is gone, and no worker has taken over")));
     }
     if waits {
         tokio::time::sleep(A_BEAT).await;
@@ -85,7 +85,7 @@ pub(super) async fn owner(partition: &mut Partition, place: &Place<'_>) -> Answe
 /// Deaths of workers on an entry, and what others do to the group.
 pub(super) async fn trouble(partition: &mut Partition, place: &Place<'_>) -> Answer {
     let Some(stream) = place.work.stream.as_ref().filter(|stream| stream.group.is_some()) else {
-        return Ok(Diagnosis::ok("nothing is read yet"));
+        return Ok(Diagnosis::ok("nothing has been read yet"));
     };
     let name = &place.config.deployment.group;
     let meta = partition.keys.meta();
@@ -98,17 +98,17 @@ pub(super) async fn trouble(partition: &mut Partition, place: &Place<'_>) -> Ans
         let times = terms.split(' ').count();
         let found = format!("deaths of workers on the entry after {cursor}: {times}");
         let after = format!("({cursor}");
-        return Ok(Diagnosis::warning(found, "at the second time it becomes a dead letter")
-            .advise("see the workers' logs, and what the entry holds:")
+        return Ok(Diagnosis::warning(found, "after the second death it becomes a dead letter")
+            .advise("see the workers' logs and the entry:")
             .run(place.shell.redis_cli(&["XRANGE", &stream.key, &after, "+", "COUNT", "1"])));
     }
     let pending = ask(&mut partition.connection, &["XPENDING", &stream.key, name]).await?;
     let pending = reply::array(pending).and_then(|parts| number(parts.first()?)).unwrap_or(0);
     if pending > 0 {
         let found = format!("{pending} entries are pending in the group {name}");
-        let means = "somebody else reads through it; the owner acknowledges what they leave, and nothing is lost";
+        let means = "another program reads through it; the owner acknowledges what it leaves, and nothing is lost";
         return Ok(Diagnosis::warning(found, means)
-            .advise("give them a group of their own; see who it is:")
+            .advise("give that program a group of its own; see which it is:")
             .run(place.shell.redis_cli(&["XINFO", "CONSUMERS", &stream.key, name])));
     }
     Ok(Diagnosis::ok("no worker died on an entry, and nobody else uses the group"))
@@ -124,7 +124,8 @@ pub(super) fn janitor(place: &Place<'_>) -> Diagnosis {
     let ago_ms = last_ms.map(|ms| place.now_ms.saturating_sub(ms));
     let found = match ago_ms {
         _ if ahead_ms.is_some() => format!(
-            "the last sweep is dated {} s ahead of the server's clock: that went back, and no janitor has swept since",
+            "the last sweep is dated {} s ahead of the server's clock: the clock went back, and no janitor has swept \
+             since",
             ahead_ms.unwrap_or_default() / 1000
         ),
         Some(ms) if ms <= patience_ms => {
@@ -135,7 +136,7 @@ pub(super) fn janitor(place: &Place<'_>) -> Diagnosis {
     };
     let has_begun = ago_ms.is_some() || place.backlog().is_some();
     let judge: fn(_, _) -> _ = if has_begun { Diagnosis::failure } else { Diagnosis::warning };
-    let means = "nothing stale goes: who left stays online, and the stream grows";
+    let means = "nothing stale is removed: users who left stay online, and the stream grows";
     place.start(judge(found, means), "janitor")
 }
 
@@ -162,9 +163,9 @@ fn blocked(place: &Place<'_>, stream: &Stream, group: &str, age_s: f64) -> Diagn
     let diagnosis = Diagnosis::warning(found, means);
     if group == place.config.deployment.group {
         return diagnosis
-            .advise("see why the workers do not come to it: their logs, and the checks above");
+            .advise("see why the workers do not reach it: their logs, and the checks above");
     }
     diagnosis
-        .advise("start what reads with that group, or, if nothing does any more:")
+        .advise("start the program that reads with that group or, if there is none any more:")
         .run(place.shell.redis_cli(&["XGROUP", "DESTROY", &stream.key, group]))
 }

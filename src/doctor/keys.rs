@@ -26,10 +26,9 @@ pub(super) async fn shared(partition: &mut Partition, stream: &str, shell: &Shel
     let count = wanted.len();
     let wrong = of_another_type(partition, wanted).await?;
     if wrong.is_empty() {
-        return Ok(Diagnosis::ok(format!("all {count} have their type")));
+        return Ok(Diagnosis::ok(format!("all {count} have the right type")));
     }
-    let means =
-        "what needs this key, workers and janitors or a notifier, stands still until it is free";
+    let means = "workers and janitors, or a notifier, cannot work until this key is free";
     Ok(out_of_the_way(Diagnosis::failure(listed(&wrong), means), &wrong, shell))
 }
 
@@ -48,11 +47,12 @@ pub(super) async fn expiries(
         ending.extend(left.filter(|left_ms| *left_ms >= 0).map(|left_ms| (key, left_ms)));
     }
     if let Some((key, left_ms)) = ending.first() {
-        let found = format!("{key} goes in {} s, with all that is in it", left_ms / 1000);
-        let means = "another program set an expiry on it; a janitor, or a worker with something to do, takes it off \
+        let found = format!("{key} expires in {} s, with all its content", left_ms / 1000);
+        let means = "another program set an expiry on it; a janitor, or a worker with entries to apply, removes it \
                      within 2 s";
-        let mut diagnosis = Diagnosis::failure(found, means)
-            .advise("see that a janitor runs, and stop whoever sets it; at once:");
+        let mut diagnosis = Diagnosis::failure(found, means).advise(
+            "check that a janitor runs, and stop the program that sets it; to remove it at once:",
+        );
         for (key, _) in &ending {
             diagnosis = diagnosis.run(shell.redis_cli(&["PERSIST", key]));
         }
@@ -75,12 +75,11 @@ fn repaired(last: &Last, now_ms: u64, janitor: &str, shell: &Shell) -> Diagnosis
         None => format!("{ago_s} s ago"),
     };
     let found = format!("{when}, {}: {}", last.key, last.repair.story());
-    let means =
-        "what is taken between two looks is lost until the next event; not everything comes back";
+    let means = "what it removes in between is missing until the next event, and some of it does not come back";
     Diagnosis::warning(found, means)
         .advise(
-            "find the program (an old version of your own that sets expiries? see CLIENT LIST, and for a moment \
-             MONITOR), and take its rights to these keys; a clock: see the checks on it; then forget it:",
+            "find the program (an old version of your own that sets expiries? see CLIENT LIST, and briefly MONITOR) \
+             and revoke its rights to these keys; for a clock, see its checks; then clear this record:",
         )
         .run(shell.redis_cli(&["HDEL", janitor, "repair"]))
 }
@@ -97,7 +96,7 @@ pub(super) async fn sample(partition: &mut Partition, shell: &Shell) -> Answer {
     }
     match of_another_end(partition, &sample).await? {
         Some(own) => Ok(wrong_end(own, shell)),
-        None => Ok(Diagnosis::ok(format!("{count} looked at, all have their type and expiry"))),
+        None => Ok(Diagnosis::ok(format!("{count} examined, all have the right type and expiry"))),
     }
 }
 
@@ -118,14 +117,14 @@ async fn of_another_end<'k>(
 fn wrong_end(own: &OwnKey, shell: &Shell) -> Diagnosis {
     let key = own.key.as_str();
     if own.ends {
-        let means = "another program took its expiry off: it stays until an event writes it again";
+        let means = "another program removed its expiry: it stays until an event writes it again";
         return Diagnosis::warning(format!("{key} has no expiry"), means)
-            .advise("find out who did; give it one:")
+            .advise("find out which program did; set one:")
             .run(shell.redis_cli(&["EXPIRE", key, "300"]));
     }
-    let means = "another program set one: what is in it goes with it";
+    let means = "another program set one: its content will be lost with it";
     Diagnosis::warning(format!("{key} has an expiry"), means)
-        .advise("find out who did; take it off:")
+        .advise("find out which program did; remove it:")
         .run(shell.redis_cli(&["PERSIST", key]))
 }
 
@@ -207,7 +206,7 @@ fn listed(wrong: &[Wrong]) -> String {
 }
 
 fn out_of_the_way(mut diagnosis: Diagnosis, wrong: &[Wrong], shell: &Shell) -> Diagnosis {
-    diagnosis = diagnosis.advise("find out who wrote it, and put it out of the way:");
+    diagnosis = diagnosis.advise("find out which program wrote it, and move it out of the way:");
     for (key, ..) in wrong.iter().take(NAMED) {
         diagnosis = diagnosis.run(shell.redis_cli(&["RENAMENX", key, &format!("foreign:{key}")]));
     }
@@ -231,16 +230,14 @@ pub(super) async fn caps(
     let is_near = |size: u64, cap: u64| size.saturating_mul(10) >= cap.saturating_mul(9);
     if is_near(dead, deployment.dead_cap) {
         return Ok(Diagnosis::warning(found, "the oldest dead letters are dropped at the cap")
-            .advise(
-                "see what they are, and mend what makes them; then, with all read, let them go:",
-            )
+            .advise("see what they are, and fix their cause; after reading them, drop them:")
             .run(shell.rollcall(&["dead", "list"]))
             .run(shell.redis_cli(&["XTRIM", &partition.keys.dead(), "MAXLEN", "0"])));
     }
     if is_near(recent, deployment.recent_cap) {
-        let means = "at the cap the oldest tokens go, with their logins and viewed items";
+        let means = "at the cap the oldest tokens are dropped, with their logins and viewed items";
         return Ok(Diagnosis::warning(found, means).advise(
-            "if that is too early, raise --recent-cap in the whole deployment (see rollcall config print)",
+            "if that is too soon, raise --recent-cap in the whole deployment (see rollcall config print)",
         ));
     }
     Ok(Diagnosis::ok(found))

@@ -9,14 +9,15 @@ pub(super) fn eviction(facts: &Facts) -> Answer {
     if policy == "noeviction" {
         return Ok(Diagnosis::ok(found));
     }
-    let means = "short of memory, the server evicts the stream, its group and the state: events are lost unseen";
+    let means = "when memory runs short, the server evicts the stream, its group and the state: events are lost \
+                 unnoticed";
     Ok(facts.set(Diagnosis::failure(found, means), "maxmemory-policy", "noeviction"))
 }
 
 pub(super) fn memory(facts: &Facts) -> Answer {
     let (used, most) = (facts.number("used_memory")?, facts.number("maxmemory")?);
     if most == 0 {
-        let means = "an operating system that runs short of memory kills the server";
+        let means = "the operating system kills the server when memory runs short";
         let diagnosis =
             Diagnosis::warning(format!("no maxmemory is set; {} in use", mib(used)), means);
         return Ok(match facts.number("total_system_memory") {
@@ -26,7 +27,7 @@ pub(super) fn memory(facts: &Facts) -> Answer {
     }
     let full = used.saturating_mul(100) / most;
     let found = format!("{} of {} in use ({full} %)", mib(used), mib(most));
-    let means = "at maxmemory producers and workers are refused (OOM); entries wait, none is lost";
+    let means = "at maxmemory producers and workers are refused (OOM); entries in the stream wait, and none is lost";
     Ok(match full {
         0..80 => Diagnosis::ok(found),
         80..95 => set_mib(Diagnosis::warning(found, means), facts, used * 2),

@@ -7,7 +7,7 @@ pub(super) fn persistence(facts: &Facts) -> Answer {
     if facts.info("aof_enabled")? == "1" {
         return append_only(facts);
     }
-    let means = "stream, pending entries and state rewind together; what was added since is lost";
+    let means = "stream and state rewind together; what was added since is lost";
     let diagnosis = match facts.parameter("save") {
         Ok("") => Diagnosis::warning(
             "neither an append-only file nor snapshots",
@@ -31,7 +31,7 @@ fn append_only(facts: &Facts) -> Answer {
         return Ok(Diagnosis::ok(found));
     }
     let means =
-        "a crash of the machine loses what the operating system had not written: often 30 s";
+        "a crash of the machine loses what the operating system has not written yet: often 30 s";
     Ok(facts.set(Diagnosis::warning(found, means), "appendfsync", "everysec"))
 }
 
@@ -47,9 +47,9 @@ pub(super) fn saving(facts: &Facts) -> Answer {
     // Empty if the folder itself is gone.
     let folder = facts.parameter("dir").ok().filter(|folder| !folder.is_empty());
     let folder = folder.unwrap_or("the server's folder");
-    let means = "what is in memory is not on disk, and the server may refuse all writes (MISCONF)";
+    let means = "the data in memory is not on disk, and the server may refuse all writes (MISCONF)";
     let command = if failing.contains(&snapshot) { "BGSAVE" } else { "BGREWRITEAOF" };
     Ok(Diagnosis::failure(format!("failed: {}", failing.join(", ")), means)
-        .advise(format!("make room in {folder} and let the server write there; its log says why"))
+        .advise(format!("free some space in {folder} and let the server write there; its log says why it could not"))
         .run(facts.shell.redis_cli(&[command])))
 }

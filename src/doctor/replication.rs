@@ -14,7 +14,7 @@ pub(super) fn role(facts: &Facts) -> Answer {
     let (host, port) = (facts.info("master_host")?, facts.info("master_port")?);
     let link = facts.info("master_link_status")?;
     let found = format!("a replica of {host}:{port}, its link is {link}");
-    let means = "a replica takes no writes, and what it shows may be old";
+    let means = "a replica accepts no writes, and its data may be old";
     Ok(Diagnosis::failure(found, means)
         .advise(format!("point --redis-url at {host}:{port}, or make this the primary:"))
         .run(facts.shell.redis_cli(&["REPLICAOF", "NO", "ONE"])))
@@ -25,7 +25,7 @@ pub(super) fn replicas(facts: &Facts) -> Answer {
     let states: Vec<&str> =
         (0..connected).filter_map(|n| facts.info(&format!("slave{n}")).ok()).collect();
     let away = states.iter().filter(|state| !state.contains("state=online")).count();
-    let found = format!("{connected} connected, {away} of them not in step");
+    let found = format!("{connected} connected, {away} of them not in sync");
     // INFO has the number of good replicas only if a minimum is configured.
     if let Ok(good) = facts.number("min_slaves_good_slaves") {
         let wanted = facts.parameter_number("min-replicas-to-write")?;
@@ -39,9 +39,9 @@ pub(super) fn replicas(facts: &Facts) -> Answer {
     if away > 0 {
         return Ok(Diagnosis::warning(
             found,
-            "a failover now would lose what they have not yet got",
+            "a failover now would lose what they have not received yet",
         )
-        .advise("wait until they are in step; their logs say what hinders them"));
+        .advise("wait until they are in sync; their logs say what prevents it"));
     }
     Ok(Diagnosis::ok(found))
 }
@@ -54,7 +54,7 @@ pub(super) async fn cluster(node: &mut Node, facts: &Facts, deployment: &Deploym
         let found = "a Cluster, one partition, and a prefix without a hash tag";
         return Ok(Diagnosis::failure(
             found,
-            "the keys lie in many slots: no script can reach them all",
+            "the keys are in many slots, so no script can reach them all",
         )
         .advise("give --prefix a hash tag, such as '{acme}:', or use --partitions 2 or more"));
     }
@@ -84,9 +84,9 @@ fn coverage(facts: &Facts, found: String) -> Diagnosis {
         return Diagnosis::ok(found);
     }
     let found = format!("{found}; {SETTING} is yes");
-    let means =
-        "a shard that is lost, replicas and all, stops the partitions of all other shards too";
-    let diagnosis = Diagnosis::warning(found, means).advise("let the others go on, on every node:");
+    let means = "the loss of one whole shard also stops the partitions of all other shards";
+    let diagnosis =
+        Diagnosis::warning(found, means).advise("let the others continue; on every node:");
     facts.set(diagnosis, SETTING, "no")
 }
 

@@ -7,7 +7,8 @@ use crate::config::{Config, Shell};
 use crate::redis::connect::Node;
 
 /// The remedy for a command that was renamed or removed.
-pub(super) const ALLOW: &str = "allow it: in redis.conf (rename-command) or, where others run the server, in the provider's settings";
+pub(super) const ALLOW: &str = "allow it: in redis.conf (rename-command) or, on a managed server, in the provider's \
+                                settings";
 
 /// The findings so far, and the shell commands for remedies.
 pub(super) struct Report {
@@ -54,7 +55,7 @@ impl Report {
             }
             Err(Unseen::NoCommand(command)) => return self.gone.add(&command, check),
             Err(Unseen::Unsaid(name)) => {
-                Diagnosis::warning(format!("the server does not tell {name}"), NOT_SEEN)
+                Diagnosis::warning(format!("the server does not report {name}"), NOT_SEEN)
             }
             Err(Unseen::Failed(why)) => Diagnosis::failure(why, NOT_SEEN),
         };
@@ -80,13 +81,13 @@ impl Report {
     /// The finding that the server does not have this command.
     fn without(&self, command: &str, checks: &[&str]) -> Diagnosis {
         let found = format!("this server has no {command}; it was renamed or removed");
-        let unmade = format!("not looked at: {}", checks.join(", "));
+        let unmade = format!("not checked: {}", checks.join(", "));
         if self.role.needs(command) {
             let means = format!("the role {} cannot work without it; {unmade}", self.role.name());
             return Diagnosis::failure(found, means).advise(ALLOW);
         }
         Diagnosis::warning(found, unmade)
-            .advise("where others run the server, look at its settings in the provider's console")
+            .advise("on a managed server, look at its settings in the provider's console")
     }
 
     /// The finding that the user may not look; a role does not need the rights that only the doctor uses.
@@ -101,17 +102,17 @@ impl Report {
         }
         let found = format!("user {user} may not look at {}", checks.join(", "));
         let means = format!(
-            "not permitted: {}; whether it lacks what its role needs stands under rights",
+            "not permitted: {}; the check rights says whether the role lacks anything",
             commands.join(", ")
         );
         let words = ["doctor", "--role", "doctor", "--redis-username", "rollcall-doctor"];
         Diagnosis::warning(found, means)
-            .advise("to have them looked at, run the doctor as the user of deploy/acl/doctor.acl:")
+            .advise("to have them checked, run the doctor as the user of deploy/acl/doctor.acl:")
             .run(self.everywhere.rollcall(&words))
     }
 }
 
-const NOT_SEEN: &str = "this could not be looked at";
+const NOT_SEEN: &str = "this could not be checked";
 
 /// What is missing, and the checks that it prevented, both in order of appearance.
 #[derive(Default)]

@@ -19,7 +19,7 @@ pub(super) async fn scripts(partition: &mut Partition) -> Answer {
             Err(error) => {
                 let found = crate::error::chain(&error);
                 return Ok(Diagnosis::failure(found, "no worker and no janitor can work here")
-                    .advise("use Redis 7.0 or later, or Valkey, with scripts switched on"));
+                    .advise("use Redis 7.0 or later, or Valkey, with scripts enabled"));
             }
         }
     }

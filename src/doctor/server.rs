@@ -29,7 +29,7 @@ pub(super) fn version(facts: &Facts) -> Answer {
     if major >= 7 {
         return Ok(Diagnosis::ok(format!("Redis {version}")));
     }
-    let means = "the scripts need what Redis has since 7.0 (#!lua, redis.acl_check_cmd)";
+    let means = "the scripts need features of Redis 7.0 (#!lua, redis.acl_check_cmd)";
     Ok(Diagnosis::failure(format!("Redis {version}"), means)
         .advise("upgrade the server to Redis 7.0 or later, or to Valkey"))
 }
@@ -51,8 +51,8 @@ fn judge_latency(trip: Duration, shell: &Shell) -> Diagnosis {
     if trip < SLOW {
         return Diagnosis::ok(found);
     }
-    Diagnosis::warning(found, "every batch waits for one round trip, and every reader, too")
-        .advise("run Rollcall near the server, and look what keeps the server busy:")
+    Diagnosis::warning(found, "every batch and every reader waits for one round trip")
+        .advise("run Rollcall near the server, and see what keeps the server busy:")
         .run(shell.redis_cli(&["SLOWLOG", "GET"]))
 }
 
@@ -73,10 +73,11 @@ fn judge_clock(server_ms: u64, own_ms: u64, trip_ms: u64, max_skew_ms: u64) -> D
     if apart_ms <= APART_MS {
         return Diagnosis::ok(format!("within {APART_MS} ms of this machine's"));
     }
-    let means = "expiry follows the server's clock: an event with a time of this machine's is late, or is cut \
-                 to the entry's time and --max-skew";
+    let means = "expiry follows the server's clock: an event with this machine's time is late, or its time is \
+                 reduced to the entry's time plus --max-skew";
     let judge = if apart_ms > max_skew_ms { Diagnosis::failure } else { Diagnosis::warning };
-    judge(found, means).advise("keep both machines' clocks right, with chrony or systemd-timesyncd")
+    judge(found, means)
+        .advise("synchronise both machines' clocks, with chrony or systemd-timesyncd")
 }
 
 pub(super) fn clients(facts: &Facts) -> Answer {
@@ -93,10 +94,10 @@ pub(super) fn clients(facts: &Facts) -> Answer {
 pub(super) fn timeout(facts: &Facts) -> Answer {
     let seconds = facts.parameter_number("timeout")?;
     if seconds == 0 || seconds >= SHORT_TIMEOUT_S {
-        return Ok(Diagnosis::ok(format!("{seconds} s (0: idle clients are never cut)")));
+        return Ok(Diagnosis::ok(format!("{seconds} s (0: idle clients are never disconnected)")));
     }
-    let found = format!("{seconds} s: then idle clients are cut");
-    let means = "programs that keep a connection for later find it cut; workers and janitors keep theirs alive";
+    let found = format!("{seconds} s: idle clients are then disconnected");
+    let means = "programs that keep connections for later use lose them; workers and janitors keep theirs alive";
     Ok(facts.set(Diagnosis::warning(found, means), "timeout", "0"))
 }
 
@@ -106,7 +107,7 @@ pub(super) fn script_limit(facts: &Facts) -> Answer {
     if limit_ms == 0 || limit_ms >= SHORT_SCRIPT_MS {
         return Ok(Diagnosis::ok(found));
     }
-    let means = "during a script that takes longer, everybody else is refused with BUSY";
+    let means = "during a script that takes longer, all other clients are refused with BUSY";
     Ok(facts.set(Diagnosis::warning(found, means), "busy-reply-threshold", "5000"))
 }
 
@@ -121,10 +122,12 @@ pub(super) fn output_buffers(facts: &Facts, config: &Config) -> Answer {
     let least = [hard, soft].into_iter().filter(|limit| *limit > 0).min();
     match least {
         Some(limit) if limit < batch as u64 => {
-            let found =
-                format!("the server cuts a client with {limit} bytes of replies on the way");
+            let found = format!(
+                "the server disconnects a client with more than {limit} bytes of pending replies"
+            );
             let means = format!(
-                "a batch of large entries can have {batch} bytes: a worker that is cut reads it again, in vain"
+                "a batch of large entries can have {batch} bytes: a disconnected worker reads it again, and fails \
+                 again"
             );
             let diagnosis = Diagnosis::warning(found, means);
             Ok(facts.set(diagnosis, "client-output-buffer-limit", "normal 0 0 0"))
@@ -139,7 +142,7 @@ pub(super) fn unreachable(error: &Error, is_whole: bool, shell: &Shell) -> Diagn
     let means = if is_whole {
         "no role can start, and no other check could be made"
     } else {
-        "this partition stands still, and no other check of it could be made"
+        "this partition is not served, and no other check of it could be made"
     };
     let diagnosis = Diagnosis::failure(chain(error), means);
     match error.kind() {
@@ -151,9 +154,11 @@ pub(super) fn unreachable(error: &Error, is_whole: bool, shell: &Shell) -> Diagn
                 "bring the missing nodes of the Cluster back, or see which slots are not served:",
             )
             .run(shell.redis_cli(&["CLUSTER", "NODES"])),
-        "loading" => diagnosis.advise("the server reads its data from disk: wait, and look again"),
+        "loading" => {
+            diagnosis.advise("the server is loading its data from disk: wait, and check again")
+        }
         "connection" => {
-            diagnosis.advise("check that the server runs, --redis-url, and the network between")
+            diagnosis.advise("check that the server runs, --redis-url, and the network")
         }
         _ => diagnosis.advise(error.remedy(shell).unwrap_or_else(|| "see its log".to_owned())),
     }

@@ -22,7 +22,9 @@ pub(super) async fn settings(
     let stored = reply::array(ask(&mut partition.connection, &words).await?).unwrap_or_default();
     let stored: Vec<Option<String>> = stored.into_iter().map(reply::text).collect();
     if stored.iter().all(Option::is_none) {
-        return Ok(Diagnosis::ok(format!("{meta} is not there yet: the first to start writes it")));
+        return Ok(Diagnosis::ok(format!(
+            "{meta} does not exist yet: the first process to start writes it"
+        )));
     }
     let differ = own.iter().zip(&stored).filter_map(|((name, own), stored)| {
         stored.as_ref().filter(|stored| *stored != own).map(|stored| (*name, own, stored))
@@ -34,10 +36,10 @@ pub(super) async fn settings(
     if differ.iter().all(|(name, _, stored)| *name == "format" && *stored == FORMAT_BEFORE) {
         let stream = partition.keys.named(&deployment.stream);
         return Ok(Diagnosis::warning(
-            format!("the state has format {FORMAT_BEFORE}, of the version before"),
-            "the first worker of this version takes it over, once nothing is pending in the group",
+            format!("the state has format {FORMAT_BEFORE}, that of the previous version"),
+            "the first worker of this version converts it once nothing is pending in the group",
         )
-        .advise("stop the workers of the version before in good order; see whether anything is pending:")
+        .advise("stop the workers of the previous version with SIGTERM; see whether anything is pending:")
         .run(shell.redis_cli(&["XPENDING", &stream, &deployment.group])));
     }
     let said: Vec<String> = differ
@@ -50,14 +52,16 @@ pub(super) async fn settings(
     let diagnosis = Diagnosis::failure(said.join("; "), means);
     if differ.iter().any(|(name, ..)| matches!(*name, "format" | "partitions")) {
         return Ok(diagnosis.advise(
-            "use the version and the --partitions that wrote the state, or another --prefix to begin anew",
+            "use the version and the --partitions that wrote the state, or another --prefix for a new deployment",
         ));
     }
     let diagnosis = diagnosis.advise(format!("use the deployment's: {}", flags.join(" ")));
     let names: Vec<&str> = differ.iter().map(|(name, ..)| *name).collect();
     if names.iter().any(|name| Deployment::FIXED.contains(name)) {
         return Ok(diagnosis
-            .advise("or stop every worker and janitor, and let the next to start write its own:")
+            .advise(
+                "or stop every worker and janitor, and let the next one to start write its own:",
+            )
             .run(shell.redis_cli(&[&["HDEL", meta.as_str()], &names[..]].concat())));
     }
     let own: Vec<String> =
@@ -73,13 +77,15 @@ pub(super) async fn layout(node: &mut Node, deployment: &Deployment) -> Answer {
     let at = Server { tls: node.at.tls.clone(), ..Server::at(node.at.info.clone()) };
     match check_layout(&at, &mut node.connection, deployment).await {
         Err(Error::Partitions { key, stored, own }) => {
-            let found = format!("{key} says partitions = {stored}, here it is {own}");
-            let means = "both have keys of their own: what one writes, the other does not see";
-            Ok(Diagnosis::failure(found, means)
-                .advise(format!("use --partitions {stored}, or another --prefix to begin anew")))
+            let found = format!("{key} has partitions = {stored}, but this process has {own}");
+            let means = "each layout has its own keys: neither sees what the other writes";
+            Ok(Diagnosis::failure(found, means).advise(format!(
+                "use --partitions {stored}, or another --prefix for a new deployment"
+            )))
         }
-        _ => {
-            Ok(Diagnosis::ok(format!("{} here, no state of another number", deployment.partitions)))
-        }
+        _ => Ok(Diagnosis::ok(format!(
+            "{} here, and no state with another number",
+            deployment.partitions
+        ))),
     }
 }

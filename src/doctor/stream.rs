@@ -30,13 +30,13 @@ pub(super) fn ids(work: &Work, deployment: &Deployment, now_ms: u64, shell: &She
         format!("the last id, {last}, is {} s ahead of the server's clock", ahead_ms / 1000);
     if ahead_ms <= deployment.max_skew_ms {
         return Diagnosis::warning(found, "events count as that much later than they are").advise(
-            "a producer chose the id, or the server's clock was set back: wait, or mend the clock",
+            "a producer chose the id, or the server's clock was set back: wait, or correct the clock",
         );
     }
     let means = "events count as that much later than they are; beyond the greatest id XADD is refused for good";
     let (last, new) = (last.to_string(), format!("{now_ms}-0"));
     Diagnosis::failure(found, means)
-        .advise("take XADD with ids of their own from producers; stop them, let the workers finish, then:")
+        .advise("do not let producers XADD with ids of their own; stop them, let the workers finish, then:")
         .run(shell.redis_cli(&["XDEL", stream, &last]))
         .run(shell.redis_cli(&["XSETID", stream, &new]))
         .run(shell.redis_cli(&["XGROUP", "SETID", stream, &deployment.group, &new]))
@@ -51,7 +51,7 @@ pub(super) async fn entries(
     let stream = partition.keys.named(&deployment.stream);
     let words = ["XREVRANGE", &stream, "+", "-", "COUNT", SAMPLE];
     let value = ask(&mut partition.connection, &words).await?;
-    let Some(newest) = reply::entries(value) else { return Err(Unseen::unsaid("its entries")) };
+    let Some(newest) = reply::entries(&value) else { return Err(Unseen::unsaid("its entries")) };
     let rules = deployment.rules();
     let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
     for entry in &newest {
@@ -66,7 +66,7 @@ pub(super) async fn entries(
     let reasons: Vec<String> = reasons.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
     let found =
         format!("of the newest {count} entries some cannot be read: {}", reasons.join(", "));
-    Ok(Diagnosis::warning(found, "what cannot be read becomes a dead letter")
-        .advise("see why, and what an entry may hold (rollcall schema); then mend the producer:")
+    Ok(Diagnosis::warning(found, "entries that cannot be read become dead letters")
+        .advise("see why, and what an entry may contain (rollcall schema); then fix the producer:")
         .run(shell.rollcall(&["dead", "list"])))
 }

@@ -308,7 +308,7 @@ impl Janitor {
             Ok(0) => {}
             Ok(libraries) => info!(libraries, "dropped the function libraries of other versions"),
             Err(error) if error.code().is_some() => {
-                debug!(%error, "function libraries of other versions stay");
+                debug!(%error, "cannot drop the function libraries of other versions");
             }
             Err(error) => return Err(Error::at("dropping function libraries")(error)),
         }
@@ -388,7 +388,7 @@ impl Janitor {
                 partition = self.partition,
                 group = swept.blocked_by,
                 oldest_unfinished_s = age_s,
-                "a group has not finished old entries; the stream cannot be trimmed past them"
+                "a group has not finished old entries, so the stream cannot be trimmed past them"
             );
         }
         if swept.unfinished_age_ms > self.settings.horizon_ms / 10 * 9

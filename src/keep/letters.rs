@@ -296,8 +296,8 @@ pub fn words(left: &str) -> &'static str {
         FOREIGN => "not written by Rollcall",
         OTHER_STREAM => "of another stream than this deployment's",
         "empty" => "without the entry's fields; it may still be in the stream, under its id",
-        "elsewhere" => "for another partition; send the event to the stream that its detail names",
-        _ => "whose packed events would get another time; send them one by one",
+        "elsewhere" => "for another partition; send the event to the stream named in its detail",
+        _ => "with packed events that would get another time; send them one by one",
     }
 }
 
@@ -323,7 +323,7 @@ impl fmt::Display for Bookmark {
 
 /// The text is no position of a walk over dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a cursor of dead letters; send back the one of the answer before as it was received")]
+#[error("not a cursor of dead letters; send the cursor of the previous answer unchanged")]
 pub struct InvalidPosition;
 
 impl FromStr for Bookmark {

@@ -53,8 +53,8 @@ pub struct Tally {
 }
 
 /// Why it cannot be done on a Cluster.
-const CLUSTER: &str = "on a Redis Cluster the number of partitions stays: repartition where all of them are at one \
-                       server, then move the keys to the Cluster";
+const CLUSTER: &str = "the number of partitions cannot be changed on a Redis Cluster: repartition while all of them \
+                       are on one server, then move the keys to the Cluster";
 
 /// Moves the deployment to another number of partitions, and reports the progress.
 ///
@@ -116,7 +116,7 @@ async fn pause_all(
         if stands != moving {
             let to = stands.split(':').next_back().unwrap_or(&stands);
             return Err(AskError::Refused(format!(
-                "the deployment is on its way to {to} partitions; finish that first: --to {to}"
+                "the deployment is being moved to {to} partitions; finish that first: --to {to}"
             )));
         }
     }

@@ -212,7 +212,7 @@ impl Notifier {
             partition,
             after,
             next = next_seq,
-            "changes were lost: the target is told of the gap"
+            "changes were lost: the target gets a gap"
         );
         self.metrics.gap();
         let missing = Missing::new(self.partition, after, next_seq);
@@ -263,7 +263,7 @@ impl Notifier {
             Stepped::Elsewhere(position) => {
                 warn!(
                     target,
-                    partition, position, "the position was changed or lost: looking again"
+                    partition, position, "the position was changed or lost; looking it up again"
                 );
             }
         }

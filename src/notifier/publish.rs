@@ -77,7 +77,7 @@ impl Notifier {
             // A key of another type: the details are unknown.
             Err(error) => {
                 if let Some(times) = failure_line_due() {
-                    warn!(times, "a target is told without details: {}", chain(&error));
+                    warn!(times, "changes are published without details: {}", chain(&error));
                 }
                 Ok(known)
             }

@@ -55,7 +55,7 @@ pub(super) fn change(sink: &Sink, change: &Change, details: Details) -> Vec<Publ
 
 /// The report that changes are missing: to everybody in the namespace, since only the receiver knows its rooms.
 pub(super) fn gap(sink: &Sink, missing: &Missing) -> Vec<Publication> {
-    let payload = Payload::Gap { reason: "changes were lost: look at the state again" };
+    let payload = Payload::Gap { reason: "changes were lost: read the state again" };
     match sink {
         Sink::Pubsub { channel } => vec![plain(channel, missing)],
         _ => to_all(sink, "gap", &payload),
@@ -185,7 +185,7 @@ mod tests {
     fn each_kind_has_its_form() {
         let payload =
             json!({"type": "joined", "doc": "d", "user": "ann", "count": 2, "threshold": ""});
-        let lost = json!({"reason": "changes were lost: look at the state again"});
+        let lost = json!({"reason": "changes were lost: read the state again"});
         let scope = |rooms: Value| json!({"rooms": rooms, "flags": {}, "except": []});
         let packet =
             |event: &str, data: &Value| json!({"type": 2, "data": [event, data], "nsp": "/"});

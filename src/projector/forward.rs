@@ -179,8 +179,8 @@ impl Forwarder {
     /// Handles an entry that came when no earlier layout was forwarded any more.
     fn too_late<'a>(&self, entry: &'a Entry, stream: &str) -> Forwarded<'a> {
         let detail = format!(
-            "the entry was sent to {stream}, but the deployment has {} partitions by now; send it to the stream that its \
-             identifier belongs to",
+            "the entry was sent to {stream}, but the deployment now has {} partitions; send it to the stream that \
+             its identifier belongs to",
             self.deployment.partitions
         );
         let letter = Letter {
@@ -214,8 +214,7 @@ impl Forwarder {
         let mut read = redis::cmd("XRANGE");
         read.arg(&source.stream).arg(format!("({after}")).arg("+").arg("COUNT").arg(source.count);
         let value = read.query_async(&mut connection).await.map_err(Error::at(STEP))?;
-        let unexpected = reply::unexpected(STEP, &redis::Value::Nil);
-        let entries = reply::entries(value).ok_or(unexpected)?;
+        let entries = reply::entries(&value).ok_or_else(|| reply::unexpected(STEP, &value))?;
         let bytes: usize = entries.iter().map(Entry::size).sum();
         if !entries.is_empty() {
             let fits = entries.len() * BYTES / bytes.max(1);

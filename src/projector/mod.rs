@@ -299,7 +299,7 @@ impl Projector {
             self.ownership.leave(&mut connection).await
         };
         if let Err(error) = left.await {
-            info!(error = chain(&error), "could not say goodbye; others will notice");
+            info!(error = chain(&error), "could not leave in an orderly way; others will notice");
         }
     }
 
@@ -309,7 +309,7 @@ impl Projector {
         if error.is_lost_ownership() {
             info!(
                 partition = self.fold.partition,
-                "another worker has the partition, or it begins anew"
+                "another worker has the partition, or its stream began again"
             );
             return;
         }

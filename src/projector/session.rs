@@ -127,7 +127,7 @@ impl Projector {
                     && self.peers.lock().await.has_others()
                     && self.ownership.release(connection, tenure, "").await.is_ok()
                 {
-                    warn!(partition, failures, "gave the partition up for others to try");
+                    warn!(partition, failures, "gave the partition up so that others can try");
                 }
                 Err(error)
             }
@@ -237,7 +237,10 @@ impl Projector {
             info!(partition, group = self.deployment.group, at, "created the consumer group");
         }
         if joined.is_other_stream && !seen.term.is_empty() {
-            warn!(partition, "the stream is another than before; reading it from its beginning");
+            warn!(
+                partition,
+                "the stream is not the one from before; reading it from its beginning"
+            );
         }
         let (before, term, cursor) = (&seen.owner, &joined.tenure.term, joined.cursor);
         info!(partition, cause = cause.name(), before, term, %cursor, "took the partition");

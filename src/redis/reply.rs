@@ -1,11 +1,12 @@
 //! Raw replies → plain values. The client's own stream types lose the order of fields and duplicates, and fail a
 //! whole batch on one field that is not UTF-8.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
 use redis::Value;
 
-use crate::entry::{Entry, EntryId, Field};
+use crate::entry::{Entry, EntryId};
 use crate::error::Error;
 
 /// The error for a malformed reply; quotes its first 200 characters.
@@ -53,6 +54,25 @@ pub fn bytes(value: Value) -> Option<Vec<u8>> {
     }
 }
 
+/// Bytes of a reply that stays.
+type Bytes<'v> = Cow<'v, [u8]>;
+
+/// The bytes of a string reply that stays.
+fn bytes_of(value: &Value) -> Option<Bytes<'_>> {
+    match value {
+        Value::BulkString(bytes) => Some(Cow::Borrowed(bytes)),
+        Value::SimpleString(text) => Some(Cow::Borrowed(text.as_bytes())),
+        Value::Int(n) => Some(Cow::Owned(n.to_string().into_bytes())),
+        Value::Okay => Some(Cow::Borrowed(b"OK")),
+        _ => None,
+    }
+}
+
+/// [`text`] of a reply that stays, so that an error can still quote it.
+pub fn text_of(value: &Value) -> Option<String> {
+    bytes_of(value).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// A string reply as text, with U+FFFD for bad UTF-8.
 pub fn text(value: Value) -> Option<String> {
     bytes(value).map(|bytes| {
@@ -83,6 +103,20 @@ pub fn array(value: Value) -> Option<Vec<Value>> {
     }
 }
 
+/// The elements of an array reply that stays.
+pub fn elements(value: &Value) -> Option<&[Value]> {
+    match value {
+        Value::Array(values) => Some(values),
+        _ => None,
+    }
+}
+
+/// [`pairs`] of a reply that stays.
+pub fn pairs_of(value: &Value) -> Option<&[[Value; 2]]> {
+    let (pairs, rest) = elements(value)?.as_chunks();
+    rest.is_empty().then_some(pairs)
+}
+
 /// A reply of alternating names and values; `None` as well if the last name has no value.
 pub fn pairs(value: Value) -> Option<Vec<(Value, Value)>> {
     let values = array(value)?;
@@ -99,18 +133,22 @@ pub fn entry_id(value: Value) -> Option<EntryId> {
     text(value)?.parse().ok()
 }
 
-/// Reads `[[id, [name, value, …]], …]`.
-pub fn entries(value: Value) -> Option<Vec<Entry>> {
-    let entry = |row| {
-        let mut row = array(row)?.into_iter();
-        let (id, fields) = (entry_id(row.next()?)?, row.next()?);
-        Some(Entry::new(id, entry_fields(fields)?))
-    };
-    array(value)?.into_iter().map(entry).collect()
+/// [`entry_id`] of a reply that stays.
+pub fn entry_id_of(value: &Value) -> Option<EntryId> {
+    text_of(value)?.parse().ok()
 }
 
-fn entry_fields(value: Value) -> Option<Vec<Field>> {
-    pairs(value)?.into_iter().map(|(name, value)| Some((bytes(name)?, bytes(value)?))).collect()
+/// Reads `[[id, [name, value, …]], …]`.
+pub fn entries(value: &Value) -> Option<Vec<Entry>> {
+    let entry = |row: &Value| {
+        let [id, fields, ..] = elements(row)? else { return None };
+        Some(Entry::new(entry_id_of(id)?, entry_fields(fields)?))
+    };
+    elements(value)?.iter().map(entry).collect()
+}
+
+fn entry_fields(value: &Value) -> Option<Vec<(Bytes<'_>, Bytes<'_>)>> {
+    pairs_of(value)?.iter().map(|[name, value]| Some((bytes_of(name)?, bytes_of(value)?))).collect()
 }
 
 #[cfg(test)]
@@ -127,8 +165,8 @@ mod tests {
             let fields = fields.iter().map(|field| text(field)).collect();
             Value::Array(vec![Value::Array(vec![text("1-0"), Value::Array(fields)])])
         };
-        assert_eq!(entries(row(&["a", "b", "a", "c"])).unwrap()[0].fields().len(), 2);
-        assert_eq!(entries(row(&["a", "b", "c"])), None);
+        assert_eq!(entries(&row(&["a", "b", "a", "c"])).unwrap()[0].fields().len(), 2);
+        assert_eq!(entries(&row(&["a", "b", "c"])), None);
     }
 
     #[test]

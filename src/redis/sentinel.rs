@@ -54,13 +54,12 @@ async fn ask_for_master(sentinel: &Address, name: &str) -> Result<Place, Error> 
     if value == Value::Nil {
         return Err(Error::UnknownMaster);
     }
-    let unexpected = reply::unexpected(STEP, &value);
-    let parts: Option<Vec<String>> =
-        reply::array(value).and_then(|parts| parts.into_iter().map(reply::text).collect());
-    let place =
-        |[host, port]: &[String; 2]| Some(Place { host: host.clone(), port: port.parse().ok()? });
-    let parts: Option<[String; 2]> = parts.and_then(|parts| parts.try_into().ok());
-    parts.as_ref().and_then(place).ok_or(unexpected)
+    read_place(&value).ok_or_else(|| reply::unexpected(STEP, &value))
+}
+
+fn read_place(value: &Value) -> Option<Place> {
+    let [host, port] = reply::elements(value)? else { return None };
+    Some(Place { host: reply::text_of(host)?, port: reply::text_of(port)?.parse().ok()? })
 }
 
 /// Connects, and checks that the server is a master, since a sentinel may be behind. `HELLO` says what `ROLE` does,
@@ -78,16 +77,15 @@ async fn connect_to_master(
         .query_async(&mut node.connection)
         .await
         .map_err(Error::of_server(STEP, address()))?;
-    let unexpected = reply::unexpected(STEP, &value);
-    let mut about = reply::pairs(value).unwrap_or_default().into_iter();
-    let role = about.find_map(|(name, value)| {
-        reply::text(name).filter(|name| name == "role").and_then(|_| reply::text(value))
+    let about = reply::pairs_of(&value).unwrap_or_default();
+    let role = about.iter().find_map(|[name, value]| {
+        reply::text_of(name).filter(|name| name == "role").and_then(|_| reply::text_of(value))
     });
     match role.as_deref() {
         Some("master") => Ok(node),
         Some(role) => {
             Err(Error::Role { address: at.info.addr().to_string(), role: role.to_owned() })
         }
-        None => Err(unexpected),
+        None => Err(reply::unexpected(STEP, &value)),
     }
 }

@@ -18,12 +18,10 @@ pub fn read_after(stream: &str, after: EntryId, count: usize, block: Duration) -
 }
 
 /// Reads the reply of `XREAD` for one stream: `[[stream, entries]]`, or nil.
-pub fn entries(value: Value) -> Option<Vec<Entry>> {
+pub fn entries(value: &Value) -> Option<Vec<Entry>> {
     match value {
         Value::Nil => Some(Vec::new()),
-        Value::Array(streams) => {
-            reply::entries(reply::array(streams.into_iter().next()?)?.into_iter().nth(1)?)
-        }
+        Value::Array(streams) => reply::entries(reply::elements(streams.first()?)?.get(1)?),
         _ => None,
     }
 }

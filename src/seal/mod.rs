@@ -70,7 +70,7 @@ impl Ring {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let keys: Option<Vec<Key>> = lines.map(Key::read).collect();
         let keys = keys.ok_or(
-            "a line is no Fernet key; write one a line, each 32 bytes in URL-safe base64, as Python's \
+            "a line is no Fernet key; write one per line, each 32 bytes in URL-safe base64, as Python's \
              Fernet.generate_key() and `openssl rand -base64 32 | tr /+ _-` make them",
         )?;
         let mut keys = keys.into_iter();

@@ -60,7 +60,7 @@ pub enum ServeError {
     )]
     NoneFree,
     /// `serve` alone was told not to listen.
-    #[error("--listen off leaves serve nothing to do: give it an address, or auto")]
+    #[error("with --listen off there is nothing to serve: give an address, or auto")]
     Nowhere,
     /// A file of tokens or keys cannot be used.
     #[error(transparent)]

@@ -42,7 +42,7 @@ pub enum AskError {
     #[error("{0}")]
     Refused(String),
     /// The deployment has another number of partitions.
-    #[error("{key} says partitions = {stored}")]
+    #[error("{key} has partitions = {stored}")]
     Partitions {
         /// The key that says so.
         key: String,
@@ -56,19 +56,19 @@ pub enum AskError {
         key: String,
     },
     /// There is something else where the shadow should be.
-    #[error("the key {} is none of Rollcall's, and in the way of the shadow", key.escape_debug())]
+    #[error("the key {} is not Rollcall's and is in the way of the shadow", key.escape_debug())]
     ShadowTaken {
         /// The key.
         key: String,
     },
     /// The server has no memory left for a shadow.
-    #[error("more than 90 % of the server's maxmemory is used: there is no room for a shadow")]
+    #[error("more than 90 % of the server's maxmemory is used, so there is no room for a shadow")]
     NearlyFull,
     /// Session data is encrypted, and no keys were given.
     #[error("session data is encrypted")]
     NoSessionKeys,
     /// A signal came.
-    #[error("it was stopped; the shadow is taken away")]
+    #[error("it was stopped, and the shadow was removed")]
     Stopped,
     /// The partition was begun again meanwhile.
     #[error("{} was begun again meanwhile: another stream, other settings, or a server that went back", key.escape_debug())]
@@ -84,19 +84,21 @@ impl AskError {
         match self {
             Self::Server(error) => error.remedy(shell),
             Self::WrongType { key, .. } => Some(format!(
-                "find out who wrote it, and put it out of the way: {}",
+                "find out which program wrote it, and move it out of the way: {}",
                 shell.redis_cli(&["RENAMENX", key, &format!("foreign:{key}")])
             )),
             Self::Refused(_) => None,
-            Self::Partitions { stored, .. } => Some(format!("ask with --partitions {stored}")),
+            Self::Partitions { stored, .. } => Some(format!("use --partitions {stored}")),
             Self::ShadowInUse { .. } => {
-                Some("wait for its end, or choose another name with --into".to_owned())
+                Some("wait until it ends, or choose another name with --into".to_owned())
             }
             Self::ShadowTaken { .. } => Some("choose another name with --into".to_owned()),
             Self::Stopped => None,
-            Self::NearlyFull => Some("raise maxmemory, or run it when there is less".to_owned()),
-            Self::NoSessionKeys => Some("name the keys: --session-key-file".to_owned()),
-            Self::BegunAgain { .. } => Some("run it once more".to_owned()),
+            Self::NearlyFull => {
+                Some("raise maxmemory, or run it when less memory is used".to_owned())
+            }
+            Self::NoSessionKeys => Some("give the keys with --session-key-file".to_owned()),
+            Self::BegunAgain { .. } => Some("run it again".to_owned()),
         }
     }
 
@@ -241,12 +243,14 @@ impl<'k> Walk<'k> {
 
 /// The reply of a scan: the next cursor, 0 at the end, and the members.
 pub(super) fn scanned(value: Value, command: &'static str) -> Result<(u64, Vec<Value>), AskError> {
-    let unexpected = reply::unexpected(command, &value);
-    let mut parts = super::list(value).into_iter();
-    let next = parts.next().and_then(reply::text).and_then(|next| next.parse().ok());
-    match (next, parts.next().and_then(reply::array)) {
-        (Some(next), Some(found)) => Ok((next, found)),
-        _ => Err(unexpected.into()),
+    let Value::Array(parts) = value else {
+        return Err(reply::unexpected(command, &value).into());
+    };
+    let [next, found]: [Value; 2] =
+        parts.try_into().map_err(|parts| reply::unexpected(command, &Value::Array(parts)))?;
+    match (reply::text_of(&next).and_then(|next| next.parse().ok()), found) {
+        (Some(next), Value::Array(found)) => Ok((next, found)),
+        (_, found) => Err(reply::unexpected(command, &Value::Array(vec![next, found])).into()),
     }
 }
 
@@ -292,8 +296,7 @@ pub(crate) async fn range(
     words: &[&str],
 ) -> Result<Vec<Entry>, AskError> {
     let value = ask(connection, words).await?;
-    let unexpected = reply::unexpected("reading entries", &Value::Nil);
-    reply::entries(value).ok_or_else(|| unexpected.into())
+    reply::entries(&value).ok_or_else(|| reply::unexpected("reading entries", &value).into())
 }
 
 #[cfg(test)]

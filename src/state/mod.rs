@@ -240,11 +240,10 @@ pub(crate) async fn server_time(
     connection: &mut (impl ConnectionLike + Send),
 ) -> Result<u64, AskError> {
     let value = ask(connection, &["TIME"]).await?;
-    let unexpected = reply::unexpected("TIME", &value);
-    let parts = reply::array(value).unwrap_or_default();
+    let parts = reply::elements(&value).unwrap_or_default();
     match (parts.first().and_then(number), parts.get(1).and_then(number)) {
         (Some(seconds), Some(micros)) => Ok(seconds * 1000 + micros / 1000),
-        _ => Err(unexpected.into()),
+        _ => Err(reply::unexpected("TIME", &value).into()),
     }
 }
 
@@ -254,12 +253,11 @@ pub(crate) async fn last_generated_id(
     key: &str,
 ) -> Result<EntryId, AskError> {
     let info = ask(connection, &["XINFO", "STREAM", key]).await?;
-    let unexpected = reply::unexpected("XINFO STREAM", &info);
-    let last = reply::pairs(info).unwrap_or_default().into_iter().find_map(|(name, id)| {
-        reply::text(name).filter(|name| name == "last-generated-id")?;
-        reply::entry_id(id)
+    let last = reply::pairs_of(&info).unwrap_or_default().iter().find_map(|[name, id]| {
+        reply::text_of(name).filter(|name| name == "last-generated-id")?;
+        reply::entry_id_of(id)
     });
-    last.ok_or(unexpected.into())
+    last.ok_or_else(|| reply::unexpected("XINFO STREAM", &info).into())
 }
 
 /// The maximum time between the reply to `TIME` and the last reply of a look.

@@ -56,7 +56,7 @@ impl Facts {
 
 /// The state cannot be queried now.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the state cannot be asked now: {0}")]
+#[error("the state cannot be queried now: {0}")]
 pub struct Away(pub Arc<str>);
 
 /// The task that looks after the connections.

@@ -37,7 +37,7 @@ impl Doing {
     fn words(self) -> &'static str {
         match self {
             Self::Waiting => "has waited without asking for work",
-            Self::Busy => "has had the same work in hand",
+            Self::Busy => "has been working on the same thing",
             Self::Trying => "has been trying to connect",
         }
     }
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(stuck(), ["hasty has waited without asking for work for 0 s"]);
         hasty.busy();
         patient.busy();
-        assert_eq!(stuck(), ["hasty has had the same work in hand for 0 s"]);
+        assert_eq!(stuck(), ["hasty has been working on the same thing for 0 s"]);
     }
 
     #[test]

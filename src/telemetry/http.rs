@@ -32,7 +32,7 @@ const CONTENTS: &str = "\
 rollcall
 
 /metrics  metrics for Prometheus
-/livez    whether every loop gets on
+/livez    whether every loop makes progress
 /readyz   whether every loop can do its work, and if not, why
 ";
 

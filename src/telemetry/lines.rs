@@ -137,7 +137,7 @@ impl Lines {
         // Only its output could fail.
         let _infallible = SystemTime.format_time(&mut Writer::new(&mut time));
         let (target, words) =
-            (module_path!(), "lines were lost here: nobody read standard error fast enough");
+            (module_path!(), "lines were dropped here: standard error was not read fast enough");
         if self.json.load(Ordering::Relaxed) {
             format!(
                 "{{\"timestamp\":\"{time}\",\"level\":\"WARN\",\"message\":\"{words}\",\"lines\":{lines},\"target\":\"{target}\"}}\n"

@@ -194,8 +194,11 @@ fn what_is_ahead_of_the_clock_is_told_as_that() {
         assert!(finding["found"].as_str().unwrap().contains(words), "{finding}");
         assert_eq!(finding["level"], "failure", "{finding}");
     };
-    says("janitor", "ahead of the server's clock: that went back, and no janitor has swept since");
-    says("owner", "is gone, and nobody has taken over");
+    says(
+        "janitor",
+        "ahead of the server's clock: the clock went back, and no janitor has swept since",
+    );
+    says("owner", "is gone, and no worker has taken over");
     says("ids", "s ahead of the server's clock");
     let (_, page, _) = ask_at(&scene.url(), &["status"]);
     for words in [

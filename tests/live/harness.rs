@@ -340,7 +340,7 @@ impl XaddArgs for redis::Cmd {
 /// All entries of a stream.
 pub fn read_stream(conn: &mut Connection, stream: &str) -> Vec<Entry> {
     let value = redis::cmd("XRANGE").arg(stream).arg("-").arg("+").query(conn).unwrap();
-    rollcall::redis::reply::entries(value).unwrap()
+    rollcall::redis::reply::entries(&value).unwrap()
 }
 
 /// Whether the cursor, and the group's position with it, is at the last entry of the stream.

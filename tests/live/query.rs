@@ -352,7 +352,7 @@ fn four_partitions_answer_as_one() {
         [&["online", "--prefix", "t:"][..], &["online", "--prefix", "t:", "--partitions", "8"]]
     {
         let error = ground.error(wrong, 1);
-        assert!(error.contains("ask with --partitions 4"), "{error}");
+        assert!(error.contains("use --partitions 4"), "{error}");
     }
 }
 

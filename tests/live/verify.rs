@@ -178,7 +178,7 @@ fn a_shadow_never_stays_and_never_takes_what_is_anothers() {
     let words = ["verify", "--json", "--partitions", "2", "--into", "foreign"];
     let (code, _, error) = ask_at(&scene.url(), &words);
     assert_eq!(code, 1, "{error}");
-    assert!(error.contains("none of Rollcall's") && error.contains("--into"), "{error}");
+    assert!(error.contains("is not Rollcall's") && error.contains("--into"), "{error}");
     let mut left: Vec<String> = scene.command(&["KEYS", "*rollcall:shadow:*"]);
     left.retain(|key| *key != foreign && !key.ends_with("foreign:lease"));
     left.sort();

@@ -198,7 +198,7 @@ impl Watch {
         seen.stream = answers.number();
         seen.memory = answers.memory();
         let levels = answers.texts();
-        let changes = entries(answers.next()).unwrap_or_default();
+        let changes = entries(&answers.next()).unwrap_or_default();
         for document in std::mem::take(&mut self.known_documents) {
             let users = answers.number();
             if users > 0 {

@@ -274,7 +274,7 @@ impl<'a> Members<'a> {
     fn decode_base64(&mut self) -> Result<(), Rejection> {
         let Some(text) = self.bytes(Name::DataBase64)? else { return Ok(()) };
         if self.get(Name::Data).is_some() {
-            let detail = "data and data_base64 are both there; send one of them";
+            let detail = "both data and data_base64 are present; send one of them";
             return Err(Rejection::new(Reason::InvalidValue, detail));
         }
         let data = STANDARD.decode(&text).map_err(|error| {
@@ -323,7 +323,10 @@ impl<'a> Members<'a> {
             return Err(Rejection::too_long(name.name(), bytes.len(), limits.max_identifier_bytes));
         }
         utf8(bytes).map(Some).map_err(|bytes| {
-            let detail = format!("{name} is {}, not UTF-8; identifiers are UTF-8", excerpt(&bytes));
+            let detail = format!(
+                "{name} is {}, which is not UTF-8; identifiers must be UTF-8",
+                excerpt(&bytes)
+            );
             Rejection::new(Reason::InvalidUtf8, detail)
         })
     }

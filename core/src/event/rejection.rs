@@ -52,8 +52,8 @@ impl Rejection {
                  timestamp"
             ),
             Some(_) => format!(
-                "time is {found}, which is not between 2001-09-09 and 2286-11-20; send when it happened, or leave \
-                 time out"
+                "time is {found}, which is not between 2001-09-09 and 2286-11-20; send the time of the event, or \
+                 leave time out"
             ),
         };
         Self::new(Reason::InvalidTime, detail)
@@ -68,7 +68,7 @@ pub(super) fn found(member: Member<'_>) -> String {
         }
         Shape::Timestamp => match member.timestamp_ms() {
             Some(ms) => format!("a MessagePack timestamp of {ms} ms"),
-            None => "a broken MessagePack timestamp".to_owned(),
+            None => "a malformed MessagePack timestamp".to_owned(),
         },
         shape => shape.to_string(),
     }

@@ -91,7 +91,7 @@ impl Comparison {
             let reads: Vec<_> = some.iter().map(|id| vec!["XRANGE", &stream, id, id]).collect();
             let looked =
                 look(&mut self.shadow.connection, &self.shadow.live.meta(), &reads).await?;
-            entries.extend(looked.replies.into_iter().filter_map(reply::entries).flatten());
+            entries.extend(looked.replies.iter().filter_map(reply::entries).flatten());
         }
         Ok(entries)
     }

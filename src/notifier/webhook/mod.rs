@@ -48,7 +48,7 @@ enum CallError {
     Connect(#[source] std::io::Error),
     #[error("cannot load the certificates of authorities")]
     Roots(#[source] std::io::Error),
-    #[error("the host's name cannot be that of a certificate")]
+    #[error("the host's name cannot be in a certificate")]
     Name(#[from] rustls::pki_types::InvalidDnsNameError),
     #[error("no answer came")]
     Http(#[from] hyper::Error),

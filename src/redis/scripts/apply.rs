@@ -136,8 +136,10 @@ impl Applier {
             let keys = values.into_iter().skip(1).filter_map(reply::text);
             return Ok(Outcome::WrongType(self.avoided(keys)));
         }
-        let applied = applied(values).ok_or_else(|| reply::unexpected(STEP, &Value::Nil))?;
-        Ok(Outcome::Applied(applied))
+        match applied(&values) {
+            Some(applied) => Ok(Outcome::Applied(applied)),
+            None => Err(reply::unexpected(STEP, &Value::Array(values))),
+        }
     }
 
     /// Keys of one id, sorted by their kind.
@@ -159,9 +161,9 @@ impl Applier {
     }
 }
 
-fn applied(values: Vec<Value>) -> Option<Applied> {
-    let mut values = values.into_iter();
-    let mut number = || values.next().and_then(|n| reply::number(&n));
+fn applied(values: &[Value]) -> Option<Applied> {
+    let mut values = values.iter();
+    let mut number = || values.next().and_then(reply::number);
     let (late, changes_dropped) = (number()?, number()?);
     let (letters, letters_dropped) = (number()?, number()?);
     let changes = Changes::read(values.next()?, changes_dropped)?;

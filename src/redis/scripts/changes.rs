@@ -15,12 +15,12 @@ pub struct Changes {
 
 impl Changes {
     /// Reads `[kind, count, …]`; `None` for anything else.
-    pub fn read(kinds: Value, dropped: u64) -> Option<Self> {
+    pub fn read(kinds: &Value, dropped: u64) -> Option<Self> {
         let mut changes = Self { dropped, ..Self::default() };
-        for (kind, count) in reply::pairs(kinds)? {
-            let kind = reply::text(kind)?;
+        for [kind, count] in reply::pairs_of(kinds)? {
+            let kind = reply::text_of(kind)?;
             let place = ChangeKind::ALL.iter().position(|known| known.name() == kind)?;
-            changes.recorded[place] = u64::try_from(reply::integer(&count)?).ok()?;
+            changes.recorded[place] = reply::number(count)?;
         }
         Some(changes)
     }

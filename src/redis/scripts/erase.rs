@@ -173,10 +173,11 @@ impl Eraser {
     ) -> Result<[u64; N], Error> {
         let value =
             self.scripts.send(connection, Script::Erase, call).await.map_err(Error::at(STEP))?;
-        let unexpected = reply::unexpected(STEP, &value);
         let counts: Option<Vec<u64>> =
-            reply::array(value).and_then(|values| values.iter().map(reply::number).collect());
-        counts.and_then(|counts| counts.try_into().ok()).ok_or(unexpected)
+            reply::elements(&value).and_then(|values| values.iter().map(reply::number).collect());
+        counts
+            .and_then(|counts| counts.try_into().ok())
+            .ok_or_else(|| reply::unexpected(STEP, &value))
     }
 }
 
@@ -235,10 +236,10 @@ pub async fn blocked(
     let mut ask = redis::cmd("ZRANGE");
     ask.arg(keys.blocked()).arg(0).arg(-1).arg("WITHSCORES");
     let value: Value = ask.query_async(connection).await.map_err(Error::at(STEP))?;
-    let unexpected = reply::unexpected(STEP, &value);
-    let pairs = reply::pairs(value).ok_or(unexpected)?.into_iter();
-    let read = |(digits, until)| Some((unhex(&reply::text(digits)?)?, whole(&until)?));
-    Ok(Blocked::new(pairs.filter_map(read), digest))
+    let pairs = reply::pairs_of(&value).ok_or_else(|| reply::unexpected(STEP, &value))?;
+    let read =
+        |[digits, until]: &[Value; 2]| Some((unhex(&reply::text_of(digits)?)?, whole(until)?));
+    Ok(Blocked::new(pairs.iter().filter_map(read), digest))
 }
 
 /// A score without fraction, in any form of the protocol.

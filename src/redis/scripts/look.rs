@@ -45,24 +45,27 @@ pub async fn look(
         call.arg(words.len()).arg(words);
     }
     let value = LOOK.send(connection, &call).await.map_err(Error::at(STEP))?;
-    let unexpected = reply::unexpected(STEP, &Value::Nil);
-    let parts: Option<[Value; 3]> = reply::array(value).and_then(|parts| parts.try_into().ok());
-    let Some([epoch, cursor, replies]) = parts else { return Err(unexpected) };
-    let mut replies = reply::array(replies).unwrap_or_default().into_iter();
-    let now_ms = replies.next().and_then(milliseconds);
-    match now_ms.filter(|_| replies.len() == reads.len()) {
-        Some(now_ms) => Ok(Looked {
-            epoch: reply::text(epoch).unwrap_or_default(),
-            cursor: reply::entry_id(cursor),
-            now_ms,
-            replies: replies.collect(),
-        }),
-        None => Err(unexpected),
-    }
+    let Value::Array(parts) = value else { return Err(reply::unexpected(STEP, &value)) };
+    let [epoch, cursor, replies]: [Value; 3] =
+        parts.try_into().map_err(|parts| reply::unexpected(STEP, &Value::Array(parts)))?;
+    let Value::Array(mut replies) = replies else {
+        return Err(reply::unexpected(STEP, &replies));
+    };
+    let now_ms =
+        replies.first().and_then(milliseconds).filter(|_| replies.len() == reads.len() + 1);
+    let Some(now_ms) = now_ms else {
+        return Err(reply::unexpected(STEP, &Value::Array(replies)));
+    };
+    Ok(Looked {
+        epoch: reply::text(epoch).unwrap_or_default(),
+        cursor: reply::entry_id(cursor),
+        now_ms,
+        replies: replies.split_off(1),
+    })
 }
 
 /// From the reply to `TIME`.
-fn milliseconds(time: Value) -> Option<u64> {
-    let [seconds, micros]: [Value; 2] = reply::array(time)?.try_into().ok()?;
-    Some(reply::number(&seconds)? * 1000 + reply::number(&micros)? / 1000)
+fn milliseconds(time: &Value) -> Option<u64> {
+    let [seconds, micros] = reply::elements(time)? else { return None };
+    Some(reply::number(seconds)? * 1000 + reply::number(micros)? / 1000)
 }

@@ -78,8 +78,7 @@ impl Losses {
         call.arg("look").arg(seen.map_or(EntryId { ms: 0, seq: 0 }, |seen| seen.last).to_string());
         let value =
             self.scripts.send(connection, Script::Losses, &call).await.map_err(Error::at(STEP))?;
-        let unexpected = reply::unexpected(STEP, &value);
-        read_look(value).ok_or(unexpected)
+        read_look(&value).ok_or_else(|| reply::unexpected(STEP, &value))
     }
 
     /// How many of the entries that were `seen` the server no longer has because it went back in time, and after
@@ -131,8 +130,7 @@ impl Losses {
         step: &'static str,
     ) -> Result<Vec<Entry>, Error> {
         let value: Value = ask.query_async(connection).await.map_err(Error::at(step))?;
-        let unexpected = reply::unexpected(step, &value);
-        reply::entries(value).ok_or(unexpected)
+        reply::entries(&value).ok_or_else(|| reply::unexpected(step, &value))
     }
 
     /// Entries after one id and up to another.
@@ -169,20 +167,21 @@ impl Losses {
     }
 }
 
-fn read_look(value: Value) -> Option<Look> {
-    let values: [Value; 8] = reply::array(value)?.try_into().ok()?;
-    let [rewinds, added, last, first, entries, has_seen, lost, since] = values;
-    let number = |value: &Value| reply::integer(value).and_then(|n| u64::try_from(n).ok());
+fn read_look(value: &Value) -> Option<Look> {
+    let [rewinds, added, last, first, entries, has_seen, lost, since] = reply::elements(value)?
+    else {
+        return None;
+    };
     Some(Look {
         position: StreamEnd {
-            rewinds: number(&rewinds)?,
-            added: number(&added)?,
-            last: reply::entry_id(last)?,
+            rewinds: reply::number(rewinds)?,
+            added: reply::number(added)?,
+            last: reply::entry_id_of(last)?,
         },
-        lost: number(&lost)?,
-        since: reply::text(since)?,
-        first: reply::entry_id(first),
-        entries: number(&entries)?,
-        has_seen: number(&has_seen)? == 1,
+        lost: reply::number(lost)?,
+        since: reply::text_of(since)?,
+        first: reply::entry_id_of(first),
+        entries: reply::number(entries)?,
+        has_seen: reply::number(has_seen)? == 1,
     })
 }

@@ -53,7 +53,7 @@ pub async fn change_settings(
         call.arg(*name).arg(value);
     }
     let value = SETTINGS.send(connection, &call).await.map_err(Error::at(STEP))?;
-    let pairs = reply::pairs(value).ok_or_else(|| reply::unexpected(STEP, &Value::Nil))?;
-    let pair = |(name, before)| Some((reply::text(name)?, reply::text(before)?));
-    Ok(pairs.into_iter().filter_map(pair).collect())
+    let pairs = reply::pairs_of(&value).ok_or_else(|| reply::unexpected(STEP, &value))?;
+    let pair = |[name, before]: &[Value; 2]| Some((reply::text_of(name)?, reply::text_of(before)?));
+    Ok(pairs.iter().filter_map(pair).collect())
 }

@@ -134,8 +134,7 @@ impl Post {
     pub async fn take(&self, connection: &mut MultiplexedConnection) -> Result<Taken, Error> {
         const STEP: &str = "asking for a target";
         let value = self.send(connection, STEP, &self.call("take")).await?;
-        let unexpected = reply::unexpected(STEP, &value);
-        let (what, said, batch) = read(value).ok_or(unexpected)?;
+        let (what, said, batch) = read(&value).ok_or_else(|| reply::unexpected(STEP, &value))?;
         match what {
             0 => Ok(Taken::Others(said)),
             _ if said.is_empty() => Ok(Taken::Mine(None, None)),
@@ -212,8 +211,7 @@ impl Post {
         call: &Cmd,
     ) -> Result<Stepped, Error> {
         let value = self.send(connection, step, call).await?;
-        let unexpected = reply::unexpected(step, &value);
-        let (what, said, _) = read(value).ok_or(unexpected)?;
+        let (what, said, _) = read(&value).ok_or_else(|| reply::unexpected(step, &value))?;
         Ok(match what {
             0 => Stepped::Others(said),
             1 => Stepped::Done,
@@ -246,10 +244,10 @@ impl Post {
     }
 }
 
-fn read(value: Value) -> Option<(i64, String, String)> {
-    let mut values = reply::array(value)?.into_iter();
-    let what = reply::integer(&values.next()?)?;
-    let mut text = || values.next().and_then(reply::text).unwrap_or_default();
+fn read(value: &Value) -> Option<(i64, String, String)> {
+    let mut values = reply::elements(value)?.iter();
+    let what = reply::integer(values.next()?)?;
+    let mut text = || values.next().and_then(reply::text_of).unwrap_or_default();
     Some((what, text(), text()))
 }
 

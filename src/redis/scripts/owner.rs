@@ -80,7 +80,7 @@ impl Ownership {
         ask.arg(&["epoch", "owner", "term", "cursor", "beat", "fence", "heir"]);
         let values: Vec<Value> =
             ask.query_async(connection).await.map_err(Error::at("looking at the partition"))?;
-        Ok(Seen::read(values))
+        Ok(Seen::read(&values))
     }
 
     /// Whether the owner in `seen` holds its subscription (`PUBSUB NUMSUB`); `None` if it has none, or this worker
@@ -119,13 +119,7 @@ impl Ownership {
         call.arg(says);
         let value =
             self.scripts.send(connection, Script::Owner, &call).await.map_err(Error::at(STEP))?;
-        let mut parts = reply::array(value).unwrap_or_default().into_iter();
-        let (workers, seen) = (parts.next().and_then(reply::pairs), parts.next());
-        let (Some(workers), Some(seen)) = (workers, seen.and_then(reply::array)) else {
-            return Err(reply::unexpected(STEP, &Value::Nil));
-        };
-        let texts = |(name, says)| Some((reply::text(name)?, reply::text(says)?));
-        Ok((workers.into_iter().filter_map(texts).collect(), Seen::read(seen)))
+        read_living(&value).ok_or_else(|| reply::unexpected(STEP, &value))
     }
 
     /// Asks the owner for the partition.
@@ -327,9 +321,9 @@ impl Ownership {
     ) -> Result<Vec<String>, Error> {
         let value =
             self.scripts.send(connection, Script::Owner, call).await.map_err(Error::at(step))?;
-        let texts = reply::array(value)
-            .and_then(|values| values.into_iter().map(reply::text).collect::<Option<_>>());
-        texts.ok_or_else(|| reply::unexpected(step, &Value::Nil))
+        let texts = reply::elements(&value)
+            .and_then(|values| values.iter().map(reply::text_of).collect::<Option<_>>());
+        texts.ok_or_else(|| reply::unexpected(step, &value))
     }
 
     /// The error for a reply that refuses.
@@ -355,4 +349,12 @@ impl Ownership {
             _ => Error::Reply { step, found: reply::beginning(format_args!("{texts:?}")) },
         }
     }
+}
+
+/// Reads `[[worker, report, …], seen]`.
+fn read_living(value: &Value) -> Option<(Vec<(String, String)>, Seen)> {
+    let [workers, seen] = reply::elements(value)? else { return None };
+    let text = |[name, says]: &[Value; 2]| Some((reply::text_of(name)?, reply::text_of(says)?));
+    let workers = reply::pairs_of(workers)?.iter().filter_map(text).collect();
+    Some((workers, Seen::read(reply::elements(seen)?)))
 }

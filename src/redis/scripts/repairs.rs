@@ -62,24 +62,26 @@ impl Repair {
     /// What happened, for people.
     pub fn story(self) -> &'static str {
         match self {
-            Self::Expiry => {
-                "another program set an expiry on keys that live without one; it was taken off"
-            }
+            Self::Expiry => "another program set an expiry on keys that have none; it was removed",
             Self::Present => {
-                "another program took presence entries; they are told to be offline, until their next event"
+                "another program removed presence entries; they are reported as offline until their next event"
             }
-            Self::User => "another program took users from documents' sets; they were put back",
-            Self::Count => "another program changed documents' counts; they were put right",
+            Self::User => "another program removed users from documents' sets; they were restored",
+            Self::Count => "another program changed documents' counts; they were corrected",
             Self::Joined => {
-                "another program took half of who is joined; users left their documents until their next event"
+                "another program removed half of the joined connections; users left their documents until their next \
+                 event"
             }
             Self::Token => {
-                "another program took recent tokens; those in use were put back, as the oldest"
+                "another program removed recent tokens; those in use were restored, as the oldest"
             }
-            Self::Sequence => "another program took the changes' sequence number; it was put back",
+            Self::Sequence => {
+                "another program removed the changes' sequence number; it was restored"
+            }
             Self::Clock => "the server's clock went back",
             Self::Turn => {
-                "a janitor's turn would have lasted longer than it is, as after a clock that went back; it was ended"
+                "a janitor's turn would have lasted longer than its length, perhaps because the clock went back; it \
+                 was ended"
             }
         }
     }
@@ -119,11 +121,11 @@ impl Last {
 }
 
 /// Reads `[[what, count, …], last]`; `None` for anything else.
-pub(super) fn read(value: Value) -> Option<Repairs> {
-    let [told, last]: [Value; 2] = reply::array(value)?.try_into().ok()?;
+pub(super) fn read(value: &Value) -> Option<Repairs> {
+    let [told, last] = reply::elements(value)? else { return None };
     let mut counts = Vec::new();
-    for (label, count) in reply::pairs(told)? {
-        counts.push((Repair::of_label(&reply::text(label)?)?, reply::number(&count)?));
+    for [label, count] in reply::pairs_of(told)? {
+        counts.push((Repair::of_label(&reply::text_of(label)?)?, reply::number(count)?));
     }
-    Some(Repairs { counts, last: Last::read(&reply::text(last)?) })
+    Some(Repairs { counts, last: Last::read(&reply::text_of(last)?) })
 }

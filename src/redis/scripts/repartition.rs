@@ -78,8 +78,7 @@ pub async fn pause(
     let mut call = REPARTITION.call();
     call.arg(0).arg("pause").arg(meta).arg(moving).arg(fresh());
     let value = send(connection, &call).await?;
-    let found = reply::text(value);
-    found.ok_or_else(|| reply::unexpected(STEP, &redis::Value::Nil))
+    reply::text_of(&value).ok_or_else(|| reply::unexpected(STEP, &value))
 }
 
 /// Moves members of a structure called `name`; returns how many were there.

@@ -66,8 +66,7 @@ impl Sweeper {
         let call = self.call(structure, limit);
         let value =
             self.scripts.send(connection, Script::Sweep, &call).await.map_err(Error::at(STEP))?;
-        let unexpected = reply::unexpected(STEP, &value);
-        swept(value).ok_or(unexpected)
+        swept(&value).ok_or_else(|| reply::unexpected(STEP, &value))
     }
 
     fn cap(&self, structure: &str) -> u64 {
@@ -115,8 +114,7 @@ impl Sweeper {
             .send(connection, Script::Sweep, &self.call("repairs", 0))
             .await
             .map_err(Error::at(STEP))?;
-        let unexpected = reply::unexpected(STEP, &value);
-        repairs::read(value).ok_or(unexpected)
+        repairs::read(&value).ok_or_else(|| reply::unexpected(STEP, &value))
     }
 
     fn call(&self, what: &str, limit: u64) -> Cmd {
@@ -153,13 +151,13 @@ impl Sweeper {
     }
 }
 
-fn swept(value: Value) -> Option<Swept> {
-    let mut values = reply::array(value)?.into_iter();
-    let mut number = || values.next().and_then(|n| reply::number(&n));
+fn swept(value: &Value) -> Option<Swept> {
+    let mut values = reply::elements(value)?.iter();
+    let mut number = || values.next().and_then(reply::number);
     let (looked_at, removed, changes_dropped, more) =
         (number()?, number()?, number()?, number()? == 1);
     let changes = Changes::read(values.next()?, changes_dropped)?;
-    let blocked_by = reply::text(values.next()?)?;
-    let unfinished_age_ms = reply::number(&values.next()?)?;
+    let blocked_by = reply::text_of(values.next()?)?;
+    let unfinished_age_ms = reply::number(values.next()?)?;
     Some(Swept { looked_at, removed, changes, more, blocked_by, unfinished_age_ms })
 }

@@ -102,8 +102,8 @@ impl Caller {
     /// # Errors
     /// 403 otherwise.
     pub fn must_read(&self) -> Result<(), Problem> {
-        let detail = "this token may not read the whole state: it takes one of read-token-file, or \
-                      a JSON Web Token whose rooms name admin";
+        let detail = "this token may not read the whole state: use one from read-token-file, or a JSON Web Token \
+                      whose rooms contain admin";
         if self.may_read { Ok(()) } else { Err(Problem::forbidden(detail)) }
     }
 
@@ -112,8 +112,7 @@ impl Caller {
     /// # Errors
     /// 403 otherwise.
     pub fn must_write(&self) -> Result<(), Problem> {
-        let detail =
-            "this token may only read: it takes one of write-token-file, or a JSON Web Token";
+        let detail = "this token may only read: use one from write-token-file, or a JSON Web Token";
         if self.may_write { Ok(()) } else { Err(Problem::forbidden(detail)) }
     }
 
@@ -123,8 +122,8 @@ impl Caller {
     /// 403 otherwise.
     pub fn must_write_for_all(&self) -> Result<(), Problem> {
         self.must_write()?;
-        let detail = "this token may send only its own user's events: it takes one of write-token-file, or a \
-                      JSON Web Token whose rooms name admin";
+        let detail = "this token may send only its own user's events: use one from write-token-file, or a JSON Web \
+                      Token whose rooms contain admin";
         if self.may_end_any_session() { Ok(()) } else { Err(Problem::forbidden(detail)) }
     }
 

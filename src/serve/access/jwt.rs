@@ -37,13 +37,13 @@ impl JwtKey {
             let secret = text.strip_suffix('\n').unwrap_or(text);
             let secret = secret.strip_suffix('\r').unwrap_or(secret);
             if secret.is_empty() {
-                return Err("is empty; put the secret or the public key there");
+                return Err("is empty; put the secret or the public key into it");
             }
             return Ok(Self::new(DecodingKey::from_secret(secret.as_bytes()), Algorithm::HS256));
         }
         if trimmed.contains("PRIVATE KEY-----") {
             return Err(
-                "holds a private key; give the public one: only the issuer needs the other",
+                "contains a private key; use the public key: only the issuer needs the private one",
             );
         }
         let pem = trimmed.as_bytes();
@@ -75,7 +75,7 @@ impl JwtKey {
         now_s: f64,
         max_subject_bytes: usize,
     ) -> Result<Claims, Problem> {
-        let refused = || Problem::unauthorized("the token is not known here, or is not valid");
+        let refused = || Problem::unauthorized("the token is unknown or invalid");
         let claims: Claims =
             decode(token, &self.key, &self.validation).map_err(|_| refused())?.claims;
         if claims.exp.is_some_and(|exp| exp <= now_s) {
@@ -85,7 +85,7 @@ impl JwtKey {
             return Err(Problem::unauthorized("the token is not valid yet"));
         }
         if claims.sub.is_empty() || claims.sub.len() > max_subject_bytes {
-            return Err(Problem::unauthorized("the token's sub is no identifier of a user"));
+            return Err(Problem::unauthorized("the token's sub is not an identifier of a user"));
         }
         Ok(claims)
     }

@@ -94,7 +94,8 @@ impl Access {
             return Ok(Caller::anybody());
         }
         let Some(token) = token.filter(|token| !token.is_empty()) else {
-            let detail = "say who you are: send the header Authorization: Bearer and a token";
+            let detail =
+                "credentials are required: send the header Authorization with Bearer and a token";
             return Err(Problem::unauthorized(detail));
         };
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
@@ -121,7 +122,7 @@ impl Access {
 }
 
 fn unknown_token() -> Problem {
-    Problem::unauthorized("the token is not known here, or no longer")
+    Problem::unauthorized("the token is unknown or no longer valid")
 }
 
 /// The token of `Bearer <token>`.

@@ -14,8 +14,8 @@ use crate::serve::problem::Problem;
 pub(super) fn check_local(headers: &HeaderMap, allowed: &[String]) -> Result<(), Problem> {
     let host = headers.get(header::HOST).map(|host| host.to_str().unwrap_or_default());
     if !host.is_some_and(is_loopback) {
-        let detail = "without credentials this server answers only to the names localhost, 127.0.0.1 and [::1]; \
-                      give it read-token-file, write-token-file or jwt-key-file";
+        let detail = "without credentials this server answers only to the names localhost, 127.0.0.1 and [::1]; set \
+                      read-token-file, write-token-file or jwt-key-file";
         return Err(Problem::forbidden(detail));
     }
     check_same_origin(headers, allowed)
@@ -31,7 +31,7 @@ pub(super) fn check_same_origin(headers: &HeaderMap, allowed: &[String]) -> Resu
     if is_own || allowed.iter().any(|allowed| allowed == origin) {
         return Ok(());
     }
-    Err(Problem::forbidden("pages of this origin may not call; --cors-origin lets it"))
+    Err(Problem::forbidden("pages of this origin may not call; --cors-origin can allow it"))
 }
 
 /// Whether a name, with or without a port, is this machine's only.

@@ -237,7 +237,7 @@ fn keys_that_cannot_be_used_name_their_setting_and_the_remedy() {
     let scene = Scene::new();
     for (content, words) in [
         ("", "is empty"),
-        (RS256.0, "holds a private key"),
+        (RS256.0, "contains a private key"),
         (ES384, "RS256, ES256 (P-256) or EdDSA"),
         ("-----BEGIN NOTHING-----\n-----END NOTHING-----", "no public key"),
     ] {

@@ -83,7 +83,7 @@ impl Reader<'_> {
 
     fn one(&self, place: usize, json: &[u8], elements: &mut Elements) {
         if Format::Json.is_array(json) {
-            let detail = "an array stands where one event belongs; send an object a line";
+            let detail = "a line is an array; send one event as an object per line";
             let rejection = Rejection::new(Reason::UnexpectedArray, detail);
             return elements.refused.push((place, rejection));
         }

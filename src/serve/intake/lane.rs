@@ -167,7 +167,7 @@ impl Lane {
                     warn!(
                         partition = self.partition,
                         events = batch.events,
-                        "whether an entry was added is not known: {}",
+                        "it is unknown whether an entry was added: {}",
                         chain(&error)
                     );
                     break Err(Trouble::InDoubt);

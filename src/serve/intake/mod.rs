@@ -112,10 +112,10 @@ impl Trouble {
     /// The meaning, for people.
     pub fn words(self) -> &'static str {
         match self {
-            Self::Full => "too many events wait for Redis already; send them again later",
-            Self::Away => "Redis has been away for too long; send the event again later",
+            Self::Full => "too many events are waiting for Redis; send them again later",
+            Self::Away => "Redis has been unreachable for too long; send the event again later",
             Self::InDoubt => {
-                "the connection to Redis broke before it answered: the event may be there or not"
+                "the connection to Redis broke before it answered: the event may or may not be on the stream"
             }
             Self::Refused => "Redis refuses the event; the log says why",
         }

@@ -215,7 +215,7 @@ impl Listening {
                 let error = match snapshot.await {
                     Ok(Ok(snapshot)) => return self.take(snapshot),
                     Ok(Err(SnapshotError::TooLarge)) => {
-                        let words = "the state is too large for a snapshot: ask for less of it";
+                        let words = "the state is too large for a snapshot: request a part of it";
                         return Said::Dropped(Dropped::TooLarge, words);
                     }
                     Ok(Err(error)) => chain(&error),
@@ -246,7 +246,7 @@ impl Listening {
                 }
                 Heard::Gap => self.gap(),
                 Heard::TooSlow => {
-                    let words = "too slow: come back with the id of the last event";
+                    let words = "too slow: reconnect with the id of the last event";
                     Said::Dropped(Dropped::Slow, words)
                 }
             },

@@ -71,7 +71,7 @@ impl Wanted {
                 }
             }
             _ => {
-                let detail = "there are kind, user, doc and snapshot, and nothing else to ask for";
+                let detail = "unknown parameter; the parameters are kind, user, doc and snapshot";
                 return Err(Problem::bad_request(detail));
             }
         }
@@ -90,7 +90,7 @@ impl Wanted {
             return Ok(());
         }
         Err(Problem::forbidden(
-            "this token may not hear all changes: name users or documents that it may see",
+            "this token may not receive all changes: name users or documents that it may see",
         ))
     }
 }

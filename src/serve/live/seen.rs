@@ -95,7 +95,7 @@ impl Watcher {
                     Heard::TooSlow => {
                         self.live.metrics.dropped(Dropped::Slow);
                         self.is_over = true;
-                        return Some(comment("too slow: come back"));
+                        return Some(comment("too slow: reconnect"));
                     }
                 },
                 () = sleep_until(silence) => return Some(Bytes::from_static(b":\n\n")),

@@ -28,7 +28,7 @@ pub(super) async fn tell(context: Context, hub: Hub, rooms: Rooms, mut listener:
             }
             Heard::Gap | Heard::TooSlow => {
                 listener = hub.listen().await;
-                let reason = "changes were lost: look at the state again";
+                let reason = "changes were lost: read the state again";
                 tell_all(&rooms, Payload::Gap { reason });
             }
         }

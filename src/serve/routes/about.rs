@@ -82,7 +82,8 @@ async fn logout(
 }
 
 fn answer(cookie: Option<HeaderValue>) -> Result<Response, Problem> {
-    let cookie = cookie.ok_or_else(|| Problem::bad_request("the token cannot be a cookie"))?;
+    let cookie =
+        cookie.ok_or_else(|| Problem::bad_request("the token cannot be stored in a cookie"))?;
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
 }
 

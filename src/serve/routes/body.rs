@@ -22,7 +22,8 @@ impl FromRequest<Context> for Body {
     async fn from_request(request: Request, context: &Context) -> Result<Self, Problem> {
         let limit = context.state.facts().deployment.limits.max_data_bytes;
         let too_large = || {
-            let detail = format!("the body may have {limit} bytes; send fewer events at once");
+            let detail =
+                format!("the body may have at most {limit} bytes; send fewer events at once");
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)
         };
         let body = request.into_body();
@@ -33,9 +34,9 @@ impl FromRequest<Context> for Body {
         match timeout(WITHIN, to_bytes(body, limit)).await {
             Ok(Ok(bytes)) => Ok(Self(bytes)),
             Ok(Err(error)) if is_limit(&error) => Err(too_large()),
-            Ok(Err(_)) => Err(Problem::bad_request("the body ended before it was whole")),
+            Ok(Err(_)) => Err(Problem::bad_request("the body ended before it was complete")),
             Err(_) => {
-                let detail = format!("the body was not whole within {} s", WITHIN.as_secs());
+                let detail = format!("the body was not complete within {} s", WITHIN.as_secs());
                 Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "too-slow", detail))
             }
         }

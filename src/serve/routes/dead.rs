@@ -199,11 +199,11 @@ async fn play(
     let which = Which { reason, kind, since, until };
     let is_some = !request.ids.is_empty() || !which.is_empty();
     if is_some == request.all {
-        let detail = "say which letters: ids, reason, type, since, until, or all alone";
+        let detail = "name the letters: ids, reason, type, since, until, or all alone";
         return Err(Problem::bad_request(detail));
     }
     if request.ids.len() > MOST_NAMED {
-        return Err(Problem::bad_request(format!("name up to {MOST_NAMED} letters at once")));
+        return Err(Problem::bad_request(format!("name at most {MOST_NAMED} letters at once")));
     }
     let limit = match request.limit {
         Some(limit) => number(&limit.to_string(), MOST_SEEN).ok_or_else(|| {
@@ -238,7 +238,7 @@ async fn play(
 /// The caller may do this, but this process may not.
 fn forbidden(error: &AskError) -> Problem {
     tracing::warn!("dead letters are left: {}", crate::error::chain(error));
-    let detail = "the Redis user of this server may not take dead letters away; \
-                  deploy/acl/README.md says which rights that needs";
+    let detail = "the Redis user of this server may not remove dead letters; deploy/acl/README.md lists the rights \
+                  for that";
     Problem::forbidden(detail)
 }

@@ -136,7 +136,7 @@ impl From<Refusal> for Problem {
             Refusal::Invalid(rejected) => {
                 let errors: Vec<Value> = rejected.iter().map(|(n, r)| refused(*n, r)).collect();
                 let detail = match &*rejected {
-                    [] => "there are no events in the request".to_owned(),
+                    [] => "the request contains no events".to_owned(),
                     [(_, only)] => only.detail.clone(),
                     all => format!("none of the {} elements is an event", all.len()),
                 };

@@ -63,7 +63,7 @@ impl Context {
     pub(super) fn ask(&self) -> Result<State, Problem> {
         self.state.get().map_err(|away| {
             tracing::debug!("a query came while {away}");
-            Problem::unavailable("the state cannot be read now: Redis is away")
+            Problem::unavailable("the state cannot be read now: Redis is unreachable")
         })
     }
 
@@ -90,9 +90,9 @@ fn problem(error: PageError) -> Problem {
 fn unanswered(error: &AskError) -> Problem {
     tracing::debug!("a query of the state failed: {}", crate::error::chain(error));
     match error {
-        AskError::WrongType { .. } => Problem::unavailable(
-            "a key of the state holds something else; rollcall doctor names it",
-        ),
+        AskError::WrongType { .. } => {
+            Problem::unavailable("a key of the state has another type; rollcall doctor names it")
+        }
         _ => Problem::unavailable("the state cannot be read now"),
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn router(context: &Context) -> Router {
 }
 
 fn method_not_allowed() -> Problem {
-    let detail = "this address has no such method; the header Allow says which it has";
+    let detail = "this route does not have that method; the header Allow lists those it has";
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)
 }
 

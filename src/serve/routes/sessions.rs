@@ -113,8 +113,9 @@ async fn one(
     if !user.is_some_and(|user| caller.may_see_user(user)) {
         caller.must_read()?;
     }
-    let kept = kept
-        .ok_or_else(|| Problem::not_found("there is no such session: it never was, or it ended"))?;
+    let kept = kept.ok_or_else(|| {
+        Problem::not_found("there is no such session: it never existed, or it ended")
+    })?;
     Ok(Json(One::of(sid, kept, now_ms)))
 }
 
@@ -178,7 +179,9 @@ async fn end_all(
     context.check_right(&caller)?;
     let wait = wait.read()?;
     let user = query.user.filter(|user| !user.is_empty()).ok_or_else(|| {
-        Problem::bad_request("say whose sessions are to end: DELETE /api/v1/sessions?user=…")
+        Problem::bad_request(
+            "name the user whose sessions are to end: DELETE /api/v1/sessions?user=…",
+        )
     })?;
     if !caller.may_end_any_session() && caller.subject.as_deref() != Some(&user) {
         return Err(context.not_its_own_session());

@@ -122,7 +122,7 @@ async fn query_users(
     let Users { users, changes } = serde_json::from_slice(&body)
         .map_err(|error| Problem::bad_request(format!("send {{\"users\": [\"…\"]}}: {error}")))?;
     if users.len() > MOST {
-        return Err(Problem::bad_request(format!("ask for up to {MOST} users at once")));
+        return Err(Problem::bad_request(format!("name at most {MOST} users at once")));
     }
     if changes.is_some_and(|changes| !(1..=MOST).contains(&changes)) {
         let detail = format!("changes must be a whole number from 1 to {MOST}");
@@ -178,8 +178,9 @@ async fn token(
         let (connection, keys) = (&mut partition.connection, &partition.keys);
         parts.extend(context.answer(tokens::viewed(connection, keys, &token, 1).await)?);
     }
-    let views = tokens::merged_views(parts, 1)
-        .ok_or_else(|| Problem::not_found("there is no such token: it never was, or it ended"))?;
+    let views = tokens::merged_views(parts, 1).ok_or_else(|| {
+        Problem::not_found("there is no such token: it never existed, or it ended")
+    })?;
     let (user, last_seen_ms) = (views.user, views.last_seen_ms);
     Ok(Json(OneToken { token, user, last_seen_ms, viewed: views.viewed.count }))
 }

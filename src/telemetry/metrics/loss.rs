@@ -29,7 +29,7 @@ impl LossCause {
     pub fn story(self) -> &'static str {
         match self {
             Self::Deleted => "trimmed or deleted from the stream before they were applied",
-            Self::Rewound => "the server came back, or was replaced, without the last it had",
+            Self::Rewound => "the server came back, or was replaced, without its latest data",
         }
     }
 }

@@ -158,7 +158,7 @@ impl Ledger {
             let letters = letters.remove(&id).unwrap_or_default();
             accounts.insert(id, Account { entry, fate, is_gone, applied, letters });
         };
-        let entries = reply::entries(entries).unwrap();
+        let entries = reply::entries(&entries).unwrap();
         let last = entries.last().map_or(cursor, |entry| entry.id);
         let there: BTreeMap<EntryId, ()> = entries.iter().map(|entry| (entry.id, ())).collect();
         for entry in entries {
@@ -246,7 +246,7 @@ fn note_of(note: &[u8]) -> (Fate, Vec<Field>) {
 /// Dead letters by entry.
 fn letters(dead: [Value; 2]) -> BTreeMap<EntryId, Vec<Dead>> {
     let mut letters: BTreeMap<EntryId, Vec<Dead>> = BTreeMap::new();
-    for letter in dead.into_iter().flat_map(|dead| reply::entries(dead).unwrap()) {
+    for letter in dead.into_iter().flat_map(|dead| reply::entries(&dead).unwrap()) {
         let [id, reason, _, _, index, _] = DeadLetter::read(&letter).unwrap().header;
         let id = id.parse().unwrap();
         letters.entry(id).or_default().push((id, reason, index.parse().ok()));

@@ -97,7 +97,7 @@ fn what_lies_on_other_shards_is_asked_and_added_while_one_is_down() {
     let (code, out, error) = ask(&["status"]);
     assert!(code == 0 && out.contains("away"), "{out}{error}");
     let (code, out, _) = ask(&["doctor"]);
-    assert!(code == 1 && out.contains("this partition stands still"), "{out}");
+    assert!(code == 1 && out.contains("this partition is not served"), "{out}");
     ground.nodes[victim].restart().unwrap();
     ground.wait_until_joined();
     apply(&ground, &all, "back");

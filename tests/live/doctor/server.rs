@@ -70,7 +70,7 @@ fn limits_that_cut_workers_are_found() {
     for check in ["clients", "timeout", "script limit", "output buffers"] {
         patient.is_well(check);
     }
-    patient.is_cured("timeout", &["CONFIG SET timeout 5"], "warning", "5 s: then");
+    patient.is_cured("timeout", &["CONFIG SET timeout 5"], "warning", "5 s: idle");
     let fault = ["CONFIG SET busy-reply-threshold 50"];
     patient.is_cured("script limit", &fault, "warning", "50 ms");
     let client = redis::Client::open(patient.server.url()).unwrap();

@@ -59,7 +59,8 @@ fn settings_that_differ_are_named_with_both_remedies() {
     finding.run_remedy();
     patient.is_well("settings");
     patient.examined_with(&["--partitions", "4"]);
-    let finding = patient.suffers("partitions", "failure", "says partitions = 1, here it is 4");
+    let finding =
+        patient.suffers("partitions", "failure", "has partitions = 1, but this process has 4");
     assert!(finding.advice().contains("--partitions 1"));
     patient.examined_with(&[]);
     patient.is_well("partitions");
@@ -93,7 +94,7 @@ fn keys_that_others_took_are_put_out_of_the_way() {
 fn expiries_of_others_are_found() {
     let (patient, run) = at_work();
     patient.send("XADD rollcall:events * type heartbeat user al");
-    wait_until(SOON, "applied", || patient.finding("own keys").found().starts_with("2 looked at"));
+    wait_until(SOON, "applied", || patient.finding("own keys").found().starts_with("2 examined"));
     patient.is_well("expiries");
     patient.send("EXPIRE presence:users 60");
     let lately = "presence:users: another program set an expiry";
@@ -101,7 +102,7 @@ fn expiries_of_others_are_found() {
     patient.is_cured("expiries", &[], "warning", lately);
     // With nobody at work it goes.
     drop(run);
-    let words = "presence:users goes in 5";
+    let words = "presence:users expires in 5";
     patient.is_cured("expiries", &["EXPIRE presence:users 60"], "failure", words);
     for (fault, words) in [
         ("PERSIST user-activity/al", "user-activity/al has no expiry"),
@@ -186,7 +187,7 @@ fn an_owner_that_is_gone_or_stands_still_is_found() {
     let mut worker = start();
     wait_until(SOON, "it works", is_at_work);
     worker.kill();
-    patient.suffers("owner", "warning", "is gone, and nobody has taken over");
+    patient.suffers("owner", "warning", "is gone, and no worker has taken over");
     let worker = start();
     wait_until(SOON, "another one works", is_at_work);
     worker.signal("STOP");
@@ -226,7 +227,7 @@ fn state_of_the_format_before_is_no_failure() {
     let (patient, mut run) = at_work();
     assert_eq!(run.terminate(), 0);
     patient.send("HSET rollcall:meta format 1");
-    patient.suffers("settings", "warning", "format 1, of the version before").run_remedy();
+    patient.suffers("settings", "warning", "format 1, that of the previous version").run_remedy();
     let _worker = Worker::start(&patient.server.url(), &[], &[]);
     wait_until(SOON, "it is taken over", || patient.finding("settings").level() == "ok");
     patient.send("HSET rollcall:meta format 9");

@@ -138,8 +138,8 @@ fn bad_input_is_answered_with_an_error_and_hurts_nobody() {
         let mut sockets = Sockets::start(language);
         sockets.join("a", at, &["websocket"], "admin");
         for (event, data, message) in [
-            ("join-room", json!({ "room": "lobby" }), "there are the rooms"),
-            ("join-room", json!({ "room": 5 }), "there are the rooms"),
+            ("join-room", json!({ "room": "lobby" }), "the rooms are"),
+            ("join-room", json!({ "room": 5 }), "the rooms are"),
             ("join-room", json!("admin"), "a room is named"),
             ("join-room", json!({ "room": format!("user:{}", "x".repeat(300)) }), "too long"),
             ("user:heartbeat", json!({ "page": "/" }), "User required"),

@@ -81,7 +81,10 @@ fn what_was_answered_with_success_survives_redis_being_killed_and_is_there_once(
     assert!(lost.is_empty(), "{lost:?} of {}", taken.len());
     // Only what was on its way when the server died can be in doubt: one entry each time, for each process.
     let told: BTreeSet<_> = doubtful.iter().map(|(_, message)| message.as_str()).collect();
-    assert!(told.iter().all(|message| message.contains("may be there or not")), "{told:?}");
+    assert!(
+        told.iter().all(|message| message.contains("may or may not be on the stream")),
+        "{told:?}"
+    );
     assert!(doubtful.len() <= 5 * 8 && taken.len() > 500, "{} in doubt", doubtful.len());
 }
 
@@ -101,7 +104,7 @@ fn events_wait_for_redis_within_their_bounds_and_are_told_beyond_them() {
         let asked = Instant::now();
         let reply = heartbeat("d");
         assert_eq!((reply.status, &*reply.headers["retry-after"]), (503, "1"), "{reply:?}");
-        assert!(reply.json()["message"].as_str().unwrap().contains("too many events wait"));
+        assert!(reply.json()["message"].as_str().unwrap().contains("too many events are waiting"));
         assert!(asked.elapsed() < Duration::from_secs(1), "at once: {:?}", asked.elapsed());
         served.scene.deployment.server.restart().unwrap();
         assert!(waiting.into_iter().all(|thread| thread.join().unwrap().status == 200));
@@ -184,7 +187,7 @@ fn a_server_that_falls_silent_leaves_events_in_doubt_and_not_forgotten() {
     assert_eq!(reply.status, 503, "{reply:?}");
     let message = reply.json()["message"].as_str().unwrap().to_owned();
     let is_there = users(&served).contains(&"c".to_owned());
-    assert!(message.contains("may be there or not") || !is_there, "{message}");
+    assert!(message.contains("may or may not be on the stream") || !is_there, "{message}");
     wait_until(SOON, "it goes on", || {
         served.client.post("/api/heartbeat", r#"{"user":"d"}"#).status == 200
     });

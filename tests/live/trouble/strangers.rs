@@ -224,7 +224,7 @@ fn a_stream_that_begins_again_is_read_from_its_beginning_and_once() {
                 worker = scene.worker(&[]);
             }
             scene.wait_finished(SOON, "the new stream is read");
-            let told = "the stream is another than before";
+            let told = "the stream is not the one from before";
             assert!(worker.log().contains(told), "{}", worker.log());
             view(&scene, "after");
             scene.wait_finished(SOON, "goes on");

@@ -48,8 +48,8 @@ pub struct Seen {
 }
 
 impl Seen {
-    pub(super) fn read(values: Vec<Value>) -> Self {
-        let mut texts = values.into_iter().map(|value| reply::text(value).unwrap_or_default());
+    pub(super) fn read(values: &[Value]) -> Self {
+        let mut texts = values.iter().map(|value| reply::text_of(value).unwrap_or_default());
         let mut next = || texts.next().unwrap_or_default();
         Self {
             epoch: next(),

@@ -110,17 +110,16 @@ impl Reader {
             }
             Err(error) => return Err(Error::at(STEP)(error)),
         };
-        let unexpected = reply::unexpected(STEP, &Value::Nil);
         let (mut id, mut added) = (None, None);
-        for (name, value) in reply::pairs(value).unwrap_or_default() {
-            match reply::text(name).as_deref() {
-                Some("last-generated-id") => id = reply::entry_id(value),
-                Some("entries-added") => added = reply::number(&value),
+        for [name, value] in reply::pairs_of(&value).unwrap_or_default() {
+            match reply::text_of(name).as_deref() {
+                Some("last-generated-id") => id = reply::entry_id_of(value),
+                Some("entries-added") => added = reply::number(value),
                 _ => {}
             }
         }
         let place = id.zip(added).map(|(id, added)| Place { id, added });
-        place.ok_or(unexpected)
+        place.ok_or_else(|| reply::unexpected(STEP, &value))
     }
 
     async fn after(
@@ -134,8 +133,7 @@ impl Reader {
         read.arg("COUNT").arg(count).arg("BLOCK").arg(BLOCK.as_millis() as u64);
         read.arg("STREAMS").arg(&self.stream).arg(place.id.to_string());
         let value: Value = read.query_async(connection).await.map_err(Error::at(STEP))?;
-        let unexpected = reply::unexpected(STEP, &Value::Nil);
-        entries(value).ok_or(unexpected)
+        entries(&value).ok_or_else(|| reply::unexpected(STEP, &value))
     }
 
     fn activities(&self, entry: &Entry) -> Vec<Activity> {

@@ -74,7 +74,7 @@ fn room(data: &Value) -> Result<String, String> {
     };
     match room.map_or(Some(crate::changes::rooms::ADMIN), Value::as_str) {
         Some(room) if is_room(room) => Ok(room.to_owned()),
-        _ => Err("there are the rooms admin, user:<user> and doc:<document>".to_owned()),
+        _ => Err("unknown room; the rooms are admin, user:<user> and doc:<document>".to_owned()),
     }
 }
 

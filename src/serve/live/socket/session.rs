@@ -211,7 +211,7 @@ impl Session {
         }
         let most = self.context.config.live.get().max_rooms;
         if self.stays.len() >= most && !self.stays.contains_key(room) {
-            return Err(format!("a connection may be in {most} rooms: leave one first"));
+            return Err(format!("a connection may be in at most {most} rooms: leave one first"));
         }
         // A client that has been told of its join receives every change from then on, unless the server is down.
         let _without = timeout(FEED_WITHIN, self.live.telling()).await;
