@@ -44,6 +44,10 @@ fn grow_and_shrink(seed: u64) {
     let producers = Producers::start(&scene, seed);
     let layouts = [1, 4, 3, 2];
     let mut fleet = Fleet::start(&scene, 1);
+    // The fleet's settings are the deployment's, not the command's.
+    wait_until(SOON, "the deployment has settings", || {
+        scene.command::<bool>(&["HEXISTS", "rollcall:meta", "thresholds"])
+    });
     std::thread::sleep(Duration::from_millis(600));
     for pair in layouts.windows(2) {
         let (from, to) = (pair[0], pair[1]);
