@@ -104,6 +104,7 @@ impl Fleet {
         fleet
     }
 
+    /// A worker, and the point at which it is to die, if at any.
     fn worker(
         &self,
         site: &impl Site,
@@ -327,14 +328,16 @@ fn hand_over(site: &impl Site, partition: u16, to: &Worker) {
     let keys = site.layout().keys(partition);
     let start = Instant::now();
     while start.elapsed() < SOON / 4 {
-        let Ok(mut conn) = site.connect(partition) else { continue };
-        let names: Vec<String> =
-            try_command(&mut conn, &["HKEYS", &keys.workers()]).unwrap_or_default();
-        if let Some(name) = names.iter().find(|name| name.contains(&format!("-{}-", to.pid()))) {
-            // Refused by a server in trouble, it is left as it is.
-            let _given: redis::RedisResult<i64> =
-                try_command(&mut conn, &["EVAL", HAND_OVER, "1", &keys.meta(), name]);
-            return;
+        if let Ok(mut conn) = site.connect(partition) {
+            let names: Vec<String> =
+                try_command(&mut conn, &["HKEYS", &keys.workers()]).unwrap_or_default();
+            let pid = format!("-{}-", to.pid());
+            if let Some(name) = names.iter().find(|name| name.contains(&pid)) {
+                // Refused by a server in trouble, it is left as it is.
+                let _given: RedisResult<i64> =
+                    try_command(&mut conn, &["EVAL", HAND_OVER, "1", &keys.meta(), name]);
+                return;
+            }
         }
         std::thread::sleep(Duration::from_millis(10));
     }
