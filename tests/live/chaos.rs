@@ -26,7 +26,7 @@ use schedule::Plan;
 
 use crate::scene::in_parallel;
 
-/// Schedules that run side by side: most of their time they wait.
+/// Schedules that run at the same time; they mostly wait.
 const AT_ONCE: u64 = 4;
 
 #[test]
@@ -46,7 +46,7 @@ fn random_faults_leave_the_guarantee_whole() {
             }
             let plan = Plan::of(seed);
             eprintln!("{}", plan.told());
-            // The others go on, so that a long run tells of all that does not hold.
+            // The others go on, so that a long run reports everything that fails.
             if catch_unwind(AssertUnwindSafe(|| schedule::run(&plan, &report))).is_err() {
                 report.diverged(seed, plan.kinds());
                 diverged.lock().unwrap().push(seed);

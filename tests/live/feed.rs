@@ -1,4 +1,4 @@
-//! The feed of new entries: against real servers, by every way to them, and against what is none.
+//! The feed of new entries: against real servers, over every kind of connection, and against impostors.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -50,7 +50,7 @@ async fn read(
     Ok(feed.read(&command, bounds, None).await?.entries)
 }
 
-/// Everything that is there, so many at a time.
+/// Everything that exists, this many at a time.
 async fn read_all(url: &str, count: usize, bounds: Bounds) -> Vec<Entry> {
     let mut feed = open(url).await.unwrap();
     let mut all: Vec<Entry> = Vec::new();
@@ -157,7 +157,7 @@ async fn user_and_database_are_those_of_the_url_and_refusals_those_of_the_librar
     }
 }
 
-/// Answers one connection with these bytes, and hangs up if it is told to.
+/// Answers one connection with these bytes, and closes it if told to.
 fn impostor(answer: &'static [u8], hangs_up: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -166,7 +166,7 @@ fn impostor(answer: &'static [u8], hangs_up: bool) -> String {
         let mut command = [0; 1_024];
         assert!(client.read(&mut command).unwrap() > 0);
         client.write_all(answer).unwrap();
-        // Until the client hangs up.
+        // Until the client closes it.
         while !hangs_up && matches!(client.read(&mut command), Ok(1..)) {}
     });
     format!("127.0.0.1:{port}")

@@ -1,4 +1,4 @@
-//! The processes under a schedule: workers and two janitors, those that sleep, and those that have gone.
+//! The processes of a schedule: workers and two janitors, those that are stopped, and those that have ended.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
@@ -9,30 +9,30 @@ use super::schedule::Strike;
 use crate::process::{Worker, is_fault};
 use crate::scene::{SOON, Scene, try_command};
 
-/// Entries that a worker takes at a time.
+/// The maximum batch of a worker.
 pub const BATCH: usize = 25;
-/// Workers there are at first, and at most.
+/// The initial and the maximum number of workers.
 const WORKERS: (usize, usize) = (3, 6);
 /// Lines about faults that a process may log in a second.
 const MOST_FAULT_LINES: usize = 10;
 const ABORTED: i32 = 6;
 
-/// Makes a worker the owner, as if the one there is had given it the partition.
+/// Makes a worker the owner, as if the current one had given it the partition.
 const HAND_OVER: &str = "return redis.call('HSET', KEYS[1], 'owner', '', 'heir', ARGV[1])";
 
-/// A worker or janitor, and the point at which it is to die, if at any.
+/// A worker or janitor, and the point at which it is to die, if any.
 struct Member {
     process: Worker,
     doom: Option<&'static str>,
     is_behind_proxy: bool,
 }
 
-/// Whom a fault strikes.
+/// Which worker a fault strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Who owns the partition.
     Owner,
-    /// One who does not.
+    /// Another one.
     Standby,
 }
 
@@ -45,7 +45,7 @@ pub struct Fleet {
     leaving: Vec<Member>,
     /// How many died at each point.
     pub deaths: BTreeMap<&'static str, u64>,
-    /// Workers that were killed, wherever.
+    /// Workers that were killed, at any point.
     pub kills: usize,
     /// The most lines about faults that any process logged in one second.
     pub most_fault_lines: usize,
@@ -68,7 +68,7 @@ impl Fleet {
         fleet
     }
 
-    /// The place of the worker that is struck.
+    /// The index of the struck worker.
     fn find(&self, scene: &Scene, partition: u16, target: Target, dice: u64) -> usize {
         let owner = owner(scene, partition).unwrap_or_default();
         let owns = |member: &Member| owner.contains(&format!("-{}-", member.process.pid()));
@@ -78,7 +78,7 @@ impl Fleet {
         places.clone().find(is_target).unwrap_or(start)
     }
 
-    /// SIGKILL to a worker; another one takes its place.
+    /// SIGKILL to a worker; another one replaces it.
     pub fn kill(&mut self, scene: &Scene, proxy: &Proxy, strike: &Strike, target: Target) {
         let which = self.find(scene, strike.partition(scene), target, strike.dice);
         let next = worker(scene, proxy, strike.dice.is_multiple_of(2), None);
@@ -86,7 +86,7 @@ impl Fleet {
         self.bury_worker(old);
     }
 
-    /// The owner is killed, and in its place one works that is to die at a point.
+    /// The owner is killed, and its replacement is to die at a point.
     pub fn doom(
         &mut self,
         scene: &Scene,
@@ -102,7 +102,7 @@ impl Fleet {
         self.bury_worker(old);
     }
 
-    /// Whether one that was doomed to die at this point has died.
+    /// Whether a worker that was doomed to die at this point has died.
     pub fn has_died(&mut self, point: &str) -> bool {
         let mut doomed = self.workers.iter_mut().filter(|member| member.doom == Some(point));
         doomed.any(|member| !member.process.runs())
@@ -116,7 +116,7 @@ impl Fleet {
         }
     }
 
-    /// SIGKILL to a janitor; another one, which may be doomed, too, takes its place.
+    /// SIGKILL to a janitor; another one, which may be doomed as well, replaces it.
     pub fn replace_janitor(&mut self, scene: &Scene, dice: u64, doom: Option<(&'static str, u64)>) {
         let next = janitor(scene, doom);
         let old = std::mem::replace(&mut self.janitors[dice as usize % 2], next);
@@ -132,7 +132,7 @@ impl Fleet {
         }
     }
 
-    /// Where all workers are doomed or dead, one comes that is not, as from whoever supervises them.
+    /// If all workers are doomed or dead, starts one that is not, like a supervisor.
     pub fn keep_one(&mut self, scene: &Scene, proxy: &Proxy) {
         let stays = |worker: &mut Member| worker.doom.is_none() && worker.process.runs();
         if !self.workers.iter_mut().any(stays) {
@@ -140,14 +140,14 @@ impl Fleet {
         }
     }
 
-    /// SIGTERM to a worker; another one takes its place.
+    /// SIGTERM to a worker; another one replaces it.
     pub fn terminate(&mut self, scene: &Scene, proxy: &Proxy, strike: &Strike, target: Target) {
         let mut old = self.take(scene, proxy, strike, target);
         signal(&mut old, "TERM");
         self.leaving.push(old);
     }
 
-    /// SIGSTOP to a worker, SIGCONT at the first [`Fleet::wake`] after `time`; another one takes its place.
+    /// SIGSTOP to a worker, SIGCONT at the first [`Fleet::wake`] after `time`; another one replaces it.
     pub fn put_to_sleep(
         &mut self,
         scene: &Scene,
@@ -166,7 +166,7 @@ impl Fleet {
         std::mem::replace(&mut self.workers[which], next)
     }
 
-    /// Lets those go on that have slept long enough; they stay until the end.
+    /// Wakes those that have slept long enough; they stay until the end.
     pub fn wake(&mut self) {
         let (up, down) = self.asleep.drain(..).partition(|(_, until)| *until <= Instant::now());
         self.asleep = down;
@@ -177,8 +177,8 @@ impl Fleet {
         }
     }
 
-    /// The network is well. Whoever sleeps wakes up; janitors and all that were told to leave end, cleanly. Workers
-    /// stay, and one more comes, on which no trouble ever fell.
+    /// The network works. Sleepers wake up; janitors and everything that was told to leave end cleanly. Workers stay,
+    /// and one more is started that never had any trouble.
     pub fn calm_down(&mut self, scene: &Scene, proxy: &Proxy) {
         proxy.set(Mode::Pass);
         for (member, _) in &mut self.asleep {
@@ -192,7 +192,7 @@ impl Fleet {
         }
     }
 
-    /// Everybody ends in good order, within [`SOON`].
+    /// All processes end cleanly, within [`SOON`].
     pub fn end(&mut self) {
         for mut worker in std::mem::take(&mut self.workers) {
             signal(&mut worker, "TERM");
@@ -209,7 +209,7 @@ impl Fleet {
         self.bury(member);
     }
 
-    /// Kills it if it still runs; nobody may have ended before, except where doomed to.
+    /// Kills it if it is still running; it may have ended before only if it was doomed to.
     fn bury(&mut self, mut member: Member) {
         let ran = member.process.runs();
         let status = member.process.kill();
@@ -219,7 +219,7 @@ impl Fleet {
                 *self.deaths.entry(point).or_default() += 1;
                 self.kills += 1;
             }
-            // A signal to stop may come before there is anything to stop.
+            // A signal to stop may arrive before there is anything to stop.
             _ => assert!(
                 ran || status.code() == Some(0) || log.is_empty(),
                 "ended by itself, {status}:\n{log}"
@@ -261,7 +261,7 @@ fn owner(scene: &Scene, partition: u16) -> Option<String> {
     try_command(&mut scene.connection(), &["HGET", &meta, "owner"]).ok()?
 }
 
-/// Gives a partition to a worker, once it has spoken.
+/// Gives a partition to a worker, once that has reported.
 fn hand_over(scene: &Scene, partition: u16, to: &Worker) {
     let keys = scene.deployment.keys(partition);
     let mut conn = scene.connection();
@@ -270,7 +270,7 @@ fn hand_over(scene: &Scene, partition: u16, to: &Worker) {
         let names: Vec<String> =
             try_command(&mut conn, &["HKEYS", &keys.workers()]).unwrap_or_default();
         if let Some(name) = names.iter().find(|name| name.contains(&format!("-{}-", to.pid()))) {
-            // Refused by a server in trouble, it is left as it is.
+            // If the server refuses because of its trouble, the owner stays.
             let _given: redis::RedisResult<i64> =
                 try_command(&mut conn, &["EVAL", HAND_OVER, "1", &keys.meta(), name]);
             return;
@@ -279,7 +279,7 @@ fn hand_over(scene: &Scene, partition: u16, to: &Worker) {
     }
 }
 
-/// Not to one that died at its point.
+/// Not to a worker that died at its point.
 fn signal(member: &mut Member, name: &str) {
     if member.process.runs() {
         member.process.signal(name);

@@ -1,4 +1,4 @@
-//! What a run of schedules did, as a table.
+//! The results of a run of schedules, as a table.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,7 +18,7 @@ struct Counts {
     instants: usize,
     most_fault_lines: usize,
     written_off: usize,
-    /// By kind: times tried, what it counts, schedules that had it and did not hold.
+    /// By kind: times tried, what it counts, seeds of the schedules that failed with it.
     kinds: BTreeMap<&'static str, (u64, u64, Vec<u64>)>,
 }
 
@@ -30,7 +30,7 @@ impl Report {
         of_kind.1 += counted;
     }
 
-    /// The entries were looked at while the faults went on.
+    /// The entries were checked while the faults went on.
     pub fn looked(&self) {
         self.0.lock().unwrap().instants += 1;
     }
@@ -49,7 +49,7 @@ impl Report {
         }
     }
 
-    /// A schedule with these kinds did not hold.
+    /// A schedule with these kinds failed.
     pub fn diverged(&self, seed: u64, kinds: impl IntoIterator<Item = &'static str>) {
         let mut counts = self.0.lock().unwrap();
         for kind in kinds {

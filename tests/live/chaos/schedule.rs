@@ -1,4 +1,4 @@
-//! A schedule of faults, drawn from a seed before anything begins, and the run of it.
+//! A schedule of faults, drawn from a seed before anything begins, and its run.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -19,12 +19,12 @@ use crate::harness::wait_until;
 use crate::scene::{Added, SOON, Scene, Traffic};
 use crate::support::dump::server_now;
 
-/// How long the faults of a schedule take, without what it takes to start processes and servers.
+/// How long the faults of a schedule take, without the time to start processes and servers.
 const BUDGET: Duration = Duration::from_secs(6);
-/// Kinds of faults a schedule has at least.
+/// The minimum number of kinds of faults in a schedule.
 const KINDS_AT_LEAST: usize = 3;
-/// What was behind the cursor when calm came is passed within the takeover time, 1 s here, and this much more: the
-/// longest pause after a failure.
+/// Entries behind the cursor when calm begins are passed within the takeover time, 1 s here, plus this, the longest
+/// pause after a failure.
 const CALM: Duration = Duration::from_secs(1 + 5);
 /// How far the server's clock may be ahead or behind.
 pub const CLOCK_MS: u64 = 500;
@@ -33,23 +33,23 @@ const PER_SECOND: u64 = 250;
 /// One fault of a schedule.
 pub struct Strike {
     pub kind: &'static Kind,
-    /// How long nothing happens before it.
+    /// The pause before it.
     pub nap: Duration,
     /// How long it lasts, if it does.
     pub hold: Duration,
-    /// All else that has to be decided.
+    /// Decides everything else.
     pub dice: u64,
-    /// Whether the entries are counted after it.
+    /// Whether the entries are checked after it.
     pub look: bool,
 }
 
 impl Strike {
-    /// A number within bounds, the same one each time.
+    /// A number within limits, the same one each time.
     pub fn between(&self, low: u64, high: u64) -> u64 {
         low + self.dice % (high - low + 1)
     }
 
-    /// The partition that it strikes.
+    /// The struck partition.
     pub fn partition(&self, scene: &Scene) -> u16 {
         (self.dice % u64::from(scene.deployment.partitions())) as u16
     }
@@ -109,7 +109,7 @@ impl Plan {
 
     fn options(&self, clock: &Clock) -> Options {
         let fsync = if self.persistence == Persistence::Always { "always" } else { "everysec" };
-        // What is trimmed goes in such pieces.
+        // Trimming removes pieces of this size.
         let args = ["--appendfsync", fsync, "--stream-node-max-entries", "10"];
         clock.options(Options {
             appendonly: self.persistence != Persistence::Nothing,
@@ -123,29 +123,29 @@ impl Plan {
 pub struct Chaos {
     pub scene: Scene,
     pub clock: Clock,
-    /// How far ids may be from the clock because that stepped, or they were set ahead.
+    /// How far ids may be from the clock because the clock stepped, or the ids were set ahead.
     pub stepped_ms: u64,
     pub proxy: Proxy,
     pub fleet: Fleet,
     pub losses: Losses,
-    /// What the strike under way counts.
+    /// The count of the current strike.
     pub counted: u64,
-    /// No entry is added while somebody holds it.
+    /// No entry is added while it is locked.
     pub gate: Arc<Mutex<()>>,
-    /// How far each partition's group is to be believed.
+    /// How far each partition's group can be trusted.
     trust: Vec<Trust>,
 }
 
-/// How far what a group says of itself is to be believed.
+/// How far a group's figures can be trusted.
 #[derive(Clone, Copy, Default)]
 struct Trust {
-    /// Somebody did something to it; it is set right within a beat.
+    /// Somebody changed it; it is repaired within a beat.
     is_disturbed: bool,
-    /// Entries were taken that the cursor was to pass: the server may not know how many are behind it.
+    /// Entries ahead of the cursor were removed, so the server may not know how many are behind it.
     is_in_doubt: bool,
 }
 
-/// Runs a schedule and checks all that is promised; panics with its seed where that does not hold.
+/// Runs a schedule and checks everything that is promised; panics with its seed if anything fails.
 pub fn run(plan: &Plan, report: &Report) {
     let what = plan.told();
     let settings = [("thresholds", "3:1"), ("partitions", plan.partitions), ("viewed-cap", "5")];
@@ -202,12 +202,12 @@ impl Chaos {
         Traffic::start_from(&self.scene, around, PER_SECOND, Box::new(source))
     }
 
-    /// The group of the partition that is struck is to be set right.
+    /// The group of the struck partition must be repaired.
     pub fn disturb(&mut self, strike: &Strike) {
         self.trust[usize::from(strike.partition(&self.scene))].is_disturbed = true;
     }
 
-    /// Those of all are.
+    /// The groups of all partitions must be repaired.
     pub fn disturb_all(&mut self) {
         self.trust.iter_mut().for_each(|trust| trust.is_disturbed = true);
     }
@@ -227,7 +227,7 @@ impl Chaos {
         ledger.unwrap()
     }
 
-    /// Checks where every entry stands, and what the group says, at this instant.
+    /// Checks the fate of every entry, and the group's figures, at this instant.
     fn look(&mut self, added: &[Added], what: &str) {
         for partition in 0..self.scene.deployment.partitions() {
             let what = format!("{what}, partition {partition}");
@@ -237,8 +237,8 @@ impl Chaos {
         }
     }
 
-    /// The group says how many entries are behind the cursor: at once, or, where somebody did something to it, once it
-    /// is set right.
+    /// The group shows how many entries are behind the cursor: at once or, if somebody changed it, once it is
+    /// repaired.
     fn check_lag(&mut self, mut ledger: Ledger, partition: u16, what: &str) {
         let Trust { is_disturbed, is_in_doubt } = self.trust[usize::from(partition)];
         if is_disturbed && !ledger.lag_is_right(is_in_doubt) {
@@ -253,7 +253,7 @@ impl Chaos {
         self.trust[usize::from(partition)].is_disturbed = false;
     }
 
-    /// The faults are over, traffic is not. What is behind the cursor now must not stay so.
+    /// The faults are over, traffic is not. Entries that are behind the cursor now must not stay so.
     fn calm_down(&mut self, what: &str) {
         self.fleet.calm_down(&self.scene, &self.proxy);
         let partitions = 0..self.scene.deployment.partitions();

@@ -1,11 +1,11 @@
-//! What is found by name, without a walk through everything.
+//! Lookups by name, without a walk over everything.
 
 use redis::Commands as _;
 use serde_json::json;
 
 use super::ground::{Ground, ODD};
 
-/// How often the server ran a command since it started.
+/// How often the server has run a command since it started.
 fn calls(ground: &mut Ground, command: &str) -> u64 {
     let stats: String = redis::cmd("INFO").arg("commandstats").query(&mut ground.conn).unwrap();
     let name = format!("cmdstat_{command}:calls=");
@@ -22,7 +22,7 @@ fn a_user_is_found_by_the_index_however_many_others_there_are() {
         for (ip, ago) in [("", 3_000), ("1|2", 1_000), ("stale", 400_000)] {
             ground.present(user, ip, now - ago);
         }
-        // One that has gone meanwhile.
+        // An entry that has disappeared meanwhile.
         let _: () = ground.conn.hset(index, user, "|1%7C2|gone|stale").unwrap();
     }
     let mut pipe = redis::pipe();
@@ -43,7 +43,7 @@ fn a_user_is_found_by_the_index_however_many_others_there_are() {
     assert_eq!(guest[2_099]["ip"], "2099", "the newest first");
     assert!(ground.error(&["user", "nobody"], 1).contains("nothing is known of user nobody"));
     assert_eq!(calls(&mut ground, "hscan"), 0);
-    // State that a version without an index left behind is walked through.
+    // State without an index, from an earlier version, is walked.
     let _: () = ground.conn.del(&[index, "rollcall:presence:crowds"]).unwrap();
     assert_eq!(ground.json(&["user", "alice"])["presence"].as_array().unwrap().len(), 2);
     assert!(calls(&mut ground, "hscan") > 0);
@@ -61,7 +61,7 @@ fn a_session_is_active_for_as_long_as_it_was_given() {
         let value = json!({"last_activity": at, "sid": sid, "session_id": sid, "user": "u"});
         let _: () = ground.conn.hset("sessions:active", sid, value.to_string()).unwrap();
     }
-    // The last one is of a session that was gone for long before this one began.
+    // The last record is of a session that was gone for long before this one began.
     for (sid, ago, ttl) in
         [("long", hour, 7200), ("short", 2 * minute, 60), ("forgotten", hour, 60)]
     {
