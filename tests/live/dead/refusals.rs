@@ -75,8 +75,8 @@ fn who_sits_at_a_terminal_is_asked_before_all_are_dropped() {
     // The line with the progress is removed.
     let said = answer("retry --all --dry-run", "");
     let (progress, page) = said.rsplit_once("\r\u{1b}[K").unwrap();
-    assert!(progress.contains("1 looked at, 1 tried again"), "{said}");
-    assert!(page.starts_with("1 dead letter would be tried again."), "{said}");
+    assert!(progress.contains("1 looked at, 1 retried"), "{said}");
+    assert!(page.starts_with("1 dead letter would be retried."), "{said}");
     let said = answer("drop --all", "y\n");
     assert!(said.contains("1 dead letter dropped.") && said.contains("ended 0"), "{said}");
     assert_eq!(count_letters(&scene), 0);
