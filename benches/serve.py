@@ -139,7 +139,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--connections", type=int, default=512)
     options = parser.parse_args()
-    print("| what | requests/s | p50 ms | p99 ms | its own µs a request | Redis µs a request |\n|---|---:|---:|---:|---:|---:|")
+    print("| what | requests/s | p50 ms | p99 ms | its own µs per request | Redis µs per request |\n|---|---:|---:|---:|---:|---:|")
     measure("`rollcall serve`", lambda port, redis: serve(port, redis, options.binary), options)
     measure("Flask, gunicorn with 2 workers", flask, options)
     plain()

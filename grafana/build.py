@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the dashboards from panels.py and the runbooks: `grafana/build.py`, or `--check` to say only what differs.
 
-Here stands what all dashboards have in common: variables, links, annotations, the look of a panel.
+It has what all dashboards have in common: variables, links, annotations, the appearance of a panel.
 """
 
 import json
@@ -45,18 +45,18 @@ LINKS = [{"type": "dashboards", "title": "Rollcall", "tags": ["rollcall"], "asDr
 
 
 def runbook_link(alert):
-    """From a panel to the runbook, which is a panel of the last dashboard."""
+    """A link from a panel to the runbook, which is a panel of the last dashboard."""
     number = RUNBOOKS.index(alert) + 1
     return {"title": f"Runbook {alert}", "url": f"/d/rollcall-runbooks/?viewPanel={number}"}
 
 
 def steps(thresholds):
-    """`[("green", None), ("red", 1)]`, as Grafana wants it."""
+    """`[("green", None), ("red", 1)]`, in Grafana's format."""
     return {"mode": "absolute", "steps": [{"color": color, "value": at} for color, at in thresholds]}
 
 
 def target(n, expr, legend):
-    """A query of a panel. What sums up the whole time shown is asked once, everything else for each point."""
+    """A query of a panel. One over the whole time range is evaluated once, any other for each point."""
     once = "$__range" in expr
     return {"refId": "ABCDEFGH"[n], "datasource": SOURCE, "expr": expr, "legendFormat": legend or "__auto",
             "range": not once, "instant": once}
@@ -70,7 +70,7 @@ def look_of_stat():
 
 
 def look_of_graph(panel):
-    """Lines, or areas on each other; thresholds dashed."""
+    """Lines, or stacked areas, with thresholds as dashed lines."""
     options = {"legend": {"displayMode": "table", "placement": "right", "calcs": ["lastNotNull", "max"]},
                "tooltip": {"mode": "multi", "sort": "desc"}}
     has_threshold = len(panel.thresholds) > 1
@@ -82,7 +82,7 @@ def look_of_graph(panel):
 
 
 def draw(panel, number, place):
-    """A panel with numbers in it."""
+    """A panel that shows numbers."""
     options, look = look_of_stat() if panel.kind == "stat" else look_of_graph(panel)
     defaults = {"unit": panel.unit, "min": 0, "noValue": emptiness(panel),
                 "thresholds": steps(panel.thresholds), **look}
@@ -97,7 +97,7 @@ def draw(panel, number, place):
 
 
 def placed(rows):
-    """Each panel of each row with its number and place: a row's panels share its width."""
+    """Each panel of each row, with its number and position; a row's panels share its width."""
     number, top = 0, 0
     for row in rows:
         height = 4 if row[0].kind == "stat" else 8
@@ -109,7 +109,7 @@ def placed(rows):
 
 
 def runbook_panels():
-    """Each runbook as text, so that it is at hand where the alert is seen."""
+    """Each runbook as a text panel, so that it can be read next to the alert."""
     for n, name in enumerate(RUNBOOKS):
         text = (HERE / "runbooks" / f"{name}.md").read_text()
         for other, alert in enumerate(RUNBOOKS):
@@ -123,7 +123,7 @@ def runbook_panels():
 
 
 def dashboard(uid, title, text, panels, variables):
-    """A whole dashboard."""
+    """A complete dashboard."""
     return {
         "uid": f"rollcall-{uid}", "title": f"Rollcall / {title}", "description": text, "tags": ["rollcall"],
         "schemaVersion": 39, "editable": False, "graphTooltip": 1, "timezone": "browser", "refresh": "30s",
@@ -133,7 +133,7 @@ def dashboard(uid, title, text, panels, variables):
 
 
 def dashboards():
-    """Every file and what belongs in it."""
+    """Every file, with its content."""
     built = [dashboard(uid, title, text, list(placed(rows)), VARIABLES) for uid, title, text, rows in DASHBOARDS]
     built.append(dashboard("runbooks", "Runbooks", "What each alert means, and what to do.",
                            list(runbook_panels()), VARIABLES))

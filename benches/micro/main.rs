@@ -1,4 +1,4 @@
-//! Decode and fold by themselves, without a server: time by Criterion, and allocations by count.
+//! Decode and fold without a server: time by Criterion, and the number of allocations.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 #[allow(dead_code, reason = "the suite uses more of it")]
@@ -42,7 +42,7 @@ fn main() {
     }
 }
 
-/// Allocations of the second call: the first may make what stays.
+/// Allocations of the second call; the first one may create what stays.
 fn count(name: &str, work: impl Fn()) {
     work();
     let counted = allocation_counter::measure(&work);

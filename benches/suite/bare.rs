@@ -1,6 +1,6 @@
-//! The commands alone: a plan of Rollcall's own fold, coalesced by key, written by plain commands that take
-//! as many members as they can. Nothing is compared, nothing recorded, nothing held together: what no way
-//! to the same state can undercut by much, and no way that promises anything can quite reach.
+//! The commands alone: a plan of Rollcall's own fold, coalesced by key, written by plain commands with as many
+//! members as they accept. Nothing is compared or recorded, and nothing is atomic. No way to the same state can be
+//! much cheaper, and no way with any guarantee can quite reach it.
 
 use redis::Pipeline;
 use rollcall::config::Projections;
@@ -11,7 +11,7 @@ use rollcall::projection::presence_field;
 
 use crate::plain::{Consumer, SESSION_TTL_S, WINDOW_S, add_acknowledgement, rules};
 
-/// Brings everything in the stream into the state, a pipeline for each batch.
+/// Brings everything in the stream into the state, one pipeline per batch.
 pub(crate) fn write_all(consumer: &mut Consumer) {
     let settings = FoldSettings { rules: rules(), projections: Projections::all(), partition: 0 };
     let keys = Keys::new("", 1, 0);

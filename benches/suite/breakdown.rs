@@ -1,4 +1,4 @@
-//! Where the server's time goes: by the commands that it runs, what Lua takes around them, and the rest.
+//! Where the server's time goes: the commands that it runs, Lua around them, and the rest.
 
 use std::collections::BTreeSet;
 
@@ -31,7 +31,7 @@ pub(crate) fn run(options: &Options) -> Vec<Table> {
     }]
 }
 
-/// What a round cost in all, and by command.
+/// The cost of a round, in total and by command.
 struct Round<'s> {
     cost: Cost,
     before: &'s Commands,
@@ -43,7 +43,7 @@ impl<'s> Round<'s> {
         Self { cost: *cost, before, after }
     }
 
-    /// Calls of a command, and µs in it, per event.
+    /// Calls of a command, and the µs they take, per event.
     fn command(&self, name: &str) -> (f64, f64) {
         let of = |all: &Commands| all.get(name).copied().unwrap_or_default();
         let (Calls { count, took_us }, before) = (of(self.after), of(self.before));
@@ -51,7 +51,7 @@ impl<'s> Round<'s> {
         (each(count, before.count), each(took_us, before.took_us))
     }
 
-    /// The script without its commands: all that is not read or asked outside of it is called by it.
+    /// The script without its commands, that is, without all commands that are not called from outside.
     fn lua_us(&self) -> f64 {
         let inside: f64 =
             self.after.keys().filter(|name| is_inside(name)).map(|n| self.command(n).1).sum();
@@ -67,7 +67,7 @@ impl<'s> Round<'s> {
 
 const SCRIPT: &str = "fcall";
 
-/// Whether a command is called by the script alone, in such a round.
+/// Whether only the script calls a command in such a round.
 fn is_inside(name: &str) -> bool {
     const OUTSIDE: [&str; 4] = [SCRIPT, "xread", "info", "function|load"];
     !OUTSIDE.contains(&name)

@@ -1,4 +1,4 @@
-//! Under what conditions the figures came about: without them they mean nothing.
+//! The conditions under which the figures were measured; without them the figures mean nothing.
 
 use std::fmt;
 use std::fs;

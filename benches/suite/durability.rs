@@ -1,5 +1,5 @@
-//! With an append-only file, with a replica, with neither; and in small batches: what a command of a script and what a
-//! call cost shows there.
+//! With an append-only file, with a replica, with neither; and in small batches, which show the cost of a script's
+//! commands and of a call.
 
 use crate::Options;
 use crate::ground::{Ground, Keeping};

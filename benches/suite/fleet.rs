@@ -1,5 +1,5 @@
-//! Rollcall at work in this process: each worker and the janitor in a thread with a runtime of its
-//! own, as they would be processes of their own.
+//! Rollcall running in this process: each worker and the janitor in a thread with its own runtime, as if they were
+//! processes.
 
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use rollcall::telemetry::metrics;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Which roles are played.
+/// Which roles run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Roles {
     pub(crate) workers: usize,
     pub(crate) janitor: bool,
-    /// Whether workers count and time what they do.
+    /// Whether workers record metrics.
     pub(crate) metrics: bool,
 }
 
-/// Ends at once when dropped: whatever a worker has in hand stays pending.
+/// Ends at once when dropped; a worker's current batch stays pending.
 pub(crate) struct Fleet {
     threads: Vec<JoinHandle<()>>,
     halt: watch::Sender<bool>,
@@ -46,7 +46,7 @@ impl Fleet {
         Self { threads: threads.collect(), halt }
     }
 
-    /// Fails if a loop has ended: its thread has said why.
+    /// Fails if a loop has ended; its thread has reported why.
     pub(crate) fn check(&self) {
         let ended = self.threads.iter().any(JoinHandle::is_finished);
         assert!(!ended, "a loop of Rollcall ended by itself");
@@ -68,7 +68,7 @@ async fn play(config: &Config, role: &Role, with_metrics: bool, mut halted: watc
     let (_stop, stopped) = watch::channel(false);
     let health = Health::default();
     let mut loops = JoinSet::new();
-    // A loop keeps the handles of the recorder that it is made under.
+    // A loop keeps the handles of the recorder under which it was made.
     let recorder = metrics::recorder().unwrap();
     if with_metrics {
         tokio::spawn(metrics::keep_up(recorder.handle()));

@@ -1,4 +1,4 @@
-//! The ground a measurement stands on: a private server of its own, and what can be asked of it.
+//! The ground of a measurement: a private server, and queries to it.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -14,16 +14,16 @@ use crate::traffic::event::Entry;
 pub(crate) const STREAM: &str = "rollcall:events";
 pub(crate) const GROUP: &str = "rollcall";
 
-/// However slow the machine: longer than this no backlog here takes.
+/// The time limit for any backlog here, however slow the machine.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// Entries a producer sends in one go.
+/// Entries that a producer sends together.
 const SENT_TOGETHER: usize = 200;
 
 /// By the name of a command, in lower case.
 pub(crate) type Commands = HashMap<String, Calls>;
 
-/// How often a command was called, and what it took. What a script calls counts by itself and in the
-/// script's own time.
+/// How often a command was called, and its time. Calls from a script count here, and their time also in the script's
+/// own.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Calls {
     pub(crate) count: u64,
@@ -107,7 +107,7 @@ impl Ground {
         command.query(&mut self.conn).unwrap()
     }
 
-    /// Asks the same of every partition's key and adds up the answers.
+    /// Sends the same query for every partition's key and adds up the answers.
     pub(crate) fn sum(&mut self, command: &str, key: impl Fn(&Keys) -> String) -> u64 {
         let keys = self.keys();
         let ask = |keys: &Keys| redis::cmd(command).arg(key(keys)).to_owned();
@@ -118,7 +118,7 @@ impl Ground {
         pipeline.query(&mut self.conn).unwrap()
     }
 
-    /// Adds entries as a producer would that sends some at a time and waits for the ids.
+    /// Adds entries like a producer that sends some at a time and waits for the ids.
     pub(crate) fn add(&mut self, entries: &[Entry]) {
         let streams: Vec<String> = self.keys().iter().map(|keys| keys.named(STREAM)).collect();
         for together in entries.chunks(SENT_TOGETHER) {
@@ -144,12 +144,12 @@ impl Ground {
         self.info(name).unwrap().parse().unwrap()
     }
 
-    /// Seconds of processor time that the server has used, by its own account.
+    /// Seconds of processor time that the server has used, according to itself.
     pub(crate) fn server_cpu_s(&mut self) -> f64 {
         self.number("used_cpu_user") + self.number("used_cpu_sys")
     }
 
-    /// What each command has been called and has taken since the server began, by its own account.
+    /// Calls and time of each command since the server started, according to itself.
     pub(crate) fn commands(&mut self) -> Commands {
         let text: String = self.ask(redis::cmd("INFO").arg("commandstats"));
         let read = |line: &str| {
@@ -186,9 +186,8 @@ impl Ground {
         Some(sum)
     }
 
-    /// Waits until everything is acknowledged; `check` fails if those at work have given up. Asks
-    /// seldom, as every question costs the server as much as some events: after half of the time that
-    /// seems to be left.
+    /// Waits until everything is acknowledged; `check` fails if the workers have given up. It polls seldom, since
+    /// every query costs the server as much as some events: after half of the time that seems to be left.
     pub(crate) fn wait_until_drained(&mut self, mut check: impl FnMut()) {
         let (started, mut first) = (Instant::now(), None);
         loop {
@@ -208,7 +207,7 @@ impl Ground {
         }
     }
 
-    /// Takes all entries out of the streams.
+    /// Removes all entries from the streams.
     pub(crate) fn trim(&mut self) {
         for keys in self.keys() {
             self.ask::<()>(redis::cmd("XTRIM").arg(keys.named(STREAM)).arg("MAXLEN").arg(0));

@@ -1,4 +1,4 @@
-//! Whether an event costs more where there is more: users, backlog, workers, partitions.
+//! Whether an event costs more with more users, backlog, workers or partitions.
 
 use crate::Options;
 use crate::report::{Row, Spread, Table};
@@ -34,7 +34,7 @@ fn with_backlog(options: &Options) -> Table {
     for round in 0..options.few_rounds() {
         small.round();
         middle.round();
-        // Longer than all others together, and an average of many batches by itself.
+        // Longer than all others together, and already an average of many batches.
         if round == 0 {
             large.round();
         }

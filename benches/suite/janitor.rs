@@ -1,5 +1,5 @@
-//! The janitor at work on large structures, and what its work means to everybody else on the server;
-//! against the loops of the original recipes.
+//! The janitor sweeping large structures, and its effect on other clients of the server, compared with the loops of
+//! the original recipes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,18 +17,18 @@ use crate::report::{Cell, Row, Table};
 use crate::traffic::{Mix, Traffic};
 use crate::way::Way;
 
-/// However slow the machine: within this everything is swept.
+/// The time limit of a sweep, however slow the machine.
 const PATIENCE: Duration = Duration::from_secs(900);
-/// Members that a call of the loading script makes.
+/// Members that one call of the loading script makes.
 const LOADED_TOGETHER: u64 = 5_000;
-/// Between two pings: short against a pause that anyone would notice.
+/// The time between two pings: short compared with a pause that anyone would notice.
 const PING_EVERY: Duration = Duration::from_millis(1);
 
 pub(crate) fn run(options: &Options) -> Vec<Table> {
     let members = options.members.unwrap_or(options.size(400_000, 40_000));
     let rollcall = |loads: &[Load]| measure(loads, members, sweep);
     let rows = vec![
-        ("nothing: nobody at work", idle(Duration::from_millis(options.size(10_000, 500)))),
+        ("nothing: idle", idle(Duration::from_millis(options.size(10_000, 500)))),
         ("presence, half of it stale", rollcall(&[Load::Presence])),
         (
             "presence, the recipe: HGETALL, HDEL",
@@ -64,7 +64,7 @@ pub(crate) fn run(options: &Options) -> Vec<Table> {
     }]
 }
 
-/// What is filled with members of which half have to go.
+/// The structure that is filled with members of which half must go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Load {
     Presence,
@@ -113,7 +113,7 @@ impl Load {
         match self {
             Self::Presence => count("HLEN", Keys::presence),
             Self::Tokens => count("ZCARD", Keys::recent),
-            // Each session has the version of its data, which goes as well.
+            // Each session has the version of its data, which is removed as well.
             Self::Sessions => {
                 count("HLEN", Keys::sessions) + count("HLEN", Keys::session_data_versions)
             }
@@ -123,7 +123,7 @@ impl Load {
     }
 }
 
-/// How long a ping waits while nobody is at work: the row that all others are to be compared with.
+/// How long a ping waits on an idle server: the row to compare all others with.
 fn idle(time: Duration) -> Vec<Cell> {
     let ground = Ground::start(1);
     let pinger = Pinger::start(&ground);
@@ -140,15 +140,15 @@ fn size(loads: &[Load], ground: &mut Ground) -> u64 {
     loads.iter().map(|load| load.size(ground)).sum()
 }
 
-/// Fills, sweeps, and looks whether exactly what had to go has gone: the cells of a row.
+/// Fills, sweeps, and checks that exactly the right members are gone: the cells of a row.
 fn measure(loads: &[Load], members: u64, sweep: Sweep) -> Vec<Cell> {
     let flags = [
         ("recent-cap", (members / 2).to_string()),
-        // One round after the other: as much of a nuisance as it can be.
+        // One round after the other: as much disturbance as possible.
         ("janitor-interval", "100ms".to_owned()),
     ];
     let mut ground = Ground::start(1);
-    // A deployment that has been at work: the group is there, and no endings are older than its entries.
+    // A deployment in use: the group exists, and no endings are older than its entries.
     ground.add(&Traffic::new(Mix::Heartbeats, 1, 1, 1).batch(1).entries);
     Way::Rollcall { workers: 1, metrics: true, flags: flags.to_vec() }.drain(&mut ground, 1);
     ground.ask::<()>(redis::cmd("DEL").arg("presence:users"));
@@ -193,7 +193,7 @@ fn sweep(ground: &mut Ground, loads: &[Load], left: u64, flags: &[(&'static str,
     })
 }
 
-/// Reads all of the hash, and deletes what is stale by its own clock.
+/// Reads the whole hash, and deletes what is stale by its own clock.
 fn naive_presence(ground: &mut Ground, _: &[Load], _: u64, _: &[(&'static str, String)]) -> Took {
     let stale_before_ms = ground.now_ms() - 300_000;
     let mut conn = ground.connection();
@@ -214,7 +214,7 @@ fn naive_presence(ground: &mut Ground, _: &[Load], _: u64, _: &[(&'static str, S
     })
 }
 
-/// Takes the oldest thousand until there are few enough.
+/// Removes the oldest thousand until there are few enough.
 fn naive_tokens(ground: &mut Ground, _: &[Load], limit: u64, _: &[(&'static str, String)]) -> Took {
     let mut conn = ground.connection();
     crate::meter::watch(move || {
@@ -234,7 +234,7 @@ fn naive_tokens(ground: &mut Ground, _: &[Load], limit: u64, _: &[(&'static str,
     })
 }
 
-/// A client that wants to know all the time whether the server answers.
+/// A client that checks all the time whether the server answers.
 struct Pinger {
     state: Arc<State>,
     thread: JoinHandle<Silences>,
@@ -260,7 +260,7 @@ impl Pinger {
         self.state.count.load(Ordering::Relaxed)
     }
 
-    /// What a ping costs the server, in µs, while nothing else happens.
+    /// The cost of a ping for the server, in µs, while nothing else happens.
     fn price_us(&self, ground: &mut Ground) -> f64 {
         let (server_s, count) = (ground.server_cpu_s(), self.count());
         thread::sleep(Duration::from_millis(500));
@@ -274,12 +274,12 @@ impl Pinger {
     }
 }
 
-/// How long the server let pings wait, each of them.
+/// How long each ping waited.
 #[derive(Default)]
 struct Silences(Vec<Duration>);
 
 impl Silences {
-    /// What all but a thousandth waited at most, and the longest, in milliseconds.
+    /// The 99.9th percentile and the maximum, in milliseconds.
     fn cells(mut self) -> [Cell; 2] {
         self.0.sort();
         let last = self.0.len() - 1;

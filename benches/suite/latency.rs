@@ -1,11 +1,11 @@
-//! From `XADD` to applied, while events come at a steady rate.
+//! From `XADD` to applied, while events arrive at a steady rate.
 //!
-//! A probe is a view of a token that nobody has used before. The call that applies it makes the key
-//! `viewed:<token>`, and a client that waits in `BZPOPMIN` for that key has its answer the moment the
-//! call ends, acknowledgement included. Nothing is polled, Rollcall does not know, and at 500 probes a
-//! second the server has hardly more to do. The time runs from before the `XADD` is sent until that
-//! answer is read: both network hops, the worker's read and the call are in it. The floor has a client that
-//! acknowledges what it reads and makes that key, nothing else: what it takes is the machine's and the server's.
+//! A probe is a view of a token that nobody has used before. The call that applies it creates the key
+//! `viewed:<token>`, and a client that waits for that key in `BZPOPMIN` has its answer at the end of the call,
+//! including acknowledgement. Nothing is polled, Rollcall is unaware of it, and 500 probes a second cost the server
+//! almost nothing. The time runs from before the `XADD` is sent until that answer is read, so it contains both
+//! network hops, the worker's read and the call. The floor has a client that acknowledges what it reads and creates
+//! that key, nothing else: its time is that of the machine and the server.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_millis(1);
 const TICKS_PER_S: u64 = 1_000;
 /// Every second tick has a probe.
 const TICKS_PER_PROBE: u64 = 2;
-/// However slow the machine, no event waits that long.
+/// No event waits that long, however slow the machine.
 const PATIENCE_S: u64 = 60;
 
 pub(crate) fn run(options: &Options) -> Vec<Table> {
@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Vec<Table> {
 #[derive(Clone, Copy)]
 struct Case {
     rate: u64,
-    /// Who is at work; the floor if nobody is.
+    /// The roles that run; `None` for the floor.
     roles: Option<Roles>,
 }
 
@@ -131,7 +131,7 @@ impl Case {
             }
         };
         let reached = sent as f64 / took_s;
-        // Latency at another rate is another figure: the row must say so itself.
+        // Latency at another rate is another figure, so the row must say so.
         let missed = if reached < 0.95 * self.rate as f64 { " (**not reached**)" } else { "" };
         let taken = if taken > 0 { (taken as f64 / took_s).into() } else { "".into() };
         Row {
@@ -154,13 +154,13 @@ fn members(ground: &mut Ground) -> u64 {
     ground.sum("HLEN", |keys| keys.presence()) + ground.sum("ZCARD", |keys| keys.recent())
 }
 
-/// The key that tells of a probe.
+/// The key that reports a probe.
 fn probed(entry: &Entry) -> Option<String> {
     let token = std::str::from_utf8(entry.get(b"token")?).unwrap();
     token.starts_with("probe-").then(|| format!("viewed:{token}"))
 }
 
-/// The moment each probe turned out to be applied.
+/// When each probe was found to be applied.
 fn wait_for_probes(mut conn: Connection, probes: u64) -> Vec<Instant> {
     let mut applied = Vec::new();
     for probe in 0..probes {
@@ -173,7 +173,7 @@ fn wait_for_probes(mut conn: Connection, probes: u64) -> Vec<Instant> {
     applied
 }
 
-/// The entries of a tick, the probe in their middle.
+/// The entries of a tick, with the probe in the middle.
 fn written(entries: &[Written], probe: Option<usize>) -> redis::Pipeline {
     let mut pipeline = redis::pipe();
     for (position, entry) in entries.iter().enumerate() {

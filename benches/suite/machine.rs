@@ -1,4 +1,4 @@
-//! The machine: which cores do what, and the processor time this process has used.
+//! The machine: which cores are used for what, and the processor time of this process.
 
 use std::fs;
 use std::process::Command;
@@ -12,20 +12,19 @@ const CLIENT_CORE: &str = "1";
 
 static PINNED: OnceLock<bool> = OnceLock::new();
 
-/// Keeps this process, and what it starts from now on, on the clients' core, if there are two and
-/// `taskset`.
+/// Pins this process, and what it starts from now on, to the clients' core, if there are two cores and `taskset`.
 pub(crate) fn pin_clients() {
     PINNED.get_or_init(|| cores() >= 2 && pin(std::process::id(), CLIENT_CORE));
 }
 
-/// Keeps a server on its own core, if clients are kept on theirs.
+/// Pins a server to its own core, if clients are pinned to theirs.
 pub(crate) fn pin_server(pid: u32) {
     if *PINNED.get_or_init(|| false) {
         assert!(pin(pid, SERVER_CORE), "the server cannot be pinned though the clients could");
     }
 }
 
-/// Who runs where, in words.
+/// Which process runs where, in words.
 pub(crate) fn pinning() -> String {
     if *PINNED.get_or_init(|| false) {
         format!("servers on core {SERVER_CORE}, clients on core {CLIENT_CORE} (taskset)")
@@ -39,20 +38,20 @@ fn pin(pid: u32, core: &str) -> bool {
     taskset.is_ok_and(|output| output.status.success())
 }
 
-/// Cores of the machine, also those this process is kept off.
+/// Cores of the machine, including those this process may not use.
 pub(crate) fn cores() -> usize {
     let listed = lines_of("/proc/cpuinfo", "processor").len();
     if listed > 0 { listed } else { std::thread::available_parallelism().map_or(1, Into::into) }
 }
 
-/// What the machine calls its processor.
+/// The processor's name.
 pub(crate) fn cpu_model() -> String {
     lines_of("/proc/cpuinfo", "model name")
         .pop()
         .unwrap_or_else(|| std::env::consts::ARCH.to_owned())
 }
 
-/// The text behind the colon of every line that begins so; none where there is no such file.
+/// The text after the colon of every line with this beginning; none if there is no such file.
 pub(crate) fn lines_of(path: &str, beginning: &str) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let lines = text.lines().filter(|line| line.starts_with(beginning));

@@ -1,7 +1,7 @@
 //! The benchmark suite: one command, one report. `benches/README.md` says how to run and read it.
 //!
-//! Every figure comes from a private server of its own, and every round is checked: a way that did
-//! not do its work ends the run.
+//! Every figure comes from a private server of its own, and every round is checked: a way that did not do its work
+//! ends the run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod bare;
@@ -34,7 +34,7 @@ use clap::{Parser, ValueEnum};
 use crate::conditions::Conditions;
 use crate::report::{Report, Section, Table};
 
-/// What Rollcall costs, in figures that can be compared: each beside its floor, round by round.
+/// The cost of Rollcall in figures that can be compared, each beside its floor, round by round.
 #[derive(Parser, Debug)]
 #[command(name = "cargo bench --bench suite --")]
 struct Options {
@@ -74,7 +74,7 @@ impl Options {
         self.rounds.unwrap_or(self.size(5, 3))
     }
 
-    /// Where filling takes the most time, and what is looked for shows in few.
+    /// For sections where filling takes most of the time and a few rounds are enough.
     fn few_rounds(&self) -> u32 {
         self.rounds.unwrap_or(3)
     }

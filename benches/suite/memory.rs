@@ -1,4 +1,4 @@
-//! What a user takes of the server's memory, and a worker of its own.
+//! The server's memory per user, and a worker's own memory.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -118,7 +118,7 @@ impl Worker {
         Some(status.strip_suffix(" kB")?.parse::<f64>().unwrap() / 1024.0)
     }
 
-    /// Asks it to stop, and sees that it does so in good order.
+    /// Stops it with SIGTERM, and checks that it ends cleanly.
     fn end(mut self) {
         let killed = Command::new("kill").arg(self.0.id().to_string()).status().unwrap();
         assert!(killed.success());
@@ -129,7 +129,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // Fails only where it has ended already.
+        // This fails only if it has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

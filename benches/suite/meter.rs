@@ -1,4 +1,4 @@
-//! What a piece of work took.
+//! The cost of a piece of work.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ pub(crate) struct Took {
     pub(crate) client_s: f64,
 }
 
-/// What a number of events took, all of them together.
+/// The cost of a number of events, all of them together.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
     pub(crate) events: u64,
@@ -39,7 +39,7 @@ impl Cost {
     }
 }
 
-/// What `work` takes if this process does it.
+/// The cost of `work` in this process.
 pub(crate) fn watch(work: impl FnOnce()) -> Took {
     let (wall, client) = (Instant::now(), own_cpu_s());
     work();

@@ -1,6 +1,6 @@
-//! What a careful reader of the original recipes would write: the same structures by plain commands, in
-//! pipelines, event by event. It reads through redis-rs and decodes with Rollcall's own code; only the writing
-//! differs. It promises nothing: a crash, a second worker or a redelivery leaves a wrong state.
+//! What a careful reader of the original recipes would write: the same structures by plain commands, in pipelines,
+//! event by event. It reads through redis-rs and decodes with Rollcall's own code; only the writing differs. It
+//! promises nothing: a crash, a second worker or a redelivery leaves a wrong state.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,7 @@ pub(crate) const WINDOW_S: u64 = 300;
 pub(crate) const SESSION_TTL_S: u64 = 1800;
 const RECENT_CAP: i64 = 1_000_000;
 
-/// What `XINFO` says.
+/// The reply of `XINFO`.
 type About = HashMap<String, Value>;
 
 /// One consumer of the group, on a connection of its own.
@@ -48,13 +48,13 @@ impl Consumer {
         }
     }
 
-    /// The other floor: reads on from where it was, and moves the group's position once a batch.
+    /// The other floor: reads on from its position, and moves the group's position once per batch.
     pub(crate) fn move_the_group(&mut self) {
         let groups = self.about::<Vec<About>>("GROUPS").remove(0);
         let mut last = String::from_redis_value_ref(&groups["last-delivered-id"]).unwrap();
         let stream: About = self.about("STREAM");
         let number = |name: &str| u64::from_redis_value_ref(&stream[name]).unwrap();
-        // What was read is trimmed.
+        // What was read has been trimmed.
         let mut read_so_far = number("entries-added") - number("length");
         loop {
             let mut read = redis::cmd("XREAD");
@@ -72,8 +72,8 @@ impl Consumer {
         redis::cmd("XINFO").arg(what).arg(STREAM).query(&mut self.conn).unwrap()
     }
 
-    /// The floor of latency: reads as entries come, acknowledges them, and makes the key that tells of a
-    /// probe. Until it is over.
+    /// The floor of latency: reads entries as they come, acknowledges them, and creates the key that reports a probe,
+    /// until it is over.
     pub(crate) fn acknowledge_as_they_come(
         &mut self,
         probed: impl Fn(&Entry) -> Option<String>,
@@ -90,7 +90,7 @@ impl Consumer {
         }
     }
 
-    /// Writes what the events say, a pipeline for each batch.
+    /// Writes the events, one pipeline per batch.
     pub(crate) fn write_all(&mut self) {
         let rules = rules();
         while let Some(entries) = self.read() {
@@ -119,7 +119,7 @@ impl Consumer {
         pipeline.exec(&mut self.conn).unwrap();
     }
 
-    /// The commands that store how many users each document has; asks how many these are.
+    /// The commands that store the number of users of each document; asks for these numbers.
     fn counted(&mut self, documents: &[String]) -> Pipeline {
         let mut ask = redis::pipe();
         for doc in documents {
@@ -137,7 +137,7 @@ impl Consumer {
         self.query(&["STREAMS", STREAM, ">"])
     }
 
-    /// Waits so many milliseconds for entries.
+    /// Waits this many milliseconds for entries.
     fn read_within(&mut self, ms: u32) -> Option<Vec<Entry>> {
         self.query(&["BLOCK", &ms.to_string(), "STREAMS", STREAM, ">"])
     }
@@ -149,7 +149,7 @@ impl Consumer {
     }
 }
 
-/// What a read of one stream answers: its name, and its entries; nothing if there are none.
+/// The entries in the reply of a read of one stream.
 fn entries_of(reply: Value) -> Option<Vec<Entry>> {
     match reply {
         Value::Nil => None,

@@ -1,4 +1,4 @@
-//! Rollcall against what it cannot undercut, and against what one would write without it.
+//! Rollcall compared with what it cannot undercut, and with what one would write without it.
 
 use crate::Options;
 use crate::python::Python;
@@ -54,7 +54,7 @@ fn standard(options: &Options, subjects: &mut [Subject], python: &Result<Python,
     table
 }
 
-/// What all mixes are measured with, in the same state.
+/// The ways that all mixes are measured with, in the same state.
 fn candidates(options: &Options) -> Vec<Subject> {
     let batch = options.batch;
     let events = options.size(50_000, 10_000);

@@ -1,4 +1,4 @@
-//! `plain.py`, in an environment of its own that is made when it is first wanted.
+//! `plain.py`, in a Python environment that is created when it is first needed.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -9,15 +9,15 @@ use crate::meter::Took;
 #[derive(Clone, Debug)]
 pub(crate) struct Python {
     program: PathBuf,
-    /// `redis-py 8.1.0, Python 3.11.7`, say.
+    /// Such as `redis-py 8.1.0, Python 3.11.7`.
     pub(crate) version: String,
 }
 
 impl Python {
-    /// Makes the environment, or finds it.
+    /// Creates the environment, or finds it.
     ///
     /// # Errors
-    /// Why there is none, for the report: no `python3`, or no way to the package.
+    /// Why there is none, for the report: no `python3`, or no way to get the package.
     pub(crate) fn find() -> Result<Self, String> {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plain-python");
         let program = folder.join("bin/python3");
@@ -38,7 +38,7 @@ impl Python {
         Ok(Self { program, version })
     }
 
-    /// Writes all that is in the stream, up to `batch` entries at a time.
+    /// Writes everything in the stream, up to `batch` entries at a time.
     pub(crate) fn write_all(&self, port: u16, batch: u32) -> Took {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/suite/plain.py");
         let mut command = Command::new(&self.program);

@@ -1,4 +1,4 @@
-//! The report: tables of figures with their dispersion, as Markdown for people and as JSON for programs.
+//! The report: tables of figures with their spread, as Markdown for people and as JSON for programs.
 
 use std::fmt;
 use std::fs;
@@ -8,14 +8,14 @@ use serde::Serialize;
 
 use crate::conditions::Conditions;
 
-/// All that was measured, and under what conditions.
+/// All measurements, and their conditions.
 #[derive(Serialize)]
 pub(crate) struct Report {
     pub(crate) conditions: Conditions,
     pub(crate) sections: Vec<Section>,
 }
 
-/// What one section found.
+/// The results of one section.
 #[derive(Serialize)]
 pub(crate) struct Section {
     pub(crate) name: String,
@@ -27,7 +27,7 @@ pub(crate) struct Section {
 #[derive(Serialize)]
 pub(crate) struct Table {
     pub(crate) title: String,
-    /// How it was measured, where that is not plain from the columns.
+    /// How it was measured, if the columns do not show it.
     pub(crate) note: String,
     pub(crate) columns: Vec<&'static str>,
     pub(crate) rows: Vec<Row>,
@@ -40,7 +40,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// A row of so many columns that says why it is empty.
+    /// A row of this many columns that says why it is empty.
     pub(crate) fn not_run(name: &str, why: &str, columns: usize) -> Self {
         let mut cells = vec![Cell::from(format!("not run: {why}").as_str())];
         cells.resize_with(columns, || "".into());
@@ -58,7 +58,7 @@ pub(crate) enum Cell {
     Text(String),
 }
 
-/// The median of several rounds, and how far they lie apart.
+/// The median of several rounds, and their spread.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Spread {
     median: f64,
@@ -116,7 +116,7 @@ impl fmt::Display for Cell {
     }
 }
 
-/// Three digits that count, no more; thousands apart.
+/// At most three significant digits, with separated thousands.
 fn figure(number: f64) -> String {
     match number.abs() {
         0.0..0.0005 => "0".to_owned(),

@@ -1,5 +1,5 @@
-//! A subject: one way, on a server of its own that has been running for a while, measured round by
-//! round in turn with the others.
+//! A subject: one way, on a server of its own that has been running for a while, measured round by round in turn with
+//! the others.
 
 use rollcall::config::Projection;
 
@@ -9,7 +9,7 @@ use crate::report::{Cell, Row, Spread};
 use crate::traffic::{Batch, Traffic};
 use crate::way::Way;
 
-/// Users whose state is brought in at a time.
+/// How many users' state is brought in at a time.
 const WARMED_TOGETHER: u32 = 50_000;
 
 pub(crate) struct Subject {
@@ -21,13 +21,12 @@ pub(crate) struct Subject {
     views: u64,
     pub(crate) costs: Vec<Cost>,
     producing: Vec<Cost>,
-    /// What the server did in each round, before and after.
+    /// The server's commands in each round, before and after.
     pub(crate) commands: Vec<[Commands; 2]>,
 }
 
 impl Subject {
-    /// Starts the server and fills the state: every user has everything. `events` is the size of a
-    /// round.
+    /// Starts the server and fills the state: every user has everything. `events` is the size of a round.
     pub(crate) fn prepare(
         name: impl Into<String>,
         way: Way,
@@ -37,7 +36,7 @@ impl Subject {
         Self::prepare_on(Ground::start(traffic.partitions), name, way, traffic, events)
     }
 
-    /// The same on a ground that is there.
+    /// The same on an existing ground.
     pub(crate) fn prepare_on(
         ground: Ground,
         name: impl Into<String>,
@@ -66,7 +65,7 @@ impl Subject {
         subject
     }
 
-    /// Goes on with other traffic of the same users, its rounds counted from here.
+    /// Continues with other traffic of the same users; its rounds are counted from here.
     pub(crate) fn turn_to(&mut self, traffic: Traffic) {
         self.traffic = traffic;
         self.costs.clear();
@@ -74,7 +73,7 @@ impl Subject {
         self.commands.clear();
     }
 
-    /// One round: adds entries, brings them into the state, and looks whether they are there.
+    /// One round: adds entries, brings them into the state, and checks that they are there.
     pub(crate) fn round(&mut self) {
         let batch = self.traffic.batch(self.events);
         let way = self.way.clone();
@@ -84,7 +83,7 @@ impl Subject {
         self.commands.push(commands);
     }
 
-    /// What adding the batch cost, and what bringing it into the state; and the commands of the latter.
+    /// The cost of adding the batch and of bringing it into the state, and the commands of the latter.
     fn project(&mut self, way: &Way, batch: Batch) -> (Cost, Cost, [Commands; 2]) {
         let started_ms = self.ground.now_ms();
         let server_before_s = self.ground.server_cpu_s();
@@ -116,7 +115,7 @@ impl Subject {
         self.spread(Cost::server_us)
     }
 
-    /// Each round's cost for the server against the floor's in the same round.
+    /// The server's cost in each round as a multiple of the floor's.
     pub(crate) fn times(&self, floor: &Self) -> Spread {
         Spread::of(self.costs.iter().zip(&floor.costs).map(|(c, f)| c.server_us() / f.server_us()))
     }

@@ -15,7 +15,7 @@ pub(crate) fn run(options: &Options) -> Vec<Table> {
         prepare("without metrics", Way::rollcall_unmeasured(options.batch)),
         prepare("with metrics", Way::rollcall(options.batch)),
     ];
-    // Differences of a few in a hundred need more rounds than others.
+    // Differences of a few percent need more rounds.
     interleave(&mut subjects, options.rounds() * 2);
     let row = |subject: &Subject| {
         let rounds = subject.costs.iter().zip(&subjects[0].costs);

@@ -1,5 +1,5 @@
-//! Traffic: the events of `rollcall load --mix standard`, written by the same code, for users chosen
-//! one way or another; and what the state must show once they are applied.
+//! Traffic: the events of `rollcall load --mix standard`, written by the same code, for users chosen in several ways;
+//! and what the state must show once they are applied.
 
 #[allow(dead_code, reason = "the program writes in more forms than are measured here")]
 #[path = "../../workers/load/event.rs"]
@@ -21,9 +21,9 @@ use fastrand::Rng;
 
 use self::event::{Entry, Event, Form, packed};
 
-/// Documents that users join: about as many users in each as may work on one.
+/// Documents that users join, with about as many users in each as may work on one.
 const DOCUMENTS: u32 = 1_000;
-/// Events of a batch whose effects are looked at.
+/// How many events of a batch have their effects checked.
 const SAMPLE: usize = 50;
 
 /// What happens, and to whom.
@@ -49,7 +49,7 @@ pub(crate) struct Traffic {
     rng: Rng,
 }
 
-/// Entries, and what they must have led to.
+/// Entries, and their expected effects.
 #[derive(Default)]
 pub(crate) struct Batch {
     pub(crate) entries: Vec<Entry>,
@@ -72,7 +72,7 @@ impl Traffic {
         self.written(events, self.pack)
     }
 
-    /// For each of these users everything that leaves state: the state of a service that has been running.
+    /// Everything that leaves state, for each of these users: the state of a service that has been running.
     pub(crate) fn everything_of(&mut self, users: Range<u32>) -> Batch {
         let rng = &mut self.rng;
         let of_user = |number| {
@@ -120,7 +120,7 @@ impl Traffic {
         batch
     }
 
-    /// Packed as full as can be, for each partition by itself.
+    /// Packed as full as possible, for each partition.
     fn packed(&self, events: Vec<Event>, pack: usize) -> Vec<Entry> {
         let mut of_partition = vec![Vec::new(); usize::from(self.partitions)];
         for event in events {

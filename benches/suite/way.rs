@@ -1,4 +1,4 @@
-//! The ways to bring a backlog into state that are compared.
+//! The compared ways to bring a backlog into the state.
 
 use rollcall::config::{Projection, Projections};
 
@@ -11,12 +11,12 @@ use crate::python::Python;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Way {
-    /// Reading and acknowledging, nothing else: no way that uses a consumer group costs less.
+    /// Reading and acknowledging, nothing else: the minimum for any way that uses a consumer group.
     Floor { batch: u32 },
-    /// Reading without the group and moving its position once a batch, nothing else: no way that leaves a position
-    /// costs less.
+    /// Reading without the group and moving its position once per batch, nothing else: the minimum for any way that
+    /// leaves a position.
     Cursor { batch: u32 },
-    /// So many workers of Rollcall, under these settings.
+    /// This many Rollcall workers with these settings.
     Rollcall { workers: usize, metrics: bool, flags: Vec<(&'static str, String)> },
     /// Plain commands from Rust.
     Plain { batch: u32 },
@@ -48,7 +48,7 @@ impl Way {
         Self::rollcall_under(flags)
     }
 
-    /// The same state by the quickest way to it; nothing for the floor, which keeps none.
+    /// The fastest way to the same state; `None` for the floor, which keeps none.
     pub(crate) fn warming(&self) -> Option<Self> {
         match self {
             Self::Floor { .. } | Self::Cursor { .. } => None,
@@ -72,7 +72,7 @@ impl Way {
         }
     }
 
-    /// Brings everything in the streams into the state: what it cost.
+    /// Brings everything in the streams into the state; returns the cost.
     pub(crate) fn drain(&self, ground: &mut Ground, events: u64) -> Cost {
         let (server_before_s, written_before) = (ground.server_cpu_s(), ground.written_bytes());
         let took = self.run(ground);

@@ -1,7 +1,7 @@
-//! The least-privilege users of `deploy/acl/`: each can do its job, all of it, and nothing else.
+//! The least-privilege users of `deploy/acl/`: each can do all of its job, and nothing else.
 //!
-//! A line that allows too little shows as NOPERM; one that allows too much as a command that nobody
-//! called while every path of the role was taken.
+//! A line that allows too little shows as NOPERM; a line that allows too much shows as a command that was never
+//! called although every path of the role was taken.
 
 mod eraser;
 mod job;
@@ -28,11 +28,11 @@ use crate::support::dump;
 const SOON: Duration = Duration::from_secs(15);
 pub const ROLES: [&str; 8] =
     ["producer", "worker", "janitor", "serve", "notifier", "run", "reader", "doctor"];
-/// Whoever mends what is kept; no process plays it.
+/// The user that retries and drops dead letters; no process has this role.
 const KEEPER: &str = "keeper";
-/// Whoever erases users.
+/// The user that erases users.
 const ERASER: &str = "eraser";
-/// Whoever holds the state to the entries.
+/// The user that verifies the state.
 const VERIFIER: &str = "verifier";
 const PASSWORD: &str = "pw";
 
@@ -69,10 +69,10 @@ impl Guarded {
         let mut text = "user default on nopass ~* &* +@all\n".to_owned();
         for role in ROLES.into_iter().chain([KEEPER, ERASER, VERIFIER]) {
             let line = line(role).replace(">change-me", &format!(">{PASSWORD}"));
-            // Behind a prefix, every pattern begins with it. With several partitions, the layout
-            // that a process must not find is the one without their tag.
+            // With a prefix, every pattern begins with it. With several partitions, the layout that a process must
+            // not find is the one without their tag.
             let line = line.replace('~', &format!("~{prefix}")).replace("{p*}:{p0}:", "");
-            // Those of Socket.IO's servers have none.
+            // Channels of Socket.IO servers have no prefix.
             let line = line.replace("&rollcall", &format!("&{prefix}rollcall"));
             text.push_str(&line);
         }
@@ -107,11 +107,11 @@ impl Guarded {
         Worker::start_as(role, &self.url(role), &[common, args].concat(), &[])
     }
 
-    /// Fails if the server ever refused anybody anything, or a log says so.
+    /// Fails if the server ever refused anything, or a log says so.
     pub fn nothing_was_refused(&self, logs: &[String]) {
         for log in logs {
             assert!(!log.contains("NOPERM") && !log.contains("ermission"), "{log}");
-            // That half of who is joined was taken is part of the job.
+            // Removing half of the joined connections is part of the job.
             let fails = |line: &&str| line.contains("not projecting") && !line.contains("TORN");
             assert!(!log.lines().any(|line| fails(&line)), "{log}");
             assert!(!log.contains("not sweeping"), "{log}");
@@ -121,13 +121,13 @@ impl Guarded {
         let object = |row: &std::collections::HashMap<String, redis::Value>| {
             redis::from_redis_value::<String>(row["object"].clone()).unwrap()
         };
-        // From 7.2 on clients tell their name; that they may not is no loss.
+        // From 7.2 on clients send their name; being refused that does not matter.
         let refused: Vec<_> =
             refused.iter().map(object).filter(|object| object != "client|setinfo").collect();
         assert!(refused.is_empty(), "{refused:?}");
     }
 
-    /// The commands called since the last call, by scripts too.
+    /// The commands called since the last call, including those of scripts.
     pub fn called(&self) -> BTreeSet<String> {
         let mut admin = self.admin();
         let stats: String = redis::cmd("INFO").arg("commandstats").query(&mut admin).unwrap();
@@ -186,7 +186,7 @@ fn with_partitions_every_pattern_begins_with_their_tag() {
     guarded.nothing_was_refused(&[process.log()]);
 }
 
-/// Sends a command; whether the server says that this user may not.
+/// Sends a command; returns whether the server refuses it to this user.
 fn is_denied(conn: &mut Connection, command: &str) -> bool {
     let words: Vec<_> = command.split(' ').collect();
     let reply: redis::RedisResult<redis::Value> = redis::cmd(words[0]).arg(&words[1..]).query(conn);
@@ -274,7 +274,7 @@ fn nobody_may_do_what_is_not_theirs() {
         let allowed: Vec<_> = commands.filter(|command| !is_denied(&mut conn, command)).collect();
         assert!(allowed.is_empty(), "{role} may {allowed:?}");
     }
-    // What a worker and a janitor run as scripts has no other rights than they have themselves.
+    // The scripts of a worker and a janitor have no other rights than the roles themselves.
     for role in ["worker", "janitor", "run", "doctor", KEEPER, ERASER] {
         let mut conn = guarded.as_user(role);
         for command in ["'FLUSHALL'", "'GET','other'", "'KEYS','*'"] {
@@ -282,7 +282,7 @@ fn nobody_may_do_what_is_not_theirs() {
             let sha: String =
                 redis::cmd("SCRIPT").arg("LOAD").arg(source).query(&mut conn).unwrap();
             let error = redis::cmd("EVALSHA").arg(sha).arg(0).exec(&mut conn).unwrap_err();
-            // Each server has its own words for it: 7.0 these, later ones and Valkey the last.
+            // Servers word this differently: 7.0 like this, later ones and Valkey like the last.
             let text = error.to_string();
             let denied = [
                 "NOPERM",
@@ -353,8 +353,8 @@ fn a_keeper_mends_with_just_these_rights() {
     guarded.nothing_was_refused(&[]);
 }
 
-/// A right that is missing is an operator's slip, never the entries' fault: the worker says so and
-/// waits. 7.0 reports what a script may not do without a code, as it reports a failing script.
+/// A missing right is an operator's mistake, never the entries' fault: the worker reports it and waits. 7.0 reports
+/// what a script may not do without a code, just like a failing script.
 #[test]
 fn a_missing_right_costs_no_entry() {
     for right in ["set", "hset", "zadd", "xadd", "zincrby", "hincrby", "xgroup|setid", "xread"] {

@@ -1,4 +1,4 @@
-//! The tail of the changes: every one once and in order, or word of the gap.
+//! The tail of the changes: every change once and in order, or the report of a gap.
 
 mod snapshot;
 
@@ -65,7 +65,7 @@ impl Ground {
     }
 }
 
-/// The numbers that a read brings.
+/// The numbers in the result of a read.
 fn read(tail: &mut Tail) -> Result<Vec<u64>, TailError> {
     let changes = block_on_tail(tail)?;
     for change in &changes {
@@ -75,7 +75,7 @@ fn read(tail: &mut Tail) -> Result<Vec<u64>, TailError> {
 }
 
 fn block_on_tail(tail: &mut Tail) -> Result<Vec<rollcall::change::Change>, TailError> {
-    // A runtime of its own for each read would end the connection with it.
+    // A separate runtime for each read would end the connection with it.
     thread_local! {
         static RUNTIME: tokio::runtime::Runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -103,7 +103,7 @@ fn a_tail_brings_each_change_once_and_resumes_where_it_was() {
     let mut late = ground.tail(None);
     assert_eq!(read(&mut late).unwrap(), [0; 0]);
     ground.record_to(2_500);
-    // Read in pieces, and by a connection that was lost meanwhile.
+    // Read in pieces, with a connection that was lost meanwhile.
     let first = read(&mut tail).unwrap();
     ground.run(&["CLIENT", "KILL", "TYPE", "normal"]);
     assert!(matches!(read(&mut tail), Err(TailError::Server(_))));
@@ -140,7 +140,7 @@ fn what_the_cap_dropped_unread_is_a_gap_and_nothing_else_is() {
 
 #[test]
 fn a_server_that_went_back_in_time_is_a_gap() {
-    // What the position was read from, and what the server has instead of it now.
+    // The server where the position was read, and what the server has instead now.
     for (name, kept, later) in [
         ("the same numbers under other ids", 3, &[(4, "9-0"), (5, "10-0"), (6, "11-0")][..]),
         ("the same number under a greater id", 4, &[(5, "20-0"), (6, "21-0")]),
@@ -163,7 +163,7 @@ fn a_server_that_went_back_in_time_is_a_gap() {
             ground.record(*seq, id);
         }
         expect_gap(&mut ground.tail(point), 5);
-        // One that is connected all the time notices with its next look, or by the next number.
+        // A connected one notices with its next look, or by the next number.
         let deadline = std::time::Instant::now() + Duration::from_secs(5);
         while read(&mut tail).is_ok() {
             assert!(std::time::Instant::now() < deadline, "{name}: never noticed");

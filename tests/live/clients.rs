@@ -1,5 +1,4 @@
-//! What the libraries that producers use really write: each writes events, and a worker has to make of them what
-//! their authors meant.
+//! What producers' libraries really write: each writes events, and a worker must read them as their authors intended.
 //!
 //! `tests/clients/` has the producers, and the versions of their libraries.
 
@@ -18,7 +17,7 @@ use serde_json::Value;
 use crate::scene::{SOON, Scene};
 use crate::support::dump::DeadLetter;
 
-/// An entry as a library wrote it, and what has to become of it.
+/// An entry as a library wrote it, and the expected result.
 #[derive(Debug, Deserialize)]
 struct Case {
     library: String,
@@ -32,11 +31,11 @@ struct Case {
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Expected {
-    /// A dead letter for this reason, whose detail says this.
+    /// A dead letter with this reason and detail.
     Dead { reason: String, detail: Option<String> },
-    /// A session with these bytes, here in base64, as its data.
+    /// A session with these bytes (in base64) as its data.
     Session { data: String },
-    /// The user is present since, in milliseconds; without a time since the entry was added.
+    /// The user is present since this time, in milliseconds, or since the entry was added.
     Present { seen: Option<u64>, page: String },
 }
 
@@ -46,7 +45,7 @@ pub static LIBRARIES: LazyLock<PathBuf> = LazyLock::new(|| {
     PathBuf::from(run(&mut Command::new(here.join("install"))).trim())
 });
 
-/// All cases: one run in each language.
+/// All cases, from one run in each language.
 static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
     let node = run(Command::new("node").arg(here.join("producers.mjs")).arg(&*LIBRARIES));
@@ -61,7 +60,7 @@ static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
     [of("JavaScript", &node), of("Python", &python)].into_iter().flatten().collect()
 });
 
-/// What a command prints.
+/// The output of a command.
 fn run(command: &mut Command) -> String {
     let output = command.stderr(Stdio::inherit()).output();
     let output =
@@ -76,7 +75,7 @@ impl Case {
         self.fields.iter().map(|(name, value)| (name.clone().into_bytes(), bytes(value))).collect()
     }
 
-    /// What did not become of it as it should.
+    /// How the result differs from the expected one.
     fn fault(&self, scene: &Scene, id: EntryId, letters: &[DeadLetter]) -> Option<String> {
         let keys = scene.deployment.keys(0);
         let letter = letters.iter().find(|letter| letter.entry == id);
@@ -119,7 +118,7 @@ fn printable(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }
 
-/// Adds what a library wrote; a worker applies it.
+/// Adds what a library wrote, and lets a worker apply it.
 #[track_caller]
 fn check(library: &str, least: usize) {
     let cases: Vec<_> = CASES.iter().filter(|case| case.library == library).collect();

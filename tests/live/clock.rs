@@ -1,5 +1,5 @@
 //! Servers whose clock steps, and failovers to servers whose clock is behind: nothing that was stored under the old
-//! clock holds anybody up, and what cannot be known for a while is said.
+//! clock delays anything, and what cannot be known for a while is reported as such.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -24,9 +24,9 @@ use crate::trouble::command;
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 const LEASE: &str = "rollcall:janitor:lease";
 const SURVEY: &str = "rollcall:janitor:survey";
-/// Shorter than the presence time, so that nobody goes.
+/// Shorter than the presence time, so that nobody is removed.
 const STEP_MS: i64 = 280_000;
-/// How long a janitor may take after a step: less than any of its waits is long.
+/// How long a janitor may take after a step: less than any of its waits.
 const PROMPTLY: Duration = Duration::from_secs(5);
 
 /// The wall clock of one server.
@@ -51,15 +51,15 @@ impl Clock {
         clock
     }
 
-    /// Sets it so many milliseconds ahead of this machine's, or behind.
+    /// Sets it this many milliseconds ahead of this machine's, or behind.
     pub fn set(&self, offset_ms: i64) {
-        // In place: the server has it mapped.
+        // In place, since the server has it mapped.
         let mut file =
             fs::File::options().create(true).write(true).truncate(false).open(self.file()).unwrap();
         std::io::Write::write_all(&mut file, &offset_ms.to_ne_bytes()).unwrap();
     }
 
-    /// A server that has this clock, with the rest as in `options`.
+    /// Options for a server with this clock.
     pub fn options(&self, options: Options) -> Options {
         Options { binary: Some(self.script()), ..options }
     }
@@ -73,7 +73,7 @@ impl Clock {
     }
 }
 
-/// Compiles what stands between a server and the clock.
+/// Compiles the library between a server and the clock.
 fn shim() -> &'static Path {
     static SHIM: OnceLock<PathBuf> = OnceLock::new();
     SHIM.get_or_init(|| {
@@ -118,7 +118,7 @@ fn a_janitor_and_a_worker_go_on_when_the_clock_goes_back() {
     assert!(dump::server_now(&mut conn) > real_ms + 200_000, "the server has this clock");
     scene.add_heartbeat("meanwhile");
     wait_until(SOON, "it sweeps by the clock that is ahead", || swept_ahead_ms(&mut conn) > -1_000);
-    // Turns that begin by it.
+    // Turns that begin because of it.
     command(&scene, &["SET", LEASE, "700 another", "PX", "700"]);
     command(&scene, &["SET", SURVEY, "5000 another", "PX", "5000"]);
     clock.set(0);
@@ -136,7 +136,7 @@ fn a_janitor_and_a_worker_go_on_when_the_clock_goes_back() {
     drop((worker, janitor));
 }
 
-/// A replica has the leases of its master, to the end that they have by the master's clock.
+/// A replica has its master's leases, which end by the master's clock.
 #[test]
 fn a_failover_to_a_server_whose_clock_is_behind_holds_no_janitor_up() {
     let clock = Clock::new();
@@ -153,7 +153,7 @@ fn a_failover_to_a_server_whose_clock_is_behind_holds_no_janitor_up() {
     let (worker, janitor) = (scene.worker(&[]), scene.janitor(&["--janitor-interval", "10s"]));
     scene.wait_finished(SOON, "applied");
     let mut conn = dump::connect(&behind.url());
-    // Its master goes in the midst of both turns.
+    // Its master is killed during both turns.
     wait_until(SOON, "replicated", || {
         [LEASE, SURVEY].iter().all(|key| ask::<i64>(&mut conn, &["PTTL", key]) > 200_000)
     });
@@ -173,7 +173,7 @@ fn a_failover_to_a_server_whose_clock_is_behind_holds_no_janitor_up() {
     scene.verify("on a server whose clock is behind");
 }
 
-/// What nobody mends is said: by the doctor, by status, by the metrics.
+/// What nobody corrects is reported by the doctor, the status and the metrics.
 #[test]
 fn what_is_ahead_of_the_clock_is_told_as_that() {
     let clock = Clock::new();

@@ -1,4 +1,5 @@
-//! Fleets on a real Redis Cluster: nodes that die, come back elsewhere, hand over and announce themselves in every way.
+//! Fleets on a real Redis Cluster: nodes that die, come back elsewhere, hand over and announce themselves in every
+//! way.
 
 mod erasing;
 mod ground;
@@ -31,7 +32,8 @@ fn apply(ground: &Ground, partitions: &[u16], round: &str) {
     wait_until(SOON, round, || partitions.iter().all(|partition| ground.has(*partition, round)));
 }
 
-/// Named are a node that does not run and one that soon will not; and of the other process, by a plain URL, that one alone.
+/// The URL names a node that does not run and one that soon will not; the other process has a plain URL of the
+/// latter.
 #[test]
 fn named_nodes_may_be_dead_at_start_or_die_later_and_other_shards_go_on() {
     let mut ground = Ground::start(3, 0, &[]);
@@ -51,7 +53,7 @@ fn named_nodes_may_be_dead_at_start_or_die_later_and_other_shards_go_on() {
         let pages = Pages::of(&process);
         ground.nodes[victim].kill();
         apply(&ground, &kept, &format!("{url}: other shards go on"));
-        // Their connections break as well: the way to them is remembered.
+        // Their connections break as well; the nodes are remembered.
         ground.cut_clients();
         apply(&ground, &kept, &format!("{url}: others are found again"));
         wait_until(SOON, "it says what is missing", || {
@@ -69,7 +71,7 @@ fn named_nodes_may_be_dead_at_start_or_die_later_and_other_shards_go_on() {
     }
 }
 
-/// It takes connections and says nothing, as behind a cut in the network; it is the one that was named first.
+/// It accepts connections and does not answer, as behind a network partition; it is the first named node.
 #[test]
 fn a_node_that_hangs_holds_no_other_shard_up() {
     let ground = Ground::start(3, 0, &[]);
@@ -110,7 +112,7 @@ fn failover_by_hand_and_by_death_is_followed() {
     ground.nodes[replica].kill();
     wait_until(SOON, "the old master is the master again", || ground.is_master(old));
     apply(&ground, &all, "after a death");
-    // Nothing that was applied before is lost with a replica that had it all.
+    // Nothing that was applied before is lost with a replica that had everything.
     wait_until(SOON, "what came before is there", || ground.has(0, "after CLUSTER FAILOVER"));
     let log = process.log();
     assert_eq!(process.terminate(), 0, "{log}");

@@ -1,5 +1,5 @@
-//! A worker killed with SIGKILL between any two steps loses nothing and repeats nothing; one that is
-//! told to stop finishes what it has and leaves.
+//! A worker killed with SIGKILL between any two steps loses nothing and repeats nothing; one that is told to stop
+//! finishes its batch and leaves.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::{Duration, Instant};
@@ -95,7 +95,7 @@ fn one_worker_after_another_dies_with_a_batch_in_hand() {
     });
 }
 
-/// Three workers under traffic, of which a random one is killed and replaced again and again.
+/// Three workers under traffic, of which a random one is killed and replaced repeatedly.
 #[test]
 fn killed_at_random_moments_under_traffic() {
     in_parallel([("1", 1), ("4", 2)], |(partitions, seed)| {
@@ -120,7 +120,7 @@ fn killed_at_random_moments_under_traffic() {
     });
 }
 
-/// Entries expire while they come in, two janitors sweep, and workers and janitors die.
+/// Entries expire while they arrive, two janitors sweep, and workers and janitors die.
 #[test]
 fn killed_while_janitors_sweep() {
     const TTL_MS: u64 = 16_000;
@@ -132,7 +132,7 @@ fn killed_while_janitors_sweep() {
         let scene = Scene::start(&flags);
         let mut rng = Rng::with_seed(seed);
         let traffic = Traffic::start_with(&scene, seed, 250, |events| {
-            // Session data has no part in this: what a touch does to it depends on when it comes.
+            // Session data is left out: the effect of a touch on it depends on the schedule.
             events.types = vec!["heartbeat", "login", "logout", "view", "document"];
         });
         let around = traffic.around;
@@ -155,7 +155,7 @@ fn killed_while_janitors_sweep() {
         let added = traffic.stop().len();
         scene.wait_finished(SOON, "the last workers finish");
         drop(janitors);
-        // The events' times are 2,501 ms apart: not in the moment in which the next ones expire.
+        // The events' times are 2,501 ms apart, so this is not the moment in which the next ones expire.
         wait_until(SOON, "nothing expires just now", || {
             let now = crate::support::dump::server_now(&mut scene.connection());
             (300..1_500).contains(&((now - TTL_MS - (around - 30_000)) % 2_501))
@@ -187,7 +187,7 @@ fn a_worker_that_stood_still_beyond_the_takeover_time_repeats_nothing() {
         let other = scene.worker(&[]);
         scene.wait_finished(SOON, "another worker continues from where the sleeper stood");
         sleeper.signal("CONT");
-        // It is awake once it has applied something, with the other one gone.
+        // It is awake once it has applied something after the other one has ended.
         scene.drain(other);
         scene.add_random_later(seed + 100, 50);
         scene.wait_finished(SOON, "the sleeper goes on");
@@ -196,7 +196,7 @@ fn a_worker_that_stood_still_beyond_the_takeover_time_repeats_nothing() {
     });
 }
 
-/// The former owner wakes in the midst of what it was doing, long after it was taken over and all is applied.
+/// The former owner wakes at any step, long after it was taken over and everything is applied.
 #[test]
 fn a_worker_that_wakes_at_any_point_after_a_takeover_changes_nothing() {
     let points = ["after-read", "after-fold", "before-send", "after-send", "after-reply"];
@@ -220,7 +220,7 @@ fn a_worker_that_wakes_at_any_point_after_a_takeover_changes_nothing() {
     });
 }
 
-/// The former owner's call was on its way when it was taken over, and arrives after all.
+/// The former owner's call was in flight when it was taken over, and arrives later.
 #[test]
 fn a_call_that_arrives_after_a_takeover_has_no_effect() {
     let scene = Scene::start(&SETTINGS);

@@ -1,4 +1,4 @@
-//! Random comings and goings of many users: enough that each structure takes several pages.
+//! Random activity of many users: enough that each structure takes several pages.
 
 use rollcall::entry::Field;
 use rollcall::key::partition_of;

@@ -1,4 +1,4 @@
-//! Dead letters, tried again and dropped: none twice, none lost, and the state is what it would have been.
+//! Dead letters, retried and dropped: none twice, none lost, and the state is what it would have been.
 
 mod death;
 mod refusals;
@@ -16,7 +16,7 @@ use crate::scene::{SOON, Scene, block_on};
 use crate::support::dump;
 use crate::support::events::field;
 
-/// What `rollcall dead …` says as JSON; it has to succeed.
+/// The JSON output of `rollcall dead …`, which must succeed.
 fn dead(scene: &Scene, words: &[&str]) -> Value {
     let (code, out, error) = say(scene, words);
     assert_eq!((code, error.as_str()), (0, ""), "{words:?}: {out}");
@@ -43,7 +43,7 @@ fn add(conn: &mut Connection, stream: &str, id: &str, fields: &[Field]) -> Entry
     command.query::<String>(conn).unwrap().parse().unwrap()
 }
 
-/// Adds a dead letter as the contract has it.
+/// Adds a dead letter according to the contract.
 fn letter(conn: &mut Connection, header: [&str; 6], fields: &[Field]) -> EntryId {
     let names = ["entry_id", "reason", "detail", "deliveries", "index", "stream"];
     let header = names.iter().zip(header).map(|(name, value)| field(name, value));
@@ -56,7 +56,7 @@ fn count_letters(scene: &Scene) -> u64 {
     (0..scene.deployment.partitions()).map(of).sum()
 }
 
-/// Entries that are wrong, each beside what it should have been.
+/// Wrong entries, each with its correct form.
 fn mistakes(partition: u16, partitions: u16) -> Vec<(Vec<Field>, Vec<Field>)> {
     let user = |name: &str| {
         let mut names = (0..).map(|n| format!("{name}{n}"));

@@ -1,4 +1,4 @@
-//! The demo as a person tries it, and what is drawn on a terminal: keys, addresses, what it gives back.
+//! The demo as a person tries it, and what is drawn on a terminal: keys, addresses, and what it restores.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -9,7 +9,7 @@ use std::sync::mpsc::channel;
 use crate::query::ground::Ground;
 use crate::scene::{SOON, in_parallel};
 
-/// For tests that take, or look for, one of the ports that roles take by default.
+/// For tests that use, or look for, one of the default ports of roles.
 pub static DEFAULT_PORTS: Mutex<()> = Mutex::new(());
 
 const ROLLCALL: &str = env!("CARGO_BIN_EXE_rollcall");
@@ -34,7 +34,7 @@ fn pages_of_the_demo_are_where_one_wants_them_and_it_goes_on_without() {
     assert!(text(output.stdout).contains("metrics  off\n"));
 
     let _alone = DEFAULT_PORTS.lock().unwrap();
-    // Those that cannot be taken are taken by others.
+    // Ports that cannot be bound are in use by others.
     let taken: Vec<_> = (9464..=9473).map(|port| TcpListener::bind(("127.0.0.1", port))).collect();
     let output = demo(&[]);
     let said = text(output.stdout);
@@ -48,7 +48,7 @@ fn pages_of_the_demo_are_where_one_wants_them_and_it_goes_on_without() {
     drop(taken);
 }
 
-/// `script` gives a command a terminal, and what is written to it as keys.
+/// `script` gives a command a terminal, and passes on what is written to it as keys.
 fn on_a_terminal(command: &str, key: &[u8]) -> String {
     let inner = format!(
         "stty rows 24 cols 80; before=$(stty -g); {command}; echo ended $?; \
@@ -74,7 +74,7 @@ fn on_a_terminal(command: &str, key: &[u8]) -> String {
         if shows(b"given back") {
             break;
         }
-        // The first frame is there, and with it the keyboard.
+        // The first frame is there, so the keyboard is, too.
         if shows(b"\x1b[J") && !shows(b"ended ") {
             // It may just have ended.
             let _late = keyboard.write_all(key);

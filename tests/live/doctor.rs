@@ -1,5 +1,5 @@
-//! The doctor against real servers: each fault is made, found and named, and where the remedy is a command
-//! it is run as it was printed, and the fault is gone.
+//! The doctor against real servers: each fault is caused, found and named; if the remedy is a command, it is run as
+//! printed, and the fault is gone.
 
 mod missing;
 mod rights;
@@ -16,7 +16,7 @@ use crate::query::ground::ask_at;
 use crate::scene::try_command;
 use crate::support::dump;
 
-/// What the doctor says of one thing.
+/// The doctor's finding of one check.
 pub struct Finding(Value);
 
 impl Finding {
@@ -37,7 +37,7 @@ impl Finding {
         self.steps("advice").join("\n")
     }
 
-    /// Runs the commands of the remedy as they stand there; fails if the server refuses one.
+    /// Runs the commands of the remedy as printed; fails if the server refuses one.
     pub fn run_remedy(&self) {
         let commands = self.steps("run");
         assert!(!commands.is_empty(), "no command in {}", self.0);
@@ -50,12 +50,12 @@ impl Finding {
     }
 }
 
-/// Runs a suggested command as it stands there; fails if it, or the server, refuses.
+/// Runs a suggested command as printed; fails if it, or the server, refuses.
 pub fn run_command(command: &str) {
     let line = match command.strip_prefix("redis-cli ") {
         Some(rest) => {
             let program = if in_path("redis-cli").is_some() { "redis-cli" } else { "valkey-cli" };
-            // With -e a refusal is told by the exit code.
+            // With -e the exit code shows a refusal.
             format!("{program} -e {rest}")
         }
         None => command.replacen("rollcall", env!("CARGO_BIN_EXE_rollcall"), 1),
@@ -82,7 +82,7 @@ impl Patient {
         Self::new(Options { extra_args, ..Options::default() })
     }
 
-    /// The doctor is to be called with these arguments from now on.
+    /// The arguments of the doctor from now on.
     pub fn examined_with(&mut self, args: &[&str]) {
         self.args = args.iter().map(|arg| (*arg).to_owned()).collect();
     }
@@ -104,7 +104,7 @@ impl Patient {
         Finding(found.unwrap_or_else(|| panic!("no check {check}: {report}")).clone())
     }
 
-    /// Expects the fault to be found at this level, in these words.
+    /// Expects the fault to be found at this level, with these words.
     pub fn suffers(&self, check: &str, level: &str, words: &str) -> Finding {
         let finding = self.finding(check);
         assert_eq!(finding.level(), level, "{check}: {}", finding.0);
@@ -119,7 +119,7 @@ impl Patient {
         assert_eq!(finding.level(), "ok", "{check}: {}", finding.0);
     }
 
-    /// Makes the fault; it is found, and gone once the remedy has been run.
+    /// Causes the fault, which is found, and is gone once the remedy was run.
     pub fn is_cured(&self, check: &str, fault: &[&str], level: &str, words: &str) {
         for command in fault {
             self.send(command);

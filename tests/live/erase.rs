@@ -1,4 +1,5 @@
-//! One user erased everywhere: nothing is left on the server, and everybody else is as if they had never been there.
+//! One user erased everywhere: nothing is left on the server, and everybody else is as if the user had never been
+//! there.
 
 mod cost;
 mod crowd;
@@ -16,7 +17,7 @@ use crate::scene::{SOON, Scene};
 use crate::support::dump;
 use crowd::Crowd;
 
-/// What `rollcall erase` says as JSON; it has to succeed.
+/// The JSON output of `rollcall erase`, which must succeed.
 fn erase(scene: &Scene, user: &str, words: &[&str]) -> Value {
     let (code, out, error) = say(scene, user, words);
     assert_eq!((code, error.as_str()), (0, ""), "{words:?}: {out}");
@@ -29,7 +30,7 @@ fn say(scene: &Scene, user: &str, words: &[&str]) -> (i32, String, String) {
     ask_at(&scene.url(), &[&["erase", user], words, &end].concat())
 }
 
-/// Where on the server these bytes are: names of keys and everything in them.
+/// Where these bytes occur on the server: names of keys and everything in them.
 pub fn places(conn: &mut Connection, needles: &[Vec<u8>]) -> Vec<String> {
     let names: Vec<Vec<u8>> = redis::cmd("KEYS").arg("*").query(conn).unwrap();
     let mut found = Vec::new();
@@ -75,7 +76,7 @@ fn collect(value: &redis::Value, bytes: &mut Vec<u8>) {
     }
 }
 
-/// A user as they may stand in keys and values.
+/// A user's forms in keys and values.
 pub fn forms(user: &str) -> Vec<Vec<u8>> {
     let json = serde_json::to_string(user).unwrap();
     let debug = user.escape_debug().to_string();
@@ -94,7 +95,7 @@ fn nothing_of_a_user_is_left_and_others_are_as_if_they_had_never_been() {
         let scene = Scene::start(&[("partitions", partitions), ("thresholds", "2:1,3:0")]);
         let mut crowd =
             Crowd::new(&scene, seed, "vic*|%7C[q]\n{p0}:", &["bob", "cy|d", "ann", "eve"]);
-        // Half of it applied, half of it still ahead of the cursor.
+        // Half of it is applied, half is still ahead of the cursor.
         let worker = scene.worker(&["--batch", "20"]);
         crowd.add(&scene, 150);
         scene.wait_finished(SOON, "applied");
@@ -116,7 +117,7 @@ fn nothing_of_a_user_is_left_and_others_are_as_if_they_had_never_been() {
         let text = receipt.to_string();
         assert!(!text.contains("vic") && receipt["still_active"] == false, "{text}");
         assert_eq!(places(&mut conn, &forms(&crowd.user)), [""; 0], "before the rest is applied");
-        // Another one, whose events stand in what was left.
+        // Another user, whose events are in the rest of rewritten entries.
         crowd.gone.push("eve".to_owned());
         assert!(erase(&scene, "eve", &["--yes"])["entries_rewritten"].as_u64() > Some(0));
         let worker = scene.worker(&["--batch", "20"]);
@@ -126,7 +127,7 @@ fn nothing_of_a_user_is_left_and_others_are_as_if_they_had_never_been() {
             let stream = scene.deployment.stream(partition);
             wait_until(SOON, "no lag is left", || {
                 let groups: Vec<redis::Value> = scene.command(&["XINFO", "GROUPS", &stream]);
-                // Redis does not say, where the last entry there ever was is gone.
+                // Redis does not say if the last entry ever added is gone.
                 let lag =
                     |text: &str| format!("{groups:?}").contains(&format!("'\"lag\"'), {text}"));
                 lag("int(0)") || lag("nil")
@@ -142,7 +143,7 @@ fn nothing_of_a_user_is_left_and_others_are_as_if_they_had_never_been() {
     }
 }
 
-/// Users that are the beginnings of others, and patterns that match them.
+/// Users whose names are prefixes of others, and patterns that match them.
 #[test]
 fn others_whose_names_are_alike_keep_everything() {
     for (user, others) in [

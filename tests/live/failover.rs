@@ -1,4 +1,4 @@
-//! A master that dies, or hands over, and the fleet that follows it through its sentinels.
+//! A master that dies or hands over, and the fleet that follows it through its sentinels.
 
 mod fence;
 pub mod sentinels;
@@ -16,11 +16,11 @@ use crate::scene::{Scene, Traffic, try_command};
 use crate::support::dump;
 use sentinels::{MASTER, Sentinels};
 
-/// How long a failover may take, with everyone finding the new master.
+/// How long a failover may take until everyone has found the new master.
 const SOON: Duration = Duration::from_secs(40);
 const FLAGS: [(&str, &str); 2] = [("thresholds", "3:1"), ("viewed-cap", "5")];
 
-/// A master, a replica, their sentinels, and who follows them.
+/// A master, a replica, their sentinels, and the processes that follow them.
 struct Fleet {
     scene: Scene,
     replica: PrivateServer,
@@ -67,7 +67,7 @@ impl Fleet {
         });
     }
 
-    /// Waits until the replica is the master, and changes the two.
+    /// Waits until the replica is the master, and swaps the two.
     fn change_over(&mut self) -> PrivateServer {
         self.sentinels.wait_for_master(self.replica.port(), SOON);
         wait_until(SOON, "it takes writes", || {
@@ -80,7 +80,7 @@ impl Fleet {
         old
     }
 
-    /// New entries are applied on the new master, and all is as what is in its stream says.
+    /// New entries are applied on the new master, and the state is what its stream says.
     fn verify(&self, what: &str) {
         let traffic = Traffic::start(&self.scene, 31, 250);
         std::thread::sleep(Duration::from_millis(500));
@@ -103,7 +103,7 @@ fn replica_of(port: u16) -> PrivateServer {
     PrivateServer::start(Options { extra_args, ..Options::default() }).unwrap()
 }
 
-/// A server that stands for one that has gone.
+/// A server that stands for one that is gone.
 fn other() -> PrivateServer {
     PrivateServer::start(Options::default()).unwrap()
 }
@@ -132,7 +132,7 @@ fn a_master_that_hands_over_loses_nothing_to_its_clients() {
     let old = fleet.change_over();
     fleet.verify("SENTINEL FAILOVER");
     wait_until(SOON, "the old master is a replica", || {
-        // The sentinels cut all connections when they turn it.
+        // The sentinels cut all connections when they demote it.
         let mut conn = dump::connect(&old.url());
         let info: String = try_command(&mut conn, &["INFO", "replication"]).unwrap_or_default();
         info.contains("role:slave")
@@ -140,8 +140,8 @@ fn a_master_that_hands_over_loses_nothing_to_its_clients() {
     assert_eq!(["deleted", "rewound"].map(|cause| fleet.lost(cause)), [0, 0]);
 }
 
-/// By hand, without breaking a single connection: those who are still with the old master are told so
-/// when they write.
+/// By hand, without breaking a single connection: clients that are still connected to the old master learn it when
+/// they write.
 #[test]
 fn a_master_that_is_demoted_by_hand_is_left() {
     let mut fleet = Fleet::start();
@@ -166,15 +166,15 @@ fn a_master_that_is_demoted_by_hand_is_left() {
     fleet.verify("REPLICAOF");
 }
 
-/// Replication is asynchronous: what the replica never got is gone, with all its effects, and told.
+/// Replication is asynchronous: what the replica never received is gone with all its effects, and is reported.
 #[test]
 fn what_was_not_replicated_is_gone_with_all_its_effects() {
     let mut fleet = Fleet::start();
-    // The first janitor that looks tells what it has seen itself; the one that saw all is left here.
+    // The first janitor that looks reports what it has seen itself; the one that saw everything is kept here.
     fleet.janitors.truncate(1);
     fleet.add_and_finish(5, 80);
     fleet.wait_for_replica();
-    // From now on the replica gets nothing more.
+    // From now on the replica receives nothing more.
     fleet.on_replica::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
     let kept: u64 = fleet.on_replica(&["XLEN", "rollcall:events"]);
     fleet.add_and_finish(6, 70);

@@ -1,4 +1,4 @@
-//! The feed of new entries: against real servers, by every way to them, and against what is none.
+//! The feed of new entries: against real servers, over every kind of connection, and against impostors.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -50,7 +50,7 @@ async fn read(
     Ok(feed.read(&command, bounds, None).await?.entries)
 }
 
-/// Everything that is there, so many at a time.
+/// Everything that exists, this many at a time.
 async fn read_all(url: &str, count: usize, bounds: Bounds) -> Vec<Entry> {
     let mut feed = open(url).await.unwrap();
     let mut all: Vec<Entry> = Vec::new();
@@ -157,7 +157,7 @@ async fn user_and_database_are_those_of_the_url_and_refusals_those_of_the_librar
     }
 }
 
-/// Answers one connection with these bytes, and hangs up if it is told to.
+/// Answers one connection with these bytes, and closes it if told to.
 fn impostor(answer: &'static [u8], hangs_up: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -166,7 +166,7 @@ fn impostor(answer: &'static [u8], hangs_up: bool) -> String {
         let mut command = [0; 1_024];
         assert!(client.read(&mut command).unwrap() > 0);
         client.write_all(answer).unwrap();
-        // Until the client hangs up.
+        // Until the client closes it.
         while !hangs_up && matches!(client.read(&mut command), Ok(1..)) {}
     });
     format!("127.0.0.1:{port}")
@@ -180,10 +180,10 @@ async fn what_is_no_redis_is_refused_and_what_says_no_more_is_given_up() {
             &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
             false,
             "other",
-            r"form: HTTP/1.1 400 Bad Request\r\n",
+            r"reply: HTTP/1.1 400 Bad Request\r\n",
         ),
-        (b"*1\r\n*2\r\n$1\r\ns\r\n*1\r\n:7\r\n", false, "other", r"form: :7\r\n"),
-        (b"*1\r\n*2\r\n$2147483648\r\n", false, "other", r"form: $2147483648\r\n"),
+        (b"*1\r\n*2\r\n$1\r\ns\r\n*1\r\n:7\r\n", false, "other", r"reply: :7\r\n"),
+        (b"*1\r\n*2\r\n$2147483648\r\n", false, "other", r"reply: $2147483648\r\n"),
         (b"*1\r\n*2\r\n$1073741824\r\nabc", false, "timeout", "timed out"),
         (b"*1\r\n*2\r\n$1\r\ns\r\n*1000000000\r\n", false, "timeout", "timed out"),
         (b"", false, "timeout", "timed out"),

@@ -1,5 +1,5 @@
 //! `grafana/` against a real Prometheus that scrapes real processes: every expression of every panel and rule is
-//! understood and finds something, under traffic of which some is bad, and after a worker was killed.
+//! understood and finds something, under traffic with some bad events, and after a worker was killed.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -26,7 +26,7 @@ fn find(program: &str) -> std::path::PathBuf {
     in_path(program).unwrap_or_else(|| panic!("no {program} here; tests/run installs Debian's"))
 }
 
-/// Runs promtool in `grafana/`; what it said.
+/// Runs promtool in `grafana/`; returns its output.
 fn promtool(args: &[&str], stdin: Stdio) -> String {
     let mut command = Command::new(find("promtool"));
     command.args(args).current_dir(dashboards::path("")).stdin(stdin);
@@ -45,7 +45,7 @@ fn the_rules_are_valid_and_fire_when_they_should_and_only_then() {
     }
 }
 
-/// A Prometheus of one's own; killed when dropped.
+/// A private Prometheus; killed when dropped.
 struct Prometheus {
     child: Child,
     pages: Pages,
@@ -79,7 +79,7 @@ impl Prometheus {
         prometheus
     }
 
-    /// What its API answers.
+    /// The answer of its API.
     fn ask(&self, path: &str) -> Value {
         let (_, body) = self.pages.get(&format!("/api/v1/{path}"));
         let answer: Value = serde_json::from_str(&body).unwrap();
@@ -128,7 +128,7 @@ fn listening(log: &Path) -> Option<std::net::SocketAddr> {
     line.rsplit_once("address=")?.1.trim().parse().ok()
 }
 
-/// As Grafana fills in the variables when everything is selected.
+/// With the variables filled in like Grafana does when everything is selected.
 fn filled_in(expression: &str) -> String {
     let variables = [("$__rate_interval", "10s"), ("$__range", "1m")];
     let selected = ["$job", "$instance", "$partition"].map(|name| (name, ".+"));
@@ -136,7 +136,7 @@ fn filled_in(expression: &str) -> String {
     all.fold(expression.to_owned(), |text, (name, value)| text.replace(name, value))
 }
 
-/// What Grafana asks for: panels, variables and annotations.
+/// The queries of Grafana: panels, variables and annotations.
 fn asked_by(dashboard: &Dashboard) -> Vec<String> {
     let json = &dashboard.json;
     let panels = dashboard.expressions().into_iter().map(|(_, expression)| expression.to_owned());
@@ -151,7 +151,7 @@ fn asked_by(dashboard: &Dashboard) -> Vec<String> {
     panels.chain(annotations).chain(values).collect()
 }
 
-/// A process that serves somebody who sends heartbeats and somebody who listens, for as long as it runs.
+/// A process that serves a client that sends heartbeats and a listener, for as long as it runs.
 fn serve(scene: &Scene) -> Worker {
     let partitions = PARTITIONS.to_string();
     let own = ["--listen", "127.0.0.1:0", "--partitions", &partitions];
@@ -202,7 +202,7 @@ fn every_panel_and_every_rule_finds_what_it_asks_for() {
             wait_until(SOON, &format!("{}: {query}", rule["name"]), || prometheus.finds(&query));
         }
     }
-    // Traffic holds events that nobody can read.
+    // The traffic contains events that cannot be read.
     let bad = BTreeSet::from(["RollcallDeadLetters".to_owned()]);
     wait_until(SOON, "the dead letters are told", || prometheus.alerts(&["firing"]) == bad);
 
@@ -219,7 +219,7 @@ fn every_panel_and_every_rule_finds_what_it_asks_for() {
     }
 }
 
-/// What a rule needs to find: its own result if it always has one, or else every series it looks at.
+/// What a rule needs to find: its own result if it always has one, or otherwise every series it uses.
 fn asked_by_rule(rule: &Value) -> Vec<String> {
     if text_of(rule, "type") == "recording" {
         return vec![text_of(rule, "name").to_owned()];

@@ -1,5 +1,5 @@
-//! A deployment on a server of its own: the configuration, the model that goes with it, and ways to
-//! put entries in and get the state out.
+//! A deployment on a server of its own: the configuration, its model, and ways to put entries in and get the state
+//! out.
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -63,7 +63,7 @@ impl Deployment {
         dump::connect(&self.server.url())
     }
 
-    /// Goes on with another server; returns the one it had.
+    /// Continues with another server; returns the previous one.
     pub fn move_to(&mut self, server: PrivateServer) -> PrivateServer {
         self.layout.config.redis = RedisConfig::new(server.url().into(), None, None).unwrap();
         std::mem::replace(&mut self.server, server)
@@ -175,7 +175,7 @@ impl Layout {
         Sweeper::new(&self.config.deployment, &keys, &self.config.janitor)
     }
 
-    /// Sweeps everything until nothing is left to take.
+    /// Sweeps everything until nothing is due.
     pub async fn sweep(&self, partition: u16) {
         let mut connection = self.async_connection(partition).await;
         sweep_all(&mut connection, &self.sweeper(partition)).await;
@@ -186,12 +186,12 @@ impl Layout {
         connect(&self.config.redis.server(), &key, Duration::from_secs(10)).await.unwrap()
     }
 
-    /// One worker's dealings with the ownership of a partition.
+    /// One worker's view of the ownership of a partition.
     pub fn ownership(&self, partition: u16, worker: &str) -> Ownership {
         Ownership::new(&self.config.deployment, &self.keys(partition), worker.to_owned())
     }
 
-    /// Takes a partition, whoever has it.
+    /// Takes a partition, whoever owns it.
     pub async fn take(&self, partition: u16, worker: &str) -> Joined {
         take(&mut self.async_connection(partition).await, &self.ownership(partition, worker)).await
     }
@@ -210,14 +210,14 @@ impl Layout {
     }
 }
 
-/// Takes a partition, whoever has it.
+/// Takes a partition, whoever owns it.
 pub async fn take(connection: &mut MultiplexedConnection, ownership: &Ownership) -> Joined {
     let seen = ownership.look(connection).await.unwrap();
     let joined = ownership.join(connection, &seen, &fence(false), Cause::Stall).await.unwrap();
     joined.expect("nobody else takes it")
 }
 
-/// Sweeps everything until nothing is left to take.
+/// Sweeps everything until nothing is due.
 async fn sweep_all(connection: &mut MultiplexedConnection, sweeper: &Sweeper) {
     for sweep in sweeps() {
         // A walk may have stopped anywhere: to its end, then once around.
@@ -228,11 +228,11 @@ async fn sweep_all(connection: &mut MultiplexedConnection, sweeper: &Sweeper) {
     }
 }
 
-/// Sweeps a partition and compares it with its model at one instant: again, until nothing that the model
-/// knows expired between the first sweep and the look. Returns what was found.
+/// Sweeps a partition and compares it with its model at one instant, repeating until nothing that the model knows
+/// expired between the first sweep and the look. Returns what was found.
 ///
 /// # Errors
-/// How it differs.
+/// The differences.
 pub async fn settle(
     connection: &mut MultiplexedConnection,
     conn: &mut Connection,
@@ -242,10 +242,10 @@ pub async fn settle(
     settle_keys(connection, conn, sweeper, model, |_| true).await
 }
 
-/// The same of some keys.
+/// The same for some keys.
 ///
 /// # Errors
-/// How it differs.
+/// The differences.
 pub async fn settle_keys(
     connection: &mut MultiplexedConnection,
     conn: &mut Connection,
@@ -298,7 +298,7 @@ impl Script {
         assert!(matches!(outcome, Outcome::Applied(_)), "{outcome:?}");
     }
 
-    /// As [`apply`](Self::apply), where the server may refuse.
+    /// Like [`apply`](Self::apply), if the server may refuse.
     pub async fn try_apply(&mut self, entries: &[Entry]) -> Result<Outcome, Error> {
         let plan = plan(&self.fold, entries);
         let after = self.joined.cursor;
@@ -368,7 +368,7 @@ pub fn id(ms: u64, seq: u64) -> EntryId {
     EntryId { ms, seq }
 }
 
-/// Polls until `done`; fails after `deadline`, and says so if a server of this test has died.
+/// Polls until `done`; fails after `deadline`, and reports it if a server of this test has died.
 pub fn wait_until(deadline: Duration, what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
@@ -377,7 +377,7 @@ pub fn wait_until(deadline: Duration, what: &str, mut done: impl FnMut() -> bool
     }
 }
 
-/// The servers of this test that have died, a paragraph each: whatever fails then, fails for that.
+/// The servers of this test that have died, one paragraph each: they are then the cause of any failure.
 pub fn dead_servers() -> String {
     ended_of_this_thread().iter().map(|said| format!("{said}\n")).collect()
 }

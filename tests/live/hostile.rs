@@ -1,5 +1,5 @@
-//! Hostile entries: invalid ones become dead letters, whole and once; odd ones are applied as they are; the
-//! good ones beside them never notice, and the group never sticks.
+//! Hostile entries: invalid ones become dead letters, whole and once; odd ones are applied as they are; the good ones
+//! beside them are not affected, and the group never sticks.
 
 mod data;
 mod fields;
@@ -13,17 +13,17 @@ use crate::scene::{SOON, Scene, add, heartbeat, in_parallel, wait_for_page};
 use crate::support::dump::DeadLetter;
 use crate::support::events::field;
 
-/// What has to become of an entry.
+/// The expected result of an entry.
 enum Fate {
-    /// A dead letter of the entry whole.
+    /// A dead letter of the whole entry.
     Dead(&'static str),
-    /// A dead letter that says how large the entry is, and no more.
+    /// A dead letter that gives the entry's size, and no more.
     Stub,
-    /// Dead letters of elements: place, reason, bytes.
+    /// Dead letters of elements: index, reason, bytes.
     Elements(Vec<(usize, &'static str, Vec<u8>)>),
     /// Applied, and this user is present afterwards.
     Present(String),
-    /// Applied; the reference model knows what comes of it.
+    /// Applied; the reference model knows the result.
     Applied,
 }
 
@@ -115,7 +115,7 @@ fn check(scene: &Scene, cases: &[Case], ids: &[EntryId]) {
 }
 
 impl Case {
-    /// What did not become of it as it should.
+    /// How the result differs from the expected one.
     fn faults(&self, scene: &Scene, letters: &[&DeadLetter]) -> Vec<String> {
         let expected: Vec<(Option<usize>, &str, Vec<Field>)> = match &self.fate {
             Dead(reason) => vec![(None, reason, self.fields.clone())],
@@ -152,7 +152,7 @@ impl Case {
     }
 }
 
-/// The letter of an element: of the pairs, the `data` that counts holds the element's bytes.
+/// The letter of an element: among its pairs, the `data` that counts contains the element's bytes.
 fn element(
     fields: &[Field],
     bad: &(usize, &'static str, Vec<u8>),
@@ -183,7 +183,7 @@ fn hostile_entries_are_dead_lettered_or_applied_and_never_stick() {
     );
 }
 
-/// The last ids there are: nothing can be added after them, but all that reads them has to go on.
+/// The greatest possible ids: nothing can be added after them, but all readers must go on.
 #[test]
 fn the_last_ids_there_are_stop_neither_worker_nor_janitor() {
     let scene = Scene::start(&[]);
@@ -201,7 +201,7 @@ fn the_last_ids_there_are_stop_neither_worker_nor_janitor() {
     scene.wait_for_round();
     assert!(!janitor.log().contains("not sweeping"), "{}", janitor.log());
     assert_eq!(scene.cursor().as_deref(), Some(&*last));
-    // Nor those who take over, and look what comes next.
+    // Workers that take over and look at what comes next are not stopped either.
     for _ in 0..2 {
         worker.kill();
         worker = scene.worker(&HTTP);
@@ -210,8 +210,8 @@ fn the_last_ids_there_are_stop_neither_worker_nor_janitor() {
     }
 }
 
-/// A producer sent microseconds as ids; whoever repairs the stream has to delete it. What is added then has
-/// smaller ids than what was finished before.
+/// A producer sent microseconds as ids, and an operator deletes the stream to repair it. Entries added then have
+/// smaller ids than those finished before.
 #[test]
 fn a_stream_that_was_deleted_and_begins_anew_is_read_from_its_beginning() {
     in_parallel([true, false], |worker_sees_it_missing| {

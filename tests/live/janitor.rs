@@ -1,7 +1,7 @@
-//! The janitor's sweeps, one by one: what is stale goes with all that belongs to it and one change,
-//! what is fresh stays, and what cannot be read stops nothing else.
+//! The janitor's sweeps, one by one: what is stale is removed with everything that belongs to it and one change, what
+//! is fresh stays, and what cannot be read stops nothing else.
 //!
-//! Events are applied under the usual lifetimes and swept under shorter ones, so nothing is waited for.
+//! Events are applied under the default lifetimes and swept under shorter ones, so nothing has to be waited for.
 
 mod addresses;
 mod lifetimes;
@@ -20,7 +20,7 @@ use rollcall::redis::scripts::sweep::{Sweeper, Swept};
 use crate::harness::{Deployment, id};
 use crate::support::dump;
 
-/// One partition, one connection to look at it, one to sweep it.
+/// One partition, with one connection to look at it and one to sweep it.
 struct Bench {
     deployment: Deployment,
     conn: Connection,
@@ -55,7 +55,7 @@ impl Bench {
         self.deployment.script(0).await.merge(&entries).await;
     }
 
-    /// A sweeper under other settings than the deployment's.
+    /// A sweeper with settings that differ from the deployment's.
     fn sweeper(&self, change: impl FnOnce(&mut Settings, &mut JanitorConfig)) -> Sweeper {
         let (mut settings, mut janitor) =
             (self.deployment.config.deployment.clone(), self.deployment.config.janitor.clone());
@@ -68,7 +68,7 @@ impl Bench {
         sweeper.sweep(&mut self.sweeping, what, 200).await
     }
 
-    /// Sweeps until nothing is left to take; how many members went.
+    /// Sweeps until nothing is due; returns how many members were removed.
     async fn sweep(&mut self, sweeper: &Sweeper, what: &str) -> u64 {
         let mut removed = 0;
         loop {
@@ -92,7 +92,7 @@ impl Bench {
         self.ask(&[&["EXISTS"], keys].concat())
     }
 
-    /// Changes as `kind user token sid doc count threshold`, without what is absent.
+    /// Changes as `kind user token sid doc count threshold`, without absent values.
     fn changes(&mut self) -> Vec<String> {
         let changes = dump::changes(&mut self.conn, &self.deployment.keys(0));
         let fields = ["kind", "user", "ip", "token", "sid", "doc", "count", "threshold"];
@@ -104,12 +104,12 @@ impl Bench {
         changes.iter().map(text).collect()
     }
 
-    /// Forgets the changes so far, but not their numbers.
+    /// Removes the changes so far, but not their numbers.
     fn clear_changes(&mut self) {
         self.ask::<()>(&["XTRIM", "rollcall:changes", "MAXLEN", "0"]);
     }
 
-    /// Holds all changes against each other and the state.
+    /// Checks all changes against each other and the state.
     fn check_changes(&mut self) {
         let keys = self.deployment.keys(0);
         let state = dump::dump(&mut self.conn, &keys);
@@ -233,7 +233,7 @@ async fn tokens_over_the_cap_go_oldest_first_with_login_and_viewed_items() {
     assert_eq!(holders, ["t3", "t4", "t5"]);
     assert_eq!(bench.exists(&["viewed:t1", "viewed:t2"]), 0);
     assert_eq!(bench.exists(&["viewed:t3", "viewed:t4", "viewed:t5"]), 3);
-    // An eviction is no ending: the token may come back; and what was just refreshed is not the oldest.
+    // An eviction is no ending: the token may come back, and what was just refreshed is not the oldest.
     bench.apply(&[(0, &views[2]), (1, &views[0])]).await;
     assert_eq!(bench.sweep(&sweeper, "recent").await, 1);
     assert_eq!(bench.ask::<Vec<String>>(&["ZRANGE", "recent:", "0", "-1"]), ["t5", "t1", "t3"]);
@@ -368,7 +368,7 @@ async fn a_shared_key_of_another_type_stops_a_sweep_before_it_takes_anything() {
     }
 }
 
-/// Found by this test: the sweep died in the middle, with the changes of all others in the call lost.
+/// Regression: the sweep died in the middle, and the changes of all other documents in the call were lost.
 #[tokio::test]
 async fn a_document_s_key_of_another_type_costs_its_neighbours_nothing() {
     let mut bench = Bench::new(&[]).await;

@@ -1,4 +1,4 @@
-//! What the server loses is counted to the entry, once, by its cause; and nothing is counted that is no loss.
+//! What the server loses is counted exactly, once, by its cause; and nothing else is counted.
 
 mod processes;
 mod random;
@@ -17,7 +17,7 @@ use crate::support::events::field;
 const STREAM: &str = "rollcall:events";
 const GROUP: &str = "rollcall";
 
-/// A deployment whose stream is looked at by hand.
+/// A deployment whose stream is examined by hand.
 struct Bench {
     deployment: Deployment,
     losses: Losses,
@@ -45,7 +45,7 @@ impl Bench {
         }
     }
 
-    /// Adds entries, one a millisecond.
+    /// Adds entries, one per millisecond.
     fn add(&mut self, count: u64) -> Vec<Entry> {
         let fields = || vec![field("type", "heartbeat"), field("user", "alice")];
         let first = self.added;
@@ -62,7 +62,7 @@ impl Bench {
         script.apply(entries).await;
     }
 
-    /// Applies all there is behind the cursor.
+    /// Applies everything behind the cursor.
     async fn apply_rest(&mut self) {
         let mut script: Script = self.deployment.script(0).await;
         let mut entries = read_stream(&mut self.conn, STREAM);
@@ -138,7 +138,7 @@ async fn what_is_trimmed_before_it_is_applied_is_counted() {
     assert_eq!(bench.lost().await, 12, "by a producer");
     bench.apply_rest().await;
     bench.nothing_lost("the rest is applied").await;
-    // Between two looks all is over: added, trimmed, applied.
+    // Between two looks everything happens: added, trimmed, applied.
     for _ in 0..6 {
         bench.command("XADD rollcall:events * type heartbeat user bob");
     }
@@ -165,7 +165,7 @@ async fn what_is_deleted_is_counted_wherever_it_stood() {
     bench.nothing_lost("finished").await;
 }
 
-/// Whatever strangers do to the group: it is not what counts.
+/// Whatever strangers do to the group does not count.
 #[tokio::test]
 async fn what_others_do_to_the_group_loses_nothing() {
     let mut bench = Bench::new().await;

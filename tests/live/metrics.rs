@@ -1,5 +1,5 @@
-//! What `/metrics` shows: all of the inventory and nothing else, counted right, and no more series however much
-//! there is.
+//! The content of `/metrics`: all of the inventory and nothing else, counted correctly, and no more series with more
+//! data.
 
 mod health;
 mod survey;
@@ -42,21 +42,21 @@ fn possible_series(metric: &Metric) -> Vec<String> {
     sets.iter().map(named).collect()
 }
 
-/// An alert on a rate needs the zero before the first time, of every kind that can come.
+/// An alert on a rate needs the zero before the first event, for every kind.
 #[test]
 fn counters_stand_at_zero_before_anything_happens() {
     let mut process = Worker::start_as("run", NOWHERE, &HTTP, &[]);
     let (status, text) = Pages::of(&process).get("/metrics");
     assert_eq!(status, 200);
     assert_eq!(process.terminate(), 0);
-    // What is counted by target comes with the targets.
+    // Series of targets exist once there are targets.
     let is_named = |metric: &&Metric| metric.labels.iter().all(|label| label.names().is_some());
     let counters = INVENTORY.iter().filter(|metric| metric.kind == Kind::Counter).filter(is_named);
     let ours: Vec<_> = counters.filter(|metric| metric.name.starts_with("rollcall_")).collect();
     assert!(ours.len() > 15, "{}", ours.len());
     for metric in ours {
         for series in possible_series(metric) {
-            // What fails to connect has failed already.
+            // Connecting may have failed already.
             let may_count = series == "rollcall_redis_errors_total{kind=\"connection\"}";
             let stands = |line: &str| {
                 line.strip_prefix(&series).is_some_and(|rest| rest == " 0" || may_count)

@@ -25,7 +25,7 @@ fn views(scene: &Scene) -> Option<u64> {
     scene.command(&["ZSCORE", "viewed:", "i"])
 }
 
-/// What the version before left: ten views applied, two still to come, and its bookkeeping.
+/// The state of the previous version: ten views applied, two still to come, and its bookkeeping.
 fn old_state(pending: usize) -> Scene {
     let scene = Scene::start(&[]);
     add_views(&scene, 10);
@@ -58,7 +58,7 @@ fn with_nothing_pending_it_goes_on_where_the_group_is() {
         if janitor_comes_first {
             let format = || scene.command::<String>(&["HGET", "rollcall:meta", "format"]);
             wait_until(SOON, "the format is the new one", || format() == "2");
-            // An old worker that has not heard of it yet; what it reads is not applied.
+            // An old worker that has not noticed yet; what it reads is not applied.
             command(&scene, &format!("XREADGROUP GROUP rollcall old-1-ab STREAMS {STREAM} >"));
         }
         let _worker = scene.worker(&[]);
@@ -73,7 +73,7 @@ fn with_nothing_pending_it_goes_on_where_the_group_is() {
     });
 }
 
-/// The group was destroyed, but the janitor had noted where it was.
+/// The group was destroyed, but the janitor had recorded its position.
 #[test]
 fn without_the_group_it_goes_on_where_the_janitor_says_that_it_was() {
     let scene = old_state(0);
@@ -104,7 +104,7 @@ fn with_entries_pending_it_is_refused_until_they_are_finished() {
         assert_eq!(of("rollcall:meta", "cursor"), None);
         assert_eq!(scene.command::<u64>(&["EXISTS", "rollcall:suspects"]), 1);
         assert_eq!(views(&scene), Some(10));
-        // The old workers finish: their views are counted, and acknowledged.
+        // The old workers finish: their views are counted and acknowledged.
         command(&scene, "ZINCRBY viewed: 2 i");
         let ids: Vec<(String, String, u64, u64)> =
             scene.command(&["XPENDING", STREAM, "rollcall", "-", "+", "10"]);

@@ -1,4 +1,4 @@
-//! The notifier: each target hears of every change, in order, whoever dies when.
+//! The notifier: each target receives every change, in order, whatever dies and when.
 
 mod example;
 mod rooms;
@@ -41,14 +41,14 @@ impl Stage {
         self.scene.notifier(&["--config", &file, "--http", "127.0.0.1:0"], env)
     }
 
-    /// The same of so many partitions.
+    /// The same for this many partitions.
     pub fn notifier_for(&self, partitions: u16) -> Worker {
         let file = self.folder.path().join("settings.toml").display().to_string();
         let count = partitions.to_string();
         self.scene.notifier(&["--config", &file, "--partitions", &count], &[])
     }
 
-    /// A notifier that has found out where each of these targets begins.
+    /// A notifier that knows the first position of each of these targets.
     pub fn notifier_of(&self, targets: &[&str]) -> Worker {
         let notifier = self.notifier(&[]);
         for target in targets {
@@ -61,18 +61,18 @@ impl Stage {
         wait_until(SOON, "the target has a position", || self.position(target).is_some());
     }
 
-    /// Number of the last change that the target of partition 0 was told.
+    /// The number of the last change that was sent to the target of partition 0.
     pub fn position(&self, target: &str) -> Option<u64> {
         let text: Option<String> = self.scene.command(&["HGET", "rollcall:notifier", target]);
         text.map(|text| text.split(' ').nth(1).unwrap().parse().unwrap())
     }
 
-    /// As if the lease of a notifier that died had run out.
+    /// As if the lease of a notifier that died had expired.
     fn expire(&self, target: &str) {
         self.scene.command::<u64>(&["DEL", &format!("rollcall:notifier:lease:{target}")]);
     }
 
-    /// So many users come, in packed entries.
+    /// This many users come, in packed entries.
     pub fn come(&self, users: std::ops::Range<u32>) {
         let users: Vec<u32> = users.collect();
         for some in users.chunks(500) {
@@ -84,7 +84,7 @@ impl Stage {
         self.scene.wait_finished(SOON, "all who came are there");
     }
 
-    /// Waits until the target was told all there is.
+    /// Waits until everything was sent to the target.
     pub fn wait_told(&self, target: &str) {
         wait_until(SOON, "the target was told all", || {
             let newest: Option<u64> = self.scene.command(&["GET", "rollcall:changes:seq"]);
@@ -93,7 +93,7 @@ impl Stage {
     }
 }
 
-/// What is published on a channel.
+/// The publications on a channel.
 pub struct Heard(Arc<Mutex<Vec<Value>>>);
 
 impl Heard {
@@ -157,7 +157,7 @@ fn killed_under_traffic_and_with_others_standing_by_nothing_is_missing_or_told_t
     for round in 0..6 {
         stage.come(round * 100..(round + 1) * 100);
         if round == 2 {
-            // The other one goes on once the lease has run out.
+            // The other one continues once the lease has expired.
             first.kill();
         }
     }
@@ -181,7 +181,7 @@ fn who_was_away_too_long_is_told_of_the_gap_and_then_all_that_is_kept() {
     assert_eq!(heard.all()[0], gap);
     assert_eq!(heard.seqs(), (401..=500).collect::<Vec<_>>());
     assert_eq!(metric(&notifier, "rollcall_notifier_gaps_total"), 1.0);
-    // What somebody takes is missed by the one who had it.
+    // If somebody removes the positions, the notifier that had the target notices.
     stage.scene.command::<u64>(&["DEL", "rollcall:notifier"]);
     heard.wait_for(202);
     assert_eq!(heard.all()[101], json!({"kind": "gap", "partition": 0, "after": 500, "next": 401}));

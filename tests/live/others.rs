@@ -1,5 +1,5 @@
-//! What other programs do to single keys: expiries that they set, keys that they take. What can be put right is, in
-//! the time that is promised, counted and told; what cannot is back with the next event.
+//! What other programs do to single keys: expiries that they set, keys that they remove. What can be repaired is
+//! repaired in the promised time, counted and reported; the rest is back with the next event.
 
 mod taken;
 
@@ -15,7 +15,7 @@ use crate::support::events::field;
 use crate::trouble::command;
 
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
-/// What is promised of the expiry of a shared key, 2 s, and a second more for a machine that is busy with tests.
+/// The promised limit for an expiry on a shared key, 2 s, and one more second for a machine that is busy with tests.
 const WITHIN: Duration = Duration::from_secs(2 + 1);
 
 /// Adds an event, given as words between spaces.
@@ -25,7 +25,7 @@ fn event(scene: &Scene, words: &str) {
     scene.add(&fields);
 }
 
-/// A scene where every shared key holds something.
+/// A scene in which every shared key has content.
 fn full() -> Scene {
     let scene = Scene::start(&[("thresholds", "1:0")]);
     let _worker = scene.worker(&[]);
@@ -39,7 +39,7 @@ fn full() -> Scene {
     ] {
         event(&scene, words);
     }
-    // Of a user with many addresses they stand in a key of their own.
+    // The addresses of a user with many are in a key of their own.
     (0..20).for_each(|ip| event(&scene, &format!("type heartbeat user many ip {ip}")));
     scene.wait_finished(SOON, "applied");
     scene
@@ -50,7 +50,7 @@ fn all(scene: &Scene) -> Vec<String> {
     keys.into_iter().map(|(key, _)| key).collect()
 }
 
-/// How long each key still has; -1: for ever, -2: it is not there.
+/// The remaining time of each key; -1: no expiry, -2: no key.
 fn left(conn: &mut Connection, keys: &[String]) -> Vec<i64> {
     let mut ask = redis::pipe();
     keys.iter().for_each(|key| {
@@ -59,7 +59,7 @@ fn left(conn: &mut Connection, keys: &[String]) -> Vec<i64> {
     ask.query(conn).unwrap()
 }
 
-/// Sets an expiry on each key; how long it takes until none has one any more, and all are there.
+/// Sets an expiry on each key; returns how long it takes until none has one any more, and all exist.
 fn time_to_keep(scene: &Scene, keys: &[String], ttl_s: u64) -> Duration {
     let mut conn = scene.connection();
     let mut expire = redis::pipe();
@@ -81,7 +81,7 @@ fn repairs(pages: &Pages, what: &str) -> Option<f64> {
     pages.metric(&format!("rollcall_repairs_total{{repair=\"{what}\"}}"))
 }
 
-/// Whoever works, the janitor alone or a worker with something to do, keeps every shared key, at default settings.
+/// Either the janitor or a worker with entries to apply is enough to keep every shared key, with default settings.
 #[test]
 fn an_expiry_on_a_shared_key_is_taken_off_in_time() {
     in_parallel(["janitor", "worker"], |role| {
@@ -113,7 +113,7 @@ fn an_expiry_on_a_shared_key_is_taken_off_in_time() {
     });
 }
 
-/// The whole story of one key: nobody goes, each time is counted, and one line tells of all.
+/// The whole story of one key: nobody is lost, each time is counted, and one line reports all of them.
 #[test]
 fn nobody_is_lost_to_an_expiry_and_it_is_told() {
     let scene = full();
@@ -136,7 +136,7 @@ fn nobody_is_lost_to_an_expiry_and_it_is_told() {
     assert!(told.iter().all(|words| lines[0].contains(words)), "{log}");
 }
 
-/// At an interval of a minute, shared keys are kept every second all the same.
+/// With an interval of a minute, shared keys are still kept every second.
 #[test]
 fn between_rounds_that_are_far_apart_keys_are_kept_too() {
     let scene = full();
@@ -159,7 +159,7 @@ fn keys_are_kept_while_another_key_is_taken() {
     assert!(scene.command::<i64>(&["TTL", "recent:"]) > 0, "what is theirs stays as they want it");
 }
 
-/// Keys of one id are kept where they are written: a token's viewed items, a document's set and count.
+/// Keys of one id are kept when they are written: a token's viewed items, a document's set and count.
 #[test]
 fn keys_of_one_id_are_kept_where_they_are_written() {
     let scene = full();
@@ -172,7 +172,7 @@ fn keys_of_one_id_are_kept_where_they_are_written() {
     for key in keys {
         assert_eq!(scene.command::<i64>(&["TTL", key]), -1, "{key}");
     }
-    // Those that end by themselves get their own end back.
+    // Keys with their own expiry get it back.
     let own = ["session:s1", "user-activity/al"];
     own.iter().for_each(|key| command(&scene, &["PERSIST", key]));
     event(&scene, "type heartbeat user al sid s1");
@@ -183,7 +183,7 @@ fn keys_of_one_id_are_kept_where_they_are_written() {
     scene.verify("after others' expiries");
 }
 
-/// Others' `PERSIST` of a turn would be a turn for ever.
+/// Others' `PERSIST` on a turn would make it a turn for ever.
 #[test]
 fn a_turn_without_an_end_is_ended() {
     let scene = full();

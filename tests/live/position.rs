@@ -1,4 +1,4 @@
-//! The group's position is the cursor: what `XINFO GROUPS` says is what all tools that look at groups go by.
+//! The group's position is the cursor, so `XINFO GROUPS` is right for all tools that look at groups.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use crate::scene::{SOON, Scene};
 
 const STREAM: &str = "rollcall:events";
 
-/// What the server takes for the entries that the group has not read.
+/// The server's figure for the entries that the group has not read.
 fn lag(scene: &Scene) -> Option<u64> {
     let groups: Vec<HashMap<String, redis::Value>> = scene.command(&["XINFO", "GROUPS", STREAM]);
     redis::from_redis_value(groups[0]["lag"].clone()).unwrap()
@@ -58,7 +58,7 @@ fn the_lag_is_what_is_behind_the_cursor() {
     check(&scene, "after a stop", 0);
 }
 
-/// At every look, a look being atomic: while batches are applied, and others look at the group.
+/// At every (atomic) look, while batches are applied and others look at the group.
 #[test]
 fn the_lag_is_right_at_every_moment_of_a_long_backlog() {
     let scene = Scene::start(&[]);

@@ -1,4 +1,4 @@
-//! The binary as a process of its own, to be killed, stopped and read by a test.
+//! The binary as a process, to be killed, stopped and read by a test.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -26,7 +26,7 @@ impl Worker {
         Self::start_by(program, role, url, extra_args, env, None)
     }
 
-    /// Any of them by another program, such as one of another version.
+    /// Any of them with another program, such as another version's.
     pub fn start_program(program: &Path, role: &str, url: &str, extra_args: &[&str]) -> Self {
         Self::start_by(Command::new(program), role, url, extra_args, &[], None)
     }
@@ -39,7 +39,7 @@ impl Worker {
         Self::start_by(shell, role, url, extra_args, &[], None)
     }
 
-    /// The same with its standard error elsewhere than in the log.
+    /// The same with its standard error somewhere else than in the log.
     pub fn start_telling(
         stderr: Stdio,
         role: &str,
@@ -82,13 +82,13 @@ impl Worker {
         String::from_utf8_lossy(&std::fs::read(log_path(self.folder.path())).unwrap()).into_owned()
     }
 
-    /// SIGKILL, if it still runs; returns once it is gone, and how it ended.
+    /// SIGKILL, if it is still running; returns how it ended, once it is gone.
     pub fn kill(&mut self) -> ExitStatus {
         let _already_gone = self.child.kill();
         self.child.wait().unwrap()
     }
 
-    /// Sends a signal by its name, such as `STOP`, which has had its effect then.
+    /// Sends a signal by its name, such as `STOP`, and waits until it has had its effect.
     pub fn signal(&self, name: &str) {
         let status = Command::new("sh")
             .arg("-c")
@@ -103,7 +103,7 @@ impl Worker {
         }
     }
 
-    /// SIGTERM; its exit code, which has to come within ten seconds.
+    /// SIGTERM; returns its exit code, which must come within ten seconds.
     pub fn terminate(&mut self) -> i32 {
         self.signal("TERM");
         self.exit_code(Duration::from_secs(10))
@@ -127,16 +127,16 @@ impl Worker {
         }
     }
 
-    /// Processor time it has used until now, its own and the system's for it, by `/proc` (100 ticks a second).
+    /// The processor time it has used, including the system's for it, from `/proc` (100 ticks a second).
     pub fn processor_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
-        // The name before it may hold spaces; `utime` and `stime` are the 12th and 13th field after it.
+        // The name before it may contain spaces; `utime` and `stime` are the 12th and 13th field after it.
         let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
         let ticks: u64 = fields[11..=12].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
         Duration::from_millis(ticks * 10)
     }
 
-    /// Resident memory in KiB by `/proc`: `VmRSS` now, `VmHWM` at its most.
+    /// Resident memory in KiB from `/proc`: `VmRSS` now, `VmHWM` at its maximum.
     pub fn memory(&self, what: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
@@ -152,7 +152,7 @@ impl Worker {
         stats.flatten().all(|stat| stat.rsplit_once(") ").unwrap().1.starts_with(['T', 'Z']))
     }
 
-    /// Whether it still runs.
+    /// Whether it is still running.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
@@ -167,7 +167,7 @@ impl Drop for Worker {
     }
 }
 
-/// Whether a line of a log tells of a fault.
+/// Whether a line of a log reports a fault.
 pub fn is_fault(line: &str) -> bool {
     line.contains(" WARN ") || line.contains(" ERROR ")
 }

@@ -1,8 +1,7 @@
-//! The state is a function of the set of entries: random entries under random settings, read, claimed,
-//! repeated, split and swept in random order by several workers, give what the reference model says, key by
-//! key, expiries included.
+//! The state is a function of the set of entries: random entries under random settings, read, repeated, split and
+//! swept in random order by several workers, give what the reference model says, key by key, including expiries.
 //!
-//! `ROLLCALL_TEST_SEED` and `ROLLCALL_TEST_ROUNDS` say which cases and how many.
+//! `ROLLCALL_TEST_SEED` and `ROLLCALL_TEST_ROUNDS` choose the cases and their number.
 
 mod event;
 mod fold;
@@ -75,7 +74,7 @@ fn check<S: Strategy>(
         failure_persistence: None,
         ..ProptestConfig::default()
     };
-    // Unless PROPTEST_MAX_SHRINK_ITERS says how often a smaller case is looked for.
+    // Unless PROPTEST_MAX_SHRINK_ITERS says how often a smaller case is searched for.
     config.max_shrink_iters = config.max_shrink_iters.min(3_000);
     let started = Instant::now();
     if let Err(error) = TestRunner::new(config).run(cases, property) {

@@ -1,5 +1,5 @@
-//! The commands that read: state written by plain Redis commands as the contract has it, and what the
-//! binary makes of it, as a page for people and as JSON for programs.
+//! The commands that read: state written by plain Redis commands according to the contract, and what the binary
+//! shows, as a page for people and as JSON for programs.
 
 pub mod ground;
 mod lookup;
@@ -66,7 +66,7 @@ fn what_is_not_found_exits_with_1_and_says_so_and_programs_get_their_document() 
     }
 }
 
-/// Everything that is suggested names the place at hand: what is not there yet can be started as it stands.
+/// Every suggested command names the deployment in question, so what does not exist yet can be started with it.
 #[test]
 fn the_suggested_command_starts_the_deployment_that_was_asked_about() {
     let mut ground = Ground::new();
@@ -108,7 +108,7 @@ fn online_is_who_has_a_presence_entry_now_each_user_once() {
     ] {
         ground.present(user, ip, now - ago);
     }
-    // To be seen is another thing.
+    // Being seen is something else.
     let _: () = ground.conn.sadd(format!("online-users/{}", now / 60_000), "carol").unwrap();
     ground.json_has(&["online"], json!({"count": 2, "users": ["alice", "bob"]}));
     ground.json_has(&["seen"], json!({"count": 1, "users": ["carol"]}));
@@ -164,7 +164,7 @@ fn presence_is_the_newest_first_and_only_what_is_fresh() {
     ground.present("alice", "", now - 10_000);
     ground.present("bob", "::1", now - 5_000);
     ground.present("gone", "::1", now - 301_000);
-    // Another writer's value, and one that is none.
+    // Another writer's value, and one that is invalid.
     let other = format!(r#"{{"user": "eve", "lastSeen": {}.25}}"#, now - 200_000);
     let _: () = ground.conn.hset("presence:users", "eve|", other).unwrap();
     let _: () = ground.conn.hset("presence:users", "broken|", "{").unwrap();
@@ -330,7 +330,7 @@ fn four_partitions_answer_as_one() {
         let _: () =
             ground.conn.zadd(keys.recent(), format!("t{index}"), at as f64 / 1000.0).unwrap();
         let _: () = ground.conn.zadd(keys.viewed(), format!("own{index}"), 10 + index).unwrap();
-        // First in no partition, but first of all.
+        // First in no partition, but first overall.
         let _: () = ground.conn.zadd(keys.viewed(), "everywhere", 9).unwrap();
         let _: () = ground.conn.hset(keys.docs_connections(), format!("d{index}|u"), 1).unwrap();
     }

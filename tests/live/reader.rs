@@ -7,7 +7,7 @@ use crate::harness::wait_until;
 use crate::scene::{SOON, Scene, metric};
 use crate::support::events::field;
 
-/// Batches that were applied: each moves the group's position, once.
+/// How many batches were applied: each moves the group's position once.
 fn applies(scene: &Scene) -> u64 {
     scene.calls("xgroup|setid")
 }
@@ -33,7 +33,7 @@ fn what_comes_while_a_batch_is_applied_goes_with_one_call() {
     scene.verify("calls were held up");
 }
 
-/// As many entries as a worker asks for at first take longer than it waits for a reply.
+/// The number of entries that a worker requests at first takes longer than it waits for a reply.
 #[test]
 fn what_is_too_much_for_a_slow_link_comes_in_smaller_pieces() {
     let scene = Scene::start(&[]);

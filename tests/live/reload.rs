@@ -1,4 +1,4 @@
-//! SIGHUP: what can change in a running process does, at once; what cannot is named with what to do.
+//! SIGHUP: settings that can change in a running process do so at once; the others are named with the remedy.
 
 use std::fs;
 use std::path::PathBuf;
@@ -33,7 +33,7 @@ impl Settings {
         fs::write(self.path(), text).unwrap();
     }
 
-    /// Reads these settings again, and waits for what is said of it.
+    /// Reloads these settings, and waits for the log line.
     fn reload(&self, process: &Worker, text: &str, said: &str) {
         self.write(text);
         process.signal("HUP");
@@ -71,7 +71,7 @@ fn a_worker_takes_over_the_batch_and_names_what_has_to_wait() {
     scene.add_random_later(2, 10);
     scene.wait_finished(SOON, "what was read before");
     assert_eq!(scene.command::<String>(&["HGET", "rollcall:meta", "thresholds"]), "none");
-    // What is no setting, or none that can be, changes nothing.
+    // Unknown and invalid settings change nothing.
     settings.reload(
         &worker,
         "batch = 0\n",

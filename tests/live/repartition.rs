@@ -1,4 +1,4 @@
-//! Another number of partitions: the state is what the events say, whatever layout they were sent to.
+//! Changing the number of partitions: the state is what the events say, whatever layout they were sent to.
 
 mod ground;
 
@@ -24,8 +24,8 @@ use crate::support::dump;
 use crate::support::events::field;
 use crate::support::{rounds, seed};
 
-/// 1 → 4 → 3 → 2, with producers that go on sending to all of them, and kills of the command, of workers and of the
-/// server. Between four and three, some of what a stream gets belongs to another one of the same layout.
+/// 1 → 4 → 3 → 2, with producers that go on sending to all layouts, and kills of the command, of workers and of the
+/// server. Between four and three, a stream also gets events that belong to another partition of the same layout.
 #[test]
 fn a_deployment_grows_and_shrinks_with_its_state_whatever_is_killed() {
     let (seed, rounds) = (seed(), rounds(1));
@@ -56,7 +56,7 @@ fn grow_and_shrink(seed: u64) {
         assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
         fleet.expect_to_be_sent_away(to);
         fleet = Fleet::start(&scene, to);
-        // While what waits is forwarded. A third kill could have an entry written off.
+        // While waiting entries are forwarded. A third kill could write an entry off.
         for _ in 0..2 {
             std::thread::sleep(Duration::from_millis(rng.u64(20..150)));
             fleet.0.remove(0).kill();
@@ -72,7 +72,7 @@ fn grow_and_shrink(seed: u64) {
     check_leftovers(&scene, &layouts);
 }
 
-/// Runs it with more arguments; its output.
+/// Runs it with more arguments; returns its output.
 fn run(scene: &Scene, arguments: &[&str]) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
     command.args(["repartition", "--redis-url", &scene.url()]).args(arguments);

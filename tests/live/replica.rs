@@ -1,5 +1,5 @@
-//! The state as somebody has it who took a snapshot and applied the changes after it, strictly: a change that does
-//! not fit what is there is a fault.
+//! The state of a client that took a snapshot and strictly applied the changes after it: a change that does not fit
+//! the state is an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,14 +10,14 @@ use serde_json::Value;
 
 use crate::scene::try_command;
 
-/// Who is present, which sessions there are, who is in which document, and which thresholds are reached.
+/// Who is present, which sessions exist, who is in which document, and which thresholds are reached.
 #[derive(Clone, Debug, Default)]
 pub struct Replica {
     pub presence: BTreeSet<(String, String)>,
     pub sessions: BTreeSet<String>,
     pub members: BTreeSet<(String, String)>,
     pub levels: BTreeSet<(String, u64)>,
-    /// The next number that each partition's changes must have, once one was seen.
+    /// The next number of each partition's changes, once one was seen.
     next: BTreeMap<u64, u64>,
 }
 
@@ -26,7 +26,7 @@ fn text(value: &Value, name: &str) -> String {
 }
 
 impl Replica {
-    /// What a snapshot says.
+    /// The state in a snapshot.
     pub fn from_snapshot(snapshot: &Value) -> Self {
         let list = |name: &str| snapshot[name].as_array().cloned().unwrap_or_default();
         let mut replica = Self::default();
@@ -55,10 +55,10 @@ impl Replica {
         replica
     }
 
-    /// Applies a change as it is told to listeners.
+    /// Applies a change in the form that listeners receive.
     ///
     /// # Errors
-    /// If it does not follow the one before it, or does not fit what is there.
+    /// If it does not follow the previous one, or does not fit the state.
     pub fn apply(&mut self, change: &Value) -> Result<(), String> {
         let (partition, seq) = (change["partition"].as_u64().unwrap(), change["seq"].as_u64());
         let seq = seq.unwrap();
@@ -68,7 +68,7 @@ impl Replica {
         self.apply_some(change)
     }
 
-    /// The same where changes that a filter holds back are missing between.
+    /// The same if a filter leaves out changes in between.
     pub fn apply_some(&mut self, change: &Value) -> Result<(), String> {
         let kind = change["kind"].as_str().unwrap();
         let fits = match kind {
@@ -85,7 +85,7 @@ impl Replica {
         if fits { Ok(()) } else { Err(format!("{change} changes nothing")) }
     }
 
-    /// What the server has in one partition.
+    /// The server's state of one partition.
     pub fn of_server(conn: &mut Connection, keys: &Keys) -> Self {
         let mut fields =
             |key: String| -> Vec<String> { try_command(conn, &["HKEYS", &key]).unwrap() };
@@ -110,7 +110,7 @@ impl Replica {
         }
     }
 
-    /// Another partition's part of it.
+    /// Adds another partition's part.
     pub fn extend(&mut self, other: Self) {
         self.presence.extend(other.presence);
         self.sessions.extend(other.sessions);
@@ -118,12 +118,12 @@ impl Replica {
         self.levels.extend(other.levels);
     }
 
-    /// The number of the last change of each partition that it has.
+    /// The number of its last change of each partition.
     pub fn seqs(&self) -> Vec<u64> {
         self.next.values().map(|next| next - 1).collect()
     }
 
-    /// How it differs from another one; nothing if it does not.
+    /// The differences from another replica; empty if there are none.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         fn differ<T: Ord + std::fmt::Debug>(
             name: &str,

@@ -29,7 +29,7 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Where its log says that they are.
+    /// At the address in its log.
     pub fn of(process: &Worker) -> Self {
         let address = || {
             let log = process.log();
@@ -44,7 +44,7 @@ impl Pages {
     pub fn get(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
-        // Of this version a long body comes in one piece.
+        // With this version a long body comes in one piece.
         write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
         let mut reply = String::new();
         stream.read_to_string(&mut reply).unwrap();
@@ -188,7 +188,7 @@ fn user_and_password_come_from_anywhere_and_are_never_shown() {
                 |client: &&str| ["user=al ", "resp=2"].iter().all(|word| client.contains(word));
             list.lines().filter(is_ours).count()
         };
-        // To look, to apply, to read, and to show that it lives.
+        // To look, to apply, to read, and for its subscription.
         wait_until(SOON, "it works under its user", || clients(&mut conn) == 4);
         assert_eq!(worker.terminate(), 0);
         assert!(!worker.log().contains(PASSWORD), "{}", worker.log());
@@ -199,7 +199,7 @@ fn user_and_password_come_from_anywhere_and_are_never_shown() {
     refused_login(&server.url(), "NOAUTH");
 }
 
-/// Without the right password a worker says so, under a kind of its own, and waits for better days.
+/// Without the right password a worker says so, with an error kind of its own, and keeps trying.
 fn refused_login(url: &str, words: &str) {
     let mut worker = Worker::start(url, &["--log", "trace", "--http", "127.0.0.1:0"], &[]);
     let pages = Pages::of(&worker);
@@ -296,7 +296,7 @@ async fn four_partitions_with_a_prefix_end_to_end() {
     assert!(names.iter().all(|name| name.starts_with("acme:{p")), "{names:?}");
 }
 
-/// Whether a process has come so far that it takes SIGTERM (15) as a wish.
+/// Whether a process has come far enough to handle SIGTERM (15).
 fn catches_sigterm(process: &Worker) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();

@@ -16,7 +16,7 @@ use crate::process::Worker;
 use crate::support::dump::{self, DeadLetter};
 use crate::support::events::{Events, field};
 
-/// How long anything may take that is not itself a wait.
+/// The time limit for anything that is not itself a wait.
 pub const SOON: Duration = Duration::from_secs(20);
 
 pub struct Scene {
@@ -45,7 +45,7 @@ impl Scene {
         self.worker_at(&self.url(), extra, env)
     }
 
-    /// The same by way of another address.
+    /// The same at another address.
     pub fn worker_at(&self, url: &str, extra: &[&str], env: &[(&str, &str)]) -> Worker {
         let mut arguments = extra.to_vec();
         for (name, value) in [("--batch", "7"), ("--takeover", "1s")] {
@@ -78,7 +78,7 @@ impl Scene {
         Worker::start_as("serve", &self.url(), &self.with_settings(&arguments), &[])
     }
 
-    /// A process that tells others of changes.
+    /// A process that notifies other systems.
     pub fn notifier(&self, extra: &[&str], env: &[(&str, &str)]) -> Worker {
         Worker::start_as("notifier", &self.url(), &self.with_settings(extra), env)
     }
@@ -121,7 +121,7 @@ impl Scene {
             .for_each(|(partition, entries)| self.deployment.add(partition, entries));
     }
 
-    /// Adds random entries to streams that have some, under ids of the server's.
+    /// Adds random entries to streams that have some, with the server's ids.
     pub fn add_random_later(&self, seed: u64, count: u64) {
         let mut conn = self.connection();
         let mut events = self.events(seed, dump::server_now(&mut conn));
@@ -137,7 +137,7 @@ impl Scene {
         events
     }
 
-    /// Adds one entry to partition 0 under an id of the server's.
+    /// Adds one entry to partition 0 with the server's id.
     pub fn add(&self, fields: &[Field]) -> EntryId {
         add(&mut self.connection(), &self.deployment.stream(0), fields)
     }
@@ -175,20 +175,20 @@ impl Scene {
         block_on(self.deployment.verify(what));
     }
 
-    /// The same where entries may have been written off: returns which were.
+    /// The same if entries may have been written off; returns which were.
     pub fn verify_but(&self, what: &str) -> Vec<EntryId> {
         assert!(self.is_finished(), "{what}: all is applied");
         block_on(self.deployment.verify_but(what))
     }
 
-    /// The same after kills at random moments: two that hit an entry which is tried alone have it written off.
+    /// The same after kills at random moments: two that hit an entry which is tried alone write it off.
     pub fn verify_after_kills(&self, what: &str, kills: usize) {
         let written_off = self.verify_but(what);
         eprintln!("{what}: {} written off", written_off.len());
         assert!(written_off.len() <= kills / 2, "{what}: {written_off:?} after {kills} kills");
     }
 
-    /// The workers that speak of partition 0.
+    /// The workers that report to partition 0.
     pub fn workers(&self) -> Vec<String> {
         self.command(&["HKEYS", &self.deployment.keys(0).workers()])
     }
@@ -202,11 +202,11 @@ impl Scene {
         });
     }
 
-    /// Waits until a janitor has come to the end of a round over partition 0 with everything finished.
+    /// Waits until a janitor has finished a round over partition 0 with everything finished.
     pub fn wait_for_round(&self) {
         let janitor = self.deployment.keys(0).janitor();
         for _ in 0..2 {
-            // The last thing it notes; the round that is under way may have begun before this.
+            // The last field it writes; the current round may have begun before this.
             self.command::<u64>(&["HDEL", &janitor, "unfinished"]);
             wait_until(SOON, "the janitor ends a round", || {
                 self.command(&["HEXISTS", &janitor, "unfinished"])
@@ -232,7 +232,7 @@ impl Scene {
             .unwrap_or_else(|error| panic!("{}{words:?}: {error}", dead_servers()))
     }
 
-    /// Ends a worker's work in good order.
+    /// Ends a worker cleanly.
     pub fn drain(&self, mut worker: Worker) -> String {
         assert_eq!(worker.terminate(), 0, "a clean stop:\n{}", worker.log());
         worker.log()
@@ -276,16 +276,16 @@ pub fn try_add(
     Ok(command.query::<String>(conn)?.parse().unwrap())
 }
 
-/// A producer that goes on whatever happens to the server.
+/// A producer that continues whatever happens to the server.
 pub struct Traffic {
-    /// The instant its events are about.
+    /// Its events are about this instant.
     pub around: u64,
     stop: Arc<AtomicBool>,
     added: Arc<Mutex<Vec<Added>>>,
     thread: JoinHandle<()>,
 }
 
-/// The partition and id of an entry that the server said it took.
+/// The partition and id of an entry that the server accepted.
 pub type Added = (u16, EntryId);
 
 /// What makes the next entry: its partition and its fields.
@@ -294,7 +294,7 @@ pub type Source = Box<dyn FnMut() -> (u16, Vec<Field>) + Send>;
 pub type Sink = Box<dyn FnMut(u16, &[Field]) -> Option<EntryId> + Send>;
 
 impl Traffic {
-    /// About so many entries a second, until stopped.
+    /// About this many entries a second, until stopped.
     pub fn start(scene: &Scene, seed: u64, per_second: u64) -> Self {
         Self::start_with(scene, seed, per_second, |_| ())
     }
@@ -312,7 +312,7 @@ impl Traffic {
         Self::start_from(scene, around, per_second, Box::new(move || events.entry()))
     }
 
-    /// The same with entries of any other origin.
+    /// The same with entries of any other source.
     pub fn start_from(scene: &Scene, around: u64, per_second: u64, source: Source) -> Self {
         let client = redis::Client::open(scene.url()).unwrap();
         Self::start_to(around, per_second, source, one_server(client, scene.streams()))
@@ -327,12 +327,12 @@ impl Traffic {
         Self { around, stop, added, thread }
     }
 
-    /// What was added for sure until now.
+    /// What was certainly added so far.
     pub fn added(&self) -> Vec<Added> {
         self.added.lock().unwrap().clone()
     }
 
-    /// What was added for sure, all in all.
+    /// What was certainly added in total.
     pub fn stop(self) -> Vec<Added> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap();
@@ -383,7 +383,7 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-/// Runs cases that mostly wait side by side.
+/// Runs cases, which mostly wait, in parallel.
 pub fn in_parallel<T: Send>(cases: impl IntoIterator<Item = T>, run: impl Fn(T) + Sync) {
     std::thread::scope(|scope| {
         for case in cases {
@@ -392,7 +392,7 @@ pub fn in_parallel<T: Send>(cases: impl IntoIterator<Item = T>, run: impl Fn(T) 
     });
 }
 
-/// Polls a question to one worker's HTTP pages until the answer is as it should be.
+/// Polls one of a worker's HTTP pages until the answer is as expected.
 pub fn wait_for_page(worker: &Worker, path: &str, is_right: impl Fn(u16, &str) -> bool) -> String {
     let start = Instant::now();
     loop {
@@ -406,7 +406,7 @@ pub fn wait_for_page(worker: &Worker, path: &str, is_right: impl Fn(u16, &str) -
     }
 }
 
-/// Status and body of one of its pages; it has to run with `--http 127.0.0.1:0`.
+/// Status and body of one of its pages; it must run with `--http 127.0.0.1:0`.
 pub fn page(worker: &Worker, path: &str) -> (u16, String) {
     let mut addr = String::new();
     wait_until(SOON, "the address is logged", || {

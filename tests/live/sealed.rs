@@ -1,4 +1,4 @@
-//! Session data, encrypted where it is kept: the same tokens whoever writes them, ties that no key decides, rotation.
+//! Encrypted session data: the same tokens whoever writes them, ties that no key decides, rotation.
 
 mod encrypt;
 mod secrets;
@@ -38,7 +38,7 @@ impl File {
         file
     }
 
-    /// Puts another file in its place, as whoever rotates keys does.
+    /// Replaces the file atomically, as keys are usually rotated.
     pub fn write(&self, keys: &[&str]) {
         let new = self.0.path().join("new");
         std::fs::write(&new, keys.join("\n")).unwrap();
@@ -62,7 +62,7 @@ fn open(path: &Path) -> SessionKeys {
     SessionKeys::open(&Some(path.to_owned())).unwrap().unwrap()
 }
 
-/// What is stored under the keys of sessions.
+/// The values of the keys of sessions.
 pub fn stored(scene: &Scene) -> Vec<(String, Vec<u8>)> {
     let mut conn = scene.connection();
     let names: Vec<String> = redis::cmd("KEYS").arg("*session:*").query(&mut conn).unwrap();
@@ -77,7 +77,7 @@ fn add(scene: &Scene, sid: &str, ms: u64, data: &str) {
     scene.add(&fields.map(|(name, value)| field(name, value)));
 }
 
-/// Events of sessions, with many of one instant, some that end, and some without data.
+/// Events of sessions, many of one instant, some that end, and some without data.
 pub fn traffic(scene: &Scene, seed: u64) -> Traffic {
     let around = dump::server_now(&mut scene.connection());
     let (mut rng, partitions) = (Rng::with_seed(seed), scene.deployment.partitions());
@@ -95,7 +95,7 @@ pub fn traffic(scene: &Scene, seed: u64) -> Traffic {
     Traffic::start_from(scene, around, 300, Box::new(source))
 }
 
-/// Puts what the tokens hold in their place, so that the state can be compared with the model's.
+/// Replaces tokens by their content, so that the state can be compared with the model's.
 fn unseal(scene: &Scene, keys: &SessionKeys) -> usize {
     let all = stored(scene);
     for (name, token) in &all {

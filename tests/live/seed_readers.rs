@@ -1,5 +1,5 @@
-//! The reading code of the documents that Rollcall comes from, command by command, against the state
-//! after traffic of every event type in every form an entry can have.
+//! The reading code of the documents that Rollcall comes from, command by command, against the state after traffic of
+//! every event type in every form of an entry.
 //!
 //! The readers work under the read-only user of `deploy/acl/`.
 
@@ -24,7 +24,7 @@ fn ask<T: FromRedisValue>(conn: &mut Connection, words: &[&str]) -> T {
     reply.unwrap_or_else(|error| panic!("{words:?}: {error}"))
 }
 
-/// Adds an event in one of the forms; JSON by turns as MessagePack, CloudEvents in either mode.
+/// Adds an event in one of the forms; JSON alternates with MessagePack and both modes of CloudEvents.
 fn add(conn: &mut Connection, form: &str, event: &Value, other: bool) {
     let members = event.as_object().unwrap();
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -60,7 +60,7 @@ fn add(conn: &mut Connection, form: &str, event: &Value, other: bool) {
     add.exec(conn).unwrap();
 }
 
-/// What one form's people do: `form` is part of every name, so that forms do not meet.
+/// The activity of one form's users: `form` is part of every name, so that forms do not collide.
 fn traffic(form: &str) -> Vec<Value> {
     let name = |what: &str| format!("{what}-{form}");
     let (user, left, token, gone) = (name("user"), name("left"), name("token"), name("gone"));
@@ -124,7 +124,7 @@ fn readers_find_what_they_look_for() {
     session_data(&mut reader);
 }
 
-/// What a query prints under the read-only user, and its exit code.
+/// The output of a query under the read-only user, and its exit code.
 pub fn query(guarded: &Guarded, words: &str) -> (String, Option<i32>) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
     command.args(words.split(' ')).args(["--redis-url", &guarded.url("reader")]);
@@ -147,7 +147,7 @@ fn readers_and_queries_need_just_the_rights_of_a_reader() {
     assert_eq!(worker.terminate(), 0);
     let letter: Vec<(String, Vec<String>)> =
         ask(&mut admin, &["XRANGE", "rollcall:dead", "-", "+"]);
-    // Status tells of other groups, too.
+    // The status shows other groups, too.
     ask::<()>(&mut admin, &["XGROUP", "CREATE", STREAM, "reports", "0"]);
     let read = ["XREADGROUP", "GROUP", "reports", "c", "COUNT", "1", "STREAMS", STREAM, ">"];
     ask::<redis::Value>(&mut admin, &read);
@@ -184,7 +184,7 @@ fn readers_and_queries_need_just_the_rights_of_a_reader() {
     let (text, code) = query(&guarded, "presence");
     assert_eq!(code, Some(1));
     assert!(text.contains("presence:users holds a string"), "{text}");
-    // What merges the rankings of several partitions: see acl.rs.
+    // For merging the rankings of several partitions, see acl.rs.
     let called: BTreeSet<_> = guarded.called().into_iter().chain(["zmscore".to_owned()]).collect();
     let idle: Vec<_> = commands("reader").difference(&called).cloned().collect();
     assert!(idle.is_empty(), "a reader is allowed what no reader does: {idle:?}");
@@ -202,7 +202,7 @@ impl Now {
     }
 
     fn covers_seconds(&self, seconds: f64) -> bool {
-        // Scores carry milliseconds.
+        // Scores have milliseconds.
         self.covers_ms((seconds * 1000.0).round() as u64)
     }
 }
@@ -262,7 +262,7 @@ fn tokens_and_viewed_items(conn: &mut Connection, now: &Now) {
     assert_eq!(ranking, [("books".to_owned(), 8.0), ("records".to_owned(), 4.0)]);
 }
 
-/// `get_presence_redis` of presence-and-sessions-flask.md: all of the hash, filtered by `lastSeen`.
+/// `get_presence_redis` of presence-and-sessions-flask.md: the whole hash, filtered by `lastSeen`.
 fn presence_of_the_last_five_minutes(conn: &mut Connection, now: &Now) {
     let all: BTreeMap<String, String> = ask(conn, &["HGETALL", "presence:users"]);
     let cutoff = now.after_ms as f64 - 300_000.0;

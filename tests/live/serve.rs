@@ -1,4 +1,4 @@
-//! `rollcall serve` as applications and browsers meet it.
+//! `rollcall serve` from the view of applications and browsers.
 
 mod access;
 mod api;
@@ -30,7 +30,7 @@ pub struct Served {
 }
 
 impl Served {
-    /// With these settings, the same for both processes, and flags for the one that serves.
+    /// With these settings for both processes, and flags for the one that serves.
     pub fn start(flags: &[(&str, &str)], serve: &[&str]) -> Self {
         let scene = Scene::start(flags);
         let worker = scene.worker(&[]);
@@ -39,7 +39,7 @@ impl Served {
         served
     }
 
-    /// Nobody applies what is added.
+    /// Added events are not applied.
     pub fn without_worker(options: Options, serve: &[&str]) -> Self {
         Self::beside(Scene::start_with(&[], options), serve)
     }
@@ -70,7 +70,7 @@ fn start(scene: &Scene, flags: &[&str]) -> (Worker, Client) {
     (serve, client)
 }
 
-/// Where a process serves, once it does.
+/// The address where a process serves, once it does.
 pub fn address(process: &Worker) -> String {
     let mut address = String::new();
     wait_until(SOON, "the address is logged", || {

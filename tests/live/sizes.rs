@@ -1,4 +1,4 @@
-//! Large entries: whatever their size, a worker keeps its own, and none costs a worker its life.
+//! Large entries: a worker's memory stays limited whatever their size, and none kills a worker.
 
 use crate::harness::wait_until;
 use crate::process::Worker;
@@ -8,16 +8,16 @@ use crate::support::events::field;
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 /// Address space of a worker, in KiB: what its threads reserve, and little more than an entry of 150 MiB.
 const LIMIT_KIB: u64 = 700_000;
-/// What a worker with the default limits may need at its most, in KiB: three reads of 8 MiB and one entry each,
-/// the largest call, and what it needs without any.
+/// The maximum memory of a worker with the default limits, in KiB: three reads of 8 MiB and one entry each, the
+/// largest call, and its basic need.
 const MOST_KIB: u64 = 64 << 10;
 
-/// A worker in little memory, with batches of the usual size.
+/// A worker with little memory and batches of the usual size.
 fn confined(scene: &Scene) -> Worker {
     Worker::start_after(&format!("ulimit -v {LIMIT_KIB}"), "worker", &scene.url(), &HTTP)
 }
 
-/// Adds an entry of so many MiB, which is no event.
+/// Adds an entry of this many MiB, which is no event.
 fn add_large(scene: &Scene, mib: usize) {
     let mut fields = heartbeat("large");
     fields.push(field("data", &"x".repeat(mib << 20)));
@@ -51,7 +51,7 @@ fn an_entry_of_any_size_becomes_a_stub_and_kills_nobody() {
         let measures = format!("the entry has 3 fields with {} bytes", (mib << 20) + 26);
         assert!(letter.detail.starts_with(&measures), "{}", letter.detail);
     }
-    // Nor does it kill those who take over, and try it alone.
+    // Nor does it kill workers that take over and try it alone.
     worker.kill();
     add_large(&scene, 64);
     scene.add_heartbeat("last");
@@ -105,7 +105,7 @@ fn many_large_entries_are_read_a_few_at_a_time() {
     scene.verify("large entries");
 }
 
-/// What the server keeps to be sent to a client, from its line of `CLIENT LIST`.
+/// The size of the server's output buffer for a client, from its line of `CLIENT LIST`.
 fn output_bytes(client: &str) -> u64 {
     client.split(' ').find_map(|word| word.strip_prefix("omem=")?.parse().ok()).unwrap_or(0)
 }

@@ -1,5 +1,5 @@
-//! Readers that stop reading: of the log, of standard output, of the supervisor's socket. Work goes on, and the
-//! process ends when it is told to.
+//! Readers that stop reading the log, standard output, or the supervisor's socket. Work goes on, and the process ends
+//! when it is told to.
 
 use std::io::{PipeReader, PipeWriter, Read as _, Write as _, pipe};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -32,7 +32,7 @@ fn wait_until_ready(pages: &Pages) {
     wait_until(SOON, "ready", || serves() && pages.get("/readyz").0 == 200);
 }
 
-/// Its exit code, which has to come soon after SIGTERM.
+/// Its exit code, which must come soon after SIGTERM.
 fn terminate(child: &mut Child) -> Option<i32> {
     let line = format!("kill -TERM {}", child.id());
     assert!(Command::new("sh").args(["-c", &line]).status().unwrap().success());
@@ -58,7 +58,7 @@ fn a_log_that_nobody_reads_stops_no_work() {
     wait_until_ready(&pages);
     scene.add_random(5, 300);
     scene.wait_finished(SOON, "applied without a reader");
-    // Each loss of the connection has its line.
+    // Each loss of the connection is logged.
     for _ in 0..3 {
         let connects = || pages.metric("rollcall_redis_connects_total{role=\"worker\"}");
         let before = connects();

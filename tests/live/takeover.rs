@@ -1,4 +1,5 @@
-//! Who owns a partition: how soon it goes on when its owner dies, stalls or leaves, and how partitions are shared out.
+//! Ownership of partitions: how soon work resumes when the owner dies, stalls or leaves, and how partitions are
+//! shared out.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use crate::roles::Pages;
 use crate::scene::{SOON, Scene, heartbeat, in_parallel};
 
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
-/// What a machine with other things to do may need for what takes half a second.
+/// The extra time that a busy machine may need for what takes half a second.
 const SLACK: Duration = Duration::from_secs(3);
 
 /// A series of a worker for a partition.
@@ -40,7 +41,7 @@ fn pair(scene: &Scene, takeover: &str) -> (Worker, Worker) {
     (owner, standby)
 }
 
-/// How long it takes from now until what is added now is applied.
+/// How long it takes until an event added now is applied.
 fn time_to_apply(scene: &Scene, user: &str) -> Duration {
     let start = Instant::now();
     scene.add_heartbeat(user);
@@ -88,7 +89,7 @@ fn a_stop_hands_the_partition_over_at_once() {
     scene.verify("stopped");
 }
 
-/// An owner that is only slow is left alone, and one that is woken in time has lost nothing.
+/// An owner that is only slow is left alone, and one that is resumed in time has lost nothing.
 #[test]
 fn a_short_stall_changes_no_owner() {
     let scene = Scene::start(&[]);
@@ -104,7 +105,7 @@ fn a_short_stall_changes_no_owner() {
     scene.verify("short stalls");
 }
 
-/// It keeps failing, for a reason that is not its own: it lives, and keeps the partition for a while.
+/// It keeps failing for a reason that is not its own: it is alive, and keeps the partition for a while.
 #[test]
 fn an_owner_that_only_fails_is_not_taken_for_dead() {
     let scene = Scene::start(&[]);
@@ -119,7 +120,7 @@ fn an_owner_that_only_fails_is_not_taken_for_dead() {
     scene.verify("failures");
 }
 
-/// How many of these own each partition.
+/// How many of these workers own each partition.
 fn owners(workers: &[Worker], partitions: u16) -> Vec<usize> {
     let count = |partition| workers.iter().filter(|worker| owns(worker, partition)).count();
     (0..partitions).map(count).collect()
@@ -146,7 +147,7 @@ fn of_three_workers_on_four_partitions_any_may_die() {
         assert!(killed.elapsed() < SLACK, "{:?}", killed.elapsed());
         add(2 + round);
         workers.push(start());
-        // Who has come lately watches everything until the others have heard of it.
+        // A worker that has just joined watches everything until the others have noticed.
         wait_until(SOON, "somebody watches each", || {
             (0..4).all(|partition| workers.iter().any(|worker| stands_by(worker, partition)))
         });
@@ -203,7 +204,7 @@ fn a_newcomer_gets_its_share_and_then_all_is_calm() {
         (of(&workers[0]), of(&workers[1]))
     };
     let mut calm_since = (Instant::now(), terms(&scene, 8));
-    // A review is each ten seconds, and so long is the least stay.
+    // There is a review every ten seconds, and the minimum stay is as long.
     wait_until(SOON * 4, "the newcomer has a share, and nothing changes any more", || {
         let now = terms(&scene, 8);
         if calm_since.1 != now {
@@ -221,8 +222,7 @@ fn a_newcomer_gets_its_share_and_then_all_is_calm() {
     assert!(logs.iter().all(|log| !log.contains("not projecting")), "{logs:?}");
 }
 
-/// Without the right to subscribe nothing shows that a process died: its partition goes on like that of one that
-/// stalls.
+/// Without the right to subscribe nothing shows that a process died, so its partition resumes like after a stall.
 #[test]
 fn without_a_subscription_a_death_is_found_by_the_takeover_time() {
     let rules = ["-subscribe", "resetchannels"];

@@ -1,5 +1,5 @@
-//! Traces as a collector gets them: names, attributes, structure, links, sampling, and that a collector
-//! which is away hinders nothing.
+//! Traces as a collector receives them: names, attributes, structure, links, sampling; and a collector that is down
+//! delays nothing.
 
 pub mod receiver;
 
@@ -25,7 +25,7 @@ use receiver::{Receiver, attributes, black_hole, header};
 const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
 const BATCH: &str = "process rollcall:events";
 
-/// The variables of a process that exports to `addr` at once, and everything.
+/// The variables of a process that exports everything to `addr` at once.
 fn exporting(addr: impl std::fmt::Display) -> Vec<(&'static str, String)> {
     vec![
         ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{addr}")),
@@ -39,7 +39,7 @@ fn start(scene: &Scene, role: &str, flags: &[&str], variables: &[(&str, String)]
     Worker::start_as(role, &scene.url(), flags, &variables)
 }
 
-/// What a producer sends along in its span number `n`.
+/// A producer's `traceparent` in its span number `n`.
 fn traceparent(n: u64, flags: &str) -> String {
     format!("00-{TRACE:032x}-{n:016x}-{flags}")
 }
@@ -52,7 +52,7 @@ fn is_failed(span: &Span) -> bool {
     span.status.as_ref().is_some_and(|status| status.code == StatusCode::Error as i32)
 }
 
-/// The attributes of a span, but for the consumer's unique name.
+/// The attributes of a span, except for the consumer's unique name.
 fn described(span: &Span) -> BTreeMap<String, String> {
     let mut found = attributes(&span.attributes);
     found.remove("messaging.client.id");
@@ -277,7 +277,7 @@ fn the_sampler_decides_how_many_batches_are_traced() {
             scene.drain(worker);
             let batches = receiver.named(BATCH).len();
             assert!(expected.contains(&batches), "{sampler} {ratio}: {batches}");
-            // A trace is there as a whole or not at all.
+            // A trace is complete or absent.
             let stages = receiver.look(|seen| seen.spans.len()) - batches;
             assert_eq!(stages, batches * 3, "{sampler} {ratio}");
         },

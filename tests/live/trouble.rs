@@ -1,5 +1,5 @@
-//! Trouble with the server: it forgets, refuses, stalls, dies, loses its keys to others. Nothing that
-//! is still in the stream is lost, nothing sticks, and no good entry is written off for it.
+//! Trouble with the server: it forgets, refuses, stalls, dies, and other programs use its keys. Nothing that is still
+//! in the stream is lost, nothing sticks, and no good entry is written off.
 
 mod blame;
 mod commands;
@@ -27,7 +27,7 @@ fn pairs(fields: &[(&str, &str)]) -> Vec<Field> {
     fields.iter().map(|(name, value)| field(name, value)).collect()
 }
 
-/// Two workers under traffic while something is done to the server again and again; afterwards all is well.
+/// Two workers under traffic while something happens to the server repeatedly; afterwards all is well.
 fn survives(what: &str, scene: &mut Scene, times: u32, mut blow: impl FnMut(&mut Scene, &mut Rng)) {
     let mut rng = Rng::with_seed(23);
     let workers = [scene.worker(&[]), scene.worker(&[])];

@@ -27,7 +27,7 @@ fn start(scene: &Scene, is_released: bool, partitions: &str) -> Vec<Worker> {
     roles.into_iter().map(of).collect()
 }
 
-/// Each version takes over from the other, by a clean stop and by a kill, while events come.
+/// Each version takes over from the other, after a clean stop and after a kill, while events arrive.
 #[test]
 fn the_last_release_and_this_version_work_side_by_side_in_both_orders() {
     for partitions in ["1", "4"] {

@@ -1,4 +1,4 @@
-//! `rollcall verify`: the state is held to what the entries say, under traffic, and every damage is named.
+//! `rollcall verify`: the state is compared with the entries under traffic, and every damage is named.
 
 mod damage;
 mod rebuild;
@@ -15,7 +15,7 @@ use crate::query::ground::{ask_at, command};
 use crate::scene::{SOON, Scene, Traffic, block_on, heartbeat, in_parallel};
 use crate::sealed::{File, KEYS};
 
-/// What `rollcall verify --json` says, and its exit status.
+/// The output of `rollcall verify --json`, and its exit status.
 pub fn verify(scene: &Scene, flags: &[&str]) -> (i32, Value) {
     let partitions = scene.deployment.partitions().to_string();
     let words = [&["verify", "--json", "--partitions", &partitions], flags].concat();
@@ -24,7 +24,7 @@ pub fn verify(scene: &Scene, flags: &[&str]) -> (i32, Value) {
     (code, serde_json::from_str(&out).unwrap())
 }
 
-/// Entries so old that from there on all is held that can count.
+/// Entries so old that from there on everything that can count is in the stream.
 pub fn first_entries(scene: &Scene) {
     let first = id(scene.now() - 3_000_000, 0);
     for partition in 0..scene.deployment.partitions() {
@@ -32,7 +32,7 @@ pub fn first_entries(scene: &Scene) {
     }
 }
 
-/// Waits until what was killed has no lease any more.
+/// Waits until the leases of killed runs have expired.
 pub fn wait_for_leases(scene: &Scene) {
     wait_until(SOON, "leases of the dead end", || {
         let leases: Vec<String> = scene.command(&["KEYS", "*rollcall:shadow:killed*:lease"]);
@@ -47,7 +47,7 @@ pub fn assert_no_shadow(scene: &Scene) {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// The state is what the entries say, by the model. (Of changes nothing is known where state was taken by hand.)
+/// The state is what the entries say, by the model. (Changes are not checked, since state was removed by hand.)
 pub fn assert_as_modelled(scene: &Scene, what: &str) {
     let deployment = &scene.deployment;
     for partition in 0..deployment.partitions() {
@@ -64,7 +64,7 @@ pub fn assert_as_modelled(scene: &Scene, what: &str) {
     }
 }
 
-/// Small caps and lives, so that all that takes things away does so all the time.
+/// Small caps and short lifetimes, so that everything that removes members does so all the time.
 const TIGHT: [(&str, &str); 8] = [
     ("presence-ttl", "2s"),
     ("session-ttl", "2s"),
@@ -125,7 +125,7 @@ fn what_the_stream_no_longer_holds_is_told_apart() {
         for stream in scene.streams() {
             let _: u64 = scene.command(&["XTRIM", &stream, "MAXLEN", "20"]);
         }
-        // Neither more views than are held nor what only older entries said can be judged.
+        // Neither views beyond those in the stream, nor what only older entries said, can be judged.
         let _: String = scene.command(&["ZINCRBY", &ranking, "5", "never viewed"]);
         let _: u64 = scene.command(&["HSET", &scene.deployment.keys(0).login(), "never used", "x"]);
         let (code, report) = verify(&scene, &[]);
@@ -142,7 +142,7 @@ fn a_shadow_never_stays_and_never_takes_what_is_anothers() {
     scene.add_random(5, 4_000);
     scene.wait_finished(SOON, "all is applied");
     let before = dump(&scene);
-    // Killed at any moment, whatever its name.
+    // Killed at any moment, under any name.
     for n in 0..8 {
         let name = format!("killed-{n}");
         let words = ["verify", "--partitions", "2", "--into", &name];
@@ -155,7 +155,7 @@ fn a_shadow_never_stays_and_never_takes_what_is_anothers() {
     }
     let left: Vec<String> = scene.command(&["KEYS", "*rollcall:shadow:*"]);
     assert!(!left.is_empty(), "some were killed in the midst");
-    // One that is told to stop takes its own away.
+    // A run that is told to stop removes its own.
     let words = ["verify", "--partitions", "2", "--into", "stopped"];
     let mut command = command(&scene.url(), &words);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -166,7 +166,7 @@ fn a_shadow_never_stays_and_never_takes_what_is_anothers() {
     assert_eq!(child.wait().unwrap().code(), Some(1));
     let left: Vec<String> = scene.command(&["KEYS", "*rollcall:shadow:stopped:*"]);
     assert!(left.is_empty(), "{left:?}");
-    // Another that runs now is left alone, and so is what is none of Rollcall's.
+    // Another running one is left alone, and so are keys that are not Rollcall's.
     let keys = scene.deployment.keys(0).shadow("other");
     for (name, value) in [("made", "rollcall"), ("lease", "x"), ("login:", "theirs")] {
         let _: () = scene.command(&["SET", &keys.named(name), value]);
@@ -194,11 +194,11 @@ fn a_shadow_never_stays_and_never_takes_what_is_anothers() {
     assert_eq!(code, 64, "{error}");
 }
 
-/// All keys of the state and of what is kept, with what they hold.
+/// All keys of the state and records, with their content.
 fn dump(scene: &Scene) -> BTreeMap<String, String> {
     let mut conn = scene.connection();
     let mut keys: Vec<String> = scene.command(&["KEYS", "*"]);
-    // What goes by itself, and what tells that workers live.
+    // What expires natively, and what shows that workers are alive.
     let others = [
         "rollcall:shadow:",
         "rollcall:meta",
@@ -238,7 +238,7 @@ fn dump(scene: &Scene) -> BTreeMap<String, String> {
 fn what_workers_wrote_off_is_not_missed() {
     let scene = Scene::start(&[("max-skew", "1s")]);
     first_entries(&scene);
-    // A worker died on it twice, say.
+    // As if a worker had died on it twice.
     let poison = scene.add(&heartbeat("poison"));
     block_on(async {
         let deployment = &scene.deployment;
@@ -253,7 +253,7 @@ fn what_workers_wrote_off_is_not_missed() {
         }
         assert_eq!(cursor, poison);
     });
-    // A key of another type is in the way: all else counts, but for the view.
+    // A key of another type is in the way: everything but the view counts.
     let _: u64 = scene.command(&["RPUSH", "viewed:taken", "x"]);
     let view = ["type", "view", "user", "u", "token", "taken", "item", "i"];
     let taken: String = scene.command(&[&["XADD", "rollcall:events", "*"], &view[..]].concat());

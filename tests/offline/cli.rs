@@ -1,5 +1,5 @@
-//! The command line as a person meets it: help that names every flag, refusals that say what to do,
-//! exit codes a supervisor can act on.
+//! The command line from a user's view: help that names every flag, errors that say what to do, and exit codes that a
+//! supervisor can use.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -14,7 +14,7 @@ use rollcall::telemetry::metrics::INVENTORY;
 /// Bad usage or configuration.
 const USAGE: i32 = 64;
 
-/// The binary with nothing of the developer's own environment.
+/// The binary without the developer's own environment.
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
     let ours = |name: &str| name.starts_with("ROLLCALL_") || name.starts_with("OTEL_");
@@ -37,7 +37,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// Every command, as the words that lead to it; found by reading the help.
+/// Every command, as the words that lead to it, found by reading the help.
 pub(crate) fn commands() -> Vec<Vec<String>> {
     let mut waiting = vec![Vec::new()];
     let mut found = Vec::new();
@@ -45,7 +45,7 @@ pub(crate) fn commands() -> Vec<Vec<String>> {
         let help = help(&path);
         let section = help.split_once("\nCommands:\n").map_or("", |(_, rest)| rest);
         let lines = section.lines().take_while(|line| !line.is_empty());
-        // The names stand two columns in, continued descriptions much further.
+        // Names are indented by two columns, continued descriptions by far more.
         let names = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
         for name in names.filter_map(|line| line.split_whitespace().next()) {
             waiting.push([path.as_slice(), &[name.to_owned()]].concat());
@@ -109,7 +109,7 @@ fn help_of_every_command_names_every_flag_and_its_variable() {
         assert!(found.iter().any(|path| path.join(" ") == must), "no command {must}: {found:?}");
     }
     for path in found {
-        // Lines are wrapped anywhere.
+        // Lines may be wrapped anywhere.
         let help = help(&path).split_whitespace().collect::<Vec<_>>().join(" ");
         let name = path.join(" ");
         assert!(help.contains("Usage: rollcall"), "{name}: {help}");
@@ -135,7 +135,7 @@ fn the_version_goes_to_standard_output() {
     assert_eq!(stdout(&output), concat!("rollcall ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
-/// Expects a refusal: exit 64, nothing on standard output, and these words on standard error.
+/// Expects an error: exit 64, nothing on standard output, and these words on standard error.
 fn refused(command: &mut Command, words: &[&str]) {
     let output = command.output().unwrap();
     let said = stderr(&output);
@@ -264,7 +264,7 @@ fn a_settings_file_is_checked_line_by_line() {
     refused(&mut command(&["worker", "--config", folder.path().to_str().unwrap()]), &["config"]);
 }
 
-/// The settings in what `config print` printed: lines without the note where each comes from.
+/// The settings in the output of `config print`: its lines without the note about the source.
 fn settings(printed: &str) -> Vec<String> {
     let bare = |line: &str| line.split("  # ").next().unwrap_or_default().to_owned();
     let is_setting = |line: &&str| !line.starts_with('#') && !line.is_empty();

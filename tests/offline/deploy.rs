@@ -1,10 +1,11 @@
-//! What `deploy/` has for systemd: it starts what there is, hears what is said, and does not insist on wrong settings.
+//! The systemd units in `deploy/`: they start existing commands, receive notifications, and do not restart with wrong
+//! settings.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-/// The settings of the unit's `[Service]`, by name; of those that stand there twice the last.
+/// The settings of the unit's `[Service]` by name; of repeated ones, the last.
 fn service() -> BTreeMap<String, String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/systemd/rollcall@.service");
     let text = std::fs::read_to_string(path).unwrap();
@@ -42,6 +43,6 @@ fn the_unit_listens_and_restarts_what_a_restart_can_help() {
     for (name, value) in expected {
         assert_eq!(service.get(name).map(String::as_str), Some(value), "{name}");
     }
-    // Start, progress and stop are told over a unix socket, and Redis may be behind one.
+    // Start, progress and stop are sent over a Unix socket, and Redis may be behind one.
     assert!(service["RestrictAddressFamilies"].split(' ').any(|family| family == "AF_UNIX"));
 }

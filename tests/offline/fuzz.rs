@@ -1,6 +1,6 @@
-//! What the fuzz targets check, without a fuzzer: their corpus, and random mutations of it.
+//! The properties of the fuzz targets, without a fuzzer: their corpus, and random mutations of it.
 //!
-//! For a longer hunt `ROLLCALL_TEST_SEED` and `ROLLCALL_TEST_ROUNDS` say which mutations and how many; `fuzz/`
+//! For a longer hunt, `ROLLCALL_TEST_SEED` and `ROLLCALL_TEST_ROUNDS` choose the mutations and their number; `fuzz/`
 //! hunts with coverage to guide it.
 
 #[path = "../../fuzz/properties/config.rs"]
@@ -16,7 +16,7 @@ use std::path::Path;
 
 use fastrand::Rng;
 
-/// Changes to one input before the next is taken.
+/// The maximum number of changes to one input before the next is taken.
 const MOST_CHANGES: usize = 6;
 
 #[test]
@@ -95,7 +95,7 @@ fn mutation(rng: &mut Rng, corpus: &[Vec<u8>], words: &[Vec<u8>]) -> Vec<u8> {
             2 => input.insert(at, rng.u8(..)),
             3 => input.extend_from_within(at..end),
             4 if at < input.len() => input[at] ^= 1 << rng.u8(0..8),
-            // Its own beginning, and the end of another.
+            // Its own beginning, and the end of another input.
             _ => {
                 let other = rng.choice(corpus).unwrap();
                 input.truncate(at);

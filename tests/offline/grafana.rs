@@ -1,4 +1,5 @@
-//! What `grafana/` shows and alerts on exists, all that exists is shown, and every alert says what to do.
+//! Everything that `grafana/` shows and alerts on exists, everything that exists is shown, and every alert says what
+//! to do.
 
 mod promql;
 
@@ -38,7 +39,7 @@ fn rules() -> Vec<String> {
     code.split("\n      - ").skip(1).map(str::to_owned).collect()
 }
 
-/// A member of a rule that stands on one line.
+/// A member of a rule that is on one line.
 fn member<'a>(rule: &'a str, name: &str) -> Option<&'a str> {
     rule.lines().find_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix(": "))
 }
@@ -68,7 +69,7 @@ fn every_metric_that_is_asked_for_exists_with_its_labels() {
     }
     for rule in rules() {
         let name = rule.lines().next().unwrap_or_default();
-        // What looks back over a gauge says so itself.
+        // An expression that looks back over a gauge contains that itself.
         let expression =
             rule.replace("last_over_time(", "").replace("deriv(", "").replace("changes(", "");
         faults.extend(promql::faults(&expression).iter().map(|fault| format!("{name}: {fault}")));
@@ -91,7 +92,7 @@ fn every_metric_there_is_is_shown_or_left_out_for_a_reason() {
     assert_eq!(accounted_for, all, "show it in grafana/panels.py");
 }
 
-/// What Grafana's dashboard linter asks for, and that a reader can tell what a panel shows.
+/// Checks what Grafana's dashboard linter asks for, and that a reader can tell what a panel shows.
 #[test]
 fn panels_explain_themselves_and_follow_the_variables() {
     let mut faults = Vec::new();
@@ -156,7 +157,7 @@ fn target_faults(expression: &str, legend: &str) -> Vec<String> {
     faults
 }
 
-/// Most are empty for want of a process. What is empty for another reason says so.
+/// Most panels are empty because no process is scraped. One that is empty for another reason must say so.
 #[test]
 fn emptiness_is_explained_by_what_it_means() {
     let mut said = Vec::new();
@@ -205,7 +206,7 @@ fn dashboards_load_as_they_are_and_lead_to_each_other() {
     }
 }
 
-/// Alert, runbook, test and panel: each has the others.
+/// Alert, runbook, test and panel: each must have the others.
 #[test]
 fn every_alert_has_its_runbook_its_test_and_a_panel_that_shows_why() {
     let alerts = alerts();
@@ -231,7 +232,7 @@ fn every_alert_has_its_runbook_its_test_and_a_panel_that_shows_why() {
     }
 }
 
-/// The alerts whose runbooks panels lead to; each link leads to the panel that has the runbook.
+/// The alerts whose runbooks are linked from panels; each link leads to the panel with the runbook.
 fn linked_runbooks() -> BTreeSet<String> {
     let all = dashboards::all();
     let books = all.iter().find(|dashboard| dashboard.name == "rollcall-runbooks").unwrap();
@@ -272,7 +273,7 @@ fn runbooks_name_commands_and_flags_that_exist() {
     expect_none("runbooks", &faults);
 }
 
-/// What does not exist in a command, or in a flag by itself.
+/// What does not exist in a command, or in a single flag.
 fn code_fault(code: &str, commands: &[String], all_help: &str) -> Option<String> {
     let words: Vec<&str> = code.split_whitespace().collect();
     let help = match words.split_first()? {

@@ -1,5 +1,5 @@
-//! Tests that need no server: the command line, the schemas against the decoder, the fuzzed properties, what
-//! `deploy/` has, the dashboards and rules against the metrics, the repository's own rules.
+//! Tests without a server: the command line, the schemas against the decoder, the fuzzed properties, the contents of
+//! `deploy/`, the dashboards and rules against the metrics, and the repository's own rules.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 mod cli;

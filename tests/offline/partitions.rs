@@ -1,4 +1,4 @@
-//! `docs/partitions.md`: each snippet that can be run here chooses the partition that Rollcall does.
+//! `docs/partitions.md`: each snippet that can be run here chooses the same partition as Rollcall.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -33,14 +33,14 @@ fn vectors() -> Vec<Vector> {
     vectors
 }
 
-/// The snippet of a language, as it stands in the document.
+/// The snippet of a language in the document.
 fn snippet(language: &str) -> String {
     let text = file("docs/partitions.md");
     let (_, rest) = text.split_once(&format!("```{language}\n")).unwrap();
     rest.split_once("```").unwrap().0.to_owned()
 }
 
-/// What a snippet prints after these lines.
+/// The output of a snippet after these lines.
 fn printed(program: &str, flag: &str, language: &str, lines: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(program);
     command.args([flag, &format!("{}\n{lines}\n", snippet(language))]).args(arguments);

@@ -1,9 +1,9 @@
-//! The schemas in `schemas/` and the decoder, held to each other both ways.
+//! The schemas in `schemas/` and the decoder, checked against each other both ways.
 //!
-//! Everything is read from the files as producers find them; references resolve inside the
-//! directory, never over the network. What a schema and the decoder say of an event must agree, for
-//! the examples and for events made up at random, in each of the ways to write an entry. Where JSON
-//! Schema cannot say what the decoder asks (bytes, depth, syntax), `examples/beyond-schema` shows it.
+//! Everything is read from the files as producers find them; references resolve inside the directory, never over the
+//! network. A schema and the decoder must agree about each event, for the examples and for random events, in each of
+//! the ways to write an entry. If JSON Schema cannot express what the decoder requires (bytes, depth, syntax),
+//! `examples/beyond-schema` shows it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -19,8 +19,8 @@ use jsonschema::{Registry, Validator};
 use rollcall::format::is_opaque;
 use serde_json::{Map, Value, json};
 
-/// Decodes an entry with these fields: how many events it holds, or why it (or its first bad
-/// element) is rejected. The one place that knows the decoder.
+/// Decodes an entry with these fields: how many events it contains, or why it (or its first bad element) is rejected.
+/// The only place that uses the decoder.
 fn decode(fields: &[(&[u8], &[u8])]) -> Result<usize, &'static str> {
     crate::support::decode_reason(fields)
 }
@@ -36,7 +36,7 @@ fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas")
 }
 
-/// The JSON files in a folder, sorted, by their name without the last extension.
+/// The JSON files in a folder, sorted, by name without the last extension.
 fn files(folder: &str) -> Vec<(String, Vec<u8>)> {
     let path = directory().join(folder);
     let listing = fs::read_dir(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -119,7 +119,7 @@ impl Example {
         self.schema.strip_prefix("events/").filter(|name| EVENT_TYPES.contains(name))
     }
 
-    /// What the decoder says of it, in each of the ways to write it.
+    /// The decoder's results for it, in each of the ways to write it.
     fn outcomes(&self) -> Vec<(&'static str, Outcome)> {
         let value = self.value();
         if self.schema.starts_with("entries/") {
@@ -160,14 +160,14 @@ fn decode_json(value: &Value) -> Outcome {
     decode_data(value.to_string().as_bytes())
 }
 
-/// As MessagePack. What is `invalid_json` in JSON is `invalid_msgpack` here: said alike, to compare.
+/// As MessagePack. What is `invalid_json` in JSON is `invalid_msgpack` here; both get one name, to be compared.
 fn decode_msgpack(value: &Value) -> Outcome {
     let data = rmp_serde::to_vec(value).unwrap();
     let outcome = decode(&[(b"datacontenttype", b"application/msgpack"), (b"data", &data)]);
     outcome.map_err(|reason| reason.replace("invalid_msgpack", "invalid_json"))
 }
 
-/// The event as flat fields, unless something in it would become right by becoming text.
+/// The event as flat fields, unless something in it would become valid by becoming text.
 fn flat(event: &Object) -> Option<Object> {
     let is_session = event.get("type").is_some_and(|kind| kind == "session");
     let media_type = event.get("datacontenttype").and_then(Value::as_str);
@@ -188,7 +188,7 @@ fn flat(event: &Object) -> Option<Object> {
     Some(fields)
 }
 
-/// The attributes of a CloudEvent, and what belongs in its `data`.
+/// The attributes of a CloudEvent, and the content of its `data`.
 fn cloudevent_parts(event: &Object) -> (Object, Object) {
     let is_attribute = |(name, _): &(String, Value)| ["type", "time"].contains(&name.as_str());
     let (mut attributes, data): (Object, Object) =
@@ -199,7 +199,7 @@ fn cloudevent_parts(event: &Object) -> (Object, Object) {
     (attributes, data)
 }
 
-/// What the decoder says of one event in each of the ways to write it, by the way's name.
+/// The decoder's results for one event in each of the ways to write it, by the way's name.
 fn decode_every_way(event: &Value) -> Vec<(&'static str, Outcome)> {
     let packed = json!([event]);
     let mut outcomes = vec![
@@ -365,13 +365,13 @@ fn state_examples_fit_their_schema_or_not() {
 
 // ---- asyncapi.yaml ----
 
-/// A line of YAML that has a key: the keys that lead to it, and what follows the colon.
+/// A line of YAML with a key: the keys that lead to it, and the text after the colon.
 struct Line {
     path: String,
     value: String,
 }
 
-/// The lines of `asyncapi.yaml` that have a key. Reads only as much YAML as stands there.
+/// The lines of `asyncapi.yaml` with a key. Reads only as much YAML as is used there.
 fn asyncapi() -> Vec<Line> {
     let text = fs::read_to_string(directory().join("asyncapi.yaml")).unwrap();
     let mut open: Vec<(usize, &str)> = Vec::new();

@@ -1,7 +1,7 @@
-//! The repository's own rules: files that fit one's head, nothing left for later, imports that point
-//! down the layers, metrics named as Prometheus wants them.
+//! The repository's own rules: files of a readable size, nothing left for later, imports that point down the layers,
+//! metrics named as Prometheus wants them.
 //!
-//! A rule that only stands in a document is kept until somebody is in a hurry.
+//! A rule that is only written down is kept until somebody is in a hurry.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 
 use rollcall::telemetry::metrics::{INVENTORY, Kind, Metric, Unit};
 
-/// Where code stands.
+/// Where code is.
 const CODE: &[&str] =
     &["core/src", "src", "workers", "tests", "benches", "fuzz/properties", "fuzz/targets"];
 
 /// Lines a file may have.
 const MOST_LINES: usize = 450;
 
-/// The modules of the library from the ground up: each may name those of lower rows only.
+/// The modules of the library from the ground up: each may name only those of lower rows.
 const LAYERS: &[&[&str]] = &[
     &["key", "time", "entry", "format", "blocked", "schema"],
     &["change", "event", "traceparent", "failpoint"],
@@ -53,7 +53,7 @@ const PURE: &[&str] = &[
     "forward",
 ];
 
-/// What a pure module has no use for.
+/// What a pure module must not use.
 const IMPURE: &[&str] = &[
     "tokio",
     "redis::",
@@ -90,7 +90,7 @@ impl Source {
     }
 }
 
-/// Every file below `folders` that ends so, by path.
+/// Every file in `folders` with one of these endings, by path.
 fn sources(folders: &[&str], endings: &[&str]) -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut waiting: Vec<PathBuf> = folders.iter().map(|folder| root.join(folder)).collect();
@@ -147,7 +147,7 @@ fn every_file_says_what_it_is() {
 
 #[test]
 fn nothing_is_left_for_later() {
-    // In halves, or this file would break its own rule.
+    // Split in two, or this file would break its own rule.
     let words = [("TO", "DO"), ("FIX", "ME"), ("X", "XX"), ("HA", "CK")];
     let calls = [("unimple", "mented!"), ("to", "do!"), ("#[ign", "ore"), ("db", "g!(")];
     let is_word = |line: &str, word: &str| {
@@ -189,7 +189,7 @@ fn imports_point_down_the_layers() {
     expect_none("imports point down the layers, and never sideways", &faults);
 }
 
-/// What stands behind `crate::` in a line, grouped imports included.
+/// The names after `crate::` in a line, including grouped imports.
 fn named_modules(line: &str) -> impl Iterator<Item = &str> {
     let name = |text: &'_ str| text.find(|c: char| !c.is_ascii_lowercase() && c != '_');
     line.split("crate::").skip(1).flat_map(move |rest| {
@@ -249,8 +249,8 @@ fn metrics_are_named_as_prometheus_wants_them() {
     expect_none("metrics", &faults);
 }
 
-/// What is wrong with a metric's name, by the naming rules of Prometheus: base units at the end,
-/// `_total` for counters alone, nothing that an exposition would add itself.
+/// What is wrong with a metric's name by Prometheus's naming rules: base units at the end, `_total` for counters
+/// only, and nothing that an exposition would add.
 fn misnamed(name: &str, kind: Kind, unit: Unit) -> Option<&'static str> {
     let base = name.strip_suffix("_total").unwrap_or(name);
     let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');

@@ -1,4 +1,4 @@
-//! Events as they are written, held to what the decoder reads; and events in parts to the whole.
+//! Written events decode to the same events; and the parts of an event have the effect of the whole.
 
 use proptest::prelude::*;
 

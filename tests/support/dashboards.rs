@@ -1,4 +1,4 @@
-//! The dashboards in `grafana/`, as far as tests ask for them.
+//! The dashboards in `grafana/`, as far as tests need them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub fn text(below: &str) -> String {
     fs::read_to_string(path(below)).unwrap()
 }
 
-/// The names of a folder's files that end so, without the ending.
+/// The names of a folder's files with this ending, without it.
 pub fn names(folder: &str, ending: &str) -> Vec<String> {
     let files = fs::read_dir(path(folder)).unwrap().map(|file| file.unwrap().file_name());
     let name = |file: std::ffi::OsString| Some(file.to_str()?.strip_suffix(ending)?.to_owned());
@@ -59,7 +59,7 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == ':'
 }
 
-/// The metrics that an expression names, with what they are selected by; and what stands before each.
+/// The metrics in an expression with their matchers, and the text before each.
 pub fn selectors(expression: &str) -> Vec<(&str, &str)> {
     let starts = expression.match_indices(|c: char| c.is_ascii_lowercase()).map(|(start, _)| start);
     let selector = |start| {

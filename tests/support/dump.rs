@@ -1,8 +1,7 @@
-//! What a real server holds, in the form of the reference model: state, changes, dead letters.
+//! The content of a real server in the form of the reference model: state, changes, dead letters.
 //!
-//! Reads everything under one partition's names, however it came there, because a key that no one
-//! expects is a difference too. Plain and synchronous; it is for servers that no one writes to
-//! meanwhile.
+//! Reads everything under one partition's names, whatever wrote it, because an unexpected key is a difference too. It
+//! is plain and synchronous, for servers that nobody writes to meanwhile.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(dead_code, missing_docs, unreachable_pub, unused_imports)]
 
@@ -15,14 +14,14 @@ use rollcall::key::Keys;
 use super::model::{Bytes, Dead, State, score_text};
 pub use super::model::{Change, Value, check_changes, check_changes_but, check_transitions, diff};
 
-/// One dead letter, whole.
+/// A complete dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     pub entry: EntryId,
     pub reason: String,
     pub detail: String,
     pub deliveries: u64,
-    /// Place of a packed element; its pair is empty for an entry whole.
+    /// Index of a packed element; `None` for a whole entry.
     pub index: Option<usize>,
     pub stream: String,
     /// The pairs after the first six.
@@ -30,7 +29,7 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// What the model knows of it.
+    /// The part of it that the model knows.
     pub fn dead(&self) -> Dead {
         (self.entry, self.reason.clone(), self.index)
     }
@@ -81,8 +80,8 @@ pub fn dump(conn: &mut Connection, keys: &Keys) -> State {
     found.into_iter().map(content).collect()
 }
 
-/// All keys whose names begin so, at one instant: name, type, what is in it, expiry. The beginning is
-/// compared here, because a pattern would read `[` and `*` its own way.
+/// All keys with this prefix at one instant: name, type, content, expiry. The prefix is compared here, because a
+/// pattern would interpret `[` and `*`.
 const DUMP: &str = r"
 local read = {
   string = function(name) return { redis.call('GET', name) } end,
@@ -112,14 +111,14 @@ fn value(kind: String, words: Vec<Bytes>) -> Value {
     }
 }
 
-/// All changes that are there, in order.
+/// All existing changes, in order.
 pub fn changes(conn: &mut Connection, keys: &Keys) -> Vec<Change> {
     let named = |(name, value)| (String::from_utf8(name).unwrap(), value);
     let change = |(_, fields): (_, Vec<Field>)| fields.into_iter().map(named).collect();
     stream(conn, &keys.changes()).into_iter().map(change).collect()
 }
 
-/// All dead letters, sorted as the model's.
+/// All dead letters, in the model's order.
 pub fn dead_letters(conn: &mut Connection, keys: &Keys) -> Vec<DeadLetter> {
     let entries = stream(conn, &keys.dead()).into_iter();
     let mut letters: Vec<_> = entries.map(|(_, fields)| dead_letter(fields)).collect();
@@ -153,7 +152,7 @@ fn dead_letter(mut fields: Vec<Field>) -> DeadLetter {
     }
 }
 
-/// A stream wholly; fields keep their order and duplicates.
+/// A whole stream; fields keep their order and duplicates.
 fn stream(conn: &mut Connection, name: &str) -> Vec<(EntryId, Vec<Field>)> {
     let entries: Vec<(String, Vec<Bytes>)> = ask(conn, &["XRANGE", name, "-", "+"]);
     let fields = |flat: Vec<Bytes>| {
@@ -162,7 +161,7 @@ fn stream(conn: &mut Connection, name: &str) -> Vec<(EntryId, Vec<Field>)> {
     entries.into_iter().map(|(id, flat)| (id.parse().unwrap(), fields(flat))).collect()
 }
 
-/// The answer to a command, which must be no error.
+/// The reply to a command, which must not be an error.
 fn ask<T: FromRedisValue>(conn: &mut Connection, words: &[impl AsRef<[u8]>]) -> T {
     let mut command = Cmd::new();
     for word in words {

@@ -1,5 +1,5 @@
-//! Random events over few identifiers and few instants, so that they meet: ties, repeats, endings
-//! before beginnings, late ones and ones from the future.
+//! Random events over few identifiers and few instants, so that they collide: ties, repeats, endings before
+//! beginnings, late events and events from the future.
 
 use fastrand::Rng;
 use rollcall::entry::Field;
@@ -23,7 +23,7 @@ pub struct Events {
     pub around: u64,
     /// Only these types, if any are named.
     pub types: Vec<&'static str>,
-    /// The number of partitions; an event's partition is the first thing told about it.
+    /// The number of partitions; [`event`](Self::event) returns the partition first.
     pub partitions: u16,
 }
 
@@ -36,7 +36,7 @@ impl Events {
         from[self.rng.usize(..from.len())]
     }
 
-    /// Near the instant, with many ties; now and then long expired for some structures, or far ahead.
+    /// Near the instant, with many ties; sometimes long expired for some structures, or far ahead.
     fn time(&mut self) -> u64 {
         let near = self.around - 30_000 + self.rng.u64(0..12) * 2_501;
         match self.rng.u32(0..20) {
@@ -119,7 +119,7 @@ impl Events {
         (partition_of(routing, self.partitions), event)
     }
 
-    /// One entry in any of the ways there are to write it, and its partition; a few are invalid.
+    /// One entry in any of the ways to write it, and its partition; a few are invalid.
     pub fn entry(&mut self) -> (u16, Vec<Field>) {
         let (partition, event) = self.event();
         let fields = match self.rng.u32(0..20) {
@@ -140,7 +140,7 @@ impl Events {
         (partition, fields)
     }
 
-    /// Several events of one partition; a bad one among them now and then.
+    /// Several events of one partition; sometimes one of them is bad.
     pub fn packed(&mut self, partition: u16, first: Map<String, Value>) -> Vec<Value> {
         let mut events = vec![Value::from(first)];
         while events.len() < self.rng.usize(1..6) {

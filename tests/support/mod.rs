@@ -1,15 +1,15 @@
-//! What the live tests share: the reference model, the dump of a server, random events.
+//! Shared by the live tests: the reference model, the dump of a server, random events.
 
 pub mod dump;
 pub mod events;
 pub mod model;
 
-/// Which random cases: `ROLLCALL_TEST_SEED`.
+/// Selects the random cases: `ROLLCALL_TEST_SEED`.
 pub fn seed() -> u64 {
     variable("ROLLCALL_TEST_SEED", 1)
 }
 
-/// How many of them: `ROLLCALL_TEST_ROUNDS`.
+/// The number of random cases: `ROLLCALL_TEST_ROUNDS`.
 pub fn rounds(default: u64) -> u64 {
     variable("ROLLCALL_TEST_ROUNDS", default)
 }

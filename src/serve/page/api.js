@@ -1,8 +1,8 @@
-// The API, by addresses relative to the page: it may stand below a path of a proxy.
+// The API, at addresses relative to the page, since a proxy may serve both below a path.
 
 const BASE = "api/v1/";
 
-/** What went wrong with a request; `status` is 0 where no answer came. */
+/** Why a request failed; `status` is 0 if there was no answer. */
 export class Failed extends Error {
   constructor(status, detail) {
     super(detail);
@@ -24,7 +24,7 @@ async function ask(method, path, body) {
   try {
     detail = JSON.parse(text).detail ?? detail;
   } catch {
-    // Something between here and the server answered in words of its own.
+    // Something between the browser and the server answered, in a format of its own.
   }
   throw new Failed(response.status, detail);
 }
@@ -35,8 +35,9 @@ export const del = (path) => ask("DELETE", path);
 export const part = encodeURIComponent;
 
 /**
- * Events as they come. After a broken connection the browser goes on where it was; after a refusal it begins anew.
- * `message` hears events without a name, `named` the others, `state` whether the connection is `live` or `lost`.
+ * Events as they come. After a broken connection the browser resumes where it was; after a refusal the page starts
+ * again. `message` receives events without a name, `named` the others, `state` whether the connection is `live` or
+ * `lost`.
  */
 export class Feed {
   constructor(path, { message, named = {}, state = () => {} }) {

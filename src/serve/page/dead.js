@@ -1,4 +1,4 @@
-// Dead letters: what could not be applied and why, mended and tried again, or dropped.
+// Dead letters: what could not be applied and why; repaired and tried again, or dropped.
 
 import { get, part, post } from "./api.js";
 import { $, ago, clock, count, el, name, pair, say, shown, twice } from "./dom.js";
@@ -34,12 +34,12 @@ export class Dead {
     setInterval(() => app.view === this && !document.hidden && !this.acting && this.load(Math.max(this.items.length, PAGE)), REFRESH_MS);
   }
 
-  /** What is chosen by reason and type. */
+  /** The selection by reason and type. */
   get which() {
     return { reason: $("dead-reason").value, type: $("dead-filter").value.trim() };
   }
 
-  /** The same for a request that moves letters. */
+  /** The same selection, for a request that retries or drops letters. */
   get order() {
     const chosen = Object.entries(this.which).filter(([, text]) => text);
     return chosen.length ? Object.fromEntries(chosen) : { all: true };
@@ -93,7 +93,7 @@ export class Dead {
     put(written, ago(letter.time_ms, this.app.now()), "time");
   }
 
-  /** How many are meant, before anything is done. */
+  /** The question with the number of letters, before anything is done. */
   async ask(deed) {
     const found = await this.#walk(deed, { ...this.order, dry_run: true });
     if (deed === "drop") return `Drop ${count(found.matched)} for good?`;
@@ -109,7 +109,7 @@ export class Dead {
     }
   }
 
-  /** Request after request until the end; each says where the next goes on. */
+  /** Request after request until the end; each reply says where the next one continues. */
   async #walk(deed, order) {
     const all = { matched: 0, retried: 0, dropped: 0, gone: 0, left: {}, fail_again: {} };
     let cursor = "";
@@ -129,7 +129,7 @@ export class Dead {
     return all;
   }
 
-  /** A letter whole, for the panel. */
+  /** A complete letter, for the panel. */
   async letter(id) {
     const letter = (await get(`dead/${part(id)}`)).items.find((one) => one.id === id);
     const text = (bytes) => bytes.base64 ?? bytes;
@@ -166,7 +166,7 @@ export class Dead {
   }
 }
 
-/** What became of letters, in words. */
+/** The outcome of a retry or a drop, as text. */
 function told(deed, { retried = 0, dropped = 0, gone = 0, left = {}, fail_again: fails = {} }) {
   const said = [deed === "retry" ? `${count(retried)} added to the stream again` : `${count(dropped)} dropped`];
   if (gone) said.push(`${count(gone)} taken by somebody else`);

@@ -1,4 +1,4 @@
-// Making elements, and words for times. What users wrote goes into the page as text only.
+// Elements, and times as text. What users wrote enters the page as text only.
 
 /** An element with properties, `class`, attributes in `attr`, and children that are elements or text. */
 export function el(name, properties = {}, ...children) {
@@ -13,25 +13,25 @@ export function el(name, properties = {}, ...children) {
 
 export const $ = (id) => document.getElementById(id);
 
-/** A name as text that cannot turn round what stands beside it, with what cannot be seen shown. */
+/** A name as text, with invisible characters shown; it cannot reverse the direction of the text beside it. */
 export function shown(text) {
   const visible = String(text).replace(/[\u0000-\u001f\u007f]/g, (c) => String.fromCharCode(0x2400 + (c.charCodeAt(0) & 0x1f)));
   return visible === "" ? "(empty)" : visible;
 }
 
-/** Names stand by themselves, whichever way they are written. */
+/** A name in an element of its own, isolated from the direction of the text around it. */
 export const name = (text, properties = {}) => el("bdi", { ...properties, textContent: shown(text), title: shown(text) });
 
 const number = new Intl.NumberFormat();
 export const count = (n) => number.format(n);
 
-/** A term and what it means, for a list of such. */
+/** A term and its description, for a description list. */
 export const pair = (term, ...what) => [el("dt", { textContent: term }), el("dd", {}, ...what)];
 
 const SURE_MS = 4000;
 
 /**
- * Makes a button act once it is pressed a second time. `ask` returns the question before, or `null` to act at once.
+ * Makes a button act when it is pressed a second time. `ask` returns the question to show first, or `null` to act at once.
  */
 export function twice(made, words, act, ask = () => "Sure?") {
   let asked = false;
@@ -60,14 +60,14 @@ export function twice(made, words, act, ask = () => "Sure?") {
   });
 }
 
-/** Says something for a while: in the panel if it is open, which hides what is behind it. */
+/** Shows a message for a while: in the panel if it is open, since the panel hides what is behind it. */
 export function say(text, tone = "") {
   const notice = el("p", { class: `notice ${tone}`, textContent: text });
   $($("panel").open ? "panel-notices" : "notices").append(notice);
   setTimeout(() => notice.remove(), 6000);
 }
 
-/** How long ago, in words that fit a column. */
+/** How long ago, as text that fits a column. */
 export function ago(ms, now) {
   const s = Math.max(0, Math.round((now - ms) / 1000));
   if (s < 2) return "now";
@@ -84,7 +84,7 @@ export function span(seconds) {
 
 export const clock = (ms) => new Date(ms).toLocaleTimeString([], { hour12: false });
 
-/** The browser and system that a user agent tells of. */
+/** The browser and operating system in a user agent. */
 export function device(ua = "") {
   const browser = ["Edg", "Firefox", "Chrome", "Safari"].find((one) => ua.includes(`${one}/`));
   const system = [["Android", "Android"], ["iPhone", "iPhone"], ["iPad", "iPad"], ["Windows", "Windows"], ["Mac OS", "macOS"],

@@ -1,4 +1,4 @@
-// Events as they come, while they are looked at: a share of them, if there are more than anybody can read.
+// Events as they come, while their view is shown: a sample of them, if there are more than anybody can read.
 
 import { Feed } from "./api.js";
 import { $, clock, count, el, shown } from "./dom.js";
@@ -9,7 +9,7 @@ const KEPT = 500;
 
 export class Events extends View {
   isFed = false;
-  events = []; // the newest first
+  events = []; // newest first
   left = 0;
 
   constructor(app) {

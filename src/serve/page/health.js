@@ -1,10 +1,10 @@
-// How things are, in words: what the status says, and what to do about it.
+// The health of the deployment in sentences: what the status shows, and what to do about it.
 
 import { get } from "./api.js";
 import { $, ago, count, el, name, span } from "./dom.js";
 
 const EVERY_MS = 2000;
-/** Without an entry for so long, it is said that nothing comes. */
+/** After this long without an entry, the page says that no event comes. */
 const QUIET_MS = 30000;
 const JANITOR_MS = 60000;
 const WAIT_S = 5;
@@ -33,7 +33,7 @@ export class Health {
       Object.assign(this, { status, stats, failed: null });
     } catch (failed) {
       if (failed.status === 401 || failed.status === 403) return this.app.refused(failed);
-      const away = failed.status === 0 ? "This server does not answer. The page tries again by itself; what it shows is from before." : `Redis cannot be asked: ${failed.message}. What this page shows is from before.`;
+      const away = failed.status === 0 ? "This server does not answer. The page tries again by itself; until then it shows the last known state." : `Redis cannot be asked: ${failed.message}. Until it can, this page shows the last known state.`;
       this.words = [["bad", away]];
       this.failed = failed;
     }
@@ -61,7 +61,7 @@ export class Health {
     const of = (list) => (partitions.length === 1 ? "" : ` (partitions ${list.map(({ partition }) => partition).join(", ")})`);
     const where = (test) => partitions.filter(test);
     const away = where((one) => one.away);
-    if (away.length) say("bad", `Redis cannot be reached for partition ${away.map(({ partition }) => partition).join(", ")}: what the page shows of it is from before, or missing.`);
+    if (away.length) say("bad", `Redis cannot be reached for partition ${away.map(({ partition }) => partition).join(", ")}: its part of the page is out of date or missing.`);
     const unowned = where(({ stream }) => stream && !stream.group?.owner);
     const waiting = unowned.some(({ stream }) => (stream.group?.undelivered ?? stream.entries) > 0);
     if (unowned.length) say(waiting ? "bad" : "warn", `No worker is at work${of(unowned)}: events wait in the stream. Start one with rollcall worker.`);
@@ -104,7 +104,7 @@ export class Health {
   }
 
   #server({ server }) {
-    if (!server) return el("p", { class: "soft", textContent: "The server says nothing of itself to this user." });
+    if (!server) return el("p", { class: "soft", textContent: "The user that Rollcall has at Redis may not read the server's state." });
     const mib = (bytes) => `${count(Math.round(bytes / 1048576))} MiB`;
     return table("Server", ["Software", "Role", "Up for", "Memory", "Limit", "Replicas"], [[
       `${server.software} ${server.version}`, server.role, span(server.uptime_s), mib(server.used_memory_bytes),

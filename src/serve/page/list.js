@@ -1,4 +1,4 @@
-// A list of any length, of which only what can be seen is in the page.
+// A list of any length; only its visible rows are in the page.
 
 import { el } from "./dom.js";
 
@@ -6,7 +6,7 @@ const ROW = 44;
 const MORE = 4;
 
 export class List {
-  /** `columns` names the columns; `row` fills the cells of an element with what stands at a key. */
+  /** `columns` names the columns; `row` fills the cells of an element for a key. */
   constructor(holder, { label, columns, row, empty }) {
     Object.assign(this, { holder, row, empty, keys: [], rows: new Map(), free: [] });
     this.body = el("div", { class: "rows", attr: { role: "rowgroup" } });
@@ -29,7 +29,7 @@ export class List {
     this.draw();
   }
 
-  /** The keys that can be seen now. */
+  /** The keys that are visible now. */
   visible() {
     const first = Math.max(0, Math.floor(this.holder.scrollTop / ROW) - MORE);
     return [first, this.keys.slice(first, first + Math.ceil(this.holder.clientHeight / ROW) + 2 * MORE)];
@@ -53,7 +53,7 @@ export class List {
       row.remove();
       this.free.push(row);
     }
-    // In the page in the order in which they are seen: that is how they are read aloud and reached by keyboard.
+    // In the page in their visible order, which is the order for screen readers and for the keyboard.
     keys.forEach((key, i) => {
       const row = this.#place(key, first + i);
       if (this.body.children[i] !== row) this.body.insertBefore(row, this.body.children[i] ?? null);
@@ -81,7 +81,7 @@ export class List {
   }
 }
 
-/** Puts text into a cell if another one is there. */
+/** Sets a cell's text, if it differs. */
 export function put(cell, text, className = "") {
   if (cell.dataset.text === text && cell.className === className) return;
   cell.dataset.text = text;
@@ -90,7 +90,7 @@ export function put(cell, text, className = "") {
   cell.title = text;
 }
 
-/** Puts a button into a cell if another one is there. */
+/** Sets a cell's button, if it differs. */
 export function button(cell, text, made) {
   if (cell.dataset.text === text) return;
   cell.dataset.text = text;

@@ -1,4 +1,4 @@
-// The page: which view is shown, what is painted when, who is signed in.
+// The page: which view is shown, when it is painted, and who is signed in.
 
 import { Feed, get, post } from "./api.js";
 import { $, clock, count, el } from "./dom.js";
@@ -10,7 +10,7 @@ import { Panel } from "./panel.js";
 import { Changes, Documents, Online, Sessions, Views } from "./views.js";
 
 const VIEWS = { online: "Online", events: "Events", changes: "Changes", sessions: "Sessions", documents: "Documents", views: "Views", dead: "Dead letters", health: "Health" };
-/** A hidden page gives its connection back after a while. */
+/** A hidden page closes its connection after this long. */
 const HIDDEN_MS = 60000;
 
 class App {
@@ -47,7 +47,7 @@ class App {
     setInterval(() => this.paint(), 1000);
   }
 
-  // ---- who
+  // ---- signing in
 
   async start() {
     let access;
@@ -64,7 +64,7 @@ class App {
     $("sign-in").hidden = access.read;
     $("board").hidden = !access.read;
     if (!access.read) {
-      $("sign-in-error").textContent = access.write ? "This token may only write. To see the state it takes one that reads." : "";
+      $("sign-in-error").textContent = access.write ? "This token may only write. To see the state, use one that may read." : "";
       $("live").textContent = "Signed out";
       $("live").className = "pill";
       $("token").focus();
@@ -93,7 +93,7 @@ class App {
     location.reload();
   }
 
-  /** The token no longer holds. */
+  /** The token is no longer valid. */
   refused() {
     this.feed.stop();
     this.view?.leave?.();
@@ -101,7 +101,7 @@ class App {
     this.start();
   }
 
-  // ---- what is shown
+  // ---- views
 
   route() {
     const id = location.hash.slice(2);
@@ -124,7 +124,7 @@ class App {
     this.paint();
   }
 
-  /** Once a frame, however much has changed. */
+  /** At most once per frame, however much has changed. */
   paint() {
     if (this.frame || !this.rights.read) return;
     this.frame = requestAnimationFrame(() => {
@@ -147,7 +147,7 @@ class App {
     $("figures").replaceChildren(...all.map(([term, value, tone = ""]) => el("div", { class: tone }, el("dt", { textContent: term }), el("dd", { textContent: value }))));
   }
 
-  // ---- how it is
+  // ---- the state of the connection
 
   connection(state) {
     this.live = state === "live";
@@ -175,9 +175,9 @@ class App {
     $("live").className = `pill ${tone}`;
   }
 
-  /** Why a list may be empty, or what it is otherwise. */
+  /** Why a list is empty: a reason that concerns the whole page, or else the given text. */
   why(otherwise) {
-    if (this.lostAt) return "The connection is lost; it is tried again.";
+    if (this.lostAt) return "The connection is lost. The page tries again by itself.";
     return this.health.words.find(([tone]) => tone === "bad")?.[1] ?? otherwise;
   }
 
@@ -200,7 +200,7 @@ class App {
     this.offset = serverMs - Date.now();
   }
 
-  /** The server's time: that of the machine it runs on, however this one's clock is set. */
+  /** The time by the server's clock, whatever the clock of this machine says. */
   now() {
     return Date.now() + this.offset;
   }

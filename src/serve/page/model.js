@@ -1,8 +1,8 @@
-// The state as the page knows it: a snapshot, and what changed since.
+// The state as the page knows it: a snapshot and the changes since.
 
 const KEPT_CHANGES = 500;
 
-/** Names in order, kept so as they come and go. */
+/** Names that are kept in order while some are added and removed. */
 export class Order {
   names = [];
 
@@ -63,7 +63,7 @@ export class Model {
     person.addresses.set(ip, { ...person.addresses.get(ip), ...known });
   }
 
-  /** What the server says of a user now, with what no change tells: page, agent, when seen. */
+  /** A user's current state from the server, with what no change contains: page, user agent, last seen. */
   update({ user, addresses }) {
     if (!this.people.has(user)) return;
     for (const address of addresses) {
@@ -130,7 +130,7 @@ export function lastSeen(person) {
   return last;
 }
 
-/** The address that a person was seen at last. */
+/** The address that a person used last. */
 export function newest(person) {
   let found = ["", {}];
   for (const [ip, address] of person.addresses) {

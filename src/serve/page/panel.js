@@ -1,4 +1,4 @@
-// What is known of one user, session, document or dead letter, beside the lists.
+// The panel beside the lists: what is known about one user, session, document or dead letter.
 
 import { del, get, part, post } from "./api.js";
 import { $, ago, clock, count, device, el, name, pair, say, shown, twice } from "./dom.js";
@@ -87,7 +87,7 @@ export class Panel {
     ];
   }
 
-  /** A button that ends a session once it is pressed a second time. */
+  /** A button that ends a session when it is pressed a second time. */
   endButton(sid, words = "End") {
     const spoken = words === "End" ? `End session ${shown(sid)}` : words;
     const made = el("button", { type: "button", class: "danger", attr: { "aria-label": spoken } });

@@ -5,7 +5,7 @@ import { $, ago, clock, count, device, el, name, shown } from "./dom.js";
 import { List, button, put } from "./list.js";
 import { lastSeen, newest } from "./model.js";
 
-/** How often what no change tells is asked for again, for the rows that can be seen. */
+/** How often the visible rows ask again for what no change contains. */
 const REFRESH_MS = 5000;
 
 const KINDS = {
@@ -17,7 +17,7 @@ const KINDS = {
 
 export const has = (needle, ...texts) => texts.some((text) => String(text ?? "").toLowerCase().includes(needle));
 
-/** A list with a filter: its keys are chosen anew when something changed. */
+/** A list with a filter: its keys are selected again when something changed. */
 export class View {
   /** The feed says what it shows. */
   isFed = true;
@@ -73,7 +73,7 @@ export class Online extends View {
     put(seen, ago(lastSeen(person), this.app.now()), "time");
   }
 
-  /** Asks for the pages and times of the rows that can be seen; a user names them, so no address holds one. */
+  /** Asks for the pages and times of the visible rows, in a body: names of users stay out of addresses. */
   async refresh() {
     if (this.app.view !== this || document.hidden || !this.app.live) return;
     const users = this.list.visible()[1].slice(0, 100);
@@ -192,7 +192,7 @@ export class Documents extends View {
 export const chips = (marks) =>
   marks.map(([up, reached]) => el("span", { class: reached ? "chip on" : "chip", textContent: `${count(up)} ${reached ? "reached" : "not reached"}` }));
 
-/** What is viewed most, and which tokens were used last; asked for while it can be seen. */
+/** The items viewed most and the tokens used last; asked for while this view is shown. */
 export class Views {
   dirty = true;
 
@@ -225,7 +225,7 @@ function fill(list, items, otherwise) {
   list.replaceChildren(...(items.length ? items : [el("li", { class: "soft", textContent: otherwise })]));
 }
 
-/** A name that opens what is known of it. */
+/** A name that opens the panel about it. */
 export function link(key, kind, text = key) {
   const open = () => document.dispatchEvent(new CustomEvent("show", { detail: { kind, key } }));
   return el("button", { type: "button", class: "link", onclick: open, title: shown(text) }, name(text));

@@ -1,4 +1,4 @@
-//! Whoever erases a user, with just these rights, every branch of it taken.
+//! The eraser takes every branch of its job with exactly these rights.
 
 use redis::Connection;
 use serde_json::{Value, json};
@@ -49,7 +49,8 @@ fn an_eraser_does_all_of_its_job_with_just_these_rights() {
     add(&mut admin, "type login user vic token t2");
     wait_until(SOON, "applied", || finished(&mut admin));
     assert_eq!(worker.terminate(), 0);
-    // A letter of a packed entry, whole; what others took or put where; an entry that is still ahead.
+    // A whole letter of a packed entry; keys that others removed or wrote; an entry that is still ahead of the
+    // cursor.
     let letter = [
         "entry_id",
         "1-1",

@@ -1,4 +1,4 @@
-//! The whole job of a worker and of a janitor under their own users, every branch of it taken.
+//! The whole job of a worker and of a janitor under their own users, taking every branch.
 
 use std::collections::BTreeSet;
 
@@ -16,13 +16,13 @@ use crate::support::dump;
 /// Ids and fields of the entries of one stream.
 type Delivered = Vec<(String, Vec<String>)>;
 
-/// Where functions are not to be had, as `trouble::functions` tries.
+/// If functions are unavailable, as `trouble::functions` tries.
 const BY_DIGEST: [&str; 2] = ["evalsha", "script|load"];
 
 /// How long ago the events of the job happened.
 const AGE_MS: u64 = 100_000;
 
-/// Entries that lead a worker through every branch: `(fields)`, in order of their ids.
+/// Entries that lead a worker through every branch: `(fields)`, in the order of their ids.
 pub fn job() -> Vec<Vec<(String, Vec<u8>)>> {
     let flat = |text: &str| -> Vec<(String, Vec<u8>)> {
         let words: Vec<_> = text.split(' ').collect();
@@ -62,13 +62,13 @@ pub fn job() -> Vec<Vec<(String, Vec<u8>)>> {
     ];
     entries.extend((0..20).map(|n| flat(&format!("type heartbeat user crowd ip {n}"))));
     entries.extend((0..250).map(|n| flat(&format!("type heartbeat user u{n} sid u{n}"))));
-    // In a later batch than the join, or the two would be one leave.
+    // In a later batch than the join, or the two would become one leave.
     entries.push(flat("type document doc d2 user bo action leave"));
     entries
 }
 
-/// A worker's life: it makes the group, applies, hands over; then one dies, another stands by, takes over and tries
-/// alone what comes next, while a stranger meddles; in the end ids are set back.
+/// A worker's life: it creates the group, applies, hands over. Then one dies, and another stands by, takes over and
+/// tries the next entries alone while a stranger interferes. At the end ids are set back.
 fn work(guarded: &Guarded) -> Vec<String> {
     let (stream, mut admin) = (guarded.key("rollcall:events"), guarded.admin());
     let start_ms = dump::server_now(&mut admin) - AGE_MS;
@@ -105,7 +105,7 @@ fn work(guarded: &Guarded) -> Vec<String> {
     logs.push(doomed.log());
     wait_until(SOON, "what the dead one left is applied", || applied(&worker) == 3);
     assert_eq!(count(&worker, "rollcall_entries_tried_alone_total"), 3.0);
-    // Half of who is joined is gone, one half or the other; what is joined in the end is for the janitor.
+    // One half of the joined connections is removed, then the other; the janitor handles what is left.
     let time = start_ms.to_string();
     for (done, gone) in [(4, "rollcall:docs:connections"), (5, "rollcall:docs:joined"), (6, "")] {
         if !gone.is_empty() {
@@ -141,8 +141,7 @@ fn read(conn: &mut Connection, stream: &str, group: &str, count: usize) -> Vec<S
     reply.into_iter().flat_map(|(_, entries)| entries).map(|(id, _)| id).collect()
 }
 
-/// Presence entries that are not in the index, as a version without one leaves them, and the other way
-/// round.
+/// Presence entries without an index, as an earlier version leaves them, and the other way round.
 fn unindex(guarded: &Guarded, admin: &mut Connection) {
     let now = dump::server_now(admin);
     let mut add = redis::cmd("HSET");
@@ -158,7 +157,7 @@ fn unindex(guarded: &Guarded, admin: &mut Connection) {
     redis::cmd("ZADD").arg(crowds).arg(&["0", "ghost|1"]).exec(admin).unwrap();
 }
 
-/// A janitor's life: every structure has something to take, and the server loses its last moments.
+/// A janitor's life: every structure has something to remove, and the server loses its latest data.
 fn sweep(guarded: &Guarded) -> String {
     let mut admin = guarded.admin();
     let meta = guarded.key("rollcall:meta");

@@ -8,7 +8,7 @@ use rollcall::key::Keys;
 use super::{Guarded, SOON, commands};
 use crate::harness::{is_finished, wait_until};
 
-/// The port of a webhook that takes nothing.
+/// The port of a webhook that accepts nothing.
 fn gone_webhook() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -57,7 +57,7 @@ fn a_notifier_does_all_of_its_job_with_just_these_rights() {
     wait_until(SOON, "all are told", || told() == ["2", "2", "2"]);
     assert_eq!(notifier.terminate(), 0, "{}", notifier.log());
     let mut logs = vec![notifier.log()];
-    // Those that come while it is away are dropped: a gap.
+    // Changes that come while it is stopped are dropped, which makes a gap.
     let mut stolen = guarded.admin();
     let stream = "acme:rollcall:events";
     let finished = |conn: &mut Connection| is_finished(conn, &Keys::new("acme:", 1, 0), stream);

@@ -1,5 +1,4 @@
-//! Whoever holds the state to the entries may read it, and write nothing but a shadow; whoever puts it right is a worker,
-//! too.
+//! The verifier may read the state, and write nothing but a shadow. Whoever rebuilds is also a worker.
 
 use super::job::job;
 use super::{Guarded, PASSWORD, SOON, VERIFIER, commands, line};
@@ -8,11 +7,11 @@ use crate::query::ground::ask_at;
 use crate::support::dump;
 use rollcall::key::Keys;
 
-/// Everything that there is, as a worker makes it.
+/// The complete state, as a worker makes it.
 fn worked(guarded: &Guarded) {
     let mut admin = guarded.admin();
     let (keys, stream) = (Keys::new("acme:", 1, 0), guarded.key("rollcall:events"));
-    // All that counts is held: verdicts are whole.
+    // All relevant entries are in the stream, so the verdicts are complete.
     let start_ms = dump::server_now(&mut admin) - 100_000;
     let first = (
         "0".to_owned(),
@@ -49,7 +48,7 @@ fn a_verifier_writes_nothing_but_its_shadow() {
     assert_eq!(code, 1, "{out}");
     let called = guarded.called();
     let mut idle: Vec<_> = commands(VERIFIER).difference(&called).cloned().collect();
-    // Where functions are not to be had, as `trouble::functions` tries.
+    // If functions are unavailable, as `trouble::functions` tries.
     idle.retain(|command| command != "evalsha");
     assert!(idle.is_empty(), "a verifier is allowed what it never does: {idle:?}");
     guarded.nothing_was_refused(&[]);

@@ -1,4 +1,4 @@
-//! Snapshots, taken while workers apply and janitors sweep: each, with the changes after its position, gives the
+//! Snapshots taken while workers apply and janitors sweep: each, with the changes after its position, gives the
 //! state.
 
 use std::collections::HashSet;
@@ -39,7 +39,7 @@ fn scope(deployment: &Deployment, filter: &Filter) -> Scope {
     }
 }
 
-/// Connections live as long as the runtime that made them.
+/// Connections live only as long as the runtime that made them.
 fn block_on_shared<T>(future: impl Future<Output = T>) -> T {
     thread_local! {
         static RUNTIME: tokio::runtime::Runtime =
@@ -48,7 +48,7 @@ fn block_on_shared<T>(future: impl Future<Output = T>) -> T {
     RUNTIME.with(|runtime| runtime.block_on(future))
 }
 
-/// A snapshot's JSON text as the filter wants it.
+/// A snapshot's JSON text with the filter applied.
 fn json(snapshot: &Arc<Snapshot>, filter: &Filter) -> Value {
     let mut lines = snapshot.lines(Arc::new(filter.clone()));
     let mut text = Vec::new();
@@ -59,7 +59,7 @@ fn json(snapshot: &Arc<Snapshot>, filter: &Filter) -> Value {
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&text)))
 }
 
-/// Every change that there is, as listeners are told it.
+/// Every existing change, in the form that listeners receive.
 fn changes(deployment: &Deployment) -> Vec<Value> {
     let mut conn = deployment.connection();
     let mut all = Vec::new();
@@ -161,7 +161,7 @@ fn a_filtered_snapshot_has_what_the_filter_lets_through() {
     assert_eq!((all.presence.len(), all.sessions.len(), all.members.len()), (3, 3, 4));
     assert_eq!(Vec::from_iter(all.levels), [("d".to_owned(), 2)]);
 
-    // Looked up, and picked out of all: the same.
+    // Looked up, and selected from all: the same result.
     let bob = Filter { users: names(&["bob", "cy|d", "nobody"]), ..Filter::default() };
     let found = ask(&Filter::default(), &bob);
     assert_eq!(Vec::from_iter(found.presence.clone()), [pair("bob", ""), pair("cy|d", "")]);

@@ -1,4 +1,4 @@
-//! The kinds of faults, and how each is done.
+//! The kinds of faults, and how each is caused.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ const AFTER_NAMING: Kind<Chaos> = Kind {
     most: 2,
     ..dying("worker dies after-naming", |c, s| {
         c.doom("after-naming", 1, s);
-        // Only who follows one that died tries entries alone.
+        // Only a worker that takes over after a death tries entries alone.
         for _ in 0..15 {
             std::thread::sleep(Duration::from_millis(100));
             if c.fleet.has_died("after-naming") {
@@ -194,7 +194,7 @@ pub const KINDS: &[Kind<Chaos>] = &[
     }),
 ];
 
-/// A name that another program has used, and its value put aside.
+/// Renames the key, and occupies its name with another program's value.
 const TAKE: &str = "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('RENAME', KEYS[1], KEYS[2]) end \
                     redis.call('SET', KEYS[1], 'theirs')";
 const GIVE_BACK: &str = "redis.call('DEL', KEYS[1]) \
@@ -216,14 +216,14 @@ impl Chaos {
         self.fleet.doom(&self.scene, strike, (point, pass));
     }
 
-    /// Somebody takes the partition, and does nothing with it.
+    /// A stranger takes the partition and does nothing with it.
     fn take_over(&mut self, strike: &Strike) {
         let (deployment, partition) = (&self.scene.deployment, strike.partition(&self.scene));
         block_on(async {
             let mut connection = deployment.async_connection(partition).await;
             let ownership = deployment.ownership(partition, "stranger");
             let seen = ownership.look(&mut connection).await.unwrap();
-            // Another one may have been faster.
+            // Another worker may have been faster.
             let _taken =
                 ownership.join(&mut connection, &seen, &fence(false), Cause::Stall).await.unwrap();
         });
@@ -235,7 +235,7 @@ impl Chaos {
         command(&self.scene, &[&[verb, &key], words].concat());
     }
 
-    /// What strangers do to the group; then what Rollcall may trim now is trimmed.
+    /// What strangers do to the group; then whatever Rollcall may trim now is trimmed.
     fn meddle(&mut self, what: &str, argument: u64, strike: &Strike) {
         self.blow(what, argument, strike);
         self.disturb(strike);
@@ -245,7 +245,7 @@ impl Chaos {
     fn sweep(&self, partition: u16) {
         let deployment = &self.scene.deployment;
         blow(&self.scene, partition, "keep", 0);
-        // What comes from now on is younger than that.
+        // Everything that comes from now on is younger than that.
         let janitor = JanitorConfig { keep_ms: 1_500, ..deployment.config.janitor.clone() };
         let (settings, keys) = (&deployment.config.deployment, deployment.keys(partition));
         let sweeper = Sweeper::new(settings, &keys, &janitor);
@@ -255,7 +255,7 @@ impl Chaos {
         });
     }
 
-    /// The stream goes, and another one comes in its place: no entry is added in the same millisecond.
+    /// The stream is deleted, and another one takes its place; no entry is added in the same millisecond.
     fn drop_stream(&mut self, how: u64, strike: &Strike) {
         let gate = std::sync::Arc::clone(&self.gate);
         let closed = gate.lock().unwrap();
@@ -263,7 +263,7 @@ impl Chaos {
         self.blow("drop", how, strike);
         self.disturb(strike);
         std::thread::sleep(Duration::from_millis(5));
-        // With the group made by somebody else, only the number of entries shows it.
+        // If somebody else created the group, only the number of entries shows it.
         let closed = (how == 3).then_some(closed);
         // Until then what it begins with seems to be passed.
         self.fleet.keep_one(&self.scene);
@@ -274,7 +274,7 @@ impl Chaos {
         drop(closed);
     }
 
-    /// Something is wrong for a while; in the midst of it a worker may be killed, too.
+    /// Something is wrong for a while; a worker may be killed meanwhile.
     fn lasting(&mut self, strike: &Strike, begin: impl Fn(&mut Self), end: impl Fn(&mut Self)) {
         begin(self);
         std::thread::sleep(strike.hold / 2);
@@ -300,8 +300,8 @@ impl Chaos {
         self.lasting(strike, |chaos| chaos.proxy.set(mode), |chaos| chaos.proxy.set(SLOW));
     }
 
-    /// Kills the server, and starts it again after a while. What was added so many milliseconds before its
-    /// death, or later, may be lost.
+    /// Kills the server, and starts it again after a while. Entries added in the last milliseconds before its death,
+    /// or later, may be lost.
     fn restart(&mut self, strike: &Strike, losing_ms: u64) {
         let now = server_now(&mut self.scene.connection());
         self.scene.deployment.server.kill();
@@ -313,7 +313,7 @@ impl Chaos {
         }
     }
 
-    /// What was added since an instant until now may be lost.
+    /// Entries added since an instant may be lost.
     fn lose(&mut self, from: u64) {
         let now = server_now(&mut self.scene.connection());
         self.losses.push(from.saturating_sub(self.stepped_ms)..=now + self.stepped_ms);
@@ -334,7 +334,7 @@ impl Chaos {
         self.counted += hit.unwrap();
     }
 
-    /// One that is worth nothing unless it meets entries: some tries until it does.
+    /// A blow that only matters if it meets entries: it is tried several times.
     fn blow_that_meets(&mut self, what: &str, argument: u64, strike: &Strike) {
         for _ in 0..20 {
             self.blow(what, argument, strike);

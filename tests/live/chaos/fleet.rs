@@ -1,4 +1,4 @@
-//! The processes under a schedule: workers and two janitors, those that sleep, and those that have gone.
+//! The processes of a schedule: workers and two janitors, those that are stopped, and those that have ended.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
@@ -11,18 +11,18 @@ use crate::harness::Layout;
 use crate::process::{Worker, is_fault};
 use crate::scene::{SOON, Scene, try_command};
 
-/// Entries that a worker takes at a time.
+/// The maximum batch of a worker.
 pub const BATCH: usize = 25;
-/// Workers there are at first, and at most.
+/// The initial and the maximum number of workers.
 const WORKERS: (usize, usize) = (3, 6);
 /// Lines about faults that a process may log in a second.
 const MOST_FAULT_LINES: usize = 10;
 const ABORTED: i32 = 6;
 
-/// Makes a worker the owner, as if the one there is had given it the partition.
+/// Makes a worker the owner, as if the current one had given it the partition.
 const HAND_OVER: &str = "return redis.call('HSET', KEYS[1], 'owner', '', 'heir', ARGV[1])";
 
-/// A worker or janitor, and the point at which it is to die, if at any.
+/// A worker or janitor, and the point at which it is to die, if any.
 struct Member {
     process: Worker,
     doom: Option<&'static str>,
@@ -59,12 +59,12 @@ impl Site for Scene {
     }
 }
 
-/// Whom a fault strikes.
+/// Which worker a fault strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Who owns the partition.
     Owner,
-    /// One who does not.
+    /// Another one.
     Standby,
 }
 
@@ -79,7 +79,7 @@ pub struct Fleet {
     leaving: Vec<Member>,
     /// How many died at each point.
     pub deaths: BTreeMap<&'static str, u64>,
-    /// Workers that were killed, wherever.
+    /// Workers that were killed, at any point.
     pub kills: usize,
     /// The most lines about faults that any process logged in one second.
     pub most_fault_lines: usize,
@@ -147,7 +147,7 @@ impl Fleet {
         self.bury_worker(old);
     }
 
-    /// Whether one that was doomed to die at this point has died.
+    /// Whether a worker that was doomed to die at this point has died.
     pub fn has_died(&mut self, point: &str) -> bool {
         let mut doomed = self.workers.iter_mut().filter(|member| member.doom == Some(point));
         doomed.any(|member| !member.process.runs())
@@ -207,7 +207,7 @@ impl Fleet {
         self.leaving.push(old);
     }
 
-    /// SIGSTOP to a worker, SIGCONT at the first [`Fleet::wake`] after `time`; another one takes its place.
+    /// SIGSTOP to a worker, SIGCONT at the first [`Fleet::wake`] after `time`; another one replaces it.
     pub fn put_to_sleep(
         &mut self,
         site: &impl Site,
@@ -225,7 +225,7 @@ impl Fleet {
         std::mem::replace(&mut self.workers[which], next)
     }
 
-    /// Lets those go on that have slept long enough; they stay until the end.
+    /// Wakes those that have slept long enough; they stay until the end.
     pub fn wake(&mut self) {
         let (up, down) = self.asleep.drain(..).partition(|(_, until)| *until <= Instant::now());
         self.asleep = down;
@@ -268,7 +268,7 @@ impl Fleet {
         }
     }
 
-    /// Everybody ends in good order, within [`SOON`].
+    /// All processes end cleanly, within [`SOON`].
     pub fn end(&mut self) {
         let workers = std::mem::take(&mut self.workers);
         self.leave(workers);
@@ -283,7 +283,7 @@ impl Fleet {
         self.bury(member);
     }
 
-    /// Kills it if it still runs; nobody may have ended before, except where doomed to.
+    /// Kills it if it is still running; it may have ended before only if it was doomed to.
     fn bury(&mut self, mut member: Member) {
         let ran = member.process.runs();
         let status = member.process.kill();
@@ -293,7 +293,7 @@ impl Fleet {
                 *self.deaths.entry(point).or_default() += 1;
                 self.kills += 1;
             }
-            // A signal to stop may come before there is anything to stop.
+            // A signal to stop may arrive before there is anything to stop.
             _ => assert!(
                 ran || status.code() == Some(0) || log.is_empty(),
                 "ended by itself, {status}:\n{log}"
@@ -343,7 +343,7 @@ fn hand_over(site: &impl Site, partition: u16, to: &Worker) {
     }
 }
 
-/// Not to one that died at its point.
+/// Not to a worker that died at its point.
 fn signal(member: &mut Member, name: &str) {
     if member.process.runs() {
         member.process.signal(name);

@@ -1,4 +1,4 @@
-//! Connections that say nothing any more, and nothing about that: a worker gives them up by itself.
+//! Connections that fall silent without being closed: a worker gives them up by itself.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use crate::scene::{SOON, Scene, Traffic, in_parallel};
 const CONNECTS: Duration = Duration::from_secs(5);
 /// The longest pause between two tries.
 const PAUSE: Duration = Duration::from_secs(5);
-/// What a worker may take to work again after silence: a read waits for a second and the batch deadline (half of the
-/// claim time of a second here), is let finish for two seconds more, and then comes a pause.
+/// How long a worker may take to work again after silence: a read waits for a second plus the batch deadline (half of
+/// the claim time of a second here), may finish for two more seconds, and is followed by a pause.
 const GIVES_UP: Duration = Duration::from_millis(1_000 + 500 + 2_000 + 5_000);
 
 /// All its connections fall silent at once; new ones are fine.
@@ -36,7 +36,7 @@ fn a_worker_gives_up_silent_connections_in_time() {
     });
 }
 
-/// For a while new connections are accepted, and never answered.
+/// For a while new connections are accepted but never answered.
 #[test]
 fn a_worker_gives_up_a_connection_that_is_never_answered() {
     let scene = Scene::start(&[]);
@@ -46,7 +46,7 @@ fn a_worker_gives_up_a_connection_that_is_never_answered() {
     wait_until(CONNECTS * 2, "it gives up connecting", || worker.log().contains("not projecting"));
     proxy.set(Mode::Pass);
     scene.add_heartbeat("after");
-    // It may be at another try that is not answered, or about to begin one.
+    // It may be in another attempt that is not answered, or about to begin one.
     wait_until(CONNECTS + PAUSE, "it connects", || scene.is_finished());
     assert!(worker.runs());
     scene.verify("connections that were never answered");

@@ -1,11 +1,11 @@
--- What strangers do to the stream and its group. The same call writes down what had become of the entries that it
--- takes away. The notes stand in the same server, so that a server that comes back with what it had some time ago,
--- or with nothing, has the notes of then.
+-- What strangers do to the stream and its group. The same call records the entries that it removes, and whether the
+-- cursor had passed them. The records are kept in the same server: if a server returns with the data of an earlier
+-- time, or with none, its records are of that time, too.
 --
 -- KEYS  1 stream, 2 gone: id → passed or behind, its fields; 3 kept: id → the same of entries that Rollcall may trim;
 --       4 base: entries added to streams that are gone, less those settled before the janitor's hash was deleted;
 --       5 rollcall:meta, 6 rollcall:janitor
--- ARGV  1 group, 2 what is done, 3 how much, or how
+-- ARGV  1 group, 2 what is done, 3 how much or in which way
 -- Returns how many entries it concerns, or -1 if there is no group for it just now.
 
 local stream, gone, kept, base, meta, janitor = unpack(KEYS)
@@ -43,7 +43,7 @@ end
 
 local blows = {}
 
--- The oldest entries, passed or not.
+-- Removes the oldest entries, passed or not.
 function blows.trim()
   local length = call('XLEN', stream)
   local count = math.floor(length * argument / 1000)
@@ -52,7 +52,7 @@ function blows.trim()
   return call('XTRIM', stream, 'MAXLEN', length - count)
 end
 
--- Every third of the newest entries.
+-- Removes every third of the newest entries.
 function blows.delete()
   local count = 0
   for i, entry in ipairs(call('XREVRANGE', stream, '+', '-', 'COUNT', argument)) do
@@ -64,8 +64,8 @@ function blows.delete()
   return count
 end
 
--- The stream, with its groups. 1: another one begins, with a smaller id; 2: and goes on with greater ones; 3: and
--- somebody makes the group. That it is another one shows in how many were added, if there were more.
+-- Removes the stream with its groups. 1: a new one begins with a smaller id; 2: and continues with greater ones; 3: and
+-- somebody creates the group. That the stream is a new one shows in its number of added entries, if that was greater.
 function blows.drop()
   if call('EXISTS', stream) == 0 then return 0 end
   local info, count = fields(call('XINFO', 'STREAM', stream)), 0
@@ -98,7 +98,7 @@ local function read_on()
   return got and got[1][2] or {}
 end
 
--- Reads through the group and leaves it at that: what is new, or, if nothing is, all over again.
+-- Reads through the group without acknowledging: what is new, or everything again if nothing is.
 function blows.read()
   local entries = read_on()
   if #entries > 0 then return #entries end
@@ -113,14 +113,14 @@ function blows.finish()
   return #entries
 end
 
--- Reads, and is deleted with what is pending for it.
+-- Reads, and then deletes the consumer with what is pending for it.
 function blows.forget()
   local count = blows.read()
   call('XGROUP', 'DELCONSUMER', stream, group, 'stranger')
   return count
 end
 
--- Moves the group to so many thousandths of the stream.
+-- Moves the group to this many thousandths of the stream.
 function blows.set()
   local count = math.floor(call('XLEN', stream) * argument / 1000)
   local entries = call('XRANGE', stream, '-', '+', 'COUNT', math.max(count, 1))
@@ -128,26 +128,26 @@ function blows.set()
   return 1
 end
 
--- 1: and somebody makes it again, at the beginning; 2: at the end.
+-- Removes the group. 1: and somebody creates it again at the beginning of the stream; 2: at its end.
 function blows.destroy()
   call('XGROUP', 'DESTROY', stream, group)
   if argument > 0 then call('XGROUP', 'CREATE', stream, group, argument == 1 and '0' or '$') end
   return 1
 end
 
--- The settings, the owner and the cursor. 1: and the group.
+-- Removes the settings, the owner and the cursor. 1: and the group.
 function blows.unset()
   if argument == 1 then call('XGROUP', 'DESTROY', stream, group) end
   return call('DEL', meta)
 end
 
--- The janitor's copy of the cursor, and the sums.
+-- Removes the janitor's copy of the cursor, and its sums.
 function blows.untell()
   call('DECRBY', base, call('HGET', janitor, 'settled') or 0)
   return call('DEL', janitor)
 end
 
--- Nothing: remembers all entries, so that Rollcall may trim them.
+-- Removes nothing, but records all entries, so that Rollcall may trim them.
 function blows.keep()
   local entries = call('XRANGE', stream, '-', '+')
   for _, entry in ipairs(entries) do note(kept, entry) end

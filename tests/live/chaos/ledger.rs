@@ -1,9 +1,9 @@
-//! What became of each entry: read from the server at one instant, and from the notes that blows leave.
+//! The fate of each entry, read from the server at one instant and from the notes that blows leave.
 //!
-//! An entry that the cursor has passed must have had its effect exactly once, and one behind it none. One that was
-//! taken from the stream keeps what it had then: passed, it has its effect; behind the cursor it never has any, unless
-//! a worker had it in hand; its trace in the state tells which. Nothing that strangers do to the group changes any of
-//! this.
+//! An entry that the cursor has passed must have had its effect exactly once, and one behind it none. An entry that
+//! was removed from the stream keeps its fate: if it was passed, it has had its effect; if it was behind the cursor
+//! it never has one, unless a worker was applying it, which its trace in the state shows. Nothing that strangers do
+//! to the group changes any of this.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -17,9 +17,9 @@ use crate::harness::Layout;
 use crate::scene::Scene;
 use crate::support::model::{Bytes, Dead};
 
-/// What all keys of the notes begin with.
+/// The beginning of all keys of the notes.
 pub const NOTES: &str = "chaos:";
-/// What the server says of a stream and its groups, there or not.
+/// The server's information about a stream and its groups, if they exist.
 const INFO: &str = "if redis.call('EXISTS', KEYS[1]) == 0 then return {{}, {}} end \
                     return {redis.call('XINFO', 'STREAM', KEYS[1]), redis.call('XINFO', 'GROUPS', KEYS[1])}";
 
@@ -28,7 +28,8 @@ pub fn notes<const N: usize>(partition: u16, names: [&str; N]) -> [String; N] {
     names.map(|name| format!("{NOTES}{name}:{{p{partition}}}"))
 }
 
-/// Does one of the blows of `ledger.lua`; how many entries it concerned. `None` while there is no group for it.
+/// Carries out one of the blows of `ledger.lua`; returns how many entries it affected. `None` while there is no group
+/// for it.
 pub fn blow(scene: &Scene, partition: u16, what: &str, argument: u64) -> Option<u64> {
     let deployment = &scene.deployment;
     let keys = deployment.keys(partition);
@@ -40,7 +41,7 @@ pub fn blow(scene: &Scene, partition: u16, what: &str, argument: u64) -> Option<
     u64::try_from(count).ok()
 }
 
-/// Where an entry stands.
+/// The position of an entry relative to the cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// The cursor has yet to pass it.
@@ -52,10 +53,10 @@ pub enum Fate {
 /// One entry, there or gone.
 pub struct Account {
     pub entry: Entry,
-    /// Where it stands, or stood when it was taken from the stream.
+    /// Its fate, now or when it was removed from the stream.
     pub fate: Fate,
     pub is_gone: bool,
-    /// Whether the state shows that it was applied; `None` if it is one that changes nothing there.
+    /// Whether the state shows that it was applied; `None` if it changes nothing there.
     pub applied: Option<bool>,
     /// Dead letters of it.
     pub letters: Vec<Dead>,
@@ -67,33 +68,33 @@ impl Account {
         self.applied.unwrap_or(!self.letters.is_empty())
     }
 
-    /// Whether it was written off as what workers died on.
+    /// Whether it was written off because workers died on it.
     pub fn is_written_off(&self) -> bool {
         self.letters.iter().any(|letter| letter.1 == "poison")
     }
 }
 
-/// What the server says of the group.
+/// The server's information about the group.
 pub struct Group {
     pub at: EntryId,
     pub pending: u64,
     pub lag: Option<u64>,
 }
 
-/// All entries of one partition that were ever there since the server last began with nothing.
+/// All entries of one partition that ever existed since the server last started empty.
 pub struct Ledger {
     pub accounts: BTreeMap<EntryId, Account>,
     pub cursor: EntryId,
     pub group: Option<Group>,
-    /// The newest entry that is there.
+    /// The newest existing entry.
     pub last: EntryId,
     /// Entries ever added.
     pub added: i64,
     /// Entries that Rollcall counts as passed.
     pub settled: i64,
-    /// Dead letters of entries that are nowhere.
+    /// Dead letters of entries that are not known.
     pub strangers: Vec<Dead>,
-    /// The names of keys that were taken away.
+    /// The names of keys that were removed.
     pub taken: BTreeSet<String>,
 }
 
@@ -148,7 +149,7 @@ impl Ledger {
         let (dead, taken, seen, taken_dead) = rest;
         let cursor = cursor.or(copy.0).map_or(EntryId { ms: 0, seq: 0 }, |id| id.parse().unwrap());
         let mut traces = traced::in_state(&joined, &present);
-        // Noted as it stood in either: a name is known by its beginning.
+        // Recorded as in either; a name is recognised by its beginning.
         traces.extend(traced::in_state(&seen, &seen));
         let mut letters = letters([dead, taken_dead]);
         let mut accounts = BTreeMap::new();
@@ -165,7 +166,7 @@ impl Ledger {
             let fate = if entry.id > cursor { Fate::Behind } else { Fate::Passed };
             add(entry, fate, false);
         }
-        // What Rollcall itself trims, the cursor has passed.
+        // The cursor has passed what Rollcall itself trims.
         let trimmed = kept
             .iter()
             .filter(|(id, _)| !gone.contains_key(*id) && !there.contains_key(&id.parse().unwrap()));
@@ -189,7 +190,7 @@ impl Ledger {
         }
     }
 
-    /// Whether the cursor is about the stream that is there, as far as its beginning tells.
+    /// Whether the cursor belongs to the current stream, as far as its beginning shows.
     pub fn is_of_one_stream(&self) -> bool {
         let there = self.accounts.values().find(|account| !account.is_gone);
         there.is_none_or(|first| first.fate == Fate::Behind || first.has_effect())
@@ -222,7 +223,7 @@ fn number(info: &HashMap<String, Value>, name: &str) -> Option<u64> {
     info.get(name).and_then(reply::number)
 }
 
-/// What `ledger.lua` wrote down: `fate ` and then each name and value with its length in front.
+/// A note of `ledger.lua`: `fate ` and then each name and value, preceded by its length.
 fn note_of(note: &[u8]) -> (Fate, Vec<Field>) {
     let space = note.iter().position(|byte| *byte == b' ').unwrap();
     let fate = match &note[..space] {

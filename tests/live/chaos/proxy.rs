@@ -1,5 +1,4 @@
-//! A network that fails: a TCP proxy between workers and their server that cuts, delays, crumbles, swallows
-//! and refuses.
+//! A faulty network: a TCP proxy between workers and their server that cuts, delays, fragments, swallows and refuses.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -7,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What is done to bytes and connections from now on.
+/// What happens to bytes and connections from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// They pass.
@@ -16,7 +15,7 @@ pub enum Mode {
     Delay(Duration),
     /// They pass a few at a time.
     Crumble,
-    /// They pass, but calls of scripts only once this is over.
+    /// They pass, but calls of scripts are held back until this is over.
     HoldCalls,
     /// New connections are accepted and never answered.
     Silent,
@@ -34,14 +33,14 @@ struct Shared {
     /// Each connection leads to one of them.
     servers: Vec<u16>,
     mode: Mutex<Mode>,
-    /// Bytes that may pass until everything is cut; below zero: no cut is due.
+    /// How many bytes may pass until everything is cut; negative: no cut is due.
     until_cut: AtomicI64,
     over: AtomicBool,
     open: Mutex<Vec<Connection>>,
 }
 
 struct Connection {
-    /// The client's end, and the server's, if it was asked at all.
+    /// The client's end, and the server's, if it was connected.
     ends: Vec<TcpStream>,
     state: Arc<State>,
 }
@@ -55,12 +54,12 @@ struct State {
 }
 
 impl Proxy {
-    /// Listens on a free port, in front of the server on `server`.
+    /// Listens on a free port, and forwards to the server on `server`.
     pub fn start(server: u16) -> Self {
         Self::between(&[server])
     }
 
-    /// The same in front of several: each connection leads to any of them.
+    /// The same for several servers: each connection leads to any of them.
     pub fn between(servers: &[u16]) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -91,12 +90,12 @@ impl Proxy {
         *self.shared.mode.lock().unwrap() = mode;
     }
 
-    /// Cuts all connections once so many more bytes have passed, of whatever they are the middle.
+    /// Cuts all connections once this many more bytes have passed, wherever that is.
     pub fn cut_after(&self, bytes: u32) {
         self.shared.until_cut.store(bytes.into(), Ordering::Relaxed);
     }
 
-    /// Lets nothing pass any more over the connections there are; neither end is told.
+    /// Lets nothing pass over the existing connections any more; neither end notices.
     pub fn silence(&self) {
         for connection in &*self.shared.open.lock().unwrap() {
             connection.state.silent.store(true, Ordering::Relaxed);
@@ -113,7 +112,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::Relaxed);
         self.shared.cut();
-        // Wakes the one who accepts; if that fails it has ended already.
+        // Wakes the accepting thread; if this fails, it has ended already.
         let _woken = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
     }
 }
@@ -123,7 +122,7 @@ impl Shared {
         *self.mode.lock().unwrap()
     }
 
-    /// Connects a client through. Whatever fails closes its connection, as networks do.
+    /// Connects a client to a server. Any failure closes the connection, as in networks.
     fn connect(self: &Arc<Self>, client: TcpStream) {
         let state = Arc::<State>::default();
         match self.mode() {
@@ -155,7 +154,7 @@ impl Shared {
                 break;
             }
         }
-        // A silent connection does not tell either end that the other one has gone.
+        // A silent connection does not tell either end that the other is gone.
         if !silent.load(Ordering::Relaxed) {
             let _gone = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
             closed.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! What a run of schedules did, as a table.
+//! The results of a run of schedules, as a table.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -40,7 +40,7 @@ impl Report {
         of_kind.1 += counted;
     }
 
-    /// The entries were looked at while the faults went on.
+    /// The entries were checked while the faults went on.
     pub fn looked(&self) {
         self.counts.lock().unwrap().instants += 1;
     }
@@ -64,7 +64,7 @@ impl Report {
         }
     }
 
-    /// A schedule with these kinds did not hold.
+    /// A schedule with these kinds failed.
     pub fn diverged(&self, seed: u64, kinds: impl IntoIterator<Item = &'static str>) {
         let mut counts = self.counts.lock().unwrap();
         for kind in kinds {

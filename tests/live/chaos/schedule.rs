@@ -29,25 +29,25 @@ const PER_SECOND: u64 = 250;
 pub struct Chaos {
     pub scene: Scene,
     pub clock: Clock,
-    /// How far ids may be from the clock because that stepped, or they were set ahead.
+    /// How far ids may be from the clock because the clock stepped, or the ids were set ahead.
     pub stepped_ms: u64,
     pub proxy: Proxy,
     pub fleet: Fleet,
     pub losses: Losses,
-    /// What the strike under way counts.
+    /// The count of the current strike.
     pub counted: u64,
-    /// No entry is added while somebody holds it.
+    /// No entry is added while it is locked.
     pub gate: Arc<Mutex<()>>,
-    /// How far each partition's group is to be believed.
+    /// How far each partition's group can be trusted.
     trust: Vec<Trust>,
 }
 
-/// How far what a group says of itself is to be believed.
+/// How far a group's figures can be trusted.
 #[derive(Clone, Copy, Default)]
 struct Trust {
-    /// Somebody did something to it; it is set right within a beat.
+    /// Somebody changed it; it is repaired within a beat.
     is_disturbed: bool,
-    /// Entries were taken that the cursor was to pass: the server may not know how many are behind it.
+    /// Entries ahead of the cursor were removed, so the server may not know how many are behind it.
     is_in_doubt: bool,
 }
 
@@ -121,12 +121,12 @@ impl Chaos {
         Traffic::start_from(&self.scene, around, PER_SECOND, Box::new(source))
     }
 
-    /// The group of the partition that is struck is to be set right.
+    /// The group of the struck partition must be repaired.
     pub fn disturb(&mut self, strike: &Strike) {
         self.trust[usize::from(strike.partition(&self.scene))].is_disturbed = true;
     }
 
-    /// Those of all are.
+    /// The groups of all partitions must be repaired.
     pub fn disturb_all(&mut self) {
         self.trust.iter_mut().for_each(|trust| trust.is_disturbed = true);
     }
@@ -147,7 +147,7 @@ impl Chaos {
         ledger.unwrap()
     }
 
-    /// Checks where every entry stands, and what the group says, at this instant.
+    /// Checks the fate of every entry, and the group's figures, at this instant.
     fn look(&mut self, added: &[Added], what: &str) {
         for partition in 0..self.scene.deployment.partitions() {
             let what = format!("{what}, partition {partition}");
@@ -158,8 +158,8 @@ impl Chaos {
         }
     }
 
-    /// The group says how many entries are behind the cursor: at once, or, where somebody did something to it, once it
-    /// is set right.
+    /// The group shows how many entries are behind the cursor: at once or, if somebody changed it, once it is
+    /// repaired.
     fn check_lag(&mut self, mut ledger: Ledger, partition: u16, what: &str) {
         let Trust { is_disturbed, is_in_doubt } = self.trust[usize::from(partition)];
         if is_disturbed && !ledger.lag_is_right(is_in_doubt) {
@@ -174,7 +174,7 @@ impl Chaos {
         self.trust[usize::from(partition)].is_disturbed = false;
     }
 
-    /// The faults are over, traffic is not. What is behind the cursor now must not stay so.
+    /// The faults are over, traffic is not. Entries that are behind the cursor now must not stay so.
     fn calm_down(&mut self, what: &str) {
         self.proxy.set(Mode::Pass);
         self.fleet.calm_down();

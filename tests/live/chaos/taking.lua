@@ -1,7 +1,7 @@
--- Takes a key away, and in the same call notes what would be missed with it: the traces by which entries are known to
--- be applied, and the dead letters.
+-- Removes a key, and in the same call records what the checks need of it: the traces which show that entries were
+-- applied, and the dead letters.
 --
--- KEYS  1 the key, 2 where it is renamed to, 3 taken: names of keys, 4 traces, 5 letters, 6 docs_joined, 7 presence
+-- KEYS  1 the key, 2 its name if it is renamed, 3 taken: names of keys, 4 traces, 5 letters, 6 docs_joined, 7 presence
 -- ARGV  1 DEL or RENAME, 2 the name to note, 3 1 if the key holds the dead letters
 -- Returns 1 if it was there.
 
@@ -16,7 +16,7 @@ end
 
 if call('EXISTS', key) == 0 then return 0 end
 if ARGV[3] == '1' then
-  -- Once is enough for letters: they are too large to be copied by a script.
+  -- Letters are moved only once, since they are too large to be copied by a script.
   if call('EXISTS', letters) == 1 then return 0 end
   call('RENAME', key, letters)
 else

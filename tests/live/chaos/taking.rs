@@ -1,8 +1,8 @@
-//! Other programs at single keys: expiries set and taken off, keys taken away; and what is promised of each.
+//! Other programs at single keys: expiries set and removed, keys removed; and what is promised about each.
 //!
-//! An expiry takes nothing, and a document's set and count are put back: after those all is as ever. What was in a
-//! shared key that is taken away cannot all come back by itself. It is back once every event has come again; until
-//! then, and in the changes about it, nothing can be said of that key alone.
+//! An expiry removes nothing, and a document's set and count are restored; after those everything is as before. The
+//! content of a shared key that is removed cannot all come back by itself. It is back once every event has come
+//! again; until then nothing can be checked about that key, or in the changes about it.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use crate::scene::{add, try_command};
 use crate::support::model::Exempt;
 use crate::trouble::command;
 
-/// Longer than what is promised, 2 s, by the time that servers refuse everything in some of the other faults.
+/// Longer than the promised 2 s, by as long as servers refuse everything in some of the other faults.
 const EXPIRY_S: &str = "6";
 
 impl Chaos {
@@ -41,7 +41,7 @@ impl Chaos {
         let deployment = &self.scene.deployment;
         let keys = deployment.keys(partition);
         let mut all = shared_keys(&deployment.config.deployment.stream, &keys);
-        // What becomes of the settings, the sums and the stream is tried by kinds of their own.
+        // Other kinds try what happens to the settings, the counts and the stream.
         let own = [keys.meta(), keys.janitor(), deployment.stream(partition)];
         all.retain(|(key, _)| !own.contains(key));
         let (key, _) = &all[strike.dice as usize / 7 % all.len()];
@@ -84,7 +84,7 @@ impl Chaos {
         vec![keys.document_users(&doc), keys.document_count(&doc)]
     }
 
-    /// Where keys were taken away, everything that had its effect comes once more; how many entries that are.
+    /// If keys were removed, everything that had its effect is sent once more; returns how many entries that are.
     pub fn send_again(&self) -> usize {
         let mut count = 0;
         for partition in 0..self.scene.deployment.partitions() {
@@ -105,7 +105,7 @@ impl Chaos {
     }
 }
 
-/// What changes need not hold to, where keys of these names were taken away.
+/// What need not hold for changes if keys with these names were removed.
 pub fn exempt(taken: &BTreeSet<String>) -> Exempt {
     let has = |name: &str| taken.contains(name);
     let mut subjects = Vec::new();
@@ -119,7 +119,7 @@ pub fn exempt(taken: &BTreeSet<String>) -> Exempt {
             subjects.push(begins);
         }
     }
-    // Who was put out of a document whose set was taken, too, left without a change.
+    // Users who were removed from a document whose set was removed too left without a change.
     let is_torn = has("rollcall:docs:joined") || has("rollcall:docs:connections");
     if has("document") && is_torn {
         subjects.push("document_joined");

@@ -1,5 +1,5 @@
-//! Random entries that leave a trace: each joins a document with a connection of its own, beside whatever
-//! else it says, so that the state tells of every single entry whether it was applied.
+//! Random entries that leave a trace: each joins a document with its own connection, besides everything else in it,
+//! so that the state shows for every single entry whether it was applied.
 
 use std::collections::BTreeSet;
 
@@ -10,12 +10,12 @@ use serde_json::{Map, Value, json};
 use crate::support::events::{Events, field, flat};
 use crate::support::model::Bytes;
 
-/// How the names begin by which entries are known in the state.
+/// The beginning of the names by which entries are recognised in the state.
 const TRACE: &str = "trace-";
-/// The same of users whose activity is kept in a key that another program may take.
+/// The same for users whose activity is in a key that another program may use.
 const TAKEN: &str = "taken-";
 
-/// Random entries over all partitions, forms and types; now and then one that is good for nothing.
+/// Random entries over all partitions, forms and types; sometimes an invalid one.
 pub struct Traced {
     events: Events,
     count: u64,
@@ -93,18 +93,18 @@ fn packed(events: &[Value], form: u8) -> Vec<Field> {
     vec![field("data", &Value::from(events).to_string())]
 }
 
-/// Users of each of whom one heartbeat tells, known by its presence entry; others for each `what`.
+/// Users with a single heartbeat each, recognised by its presence entry; others for each `what`.
 pub fn taken_users(what: u64) -> impl Iterator<Item = String> {
     (0..4).map(move |n| format!("{TAKEN}{what}-{n}"))
 }
 
-/// The user of whom an entry tells, if it is one of [`taken_users`].
+/// The user of an entry, if it is one of [`taken_users`].
 pub fn taken_user(entry: &Entry) -> Option<String> {
     let user = String::from_utf8(entry.get(b"user")?.to_vec()).ok()?;
     user.starts_with(TAKEN).then_some(user)
 }
 
-/// By what an entry is known in the state; `None` if it changes nothing there.
+/// The trace of an entry in the state; `None` if it changes nothing there.
 pub fn of_entry(entry: &Entry) -> Option<Bytes> {
     if let Some(user) = taken_user(entry) {
         return Some(user.into_bytes());
@@ -116,7 +116,7 @@ pub fn of_entry(entry: &Entry) -> Option<Bytes> {
     })
 }
 
-/// All such names in the state: members of `docs_joined`, fields of presence.
+/// All traces in the state: members of `docs_joined`, fields of presence.
 pub fn in_state(joined: &[Bytes], present: &[Bytes]) -> BTreeSet<Bytes> {
     let last = |member: &Bytes| member.rsplit(|byte| *byte == b'|').next().map(<[u8]>::to_vec);
     let first = |field: &Bytes| field.split(|byte| *byte == b'|').next().map(<[u8]>::to_vec);

@@ -1,4 +1,4 @@
-//! What must hold, at any instant and in the end.
+//! What must hold, at any instant and at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -17,11 +17,11 @@ use crate::support::model::{Dead, Model, Open, State, Value, diff};
 
 /// The name of the ranking.
 const RANKING: &str = "viewed:";
-/// The name of what says which sessions' data is Rollcall's own: without it data stays to its end.
+/// The key that says which sessions' data is Rollcall's own; without it data stays until its expiry.
 const DATA_VERSIONS: &str = "rollcall:sessions:data";
 
-/// Entries that a server which came back with less, or nothing, may have lost: those added between two
-/// instants, in milliseconds.
+/// Entries that a server which came back with less data, or none, may have lost: those added between two instants, in
+/// milliseconds.
 pub type Losses = Vec<RangeInclusive<u64>>;
 
 impl Ledger {
@@ -39,7 +39,7 @@ impl Ledger {
         })
     }
 
-    /// What the group says, and what is true.
+    /// The group's figure, and the true one.
     pub fn lag(&self) -> String {
         let said = self.group.as_ref().map(|group| {
             format!("{} pending, lag {:?}, at {}", group.pending, group.lag, group.at)
@@ -53,8 +53,8 @@ impl Ledger {
         )
     }
 
-    /// Whether an entry behind the cursor may have been applied: it is in the batch in hand, which met a key of
-    /// another type, and is sent a second time without what hits that.
+    /// Whether an entry behind the cursor may have been applied: it is in the current batch, which met a key of
+    /// another type and is sent again without what would write that key.
     fn may_be_half_applied(&self, id: EntryId) -> bool {
         let behind = self.accounts.values().filter(|account| account.fate == Fate::Behind);
         let in_hand: Vec<_> = behind.filter(|account| !account.is_gone).take(BATCH).collect();
@@ -62,9 +62,9 @@ impl Ledger {
             && in_hand.iter().any(|account| traced::taken_user(&account.entry).is_some())
     }
 
-    /// Whether effect and cursor come together, as they must: what the cursor has passed was applied or became a dead
-    /// letter, and what is behind it has no trace in the state. Not known of an entry that was taken from behind the
-    /// cursor: a worker may have had it in hand.
+    /// Whether effect and cursor agree, as they must: every entry that the cursor has passed was applied or became a
+    /// dead letter, and none behind it has a trace in the state. Unknown for an entry that was removed from behind
+    /// the cursor, since a worker may have been applying it.
     fn is_whole(&self, account: &Account) -> bool {
         match account.fate {
             Fate::Passed if account.is_written_off() => account.applied != Some(true),
@@ -148,13 +148,13 @@ pub fn check_end(
     assert!(differences.is_empty(), "{what}:\n{}", differences.join("\n"));
 }
 
-/// What the state must be.
+/// The expected state.
 struct Expected {
     state: State,
-    /// What else is right where the schedule decides.
+    /// What else is correct where the schedule decides.
     open: Open,
     letters: Vec<Dead>,
-    /// Keys of which nothing can be said.
+    /// Keys that cannot be checked.
     unknown: BTreeSet<Vec<u8>>,
 }
 
@@ -203,8 +203,8 @@ impl Expected {
         }
     }
 
-    /// Each dead letter is there once, and no other is; but for those of entries that met a key of another type, or
-    /// were written off because workers were killed with them in hand.
+    /// Each dead letter exists once, and there are no others, except those of entries that met a key of another type
+    /// or were written off because workers were killed while applying them.
     fn check_letters(&self, ledger: &Ledger, what: &str) {
         let is_of_its_own = |letter: &&Dead| !matches!(letter.1.as_str(), "wrong_type" | "poison");
         let all = || ledger.accounts.values().flat_map(|account| &account.letters);

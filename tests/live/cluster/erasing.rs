@@ -1,4 +1,5 @@
-//! A user whose sessions and documents are on other shards is erased on all of them, or told not to be.
+//! A user whose sessions and documents are on other shards is erased on all of them, or the command says that it is
+//! not done.
 
 use super::ground::{Ground, PARTITIONS};
 use super::{SOON, start};
@@ -47,7 +48,7 @@ fn a_user_is_erased_on_every_shard() {
     wait_until(SOON, "others are there", || {
         (0..8).all(|n| count(&format!("d{n}")).as_deref() == Some("1"))
     });
-    // Where a shard is away, nobody is told that all is done.
+    // If a shard is down, the command does not claim that all is done.
     let partition = partition_of("vic", PARTITIONS);
     let node = ground.node_of(partition);
     ground.nodes[node].kill();

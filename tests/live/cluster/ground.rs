@@ -22,7 +22,7 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Masters that share the slots, with so many replicas each, and more arguments for all of them.
+    /// Masters that share the slots, with this many replicas each, and further arguments for all of them.
     pub fn start(masters: usize, replicas: usize, extra: &[&str]) -> Self {
         let args = [
             &["--cluster-enabled", "yes", "--cluster-node-timeout", "5000"],
@@ -83,18 +83,18 @@ impl Ground {
         open(&self.nodes[node].url())
     }
 
-    /// Asks a node that has to answer.
+    /// Asks a node that must answer.
     pub fn ask<T: FromRedisValue>(&self, node: usize, words: &[&str]) -> T {
         try_command(&mut dump::connect(&self.nodes[node].url()), words)
             .unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
-    /// Asks a node that may be away.
+    /// Asks a node that may be down.
     fn try_ask<T: FromRedisValue>(&self, node: usize, words: &[&str]) -> Option<T> {
         try_command(&mut self.connection(node)?, words).ok()
     }
 
-    /// The node that has a partition.
+    /// The node with a partition.
     pub fn node_of(&self, partition: u16) -> usize {
         self.holder(partition).unwrap_or_else(|| panic!("nobody has partition {partition}"))
     }
@@ -153,7 +153,7 @@ impl Ground {
         }
     }
 
-    /// Adds a user whose name begins so to a partition, wherever that is by now.
+    /// Adds a user with this prefix to a partition, wherever that is now.
     pub fn add(&self, partition: u16, name: &str) {
         let (key, user) = (format!("{{p{partition}}}:rollcall:events"), user_in(partition, name));
         let words = ["XADD", &key, "*", "type", "heartbeat", "user", &user];

@@ -1,4 +1,5 @@
-//! How nodes name each other: by address, by name, by `?`, by nothing, by what cannot be reached, and after they moved.
+//! How nodes name each other: by address, by name, by `?`, by nothing, by an address that cannot be reached, and
+//! after they moved.
 
 use rollcall::private_server::{Options, PrivateServer};
 
@@ -7,7 +8,7 @@ use super::{SOON, apply, start};
 use crate::harness::wait_until;
 use crate::query::ground::ask_at;
 
-/// Asks for all partitions by way of these nodes; the users found.
+/// Queries all partitions through these nodes; returns the users found.
 fn online(url: &str) -> String {
     let (code, out, error) = ask_at(url, &["online", "--partitions", "4", "--json"]);
     assert_eq!(code, 0, "{url}: {error}");
@@ -50,7 +51,7 @@ fn nodes_are_followed_however_they_name_each_other() {
     }
 }
 
-/// Who may not ask for the whole view goes by redirects.
+/// A user who may not ask for the whole view follows redirects.
 #[test]
 fn a_user_without_rights_to_the_view_goes_by_redirects() {
     let ground = Ground::start(3, 0, &[]);
@@ -65,7 +66,7 @@ fn a_user_without_rights_to_the_view_goes_by_redirects() {
     }
 }
 
-/// As behind a NAT that nobody told of: what nodes announce leads nowhere, but all of them were named.
+/// As behind an unconfigured NAT: the announced addresses lead nowhere, but all nodes were named.
 #[test]
 fn nodes_that_announce_what_cannot_be_reached_are_found_where_they_were_named() {
     let ground = Ground::start(3, 0, &[]);

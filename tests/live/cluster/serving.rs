@@ -1,4 +1,4 @@
-//! Whoever asks is answered by the shards that are there: queries, status, doctor, load, and what `serve` serves.
+//! Queries are answered by the shards that are up: queries, status, doctor, load, and everything that `serve` serves.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
@@ -30,7 +30,7 @@ impl Live {
         Self(lines)
     }
 
-    /// Does this again and again until a line has the text.
+    /// Repeats this until a line contains the text.
     fn wait_for(&self, text: &str, mut again: impl FnMut()) {
         wait_until(SOON, text, || {
             again();
@@ -84,7 +84,7 @@ fn what_lies_on_other_shards_is_asked_and_added_while_one_is_down() {
             is_away(0) && !is_away(kept)
         });
     }
-    // Whoever began to listen meanwhile hears of the other shards, and of a gap once the one is back.
+    // A listener that came meanwhile receives the other shards' changes, and a gap once the shard is back.
     let mut newcomers = 0;
     live.wait_for("newcomer", || {
         newcomers += 1;

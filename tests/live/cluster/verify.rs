@@ -1,4 +1,4 @@
-//! The state of all shards is held to the entries, and put right, through any node.
+//! The state of all shards is verified and rebuilt through any node.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! The command dies at any moment, several run at once, and there are very many letters.
+//! The command dies at any moment, several run at the same time, and there are very many letters.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::harness::read_stream;
 use crate::scene::latencies;
 use crate::support::dump;
 
-/// Dead letters of heartbeats whose type is spelled wrong, each of a user of its own.
+/// Dead letters of heartbeats with a misspelt type, each of a different user.
 fn fill(conn: &mut Connection, count: usize) {
     for chunk in (0..count).collect::<Vec<_>>().chunks(1_000) {
         let mut pipe = redis::pipe();
@@ -89,7 +89,7 @@ fn others_do_not_wait_while_very_many_letters_are_tried_again_and_dropped() {
         let took = begun.elapsed();
         assert_eq!(count_letters(&scene), 0);
         eprintln!("{letters} letters, {words:?}: {took:?}; p99.9 {busy:?}, idle {idle:?}");
-        // Beside other tests the machine itself is slower than that now and then.
+        // Beside other tests the machine itself is sometimes slower than that.
         let most = if letters < 100_000 { 50 } else { 5 };
         assert!(busy < idle + Duration::from_millis(most), "{busy:?}, idle {idle:?}");
         assert_eq!(dead(&scene, &["list"])["count"], 0);

@@ -1,4 +1,4 @@
-//! What is no letter, what cannot be tried, and what the server refuses.
+//! Entries that are no letters, letters that cannot be retried, and refusals of the server.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -34,7 +34,7 @@ fn letters_of_any_bytes_are_tried_and_what_is_none_is_left() {
     assert_eq!(fields[..3], binary);
     assert_eq!(fields[3..], [field("time", "1000000000000"), field("retry_of", "5-1")]);
     assert_eq!(entries[1].get(b"data").unwrap().len(), big.len());
-    // They are letters again, and can be tried again; so does the state go on.
+    // They are letters again and can be retried, and the state continues.
     let worker = scene.worker(&[]);
     scene.wait_finished(SOON, "dead again");
     assert_eq!(count_letters(&scene), 7);
@@ -69,14 +69,14 @@ fn who_sits_at_a_terminal_is_asked_before_all_are_dropped() {
     };
     for no in ["n\n", "\n", "yess\n"] {
         let said = answer("drop --all", no);
-        assert!(said.contains("for good? [y/N]") && said.contains("ended 1"), "{said}");
+        assert!(said.contains("? [y/N]") && said.contains("ended 1"), "{said}");
         assert_eq!(count_letters(&scene), 1);
     }
-    // The line that tells how far it is gives its place back.
+    // The line with the progress is removed.
     let said = answer("retry --all --dry-run", "");
     let (progress, page) = said.rsplit_once("\r\u{1b}[K").unwrap();
-    assert!(progress.contains("1 looked at, 1 tried again"), "{said}");
-    assert!(page.starts_with("1 dead letter would be tried again."), "{said}");
+    assert!(progress.contains("1 looked at, 1 retried"), "{said}");
+    assert!(page.starts_with("1 dead letter would be retried."), "{said}");
     let said = answer("drop --all", "y\n");
     assert!(said.contains("1 dead letter dropped.") && said.contains("ended 0"), "{said}");
     assert_eq!(count_letters(&scene), 0);

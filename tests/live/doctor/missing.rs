@@ -28,7 +28,7 @@ fn a_command_that_no_role_needs_is_named_once_with_all_that_could_not_be_looked_
         let words = format!("this server has no {command}; it was renamed or removed");
         gone.iter().find(|one| one["found"] == words.as_str()).unwrap()
     };
-    // A run needs INFO, for what its janitor shows.
+    // `run` needs INFO for its janitor's gauges.
     assert_eq!((code, &said("INFO")["level"]), (1, &"failure".into()), "{report}");
     assert_eq!(said("CONFIG")["level"], "warning", "{report}");
     for (command, checks) in [
@@ -41,12 +41,12 @@ fn a_command_that_no_role_needs_is_named_once_with_all_that_could_not_be_looked_
     assert_eq!(gone.len(), 2, "nothing hangs on CLIENT: {report}");
     let hindered = ["eviction", "timeout"];
     assert!(findings.iter().all(|one| !hindered.contains(&one["check"].as_str().unwrap())));
-    // Who asks for less does without.
+    // Commands that need less do without.
     let (code, page, error) = ask_at(&patient.server.url(), &["status"]);
     assert_eq!((code, error.as_str()), (0, ""), "{page}");
 }
 
-/// Where the settings are the provider's, there is no use in `CONFIG SET`.
+/// If the provider manages the settings, `CONFIG SET` is of no use.
 #[test]
 fn without_config_the_advice_is_about_the_provider_s_settings() {
     let args = ["--maxmemory-policy", "allkeys-lru", "--rename-command", "CONFIG", ""];
@@ -55,7 +55,7 @@ fn without_config_the_advice_is_about_the_provider_s_settings() {
     let advice = "set maxmemory-policy to noeviction in the provider's settings";
     assert!(finding.advice().contains(advice), "{}", finding.advice());
     assert!(finding.commands().is_empty(), "{:?}", finding.commands());
-    // Where this user alone may not, both ways are shown.
+    // If only this user may not, both ways are shown.
     let mut patient = Patient::with_args(&args[..2]);
     patient.send("ACL SETUSER some on >pw ~* &* +@all -config");
     patient.examined_with(&["--redis-username", "some", "--redis-password", "pw"]);
@@ -79,7 +79,7 @@ fn a_command_that_the_role_needs_is_a_failure() {
         let finding = patient.suffers("commands", "failure", &words);
         assert!(finding.advice().contains("rename-command"), "{}", finding.advice());
     }
-    // Those that only scripts call are found, too.
+    // Commands that only scripts call are found, too.
     for (command, role) in
         [("ZINCRBY", "worker"), ("XTRIM", "janitor"), ("XADD", "producer"), ("SSCAN", "reader")]
     {
@@ -116,7 +116,7 @@ fn a_server_with_no_room_for_a_client_is_told_from_one_that_refuses_the_password
         );
     }
     drop(taken);
-    // Now it is the password.
+    // Now the password is wrong.
     let wrong = format!("redis://:hunter3@127.0.0.1:{port}");
     wait_until(Duration::from_secs(10), "there is room", || {
         ask_at(&wrong, &["online"]).2.contains("Password authentication failed")

@@ -1,4 +1,4 @@
-//! Rights: what a user lacks is named, all of it and nothing else, and the remedy gives it.
+//! Rights: exactly what a user lacks is named, and the remedy grants it.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ fn lacking(finding: &Finding) -> BTreeSet<String> {
     rights.split(' ').map(str::to_owned).collect()
 }
 
-/// A server with the user of a role as it stands in deploy/acl, examined as that user.
+/// A server with the user of a role as in deploy/acl, examined as that user.
 fn patient(role: &str, rules: &str) -> Patient {
     let mut patient = Patient::with_args(&[]);
     let line = crate::acl::line(role).replace(">change-me", ">pw").replacen("user ", "", 1);
@@ -25,7 +25,7 @@ fn patient(role: &str, rules: &str) -> Patient {
 #[test]
 fn every_command_that_is_missing_is_named() {
     for role in ROLES {
-        // What it takes to be told at all, and to tell a command from a key.
+        // The minimum for checks at all, and for telling a command from a key.
         let key = if role == "notifier" { "get" } else { "type" };
         let entrance = ["evalsha", "script|load", "hset", key];
         let all: Vec<String> = commands(role).into_iter().collect();
@@ -40,7 +40,7 @@ fn every_command_that_is_missing_is_named() {
         let mut expected: BTreeSet<String> =
             taken.iter().map(|command| format!("+{command}")).collect();
         if ["worker", "run"].contains(&role) {
-            // The server does not tell a command from its channel.
+            // The server does not distinguish a command from its channel.
             expected.insert("&rollcall:owner:*".to_owned());
         }
         if role == "notifier" {
@@ -85,7 +85,7 @@ fn rights_hold_for_the_prefix_and_the_stream_that_are_used() {
     patient.is_cured("rights", &[], "failure", "~x:{p*}:login:");
 }
 
-/// A role need not look at the server: that it may not is one line, and no plea for more rights.
+/// A role need not examine the server: that it may not is one line, and no request for more rights.
 #[test]
 fn what_a_role_may_not_look_at_is_said_in_one_line() {
     for role in ["worker", "janitor", "run", "reader"] {
@@ -104,7 +104,7 @@ fn what_a_role_may_not_look_at_is_said_in_one_line() {
         assert!(unseen["means"].as_str().unwrap().contains("config|get"), "{unseen}");
         assert!(!report.to_string().contains("SETUSER"), "{role}: {report}");
         patient.is_well("rights");
-        // Whoever wants it looked at is told how.
+        // The finding says how to have it checked.
         let finding = patient.suffers("not looked at", "warning", &start);
         let expected = format!(
             "rollcall doctor --role doctor --redis-username rollcall-doctor --redis-url {}",
@@ -134,7 +134,7 @@ fn partitions_that_say_the_same_are_one_line_for_people() {
     assert_eq!(lines_with(&command), 1, "{page}");
 }
 
-/// The doctor's own user: enough to look at everything, no more than it asks for.
+/// The doctor's own user: enough rights to examine everything, and no more than it uses.
 #[test]
 fn the_doctor_s_user_may_look_at_everything_and_do_nothing() {
     let guarded = Guarded::start("");
@@ -144,7 +144,7 @@ fn the_doctor_s_user_may_look_at_everything_and_do_nothing() {
     assert_eq!(code, 0, "{report}");
     assert!(!report.to_string().contains("not permitted"), "{report}");
     guarded.nothing_was_refused(&[]);
-    // What only a Cluster, a group with pending entries, or an owner that lives, makes it ask.
+    // Commands used only on a Cluster, for a group with pending entries, or for a live owner.
     let elsewhere = ["cluster|info", "xpending", "pubsub|numsub"].map(str::to_owned);
     let called: BTreeSet<_> = guarded.called().into_iter().chain(elsewhere).collect();
     let idle: Vec<_> = commands("doctor").difference(&called).cloned().collect();

@@ -1,4 +1,4 @@
-//! What is wrong with a server: memory, persistence, replication, limits; and what cannot be looked at.
+//! What is wrong with a server: memory, persistence, replication, limits; and what cannot be checked.
 
 use std::process::Command;
 
@@ -94,7 +94,7 @@ fn a_replica_and_replicas_that_are_missing_are_found() {
     wait_until(SOON, "the replica is in step", || {
         replica.finding("role").found().contains("link is up")
     });
-    // The primary hears of it a moment later.
+    // The primary notices a moment later.
     wait_until(SOON, "for the primary, too", || primary.finding("replicas").level() == "ok");
     let finding = replica.suffers("role", "failure", &format!("a replica of 127.0.0.1:{port}"));
     assert!(finding.advice().contains(&format!("--redis-url at 127.0.0.1:{port}")));
@@ -124,7 +124,7 @@ fn a_cluster_needs_hash_tags_and_all_its_slots() {
     assert!(tag[0]["found"].as_str().unwrap().contains("without a hash tag"), "{tag:?}");
     let (tagged, ..) = found(&["--prefix", "{acme}:"]);
     assert_eq!((tagged.len(), &tagged[0]["level"]), (1, &"ok".into()), "{tagged:?}");
-    // Three nodes hold eight partitions: each node is examined once, each partition for itself.
+    // Three nodes have eight partitions: each node is examined once, each partition separately.
     let (nodes, eviction, groups) = found(&["--partitions", "8"]);
     assert_eq!((nodes.len(), eviction.len(), groups.len()), (3, 3, 8));
     // One lost shard would stop them all, and the remedy helps; without all slots that setting shows here, too.

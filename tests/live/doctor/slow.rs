@@ -1,11 +1,11 @@
-//! A long way to a server: what comes back is held up.
+//! A slow network: replies are delayed.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-/// Forwards connections to `server`; each piece of an answer comes `delay` later. Ends with the test.
+/// Forwards connections to `server`; each piece of a reply comes `delay` later. Ends with the test.
 pub fn forward(server: u16, delay: Duration) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

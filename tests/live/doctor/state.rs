@@ -1,4 +1,4 @@
-//! What is wrong with a deployment: settings, keys, the stream, its group, who works and who does not.
+//! What is wrong with a deployment: settings, keys, the stream, its group, owners and janitors.
 
 use super::Patient;
 use crate::harness::wait_until;
@@ -9,7 +9,7 @@ fn now_ms(patient: &Patient) -> u64 {
     crate::support::dump::server_now(&mut crate::support::dump::connect(&patient.server.url()))
 }
 
-/// A server where a worker and a janitor work.
+/// A server with a running worker and janitor.
 fn at_work() -> (Patient, Worker) {
     let patient = Patient::with_args(&[]);
     let run = Worker::start_as("run", &patient.server.url(), &[], &[]);
@@ -29,7 +29,7 @@ fn a_fresh_server_has_only_warnings_and_a_working_one_is_well() {
     }
     patient.send("XADD rollcall:events * type heartbeat user a");
     let finding = patient.suffers("group", "warning", "has no group");
-    // The remedy as it stands there.
+    // The remedy as printed.
     let words: Vec<&str> = finding.commands()[0].split(' ').collect();
     assert_eq!(words, ["rollcall", "worker", "--redis-url", &patient.server.url()]);
     let _worker = Worker::start_as(words[1], words[3], &[], &[]);
@@ -89,7 +89,7 @@ fn keys_that_others_took_are_put_out_of_the_way() {
     patient.is_well("own keys");
 }
 
-/// An expiry where none belongs, and none where one does; and what was put right lately.
+/// An expiry that should not exist, one that is missing, and recent repairs.
 #[test]
 fn expiries_of_others_are_found() {
     let (patient, run) = at_work();
@@ -100,7 +100,7 @@ fn expiries_of_others_are_found() {
     let lately = "presence:users: another program set an expiry";
     wait_until(SOON, "it is put right", || patient.finding("expiries").found().contains(lately));
     patient.is_cured("expiries", &[], "warning", lately);
-    // With nobody at work it goes.
+    // Without a running process it expires.
     drop(run);
     let words = "presence:users expires in 5";
     patient.is_cured("expiries", &["EXPIRE presence:users 60"], "failure", words);
@@ -112,7 +112,7 @@ fn expiries_of_others_are_found() {
     }
 }
 
-/// A sign of a janitor that is dated ahead of the clock is from before that went back, and says nothing.
+/// A janitor's sign of life that is dated ahead of the clock is from before the clock went back, and proves nothing.
 #[test]
 fn a_sign_of_life_from_before_the_clock_went_back_is_none() {
     let (patient, run) = at_work();
@@ -132,7 +132,7 @@ fn what_is_near_its_cap_is_found() {
     patient.suffers("caps", "warning", "9 of 10 tokens");
 }
 
-/// While a worker is at work: what was applied is applied no second time, what comes is applied.
+/// While a worker runs: what was applied is not applied again, and what comes is applied.
 #[test]
 fn ids_ahead_of_the_clock_are_found_and_set_back() {
     let (patient, _run) = at_work();
@@ -243,7 +243,7 @@ fn a_group_that_keeps_the_stream_from_being_trimmed_is_found() {
     patient.suffers("trimming", "warning", "group rollcall has not finished");
     patient.send("XGROUP SETID rollcall:events rollcall $");
     patient.is_well("trimming");
-    // Wherever others move the group: the cursor counts.
+    // If others move the group, the cursor still counts.
     patient.send("HSET rollcall:meta cursor 0-0");
     patient.suffers("trimming", "warning", "group rollcall has not finished");
     patient.send("HSET rollcall:meta cursor 1000-1");

@@ -1,4 +1,4 @@
-//! What an erasure costs everybody else.
+//! The effect of an erasure on other clients.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use super::{erase, forms, places};
 use crate::query::ground::command;
 use crate::scene::{SOON, Scene, latencies};
 
-/// Of a user in 10,000 documents with `ROLLCALL_TEST_DOCUMENTS=10000`.
+/// `ROLLCALL_TEST_DOCUMENTS=10000` for a user in 10,000 documents.
 #[test]
 fn others_do_not_wait_while_a_user_of_very_many_documents_is_erased() {
     let documents = std::env::var("ROLLCALL_TEST_DOCUMENTS").map_or(1_000, |n| n.parse().unwrap());
@@ -36,7 +36,7 @@ fn others_do_not_wait_while_a_user_of_very_many_documents_is_erased() {
     let busy = latencies(&mut conn, |_| child.try_wait().unwrap().is_none());
     let took = begun.elapsed();
     eprintln!("{documents} documents: {took:?}; p99.9 {busy:?}, idle {idle:?}");
-    // Beside other tests the machine itself is slower than that now and then.
+    // Beside other tests the machine itself is sometimes slower than that.
     let most = if documents < 10_000 { 50 } else { 5 };
     assert!(busy < idle + Duration::from_millis(most), "{busy:?}, idle {idle:?}");
     assert_eq!(places(&mut conn, &forms("vic")), [""; 0]);

@@ -1,4 +1,4 @@
-//! A user among others, who do the same things with tokens and sessions of their own, in every form of an entry.
+//! A user among others who do the same things with their own tokens and sessions, in every form of an entry.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,9 +21,9 @@ pub struct Crowd {
     /// What was added: the partition, the id, the events.
     pub added: Vec<(u16, EntryId, Vec<Value>)>,
     started_ms: u64,
-    /// Who else is erased.
+    /// Further users who are erased.
     pub gone: Vec<String>,
-    /// From now on the user does nothing more.
+    /// From now on the user does nothing.
     pub only_others: bool,
 }
 
@@ -41,7 +41,7 @@ impl Crowd {
         }
     }
 
-    /// Nobody's token or session is another's; neither says whose it is.
+    /// Tokens and sessions belong to one user each, and their names do not show whose they are.
     fn own(&self, what: &str, user: &str, n: u32) -> String {
         let place = self.others.iter().position(|other| other == user).map_or(9, |place| place);
         format!("{what}{place}/{n}")
@@ -93,7 +93,7 @@ impl Crowd {
         }
     }
 
-    /// Adds entries of all forms; logouts only as entries of their own, so that the time of an ending stays.
+    /// Adds entries of all forms; logouts only as single entries, so that the time of an ending stays.
     pub fn add(&mut self, scene: &Scene, count: usize) {
         for _ in 0..count {
             let (partition, events, fields) = self.entry();
@@ -169,7 +169,7 @@ impl Crowd {
         partition_of(event[name].as_str().unwrap(), self.partitions)
     }
 
-    /// How often each item was viewed in a partition, by the user or by the others, in entries up to an id.
+    /// How often each item was viewed in a partition, by the user or by others, in entries up to an id.
     fn views(&self, partition: u16, by_user: bool, until: EntryId) -> BTreeMap<&str, u64> {
         let mut views = BTreeMap::new();
         let here = self.added.iter().filter(|(place, id, _)| *place == partition && *id <= until);
@@ -181,8 +181,8 @@ impl Crowd {
         views
     }
 
-    /// Others' views are counted once each; the user's stay counted if they were by the time of the erasure, those in
-    /// entries up to an id for sure. Leaves the others' alone in the ranking.
+    /// Others' views are counted once each. The user's stay counted if they were counted before the erasure, which is
+    /// certain for those in entries up to an id. Leaves only the others' in the ranking.
     fn verify_views(&self, scene: &Scene, partition: u16, counted: EntryId) {
         let (mut conn, key) = (scene.connection(), scene.deployment.keys(partition).viewed());
         let others = self.views(partition, false, EntryId::GREATEST);
@@ -200,7 +200,8 @@ impl Crowd {
         }
     }
 
-    /// Others' state is what their events say, and there is nothing else. The user's views up to `counted` were.
+    /// Others' state is what their events say, and nothing else exists. The user's views up to `counted` were
+    /// counted.
     pub fn verify(&self, scene: &Scene, counted: EntryId, what: &str) {
         for partition in 0..self.partitions {
             self.verify_views(scene, partition, counted);
@@ -222,7 +223,7 @@ impl Crowd {
         }
     }
 
-    /// Of the dead letters just those of others are there, each once.
+    /// Exactly the dead letters of others exist, each once.
     pub fn verify_letters(&self, scene: &Scene) {
         let bad = |event: &&Value| event["type"] == "hb" && !self.is_theirs(event);
         let expected = self.added.iter().flat_map(|(_, _, events)| events).filter(bad).count();
@@ -232,7 +233,7 @@ impl Crowd {
         assert_eq!(letters.count(), expected, "others' dead letters");
     }
 
-    /// Every number of a change is there, or was erased; none is both.
+    /// Every number of a change exists or was erased, and none is both.
     pub fn verify_numbers(&self, scene: &Scene) {
         let mut conn = scene.connection();
         for partition in 0..self.partitions {

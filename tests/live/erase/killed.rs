@@ -1,4 +1,4 @@
-//! The command dies at any moment and is begun again, workers die, and batches are in hand meanwhile.
+//! The command is killed at any moment and run again, workers die, and batches are in progress meanwhile.
 
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,7 +60,7 @@ fn what_is_erased_unread_is_not_lost() {
     scene.wait_finished(SOON, "applied");
     scene.wait_for_round();
     assert_eq!(crate::scene::metric(&janitor, "rollcall_entries_lost_total"), 0.0);
-    // What others take unread is, as ever.
+    // What others remove unread is lost, as ever.
     scene.drain(worker);
     let id = scene.add_heartbeat("bob").to_string();
     scene.command::<u64>(&["XDEL", "rollcall:events", &id]);

@@ -1,4 +1,4 @@
-//! Whoever reads changes hears that some were erased, in their places, and of no gap.
+//! Readers of changes learn that some were erased, in their places, and of no gap.
 
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ fn come(scene: &Scene, users: &[&str]) {
     scene.wait_finished(SOON, "applied");
 }
 
-/// The next changes up to a number; they have to follow each other.
+/// The next changes up to a number, which must be consecutive.
 fn hear(client: &mut Client, last: u64) -> Vec<Value> {
     let mut heard: Vec<Value> = Vec::new();
     while heard.last().is_none_or(|change| change["seq"] != last) {
@@ -51,12 +51,12 @@ fn listeners_hear_that_changes_were_erased_and_of_no_gap() {
     let after_vic = live.last_id.clone();
     assert_eq!(kinds(&bobs), ["online"; 2]);
     erase(&scene, "vic", &["--yes"]);
-    // Who listens hears who went.
+    // A listener learns who is gone.
     let gone = hear(&mut live, 6);
     assert!(gone.iter().all(|change| change["kind"] == "offline" && change["user"] == "vic"));
     assert_eq!(kinds(&hear(&mut copies, 6))[4..], ["offline"; 2]);
     assert_eq!(places(&mut scene.connection(), &forms("vic")), [""; 0]);
-    // Another process has nothing of it: where the numbers end, where they go on, and with a copy of the state.
+    // Another process has none of them: at the end of the numbers, where they continue, and with a copy of the state.
     let other = scene.serve(&[]);
     let back = |query: &str, id: &str| Client::open(address(&other), query, id, "");
     let mut at_end = [back("", &after_vic), back("", &within), back("", &live.last_id)];
@@ -136,7 +136,7 @@ fn erased_numbers_are_forgotten_with_the_changes_around_them() {
     erase(&scene, "vic", &["--yes"]);
     let numbers = || scene.command::<Vec<u64>>(&["ZRANGE", "rollcall:changes:erased", "0", "-1"]);
     assert_eq!(numbers(), [3, 4, 5, 6]);
-    // Where others take the counter, no erased number is given again.
+    // If others remove the counter, no erased number is assigned again.
     scene.command::<u64>(&["DEL", "rollcall:changes:seq"]);
     come(&scene, &["ann", "cy", "di", "eve"]);
     wait_until(SOON, "the cap has dropped what was around them", || numbers().is_empty());

@@ -1,4 +1,4 @@
-//! A blocked user: their events are refused for the horizon, whoever applies them when, and nobody else's.
+//! A blocked user: the user's events, and nobody else's, are refused for the horizon, whoever applies them and when.
 
 use rollcall::entry::Field;
 use serde_json::json;
@@ -49,13 +49,13 @@ fn events_of_a_blocked_user_are_refused_up_to_the_horizon_by_every_worker() {
         .collect();
     assert_eq!(counts, [Some("1".to_owned()), None, None]);
     assert_eq!(scene.letters(), [], "what is refused is kept nowhere");
-    // What is still in the stream goes with the next erasure; the block stays.
+    // Events that are still in the stream are removed by the next erasure; the block stays.
     erase(&scene, "vic", &["--yes"]);
     let left = places(&mut scene.connection(), &forms("vic"));
     assert!(left.iter().all(|place| place.contains("vicky")), "{left:?}");
     let blocked: Vec<String> = scene.command(&["ZRANGE", "rollcall:blocked", "0", "-1"]);
     assert!(blocked.len() == 1 && !blocked[0].contains("vic"), "{blocked:?}");
-    // By the entry's id, not by anybody's clock.
+    // By the entry's id, not by any clock.
     let later = format!("{}-1", until + 1);
     let mut add_later = redis::cmd("XADD");
     add_later.arg("rollcall:events").arg(&later).arg(&["type", "heartbeat", "user", "vic"]);

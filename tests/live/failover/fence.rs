@@ -1,4 +1,4 @@
-//! Whose calls count, and for which stream: everything that a call is compared with before it writes anything.
+//! Which calls count, and for which stream: everything that a call is compared with before it writes anything.
 
 use redis::Connection;
 use rollcall::config::JanitorConfig;
@@ -19,7 +19,7 @@ fn command<T: redis::FromRedisValue>(conn: &mut Connection, words: &str) -> T {
     try_command(conn, &words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
 }
 
-/// A deployment with so many of the views on its stream, all of them, and who owns its partition.
+/// A deployment with this many of the views on its stream, all of them, and the owner of its partition.
 async fn start(count: u64, added: usize) -> (Deployment, Connection, Vec<Entry>, Script) {
     let deployment = Deployment::start(&[]);
     let mut conn = deployment.connection();
@@ -47,7 +47,7 @@ async fn is_refused(script: &mut Script, entries: &[Entry]) -> bool {
     script.try_apply(entries).await.is_err_and(|error| error.is_lost_ownership())
 }
 
-/// Each by itself: nothing is changed then.
+/// Each difference alone; nothing is changed then.
 #[tokio::test]
 async fn a_call_under_another_epoch_owner_term_fence_or_cursor_is_refused() {
     let (deployment, mut conn, entries, mut script) = start(9, 9).await;
@@ -67,8 +67,8 @@ async fn a_call_under_another_epoch_owner_term_fence_or_cursor_is_refused() {
     assert_eq!(counted(&mut conn), 6);
 }
 
-/// The stream is deleted and begun again, and somebody makes the group: the cursor is about another one. What is
-/// read of the new one in the meantime is not applied, or it would be applied again from the beginning.
+/// The stream is deleted and begun again, and somebody creates the group: the cursor belongs to another stream. What
+/// is read of the new one meanwhile is not applied, or it would be applied again from the beginning.
 #[tokio::test]
 async fn a_batch_of_another_stream_is_refused_though_somebody_made_its_group() {
     let (deployment, mut conn, entries, mut script) = start(9, 6).await;
@@ -79,7 +79,7 @@ async fn a_batch_of_another_stream_is_refused_though_somebody_made_its_group() {
     command::<()>(&mut conn, &format!("XGROUP CREATE {EVENTS} rollcall $"));
     assert!(is_refused(&mut script, &entries[6..]).await);
     assert_eq!(counted(&mut conn), 5);
-    // Nothing of it is trimmed either, though its beginning is older than the cursor.
+    // Nothing of it is trimmed either, although its beginning is older than the cursor.
     let janitor = JanitorConfig { keep_ms: 0, ..deployment.config.janitor.clone() };
     let sweeper = Sweeper::new(&deployment.config.deployment, &deployment.keys(0), &janitor);
     let mut connection = deployment.async_connection(0).await;
@@ -93,7 +93,7 @@ async fn a_batch_of_another_stream_is_refused_though_somebody_made_its_group() {
     assert_eq!(counted(&mut conn), 8, "each once");
 }
 
-/// The cursor's own entry may have been deleted by others: then what the stream says of itself tells which it is.
+/// Others may have deleted the cursor's own entry; the stream's own figures then identify it.
 #[tokio::test]
 async fn a_stream_whose_entries_others_delete_is_no_other_one() {
     let (_deployment, mut conn, entries, mut script) = start(9, 9).await;
@@ -183,7 +183,7 @@ async fn the_lag_is_right_or_unknown_whatever_others_delete() {
             said.push(lag);
         }
         assert!(passed > 10, "seed {seed}: {passed}");
-        // Where nothing is behind it, it is known.
+        // If nothing is behind it, the number is known.
         let all = crate::harness::read_stream(&mut conn, EVENTS);
         let next = all.partition_point(|entry| entry.id <= script.joined.cursor);
         if next < all.len() {
@@ -197,7 +197,7 @@ async fn the_lag_is_right_or_unknown_whatever_others_delete() {
     }
 }
 
-/// What the janitor trims is behind the cursor, however far the cursor went since the owner looked last.
+/// The janitor only trims what is before the cursor, however far the cursor moved since the owner's last look.
 #[tokio::test]
 async fn the_lag_stays_known_where_the_janitor_trims_past_the_last_look() {
     let (deployment, mut conn, entries, mut script) = start(900, 900).await;

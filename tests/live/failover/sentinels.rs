@@ -1,4 +1,4 @@
-//! Three sentinels on private ports, and what a process says when they do not lead to a master.
+//! Three sentinels on private ports, and what a process reports when they do not lead to a master.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -39,7 +39,7 @@ impl Sentinels {
         all
     }
 
-    /// The URL of the master, with one sentinel in it that is not there.
+    /// The URL of the master, with one sentinel in it that does not exist.
     pub fn url(&self) -> String {
         let ports: Vec<_> =
             self.sentinels.iter().map(|s| format!("127.0.0.1:{}", s.port())).collect();
@@ -55,7 +55,7 @@ impl Sentinels {
         (0..3).for_each(|n| self.ask(n, words));
     }
 
-    /// Tells one of them to watch a master on another port.
+    /// Makes one of them watch a master on another port.
     pub fn monitor(&self, n: usize, port: u16) {
         self.ask::<()>(n, &["SENTINEL", "MONITOR", MASTER, "127.0.0.1", &port.to_string(), "3"]);
     }
@@ -80,7 +80,7 @@ fn rules(port: u16) -> String {
     )
 }
 
-/// A sentinel is the server under another flag, with a file of its own to write in.
+/// A sentinel is the server with another flag and a writable file of its own.
 pub fn start(folder: &Path, n: usize, rules: &str, extra: &[&str]) -> PrivateServer {
     let (config, script) = (folder.join(format!("{n}.conf")), folder.join(format!("{n}.sh")));
     std::fs::write(&config, rules).unwrap();
@@ -94,7 +94,7 @@ pub fn start(folder: &Path, n: usize, rules: &str, extra: &[&str]) -> PrivateSer
         .unwrap()
 }
 
-/// One query; its exit code and what it says.
+/// One query; its exit code and output.
 fn query(url: &str) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
     let output = command.args(["online", "--json", "--redis-url", url]).output().unwrap();
@@ -135,7 +135,7 @@ fn sentinels_and_servers_have_logins_of_their_own_and_keep_them() {
             assert!(!said.contains(secret), "{said}");
         }
     }
-    // Who refuses is the master that they name, and neither of them.
+    // The error names the master that the sentinels name.
     server.kill();
     let (code, said) = query(&url(":d%40ta@", "?sentinel_password=sentin%26l"));
     let refused = format!("127.0.0.1:{port}: connecting to 127.0.0.1:{} failed: ", server.port());
@@ -153,7 +153,7 @@ fn a_rotated_password_file_is_read_for_the_master_too() {
     let mut rotate = |password: &str| {
         std::fs::write(&file, password).unwrap();
         try_command::<()>(&mut conn, &["CONFIG", "SET", "requirepass", password]).unwrap();
-        // Of the others, who have not logged in, the server keeps those that sentinels have.
+        // Of the other connections, which have not logged in, the server keeps those of sentinels.
         try_command::<u64>(&mut conn, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
             .unwrap();
     };
@@ -170,7 +170,7 @@ fn a_rotated_password_file_is_read_for_the_master_too() {
     assert_eq!(process.terminate(), 0, "{}", process.log());
 }
 
-/// Where the master is known to sentinels alone, what is suggested asks them, too.
+/// If only sentinels know the master, the suggested command asks them, too.
 #[test]
 fn a_suggested_command_finds_the_master() {
     let server = PrivateServer::start(Options::default()).unwrap();

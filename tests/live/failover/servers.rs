@@ -1,5 +1,5 @@
-//! One name that leads to two servers, which both take themselves for the master, as while not everyone has heard of
-//! a failover. What is read from one is never applied at the other.
+//! One name that leads to two servers which both consider themselves the master, as during a failover that not
+//! everyone has noticed. What is read from one is never applied on the other.
 
 use std::time::{Duration, Instant};
 
@@ -13,14 +13,14 @@ use crate::support::dump;
 
 const EVENTS: &str = "rollcall:events";
 const META: &str = "rollcall:meta";
-/// Of the connections of a session each leads to either of the two.
+/// Each connection of a session leads to either of the two.
 const SOON: Duration = Duration::from_secs(60);
 
 fn ask<T: redis::FromRedisValue>(server: &PrivateServer, words: &[&str]) -> T {
     try_command(&mut dump::connect(&server.url()), words).unwrap()
 }
 
-/// Under ids that the other server has, too, with other users.
+/// With ids that the other server also has, for other users.
 fn add(server: &PrivateServer, whose: &str, first_ms: u64) {
     for n in 0..200 {
         let (id, user) = (format!("{}-0", first_ms + n), format!("{whose}-{n}"));
@@ -53,7 +53,7 @@ fn what_is_read_from_one_server_is_never_applied_at_another() {
     let mut settled = Instant::now();
     let is_mixed = || workers.iter().any(|worker| worker.log().contains("other server"));
     wait_until(SOON, "both have applied all, and one session met both servers", || {
-        // All that have settled at one of them look again.
+        // Those that have settled on one of them look again.
         if settled.elapsed() > Duration::from_millis(500) {
             proxy.cut();
             settled = Instant::now();

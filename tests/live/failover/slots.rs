@@ -1,5 +1,5 @@
-//! A slot that moves to another node of a Cluster, key by key, under traffic. While some keys are here and some there the
-//! server refuses the calls, before they begin or in their midst. No entry is to blame for that, and none counts twice.
+//! A slot that moves to another node of a Cluster, key by key, under traffic. While its keys are on both nodes the
+//! server refuses the calls, before they begin or during them. No entry is to blame for that, and none counts twice.
 
 use std::time::Duration;
 
@@ -82,13 +82,13 @@ fn entries_of_a_slot_that_moves_are_no_poison_and_count_once() {
     let [source, target]: [String; 2] = [0, 1].map(|n| pair.ask(n, &["CLUSTER", "MYID"]));
     pair.ask::<()>(1, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source]);
     pair.ask::<()>(0, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target]);
-    // A new user's keys are not there yet: the source does not have them, and must not make them.
+    // A new user's keys do not exist yet: the source does not have them, and must not create them.
     pair.add(0, 100..200);
     let is_refused = |worker: &Worker| {
         ["TryAgain", "non local key"].iter().any(|why| worker.log().contains(why))
     };
     wait_until(SOON, "calls are refused", || workers.iter().any(is_refused));
-    // What belongs to single users goes first, then what all share, the stream and the settings at last.
+    // Keys of single users move first, then the shared ones, and finally the stream and the settings.
     loop {
         let keys: Vec<String> = pair.ask(0, &["CLUSTER", "GETKEYSINSLOT", &slot, "1000"]);
         let is_of_one = |key: &&String| !key.contains("rollcall:");

@@ -1,4 +1,4 @@
-//! Hostile data: broken, deep, lying about its size, of the wrong shape; and times that are none.
+//! Hostile data: malformed, deep, lying about its size, of the wrong shape; and impossible times.
 
 use serde_json::{Value, json};
 
@@ -85,7 +85,7 @@ pub(super) fn messagepack(cases: &mut Cases) {
             Dead("invalid_msgpack"),
         );
     }
-    // 4 billion elements, some of which are there.
+    // Claims 4 billion elements, and contains some of them.
     let claims = [b"\xdd\xff\xff\xff\xff".to_vec(), vec![0xc0; 50_000]].concat();
     cases.msgpack("MessagePack of 4 billion elements", &claims, Dead("invalid_msgpack"));
     let deep = [vec![0x91; 100_000], vec![0xc0]].concat();

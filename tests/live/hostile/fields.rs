@@ -1,4 +1,4 @@
-//! Hostile fields: missing, unknown, not text, too many, too long; and odd ones that are none of this.
+//! Hostile fields: missing, unknown, not text, too many, too long; and odd but valid ones.
 
 use rollcall::entry::Field;
 use rollcall::key::join;

@@ -1,5 +1,5 @@
-//! Presence by user: the index of addresses is in step with the entries, whoever takes or writes them, and
-//! a logout without an address ends all of them.
+//! Presence by user: the index of addresses matches the entries, whoever removes or writes them, and a logout without
+//! an address ends all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,11 +8,11 @@ use rollcall::key::{escape, join};
 
 use super::Bench;
 
-/// Of one user; more stand in the sorted set.
+/// The maximum for one user; more are kept in the sorted set.
 const IN_ONE_VALUE: usize = 16;
 
 impl Bench {
-    /// The addresses of each user: by the entries, and by the index.
+    /// The addresses of each user, from the entries and from the index.
     fn addresses(&mut self) -> [BTreeMap<String, BTreeSet<String>>; 2] {
         let (mut entries, mut index): (BTreeMap<_, BTreeSet<_>>, BTreeMap<_, _>) =
             Default::default();
@@ -70,7 +70,7 @@ async fn the_index_follows_a_crowd_of_addresses_as_it_comes_and_goes() {
         let ip = ["", "%", "a|b"]
             .get(rng.usize(..12))
             .map_or_else(|| rng.u64(..30).to_string(), |ip| (*ip).to_owned());
-        // More come than go, then the other way round.
+        // At first more come than go, then the other way round.
         let comes = rng.u64(..100) < if step < 120 { 85 } else { 15 };
         let kind = if comes { "heartbeat" } else { "logout" };
         let event = [("type", kind), ("user", user), ("ip", ip.as_str())];
@@ -99,7 +99,7 @@ async fn a_logout_without_an_address_ends_every_entry_that_is_no_newer_however_l
     let mut changes = bench.changes();
     changes.sort();
     assert_eq!(changes, ["offline a|b ", "offline a|b x|y"]);
-    // What is older comes after its end, at a known address and at an unknown one.
+    // Older events arrive after the end, at a known address and at an unknown one.
     bench.apply(&[(31_000, &beat("a|b", "x|y")), (30_000, &beat("a|b", "late"))]).await;
     assert_eq!(bench.changes().len(), 2);
     let mut left: Vec<String> = bench.ask(&["HKEYS", "presence:users"]);
@@ -131,7 +131,7 @@ async fn a_logout_ends_thousands_of_entries_in_short_calls() {
     bench.check_changes();
 }
 
-/// As after an upgrade from a version that kept no index, or with another writer beside Rollcall.
+/// As after an upgrade from a version without an index, or with another writer beside Rollcall.
 #[tokio::test]
 async fn entries_that_are_not_in_the_index_come_into_it_and_end_as_others() {
     let mut bench = Bench::new(&[]).await;

@@ -1,4 +1,4 @@
-//! Sessions with a lifetime of their own: who decides it, when they expire, and what is remembered of it.
+//! Sessions with their own lifetimes: which event decides, when they expire, and what is remembered.
 
 use super::Bench;
 
@@ -34,7 +34,7 @@ async fn sessions_live_as_long_as_they_were_given_and_others_as_usual() {
     assert_eq!(bench.active(), ["long", "other", "short"]);
     assert_eq!(bench.data_expires_ms("long"), 3_600_000);
     assert_eq!(bench.data_expires_ms("short"), 30_000);
-    // A touch would be late by the usual lifetime, and keeps what it has by its own.
+    // A touch would be late by the default lifetime, and keeps the data by the session's own.
     bench.apply(&[(50 * MINUTE, &touch("long")), (MINUTE, &touch("short"))]).await;
     assert_eq!(bench.data_expires_ms("long"), 70 * 60_000);
     assert_eq!(bench.data_expires_ms("short"), 30_000, "an older touch");
@@ -98,7 +98,7 @@ async fn a_lifetime_is_forgotten_with_its_session_and_goes_at_its_end() {
     assert_eq!(bench.ask::<Vec<String>>(&["HKEYS", TTLS]), ["new"]);
     bench.apply(&[(MINUTE / 2, &ended)]).await;
     assert_eq!(bench.ask::<Vec<String>>(&["HKEYS", TTLS]), ["new"], "what ended stays ended");
-    // Once forgotten, it counts as never given.
+    // Once forgotten, it counts as never set.
     bench.apply(&[(2 * MINUTE, &[("type", "session"), ("sid", "old")])]).await;
     assert_eq!(bench.active(), ["new", "old"]);
     bench.check_changes();

@@ -151,7 +151,7 @@ async fn a_janitor_names_the_key_of_another_type_and_goes_on_once_it_is_gone() {
     wait_until(SOON, "swept", || card(&mut bench.conn, "EXISTS", "presence:users") == 0);
 }
 
-/// What the server is asked from now on (`MONITOR`), a line each.
+/// The commands that the server receives from now on (`MONITOR`), one per line.
 fn overhear(port: u16) -> impl Iterator<Item = String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
@@ -181,7 +181,7 @@ async fn a_hash_that_is_emptied_while_it_is_walked_ends_the_walk() {
     assert_eq!(janitor.terminate(), 0);
 }
 
-/// The longest answer that another client waited for, until told to stop.
+/// The longest time that another client waited for an answer, until told to stop.
 fn longest_ping(mut conn: Connection, stop: &AtomicBool) -> (Duration, u64) {
     let (mut longest, mut count) = (Duration::ZERO, 0);
     while !stop.load(Ordering::Relaxed) {
@@ -194,7 +194,7 @@ fn longest_ping(mut conn: Connection, stop: &AtomicBool) -> (Duration, u64) {
     (longest, count)
 }
 
-/// Fills presence with 60,000 entries, every second one stale, and 20,000 tokens.
+/// Fills presence with 60,000 entries, half of them stale, and 20,000 tokens.
 const FILL: &str = r#"
     local now, stale = tonumber(ARGV[1]), ARGV[1] - 400000
     for n = 0, 59999 do
@@ -252,7 +252,7 @@ fn server_micros(row: &redis::Value) -> i64 {
     rollcall::redis::reply::integer(&row[2]).unwrap()
 }
 
-/// The most that one call took, as the log tells.
+/// The most that one call removed, according to the log.
 fn most_at_once(log: &str, what: &str) -> u64 {
     let what = format!("structure=\"{what}\" removed=");
     let removed = log.lines().filter_map(|line| line.split_once(&what));

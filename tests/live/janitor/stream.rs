@@ -1,4 +1,4 @@
-//! What the janitor does by how far the cursor and other groups have come: tombstones and trimming.
+//! The janitor's use of the cursor and of other groups' positions: tombstones and trimming.
 
 use rollcall::entry::Entry;
 use rollcall::private_server::Options;
@@ -46,7 +46,7 @@ impl Bench {
         }
     }
 
-    /// Another group reads and acknowledges so many.
+    /// Another group reads and acknowledges this many.
     fn finish(&mut self, group: &str, count: usize) {
         let read = self.read(group, "c", count);
         assert_eq!(read.len(), count);
@@ -62,7 +62,7 @@ impl Bench {
         script.joined.cursor.to_string()
     }
 
-    /// Entries after one, which stay.
+    /// How many entries after an id exist.
     fn after(&mut self, id: &str) -> usize {
         self.ask::<Vec<redis::Value>>(&["XRANGE", STREAM, &format!("({id}"), "+"]).len()
     }
@@ -71,7 +71,7 @@ impl Bench {
         self.ask::<()>(&["XGROUP", "CREATE", STREAM, group, "0", "MKSTREAM"]);
     }
 
-    /// Sweeps the stream wholly; what the last call said.
+    /// Sweeps the stream completely; returns the result of the last call.
     async fn trim(&mut self, keep_ms: u64) -> Swept {
         let sweeper = self.sweeper(|_, janitor| janitor.keep_ms = keep_ms);
         loop {
@@ -87,7 +87,7 @@ impl Bench {
     }
 }
 
-/// Every second from two hours ago, so that half is older than an hour.
+/// One per second from two hours ago on, so that half is older than an hour.
 fn two_hours() -> impl Iterator<Item = u64> {
     (1..=200_u64).rev().map(|n| n * HOUR_MS / 100)
 }
@@ -143,7 +143,7 @@ async fn what_is_behind_the_cursor_blocks_trimming_and_has_an_age() {
     assert!((age_ms..age_ms + 60_000).contains(&swept.unfinished_age_ms), "{swept:?}");
     assert_eq!(bench.after(&cursor), 150);
     assert_eq!(bench.length(), 160, "the cursor's own entry stays, and its node with it");
-    // What others say of the group, or do to it, does not count.
+    // The group's figures, and what others do to it, do not count.
     bench.ask::<()>(&["XGROUP", "SETID", STREAM, "rollcall", "$"]);
     assert_eq!(bench.trim(HOUR_MS).await.blocked_by, "rollcall");
     bench.ask::<()>(&["XGROUP", "DESTROY", STREAM, "rollcall"]);
@@ -154,7 +154,7 @@ async fn what_is_behind_the_cursor_blocks_trimming_and_has_an_age() {
     assert!((100..=110).contains(&bench.length()));
 }
 
-/// What was added before the first worker counts.
+/// Entries added before the first worker count.
 #[tokio::test]
 async fn without_a_cursor_the_stream_is_not_trimmed() {
     let mut bench = Bench::with_small_nodes(&[]).await;
@@ -233,7 +233,7 @@ async fn endings_are_forgotten_once_everything_older_is_finished() {
     bench.ask::<()>(&["HSET", "rollcall:meta", "cursor", &entries[0].id.to_string()]);
     let sweeper = bench.sweeper(|_, janitor| janitor.horizon_ms = 1_000);
     assert_eq!(bench.sweep(&sweeper, "tokens_ended").await, 0);
-    // Without a cursor nothing is known about what may still come.
+    // Without a cursor nothing is known about entries to come.
     bench.ask::<()>(&["HDEL", "rollcall:meta", "cursor"]);
     assert_eq!(bench.sweep(&sweeper, "tokens_ended").await, 0);
 }

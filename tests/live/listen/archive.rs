@@ -1,4 +1,4 @@
-//! examples/sessions: sessions are found in the database when Redis has lost them.
+//! examples/sessions: sessions are found in the database after Redis has lost them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -45,7 +45,7 @@ impl Archive {
         output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
     }
 
-    /// What it has without any Redis.
+    /// Its content without any Redis.
     fn kept(&self, sid: &str) -> Option<String> {
         self.read("redis://127.0.0.1:1", sid)
     }
@@ -87,7 +87,7 @@ fn sessions_outlive_an_emptied_redis_and_an_archive_that_is_killed() {
     {
         assert_eq!(archive.read(&archive.redis, sid).as_deref(), data, "{sid:?}");
     }
-    // The next event puts it back, and the archive goes on.
+    // The next event restores it, and the archive continues.
     session(&scene, odd, &["user", "ann", "data", r#"{"n":3}"#]);
     wait_until(SOON, "it is kept", || archive.kept(odd).as_deref() == Some(r#"{"n":3}"#));
     assert_eq!(archive.kept("meanwhile").as_deref(), Some(r#"{"m":1}"#));

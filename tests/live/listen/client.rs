@@ -13,7 +13,7 @@ use crate::scene::SOON;
 /// An event as it was dispatched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Its `event:`, or nothing.
+    /// Its `event:`, or empty.
     pub name: String,
     pub data: String,
     /// The last event id at its end.
@@ -31,24 +31,24 @@ pub struct Client {
     reader: BufReader<TcpStream>,
     /// The last event id, as a browser keeps it.
     pub last_id: String,
-    /// Comments that came.
+    /// The comments received.
     pub comments: Vec<String>,
-    /// How long the next event may take, signs of life or not.
+    /// How long the next event may take, regardless of signs of life.
     pub patience: Duration,
 }
 
-/// Where a process serves.
+/// The address where a process serves.
 pub fn address(process: &Worker) -> SocketAddr {
     crate::serve::address(process).parse().unwrap()
 }
 
 impl Client {
-    /// Asks for the changes; `headers` are lines. The status must be 200.
+    /// Requests the changes; `headers` are lines. The status must be 200.
     pub fn open(address: SocketAddr, query: &str, last_id: &str, headers: &str) -> Self {
         Self::try_open(address, query, last_id, headers).unwrap()
     }
 
-    /// The same, where the process may be gone.
+    /// The same, if the process may be gone.
     pub fn try_open(
         address: SocketAddr,
         query: &str,
@@ -63,11 +63,11 @@ impl Client {
         Ok(client)
     }
 
-    /// Asks for any stream of events.
+    /// Requests any stream of events.
     pub fn ask(address: SocketAddr, target: &str, headers: &str) -> std::io::Result<Self> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(SOON))?;
-        // Of HTTP/1.0, so that the text is not cut into chunks.
+        // HTTP/1.0, so that the text is not chunked.
         write!(stream, "GET {target} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n")?;
         let (mut reader, mut head) = (BufReader::new(stream), String::new());
         loop {
@@ -84,7 +84,7 @@ impl Client {
         Ok(Self { reader, last_id: String::new(), comments: Vec::new(), patience: SOON })
     }
 
-    /// The positions that come without an event, so many of them.
+    /// The positions that come without an event, this many of them.
     pub fn ids(&mut self, count: usize) -> Vec<String> {
         let (mut ids, started) = (Vec::new(), Instant::now());
         while ids.len() < count {
@@ -158,7 +158,7 @@ impl Client {
         event.json()
     }
 
-    /// Reads until the connection ends; the last comment says why.
+    /// Reads until the connection ends; returns the last comment, which has the reason.
     pub fn end(&mut self) -> String {
         while self.try_next().is_some() {}
         self.comments.last().cloned().unwrap_or_default()

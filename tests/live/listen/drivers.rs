@@ -33,7 +33,7 @@ pub struct Sockets {
     commands: ChildStdin,
     /// Lines, and when they came, in microseconds since the epoch.
     lines: Receiver<(Value, u64)>,
-    /// What was heard and not asked for yet.
+    /// Messages received but not requested yet.
     heard: VecDeque<(Value, u64)>,
 }
 
@@ -105,7 +105,7 @@ impl Sockets {
         self.expect(name, "disconnect");
     }
 
-    /// What comes with the next such event to this client.
+    /// The data of the next such event to this client.
     pub fn expect(&mut self, name: &str, event: &str) -> Value {
         let found = self.expect_where(&format!("{event} to {name}"), |line| {
             line["name"] == name && line["event"] == event
@@ -113,7 +113,7 @@ impl Sockets {
         found["data"].clone()
     }
 
-    /// What comes with the next such event to this client, of this type.
+    /// The data of the next such event of this type to this client.
     pub fn expect_type(&mut self, name: &str, event: &str, kind: &str) -> Value {
         let found = self.expect_where(&format!("{event} {kind} to {name}"), |line| {
             line["name"] == name && line["event"] == event && line["data"]["type"] == kind
@@ -136,12 +136,12 @@ impl Sockets {
         }
     }
 
-    /// All that is heard within a time, and was heard before and not asked for.
+    /// Everything received within a time, and before without being requested.
     pub fn heard_within(&mut self, time: Duration) -> Vec<Value> {
         self.heard_at(time).into_iter().map(|(line, _)| line).collect()
     }
 
-    /// The same, and when it came, in microseconds since the epoch.
+    /// The same, with the times of arrival in microseconds since the epoch.
     pub fn heard_at(&mut self, time: Duration) -> Vec<(Value, u64)> {
         let started = Instant::now();
         while let Ok(line) = self.lines.recv_timeout(time.saturating_sub(started.elapsed())) {
@@ -150,7 +150,7 @@ impl Sockets {
         self.heard.drain(..).collect()
     }
 
-    /// Forgets what was heard.
+    /// Forgets what was received.
     pub fn forget(&mut self) {
         self.heard_within(Duration::ZERO);
     }

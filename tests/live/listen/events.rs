@@ -1,4 +1,4 @@
-//! What a listener hears, and how it resumes.
+//! What a listener receives, and how it resumes.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ fn changes_come_as_events_and_go_on_after_the_last_id() {
         assert_eq!(seqs(&heard), (2..=2_501).collect::<Vec<_>>());
         assert_eq!(back.last_id, client.last_id);
     }
-    // Who heard nothing yet resumes where it began.
+    // A listener that received nothing yet resumes where it began.
     let mut waits = Client::open(address(&other), "", "", "");
     let mut back = Client::open(address(&other), "", &waits.ids(1)[0], "");
     ground.record(1, "");
@@ -53,7 +53,7 @@ fn a_filter_lets_through_what_it_names_and_the_position_moves_on() {
     ground.record(5, "");
     assert_eq!([client.change()["seq"].clone(), client.change()["seq"].clone()], [3, 5]);
     assert_eq!(missed.change()["seq"], 4);
-    // Nothing passes, and yet the position comes along with the sign of life.
+    // Nothing passes the filter, and yet the sign of life brings the position.
     let ids = nothing.ids(2);
     assert!(ids[0].starts_with("1.") && ids[1].starts_with("6."), "{ids:?}");
 }
@@ -68,7 +68,7 @@ fn what_is_no_longer_kept_is_a_gap_and_a_new_snapshot() {
     ground.record(10, "");
     assert_eq!(seqs(&(0..10).map(|_| client.change()).collect::<Vec<_>>()).last(), Some(&20));
     ground.run::<()>(&["XTRIM", "rollcall:changes", "MAXLEN", "5"]);
-    // The ring still has them; a process that comes later does not.
+    // The ring still has them; a process that starts later does not.
     let mut back = ground.open("snapshot=1", &position);
     assert_eq!(back.change()["seq"], 11);
     let other = ground.scene.serve(&[]);
@@ -79,7 +79,7 @@ fn what_is_no_longer_kept_is_a_gap_and_a_new_snapshot() {
     assert_eq!(lost.snapshot()["position"], client.last_id);
     ground.record(1, "");
     assert_eq!([lost.change()["seq"].clone(), client.change()["seq"].clone()], [21, 21]);
-    // A position of another deployment, with other partitions, or of a server that has lost it all since.
+    // A position of another deployment, with other partitions, or of a server that has since lost everything.
     for other in ["l.mubbs7i8", "5.0~5.0"] {
         assert_eq!(ground.open("", other).next().name, "gap", "{other}");
     }

@@ -1,5 +1,5 @@
-//! Listeners while everything around them dies: whoever takes the snapshot and applies what comes has the state, and
-//! whoever moves between processes misses nothing and hears nothing twice.
+//! Listeners while everything around them dies: a listener that takes the snapshot and applies the changes has the
+//! state, and a listener that moves between processes misses nothing and receives nothing twice.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,14 +17,14 @@ use crate::replica::Replica;
 use crate::scene::{SOON, Scene, Traffic, try_command};
 use crate::support::seed;
 
-/// What a listener knows, kept by a thread that comes back whenever its connection ends.
+/// What a listener knows, kept by a thread that reconnects whenever its connection ends.
 struct Follower {
     replica: Arc<Mutex<Replica>>,
     stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<Heard>,
 }
 
-/// What a listener went through.
+/// The history of a listener.
 #[derive(Debug, Default)]
 struct Heard {
     changes: usize,
@@ -34,7 +34,7 @@ struct Heard {
 }
 
 impl Follower {
-    /// Follows at any of the addresses; cuts its own connections after some changes, if told so.
+    /// Follows at any of the addresses; cuts its own connections after some changes, if asked to.
     fn start(addresses: Arc<Mutex<Vec<SocketAddr>>>, cuts_after: Option<usize>, seed: u64) -> Self {
         let (replica, stop) = (Arc::<Mutex<Replica>>::default(), Arc::<AtomicBool>::default());
         let (shared, until) = (Arc::clone(&replica), Arc::clone(&stop));
@@ -87,7 +87,7 @@ impl Follower {
     }
 }
 
-/// The numbers of the last changes on the server, and the state that they led to.
+/// The last numbers of the changes on the server, and the state that they led to.
 fn at_the_end(scene: &Scene) -> (Vec<u64>, Replica) {
     let (mut conn, mut state, mut seqs) = (scene.connection(), Replica::default(), Vec::new());
     for partition in 0..scene.deployment.partitions() {

@@ -27,7 +27,7 @@ impl Ground {
         try_command(&mut self.conn, words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
-    /// Records that so many users came; their names are the change's number and this.
+    /// Records that this many users came; their names are the change's number and `name`.
     pub fn record(&mut self, count: u64, name: &str) {
         let record = "
             local seq = redis.call('INCRBY', KEYS[2], ARGV[1]) - ARGV[1]
@@ -40,7 +40,7 @@ impl Ground {
     }
 }
 
-/// Memory that a process has, in bytes.
+/// The resident memory of a process, in bytes.
 pub fn resident(process: &Worker) -> u64 {
     let path = format!("/proc/{}/statm", process.pid());
     let pages = std::fs::read_to_string(path).unwrap();

@@ -1,5 +1,5 @@
-//! Many listeners, many changes, a large state. What runs by default is small; the long form, with the figures that
-//! PERFORMANCE.md has, is
+//! Many listeners, many changes, a large state. The default form is small; the long form, with the figures of
+//! PERFORMANCE.md, is
 //!
 //! ```text
 //! ROLLCALL_TEST_LOAD=long cargo test --release --test live listen::load -- --nocapture --test-threads 1
@@ -18,21 +18,21 @@ use super::ground::{Ground, resident};
 use super::{Client, Language, Sockets, address};
 use crate::scene::{SOON, Scene};
 
-/// Whether the long form is asked for: the machine has nothing else to do then.
+/// Whether the long form is requested; the machine then has nothing else to do.
 fn is_long() -> bool {
     std::env::var("ROLLCALL_TEST_LOAD").is_ok_and(|form| form == "long")
 }
 
-/// What all listeners of a load test count together.
+/// Counted by all listeners of a load test together.
 #[derive(Default)]
 struct Counts {
     /// Listeners that know where they begin.
     ready: AtomicU64,
-    /// Changes that they heard.
+    /// Changes that they received.
     heard: AtomicU64,
 }
 
-/// Listens for ever; each change must follow the one before it.
+/// Listens for ever; each change must follow the previous one.
 async fn listen(at: std::net::SocketAddr, counts: Arc<Counts>, opening: Arc<Semaphore>) {
     let turn = opening.acquire().await.unwrap();
     let mut stream = TcpStream::connect(at).await.unwrap();
@@ -72,7 +72,7 @@ fn reached(what: &str, counter: &AtomicU64, wanted: u64, within: Duration) {
 #[test]
 fn many_listeners_cost_little_memory_and_hear_every_change() {
     let (listeners, seconds) = if is_long() { (10_000, 20) } else { (300, 2) };
-    // Ours as well as theirs.
+    // The limit of this process, and of the started ones.
     let limit = rustix::process::Resource::Nofile;
     let most = rustix::process::getrlimit(limit).maximum;
     let raised = rustix::process::Rlimit { current: most, maximum: most };

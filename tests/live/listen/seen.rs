@@ -20,7 +20,7 @@ fn readers(served: &Served) -> usize {
 fn events_are_told_as_they_come_without_what_is_secret() {
     let served = Served::start(&[], &["--activity-interval", "100ms"]);
     let mut client = watch(&served, "");
-    // The worker, the feed, and the one who reads along.
+    // The worker, the feed, and the reader of activity.
     wait_until(SOON, "the stream is read along", || readers(&served) == 3);
     let time = 1_790_000_000_000_u64;
     served.add(&json!([

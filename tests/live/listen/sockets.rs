@@ -45,7 +45,7 @@ fn rooms_hear_of_what_clients_do_over_every_transport() {
 
 fn walk_through(served: &Served, language: Language, transports: &[&str]) {
     let (mut sockets, at) = (Sockets::start(language), address(&served.serve));
-    // All cases share the admin's room: each looks at its own.
+    // All cases share the admin room: each looks at its own user.
     let user = format!("{language:?} by {}", transports.join(" or "));
     let (sid, doc) = (format!("session {user}"), format!("doc {user}"));
     let is_own = |line: &Value, event: &str, kind: &str| {
@@ -55,7 +55,7 @@ fn walk_through(served: &Served, language: Language, transports: &[&str]) {
             && data["type"] == kind
             && (data["user"] == *user || data["sid"] == *sid)
     };
-    // Where both are allowed it may have changed over by then.
+    // If both are allowed, it may have upgraded by then.
     let began = sockets.connect("admin", at, transports);
     assert!(transports.iter().any(|transport| began == **transport), "{began}");
     sockets.emit("admin", "join-room", &json!({}));
@@ -160,7 +160,7 @@ fn bad_input_is_answered_with_an_error_and_hurts_nobody() {
         sockets.emit("a", "join-room", &json!({ "room": "doc:e" }));
         let error = sockets.expect("a", "error");
         assert!(error["message"].as_str().unwrap().contains("2 rooms"), "{error}");
-        // It can still do everything, and is told so if it asks.
+        // It can still do everything, and acknowledgements say so.
         let done = sockets.ask("a", "user:heartbeat", &json!({ "user": "ann" }));
         assert_eq!(done, json!({ "status": "success" }));
         let refused = sockets.ask("a", "user:heartbeat", &json!({}));
@@ -225,7 +225,7 @@ fn a_connection_shows_its_token_and_may_what_that_says() {
         sockets.expect("ann", "joined_room");
         sockets.emit("reader", "user:heartbeat", &json!({ "user": "forged" }));
         sockets.expect("reader", "error");
-        // The token says who it is, whatever the event says.
+        // The token determines the user, whatever the event says.
         sockets.emit("ann", "user:heartbeat", &json!({ "user": "forged" }));
         sockets.expect_where("the token's user", |line| line["data"]["user"] == *name);
         sockets.emit("ann", "session:terminate", &json!({ "sid": "of somebody else" }));
@@ -286,7 +286,7 @@ fn activity_is_read_along_while_somebody_watches_and_bounded() {
     served.add(&json!({ "type": "heartbeat", "user": "ann", "page": "/first" }));
     sockets.expect_type("admin", "admin:presence:update", "user_activity");
     sockets.forget();
-    // The newest of a subject, of five subjects in an interval.
+    // The newest of each subject, for five subjects per interval.
     let event = |user: u64, page: u64| json!({ "type": "heartbeat", "user": format!("u{user}"), "page": format!("/{page}") });
     let events: Vec<Value> = (0..400).map(|n| event(n % 8, n / 8)).collect();
     served.add(&Value::from(events));
@@ -313,7 +313,7 @@ fn a_connection_that_does_not_read_is_given_up_and_holds_nobody_up() {
     let opened = http.get("/socket.io/?EIO=4&transport=polling").body;
     let sid = serde_json::from_str::<Value>(&opened[1..]).unwrap()["sid"].clone();
     let slow = format!("/socket.io/?EIO=4&transport=polling&sid={}", sid.as_str().unwrap());
-    // It reads what it is answered until it is in the room, and nothing afterwards.
+    // It reads the answers until it is in the room, and nothing afterwards.
     for (packet, answer) in
         [("40", "40{"), (r#"42["join-room",{"room":"doc:d"}]"#, r#"42["joined_room""#)]
     {

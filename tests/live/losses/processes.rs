@@ -1,4 +1,4 @@
-//! The same with workers and janitors: their metric and their log say it.
+//! The same with workers and janitors: their metric and their log report it.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ impl Janitors {
         self.0.iter().map(Worker::log).collect()
     }
 
-    /// Waits until every janitor has had two turns: the second began after this call.
+    /// Waits until every janitor has had two turns, the second of which began after this call.
     fn wait_seen(&self) {
         for janitor in &self.0 {
             for _ in 0..2 {
@@ -48,7 +48,7 @@ impl Janitors {
     }
 }
 
-/// When a janitor last finished a round; nothing if it never did.
+/// When a janitor last finished a round; `None` if it never did.
 fn last_turn(janitor: &Worker) -> Option<f64> {
     Pages::of(janitor).metric(r#"rollcall_sweep_last_success_timestamp_seconds{partition="0"}"#)
 }
@@ -109,7 +109,7 @@ fn a_rewind_is_counted_once_by_janitors_that_saw_more() {
     scene.verify("a rewind");
 }
 
-/// Traffic, workers and janitors that come and go, another group that lags, trimming at once: no loss.
+/// Traffic, workers and janitors that come and go, another group that lags, immediate trimming: no loss.
 #[test]
 fn nothing_is_lost_where_all_goes_well() {
     let scene = Scene::start(&[]);

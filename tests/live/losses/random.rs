@@ -1,4 +1,4 @@
-//! All that can happen to entries, in random order: whoever looks, and however often, the sum is right.
+//! Everything that can happen to entries, in random order: whoever looks, and however often, the balance is right.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use super::{Bench, GROUP, STREAM};
 #[derive(Default)]
 struct Book {
     there: BTreeMap<EntryId, Entry>,
-    /// Those that are not applied.
+    /// Entries that are not applied.
     behind: BTreeSet<EntryId>,
     lost: u64,
 }
@@ -46,7 +46,7 @@ async fn round(rng: &mut Rng) {
             assert!(told <= book.lost, "{told} told, {} lost", book.lost);
         }
     }
-    // In the end nothing is unfinished, and everything is known.
+    // At the end everything is finished and known.
     bench.apply_rest().await;
     told += bench.look().await.lost;
     assert_eq!(told, book.lost);

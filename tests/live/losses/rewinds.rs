@@ -1,11 +1,11 @@
-//! A server that went back in time: what it had before is known outside of it only.
+//! A server that went back in time: only other processes know what it had before.
 
 use rollcall::entry::{Entry, EntryId};
 use rollcall::redis::scripts::losses::{Rewind, StreamEnd};
 
 use super::Bench;
 
-/// What one process keeps between its looks.
+/// The memory of one process between its looks.
 #[derive(Default)]
 struct Memory(Option<StreamEnd>);
 
@@ -53,7 +53,7 @@ async fn what_a_server_has_no_more_is_counted_by_the_first_who_looks() {
     assert_eq!((other.lost(&mut bench).await, one.lost(&mut bench).await), (0, 0), "goes on");
 }
 
-/// More was added since than was lost, and somebody who never saw what was lost looked first.
+/// More was added since than was lost, and a process that never saw the lost entries looked first.
 #[tokio::test]
 async fn neither_new_entries_nor_newcomers_hide_a_rewind() {
     let mut bench = Bench::new().await;
@@ -66,7 +66,7 @@ async fn neither_new_entries_nor_newcomers_hide_a_rewind() {
     bench.add(140);
     assert_eq!(Memory::default().lost(&mut bench).await, 0, "saw nothing before");
     assert_eq!(memory.lost(&mut bench).await, 25);
-    // Where the new entries are deleted as well, the exact number cannot be known.
+    // If the new entries are deleted as well, the exact number cannot be known.
     bench.rewind().await;
     bench.add(140);
     bench.command("XTRIM rollcall:events MAXLEN 3");

@@ -1,4 +1,4 @@
-//! Health as those see it who act on it: a balancer, a supervisor.
+//! Health as a load balancer and a supervisor see it.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn signal(name: &str, pid: u32) {
     assert!(status.success(), "{kill}");
 }
 
-/// A worker that finds nothing to do is live; one whose read does not come back is not, until it does.
+/// A worker that finds nothing to do is live; one whose read does not return is not, until it does.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_stands_still_is_not_live() {
     const PATIENCE: Duration = Duration::from_secs(5);
@@ -53,8 +53,8 @@ async fn a_reader_that_stands_still_is_not_live() {
     working.await.unwrap().unwrap();
 }
 
-/// The process is ready only when entries can be applied, and says what to do until then: whether taking the
-/// partition is refused, or only what comes after it.
+/// The process is ready only when entries can be applied, and says until then what to do: whether taking the
+/// partition is refused, or only a later step.
 #[test]
 fn a_worker_that_can_read_but_not_apply_is_not_ready() {
     for key in ["presence:users", "rollcall:changes:seq"] {

@@ -1,4 +1,4 @@
-//! What the janitor that sweeps asks of the server for all to see, and what that costs.
+//! The janitor's survey of the server, and its cost.
 
 use redis::Connection;
 use rollcall::state::status::survey::survey;
@@ -74,7 +74,7 @@ fn what_the_server_says_is_shown() {
     });
 }
 
-/// A partition that nobody owns, and one whose owner has shown no sign of life from one survey to the next.
+/// A partition that nobody owns, and one whose owner has shown no sign of life between two surveys.
 #[test]
 fn a_partition_without_an_owner_that_lives_is_told() {
     let deployment = Deployment::start(&[]);
@@ -96,7 +96,7 @@ fn a_partition_without_an_owner_that_lives_is_told() {
     is(1.0, "it gave the partition up");
 }
 
-/// Of two janitors one shows what it asks; another does when that one stands still, which then shows nothing.
+/// One of two janitors publishes its survey; when it stalls, the other one does, and the first publishes nothing.
 #[test]
 fn one_janitor_surveys_and_who_does_not_shows_nothing() {
     let deployment = Deployment::start(&[]);
@@ -119,7 +119,7 @@ fn one_janitor_surveys_and_who_does_not_shows_nothing() {
     );
 }
 
-/// At default settings a survey comes every five seconds: half a percent of them is 25 ms of the server's time.
+/// With default settings there is a survey every five seconds: half a percent of that is 25 ms of the server's time.
 #[tokio::test]
 async fn a_survey_costs_the_server_next_to_nothing() {
     const SURVEYS: u32 = 200;

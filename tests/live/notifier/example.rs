@@ -61,7 +61,7 @@ fn each_crossing_has_exactly_one_snapshot_whoever_is_killed() {
     for round in 0..5 {
         everybody("join");
         everybody("leave");
-        // Dies after the call, before or while it writes down that it was taken.
+        // Dies after the call, before or while it records that the call was accepted.
         let mut doomed = stage.notifier(&[("ROLLCALL_TEST_FAILPOINT", "mid-call:1")]);
         doomed.wait(SOON);
         stage.expire("snapshots");

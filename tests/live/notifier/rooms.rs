@@ -1,4 +1,4 @@
-//! Rooms of other people's servers, in Node and in Python, with a real client in them.
+//! Rooms of other servers, in Node and in Python, with a real client in them.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::clients::LIBRARIES;
 use crate::harness::wait_until;
 use crate::scene::SOON;
 
-/// A server of another library, and what a client in its rooms heard.
+/// A server of another library, and what a client in its rooms received.
 struct Receiver {
     child: Child,
     heard: Arc<Mutex<Vec<Value>>>,
@@ -68,7 +68,7 @@ impl Drop for Receiver {
     }
 }
 
-/// What both hear in the same rooms.
+/// What both receive in the same rooms.
 fn rooms_hear(kind: &str, channel: &str, script: &str) {
     let file =
         format!("[[notify]]\nname = \"rooms\"\nkind = \"{kind}\"\nchannel = \"{channel}\"\n");
@@ -120,7 +120,7 @@ fn rooms_hear(kind: &str, channel: &str, script: &str) {
         (&json!("session_activity"), &json!("10.0.0.7"))
     );
     assert_eq!(sessions[1]["type"], "session_terminated");
-    // What it missed is told to everybody.
+    // What it missed is reported to everybody.
     assert_eq!(notifier.terminate(), 0);
     stage.come(0..100);
     let _again = stage.notifier(&[]);

@@ -1,4 +1,4 @@
-//! Webhooks, with a receiver that verifies with the library of Standard Webhooks and answers as it is told.
+//! Webhooks, with a receiver that verifies with the Standard Webhooks library and answers as it is told.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -51,7 +51,7 @@ impl Receiver {
         receiver
     }
 
-    /// Has its effect before this returns.
+    /// Takes effect before this returns.
     fn command(&mut self, line: &str) {
         let done = |all: &[Value]| all.iter().filter(|said| said["done"].is_string()).count();
         let before = done(&self.said.lock().unwrap());
@@ -69,7 +69,7 @@ impl Receiver {
         std::fs::rename(next, self.secret_file()).unwrap();
     }
 
-    /// A table for it, with these lines more.
+    /// A table for it, with these additional lines.
     fn table(&self, scheme: &str, more: &str) -> String {
         let (port, file) = (self.port, self.secret_file());
         format!(
@@ -83,7 +83,7 @@ impl Receiver {
         said.iter().filter(|said| said["id"].is_string()).cloned().collect()
     }
 
-    /// Calls that were answered with success, once each: what whoever goes by the ids has.
+    /// Calls that were answered with success, once each: what a receiver that goes by the ids has.
     fn taken(&self) -> Vec<Value> {
         let mut taken: Vec<Value> = Vec::new();
         for call in self.calls().into_iter().filter(|call| call["answer"] == "204") {
@@ -94,7 +94,7 @@ impl Receiver {
         taken
     }
 
-    /// The numbers of the changes that were taken, in order.
+    /// The numbers of the accepted changes, in order.
     fn seqs(&self) -> Vec<u64> {
         let seqs = |call: Value| -> Vec<u64> {
             let changes = call["body"]["changes"].as_array().cloned().unwrap_or_default();
@@ -144,7 +144,7 @@ fn each_change_is_called_with_until_it_is_taken_in_order_and_signed() {
         assert_eq!(**body, call["body"], "the same id is the same changes");
     }
     assert_eq!(calls[0]["body"]["changes"][0]["kind"], "online");
-    // A connection that was kept and then closed is replaced at once.
+    // A persistent connection that was closed is replaced at once.
     assert_eq!(metric(&notifier, "rollcall_notifier_calls_failed_total"), 8.0);
 }
 
@@ -160,7 +160,7 @@ fn killed_with_a_call_in_flight_it_makes_the_same_call_again() {
     wait_until(SOON, "the second call is in flight", || receiver.calls().len() == 2);
     doomed.kill();
     stage.expire("hook");
-    // Without the borders that were kept, the batch would be another one now.
+    // Without the stored borders, the batch would be another one now.
     stage.come(14..35);
     let mut last = stage.notifier(&[]);
     receiver.wait_for(1..=35);
@@ -195,7 +195,7 @@ fn what_is_refused_again_and_again_becomes_a_dead_letter_and_holds_nothing_up() 
     let has = |name: &str, value: &str| fields[0].1.contains(&(name.to_owned(), value.to_owned()));
     assert!(has("seq", "2") && has("kind", "online") && has("user", "u00001"), "{fields:?}");
     assert!(has("stream", "rollcall:changes") && has("deliveries", "2"), "{fields:?}");
-    // It is no event: nobody makes one of it.
+    // It is no event, and is not retried.
     let retry = ["dead", "retry", "--all", "--redis-url", &stage.scene.url()];
     let output = Command::new(env!("CARGO_BIN_EXE_rollcall")).args(retry).output().unwrap();
     assert!(output.status.success(), "{output:?}");

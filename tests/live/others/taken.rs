@@ -1,4 +1,4 @@
-//! Keys that others take whole (`DEL`, `RENAME`): what follows from other keys is put back, and the rest is back
+//! Keys that others remove whole (`DEL`, `RENAME`): what follows from other keys is restored, and the rest is back
 //! with the next event.
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::scene::{SOON, Scene};
 use crate::support::dump;
 use crate::trouble::command;
 
-/// What is promised of documents.
+/// The promised limit for documents.
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn members(scene: &Scene, key: &str) -> Vec<String> {
@@ -24,7 +24,7 @@ fn kinds(scene: &Scene) -> Vec<String> {
     changes.iter().map(|change| String::from_utf8(change["kind"].clone()).unwrap()).collect()
 }
 
-/// A document's set and count, taken or made wrong, are what the connections say again, and nobody is told.
+/// A document's set and count, removed or changed, follow the connections again, without a change.
 #[test]
 fn a_document_s_set_and_count_are_put_back() {
     let scene = Scene::start(&[("thresholds", "3:1")]);
@@ -63,7 +63,7 @@ fn a_document_s_set_and_count_are_put_back() {
     scene.verify("after others took a document's keys");
 }
 
-/// At default settings, with more documents than a round looks at.
+/// With default settings, and more documents than a round examines.
 #[test]
 fn many_documents_are_put_back_within_a_minute() {
     const DOCS: usize = 1_000;
@@ -93,8 +93,8 @@ fn many_documents_are_put_back_within_a_minute() {
     scene.verify("after others took all sets");
 }
 
-/// Who is joined by how many connections stands in two keys. Without one of them all leave, with a change each, and
-/// are back with their next event; nobody stays for ever, nobody leaves with the first of two connections.
+/// The joined connections are kept in two keys. Without one of them all users leave, with a change each, and are back
+/// with their next event; nobody stays for ever, and nobody leaves with the first of two connections.
 #[test]
 fn who_is_joined_is_right_again_with_the_next_events() {
     for taken in ["rollcall:docs:joined", "rollcall:docs:connections"] {
@@ -144,7 +144,7 @@ fn who_is_joined_is_right_again_with_the_next_events() {
     }
 }
 
-/// With more joined than a call puts out, nobody joins before all are out.
+/// With more joined connections than a call removes, nobody joins before all are out.
 #[test]
 fn many_who_are_joined_leave_in_pieces() {
     const USERS: usize = 1_600;
@@ -173,7 +173,7 @@ fn many_who_are_joined_leave_in_pieces() {
     }
 }
 
-/// Tokens that are held stay known, as the oldest; whose they are is known with their next use.
+/// Tokens in use stay known, as the oldest; their users are known with their next use.
 #[test]
 fn tokens_are_whole_again() {
     let scene = Scene::start(&[]);
@@ -201,7 +201,7 @@ fn tokens_are_whole_again() {
     assert_eq!(scene.command::<Vec<String>>(&["HVALS", "login:"]), ["al", "al"]);
 }
 
-/// The numbers of changes go on where the last one is still there.
+/// Numbering continues from the last existing change.
 #[test]
 fn changes_go_on_counting() {
     let scene = Scene::start(&[]);
@@ -215,8 +215,8 @@ fn changes_go_on_counting() {
     scene.verify("without the sequence number");
 }
 
-/// Whoever was in presence when others took it is told to be offline within a minute; who is still there is online
-/// with the next heartbeat.
+/// Users in presence when others removed it are reported offline within a minute; those who are still there are
+/// online with the next heartbeat.
 #[test]
 fn presence_that_is_taken_is_told() {
     let scene = Scene::start(&[]);

@@ -1,5 +1,5 @@
-//! Events and entries as strategies: few identifiers, so that they meet, and every time, id and form that
-//! lies at a limit. Times are relative to the instant a case begins at, which is the server's.
+//! Events and entries as strategies: few identifiers, so that they collide, and every time, id and form at a limit.
+//! Times are relative to the instant at which a case begins, by the server's clock.
 
 use proptest::collection::vec;
 use proptest::option::weighted;
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::settings::Drawn;
 use crate::support::events::{CONNECTIONS, DOCS, IPS, SIDS, TOKENS, USERS, field};
 
-/// One event: its members but for the time.
+/// One event: its members except the time.
 #[derive(Clone, Debug)]
 pub struct Said {
     pub kind: &'static str,
@@ -21,16 +21,16 @@ pub struct Said {
     pub time: Time,
 }
 
-/// What an event says about its time.
+/// The time in an event.
 #[derive(Clone, Copy, Debug)]
 pub enum Time {
-    /// Nothing: the entry's own time counts.
+    /// None: the entry's own time counts.
     Unsaid,
-    /// So many milliseconds after the beginning, as an integer.
+    /// This many milliseconds after the beginning, as an integer.
     At(i64),
     /// The same as RFC 3339.
     Date(i64),
-    /// So that what has this lifetime expires so many milliseconds after the beginning.
+    /// Such that something with this lifetime expires this many milliseconds after the beginning.
     Expiring(Lifetime, i64),
     /// This text, whatever the clock shows.
     Text(&'static str),
@@ -41,14 +41,14 @@ pub enum Time {
 pub enum Lifetime {
     Presence,
     Session,
-    /// A session's own lifetime of so many seconds.
+    /// A session's own lifetime of this many seconds.
     Ttl(u64),
     Document,
     Activity,
     Minute,
 }
 
-/// An entry, drafted: what it becomes depends on the instant and the settings.
+/// A draft of an entry; the entry depends on the instant and the settings.
 #[derive(Clone, Debug)]
 pub struct Draft {
     pub id: Id,
@@ -59,7 +59,7 @@ pub struct Draft {
 /// The milliseconds of an entry's id, and its sequence number.
 #[derive(Clone, Copy, Debug)]
 pub enum Id {
-    /// So many milliseconds before the beginning.
+    /// This many milliseconds before the beginning.
     Ago(u64, u64),
     Fixed(u64, u64),
 }
@@ -100,7 +100,7 @@ const BAD_ELEMENTS: [&str; 4] = [
 ];
 /// Session data that is kept as it is.
 const OPAQUE: [&str; 4] = ["gAAAAA==", "7", "{\u{7f}", "\u{1f}\"é"];
-/// Equal and almost equal values in other bytes.
+/// Equal and almost equal values in different bytes.
 const DATA: [&str; 5] = [r#"{"a":1}"#, r#"{ "a": 1 }"#, r#"{"a":1,"b":[]}"#, "7", r#""ü""#];
 const AGENTS: [&str; 4] = ["ua1", "ua2", "Ü\"\\/\u{1}", "u"];
 /// Seconds, as text or as a number. With short ones much depends on the schedule.
@@ -108,7 +108,7 @@ const TTLS: [&str; 5] = ["7200", "2592000", "60", "2", "1"];
 const PAGES: [&str; 2] = ["/", "/home"];
 const ITEMS: [&str; 5] = ["i1", "i2", "i|3", "i\n4", "日本"];
 
-/// Beyond the exact integers of a double, at the limits of thirteen digits and of the id itself.
+/// Beyond the exact integers of a double, at the limits of thirteen digits, and at the limit of ids.
 const ID_MS: [u64; 12] = [
     0,
     1,
@@ -138,7 +138,7 @@ pub fn draft() -> impl Strategy<Value = Draft> {
     (id(), form(), vec(said(), 1..5)).prop_map(|(id, form, events)| Draft { id, form, events })
 }
 
-/// What drafts become, in the order of their ids.
+/// The entries of drafts, in the order of their ids.
 pub fn entries<'d>(
     drafts: impl Iterator<Item = &'d Draft>,
     drawn: &Drawn,
@@ -191,7 +191,7 @@ fn said() -> impl Strategy<Value = Said> {
     ];
     select(&KINDS[..]).prop_flat_map(|(kind, required, optional)| {
         let members = required.iter().map(|name| member(name).prop_map(Some).boxed());
-        // What ends a session for good is rare, or nothing else would be seen; so is what gives it a time.
+        // Final endings of sessions are rare, or nothing else would be tested; so are lifetimes.
         let often = |name| match name {
             "end" | "opaque" => 0.1,
             "ttl" => 0.2,
@@ -222,7 +222,7 @@ fn member(name: &str) -> impl Strategy<Value = (&'static str, &'static str)> + u
         "act" => ("action", &["join", "leave", "join"]),
         other => panic!("no values for {other}"),
     };
-    // Most are about the same, so that they meet.
+    // Most are about the same names, so that they collide.
     let value = prop_oneof![
         3 => Just(values[0]),
         3 => select(&values[..values.len().min(2)]),
@@ -317,7 +317,7 @@ impl Draft {
     }
 }
 
-/// An instant so many milliseconds after, or before, another.
+/// An instant this many milliseconds after, or before, another.
 pub fn after(base: u64, ms: i64) -> u64 {
     base.checked_add_signed(ms).unwrap()
 }
@@ -343,7 +343,7 @@ impl Said {
     fn object(&self, drawn: &Drawn, base: u64) -> Map<String, Value> {
         let mut object = Map::from_iter([("type".to_owned(), json!(self.kind))]);
         for (name, value) in &self.members {
-            // Inside JSON a session's data is a value.
+            // In JSON a session's data is a value.
             let (name, value) = match *name {
                 "data" => ("data", serde_json::from_str(value).unwrap()),
                 "opaque" => {

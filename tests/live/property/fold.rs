@@ -1,5 +1,5 @@
-//! The pure fold: a plan is a function of the set of events. In which order they come, how often, and how
-//! they are packed into entries does not matter.
+//! The pure fold: a plan is a function of the set of events. Their order, their repetition, and how they are packed
+//! into entries do not matter.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -32,7 +32,7 @@ fn batch() -> impl Strategy<Value = (FoldSettings, Vec<Entry>)> {
         .prop_map(|(drawn, drafts)| (settings(&drawn), entries(drafts.iter(), &drawn, BASE)))
 }
 
-/// What a batch asks for; lists in order.
+/// The plan of a batch, with its lists sorted.
 fn plan<'a>(settings: &FoldSettings, entries: impl IntoIterator<Item = &'a Entry>) -> Plan<'a> {
     let mut planner = Planner::new(settings);
     entries.into_iter().for_each(|entry| planner.add(entry, &Avoided::default()));

@@ -7,10 +7,10 @@ use rollcall::key::{Keys, unescape};
 
 use crate::support::model::{Change, State, Value};
 
-/// The caps, and that a token's three structures are there together.
+/// Checks the caps, and that a token's three structures contain it together.
 ///
 /// # Errors
-/// What is too much, or there without the rest.
+/// What exceeds a cap, or is there without the rest.
 pub fn check_caps(state: &State, keys: &Keys, deployment: &Deployment) -> Result<(), String> {
     let members = |key: &str| match state.get(key.as_bytes()) {
         Some((Value::Hash(fields), _)) => fields.keys().cloned().collect(),
@@ -38,8 +38,8 @@ pub fn check_caps(state: &State, keys: &Keys, deployment: &Deployment) -> Result
     Ok(())
 }
 
-/// The index names just the addresses of the presence entries there are, and no entry is older than what
-/// ended it: after every call, not only once all is swept.
+/// Checks that the index names exactly the addresses of the existing presence entries, and that no entry is older
+/// than what ended it: after every call, not only after a sweep.
 ///
 /// # Errors
 /// What is too much or missing.
@@ -75,11 +75,11 @@ pub fn check_presence(state: &State, keys: &Keys) -> Result<(), String> {
     if found == expected { Ok(()) } else { Err(format!("the index {found:?}, not {expected:?}")) }
 }
 
-/// Nothing begins that was late when the case began at `base` ms, and a threshold is left at its lower end.
-/// No session has a longer lifetime of its own than `longest_ttl_ms`.
+/// Checks that nothing begins that was late when the case began at `base` ms, and that a threshold is left at its
+/// lower end. No session has a lifetime of its own longer than `longest_ttl_ms`.
 ///
 /// # Errors
-/// The change that must not be.
+/// The impossible change.
 pub fn check_change(
     change: &Change,
     deployment: &Deployment,

@@ -1,4 +1,4 @@
-//! Schedules: in which order and by whom entries are added, read, claimed, applied, and swept in between.
+//! Schedules: in which order and by whom entries are added, read and applied, and swept in between.
 
 use std::fmt;
 
@@ -13,14 +13,14 @@ use super::settings::{Drawn, drawn};
 #[derive(Clone)]
 pub struct Case {
     pub drawn: Drawn,
-    /// In any order; ids put them into theirs.
+    /// In any order; ids determine theirs.
     pub drafts: Vec<Draft>,
     pub steps: Vec<Step>,
-    /// What is left after the steps is applied so many at a time.
+    /// The entries left after the steps are applied this many at a time.
     pub rest: usize,
 }
 
-/// One step, in one partition (modulo how many there are).
+/// One step, in one partition (modulo their number).
 #[derive(Clone, Debug)]
 pub struct Step {
     pub partition: u16,
@@ -30,21 +30,21 @@ pub struct Step {
 /// What is done in a step.
 #[derive(Clone, Debug)]
 pub enum Act {
-    /// So many more entries are added.
+    /// This many more entries are added.
     Add { count: usize },
-    /// A worker takes the partition, whoever has it.
+    /// A worker takes the partition, whoever owns it.
     Take { worker: usize },
-    /// A worker reads so many entries after those it has.
+    /// A worker reads this many entries after those it has.
     Read { worker: usize, count: usize },
     /// A worker applies some of what it has read, whether it still owns the partition or not.
     Apply { worker: usize, count: usize, how: How },
-    /// The owner of a worker's last term says that it lives.
+    /// The owner of a worker's last term beats.
     Beat { worker: usize },
-    /// Somebody else does something to the consumer group (modulo how many things there are).
+    /// A stranger does something to the consumer group (the deed's number, modulo their number).
     Meddle { deed: usize },
-    /// A janitor's call (the sweep's number, modulo how many there are).
+    /// A janitor's call (the sweep's number, modulo their number).
     Sweep { sweep: usize, limit: u64 },
-    /// Another program sets an expiry on a shared key (its number, modulo how many there are).
+    /// Another program sets an expiry on a shared key (its number, modulo their number).
     Expire { key: usize },
     /// Milliseconds pass.
     Pass(u64),
@@ -60,13 +60,13 @@ pub enum How {
     EntryByEntry,
     /// A plan for each event, then one that moves the cursor.
     EventByEvent,
-    /// The merges of a plan without the move of the cursor, as of a call that was cut off; then the whole plan.
+    /// The merges of a plan without the move of the cursor, like a call that was cut off; then the whole plan.
     CutOff,
 }
 
 pub const WORKERS: usize = 3;
 
-/// A case with up to so many entries and steps.
+/// A case with up to this many entries and steps.
 pub fn case(entries: usize, steps: usize) -> impl Strategy<Value = Case> {
     (drawn(), vec(draft(), 1..entries), vec(step(), 0..steps), 1..30_usize)
         .prop_map(|(drawn, drafts, steps, rest)| Case { drawn, drafts, steps, rest })

@@ -1,4 +1,4 @@
-//! The settings of a deployment, drawn at random: small caps, short lives, switched-off projections.
+//! The settings of a deployment, drawn at random: small caps, short lifetimes, projections that are off.
 
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -6,7 +6,7 @@ use rollcall::config::{Config, Projection, Threshold};
 
 use super::event::{Lifetime, after};
 
-/// Lives shorter than any flag allows, so that they end while a schedule runs.
+/// Lifetimes shorter than any flag allows, so that they end while a schedule runs.
 #[derive(Clone, Debug)]
 pub struct Drawn {
     pub partitions: u16,
@@ -14,7 +14,7 @@ pub struct Drawn {
     pub projections: Vec<Projection>,
     pub thresholds: &'static [(u64, u64)],
     pub max_skew_ms: u64,
-    /// `None`: such that an online minute ends at the first full second after the beginning.
+    /// `None`: such that an online minute expires at the first full second after the beginning.
     pub online_window_ms: Option<u64>,
     pub presence_ttl_ms: u64,
     pub session_ttl_ms: u64,
@@ -30,7 +30,7 @@ pub struct Drawn {
 }
 
 impl Default for Drawn {
-    /// What the flags' defaults are.
+    /// The flags' defaults.
     fn default() -> Self {
         Self {
             partitions: 1,
@@ -54,7 +54,7 @@ impl Default for Drawn {
     }
 }
 
-/// Settings, most of them as they are by default.
+/// Settings, most of them with their defaults.
 pub fn drawn() -> impl Strategy<Value = Drawn> {
     let usual = Drawn::default();
     let projections = prop_oneof![
@@ -130,12 +130,11 @@ impl Drawn {
     }
 
     fn window_ms(&self, base: u64) -> u64 {
-        // A minute's set goes 70 s and the window after its start.
+        // A minute's set expires 70 s plus the window after its start.
         self.online_window_ms.unwrap_or_else(|| (next_second(base) - 70_000) % 60_000)
     }
 
-    /// The time of an event whose effect expires `ms` after `base`, or for those that expire at full
-    /// seconds, at one near it.
+    /// The time of an event whose effect expires `ms` after `base`, or near it if it expires at a full second.
     pub fn expiring(&self, of: Lifetime, base: u64, ms: i64) -> u64 {
         let full = after(next_second(base), ms % 3 * 1000);
         match of {

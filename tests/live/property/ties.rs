@@ -1,12 +1,12 @@
-//! What happens at the same instant is decided by the entries, not by which came first: every pair in both
-//! orders, a call each.
+//! The entries decide what happens at the same instant, not which came first: every pair in both orders, one call
+//! each.
 
 use rollcall::entry::Entry;
 
 use crate::harness::{Deployment, id};
 use crate::support::dump;
 
-/// Pairs of events of one instant that disagree.
+/// Pairs of contradictory events of one instant.
 const PAIRS: &[[&[(&str, &str)]; 2]] = &[
     [
         &[("type", "heartbeat"), ("user", "u"), ("page", "/a")],
@@ -47,12 +47,12 @@ async fn at_the_same_instant_the_order_of_arrival_decides_nothing() {
         )
         .await;
     }
-    // Opaque data: of bytes that are no text, too, the greater win.
+    // Opaque data: the greater bytes win also if they are no text.
     let session = |data| {
         let content = ("datacontenttype", &b"application/octet-stream"[..]);
         vec![("type", &b"session"[..]), ("sid", b"s"), content, ("data", data)]
     };
-    // Long values that differ around the ends of the pieces in which they are compared, or in length alone.
+    // Long values that differ near the ends of the chunks in which they are compared, or only in length.
     let long = |length: usize, last: u8| [&vec![b'a'; length - 1][..], &[last]].concat();
     let [mut less, mut greater] = [Vec::new(), Vec::new()];
     for length in [63, 64, 65, 127, 128, 129, 1_000] {
@@ -72,7 +72,7 @@ async fn at_the_same_instant_the_order_of_arrival_decides_nothing() {
     }
 }
 
-/// Applies two events of one instant in each order, to a server with nothing else.
+/// Applies two events of one instant in each order, to an empty server.
 async fn check_both_orders(deployment: &Deployment, pair: [Vec<(&str, &[u8])>; 2]) {
     for order in [[0, 1], [1, 0]] {
         redis::cmd("FLUSHALL").exec(&mut deployment.connection()).unwrap();
@@ -92,7 +92,7 @@ async fn check_both_orders(deployment: &Deployment, pair: [Vec<(&str, &[u8])>; 2
     }
 }
 
-/// An older activity proves that an entry is the newest, not that it is there.
+/// An older activity proves that an entry is the newest, not that it exists.
 #[tokio::test]
 async fn an_entry_that_had_ended_before_it_came_leaves_no_trace() {
     let deployment = Deployment::start(&[]);

@@ -38,9 +38,9 @@ pub struct World {
 struct Part {
     ownership: Ownership,
     tenure: Option<Tenure>,
-    /// The entry that what it has read and not applied follows.
+    /// The entry before those that it has read and not applied.
     cursor: EntryId,
-    /// Entries it has read, as places in `entries`, and those before them that it has applied.
+    /// Entries it has read, as indices into `entries`, including those that it has applied.
     read: std::ops::Range<usize>,
 }
 
@@ -51,7 +51,7 @@ struct Lane {
     fold: FoldSettings,
     sweeper: Sweeper,
     parts: Vec<Part>,
-    /// Who has taken the partition last.
+    /// The worker that has taken the partition last.
     owner: usize,
     entries: Vec<Entry>,
     /// When the case began.
@@ -68,7 +68,7 @@ struct Lane {
 
 impl World {
     pub async fn start() -> Self {
-        // Small nodes, so that short streams are trimmed, too.
+        // Small nodes, so that even short streams are trimmed.
         let extra_args = ["--stream-node-max-entries", "2"].map(str::to_owned).to_vec();
         let deployment = Deployment::start_with(&[], Options { extra_args, ..Options::default() });
         let connection = deployment.async_connection(0).await;
@@ -96,10 +96,10 @@ impl World {
         Ok(())
     }
 
-    /// One plan for all does what a plan for each event does.
+    /// One plan for all events has the same effect as one plan for each event.
     ///
     /// # Errors
-    /// What did not hold, or how the two differ.
+    /// What did not hold, or the difference between the two.
     pub async fn run_twins(&mut self, case: &Case) -> Result<(), String> {
         let base = self.begin();
         let mut twins = Vec::new();
@@ -119,7 +119,7 @@ impl World {
         Ok(())
     }
 
-    /// Compares what two lanes hold under prefixes of equal length, at one instant.
+    /// Compares the content of two lanes under prefixes of equal length, at one instant.
     async fn compare(&mut self, one: &Lane, other: &Lane) -> Result<(), String> {
         loop {
             let first = self.settle(one).await?;
@@ -210,7 +210,7 @@ impl World {
         let keys = lane.model.keys();
         let all = shared_keys(&self.deployment.config.deployment.stream, &keys);
         redis::cmd("EXPIRE").arg(&all[key % all.len()].0).arg(100).exec(&mut self.conn).unwrap();
-        // As if enough time had passed since they were kept last.
+        // As if enough time had passed since they were last kept.
         redis::cmd("HDEL").arg(keys.janitor()).arg("kept").exec(&mut self.conn).unwrap();
     }
 
@@ -229,7 +229,7 @@ impl World {
         lane.owner = worker;
     }
 
-    /// Applies the next entries that a worker has read; who does not own the partition is refused.
+    /// Applies the next entries that a worker has read; a worker that does not own the partition is refused.
     async fn apply(
         &mut self,
         lane: &mut Lane,
@@ -286,7 +286,7 @@ impl World {
         self.send(lane, worker, &plan).await
     }
 
-    /// The events of an entry one by one, then what moves the cursor.
+    /// The events of an entry one by one, then the move of the cursor.
     async fn apply_events(
         &mut self,
         lane: &mut Lane,
@@ -317,8 +317,8 @@ impl World {
         self.send(lane, worker, &Plan { entries: 0, last: None, ..plan }).await
     }
 
-    /// Sends a plan. A worker that owns the partition no longer is refused, and nothing has changed then. Returns
-    /// whether the session goes on.
+    /// Sends a plan. A worker that no longer owns the partition is refused, and nothing changes. Returns whether the
+    /// session continues.
     async fn send(
         &mut self,
         lane: &mut Lane,
@@ -344,7 +344,7 @@ impl World {
                 self.look(lane, 0)?;
                 Ok(false)
             }
-            // Somebody has destroyed the group: the session begins again, and makes it.
+            // Somebody has destroyed the group: the session begins again and creates it.
             Err(error) if error.kind() == "nogroup" && is_owner => {
                 self.look(lane, 0)?;
                 self.take(lane, worker).await;
@@ -361,7 +361,7 @@ impl World {
         self.look(lane, swept.changes.total())
     }
 
-    /// The changes of a call are what differs between before and after it, no more and no less.
+    /// The changes of a call are exactly the difference between the state before and after it.
     fn look(&mut self, lane: &mut Lane, told: u64) -> Result<(), String> {
         let keys = lane.model.keys();
         let after = dump::dump(&mut self.conn, &keys);

@@ -1,4 +1,4 @@
-//! A server to fill with plain commands, and the binary to ask about it.
+//! A server to fill with plain commands, and the binary to query it.
 
 use std::process::{Command, Stdio};
 
@@ -6,8 +6,8 @@ use redis::{Commands as _, Connection};
 use rollcall::private_server::{Options, PrivateServer};
 use serde_json::Value;
 
-/// Users whose names mean something to a pattern, a terminal or a joined name. (A NUL cannot be given
-/// on a command line.)
+/// Users whose names mean something to a pattern, a terminal or a joined name. (A NUL cannot be given on a command
+/// line.)
 pub const ODD: &[&str] = &[
     "alice",
     "alice|10.0.0.1",
@@ -37,7 +37,7 @@ impl Ground {
         Self { server, conn, now_ms: seconds * 1000 + micros / 1000 }
     }
 
-    /// Writes a presence entry as the contract has it.
+    /// Writes a presence entry according to the contract.
     pub fn present(&mut self, user: &str, ip: &str, at_ms: u64) {
         let field = rollcall::key::join(&[user, ip]);
         let text = |text: &str| serde_json::to_string(text).unwrap();
@@ -59,7 +59,7 @@ impl Ground {
         self.server.restart().unwrap();
     }
 
-    /// The page for people: safe to print, and nothing else is said.
+    /// The page for people: safe to print, with nothing on standard error.
     pub fn page(&self, words: &[&str]) -> String {
         let (code, out, error) = ask_at(&self.server.url(), words);
         assert_eq!((code, error.as_str()), (0, ""), "{words:?}: {out}");
@@ -67,14 +67,14 @@ impl Ground {
         out
     }
 
-    /// The one document for programs.
+    /// The JSON document for programs.
     pub fn json(&self, words: &[&str]) -> Value {
         let (code, out, error) = ask_at(&self.server.url(), &[words, &["--json"]].concat());
         assert_eq!((code, error.as_str()), (0, ""), "{words:?}: {out}");
         serde_json::from_str(&out).unwrap_or_else(|error| panic!("{words:?}: {error}: {out}"))
     }
 
-    /// Holds some members of the answer, or the whole of what is no object, to what they should be.
+    /// Compares some members of the answer, or the whole answer if it is no object, with their expected values.
     pub fn json_has(&self, words: &[&str], expected: Value) {
         let answer = self.json(words);
         match &expected {
@@ -87,14 +87,14 @@ impl Ground {
         }
     }
 
-    /// What it says when it fails with this code: nothing on standard output.
+    /// The error message of a command that fails with this code, with nothing on standard output.
     pub fn error(&self, words: &[&str], code: i32) -> String {
         let (found, out, error) = ask_at(&self.server.url(), words);
         assert_eq!((found, out.as_str()), (code, ""), "{words:?}: {error}");
         error
     }
 
-    /// A command that writes to a pipe whose reader has gone: exit code and standard error.
+    /// A command that writes to a pipe whose reader is gone: exit code and standard error.
     pub fn closed(&self, words: &[&str]) -> (Option<i32>, String) {
         let mut command = command(&self.server.url(), words);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -115,7 +115,7 @@ pub fn command(url: &str, words: &[&str]) -> Command {
     command
 }
 
-/// Asks the server at `url`: exit code, standard output, standard error.
+/// Queries the server at `url`: exit code, standard output, standard error.
 pub fn ask_at(url: &str, words: &[&str]) -> (i32, String, String) {
     let without_server = words.first() == Some(&"schema");
     let mut command = command(url, words);

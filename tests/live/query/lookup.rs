@@ -1,4 +1,4 @@
-//! What is found by name, without a walk through everything.
+//! Lookups by name, without a walk over everything.
 
 use redis::Commands as _;
 use serde_json::json;
@@ -15,7 +15,7 @@ fn a_user_is_found_by_the_index_however_many_others_there_are() {
         for (ip, ago) in [("", 3_000), ("1|2", 1_000), ("stale", 400_000)] {
             ground.present(user, ip, now - ago);
         }
-        // One that has gone meanwhile.
+        // An entry that has disappeared meanwhile.
         let _: () = ground.conn.hset(index, user, "|1%7C2|gone|stale").unwrap();
     }
     let mut pipe = redis::pipe();
@@ -54,7 +54,7 @@ fn a_session_is_active_for_as_long_as_it_was_given() {
         let value = json!({"last_activity": at, "sid": sid, "session_id": sid, "user": "u"});
         let _: () = ground.conn.hset("sessions:active", sid, value.to_string()).unwrap();
     }
-    // The last one is of a session that was gone for long before this one began.
+    // The last record is of a session that was gone for long before this one began.
     for (sid, ago, ttl) in
         [("long", hour, 7200), ("short", 2 * minute, 60), ("forgotten", hour, 60)]
     {

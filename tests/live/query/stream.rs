@@ -1,4 +1,4 @@
-//! What the commands say of the stream: dead letters, and how far the group is.
+//! Commands about the stream: dead letters, and the group's progress.
 
 use redis::Commands as _;
 use serde_json::json;
@@ -8,7 +8,7 @@ use super::ground::Ground;
 const HEADER: [&str; 6] = ["entry_id", "reason", "detail", "deliveries", "index", "stream"];
 
 impl Ground {
-    /// Adds a dead letter as the contract has it; gives its id.
+    /// Adds a dead letter according to the contract; returns its id.
     fn letter(&mut self, header: [&str; 6], pairs: &[(&[u8], &[u8])]) -> String {
         let mut add = redis::cmd("XADD");
         add.arg("rollcall:dead").arg("*");
@@ -38,7 +38,7 @@ fn dead_letters_are_listed_newest_first_and_by_reason() {
             (format!("{n}-1"), if n % 50 == 0 { "poison" } else { "invalid_json" });
         ground.letter([&entry, reason, "why\n", "3", "", "rollcall:events"], &[]);
     }
-    // Whatever else somebody put there.
+    // Something else that somebody added there.
     ground.run("XADD rollcall:dead * a b");
     let answer = ground.json(&["dead", "list", "--limit", "2"]);
     assert_eq!(answer["count"], 101);
@@ -140,7 +140,7 @@ fn status_knows_how_far_the_group_is() {
     ground.run("HDEL rollcall:meta owner");
     assert_eq!(ground.json(&["status"])["total"]["owned"], json!(0), "nobody owns it");
 
-    // A group that others moved says nothing: the cursor does.
+    // The position of a group that others moved does not count; the cursor does.
     ground.run("XGROUP SETID rollcall:events rollcall 9-0 ENTRIESREAD 9");
     let total = &ground.json(&["status"])["total"];
     assert!(total["oldest_undelivered_age_s"].is_number(), "{total}");
@@ -150,11 +150,11 @@ fn status_knows_how_far_the_group_is() {
     );
     ground.run("XGROUP SETID rollcall:events rollcall 4-0 ENTRIESREAD 4");
 
-    // The count of what is ahead cannot be trusted once something ahead was deleted.
+    // The count of entries ahead cannot be trusted once one of them was deleted.
     ground.run("XDEL rollcall:events 7-0");
     let total = &ground.json(&["status"])["total"];
     assert_eq!(total["undelivered_is_exact"], json!(false), "{total}");
-    // But where all that is left comes after what was delivered, it is all there is.
+    // But if all that is left comes after what was delivered, the count is the number of entries.
     ground.run("XTRIM rollcall:events MINID 6-0");
     let total = &ground.json(&["status"])["total"];
     assert_eq!((&total["undelivered"], &total["undelivered_is_exact"]), (&json!(4), &json!(true)));

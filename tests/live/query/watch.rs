@@ -41,7 +41,7 @@ impl Watch {
         assert!(Command::new("sh").args(["-c", &line]).status().unwrap().success());
     }
 
-    /// Ctrl-C: exit code and what stood on standard error.
+    /// Ctrl-C: exit code and standard error.
     fn stop(mut self) -> (Option<i32>, String) {
         self.signal("INT");
         let status = self.child.wait().unwrap();
@@ -94,7 +94,7 @@ fn a_watch_outlives_a_server_that_is_away_and_ends_with_its_reader() {
     let (code, error) = watch.stop();
     assert_eq!(code, Some(0));
     assert!(error.contains("rollcall: redis://127.0.0.1"), "{error}");
-    // Whoever reads no more ends it.
+    // It ends when nobody reads any more.
     let mut watch = Watch::start(command(&ground.url(), &["status", "--watch=100ms"]));
     watch.line();
     drop(watch.lines);
@@ -126,7 +126,7 @@ fn on_a_terminal_the_page_is_drawn_in_place_and_the_screen_given_back() {
     let text = String::from_utf8(output.stdout).unwrap();
     let (drawn, after) = text.rsplit_once("\u{1b}[?1049l").unwrap();
     assert!(drawn.starts_with("\u{1b}[?1049h"), "{text}");
-    // What timeout says when it had to send its signal.
+    // The exit code of timeout when it had to send its signal.
     assert_eq!(after.trim_end(), "ended 124", "{text}");
     let frames: Vec<&str> = drawn.split("\u{1b}[H").skip(1).collect();
     assert!(frames.len() >= 3, "{text}");

@@ -1,5 +1,5 @@
-//! What the tests of a repartition stand on: producers that do not all hear of a new layout at once, fleets that are
-//! sent away, and the model of all that was sent.
+//! The ground of repartition tests: producers that do not all learn of a new layout at once, fleets that must exit,
+//! and the model of everything that was sent.
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
@@ -32,14 +32,14 @@ pub struct Place {
     pub index: u16,
 }
 
-/// Where producers send, and what they sent.
+/// What producers sent, and where.
 pub type Sent = Arc<Mutex<Vec<(Place, Entry)>>>;
 
 pub fn stream(place: Place) -> String {
     Keys::new("", place.partitions, place.index).named(EVENTS)
 }
 
-/// A random event of a user whose tokens nobody else has, and what its entry in a layout is.
+/// A random event of a user whose tokens nobody else has.
 pub fn event(events: &mut Events) -> Map<String, Value> {
     let (_, mut event) = events.event();
     if let (Some(Value::String(user)), Some(Value::String(token))) =
@@ -64,7 +64,7 @@ pub struct Producers {
     over: Arc<AtomicBool>,
     newest: Arc<AtomicU16>,
     sent: Sent,
-    /// Held while one sends: what is in doubt is nobody's to judge.
+    /// Locked while one sends, so that no outcome is in doubt.
     pub sending: Arc<Mutex<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -87,7 +87,7 @@ impl Producers {
                 if layouts.last() != Some(&newest) {
                     layouts.push(newest);
                 }
-                // Some producers have not heard of the newest layout, nor of the one before.
+                // Some producers do not know the newest layout, or the previous one.
                 let partitions = layouts[rng.usize(..layouts.len())];
                 let (place, fields) = entry(&mut events, partitions, &mut rng);
                 let sending = turn.lock().unwrap();
@@ -103,7 +103,7 @@ impl Producers {
         Self { over, newest, sent, sending, thread: Some(thread) }
     }
 
-    /// Who comes from now on sends to this layout.
+    /// Producers that start from now on send to this layout.
     pub fn hear_of(&self, partitions: u16) {
         self.newest.store(partitions, Ordering::Relaxed);
     }
@@ -115,7 +115,7 @@ impl Producers {
     }
 }
 
-/// An entry of a layout: flat or packed, sometimes none.
+/// An entry for a layout: flat or packed, sometimes no event.
 pub fn entry(events: &mut Events, partitions: u16, rng: &mut fastrand::Rng) -> (Place, Vec<Field>) {
     let first = event(events);
     let index = partition_of(routing_id(&first), partitions);
@@ -185,7 +185,7 @@ impl Fleet {
         Self(vec![scene.worker(&flags), scene.worker(&flags), scene.janitor(&flags)])
     }
 
-    /// Waits until everybody has heard that the layout is another.
+    /// Waits until all processes have noticed the new layout and exited.
     pub fn expect_to_be_sent_away(mut self, to: u16) {
         for process in &mut self.0 {
             let status = process.wait(SOON * 2);
@@ -195,7 +195,7 @@ impl Fleet {
     }
 }
 
-/// Everything that producers sent had its effect in the layout of so many partitions.
+/// Everything that producers sent has had its effect in the layout with this many partitions.
 pub fn wait_settled(scene: &Scene, layouts: &[u16], sent: &[(Place, Entry)]) {
     let mut conn = scene.connection();
     let mut last = BTreeMap::<(u16, u16), EntryId>::new();
@@ -225,7 +225,7 @@ pub fn wait_settled(scene: &Scene, layouts: &[u16], sent: &[(Place, Entry)]) {
     });
 }
 
-/// Compares what readers see with the model of all events under the layout.
+/// Compares what readers see with the model of all events in the layout.
 pub fn verify(scene: &Scene, to: u16, sent: &[(Place, Entry)]) {
     let settings = scene.deployment.settings().with_partitions(to);
     let mut models: Vec<Model> = (0..to).map(|index| Model::new(settings.clone(), index)).collect();
@@ -287,7 +287,7 @@ pub fn verify(scene: &Scene, to: u16, sent: &[(Place, Entry)]) {
     assert_eq!(dead.iter().sum::<u64>(), letters as u64, "dead letters moved along: {dead:?}");
 }
 
-/// Of a partition that is no more, nothing is left but what says so.
+/// Of a partition that no longer exists, only the record of that is left.
 pub fn check_leftovers(scene: &Scene, layouts: &[u16]) {
     let to = *layouts.last().unwrap();
     let after: Vec<Keys> = (0..to).map(|index| Keys::new("", to, index)).collect();

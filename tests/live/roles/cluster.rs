@@ -1,4 +1,4 @@
-//! Redis Cluster: partitions on several nodes, workers that know one node and are sent to the others.
+//! Redis Cluster: partitions on several nodes, workers that know one node and are redirected to the others.
 
 use rollcall::key::partition_of;
 use rollcall::private_server::{Options, PrivateServer};
@@ -62,7 +62,7 @@ impl Cluster {
         });
     }
 
-    /// The node that holds a partition.
+    /// The node with a partition.
     fn node_of(&mut self, partition: u16) -> usize {
         let key = format!("{{p{partition}}}:rollcall:events");
         let holds = |conn: &mut redis::Connection| {
@@ -91,7 +91,7 @@ impl Cluster {
         }
     }
 
-    /// Members of a structure over all partitions, and the partitions that have any.
+    /// Members of a structure over all partitions, and how many partitions have any.
     fn total(&mut self, command: &str, name: &str) -> (u64, usize) {
         let mut counts = Vec::new();
         for partition in 0..PARTITIONS {
@@ -103,7 +103,7 @@ impl Cluster {
         (counts.iter().sum(), counts.iter().filter(|count| **count > 0).count())
     }
 
-    /// Moves a partition's slot, keys and all, to another node; events come meanwhile.
+    /// Moves a partition's slot with its keys to another node, while events arrive.
     fn move_partition(&mut self, partition: u16, to: usize, users: std::ops::Range<u32>) {
         let from = self.node_of(partition);
         let slot = cluster(&mut self.conns[0], &["KEYSLOT", &format!("{{p{partition}}}:")]);
@@ -163,7 +163,7 @@ fn partitions_on_several_nodes_are_found_from_one_of_them_and_followed_when_they
     let pages = Pages::of(&process);
     wait_until(SOON, "ready", || pages.get("/readyz").0 == 200);
     assert!(!process.log().contains("WARN"), "redirects are no trouble: {}", process.log());
-    // Every partition moves to the next node while events go on coming.
+    // Every partition moves to the next node while events arrive.
     for partition in 0..PARTITIONS {
         let first = 20 + u32::from(partition) * 5;
         let to = (homes[usize::from(partition)] + 1) % 3;
@@ -194,7 +194,7 @@ fn one_partition_on_a_cluster_needs_a_hash_tag_as_its_prefix() {
     assert_eq!(process.terminate(), 0);
 }
 
-/// Whoever asks is told what a worker is told, and not to what address some key has moved.
+/// A query gets the same explanation as a worker, not a redirect of some key.
 #[test]
 fn a_query_without_a_hash_tag_explains_itself_as_a_worker_does() {
     let cluster = Cluster::start();

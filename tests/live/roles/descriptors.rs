@@ -1,4 +1,5 @@
-//! File descriptors: those of Redis are not taken by clients of the pages, and a limit that is too low is told.
+//! File descriptors: clients of the pages do not take those needed for Redis, and a limit that is too low is
+//! reported.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -23,7 +24,7 @@ fn limits(process: &Worker) -> (String, String) {
     (words.next().unwrap(), words.next().unwrap())
 }
 
-/// Clients that connect to the pages and say no more than this.
+/// Clients that connect to the pages and send only this.
 fn clients(address: SocketAddr, count: usize, request: &str) -> Vec<TcpStream> {
     let client = |_| {
         let mut stream = TcpStream::connect(address).unwrap();
@@ -78,7 +79,7 @@ fn a_connection_to_the_pages_ends_within_ten_seconds_whatever_its_client_does() 
         let mut client = clients(address, 1, request).remove(0);
         client.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
         let mut answer = Vec::new();
-        // It may be reset where not all of the request was read.
+        // It may be reset if the request was not read completely.
         let _end = client.read_to_end(&mut answer);
         let lasted = begun.elapsed();
         assert!(lasted < Duration::from_secs(12), "{request:?} lasted {lasted:?}");
@@ -95,7 +96,7 @@ fn the_limit_is_raised_and_one_that_stays_too_low_is_told() {
     let start = |ulimit: &str, partitions: &str| {
         let args = [&HTTP[..], &["--partitions", partitions, "--prefix", partitions]].concat();
         let process = Worker::start_after(ulimit, "run", &server.url(), &args);
-        // What is told is told at the start.
+        // The warning comes at the start.
         let pages = Pages::of(&process);
         wait_until(SOON, "it has connected", || pages.get("/livez").0 == 200);
         process

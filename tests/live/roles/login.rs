@@ -12,7 +12,7 @@ use crate::support::dump;
 
 const USER: &str = "al";
 
-/// A server whose user's password stands in a file.
+/// A server whose user's password is in a file.
 struct Rotating {
     server: PrivateServer,
     folder: tempfile::TempDir,
@@ -31,7 +31,7 @@ impl Rotating {
         self.folder.path().join("password")
     }
 
-    /// Gives the user another password, on the server and in the file, and ends all connections.
+    /// Changes the user's password, on the server and in the file, and ends all connections.
     fn rotate(&self, password: &str) {
         write(&self.file(), password);
         let mut conn = dump::connect(&self.server.url());
@@ -60,7 +60,7 @@ impl Rotating {
     }
 }
 
-/// As those who rotate secrets do it: in one step.
+/// Atomically, as secrets are usually rotated.
 fn write(path: &Path, password: &str) {
     let next = path.with_extension("next");
     std::fs::write(&next, format!("{password}\n")).unwrap();

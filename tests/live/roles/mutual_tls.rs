@@ -1,4 +1,4 @@
-//! TLS as fleets have it: servers that want a client certificate, authorities of one's own, names, renewal.
+//! TLS in fleets: servers that require a client certificate, private authorities, names, renewal.
 
 use std::path::Path;
 use std::process::Command;
@@ -113,14 +113,14 @@ fn a_server_that_wants_a_client_certificate_is_served_and_renewed_files_are_read
     wait_until(SOON, "it works", || presence(&mut dump::connect(&tls.server.url())) == 5);
     let pages = Pages::of(&process);
     wait_until(SOON, "ready", || pages.get("/readyz").0 == 200);
-    // Another authority, and everything under it, in the same places.
+    // Another authority, and everything signed by it, in the same places.
     certify(tls.folder.path());
     tls.server.restart().unwrap();
     wait_until(SOON, "it works with the new files", || {
         add_heartbeats(&tls.server.url(), 7);
         presence(&mut dump::connect(&tls.server.url())) == 7
     });
-    // Files that cannot be used for a while are told.
+    // Files that cannot be used for a while are reported.
     let key = std::fs::read(tls.file("client.key")).unwrap();
     std::fs::write(tls.file("client.key"), "half a ke").unwrap();
     tls.server.restart().unwrap();
@@ -229,7 +229,7 @@ fn sentinels_and_the_nodes_of_a_cluster_are_reached_with_the_same_certificates()
     assert_eq!(code, 0, "{error}");
     let (code, _, error) = ask_at(&url, &["online", "--redis-tls-ca", &tls.file("ca.pem")]);
     assert!(code == 1 && error.contains("--redis-tls-name"), "{error}");
-    // Two nodes; one is asked, and sends to the other's port for TLS.
+    // Two nodes; one is asked, and redirects to the other's TLS port.
     let args = ["--cluster-enabled", "yes", "--tls-cluster", "yes", "--tls-replication", "yes"];
     let nodes = [0, 1].map(|_| {
         let port = free_port();

@@ -1,4 +1,4 @@
-//! `rediss://`: TLS whose certificate is always verified, against an authority one may bring.
+//! `rediss://`: TLS whose certificate is always verified, against a private authority if one is given.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::harness::wait_until;
 use crate::process::Worker;
 use crate::support::dump;
 
-/// A server that speaks TLS on a second port, and the authority that vouches for it.
+/// A server with TLS on a second port, and its authority.
 struct TlsServer {
     server: PrivateServer,
     folder: TempDir,
@@ -51,7 +51,7 @@ impl TlsServer {
 /// Why a server with a port for TLS does not start: it may have been built without.
 fn why_no_tls(error: &ServerError) -> String {
     let said = error.to_string();
-    // Since 7.2 (and in Valkey); before, the setting was not there.
+    // Since 7.2 (and in Valkey); before, the setting did not exist.
     let without =
         ["Failed finding TLS support", "'tls-port"].iter().any(|words| said.contains(words));
     if !without {
@@ -77,13 +77,13 @@ fn a_server_without_tls_is_told_from_one_that_fails() {
     assert!(why_no_tls(&ServerError::Ended { status, log }).contains("without TLS"));
 }
 
-/// Where connections do not come from, so that no outgoing one takes it first.
+/// Outside the range of outgoing connections, so that none of them takes it first.
 pub fn free_port() -> u16 {
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     (0..64).map(|_| fastrand::u16(20_000..32_000)).find(free).unwrap()
 }
 
-/// An authority of one's own and a certificate for 127.0.0.1 under it.
+/// A private authority and a certificate for 127.0.0.1 from it.
 pub fn certify(folder: &Path) {
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
     std::fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1\n").unwrap();

@@ -1,4 +1,4 @@
-//! `rollcall encrypt`: what is stored comes under the first key, once, whatever happens meanwhile.
+//! `rollcall encrypt`: stored data is encrypted with the first key, once, whatever happens meanwhile.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn encrypt(scene: &Scene, flags: &[&str]) -> Value {
     serde_json::from_str(&out).unwrap()
 }
 
-/// How many tokens are of the first key; all others are of another, or plain.
+/// How many tokens are under the first key; all others are under another, or plain.
 fn of_first(scene: &Scene, keys: &SessionKeys) -> usize {
     let is_first = |token: &[u8]| matches!(keys.get().open(token), Opened::ByFirst(_));
     stored(scene).iter().filter(|(_, token)| is_first(token)).count()
@@ -54,7 +54,7 @@ fn what_is_plain_or_of_another_key_comes_under_the_first_and_keeps_its_expiry() 
         let name = format!("{}plain1", keys.session_data());
         redis::cmd("SET").arg(&name).arg(&big).arg("KEEPTTL").exec(&mut conn).unwrap();
         let base = scene.deployment.keys(0).named("session:");
-        // Others' data, and a token whose key is not there.
+        // Others' data, and a token whose key is missing.
         let _: () = conn.set(format!("{base}foreign"), "plain").unwrap();
         let lost = File::new(&KEYS[2..]).keys().get().seal(
             "lost",

@@ -7,7 +7,7 @@ use crate::harness::wait_until;
 use crate::scene::{SOON, page};
 use crate::traces::receiver::Receiver;
 
-/// Fails if a text has a key in it, or a half of one.
+/// Fails if a text contains a key, or half of one.
 fn expect_no_key(what: &str, text: &str) {
     for key in KEYS.into_iter().chain(["broken-key-of-mine"]) {
         for part in [key, &key[..key.len().min(16)], &key[key.len() - 16..]] {
@@ -30,7 +30,7 @@ fn no_key_is_shown_anywhere() {
     let worker = scene.worker_with(&flags, &env);
     add(&scene, "s", dump::server_now(&mut scene.connection()), r#"{"a":1}"#);
     scene.wait_finished(SOON, "applied");
-    // What the server refuses may quote what was sent.
+    // A refusal of the server may quote what was sent.
     scene.command::<u64>(&["HSET", "rollcall:sessions:ended", "a", "b"]);
     add(&scene, "t", dump::server_now(&mut scene.connection()), "[1]");
     wait_until(SOON, "trouble is told", || worker.log().contains("WRONGKEY"));

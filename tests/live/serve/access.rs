@@ -1,4 +1,4 @@
-//! Who is let in, from where, and as whom.
+//! Who is admitted, from where, and as whom.
 
 use std::path::PathBuf;
 
@@ -56,7 +56,7 @@ fn jwt(claims: &Value) -> String {
     encode(&Header::default(), claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
 }
 
-/// The events on the stream, one after the other.
+/// The events on the stream, in order.
 fn events(served: &Served) -> Vec<Value> {
     let entries = read_stream(&mut served.scene.connection(), "rollcall:events");
     entries

@@ -1,4 +1,4 @@
-//! The state by the API: everything that is there, page by page, whatever the number of partitions.
+//! The state in the API: everything that exists, page by page, with any number of partitions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use super::Served;
 use crate::harness::wait_until;
 use crate::scene::SOON;
 
-/// All pages of a list, joined; no page is longer than it may be.
+/// All pages of a list, joined; no page exceeds the limit.
 fn all(served: &Served, path: &str, limit: usize) -> Vec<Value> {
     let (mut items, mut cursor) = (Vec::new(), String::new());
     let separator = if path.contains('?') { '&' } else { '?' };
@@ -27,7 +27,7 @@ fn all(served: &Served, path: &str, limit: usize) -> Vec<Value> {
     panic!("{path} does not end");
 }
 
-/// The values of one member, each of which may come once.
+/// The values of one member, each of which may appear once.
 fn once(items: &[Value], member: &str) -> BTreeSet<String> {
     let texts = items.iter().map(|item| item[member].as_str().unwrap().to_owned());
     let set: BTreeSet<_> = texts.collect();
@@ -39,7 +39,7 @@ fn names(prefix: &str, count: usize) -> BTreeSet<String> {
     (0..count).map(|n| format!("{prefix}{n}")).collect()
 }
 
-/// More users than a small hash holds in one piece, some at several addresses, each with a session and a document.
+/// More users than a small hash keeps in one piece, some at several addresses, each with a session and a document.
 fn crowd(served: &Served, users: usize) {
     let mut events = Vec::new();
     for n in 0..users {

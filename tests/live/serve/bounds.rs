@@ -1,4 +1,4 @@
-//! Clients that are slow, loud or many: each within its bounds, and nobody else delayed.
+//! Clients that are slow, large or many: each within its limits, and nobody else delayed.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -51,7 +51,7 @@ fn a_head_or_a_body_that_trickles_in_is_given_up_and_delays_nobody() {
     assert!(ended[1].contains("408") && ended[1].contains("\"status\":\"error\""), "{}", ended[1]);
 }
 
-/// A byte four times a second until the server has enough of it; returns what it said.
+/// One byte four times a second until the server has had enough; returns its answer.
 fn trickle(stream: &mut TcpStream, begin: &[u8]) -> String {
     stream.set_read_timeout(Some(Duration::from_millis(250))).unwrap();
     let mut said = Vec::new();
@@ -86,11 +86,11 @@ fn heads_and_bodies_have_their_bounds() {
     let uri = format!("GET /{} HTTP/1.1\r\nHost: {address}\r\n\r\n", "x".repeat(70_000));
     let status = served.client.raw(uri.as_bytes()).map(|reply| reply.status);
     assert!(matches!(status, Some(414 | 431)), "{status:?}");
-    // It says how much will come, and is told before it has sent any of it.
+    // The request announces its size, and is refused before any of it was sent.
     let mut stream = connect(&served);
     write!(stream, "POST /api/heartbeat HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: 99999999\r\n\r\n").unwrap();
     assert_eq!(read(&mut stream).unwrap().status, 413);
-    // It does not say.
+    // The request does not announce its size.
     let mut stream = connect(&served);
     write!(stream, "POST /api/v1/events HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
     for _ in 0..20 {
@@ -137,7 +137,7 @@ fn a_process_that_is_told_to_stop_answers_what_it_has_and_goes() {
     let client = served.client.clone();
     let asked = std::thread::spawn(move || client.post("/api/heartbeat", HEARTBEAT));
     let mut conn = served.scene.connection();
-    // It is in hand once its connection was accepted; the linger leaves a second for that.
+    // It is in progress once its connection was accepted; the linger leaves a second for that.
     std::thread::sleep(Duration::from_millis(200));
     let code = served.serve.terminate();
     assert_eq!(code, 0, "{}", served.serve.log());

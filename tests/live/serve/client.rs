@@ -1,4 +1,4 @@
-//! A plain HTTP client: one request a connection, so that nothing is sent that a test does not write.
+//! A plain HTTP client: one request per connection, so that only what a test writes is sent.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -21,7 +21,7 @@ pub struct Client {
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
-    /// Names in small letters.
+    /// Names in lower case.
     pub headers: HashMap<String, String>,
     pub body: String,
 }
@@ -31,7 +31,7 @@ impl Reply {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The end of the problem's `type`; it has to be one.
+    /// The end of the problem's `type`; fails if the reply is no problem.
     pub fn problem(&self) -> String {
         assert_eq!(self.headers["content-type"], "application/problem+json", "{self:?}");
         let problem = self.json();
@@ -95,12 +95,12 @@ impl Client {
     pub fn raw(&self, bytes: &[u8]) -> Option<Reply> {
         let mut stream = TcpStream::connect(&self.address).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        // A server that has seen enough may answer before all is sent.
+        // A server may answer before everything is sent.
         let _broken = stream.write_all(bytes);
         read(&mut stream)
     }
 
-    /// Whether it says that Redis is away.
+    /// Whether it says that Redis is unreachable.
     pub fn is_away(&self) -> bool {
         self.get("/api/v1/stats").status == 503
     }

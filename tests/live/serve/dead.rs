@@ -1,4 +1,4 @@
-//! Dead letters over HTTP: who may, pages that hold each once, and what is tried again.
+//! Dead letters over HTTP: rights, pages that contain each once, and retries.
 
 use std::collections::BTreeSet;
 
@@ -63,7 +63,7 @@ fn dead_letters_are_paged_tried_again_and_dropped() {
         let dry = json!({"type": "logn", "set": {"type": "heartbeat"}, "dry_run": true});
         let answer = post(&served, "/api/v1/dead/retry", &dry);
         assert_eq!((&answer["matched"], &answer["retried"]), (&json!(all / 2), &json!(0)));
-        // What fails again is not met again by the requests that go on.
+        // Letters that fail again are not met again by the following requests.
         let mut retried = 0;
         let mut order = json!({"all": true, "limit": 10});
         loop {

@@ -1,4 +1,4 @@
-//! Events in by the API: what is taken, what is refused and why, and when they have had their effect.
+//! Events in the API: what is accepted, what is refused and why, and when they have had their effect.
 
 use redis::Value as RedisValue;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! What was answered with success is on the stream, whatever happens to Redis; and what was not is told.
+//! What was answered with success is on the stream, whatever happens to Redis; what was not is reported.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -79,7 +79,7 @@ fn what_was_answered_with_success_survives_redis_being_killed_and_is_there_once(
     assert_eq!(once.len(), found.len(), "none was sent twice");
     let lost: Vec<_> = taken.difference(&once).collect();
     assert!(lost.is_empty(), "{lost:?} of {}", taken.len());
-    // Only what was on its way when the server died can be in doubt: one entry each time, for each process.
+    // Only what was in flight when the server died can be in doubt: one entry each time, for each process.
     let told: BTreeSet<_> = doubtful.iter().map(|(_, message)| message.as_str()).collect();
     assert!(
         told.iter().all(|message| message.contains("may or may not be on the stream")),
@@ -114,7 +114,7 @@ fn events_wait_for_redis_within_their_bounds_and_are_told_beyond_them() {
     served.scene.deployment.server.kill();
     let unready = || crate::scene::page(&served.serve, "/readyz").0 == 503;
     wait_until(SOON, "it was noticed", unready);
-    // A connection that answered just now is trusted, and what is sent over it in doubt.
+    // A connection that answered just now is trusted, and what is sent over it is in doubt.
     std::thread::sleep(Duration::from_millis(50));
     let asked = Instant::now();
     let reply = served.client.post("/api/v1/events", r#"{"type":"heartbeat","user":"e"}"#);
@@ -179,7 +179,7 @@ fn a_server_that_falls_silent_leaves_events_in_doubt_and_not_forgotten() {
         let sent = std::process::Command::new("kill").args([name, &pid]).status();
         assert!(sent.unwrap().success());
     };
-    // As close before as it takes: a connection that was silent for longer is tried first.
+    // Immediately before, since a connection that was silent for longer is tested first.
     served.client.post("/api/heartbeat", r#"{"user":"b"}"#);
     signal("-STOP");
     let reply = served.client.post("/api/heartbeat", r#"{"user":"c"}"#);

@@ -1,4 +1,4 @@
-//! The OpenAPI document and the routes say the same.
+//! The OpenAPI document and the routes agree.
 
 use std::collections::BTreeSet;
 
@@ -16,10 +16,10 @@ fn every_route_is_in_the_document_with_its_methods_and_no_other() {
     let served = Served::start(&[], &[]);
     let document = document();
     let paths = document["paths"].as_object().unwrap();
-    // What never ends by itself is asked for in a way that it refuses.
+    // Endless answers are requested in a way that is refused.
     let stranger = served.client.with("Origin", "https://other.example");
     for (path, item) in paths {
-        // An identifier of no particular thing.
+        // An identifier of nothing in particular.
         let place = path.find('{').map_or(path.clone(), |at| {
             format!("{}x{}", &path[..at], path[path.find('}').unwrap() + 1..].to_owned())
         });
@@ -36,7 +36,7 @@ fn every_route_is_in_the_document_with_its_methods_and_no_other() {
     assert_eq!(served.client.get("/api/v1/openapi.json").json(), document);
 }
 
-/// OpenAPI has no words for it.
+/// OpenAPI cannot describe it.
 const BESIDE: &str = "/socket.io/";
 
 #[test]

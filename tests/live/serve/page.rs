@@ -30,7 +30,7 @@ impl Browser {
         Self { child, input, output: BufReader::new(output) }
     }
 
-    /// Runs a piece of JavaScript with `page`, `open`, `check` and `seen` at hand, and returns what it returns.
+    /// Runs JavaScript with `page`, `open`, `check` and `seen`, and returns its result.
     fn run(&mut self, script: &str) -> Value {
         writeln!(self.input, "{}", json!(script.replace('\n', " "))).unwrap();
         let mut line = String::new();
@@ -57,12 +57,12 @@ impl Browser {
         self.run(&format!("await page.getByRole('link', {{ name: '{view}' }}).click()"));
     }
 
-    /// That nobody is kept from using what the page shows now.
+    /// Checks the accessibility of what the page shows now.
     fn is_accessible(&mut self, what: &str) {
         assert_eq!(self.run("return await check()"), json!([]), "{what}");
     }
 
-    /// That so far nothing went wrong, nothing of another host was asked for, and no address held a secret.
+    /// Checks that nothing went wrong so far, no other host was contacted, and no URL contained a secret.
     fn behaved(&mut self, served: &Served, secrets: &[&str]) {
         assert_eq!(self.run("return seen.problems"), json!([]));
         let addresses = self.run("return seen.addresses");
@@ -86,7 +86,7 @@ fn url(served: &Served) -> String {
     format!("http://{}/", served.client.address)
 }
 
-/// An entry as a producer writes it, whatever it is.
+/// Any entry, as a producer writes it.
 fn add_raw(served: &Served, kind: &str, user: &str) {
     served.scene.add(&[field("type", kind), field("user", user)]);
 }
@@ -195,7 +195,7 @@ fn the_page_can_be_used_by_everybody_and_shows_names_as_they_are() {
     }
     assert_eq!(browser.run("return await page.locator('#online .link').count()"), json!(4));
     assert_eq!(browser.run("return await page.locator('main img').count()"), json!(0));
-    // Nobody works, and it is said.
+    // No worker runs, and the page says so.
     browser.run("await page.keyboard.press('Escape')");
     browser.run("await page.getByText(/No janitor has run/).first().waitFor()");
     browser.behaved(&served, &[]);
@@ -213,7 +213,7 @@ fn dead_letters_are_mended_tried_again_and_dropped() {
     browser.turns_to("Dead letters");
     browser.run("await page.locator('#dead .link').nth(3).waitFor()");
     browser.sees("4 in all");
-    // One, mended.
+    // One, fixed and retried.
     let press = |browser: &mut Browser, name: &str, question: &str| {
         let button = format!("page.getByRole('button', {{ name: '{name}', exact: true }})");
         browser.run(&format!("await {button}.click()"));
@@ -238,7 +238,7 @@ fn dead_letters_are_mended_tried_again_and_dropped() {
     browser.sees("3 in all");
     browser.turns_to("Online");
     browser.sees("carol");
-    // One, dropped; then those of one reason, and the rest.
+    // One, dropped; then those with one reason, and the rest.
     browser.turns_to("Dead letters");
     opens(&mut browser, "hartbeat");
     press(&mut browser, "Drop", "Drop for good?");
@@ -296,7 +296,7 @@ fn the_page_works_below_a_path_of_a_proxy() {
     let served = Served::start(&[], &[]);
     let mut browser = Browser::start();
     browser.open(&url(&served), &json!({}));
-    // A proxy that cuts its path off.
+    // A proxy that strips its path.
     browser.run("await page.route(/[/]below[/]/, (route) => route.continue({ url: route.request().url().replace('/below/', '/') }))");
     browser.run(&format!("await page.goto('{}below/')", url(&served)));
     browser.run("seen.addresses.length = 0; await page.reload()");
@@ -323,8 +323,8 @@ fn the_page_s_files_are_asked_for_again_and_sent_once() {
     assert!(served.client.get("/").body.starts_with("<!doctype html>"));
 }
 
-/// What runs by default is small. The long form, whose figures PERFORMANCE.md has, is
-/// `ROLLCALL_TEST_LOAD=long cargo test --test live serve::page::many -- --nocapture`.
+/// The default form is small. The long form, with the figures of PERFORMANCE.md, is `ROLLCALL_TEST_LOAD=long cargo
+/// test --test live serve::page::many -- --nocapture`.
 #[test]
 fn many_people_and_changes_are_all_shown() {
     let is_long = std::env::var("ROLLCALL_TEST_LOAD").is_ok_and(|form| form == "long");

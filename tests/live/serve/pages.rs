@@ -6,7 +6,7 @@ use serde_json::json;
 use super::Served;
 use crate::support::dump;
 
-/// Puts presence entries and sessions with these numbers there.
+/// Writes presence entries and sessions with these numbers.
 fn fill(served: &Served, numbers: std::ops::Range<u64>) {
     let mut conn = served.scene.connection();
     let now = dump::server_now(&mut conn);
@@ -25,7 +25,7 @@ fn fill(served: &Served, numbers: std::ops::Range<u64>) {
     }
 }
 
-/// The commands that the server was sent for a page and the one after it.
+/// How many commands the server received for a page and the next one.
 fn commands(served: &Served, path: &str) -> u64 {
     served.scene.command::<()>(&["CONFIG", "RESETSTAT"]);
     let mut cursor = String::new();

@@ -1,4 +1,4 @@
-//! The user of `deploy/acl/serve.acl` can do all that `serve` does, and nothing else.
+//! The user of `deploy/acl/serve.acl` can do everything that `serve` does, and nothing else.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::harness::wait_until;
 use crate::scene::{SOON, try_command};
 use crate::support::dump;
 
-/// Follows changes and reads events along; what merges rankings of several partitions is tried in `acl.rs`.
+/// For following changes and activity; merging the rankings of several partitions is tried in `acl.rs`.
 const ELSEWHERE: [&str; 3] = ["xread", "xrevrange", "zmscore"];
 
 #[test]
@@ -35,7 +35,7 @@ fn serve_has_the_rights_it_needs_and_no_others() {
         assert_eq!(reply.status, 200, "{reply:?}");
     }
     assert_eq!(worker.terminate(), 0);
-    // Another group has an entry in hand.
+    // Another group has a pending entry.
     for words in [
         "XGROUP CREATE rollcall:events reports 0",
         "XREADGROUP GROUP reports c COUNT 1 STREAMS rollcall:events >",

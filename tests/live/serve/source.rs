@@ -1,4 +1,4 @@
-//! The source documents' endpoints: what front ends that were written for them send and read.
+//! The source documents' endpoints, as their front ends use them.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! A collector of OTLP over HTTP that keeps what it gets, for a test to look at.
+//! A collector of OTLP over HTTP that keeps what it receives, for tests.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read, Write};
@@ -31,19 +31,19 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// One that takes everything, over plain HTTP.
+    /// One that accepts everything, over plain HTTP.
     pub fn start() -> Self {
         Self::start_with(|stream| stream)
     }
 
-    /// One that speaks HTTP over what `wrap` makes of a connection.
+    /// One that speaks HTTP over a connection that `wrap` has wrapped.
     pub fn start_with<S: Read + Write>(
         wrap: impl Fn(TcpStream) -> S + Clone + Send + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (addr, seen) = (listener.local_addr().unwrap(), Arc::<Mutex<Seen>>::default());
         let all = seen.clone();
-        // Ends with the process of the tests.
+        // It ends with the process of the tests.
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (seen, wrap) = (all.clone(), wrap.clone());
@@ -63,7 +63,7 @@ impl Receiver {
         self.look(|seen| seen.spans.iter().filter(|span| span.name == name).cloned().collect())
     }
 
-    /// Waits for spans of this name that are as they should be.
+    /// Waits for a span of this name that is as expected.
     pub fn wait_for(&self, name: &str, is_right: impl Fn(&Span) -> bool) -> Span {
         let mut found = None;
         wait_until(SOON, &format!("a span {name} arrives"), || {
@@ -83,7 +83,7 @@ impl Receiver {
     }
 }
 
-/// Answers requests until the other side has enough.
+/// Answers requests until the client closes.
 fn serve<S: Read + Write>(mut stream: BufReader<S>, seen: &Mutex<Seen>) {
     loop {
         let mut head = String::new();
@@ -128,7 +128,7 @@ pub fn attributes(attributes: &[KeyValue]) -> BTreeMap<String, String> {
     attributes.iter().map(|pair| (pair.key.clone(), text(&pair.value))).collect()
 }
 
-/// A collector that takes connections and never answers.
+/// A collector that accepts connections and never answers.
 pub fn black_hole() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! Who is to blame: trouble that is not an entry's fault makes no dead letter of it, however many workers try.
+//! Trouble that is not an entry's fault makes no dead letter, however many workers try.
 
 use std::time::UNIX_EPOCH;
 
@@ -10,7 +10,7 @@ use crate::process::Worker;
 use crate::scene::{SOON, Scene, add, in_parallel};
 use crate::support::dump;
 
-/// A command that makes every try to apply an entry fail, and the one that ends it.
+/// A command that makes every attempt to apply an entry fail, and the one that ends the trouble.
 struct Trouble {
     wrong: String,
     right: String,
@@ -53,13 +53,13 @@ fn troubles() -> Vec<Trouble> {
     ]
 }
 
-/// How often these workers have said that they fail.
+/// How many failures these workers have logged.
 fn failures(workers: &[Worker]) -> usize {
     workers.iter().map(|worker| worker.log().matches("not projecting").count()).sum()
 }
 
-/// Good entries, and trouble that lasts longer than a poisonous entry would be given. Once it is over
-/// they are applied as if nothing had been.
+/// Good entries, and trouble that lasts longer than a poisonous entry would be tried. Once it is over they are
+/// applied as usual.
 #[test]
 fn trouble_that_is_not_the_entrys_fault_makes_no_dead_letter() {
     in_parallel(troubles().into_iter().zip([1, 3].into_iter().cycle()), |(trouble, count)| {
@@ -69,7 +69,7 @@ fn trouble_that_is_not_the_entrys_fault_makes_no_dead_letter() {
         let workers: Vec<_> = (0..count).map(|_| scene.worker(&[])).collect();
         scene.add_heartbeat("before");
         scene.wait_finished(SOON, "works before");
-        // Entries come from somebody who may.
+        // A user with all rights adds the entries.
         run("ACL SETUSER producer on nopass allkeys allcommands");
         run(&wrong);
         let mut producer = dump::connect(&scene.url().replace("//", "//producer:x@"));
@@ -89,7 +89,7 @@ fn trouble_that_is_not_the_entrys_fault_makes_no_dead_letter() {
     });
 }
 
-/// Memory so short that a large entry cannot be sent, while small commands go through.
+/// So little memory that a large entry cannot be sent, while small commands succeed.
 #[test]
 fn a_large_entry_outlasts_short_memory() {
     let scene = Scene::start(&[]);

@@ -28,7 +28,7 @@ fn a_server_without_a_command_condemns_no_entry_and_is_told_by_name() {
     });
 }
 
-/// What only the doctor and `status` ask for, or nobody.
+/// Commands that only the doctor and `status` use, or nobody.
 #[test]
 fn without_info_config_and_client_everything_works() {
     let names = ["INFO", "CONFIG", "CLIENT"];

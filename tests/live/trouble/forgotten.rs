@@ -24,7 +24,7 @@ fn a_flushed_server_is_begun_anew() {
     survives("FLUSHALL", &mut scene, 8, |scene, _| command(scene, &["FLUSHALL"]));
 }
 
-/// A worker that still has a batch in hand when the server comes back with nothing but new entries.
+/// A worker that still has a batch in progress when the server comes back with only new entries.
 #[tokio::test]
 async fn a_batch_from_before_a_flush_is_refused() {
     let deployment = Deployment::start(&[]);

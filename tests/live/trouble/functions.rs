@@ -1,4 +1,4 @@
-//! Functions: where they cannot be loaded or called, scripts are called by their digests; other versions' go.
+//! Functions: if they cannot be loaded or called, scripts are called by their digests; other versions' are removed.
 
 use rollcall::private_server::Options;
 use rollcall::redis::scripts::script::drop_others;
@@ -7,7 +7,7 @@ use super::{HTTP, command};
 use crate::harness::wait_until;
 use crate::scene::{SOON, Scene, in_parallel, wait_for_page};
 
-/// Libraries of Rollcall that a server has.
+/// Rollcall's libraries on a server.
 fn libraries(scene: &Scene) -> Vec<String> {
     let list: Vec<std::collections::HashMap<String, redis::Value>> =
         scene.command(&["FUNCTION", "LIST"]);
@@ -39,7 +39,7 @@ fn where_functions_are_refused_scripts_do_the_same() {
     });
 }
 
-/// At full memory the server takes no function, but a script.
+/// At full memory the server accepts no function, but a script.
 #[test]
 fn a_worker_that_begins_at_full_memory_goes_on_once_there_is_room() {
     let scene = Scene::start(&[]);

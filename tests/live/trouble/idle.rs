@@ -9,7 +9,7 @@ use crate::scene::{SOON, Scene, in_parallel, wait_for_page};
 
 use super::{HTTP, command};
 
-/// Ages of the clients' connections by their ids, in seconds; this test's own are not among them.
+/// Ages of the clients' connections by their ids, in seconds, without this test's own.
 fn ages(scene: &Scene) -> BTreeMap<String, u64> {
     let clients: String = scene.command(&["CLIENT", "LIST"]);
     let field = |line: &str, name: &str| {

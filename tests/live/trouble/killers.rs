@@ -1,4 +1,5 @@
-//! Entries that kill whoever looks into them: each costs a few workers and ends as a dead letter, and nothing else does.
+//! Entries that kill workers when they are decoded: each costs a few workers and ends as a dead letter, and nothing
+//! else does.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use crate::process::Worker;
 use crate::scene::{SOON, Scene, add, heartbeat};
 use crate::support::dump::DeadLetter;
 
-/// What an entry holds that kills.
+/// The content of an entry that kills.
 const DEADLY: &str = "deadly";
 const ABORTED: i32 = 6;
 /// The most workers that one entry may cost.
@@ -24,7 +25,8 @@ fn mortal(scene: &Scene) -> Worker {
     scene.worker_with(&[], &[("ROLLCALL_TEST_KILLER", DEADLY)])
 }
 
-/// Starts workers one after the other, as a supervisor does, until it is `done`; returns how many died, and the last.
+/// Starts workers one after the other, like a supervisor, until it is `done`; returns how many died, and the last
+/// one.
 fn supervise(scene: &Scene, done: impl Fn() -> bool) -> (usize, Worker) {
     let (start, mut worker, mut deaths) = (Instant::now(), mortal(scene), 0);
     while !done() {
@@ -39,7 +41,7 @@ fn supervise(scene: &Scene, done: impl Fn() -> bool) -> (usize, Worker) {
     (deaths, worker)
 }
 
-/// These entries, and no others, were written off, without content.
+/// Exactly these entries were written off, without content.
 fn check_letters(mut letters: Vec<DeadLetter>, killers: &[EntryId]) {
     letters.retain(|letter| letter.reason == "poison");
     let of: Vec<_> = letters.iter().map(|letter| letter.entry).collect();
@@ -77,14 +79,14 @@ fn three_killers_in_a_row_are_written_off_and_nothing_beside_them() {
     assert_eq!(scene.verify_but("three killers"), killers);
 }
 
-/// A user of this partition of eight, of many.
+/// One of many users of this partition of eight.
 fn user_of(partition: u16, n: u32) -> String {
     let names = (0..).map(|m| format!("u{n}-{m}"));
     let mut fitting = names.filter(|name| rollcall::key::partition_of(name, 8) == partition);
     fitting.next().unwrap()
 }
 
-/// All partitions are in the hands of one process, which dies on entries of two of them again and again.
+/// One process owns all partitions, and dies repeatedly on entries of two of them.
 #[test]
 fn of_a_process_that_owns_many_partitions_only_the_killers_are_written_off() {
     let scene = Scene::start(&[("partitions", "8")]);
@@ -104,7 +106,7 @@ fn of_a_process_that_owns_many_partitions_only_the_killers_are_written_off() {
     assert_eq!(scene.verify_but("one process"), killers);
 }
 
-/// What one partition fails on for another reason is not blamed for deaths that happen meanwhile.
+/// An entry that fails for another reason is not blamed for deaths that happen meanwhile.
 #[test]
 fn an_entry_that_only_fails_is_not_blamed_for_a_killer_in_another_partition() {
     let scene = Scene::start(&[("partitions", "8")]);
@@ -125,7 +127,7 @@ fn an_entry_that_only_fails_is_not_blamed_for_a_killer_in_another_partition() {
     assert_eq!(scene.verify_but("a failure beside"), killers);
 }
 
-/// Kills that hit nothing in particular: a batch in hand, the time after what was tried alone, and nothing at all.
+/// Kills that hit no named entry: during a batch, after entries were tried alone, and while nothing happens.
 #[test]
 fn kills_while_nothing_is_named_condemn_nobody() {
     let scene = Scene::start(&[]);
@@ -151,7 +153,7 @@ fn kills_while_nothing_is_named_condemn_nobody() {
     scene.verify("killed in between");
 }
 
-/// Workers whose every step a test makes.
+/// Workers whose every step the test makes.
 struct Hands {
     deployment: Deployment,
     connection: MultiplexedConnection,
@@ -170,7 +172,7 @@ impl Hands {
         self.deployment.ownership(0, name)
     }
 
-    /// A worker takes the partition, whoever has it.
+    /// A worker takes the partition, whoever owns it.
     async fn take(&mut self, name: &str, cause: Cause) -> Joined {
         let ownership = self.worker(name);
         let seen = ownership.look(&mut self.connection).await.unwrap();
@@ -178,7 +180,7 @@ impl Hands {
         joined.unwrap().expect("nobody else takes it")
     }
 
-    /// The same, and names what comes next.
+    /// The same, and names the next entry.
     async fn take_and_name(&mut self, name: &str, cause: Cause) -> Joined {
         let joined = self.take(name, cause).await;
         let ownership = self.worker(name);
@@ -206,7 +208,7 @@ async fn only_a_death_counts_and_only_on_what_the_dead_had_named() {
     assert_eq!(hands.take_and_name("h", Cause::Death).await.deaths, 1, "a death");
     assert_eq!(hands.take("i", Cause::Stall).await.deaths, 1, "remembered");
     assert_eq!(hands.take_and_name("j", Cause::Death).await.deaths, 1, "nothing was named again");
-    // What is applied was none of it, and what comes after it was not named.
+    // The applied entries were not to blame, and the entry after them was not named.
     let mut script = hands.deployment.script(0).await;
     let entries = crate::harness::read_stream(
         &mut hands.deployment.connection(),
@@ -225,7 +227,7 @@ async fn a_former_owner_that_lives_takes_its_death_back() {
     assert_eq!((second.deaths, third.deaths), (1, 2));
     let connection = &mut hands.connection.clone();
     hands.worker("a").is_innocent(connection, &first.tenure.term).await.unwrap();
-    // The owner knew of two deaths, of which one is none.
+    // The owner knew of two deaths, of which one is withdrawn.
     let owner = hands.worker("c");
     let skipped = owner.skip_next(connection, &third.tenure, third.cursor, ("", 2));
     assert_eq!(skipped.await.unwrap(), None);
@@ -236,8 +238,8 @@ async fn a_former_owner_that_lives_takes_its_death_back() {
     assert_eq!(hands.take("e", Cause::Stall).await.deaths, 0);
 }
 
-/// Where no subscription shows that workers live, those that stand still seem to have died on what they had named:
-/// they say that they live once they wake.
+/// If no subscription shows that workers are alive, those that are stopped seem to have died on the entry they had
+/// named; they report that they are alive once they wake.
 #[test]
 fn workers_that_only_stood_still_on_an_entry_do_not_condemn_it() {
     let scene = Scene::start(&[]);
@@ -258,7 +260,7 @@ fn workers_that_only_stood_still_on_an_entry_do_not_condemn_it() {
     scene.verify("nobody died");
 }
 
-/// Two that seem to have died on an entry: a worker gives them the time to say that they live.
+/// Two workers that seem to have died on an entry get the time to report that they are alive.
 #[tokio::test(flavor = "multi_thread")]
 async fn before_an_entry_is_written_off_its_accusers_are_heard() {
     for is_heard in [true, false] {

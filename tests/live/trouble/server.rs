@@ -1,4 +1,4 @@
-//! What the server refuses for a while, and how it stalls, dies and comes back.
+//! The server refuses for a while, stalls, dies and comes back.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::harness::wait_until;
 use crate::process::{Worker, is_fault};
 use crate::scene::{SOON, Scene, giant, in_parallel, wait_for_page};
 
-/// Runs under traffic: something is wrong for a while, and then no more.
+/// Runs under traffic: something is wrong for a while, and then no longer.
 fn outlasts(what: &str, wrong: impl Fn(&Scene), right: impl Fn(&Scene)) {
     let mut scene = Scene::start(&[]);
     survives(what, &mut scene, 2, |scene, rng| {
@@ -40,7 +40,7 @@ fn refusals_of_the_server_lose_nothing() {
     });
 }
 
-/// A Redis Cluster of one node; its keys' slots are all there is to it.
+/// A Redis Cluster of one node, with the slots of its keys only.
 fn cluster(flags: &[(&str, &str)]) -> Scene {
     // The shortest time for which a node stays down after it lacked slots.
     let extra_args = ["--cluster-enabled", "yes", "--cluster-node-timeout", "500"];
@@ -77,7 +77,7 @@ fn a_stall_of_the_server_loses_nothing() {
         assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     };
     in_parallel(["pause", "stop", "busy"], |what| match what {
-        // As long as it takes until others take over.
+        // For as long as it takes others to take over.
         "pause" => {
             outlasts(what, |scene| command(scene, &["CLIENT", "PAUSE", "1000", "ALL"]), |_| ())
         }
@@ -99,8 +99,8 @@ fn a_server_killed_and_restarted_has_everything() {
     });
 }
 
-/// The server comes back with what it had some time ago: stream, cursor and state together. What
-/// workers still have in hand of the time after that must not have an effect.
+/// The server comes back with an earlier state: stream, cursor and state together. What workers still have from the
+/// time after that must have no effect.
 #[test]
 fn a_server_that_lost_its_last_moments_gets_no_effects_of_lost_entries() {
     let mut scene = Scene::start(&[]);
@@ -111,7 +111,7 @@ fn a_server_that_lost_its_last_moments_gets_no_effects_of_lost_entries() {
     });
 }
 
-/// With the server away, a process tries again and again: quietly, and at little cost.
+/// While the server is down, a process keeps trying, quietly and at little cost.
 #[test]
 fn a_server_that_is_away_costs_few_lines_and_little_time() {
     const AWAY: Duration = Duration::from_secs(4);
@@ -138,12 +138,12 @@ fn a_server_that_is_away_costs_few_lines_and_little_time() {
     });
 }
 
-/// The numbers of the lines that tell of a fault.
+/// The numbers of the lines that report a fault.
 fn fault_lines(log: &str) -> impl Iterator<Item = usize> {
     (1..).zip(log.lines()).filter(|(_, line)| is_fault(line)).map(|(n, _)| n)
 }
 
-/// Only some of the connections break: nothing of it waits for another worker.
+/// Only some of the connections break: none of that has to wait for another worker.
 #[test]
 fn a_broken_connection_delays_nothing_until_the_takeover_time() {
     let scene = Scene::start(&[]);
@@ -152,7 +152,7 @@ fn a_broken_connection_delays_nothing_until_the_takeover_time() {
         scene.add_heartbeat(&format!("before{round}"));
         scene.wait_finished(SOON, "works before");
         let clients: String = scene.command(&["CLIENT", "LIST"]);
-        // What keeps the one that applies alive while it is idle is an EXISTS.
+        // The applying connection is kept alive by EXISTS while it is idle.
         let kinds = if kind == "fcall" { vec![kind, "exists"] } else { vec![kind] };
         let is_broken =
             |line: &&str| kinds.iter().any(|kind| line.contains(&format!("cmd={kind}")));

@@ -1,4 +1,4 @@
-//! Settings that differ are refused; endings outlive what they must.
+//! Settings that differ are refused; endings outlive the entries that they must.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ fn an_ending_outlives_every_entry_that_is_not_finished() {
     scene.add(&pairs(&[("type", "view"), ("user", "u"), ("token", "t"), ("item", "i"), late]));
     scene.add(&pairs(&[("type", "session"), ("sid", "s"), ("data", "{}"), late]));
     let keys = scene.deployment.keys(0);
-    // Three seconds: the entries are so much younger than the logout, and no older than that.
+    // Three seconds: the entries are that much younger than the logout, and no older.
     let _janitor = scene.janitor(&["--keep", "0s", "--horizon", "3s"]);
     wait_until(SOON, "the horizon passes", || applied.elapsed() > Duration::from_millis(4_500));
     assert!(scene.command::<bool>(&["EXISTS", &keys.tokens_ended()]), "an entry is unfinished");
@@ -32,7 +32,7 @@ fn an_ending_outlives_every_entry_that_is_not_finished() {
     }
     assert!(!scene.command::<bool>(&["EXISTS", "session:s"]));
     assert!(!scene.command::<bool>(&["EXISTS", "viewed:t"]));
-    // Nothing older than this can still come.
+    // No older entry can come any more.
     scene.add_heartbeat("later");
     wait_until(SOON, "then the tombstones go", || {
         !scene.command::<bool>(&["EXISTS", &keys.tokens_ended()])

@@ -1,5 +1,5 @@
-//! Strangers: others that read from the group, move it, destroy it, or touch the stream itself. What they do to the
-//! group is counted and set right; nothing is repeated for it, and nothing left out.
+//! Strangers that read from the group, move it, destroy it, or change the stream itself. What they do to the group is
+//! counted and repaired; nothing is repeated or left out because of it.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::process::Worker;
 use crate::scene::{SOON, Scene, in_parallel, metric, try_command};
 
 const STREAM: &str = "rollcall:events";
-/// The owner looks twice a second, or as soon as the machine lets it.
+/// The owner looks twice a second, or as soon as the machine allows.
 const A_BEAT: Duration = Duration::from_secs(5);
 
 /// What a stranger may do, in steps. `@` is an entry that was not applied yet.
@@ -38,11 +38,11 @@ fn interferences(worker: &Worker) -> f64 {
     metric(worker, "rollcall_group_interferences_total")
 }
 
-/// While all is calm the owner notices by itself, on its beat.
+/// While nothing else happens the owner notices by itself, on its beat.
 #[test]
 fn what_strangers_do_to_an_idle_group_is_counted_and_set_right_within_the_beat() {
     let deeds = DEEDS.into_iter().filter(|deed| {
-        // The others have no effect where nothing waits.
+        // The others have no effect if nothing is waiting.
         ["DESTROY", "SETID", "XCLAIM"].iter().any(|word| deed.contains(word))
             && !deed.ends_with("$")
     });
@@ -67,7 +67,7 @@ fn what_strangers_do_to_an_idle_group_is_counted_and_set_right_within_the_beat()
     });
 }
 
-/// The owner is stopped for a moment, so that entries wait and the stranger gets at them.
+/// The owner is stopped for a moment, so that entries wait and the stranger can read them.
 #[test]
 fn what_strangers_do_while_entries_wait_repeats_nothing_and_skips_nothing() {
     in_parallel(DEEDS, |deed| {
@@ -99,14 +99,14 @@ fn strangers_under_traffic_repeat_nothing_and_skip_nothing() {
     survives("strangers", &mut scene, 24, |scene, rng| {
         let id = scene.cursor().unwrap_or_else(|| "0-1".to_owned());
         for step in rng.choice(DEEDS).unwrap().replace('@', &id).split("; ") {
-            // What comes first may have left nothing to do.
+            // An earlier step may have left nothing to do.
             let words: Vec<_> = step.split(' ').collect();
             let _any = try_command::<redis::Value>(&mut scene.connection(), &words);
         }
     });
 }
 
-/// Everything Rollcall knows of its position but one of the three copies.
+/// Everything that Rollcall knows of its position, except one of the three copies.
 #[test]
 fn of_three_copies_of_the_cursor_one_is_enough() {
     in_parallel(
@@ -141,7 +141,7 @@ fn views(scene: &Scene, item: &str) -> Option<u64> {
     scene.command(&["ZSCORE", "viewed:", item])
 }
 
-/// The ids of a producer that had its clock wrong, and what `rollcall doctor` advises against them.
+/// The ids of a producer with a wrong clock, and the doctor's remedy.
 #[test]
 fn ids_that_are_set_back_repeat_nothing_and_skip_nothing() {
     in_parallel([true, false], |is_idle| {
@@ -194,7 +194,7 @@ fn other_figures_of_the_stream_repeat_nothing_and_skip_nothing() {
     }
 }
 
-/// Begun again with ids that are smaller than the cursor, or with fewer entries, while the owner looks or without one.
+/// Begun again with ids smaller than the cursor, or with fewer entries, with or without an owner that looks.
 #[test]
 fn a_stream_that_begins_again_is_read_from_its_beginning_and_once() {
     in_parallel(

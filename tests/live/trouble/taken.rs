@@ -1,4 +1,4 @@
-//! Keys that hold what another program put there, and entries that are gone.
+//! Keys with another program's content, and entries that are gone.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -60,7 +60,7 @@ fn an_entry_whose_key_is_taken_becomes_a_dead_letter_and_the_key_stays() {
         for (letter, fields) in letters.iter().zip(&hit) {
             assert_eq!(letter.original, *fields);
         }
-        // Their effects on other keys stand; neighbours never noticed.
+        // Their effects on other keys stand; neighbours are not affected.
         for user in (0..hit.len())
             .map(|n| format!("good{n}|"))
             .chain(["x|", "x|2", "packed|"].map(str::to_owned))
@@ -81,7 +81,7 @@ fn an_entry_whose_key_is_taken_becomes_a_dead_letter_and_the_key_stays() {
     });
 }
 
-/// Session data that was Rollcall's, and then another's list of the same name.
+/// Session data that was Rollcall's, then replaced by another program's list of the same name.
 #[test]
 fn a_key_taken_later_is_left_alone() {
     let scene = Scene::start(&[]);
@@ -179,7 +179,7 @@ fn entries_trimmed_before_they_are_applied_are_counted_and_do_not_stick() {
     scene.add_heartbeat("first");
     scene.wait_finished(SOON, "applied");
     scene.wait_for_round();
-    // First what nobody has read.
+    // First entries that nobody has read.
     worker.kill();
     for n in 0..5 {
         scene.add_heartbeat(&format!("v{n}"));
@@ -193,7 +193,7 @@ fn entries_trimmed_before_they_are_applied_are_counted_and_do_not_stick() {
 
     command(&scene, &["RENAME", "presence:users", "aside"]);
     command(&scene, &["SET", "presence:users", "theirs"]);
-    // Then what the worker has in hand, all at once, and reads again after its failure.
+    // Then entries that the worker is applying, all at once, and reads again after its failure.
     let mut adding = redis::pipe();
     adding.atomic();
     for n in 0..4 {
@@ -208,7 +208,7 @@ fn entries_trimmed_before_they_are_applied_are_counted_and_do_not_stick() {
     assert!(scene.is_present("w3|"));
 }
 
-/// Each entry with too many fields is counted, but the log has a few lines.
+/// Each entry with too many fields is counted, but the log has only a few lines.
 #[test]
 fn entries_written_off_by_the_hundred_do_not_flood_the_log() {
     let scene = Scene::start(&[]);
@@ -222,11 +222,11 @@ fn entries_written_off_by_the_hundred_do_not_flood_the_log() {
     });
     let seconds = start.elapsed().as_secs() as usize + 1;
     let faults = worker.log().lines().filter(|line| is_fault(line)).count();
-    // One line a second, and one for what may go wrong besides.
+    // One line a second, and one for anything else that may go wrong.
     assert!((1..=2 * seconds).contains(&faults), "{faults} in {seconds} s:\n{}", worker.log());
 }
 
-/// What stood while a user's activity was another's key is not undone by what is older.
+/// Presence that was written while another program used a user's activity key is not undone by older events.
 #[test]
 fn presence_of_a_user_whose_key_was_taken_stays_the_newest() {
     let scene = Scene::start(&[]);
@@ -252,7 +252,7 @@ fn last_seen(scene: &Scene) -> u64 {
     serde_json::from_str::<serde_json::Value>(&present).unwrap()["lastSeen"].as_u64().unwrap()
 }
 
-/// Nor where another client took the key away.
+/// Nor if another client removed the key.
 #[test]
 fn presence_of_a_user_whose_activity_was_deleted_stays_the_newest() {
     let scene = Scene::start(&[]);

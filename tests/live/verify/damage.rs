@@ -1,4 +1,4 @@
-//! Each structure, damaged by hand: what differs is named, with the entry that should have won, and nothing else is.
+//! Each structure is damaged by hand: exactly the differences are named, with the entries that should have won.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use crate::support::events::field;
 /// Names that mean something to a pattern, to a joined name, to a line.
 const ODD: [&str; 4] = ["a|b%", "*[x]?", "new\nline", "%7C{y}"];
 
-/// Entries of known names, each under an id of its own.
+/// Named entries, each with an id of its own.
 pub struct Known<'s> {
     pub scene: &'s Scene,
     next: u64,
@@ -23,7 +23,7 @@ pub struct Known<'s> {
 }
 
 impl<'s> Known<'s> {
-    /// The first entries are so old that all which counts is held.
+    /// The first entries are so old that everything that counts is in the stream.
     pub fn new(scene: &'s Scene) -> Self {
         let now = scene.now();
         let first = id(now - 3_000_000, 0);
@@ -42,7 +42,7 @@ impl<'s> Known<'s> {
         self.scene.deployment.keys(partition_of(routed, self.partitions()))
     }
 
-    /// Adds an event that belongs where `routed` does, and remembers its entry by a name.
+    /// Adds an event that belongs where `routed` does, and remembers its entry under a name.
     pub fn add(&mut self, name: &str, routed: &str, members: &[(&str, &str)]) -> u64 {
         let fields: Vec<Field> = members.iter().map(|(name, text)| field(name, text)).collect();
         self.next += 7;
@@ -257,7 +257,7 @@ impl Damages<'_> {
     }
 }
 
-/// What a report says, in the form in which it is expected.
+/// The content of a report, in the form of the expectation.
 fn found(report: &Value) -> Expected {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let differences = report["differences"].as_array().unwrap().iter();

@@ -1,4 +1,4 @@
-//! `rollcall rebuild`: what differs is put right, under traffic, whenever it is killed; settings are changed.
+//! `rollcall rebuild`: differences are repaired, under traffic, whenever it is killed; settings are changed.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::query::ground::{ask_at, command};
 use crate::scene::{SOON, Scene, Traffic, in_parallel};
 use crate::support::events::{CONNECTIONS, DOCS, IPS, SIDS, TOKENS, USERS};
 
-/// What `rollcall rebuild --json` says, and its exit status.
+/// The output of `rollcall rebuild --json`, and its exit status.
 fn rebuild(scene: &Scene, flags: &[&str]) -> (i32, Value) {
     let partitions = scene.deployment.partitions().to_string();
     let words = [&["rebuild", "--json", "--partitions", &partitions], flags].concat();
@@ -47,7 +47,7 @@ fn every_damage_is_put_right_and_the_state_is_what_the_entries_say() {
     }
 }
 
-/// Takes whole structures, and members of others.
+/// Removes whole structures, and members of others.
 fn ravage(scene: &Scene, round: usize) {
     for partition in 0..scene.deployment.partitions() {
         let keys = scene.deployment.keys(partition);
@@ -66,7 +66,7 @@ fn ravage(scene: &Scene, round: usize) {
             keys.presence_ended(),
             keys.docs_left(),
         ];
-        // Of the ranking all is to be seen, whatever comes meanwhile.
+        // The whole ranking must be seen, whatever comes meanwhile.
         for key in all.iter().skip(round % 3).step_by(3).chain([&keys.viewed()]) {
             let _: u64 = scene.command(&["DEL", key]);
         }

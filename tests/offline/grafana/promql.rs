@@ -1,21 +1,21 @@
-//! As much of PromQL as it takes to know which metrics and labels an expression names.
+//! As much of PromQL as is needed to find the metrics and labels in an expression.
 
 use crate::dashboards::selectors;
 use rollcall::telemetry::metrics::{INVENTORY, Kind, Metric};
 
-/// Labels that the scrape adds, or the kind of a metric.
+/// Labels that the scrape or the kind of a metric adds.
 const ADDED: [&str; 3] = ["job", "instance", "le"];
 
 /// A metric in an expression.
 pub(super) struct Use<'a> {
     pub(super) metric: &'static Metric,
-    /// What stands before it.
+    /// The text before it.
     pub(super) before: &'a str,
-    /// Label, operator and value of what it selects by.
+    /// Label, operator and value of its matchers.
     pub(super) matchers: Vec<Matcher<'a>>,
 }
 
-/// The metrics that an expression names; an error names one that does not exist.
+/// The metrics in an expression; the error names one that does not exist.
 pub(super) fn uses(expression: &str) -> Result<Vec<Use<'_>>, String> {
     selectors(expression).into_iter().map(|(before, named)| use_of(before, named)).collect()
 }
@@ -57,7 +57,7 @@ pub(super) fn grouped_by(expression: &str) -> Vec<&str> {
     labels.map(str::trim).collect()
 }
 
-/// What is wrong with the metrics and labels of an expression.
+/// What is wrong with the metrics and labels in an expression.
 pub(super) fn faults(expression: &str) -> Vec<String> {
     let uses = match uses(expression) {
         Ok(uses) => uses,

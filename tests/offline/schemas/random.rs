@@ -1,4 +1,4 @@
-//! Events made up at random: what a schema accepts is exactly what the decoder accepts.
+//! Random events: a schema accepts exactly what the decoder accepts.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -11,8 +11,8 @@ use proptest::test_runner::{RngSeed, TestRunner};
 
 use super::*;
 
-/// A value for a member that is text: mostly right, at times absent, too long or no text. What is
-/// long is ASCII, because there JSON Schema and the decoder count the same.
+/// A value for a text member: mostly valid, sometimes absent, too long or no text. Long values are ASCII, because
+/// JSON Schema and the decoder count the same there.
 fn text(longest: usize) -> impl Strategy<Value = Value> {
     prop_oneof![
         20 => r#"[a-z|%{}:/\n\x00"é🦀]{1,6}"#.prop_map(Value::from),
@@ -30,7 +30,7 @@ fn no_text() -> impl Strategy<Value = Value> {
     select(vec![json!(0), json!(-42), json!(0.5), json!(true), json!([]), json!({"user": "alice"})])
 }
 
-/// JSON in base64, now and then in another alphabet or cut off.
+/// JSON in base64, sometimes in another alphabet or cut off.
 fn base64() -> impl Strategy<Value = Value> {
     let texts = select(vec!["1", "12", r#"{"a":"???"}"#, "null", "[]", r#""~~~""#]);
     prop_oneof![
@@ -82,8 +82,8 @@ fn ttl() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// RFC 3339, each part now and then just past what it can be. Left out are the second 60, which exists or
-/// not depending on the day in UTC, and the two years that lie within the bounds in part.
+/// RFC 3339, each part sometimes just beyond its limit. Second 60, which exists or not depending on the day in UTC,
+/// and the two years that are only partly in range are left out.
 fn date_time() -> impl Strategy<Value = String> {
     let year = prop_oneof![8 => 2002..=2285, 1 => 0..=2000, 1 => 2287..=9999, 4 => select(vec![2024, 2026])];
     let month = prop_oneof![9 => 1..=12, 1 => select(vec![0, 13])];
@@ -112,7 +112,7 @@ fn event() -> impl Strategy<Value = Object> {
     select(EVENT_TYPES.to_vec()).prop_flat_map(event_like)
 }
 
-/// An event of mostly this type: members required or not, listed for the type or not.
+/// An event of mostly this type, with members that are required or not, and listed for the type or not.
 fn event_like(event_type: &'static str) -> impl Strategy<Value = Object> {
     let actions: &[&str] = match event_type {
         "session" => &["update", "terminate"],
@@ -146,7 +146,7 @@ fn event_like(event_type: &'static str) -> impl Strategy<Value = Object> {
     members.prop_map(|members| {
         let there = |(name, value): (&str, Option<Value>)| Some((name.to_owned(), value?));
         let mut event: Object = members.into_iter().filter_map(there).collect();
-        // Unless it is a session's, an object in data is the inside of a CloudEvent; in a text or base64, too.
+        // Unless it is a session's, an object in data is the content of a CloudEvent, also in a text or in base64.
         let is_object = |data: &Value| {
             data.is_object() || data.as_str().is_some_and(|text| text.trim().starts_with('{'))
         };
@@ -163,7 +163,7 @@ fn has_session_data(event: &Object) -> bool {
     is("type", "session") && event.get("sid").is_some_and(|sid| !sid.is_null() && sid != "")
 }
 
-/// Runs a test, which says whether a case was accepted, and makes sure that both happened often.
+/// Runs a test that returns whether a case was accepted, and checks that both happened often.
 fn check<S: Strategy>(cases: S, test: impl Fn(S::Value) -> Result<bool, TestCaseError>) {
     let (accepted, all) = (Cell::new(0_u32), Cell::new(0_u32));
     let mut config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
@@ -259,7 +259,7 @@ fn every_way_to_write_an_event_is_accepted_alike() {
         if !has_session_data(&event) {
             event.remove("data");
         }
-        // Members that the type does not list are measured only as fields of the entry.
+        // Members that the type does not list are only measured as fields of the entry.
         event.retain(|_, value| value.as_str().is_none_or(|text| text.len() <= 16_384));
         let outcomes = decode_every_way(&Value::Object(event));
         let fits = outcomes[0].1.is_ok();

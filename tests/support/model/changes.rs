@@ -1,7 +1,7 @@
-//! What is promised of the changes: one gapless sequence; per subject they alternate,
-//! and the last agrees with the state.
+//! What is promised of the changes: one gapless sequence; the changes of each subject alternate, and the last agrees
+//! with the state.
 //!
-//! How many there are depends on the schedule, so there is no list of expected ones.
+//! Their number depends on the schedule, so there is no list of expected ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,10 +13,10 @@ use super::{Bytes, State, Value};
 /// One change: its fields.
 pub type Change = BTreeMap<String, Bytes>;
 
-/// What a change is about: the kind that begins it, and its names.
+/// The subject of a change: the kind that begins it, and its names.
 type Subject = (&'static str, Vec<Bytes>);
 
-/// Every kind: the kind that begins the same, and the fields that name its subject.
+/// Every kind, with the kind that begins its subject and the fields that name the subject.
 const KINDS: [(&str, &str, &[&str]); 11] = [
     ("online", "online", &["user", "ip"]),
     ("offline", "online", &["user", "ip"]),
@@ -31,7 +31,7 @@ const KINDS: [(&str, &str, &[&str]); 11] = [
     ("threshold_left", "threshold_reached", &["doc", "threshold"]),
 ];
 
-/// What nothing can be said of, because another program took keys away.
+/// What cannot be checked because another program removed keys.
 #[derive(Clone, Debug, Default)]
 pub struct Exempt {
     /// Whether changes alternate and agree with the state, by the kind that begins their subject.
@@ -42,19 +42,19 @@ pub struct Exempt {
     pub sequence: bool,
 }
 
-/// Checks all changes of a partition against each other and against the state they led to. If the
-/// cap dropped the first ones, the rest is checked.
+/// Checks all changes of a partition against each other and against the resulting state. If the cap dropped the first
+/// ones, the rest is checked.
 ///
 /// # Errors
-/// The first promise that is broken.
+/// The first broken promise.
 pub fn check_changes(changes: &[Change], state: &State, keys: &Keys) -> Result<(), String> {
     check_changes_but(&Exempt::default(), changes, state, keys)
 }
 
-/// The same, but for what is exempt.
+/// The same, except for what is exempt.
 ///
 /// # Errors
-/// The first promise that is broken.
+/// The first broken promise.
 pub fn check_changes_but(
     exempt: &Exempt,
     changes: &[Change],
@@ -103,7 +103,7 @@ fn check_fields(change: &Change, seq: u64) -> Result<(), String> {
     Err(format!("the count does not fit: {}", described(change)))
 }
 
-/// The last change of a document's users, if it has a count, has the count of now.
+/// The last change of a document's users has the current count, if it has one.
 fn check_counts(changes: &[Change], state: &State, keys: &Keys) -> Result<(), String> {
     let mut counts = BTreeMap::new();
     for change in changes.iter().filter(|change| change.contains_key("count")) {
@@ -123,7 +123,7 @@ fn check_counts(changes: &[Change], state: &State, keys: &Keys) -> Result<(), St
     Ok(())
 }
 
-/// The last change of each subject says what the state says.
+/// The last change of each subject agrees with the state.
 fn check_last(
     last: &BTreeMap<Subject, bool>,
     present: &BTreeSet<Subject>,
@@ -141,10 +141,10 @@ fn check_last(
     Ok(())
 }
 
-/// Checks that the changes of one call are what differs between the state before and after it.
+/// Checks that the changes of one call are the difference between the state before and after it.
 ///
 /// # Errors
-/// The first change that is none, or a difference without its change.
+/// The first change without a difference, or difference without a change.
 pub fn check_transitions(
     before: &State,
     after: &State,
@@ -170,7 +170,7 @@ fn named((kind, names): &Subject) -> String {
     format!("{kind} {}", names.join(", "))
 }
 
-/// What the state says is there.
+/// The subjects that exist in the state.
 fn present(state: &State, keys: &Keys) -> BTreeSet<Subject> {
     let mut present = BTreeSet::new();
     let fields = |key: String| match state.get(key.as_bytes()) {
@@ -217,7 +217,7 @@ fn split(field: &[u8]) -> Vec<Bytes> {
     field.split('|').map(|part| unescape(part).as_bytes().to_vec()).collect()
 }
 
-/// What a change is about, and whether it begins that. A name that is not there is empty.
+/// The subject of a change, and whether the change begins it. A missing name is empty.
 fn subject(change: &Change) -> Result<(Subject, bool), String> {
     let kind = text(change, "kind")?;
     let known = KINDS.iter().find(|(name, ..)| *name == kind);

@@ -1,16 +1,16 @@
-//! How two states differ, in lines short enough to read.
+//! The difference between two states, in lines short enough to read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::open::{Open, expiry_of, field_of, member_of, score_of, string_of};
 use super::{Bytes, State, Value};
 
-/// Lines a difference has at most.
+/// The maximum number of lines of a difference.
 const MAX_LINES: usize = 20;
-/// Characters of a value that are shown.
+/// The maximum number of characters of a value.
 const MAX_SHOWN: usize = 160;
 
-/// How `found` differs from `expected` and from all else that is right; empty if it does not.
+/// How `found` differs from `expected` and from everything else that is right; empty if it does not.
 pub fn diff(expected: &State, open: &Open, found: &State) -> Vec<String> {
     let mut lines = Vec::new();
     for name in union(expected, found) {
@@ -39,7 +39,7 @@ pub fn diff(expected: &State, open: &Open, found: &State) -> Vec<String> {
     lines
 }
 
-/// A value as its parts by name, so that any two values can be compared.
+/// A value split into parts by name, so that any two values can be compared.
 fn parts(key: &Bytes, value: &Value) -> BTreeMap<String, Bytes> {
     match value {
         Value::Str(text) => BTreeMap::from([(string_of(key), text.clone())]),
@@ -81,7 +81,7 @@ fn instant(expiry: Option<u64>) -> String {
     expiry.map_or("no expiry".to_owned(), |expiry| format!("expiry {expiry}"))
 }
 
-/// Bytes as text: control characters and what is not UTF-8 escaped, the end of long ones cut.
+/// Bytes as text: control characters and bad UTF-8 are escaped, and long texts are cut.
 pub(super) fn shown(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.utf8_chunks() {

@@ -1,4 +1,4 @@
-//! Documents: which connections are there, whose they are, how many users, which thresholds.
+//! Documents: their connections, their users, the number of users, and thresholds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use super::open::{Open, allow, field_of};
 use super::state::{put, put_field, put_member, put_score, whole};
 use super::{Fold, State};
 
-/// The last word of each connection, joined or left, until it is too old.
+/// The last event of each connection, join or leave, until it is too old.
 pub(super) fn connections(fold: &Fold<'_>, state: &mut State) {
     for (connection, (t, has_left)) in last_words(fold) {
         let Connection { doc, user, connection } = connection;
@@ -31,7 +31,7 @@ pub(super) fn users(fold: &Fold<'_>, state: &mut State) {
     }
 }
 
-/// A threshold is reached at `up` users or more, not at `down` or fewer.
+/// A threshold is reached at `up` users or more, and not at `down` or fewer.
 pub(super) fn levels(fold: &Fold<'_>, state: &mut State) {
     for (doc, users) in active_users(fold) {
         let count = users.len() as u64;
@@ -41,7 +41,7 @@ pub(super) fn levels(fold: &Fold<'_>, state: &mut State) {
     }
 }
 
-/// Strictly between `down` and `up` a level depends on how the count came there.
+/// Strictly between `down` and `up` a level depends on the history of the count.
 pub(super) fn open_levels(fold: &Fold<'_>, open: &mut Open) {
     for (doc, users) in active_users(fold) {
         let count = users.len() as u64;
@@ -70,7 +70,7 @@ fn active_users<'a>(fold: &Fold<'a>) -> BTreeMap<&'a str, BTreeMap<&'a str, BTre
     docs
 }
 
-/// Last writer wins per connection: by time, then leaving beats joining.
+/// Last writer wins per connection: by time; at the same time leaving wins.
 fn last_words<'a>(fold: &Fold<'a>) -> BTreeMap<&'a Connection, (u64, bool)> {
     let mut words = fold.greatest(|fact, what| match what {
         What::Joined(connection) => Some((connection, (fact.t, false))),

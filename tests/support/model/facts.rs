@@ -1,5 +1,5 @@
-//! What an event says, taken apart: one fact for each thing that can merge, expire and be switched
-//! off by itself. The table of event types, and what is late.
+//! An event as facts: one for each thing that can merge, expire and be switched off by itself. This is the table of
+//! event types, and of what is late.
 
 use rollcall::entry::EntryId;
 use rollcall::event::{DocumentAction, Event, Kind, SessionAction};
@@ -7,14 +7,14 @@ use rollcall::key::{escape, join};
 
 use super::settings::Settings;
 
-/// One thing that was said, when it was, and by which entry.
+/// One statement, with its time and its entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fact {
     /// Event time in milliseconds.
     pub(super) t: u64,
     /// The milliseconds of the entry's id.
     pub(super) entry_ms: u64,
-    /// What the server's clock showed when it was applied, at least.
+    /// The server's clock when it was applied, at least.
     pub(super) applied_ms: u64,
     pub(super) what: What,
 }
@@ -29,7 +29,7 @@ pub(super) enum What {
     Present { field: String, value: String },
     /// A presence entry ended.
     Absent { field: String },
-    /// All presence entries of a user ended. The user's name as those fields begin with it.
+    /// All presence entries of a user ended. The user's name as it begins those fields.
     UserAbsent { user: String },
     /// A token was used by a user.
     TokenUsed { token: String, user: String },
@@ -39,8 +39,7 @@ pub(super) enum What {
     ViewCounted { item: String },
     /// A token ended.
     TokenEnded { token: String },
-    /// A session was active, the value its entry would have, and the lifetime in milliseconds that it was
-    /// given with it.
+    /// A session was active, with the value of its entry and the lifetime in milliseconds that it was given.
     Touched { sid: String, value: String, ttl_ms: Option<u64> },
     /// A session got data.
     Data { sid: String, data: Vec<u8> },
@@ -61,7 +60,7 @@ pub(super) struct Connection {
 }
 
 impl Fact {
-    /// What an event says.
+    /// The facts of an event.
     pub(super) fn of_event(event: &Event<'_>, entry: EntryId, applied_ms: u64) -> Vec<Self> {
         let t = event.time.millis();
         of_kind(&event.kind, t)
@@ -70,15 +69,15 @@ impl Fact {
             .collect()
     }
 
-    /// Whether it has an effect if applied at `now`: not switched off, not late.
+    /// Whether it has an effect if applied at `now`: its projection is on, and it is not late.
     pub(super) fn counts(&self, settings: &Settings, now: u64) -> bool {
         let is_on = self.is_ending() || settings.projections.contains(self.projection());
         let is_late = self.expiry(settings).is_some_and(|expiry| expiry <= now);
         is_on && !is_late
     }
 
-    /// When what it says ends by itself; endings of tokens and sessions, tokens and counts never do. When a
-    /// session's activity and data end, others say, too: see `sessions.rs`.
+    /// When its effect expires natively; endings of tokens and sessions, tokens and counts never do. When a session's
+    /// activity and data expire depends on other facts: see `sessions.rs`.
     pub(super) fn expiry(&self, settings: &Settings) -> Option<u64> {
         match self.what {
             What::SeenInMinute { .. } => {
@@ -112,7 +111,7 @@ impl Fact {
         }
     }
 
-    /// Endings leave tombstones, and tombstones are kept even where a projection is off.
+    /// Endings leave tombstones, which are kept even if a projection is off.
     fn is_ending(&self) -> bool {
         matches!(
             self.what,

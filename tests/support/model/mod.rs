@@ -1,14 +1,13 @@
 //! The reference model: what the state must be, as a function of the *set* of entries.
 //!
-//! It keeps bare facts ("alice was present at t", "token k ended") and computes the whole state from
-//! all of them at once, so neither order nor batches nor repetition can matter here. The apply script
-//! and the sweeps are tested against it, so it shares nothing with them: of the library it uses the
-//! decoder, the event types and the key names. Simple before fast.
+//! It keeps plain facts ("alice was present at t", "token k ended") and computes the whole state from all of them at
+//! once, so neither order nor batches nor repetition can matter. The apply script and the sweeps are tested against
+//! it, so it shares nothing with them: from the library it uses the decoder, the event types and the key names. It is
+//! simple rather than fast.
 //!
-//! It assumes that every entry is finished when `state` is asked for, and it is the state *after a
-//! full sweep*. What depends on the schedule by its nature it answers with the ideal (counts of the ranking
-//! and viewed items as if nothing had ever been evicted, session data as if no touch came too late), and
-//! `open` says what else is right there.
+//! It assumes that every entry is finished when `state` is called, and returns the state *after a full sweep*. For
+//! what depends on the schedule by its nature it returns the ideal (counts of the ranking and viewed items as if
+//! nothing had ever been evicted, session data as if no touch came too late), and `open` lists what else is correct.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(dead_code, missing_docs, unreachable_pub, unused_imports)]
 
@@ -45,10 +44,10 @@ pub use open::Open;
 pub use settings::{PROJECTIONS, Settings};
 pub use state::{Bytes, State, Value, score_text};
 
-/// A dead letter: the entry, the reason's name, the place of a packed element.
+/// A dead letter: the entry, the reason's name, the index of a packed element.
 pub type Dead = (EntryId, String, Option<usize>);
 
-/// All that was applied to one partition.
+/// Everything that was applied to one partition.
 #[derive(Clone, Debug)]
 pub struct Model {
     settings: Settings,
@@ -66,7 +65,7 @@ impl Model {
         Self { settings, partition, applied, facts, dead }
     }
 
-    /// Applies an entry when the server's clock shows `now_ms` or later; an entry applied before has no effect.
+    /// Applies an entry when the server's clock is at `now_ms` or later; an entry applied before has no effect.
     pub fn apply_entry(&mut self, entry: &Entry, now_ms: u64) {
         if !self.applied.insert(entry.id) {
             return;
@@ -83,7 +82,7 @@ impl Model {
         }
     }
 
-    /// Notes that an entry was written off without being looked into.
+    /// Records that an entry was written off without being decoded.
     pub fn write_off(&mut self, entry: EntryId) {
         if self.applied.insert(entry) {
             self.dead.push((entry, "poison".to_owned(), None));
@@ -109,7 +108,7 @@ impl Model {
         state
     }
 
-    /// What may stand there instead, where the state depends on the schedule.
+    /// What is correct as well, where the state depends on the schedule.
     pub fn open(&self, now_ms: u64) -> Open {
         let fold = self.fold(now_ms);
         let mut open = Open::new();
@@ -139,7 +138,7 @@ impl Model {
     }
 }
 
-/// What a rule computes from: all facts, and the instant.
+/// The input of a rule: all facts, and the instant.
 struct Fold<'a> {
     settings: &'a Settings,
     facts: &'a [Fact],
@@ -150,12 +149,12 @@ struct Fold<'a> {
 }
 
 impl<'a> Fold<'a> {
-    /// Of all facts, what `of` makes of those it wants.
+    /// The results of `of` for the facts that it accepts.
     fn each<T>(&self, of: impl Fn(&'a Fact, &'a What) -> Option<T>) -> impl Iterator<Item = T> {
         self.facts.iter().filter_map(move |fact| of(fact, &fact.what))
     }
 
-    /// Of all facts, the greatest value per key: the merge of every last writer.
+    /// The greatest value for each key over all facts: the merge of every last-writer-wins structure.
     fn greatest<K: Ord, V: Ord>(
         &self,
         of: impl Fn(&'a Fact, &'a What) -> Option<(K, V)>,
@@ -181,7 +180,7 @@ impl<'a> Fold<'a> {
     }
 }
 
-/// An entry as a worker reads it: of one larger than any event can be, only the measures.
+/// An entry as a worker reads it: of one larger than any event can be, only the sizes.
 fn as_read<'e>(entry: &'e Entry, limits: &Limits) -> Cow<'e, Entry> {
     let pairs = entry.fields().len();
     if pairs <= Limits::MOST_PAIRS && entry.size() <= limits.most_bytes() {
@@ -190,7 +189,7 @@ fn as_read<'e>(entry: &'e Entry, limits: &Limits) -> Cow<'e, Entry> {
     Cow::Owned(Entry::oversized(entry.id, Oversize { pairs, bytes: entry.size() as u64 }))
 }
 
-/// The `cap` members that sort last by (score, member), as Redis sorts a sorted set.
+/// The last `cap` members by (score, member), in the order of a Redis sorted set.
 fn newest<K: Ord>(scores: impl IntoIterator<Item = (K, u64)>, cap: usize) -> BTreeMap<K, u64> {
     let mut ranked: Vec<_> = scores.into_iter().map(|(member, score)| (score, member)).collect();
     ranked.sort();

@@ -1,17 +1,17 @@
-//! What depends on the schedule by its nature: values that are right besides the ideal one.
+//! What depends on the schedule by its nature: values that are correct besides the ideal one.
 //!
-//! Each entry is a limit of the guarantee that ARCHITECTURE.md states, no wider than it is stated there.
+//! Each is a limit of the guarantee in ARCHITECTURE.md, and no wider than stated there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Bytes;
 use super::diff::shown;
 
-/// Parts of a state, by the name the comparison gives them → the values that may stand there. Each
-/// may be absent, too.
+/// Parts of a state, by the name that the comparison gives them → the values that they may have. Each may also be
+/// absent.
 pub type Open = BTreeMap<String, BTreeSet<Bytes>>;
 
-/// Allows these values, and none.
+/// Allows these values, and absence.
 pub(super) fn allow<V: Into<Bytes>>(
     open: &mut Open,
     part: String,

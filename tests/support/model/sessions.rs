@@ -1,4 +1,4 @@
-//! Sessions, their data, and how long each of them lives.
+//! Sessions, their data, and their lifetimes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,9 +16,9 @@ pub(super) fn ended(fold: &Fold<'_>, state: &mut State) {
     }
 }
 
-/// Sessions that never ended: the last writer's entry and data while it lives, which is as long after its
-/// last activity as the last event says that named a time, and that event for as long as the session would
-/// live at the longer of this time and the usual one.
+/// Sessions that never ended: the last writer's entry and data, for the session's lifetime after its last activity.
+/// The lifetime is that of the last event with one, and such an event counts for as long as the session would live by
+/// the longer of this lifetime and the default.
 pub(super) fn sessions(fold: &Fold<'_>, state: &mut State) {
     let ended = endings(fold);
     for said in all(fold).values().filter(|said| !ended.contains_key(said.sid)) {
@@ -41,10 +41,10 @@ pub(super) fn sessions(fold: &Fold<'_>, state: &mut State) {
     }
 }
 
-/// What the events say of one session.
+/// The statements of the events about one session.
 struct Said<'a> {
     sid: &'a str,
-    /// How long sessions live that were given no time of their own.
+    /// The lifetime of sessions without one of their own.
     usual_ms: u64,
     touches: Vec<Touch<'a>>,
     data: Vec<Data<'a>>,
@@ -63,7 +63,7 @@ struct Data<'a> {
     applied_ms: u64,
 }
 
-/// A lifetime, and when it was given.
+/// A lifetime, and when it was set.
 type Ttl = (u64, u64);
 
 impl<'a> Said<'a> {
@@ -71,7 +71,7 @@ impl<'a> Said<'a> {
         self.touches.iter().map(|touch| (touch.t, touch.value)).max().unwrap()
     }
 
-    /// The lifetime given last, the longer one at the same time.
+    /// The lifetime set last; at the same time the longer one.
     fn ttl(&self) -> Option<Ttl> {
         self.ttls().into_iter().max()
     }
@@ -89,7 +89,7 @@ impl<'a> Said<'a> {
     }
 }
 
-/// When the lifetime was given, its seconds, the last activity.
+/// When the lifetime was set, its seconds, the last activity.
 fn record((t, ttl_ms): Ttl, last: u64) -> String {
     format!("{t}:{:07}:{last}", ttl_ms / 1000)
 }
@@ -126,9 +126,9 @@ fn endings<'a>(fold: &Fold<'a>) -> BTreeMap<&'a str, u64> {
     })
 }
 
-/// A session that has expired when an event comes that gives it longer is not restored, and neither is data
-/// that has expired when a touch comes; the lifetime of a session that is gone for long is forgotten; and a
-/// session whose ending is forgotten may have begun again.
+/// A session that has expired when an event with a longer lifetime arrives is not restored, and neither is data that
+/// has expired when a touch arrives. The lifetime of a session that is long gone is forgotten, and a session whose
+/// ending is forgotten may have begun again.
 pub(super) fn open(fold: &Fold<'_>, open: &mut Open) {
     let ended = endings(fold);
     for said in all(fold).values() {
@@ -142,20 +142,20 @@ pub(super) fn open(fold: &Fold<'_>, open: &mut Open) {
     }
 }
 
-/// What schedules can make of a session.
+/// The possible outcomes for a session under different schedules.
 struct Schedules<'s, 'a> {
     said: &'s Said<'a>,
     fold: &'s Fold<'a>,
     /// Whether it may have ended in between.
     is_forgotten: bool,
-    /// The lifetimes that may be known now.
+    /// The lifetimes that may be stored now.
     ttls: Vec<Option<Ttl>>,
 }
 
 impl<'s, 'a> Schedules<'s, 'a> {
     fn of(said: &'s Said<'a>, fold: &'s Fold<'a>, is_forgotten: bool) -> Self {
         let last = said.ttl();
-        // It is remembered for that long at least.
+        // It is remembered for at least that long.
         let is_sure = |(t, ttl_ms): Ttl| !fold.is_gone(t + ttl_ms.max(said.usual_ms));
         let ttls = if !is_forgotten && last.is_none_or(is_sure) {
             vec![last]
@@ -169,20 +169,19 @@ impl<'s, 'a> Schedules<'s, 'a> {
         ttl.map_or(self.said.usual_ms, |(_, ttl_ms)| ttl_ms)
     }
 
-    /// Whether a touch may have had no effect that is left: where only other lifetimes were known than that
-    /// which counts in the end.
+    /// Whether a touch may have left no effect, because only lifetimes other than the final one were known then.
     fn may_be_lost(&self, t: u64, value: &str) -> bool {
         let same = || self.said.touches.iter().filter(|touch| (touch.t, touch.value) == (t, value));
         let own: Option<Vec<Ttl>> = same().map(|touch| Some((touch.t, touch.ttl_ms?))).collect();
         let known = match own.and_then(|own| own.into_iter().min()) {
-            // It came with a lifetime of its own: none that was given earlier counted.
+            // It came with its own lifetime, so none that was set earlier counted.
             Some(own) => self.said.ttls().into_iter().filter(|ttl| *ttl >= own).collect(),
             None => [self.said.ttls(), vec![(0, self.said.usual_ms)]].concat(),
         };
         self.is_forgotten || known.into_iter().any(|(_, ms)| self.fold.is_gone(t + ms))
     }
 
-    /// The touches that may have been the last to have an effect, if it is not sure which.
+    /// The touches that may have been the last with an effect, if that is not certain.
     fn last_touches(&self) -> Vec<(u64, &'a str)> {
         let touches: BTreeSet<_> = self.said.touches.iter().map(|t| (t.t, t.value)).collect();
         let longest = self.ttls.iter().map(|ttl| self.life_ms(*ttl)).max().unwrap();
@@ -241,8 +240,8 @@ impl<'s, 'a> Schedules<'s, 'a> {
         }
     }
 
-    /// Data that may have expired, or come too late: all that came in time for some lifetime. Whether it is
-    /// sure.
+    /// Data that may have expired or come too late: all data that came in time by some lifetime. Returns whether the
+    /// result is certain.
     fn allow_data(&self, open: &mut Open) -> bool {
         let Self { said, fold, .. } = self;
         let Some(last) = said.data.iter().max() else { return true };

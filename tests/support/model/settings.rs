@@ -1,4 +1,4 @@
-//! The settings of a deployment that decide what the state must be, with the contract's defaults.
+//! The settings of a deployment that determine the state, with the contract's defaults.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +9,10 @@ use rollcall::event::Limits;
 pub const PROJECTIONS: [&str; 7] =
     ["online", "activity", "presence", "tokens", "ranking", "sessions", "documents"];
 
-/// What the state depends on besides the entries and the instant.
+/// The input of the state besides the entries and the instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// In front of every key.
+    /// The beginning of every key.
     pub prefix: String,
     /// How many partitions; the same as in `rules`, see [`Settings::with_partitions`].
     pub partitions: u16,
@@ -30,7 +30,7 @@ pub struct Settings {
     pub ranking_cap: usize,
     /// (up, down) of each threshold of a document's count.
     pub thresholds: Vec<(u64, u64)>,
-    /// How long the ends of tokens and sessions are remembered.
+    /// How long the endings of tokens and sessions are remembered.
     pub horizon_ms: u64,
     /// What the decoder needs to know.
     pub rules: Rules,
@@ -62,7 +62,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The same with so many partitions.
+    /// The same with this many partitions.
     pub fn with_partitions(mut self, partitions: u16) -> Self {
         self.partitions = partitions;
         self.rules.partitions = partitions;

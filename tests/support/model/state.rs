@@ -1,11 +1,11 @@
-//! The form in which a state is compared: every key with its value and its absolute expiry.
+//! The form in which states are compared: every key with its value and its absolute expiry.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Names and values as Redis has them.
 pub type Bytes = Vec<u8>;
 
-/// Every key → its value and when it expires by itself (epoch milliseconds).
+/// Every key → its value and its expiry (epoch milliseconds).
 pub type State = BTreeMap<Bytes, (Value, Option<u64>)>;
 
 /// The content of a key.
@@ -20,7 +20,7 @@ pub enum Value {
     Other(String),
 }
 
-/// The one text form of a sorted set's score: no exponent, at most three decimals.
+/// The canonical text of a sorted set's score: no exponent, at most three decimals.
 pub fn score_text(score: f64) -> String {
     let text = format!("{score:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -40,7 +40,7 @@ pub(super) fn put_field(state: &mut State, key: String, field: &str, value: impl
     };
 }
 
-/// Adds a member to a set; all members name the same expiry.
+/// Adds a member to a set; all members must give the same expiry.
 pub(super) fn put_member(state: &mut State, key: String, member: &str, expiry: Option<u64>) {
     let empty = || (Value::Set(BTreeSet::new()), expiry);
     match &mut state.entry(key.into_bytes()).or_insert_with(empty).0 {
@@ -58,13 +58,13 @@ pub(super) fn put_score(state: &mut State, key: String, member: &str, score: f64
     };
 }
 
-/// A score that must not lose digits: milliseconds and counts below 2^53; beyond, as Redis rounds.
+/// A score that must not lose digits: milliseconds and counts below 2^53; beyond that, rounded like in Redis.
 #[allow(clippy::cast_precision_loss)]
 pub(super) fn whole(number: u64) -> f64 {
     number as f64
 }
 
-/// A time as `recent:` and `viewed:<token>` score it: seconds with milliseconds.
+/// A time as the score of `recent:` and `viewed:<token>`: seconds with milliseconds.
 pub(super) fn seconds(ms: u64) -> f64 {
     whole(ms) / 1000.0
 }

@@ -3,7 +3,7 @@
 use super::*;
 use rollcall::entry::Field;
 
-/// The instant of all examples; entries are added about now.
+/// The instant of all examples; entries are added at about this time.
 pub(super) const NOW: u64 = 1_790_000_000_000;
 
 /// An entry of flat fields, written `type heartbeat user alice`.
@@ -12,7 +12,7 @@ pub(super) fn entry(ms: u64, seq: u64, words: &str) -> Entry {
     Entry::new(EntryId { ms, seq }, words.chunks(2).map(|pair| (pair[0], pair[1])))
 }
 
-/// A model to which those entries were applied: milliseconds relative to now, and fields.
+/// A model to which these entries were applied: milliseconds relative to now, and fields.
 pub(super) fn applied(settings: Settings, entries: &[(i64, &str)]) -> Model {
     let mut model = Model::new(settings, 0);
     for (seq, (ago, words)) in (0..).zip(entries) {
@@ -152,7 +152,7 @@ fn a_tombstone_is_forgotten_after_the_horizon_but_not_its_effect() {
     let settings = Settings { horizon_ms: 1000, ..Settings::default() };
     let entries =
         [(0, "type login user u token k sid s"), (-9, "type logout user u token k sid s")];
-    // The newest entry may be older than now, and all that is to come is no older than it.
+    // The newest entry may be older than now, and no later entry is older than it.
     for (newest, now, remembered) in [(992, 991, true), (991, 992, true), (992, 992, false)] {
         let entries = [entries[0], entries[1], (newest, "type login user other token other")];
         let state = applied(settings.clone(), &entries).state(NOW.strict_add_signed(now));

@@ -1,5 +1,5 @@
-//! The model's own limits, by examples: lateness, expiry, caps, switches, partitions; and the two
-//! comparisons that rest on the form of a state.
+//! The model's limits, by examples: lateness, expiry, caps, switches, partitions; and the two comparisons that depend
+//! on the form of a state.
 
 use super::open::{allow, field_of};
 use super::tests::{NOW, applied, entry, fields, names, pairs, state};
@@ -17,7 +17,7 @@ fn what_is_late_has_no_effect_and_what_expires_is_gone_at_the_same_instant() {
         assert!(!there(&in_time, NOW + 60_000), "{name} a minute later");
     };
     last_of("presence:users", 300_000);
-    // NOW is at a full second, and 20 s into its minute.
+    // NOW is a whole second, and 20 s into its minute.
     last_of("user-activity/", 309_001);
     last_of("online-users/", 320_001);
 }

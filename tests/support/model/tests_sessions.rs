@@ -1,9 +1,9 @@
-//! The model's rules for sessions with a lifetime of their own, by examples.
+//! The model's rules for sessions with their own lifetimes, by examples.
 
 use super::tests::{NOW, applied, fields, pairs, state};
 use super::*;
 
-/// The sessions that are active, the lifetimes that are remembered, and how the data expires.
+/// The active sessions, the remembered lifetimes, and the expiry of the data.
 fn sessions(entries: &[(i64, &str)]) -> (Vec<String>, Vec<(String, String)>, Option<u64>) {
     let state = state(entries);
     let active = fields(&state, "sessions:active").into_iter().map(|(sid, _)| sid).collect();
@@ -36,7 +36,7 @@ fn data_expires_with_its_session_and_the_lifetime_is_remembered_with_the_last_ac
     let (_, ttls, expiry) = sessions(&[(minutes(45), HOUR), (minutes(40), TOUCH)]);
     assert_eq!(expiry, Some(NOW - 40 * 60_000 + 3_600_000));
     assert_eq!(ttls, pairs(&[("s", "1789997300000:0003600:1789997600000")]));
-    // Shorter than usual: remembered for as long as what was said before might count otherwise.
+    // Shorter than the default: remembered for as long as an earlier event might count otherwise.
     let (active, ttls, expiry) = sessions(&[(minutes(5), MINUTE), (minutes(4), TOUCH)]);
     assert_eq!((active.len(), expiry), (0, None));
     assert_eq!(ttls, pairs(&[("s", "1789999700000:0000060:1789999760000")]));
@@ -55,7 +55,7 @@ fn what_expired_before_a_longer_time_was_known_need_not_be_there() {
     let count = |name: &str, count| (name.to_owned(), count);
     assert_eq!(open(&[(minutes(20), HOUR), (minutes(10), TOUCH)]), []);
     assert_eq!(open(&[(minutes(45), HOUR)]), [], "it brings its time along");
-    // The touch is late where only the usual time is known; then the session begins with the event before.
+    // The touch is late if only the default is known; the session then begins with the earlier event.
     let late = open(&[(minutes(45), HOUR), (minutes(40), TOUCH)]);
     let expected = [
         count("rollcall:sessions:ttl[s]", 2),

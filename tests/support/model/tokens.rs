@@ -1,4 +1,4 @@
-//! Login tokens, what each viewed, and the ranking of items.
+//! Login tokens, the items that each viewed, and the ranking of items.
 
 use std::collections::BTreeMap;
 
@@ -32,8 +32,8 @@ pub(super) fn tokens(fold: &Fold<'_>, state: &mut State) {
     }
 }
 
-/// Each token's last time and the user of then; at one time the user of the greater bytes. A token
-/// that ended, whenever, is not there.
+/// Each token's last time and its user; at the same time the user with the greater bytes. A token that ended, at any
+/// time, is left out.
 fn last_users<'a>(fold: &Fold<'a>) -> BTreeMap<&'a str, (u64, &'a str)> {
     let mut users = fold.greatest(|fact, what| match what {
         What::TokenUsed { token, user } => Some((token.as_str(), (fact.t, user.as_str()))),

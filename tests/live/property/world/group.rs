@@ -1,4 +1,4 @@
-//! What the group says of a partition, and what others do to it.
+//! The group's figures for a partition, and what others do to the group.
 
 use rollcall::entry::EntryId;
 use rollcall::redis::scripts::owner::Beat;
@@ -17,7 +17,7 @@ impl World {
         }
     }
 
-    /// The group's position is the cursor; nothing is pending; the lag is what is behind the cursor.
+    /// The group's position is the cursor; nothing is pending; the lag is the number of entries behind the cursor.
     pub(super) fn check_position(&mut self, lane: &Lane) -> Result<(), String> {
         let stream = self.deployment.stream(lane.partition);
         let groups: Vec<std::collections::HashMap<String, redis::Value>> =
@@ -50,7 +50,7 @@ impl World {
             &["XGROUP", "DELCONSUMER", s, g, "stranger"],
             &["XAUTOCLAIM", s, g, "stranger", "0", "0-0"],
         ];
-        // There may be no group to do it to.
+        // There may be no group.
         let _any: redis::RedisResult<redis::Value> =
             try_command(&mut self.conn, deeds[deed % deeds.len()]);
     }
