@@ -3,7 +3,7 @@
 -- call; all keys are on one server.
 --
 -- KEYS     1 meta of the source, 2 meta of who forwards, then the stream and the dead letters of each target
--- ARGV     1 partitions, 2 the source's stream, 3 whether that stream is no more, 4 the cursor that the entries follow,
+-- ARGV     1 partitions, 2 the source's stream, 3 whether that stream is gone, 4 the cursor that the entries follow,
 --          5 dead cap, then source entries in turn: its id; n targets, each its place among the targets; m entries to add,
 --          each k and k values; m letters, each reason, detail, index, k and k values
 -- Returns  how many source entries were new, or -1 if another process was faster. If the stream no longer exists, its

@@ -4,12 +4,12 @@
 --
 -- ARGV     1 what, then
 --   pause    2 meta, 3 the move `from:to`, 4 a random text. Nobody applies or sweeps there any more. Returns the move
---            that stands there
+--            that is recorded there
 --   move     2 kind, 3 source, 4 name, then rows of three: member, target, the document where the kind has one. Source
 --            and target are what their keys begin with. Returns how many members there were
 --   letters  2 source stream, 3 target stream, 4 how many. Returns how many it moved
 --   switch   2 partitions, 3 what is forwarded from before, 4 a random text, 5 n, n × (setting, value), then bases: n,
---            n new ones; n, n that stay; n, n that are no more. Returns 1
+--            n new ones; n, n that stay; n, n that end. Returns 1
 local call = redis.call
 local byte, max, min = string.byte, math.max, math.min
 

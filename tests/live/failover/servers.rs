@@ -51,7 +51,7 @@ fn what_is_read_from_one_server_is_never_applied_at_another() {
     let last = format!("{}-0", first_ms + 199);
     let is_finished = |server| ask::<String>(server, &["HGET", META, "cursor"]) == last;
     let mut settled = Instant::now();
-    let is_mixed = || workers.iter().any(|worker| worker.log().contains("other server"));
+    let is_mixed = || workers.iter().any(|worker| worker.log().contains("applied to another"));
     wait_until(SOON, "both have applied all, and one session met both servers", || {
         // Those that have settled on one of them look again.
         if settled.elapsed() > Duration::from_millis(500) {

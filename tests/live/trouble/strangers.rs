@@ -168,7 +168,7 @@ fn ids_that_are_set_back_repeat_nothing_and_skip_nothing() {
         wait_until(SOON, "what comes after is applied", || views(&scene, "after") == Some(2));
         scene.wait_finished(SOON, "finished");
         assert_eq!(views(&scene, "before"), Some(3), "{}", worker.log());
-        assert!(!worker.log().contains("another than before"), "{}", worker.log());
+        assert!(!worker.log().contains("not the one from before"), "{}", worker.log());
     });
 }
 
