@@ -27,6 +27,7 @@ use crate::chaos::report::Report;
 use crate::chaos::traced::Traced;
 use crate::chaos::verdict::{Losses, check_end, check_instant, check_missing};
 use crate::harness::wait_until;
+use crate::query::ground::ask_at;
 use crate::scene::{Added, Traffic};
 use crate::support::events::Events;
 use nodes::{SHARDS, Shards};
@@ -117,6 +118,8 @@ fn run(plan: &Plan<Storm>, report: &Report) {
     let (added, safe) = (producer.traffic.stop(), producer.safe.lock().unwrap().clone());
     storm.wait_finished(&what);
     storm.fleet.end();
+    let (code, out, error) = ask_at(&storm.site.url, &["verify", "--partitions", "4"]);
+    assert_eq!(code, 0, "{what}\n{out}{error}");
     let mut written_off = 0;
     for partition in 0..PARTITIONS {
         let what = format!("{what}\nin the end, partition {partition}");

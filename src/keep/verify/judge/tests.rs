@@ -111,3 +111,16 @@ fn what_a_cap_took_is_no_difference() {
     let missing = items(100, 24);
     assert_eq!(bench.judge(Family::Token, "t", &missing, &full).0, vec![Fault::Behind]);
 }
+
+#[test]
+fn a_key_that_ends_a_moment_late_is_no_difference() {
+    let (bench, right) = (Bench::new(), NOW as i64);
+    let judge =
+        |live: i64| bench.judge(Family::MinuteKey, "29833333", &[text(live)], &[text(right)]).0;
+    for live in [right, right + 1, right + 1_000] {
+        assert_eq!(judge(live), [], "{live}");
+    }
+    for live in [right - 1, right + 1_001, -1] {
+        assert_eq!(judge(live), [Fault::Torn], "{live}");
+    }
+}

@@ -29,7 +29,8 @@ pub struct Shards {
     /// In front of each node, for all but those who test: the nodes announce their ports.
     pub proxies: Vec<Proxy>,
     layout: Layout,
-    url: String,
+    /// Names two of the nodes.
+    pub url: String,
     /// The shard of each partition.
     pub home: [usize; PARTITIONS as usize],
     /// Whether it was ever another one.
