@@ -64,8 +64,13 @@ impl Served {
 fn start(scene: &Scene, flags: &[&str]) -> (Worker, Client) {
     let serve = scene.serve(flags);
     let client = Client::new(&address(&serve));
+    // Who may not read is refused before it shows whether Redis can be reached.
+    let file = flags.iter().skip_while(|flag| **flag != "--read-token-file").nth(1);
+    let tokens = file.map(|file| std::fs::read_to_string(file).unwrap());
+    let token = tokens.as_ref().and_then(|tokens| tokens.lines().next());
+    let reader = token.map_or_else(|| client.clone(), |token| client.bearer(token));
     wait_until(SOON, "serve reaches Redis", || {
-        client.get("/api/v1/openapi.json").status == 200 && !client.is_away()
+        client.get("/api/v1/openapi.json").status == 200 && !reader.is_away()
     });
     (serve, client)
 }
