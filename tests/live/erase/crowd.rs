@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::harness::{settle, xadd};
 use crate::scene::{Scene, block_on};
 use crate::support::dump;
-use crate::support::events::field;
+use crate::support::events::{field, routing_member};
 
 pub struct Crowd {
     pub user: String,
@@ -161,10 +161,10 @@ impl Crowd {
     }
 
     fn place_of(&self, event: &Value) -> u16 {
+        // What is no event would be rejected anywhere.
         let name = match event["type"].as_str().unwrap() {
-            "session" => "sid",
-            "document" => "doc",
-            _ => "user",
+            "hb" => "user",
+            kind => routing_member(kind),
         };
         partition_of(event[name].as_str().unwrap(), self.partitions)
     }

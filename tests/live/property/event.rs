@@ -11,7 +11,7 @@ use rollcall::time::format_time;
 use serde_json::{Map, Value, json};
 
 use super::settings::Drawn;
-use crate::support::events::{CONNECTIONS, DOCS, IPS, SIDS, TOKENS, USERS, field};
+use crate::support::events::{CONNECTIONS, DOCS, IPS, SIDS, TOKENS, USERS, field, routing_member};
 
 /// One event: its members but for the time.
 #[derive(Clone, Debug)]
@@ -269,11 +269,7 @@ impl Draft {
     /// The partition whose stream it goes to.
     pub fn partition(&self, partitions: u16) -> u16 {
         let first = &self.events[0];
-        let routing = match first.kind {
-            "session" => "sid",
-            "document" => "doc",
-            _ => "user",
-        };
+        let routing = routing_member(first.kind);
         let (_, id) = first.members.iter().find(|(name, _)| *name == routing).unwrap();
         let right = partition_of(id, partitions);
         if self.form == Form::Astray { (right + 1) % partitions } else { right }
