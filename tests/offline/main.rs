@@ -1,5 +1,5 @@
 //! Tests that need no server: the command line, the schemas against the decoder, the fuzzed properties, what
-//! `deploy/` has, the dashboards and rules against the metrics, the repository's own rules.
+//! `deploy/` has, the dashboards and rules against the metrics, the keys of the state, the repository's own rules.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 mod cli;
@@ -8,6 +8,7 @@ mod dashboards;
 mod deploy;
 mod fuzz;
 mod grafana;
+mod keys;
 mod partitions;
 mod schemas;
 mod tidy;
