@@ -3,6 +3,7 @@
 
 use fastrand::Rng;
 use rollcall::entry::Field;
+use rollcall::event::TYPES;
 use rollcall::key::partition_of;
 use serde_json::{Map, Value, json};
 
@@ -14,7 +15,6 @@ pub const DOCS: [&str; 4] = ["d1", "d:2", "d|3", "a:users"];
 pub const CONNECTIONS: [&str; 3] = ["", "c1", "c|2"];
 /// Shorter and longer than sessions live by default.
 const TTLS: [&str; 4] = ["1200", "7200", "2592000", "60"];
-const TYPES: [&str; 6] = ["heartbeat", "login", "logout", "view", "session", "document"];
 
 /// Random events around one instant.
 pub struct Events {
@@ -98,11 +98,12 @@ impl Events {
                     put("action", "terminate");
                 }
             }
-            _ => {
+            "document" => {
                 put("doc", doc);
                 put("connection", self.pick(&CONNECTIONS));
                 put("action", self.pick(&["join", "join", "leave"]));
             }
+            other => panic!("nothing says what {other} contains"),
         }
         if kind == "session" && self.rng.bool() {
             let data = json!({"cart": self.rng.u32(0..3), "a b": null});

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fastrand::Rng;
 use redis::Commands as _;
 use rollcall::entry::{Entry, EntryId, Field};
+use rollcall::event::TYPES;
 use rollcall::key::partition_of;
 use serde_json::{Value, json};
 
@@ -246,5 +247,23 @@ impl Crowd {
             let distinct: BTreeSet<u64> = all.iter().copied().collect();
             assert_eq!((distinct.len(), all.len() as u64), (all.len(), last), "each once");
         }
+    }
+}
+
+#[test]
+fn every_type_is_drawn() {
+    let mut crowd = Crowd {
+        user: "ann".to_owned(),
+        others: Vec::new(),
+        rng: Rng::with_seed(1),
+        partitions: 1,
+        added: Vec::new(),
+        started_ms: 0,
+        gone: Vec::new(),
+        only_others: false,
+    };
+    let events: Vec<_> = (0..500).flat_map(|_| crowd.entry().1).collect();
+    for kind in TYPES {
+        assert!(events.iter().any(|event| event["type"] == *kind), "{kind}");
     }
 }
