@@ -16,6 +16,9 @@ pub struct Keys {
 macro_rules! fixed_keys {
     ($($(#[$doc:meta])* $method:ident = $name:literal;)*) => {
         impl Keys {
+            /// Every name declared here, with its method.
+            pub const DECLARED: &[(&str, &str)] = &[$((stringify!($method), $name)),*];
+
             $($(#[$doc])* pub fn $method(&self) -> String { self.named($name) })*
         }
     };

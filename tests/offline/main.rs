@@ -1,5 +1,5 @@
-//! Tests without a server: the command line, the schemas against the decoder, the fuzzed properties, the contents of
-//! `deploy/`, the dashboards and rules against the metrics, and the repository's own rules.
+//! Checks that need no server: the schemas and what Rollcall writes, the model, the documents, the tree, the keys of the
+//! state, the dashboards.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 mod cli;
@@ -8,6 +8,7 @@ mod dashboards;
 mod deploy;
 mod fuzz;
 mod grafana;
+mod keys;
 mod partitions;
 mod schemas;
 mod tidy;

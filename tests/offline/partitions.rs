@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use rollcall::decode::{Rules, decode};
 use rollcall::entry::{Entry, EntryId};
-use rollcall::event::Limits;
+use rollcall::event::{Limits, TYPES};
 use rollcall::key::{Keys, partition_of};
 use serde::Deserialize;
 use serde_json::Value;
@@ -30,6 +30,9 @@ const VECTORS: &str = "examples/partitions/vectors.json";
 fn vectors() -> Vec<Vector> {
     let vectors: Vec<Vector> = serde_json::from_str(&file(VECTORS)).unwrap();
     assert!(vectors.len() >= 15);
+    for kind in TYPES {
+        assert!(vectors.iter().any(|vector| vector.event["type"] == *kind), "no vector of {kind}");
+    }
     vectors
 }
 

@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod openapi;
 mod random;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jsonschema::{Registry, Validator};
+use rollcall::event::TYPES;
 use rollcall::format::is_opaque;
 use serde_json::{Map, Value, json};
 
@@ -27,8 +29,6 @@ fn decode(fields: &[(&[u8], &[u8])]) -> Result<usize, &'static str> {
 
 type Outcome = Result<usize, String>;
 type Object = Map<String, Value>;
-
-const EVENT_TYPES: [&str; 6] = ["heartbeat", "login", "logout", "view", "session", "document"];
 
 // ---- the files ----
 
@@ -116,7 +116,7 @@ impl Example {
 
     /// The event type it is an example of, if it is one event.
     fn event_type(&self) -> Option<&str> {
-        self.schema.strip_prefix("events/").filter(|name| EVENT_TYPES.contains(name))
+        self.schema.strip_prefix("events/").filter(|name| TYPES.contains(name))
     }
 
     /// The decoder's results for it, in each of the ways to write it.
@@ -335,7 +335,7 @@ fn an_event_fits_exactly_one_type() {
         let Some(event_type) = example.event_type() else { continue };
         let value = example.value();
         let fits = |name: &&str| validators[&format!("events/{name}")].is_valid(&value);
-        let fitting: Vec<_> = EVENT_TYPES.into_iter().filter(fits).collect();
+        let fitting: Vec<_> = TYPES.iter().copied().filter(fits).collect();
         assert_eq!(fitting, [event_type], "{}", example.name);
         assert!(validators["events/event"].is_valid(&value), "{}", example.name);
     }

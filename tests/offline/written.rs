@@ -1,12 +1,16 @@
 //! Written events decode to the same events; and the parts of an event have the effect of the whole.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 
 use rollcall::decode::{Rules, decode};
 use rollcall::entry::{Entry, EntryId};
 use rollcall::event::{
     Document, DocumentAction, Event, Heartbeat, Kind, Limits, Login, Logout, Session,
-    SessionAction, Unknown, View,
+    SessionAction, TYPES, Unknown, View,
 };
 use rollcall::op::Plan;
 use rollcall::projection::Projections;
@@ -117,6 +121,14 @@ fn events() -> impl Strategy<Value = Event<'static>> {
         unknown: Unknown::default(),
         kind,
     })
+}
+
+#[test]
+fn every_type_is_drawn() {
+    let (mut runner, kinds) = (TestRunner::deterministic(), kinds());
+    let mut draw = || kinds.new_tree(&mut runner).unwrap().current().place();
+    let drawn: BTreeSet<_> = (0..40 * TYPES.len()).map(|_| draw()).collect();
+    assert_eq!(drawn, (0..TYPES.len()).collect());
 }
 
 fn read(entry: &Entry) -> Vec<Event<'_>> {

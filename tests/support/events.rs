@@ -3,6 +3,7 @@
 
 use fastrand::Rng;
 use rollcall::entry::Field;
+use rollcall::event::TYPES;
 use rollcall::key::partition_of;
 use serde_json::{Map, Value, json};
 
@@ -14,7 +15,6 @@ pub const DOCS: [&str; 4] = ["d1", "d:2", "d|3", "a:users"];
 pub const CONNECTIONS: [&str; 3] = ["", "c1", "c|2"];
 /// Shorter and longer than sessions live by default.
 const TTLS: [&str; 4] = ["1200", "7200", "2592000", "60"];
-const TYPES: [&str; 6] = ["heartbeat", "login", "logout", "view", "session", "document"];
 
 /// Random events around one instant.
 pub struct Events {
@@ -98,11 +98,12 @@ impl Events {
                     put("action", "terminate");
                 }
             }
-            _ => {
+            "document" => {
                 put("doc", doc);
                 put("connection", self.pick(&CONNECTIONS));
                 put("action", self.pick(&["join", "join", "leave"]));
             }
+            other => panic!("nothing says what {other} contains"),
         }
         if kind == "session" && self.rng.bool() {
             let data = json!({"cart": self.rng.u32(0..3), "a b": null});
@@ -111,12 +112,7 @@ impl Events {
         if self.rng.u32(0..10) > 0 {
             event.insert("time".to_owned(), Value::from(self.time()));
         }
-        let routing = match kind {
-            "session" => sid,
-            "document" => doc,
-            _ => user,
-        };
-        (partition_of(routing, self.partitions), event)
+        (partition_of(routing_id(&event), self.partitions), event)
     }
 
     /// One entry in any of the ways to write it, and its partition; a few are invalid.
@@ -154,6 +150,21 @@ impl Events {
         }
         events
     }
+}
+
+/// The member that selects an event's partition, by the contract and not by what is tested.
+pub fn routing_member(kind: &str) -> &'static str {
+    match kind {
+        "heartbeat" | "login" | "logout" | "view" => "user",
+        "session" => "sid",
+        "document" => "doc",
+        other => panic!("nothing says which partition {other} belongs to"),
+    }
+}
+
+/// The identifier that selects an event's partition.
+pub fn routing_id(event: &Map<String, Value>) -> &str {
+    event[routing_member(event["type"].as_str().unwrap())].as_str().unwrap()
 }
 
 /// An event's members as fields of an entry.

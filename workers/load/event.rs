@@ -1,5 +1,6 @@
 //! Synthetic events, and the equal ways of writing them as entries of a stream.
 
+use rollcall::event::routing_member;
 use rollcall::key::partition_of;
 use rollcall::time::format_time;
 use serde::Serialize;
@@ -53,14 +54,10 @@ impl Event {
         Self { kind, members, data: None, time_ms: None }
     }
 
-    /// The partition whose stream it belongs in: by document, session or user.
+    /// The partition whose stream it belongs in.
     pub(super) fn partition(&self, partitions: u16) -> u16 {
-        let decides = match self.kind {
-            "document" => "doc",
-            "session" => "sid",
-            _ => "user",
-        };
-        let id = self.members.iter().find(|(name, _)| *name == decides);
+        let decides = routing_member(self.kind);
+        let id = self.members.iter().find(|(name, _)| Some(*name) == decides);
         id.map_or(0, |(_, id)| partition_of(id, partitions))
     }
 

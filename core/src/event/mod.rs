@@ -33,9 +33,10 @@ pub type Text<'a> = Cow<'a, str>;
 /// Bytes of an event, borrowed in the same way.
 pub type Bytes<'a> = Cow<'a, [u8]>;
 
-/// Declares the event types: the name on the wire and the struct that reads its members.
+/// Declares the event types: the name on the wire, the struct that reads its members, and the member whose checksum
+/// selects the partition.
 macro_rules! event_types {
-    ($($wire:literal => $kind:ident),* $(,)?) => {
+    ($($wire:literal => $kind:ident by $routing:ident),* $(,)?) => {
         /// What happened.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum Kind<'a> {
@@ -44,6 +45,14 @@ macro_rules! event_types {
 
         /// The names of all event types, as `type` carries them.
         pub const TYPES: &[&str] = &[$($wire),*];
+
+        /// The member that selects the partition of an event of this type; `None` for no type.
+        pub fn routing_member(wire: &str) -> Option<&'static str> {
+            match wire {
+                $($wire => Some(stringify!($routing)),)*
+                _ => None,
+            }
+        }
 
         impl<'a> Kind<'a> {
             /// Reads the members that have an effect for the event type `wire`.
@@ -68,17 +77,25 @@ macro_rules! event_types {
                     $(Self::$kind(_) => Place::$kind as usize,)*
                 }
             }
+
+            /// The identifier whose checksum selects the partition: the document's, the session's, or otherwise the
+            /// user's.
+            pub fn routing_id(&self) -> &str {
+                match self {
+                    $(Self::$kind(event) => &event.$routing,)*
+                }
+            }
         }
     };
 }
 
 event_types! {
-    "heartbeat" => Heartbeat,
-    "login" => Login,
-    "logout" => Logout,
-    "view" => View,
-    "session" => Session,
-    "document" => Document,
+    "heartbeat" => Heartbeat by user,
+    "login" => Login by user,
+    "logout" => Logout by user,
+    "view" => View by user,
+    "session" => Session by sid,
+    "document" => Document by doc,
 }
 
 /// One event: what happened, and the time that counts for it.
@@ -166,18 +183,6 @@ impl<'a> Kind<'a> {
         };
         let (ip, ua) = from.unzip();
         SenderMut { user, ip, ua }
-    }
-
-    /// The identifier whose checksum selects the partition: the document's, the session's, or otherwise the user's.
-    pub fn routing_id(&self) -> &str {
-        match self {
-            Self::Heartbeat(event) => &event.user,
-            Self::Login(event) => &event.user,
-            Self::Logout(event) => &event.user,
-            Self::View(event) => &event.user,
-            Self::Session(event) => &event.sid,
-            Self::Document(event) => &event.doc,
-        }
     }
 
     /// Drops what a user's event says about a session or a document. With several partitions those are elsewhere, out

@@ -1,6 +1,6 @@
 -- Shared by the scripts: keys, settings, the server's time, changes, and how a structure loses a member.
 --
--- KEYS     the names of declared_keys() in script.rs, in this order; the last three are beginnings of names
+-- KEYS     the names of declared_keys() in mod.rs, in this order; the last three are beginnings of names
 -- ARGV     1 epoch, 2 settings: a JSON object of the names below; then what each script says
 local stream, dead, changes, changes_seq, meta, janitor, workers,
   login, recent, viewed, tokens_ended, presence, presence_ended, presence_addresses, presence_crowds,

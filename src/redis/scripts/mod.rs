@@ -119,7 +119,7 @@ impl Scripts {
 }
 
 /// The keys in the order in which `common.lua` unpacks them.
-fn declared_keys(stream: &str, keys: &Keys) -> Vec<String> {
+pub fn declared_keys(stream: &str, keys: &Keys) -> Vec<String> {
     let beginnings = [keys.activity(), keys.session_data(), keys.document()];
     shared_keys(stream, keys).into_iter().map(|(key, _)| key).chain(beginnings).collect()
 }

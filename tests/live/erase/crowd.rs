@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use fastrand::Rng;
 use redis::Commands as _;
 use rollcall::entry::{Entry, EntryId, Field};
+use rollcall::event::TYPES;
 use rollcall::key::partition_of;
 use serde_json::{Value, json};
 
 use crate::harness::{settle, xadd};
 use crate::scene::{Scene, block_on};
 use crate::support::dump;
-use crate::support::events::field;
+use crate::support::events::{field, routing_member};
 
 pub struct Crowd {
     pub user: String,
@@ -161,10 +162,10 @@ impl Crowd {
     }
 
     fn place_of(&self, event: &Value) -> u16 {
+        // What is no event would be rejected anywhere.
         let name = match event["type"].as_str().unwrap() {
-            "session" => "sid",
-            "document" => "doc",
-            _ => "user",
+            "hb" => "user",
+            kind => routing_member(kind),
         };
         partition_of(event[name].as_str().unwrap(), self.partitions)
     }
@@ -247,5 +248,23 @@ impl Crowd {
             let distinct: BTreeSet<u64> = all.iter().copied().collect();
             assert_eq!((distinct.len(), all.len() as u64), (all.len(), last), "each once");
         }
+    }
+}
+
+#[test]
+fn every_type_is_drawn() {
+    let mut crowd = Crowd {
+        user: "ann".to_owned(),
+        others: Vec::new(),
+        rng: Rng::with_seed(1),
+        partitions: 1,
+        added: Vec::new(),
+        started_ms: 0,
+        gone: Vec::new(),
+        only_others: false,
+    };
+    let events: Vec<_> = (0..500).flat_map(|_| crowd.entry().1).collect();
+    for kind in TYPES {
+        assert!(events.iter().any(|event| event["type"] == *kind), "{kind}");
     }
 }

@@ -20,7 +20,7 @@ use crate::harness::{id, settle_keys, wait_until};
 use crate::process::Worker;
 use crate::scene::{SOON, Scene, add, block_on, try_command};
 use crate::support::dump;
-use crate::support::events::{Events, field, flat};
+use crate::support::events::{Events, field, flat, routing_id};
 use crate::support::model::Model;
 
 pub const EVENTS: &str = "rollcall:events";
@@ -48,15 +48,6 @@ pub fn event(events: &mut Events) -> Map<String, Value> {
         event.insert("token".to_owned(), format!("{user} {token}").into());
     }
     event
-}
-
-pub fn routing_id(event: &Map<String, Value>) -> &str {
-    let by = match event["type"].as_str() {
-        Some("session") => "sid",
-        Some("document") => "doc",
-        _ => "user",
-    };
-    event[by].as_str().unwrap()
 }
 
 /// Producers that send to layouts, each as if it were the only one.

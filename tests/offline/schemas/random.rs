@@ -109,7 +109,7 @@ fn date_time() -> impl Strategy<Value = String> {
 }
 
 fn event() -> impl Strategy<Value = Object> {
-    select(EVENT_TYPES.to_vec()).prop_flat_map(event_like)
+    select(TYPES.to_vec()).prop_flat_map(event_like)
 }
 
 /// An event of mostly this type, with members that are required or not, and listed for the type or not.
@@ -121,7 +121,7 @@ fn event_like(event_type: &'static str) -> impl Strategy<Value = Object> {
     let identifier = || text(256).boxed();
     let long_text = || text(16_384).boxed();
     let anything = || prop_oneof![text(256), no_text()].boxed();
-    let this_type = prop_oneof![9 => Just(event_type.into()), 1 => one_of(&EVENT_TYPES)];
+    let this_type = prop_oneof![9 => Just(event_type.into()), 1 => one_of(TYPES)];
     let members = [
         ("type", 0.97, this_type.boxed()),
         ("user", 0.9, identifier()),
