@@ -1,5 +1,5 @@
-//! Checks that need no server: the schemas and what Rollcall writes, the model, the documents, the tree, the keys of the
-//! state, the dashboards.
+//! Tests without a server: the command line, the schemas against the decoder, the fuzzed properties, the contents of
+//! `deploy/`, the dashboards and rules against the metrics, the keys of the state, and the repository's own rules.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 mod cli;
