@@ -22,7 +22,7 @@ pub(crate) struct Roles {
     pub(crate) metrics: bool,
 }
 
-/// Ends at once when dropped; a worker's current batch stays pending.
+/// Ends when dropped, as processes do that are asked to.
 pub(crate) struct Fleet {
     threads: Vec<JoinHandle<()>>,
     halt: watch::Sender<bool>,
@@ -65,7 +65,7 @@ impl Drop for Fleet {
 
 #[tokio::main(flavor = "current_thread")]
 async fn play(config: &Config, role: &Role, with_metrics: bool, mut halted: watch::Receiver<bool>) {
-    let (_stop, stopped) = watch::channel(false);
+    let (stop, stopped) = watch::channel(false);
     let health = Health::default();
     let mut loops = JoinSet::new();
     // A loop keeps the handles of the recorder under which it was made.
@@ -93,5 +93,10 @@ async fn play(config: &Config, role: &Role, with_metrics: bool, mut halted: watc
     tokio::select! {
         ended = loops.join_next() => panic!("{role:?} ended: {ended:?}"),
         _ = halted.wait_for(|halt| *halt) => {}
+    }
+    // After a death, the next round would begin with entries that are tried one by one.
+    stop.send_replace(true);
+    while let Some(ended) = loops.join_next().await {
+        assert!(ended.is_ok(), "{role:?} did not end well: {ended:?}");
     }
 }
