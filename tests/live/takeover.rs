@@ -162,9 +162,9 @@ fn owner_and_standby_may_die_at_once() {
     let start = || scene.worker(&["--takeover", "10s", HTTP[0], HTTP[1]]);
     let mut workers: Vec<_> = (0..3).map(|_| start()).collect();
     let is_in_a_role = |worker: &&Worker| owns(worker, 0) || stands_by(worker, 0);
-    // Who has come lately watches, too.
+    // Who has come lately watches, too, and so does, for ten seconds more, who handed over to the first in the order.
     for count in [3, 2] {
-        wait_until(SOON, "so many own it or stand by", || {
+        wait_until(SOON * 2, "so many own it or stand by", || {
             workers.iter().filter(is_in_a_role).count() == count
         });
     }
