@@ -163,7 +163,7 @@ OVERVIEW = [
               [(rate("rollcall_redis_errors_total", "kind"), "{{kind}}")], ["RollcallRedisErrors"]),
     ],
     [
-        graph("Who and what is there", "short", "Members of the structures of live state. seen_this_minute begins anew each minute."
+        graph("Who and what is there", "short", "Members of the structures of live state. seen_this_minute starts from zero each minute."
               " presence is who is online.",
               [(total(MEMBERS, "structure", ', structure!~"ended_.+|dead_letters|changes"'), "{{structure}}")]),
         graph("Changes", "cps", "Transitions recorded by events and sweeps, by kind.",

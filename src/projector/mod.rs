@@ -50,8 +50,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 const LOOK: Duration = Duration::from_millis(250);
 /// How often a worker that does not stand by checks whether it has to.
 const IDLE_LOOK: Duration = Duration::from_secs(2);
-/// How long nothing may change before workers that do not stand by watch as well: two of their looks.
-const NEGLECT: Duration = Duration::from_millis(4_800);
+/// How long nothing may change before workers that do not stand by watch as well: a little less than three of their
+/// waits. Half of it has to exceed such a wait, or a look that comes late would begin the count again.
+const NEGLECT: Duration = Duration::from_millis(5_800);
 /// How often each worker reports to, and looks at, every partition.
 const REVIEW: Duration = Duration::from_secs(10);
 /// How long a worker may report nothing new before it counts as dead.

@@ -73,7 +73,7 @@ pub async fn locate(server: &Server, key: &str, response_timeout: Duration) -> R
 /// one to find out. `key` is on this node.
 ///
 /// # Errors
-/// If the connection has ended nevertheless.
+/// If the connection is already closed.
 pub async fn keep_alive(connection: &mut MultiplexedConnection, key: &str) -> Result<(), Error> {
     let exists = redis::cmd("EXISTS").arg(key).query_async(connection).await;
     exists.map_err(Error::at("keeping an idle connection"))

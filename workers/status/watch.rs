@@ -54,7 +54,7 @@ pub(super) async fn run(status: &Status, every: Duration) -> Result<(), QueryErr
     }
 }
 
-/// The next look; it connects anew, so that it finds a server that was away, and its settings.
+/// The next look; it makes a new connection, so that it finds a server that was away, and its settings.
 async fn look(
     status: &Status,
     config: &Config,

@@ -103,7 +103,7 @@ local function run()
   begin_presence(distrusted)
   begin_sessions()
   begin_documents()
-  -- If a merge fails nevertheless, the changes of those that were done are still recorded, since a change is noted
+  -- If a merge still fails, the changes of those that were done are still recorded, since a change is noted
   -- after its write. The cursor then stays.
   local merged, fault = pcall(merge)
   count_documents()

@@ -302,7 +302,7 @@ local function run()
   begin_erase()
   local refused = wrong_shared_key() or wrong_seq() or not is_dry and missing_right() or nil
   if refused then return refused end
-  -- If a step fails nevertheless, the changes of what was done are still recorded.
+  -- If a step still fails, the changes of what was done are still recorded.
   local is_done, counts = pcall(steps[what])
   count_documents()
   write_changes()
