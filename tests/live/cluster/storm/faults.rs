@@ -55,20 +55,12 @@ pub const KINDS: &[Kind<Storm>] = &[
         c.stall(replica, s.hold * 2);
     }),
     kind("master SIGKILL, its replica takes over", |c, s| {
-        c.failing_over(&[s.shard()], |c, master, replica| {
-            c.site.ground.nodes[master].kill();
-            c.kill_beside(s);
-            c.wait_for_master(replica);
-            c.start(&[master]);
-        });
+        c.failing_over(&[s.shard()], |c, master, replica| c.die(master, replica, s));
     }),
     kind("replication cut, then master SIGKILL", |c, s| {
         c.failing_over(&[s.shard()], |c, master, replica| {
             c.cut_replication(master, replica, s);
-            c.site.ground.nodes[master].kill();
-            c.kill_beside(s);
-            c.wait_for_master(replica);
-            c.start(&[master]);
+            c.die(master, replica, s);
         });
     }),
     kind("replication cut, then TAKEOVER", |c, s| {
@@ -201,6 +193,14 @@ impl Storm {
             2 => self.fleet.replace_janitor(&self.site, strike.dice, None),
             _ => {}
         }
+    }
+
+    /// A master is killed, its replica takes over, and it comes back.
+    fn die(&mut self, master: usize, replica: usize, strike: &Strike) {
+        self.site.ground.nodes[master].kill();
+        self.kill_beside(strike);
+        self.wait_for_master(replica);
+        self.start(&[master]);
     }
 
     /// Kills nodes, and starts them again after a while.
