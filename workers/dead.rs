@@ -6,7 +6,7 @@ use clap::builder::PossibleValuesParser;
 use rollcall::config::Moment;
 use rollcall::entry::EntryId;
 use rollcall::event::Reason;
-use rollcall::state::dead::{Filter, Header, Pair, Whole};
+use rollcall::state::dead::{Filter, Header, LetterId, Pair, Whole};
 use rollcall::state::{AskError, Listed, State, dead};
 use serde::Serialize;
 
@@ -33,6 +33,9 @@ struct Which {
     /// Only those of events of this type, even if there is no such type
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
+    /// Only those of the entry with this id
+    #[arg(long, value_name = "ID")]
+    entry: Option<EntryId>,
     /// Only those written since then: a duration ago (2h), RFC 3339, or epoch milliseconds
     #[arg(long, value_name = "TIME")]
     since: Option<Moment>,
@@ -45,16 +48,18 @@ impl Which {
     fn filter(&self, now_ms: u64) -> Filter {
         let ms = |moment: Option<Moment>| moment.map(|moment| moment.ms(now_ms));
         let (since_ms, until_ms) = (ms(self.since), ms(self.until));
-        Filter { reason: self.reason.clone(), kind: self.kind.clone(), since_ms, until_ms }
+        let (reason, kind, entry) = (self.reason.clone(), self.kind.clone(), self.entry);
+        Filter { reason, kind, entry, since_ms, until_ms }
     }
 
     /// The conditions in words; `None` if there are none.
     fn words(&self) -> Option<String> {
         let reason = self.reason.as_ref().map(|reason| format!("with reason {reason}"));
         let kind = self.kind.as_ref().map(|kind| format!("of type {}", escape(kind)));
+        let entry = self.entry.map(|entry| format!("of entry {entry}"));
         let is_timed = self.since.is_some() || self.until.is_some();
         let time = is_timed.then(|| "of that time".to_owned());
-        let words: Vec<_> = [reason, kind, time].into_iter().flatten().collect();
+        let words: Vec<_> = [reason, kind, entry, time].into_iter().flatten().collect();
         (!words.is_empty()).then(|| words.join(" and "))
     }
 }
@@ -92,12 +97,7 @@ impl Query for List {
 
     async fn ask(&self, state: &mut State) -> Result<ListAnswer, AskError> {
         let (limit, filter) = (self.limit.get(), self.which.filter(state.now_ms));
-        let rules = state.deployment.rules();
-        let mut parts = Vec::new();
-        for partition in &mut state.partitions {
-            parts.push(dead::list(partition, &filter, &rules, limit).await?);
-        }
-        let Listed { count, items } = Listed::merged(parts, limit, dead::newest_first);
+        let Listed { count, items } = dead::list(state, &filter, limit).await?;
         let letters = items.into_iter().map(Header::from).collect();
         Ok(ListAnswer { now_ms: state.now_ms, count, letters, which: self.which.words() })
     }
@@ -139,8 +139,8 @@ impl Answer for ListAnswer {
 /// elements of one packed entry may be dead letters.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Show {
-    /// The dead letter's own id, or the original entry's
-    id: EntryId,
+    /// The id that dead list shows, or else the id of an entry
+    id: LetterId,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -160,12 +160,7 @@ impl Query for Show {
     settings!();
 
     async fn ask(&self, state: &mut State) -> Result<ShowAnswer, AskError> {
-        let mut letters = Vec::new();
-        for partition in &mut state.partitions {
-            let (connection, keys) = (&mut partition.connection, &partition.keys);
-            letters.extend(dead::show(connection, keys, self.id).await?);
-        }
-        let letters = letters.into_iter().map(Whole::from).collect();
+        let letters = dead::show(state, self.id).await?.into_iter().map(Whole::from).collect();
         Ok(ShowAnswer { letters, now_ms: state.now_ms })
     }
 }

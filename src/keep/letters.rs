@@ -12,7 +12,7 @@ use crate::decode::retry::Left;
 use crate::entry::{Entry, EntryId};
 use crate::event::{Limits, Reason};
 use crate::redis::scripts::letters::{Again, move_letters};
-use crate::state::dead::{DeadLetter, Filter};
+use crate::state::dead::{DeadLetter, Filter, LetterId};
 use crate::state::{AskError, State, ask, last_generated_id, number, range};
 
 /// The maximum number of letters that one call examines or moves; each may contain a mebibyte.
@@ -35,8 +35,8 @@ pub enum Deed {
 /// Which letters, and what to do with them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
-    /// If not empty: only letters with these ids, their own or the original entries'.
-    pub ids: Vec<EntryId>,
+    /// If not empty: only these letters. An entry's id is none of a letter, since both may be the same numbers.
+    pub ids: Vec<LetterId>,
     /// Only letters that it admits.
     pub filter: Filter,
     /// What to do with them.
@@ -98,8 +98,7 @@ impl Found {
 impl Walk {
     /// A walk that begins at a position.
     pub fn new(state: &State, mut order: Order, position: Bookmark) -> Self {
-        // A letter is younger than its entry, unless a producer chose the entry's id.
-        let oldest = order.ids.iter().map(|id| id.ms).min().filter(|ms| *ms <= state.now_ms);
+        let oldest = order.ids.iter().map(|name| name.id.ms).min();
         order.filter.since_ms = order.filter.since_ms.max(oldest);
         let (rules, tally) = (state.deployment.rules(), Tally::default());
         Self { order, rules, position, page: PAGE, tally }
@@ -176,11 +175,7 @@ impl Walk {
     fn is_meant(&self, Found { id, letter }: &Found, place: usize) -> bool {
         let Order { ids, filter, .. } = &self.order;
         let partition = place as u16;
-        let is_named = |letter: &DeadLetter| {
-            letter.original().is_some_and(|original| ids.contains(&original.entry))
-        };
-        let is_named = ids.is_empty() || ids.contains(id) || letter.as_ref().is_some_and(is_named);
-        is_named
+        (ids.is_empty() || ids.iter().any(|name| name.means(partition, *id)))
             && match letter {
                 Some(letter) => filter.admits(letter, &self.rules, partition),
                 None => filter.admits_strangers(),

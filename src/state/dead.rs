@@ -3,15 +3,16 @@
 mod written;
 
 use std::cmp::Ordering;
+use std::fmt;
+use std::str::FromStr;
 
 pub use self::written::{Bytes, Header, Pair, Whole};
 use super::ask::{AskError, ask, number, range};
 use super::{Listed, Partition, State};
 use crate::decode::Rules;
 use crate::decode::retry::Original;
-use crate::entry::{Entry, EntryId, Field};
+use crate::entry::{Entry, EntryId, Field, InvalidEntryId};
 use crate::event::RETRY_OF;
-use crate::key::Keys;
 use crate::state::Link;
 
 /// Dead letters per page; each may contain a mebibyte of data.
@@ -20,9 +21,62 @@ const PAGE: usize = 32;
 /// The pairs before the original ones, in order.
 pub const HEADER: [&str; 6] = ["entry_id", "reason", "detail", "deliveries", "index", "stream"];
 
+/// Which dead letter: `<ms>-<seq>`, or `<partition>:<ms>-<seq>` where there are several partitions.
+///
+/// The stream of each partition numbers its own letters, and the stream of events numbers its own entries: the same
+/// numbers may stand for a letter here, another letter there and an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LetterId {
+    /// The partition that it is in; `None` for the only one, or any.
+    pub partition: Option<u16>,
+    /// Its id in the stream of dead letters.
+    pub id: EntryId,
+}
+
+impl LetterId {
+    /// Whether it means the letter of a partition with this id.
+    pub fn means(self, partition: u16, id: EntryId) -> bool {
+        self.id == id && self.partition.is_none_or(|own| own == partition)
+    }
+}
+
+impl fmt::Display for LetterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.partition {
+            Some(partition) => write!(f, "{partition}:{}", self.id),
+            None => self.id.fmt(f),
+        }
+    }
+}
+
+/// The text is not the id of a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an id of the form <ms>-<seq> or <partition>:<ms>-<seq>")]
+pub struct InvalidLetterId;
+
+impl From<InvalidEntryId> for InvalidLetterId {
+    fn from(_: InvalidEntryId) -> Self {
+        Self
+    }
+}
+
+impl FromStr for LetterId {
+    type Err = InvalidLetterId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidLetterId> {
+        let Some((partition, id)) = text.split_once(':') else {
+            return Ok(Self { partition: None, id: text.parse()? });
+        };
+        let partition = partition.parse().map_err(|_| InvalidLetterId)?;
+        Ok(Self { partition: Some(partition), id: id.parse()? })
+    }
+}
+
 /// A dead letter as it is in its stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
+    /// The partition that it is in, where there are several.
+    pub partition: Option<u16>,
     /// Its own id.
     pub id: EntryId,
     /// The values of [`HEADER`], in order.
@@ -38,6 +92,8 @@ pub struct Filter {
     pub reason: Option<String>,
     /// With an event of this type, or one that claims it.
     pub kind: Option<String>,
+    /// Of the entry with this id.
+    pub entry: Option<EntryId>,
     /// Written at this time or later, epoch milliseconds.
     pub since_ms: Option<u64>,
     /// Written before this time, epoch milliseconds.
@@ -47,7 +103,7 @@ pub struct Filter {
 impl Filter {
     /// Whether it admits entries that Rollcall did not write, of which only the time is known.
     pub fn admits_strangers(&self) -> bool {
-        self.reason.is_none() && self.kind.is_none()
+        self.reason.is_none() && self.kind.is_none() && self.entry.is_none()
     }
 
     /// Whether it admits a letter that was written in its time.
@@ -56,7 +112,8 @@ impl Filter {
             let original = letter.original();
             original.is_some_and(|original| original.types(rules, partition).contains(kind))
         };
-        self.reason.as_ref().is_none_or(|reason| *reason == letter.header[1])
+        self.entry.is_none_or(|entry| letter.header[0].parse() == Ok(entry))
+            && self.reason.as_ref().is_none_or(|reason| *reason == letter.header[1])
             && self.kind.as_ref().is_none_or(is_of)
     }
 
@@ -100,12 +157,11 @@ impl DeadLetter {
             *text = String::from_utf8_lossy(value).into_owned();
         }
         let fields = fields.map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
-        Some(Self { id: entry.id, header, fields })
+        Some(Self { partition: None, id: entry.id, header, fields })
     }
 }
 
-/// The newest first.
-pub fn newest_first(a: &DeadLetter, b: &DeadLetter) -> Ordering {
+fn newest_first(a: &DeadLetter, b: &DeadLetter) -> Ordering {
     b.id.cmp(&a.id)
 }
 
@@ -115,6 +171,22 @@ pub fn newest_first(a: &DeadLetter, b: &DeadLetter) -> Ordering {
 /// # Errors
 /// If the server refuses, or no reply came.
 pub async fn list(
+    state: &mut State,
+    filter: &Filter,
+    limit: usize,
+) -> Result<Listed<DeadLetter>, AskError> {
+    let (rules, is_one_of) = (state.deployment.rules(), state.partitions.len() > 1);
+    let mut parts = Vec::new();
+    for partition in &mut state.partitions {
+        let mut part = list_of(partition, filter, &rules, limit).await?;
+        let index = is_one_of.then_some(partition.index);
+        part.items.iter_mut().for_each(|letter| letter.partition = index);
+        parts.push(part);
+    }
+    Ok(Listed::merged(parts, limit, newest_first))
+}
+
+async fn list_of(
     partition: &mut Partition,
     filter: &Filter,
     rules: &Rules,
@@ -152,7 +224,8 @@ pub async fn page(
     after: Option<(u16, EntryId)>,
     limit: usize,
 ) -> Result<(Vec<DeadLetter>, Option<(u16, EntryId)>), AskError> {
-    let (rules, mut found) = (state.deployment.rules(), Vec::new());
+    let (rules, is_one_of) = (state.deployment.rules(), state.partitions.len() > 1);
+    let mut found = Vec::new();
     let Some((start, end)) = filter.range() else { return Ok((found, None)) };
     let (first, mut before) = after.map_or((0, None), |(partition, id)| (partition, Some(id)));
     let (mut seen, mut bytes) = (0, 0);
@@ -165,7 +238,9 @@ pub async fn page(
                 (seen, bytes) = (seen + 1, bytes + entry.size());
                 let letter = DeadLetter::read(&entry);
                 let letter = letter.filter(|l| filter.admits(l, &rules, partition.index));
-                found.extend(letter.map(DeadLetter::without_pairs));
+                let letter = letter.map(DeadLetter::without_pairs);
+                let place = is_one_of.then_some(partition.index);
+                found.extend(letter.map(|letter| DeadLetter { partition: place, ..letter }));
                 if found.len() == limit || seen == MOST_LOOKED_AT || bytes > MOST_BYTES {
                     return Ok((found, Some((partition.index, entry.id))));
                 }
@@ -188,30 +263,42 @@ pub async fn count(state: &mut State) -> Result<u64, AskError> {
     Ok(count)
 }
 
-/// The dead letters with this id, or whose original entry has it: several for a packed entry.
+/// The dead letters with this id; if there is none, those of the entry with it: several for a packed entry.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
-pub async fn show(
-    connection: &mut Link,
-    keys: &Keys,
-    id: EntryId,
-) -> Result<Vec<DeadLetter>, AskError> {
-    let (key, text) = (keys.dead(), id.to_string());
-    let own = range(connection, &["XRANGE", &key, &text, &text]).await?;
-    if let Some(letter) = own.iter().find_map(DeadLetter::read) {
-        return Ok(vec![letter]);
+pub async fn show(state: &mut State, id: LetterId) -> Result<Vec<DeadLetter>, AskError> {
+    let (is_one_of, text) = (state.partitions.len() > 1, id.id.to_string());
+    let (mut own, mut of_entries) = (Vec::new(), Vec::new());
+    let is_meant = |partition: &&mut Partition| id.means(partition.index, id.id);
+    for partition in state.partitions.iter_mut().filter(is_meant) {
+        let (connection, key) = (&mut partition.connection, partition.keys.dead());
+        let place = is_one_of.then_some(partition.index);
+        let placed = |letter: DeadLetter| DeadLetter { partition: place, ..letter };
+        let entries = range(connection, &["XRANGE", &key, &text, &text]).await?;
+        own.extend(entries.iter().filter_map(DeadLetter::read).map(placed));
+        if own.is_empty() && id.partition.is_none() {
+            of_entries.extend(of_entry(connection, &key, id.id).await?.into_iter().map(placed));
+        }
     }
-    // A dead letter is younger than its entry, unless a producer chose the entry's id.
-    let since = id.ms.to_string();
-    let younger = of_entry(connection, Pages::new(&key, &since, "+"), &text).await?;
-    if !younger.is_empty() {
-        return Ok(younger);
-    }
-    of_entry(connection, Pages::new(&key, "-", &format!("({since}-0")), &text).await
+    Ok(if own.is_empty() { of_entries } else { own })
 }
 
 async fn of_entry(
+    connection: &mut Link,
+    key: &str,
+    entry: EntryId,
+) -> Result<Vec<DeadLetter>, AskError> {
+    // A dead letter is younger than its entry, unless a producer chose the entry's id.
+    let (since, text) = (entry.ms.to_string(), entry.to_string());
+    let younger = of_entry_within(connection, Pages::new(key, &since, "+"), &text).await?;
+    if !younger.is_empty() {
+        return Ok(younger);
+    }
+    of_entry_within(connection, Pages::new(key, "-", &format!("({since}-0")), &text).await
+}
+
+async fn of_entry_within(
     connection: &mut Link,
     mut pages: Pages<'_>,
     entry_id: &str,

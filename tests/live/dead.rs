@@ -170,9 +170,52 @@ fn what_fails_again_names_the_first_entry() {
     let letters = &dead(&scene, &["list"])["letters"];
     let (entry, own) =
         (letters[0]["entry_id"].as_str().unwrap(), letters[1]["id"].as_str().unwrap());
-    assert_eq!(dead(&scene, &["drop", entry, own])["dropped"], 2);
+    assert_eq!(dead(&scene, &["list", "--entry", entry])["letters"], json!([letters[0]]));
+    assert_eq!(dead(&scene, &["drop", "--entry", entry])["dropped"], 1);
+    assert_eq!(dead(&scene, &["drop", own])["dropped"], 1);
     let (code, _, error) = say(&scene, &["drop", own]);
     assert!(code == 1 && error.contains("no dead letter with this id"), "{error}");
+}
+
+#[test]
+fn an_id_means_one_letter_and_no_entry_and_no_other_partition() {
+    let scene = Scene::start(&[("partitions", "2")]);
+    let mut conn = scene.connection();
+    let mut letter = |partition: u16, id: &str, entry_id: &str| {
+        let header = [("entry_id", entry_id), ("reason", "x"), ("detail", ""), ("deliveries", "1")];
+        let end = [("index", ""), ("stream", "rollcall:{p0}:events"), ("type", "hartbeat")];
+        let pairs = header.iter().chain(&end).map(|(name, value)| field(name, value));
+        add(&mut conn, &scene.deployment.keys(partition).dead(), id, &pairs.collect::<Vec<_>>());
+    };
+    for partition in 0..2 {
+        letter(partition, "5-0", "4-0");
+        letter(partition, "5-1", "5-0");
+    }
+    let ids = |scene: &Scene| -> Vec<String> {
+        let letters = dead(scene, &["list"])["letters"].as_array().unwrap().clone();
+        letters.iter().map(|letter| letter["id"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(ids(&scene), ["0:5-1", "1:5-1", "0:5-0", "1:5-0"]);
+    let shown = |id: &str| -> Vec<String> {
+        let letters = dead(&scene, &["show", id]).as_array().unwrap().clone();
+        letters.iter().map(|letter| letter["id"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(
+        (shown("1:5-0"), shown("5-0")),
+        (vec!["1:5-0".into()], vec!["0:5-0".into(), "1:5-0".into()])
+    );
+    assert_eq!(shown("4-0"), ["0:5-0", "1:5-0"]);
+    assert_eq!(dead(&scene, &["drop", "1:5-0"])["dropped"], 1);
+    assert_eq!(ids(&scene), ["0:5-1", "1:5-1", "0:5-0"]);
+    // The same again finds nothing, although there are letters of an entry 5-0.
+    assert_eq!(say(&scene, &["drop", "1:5-0"]).0, 1);
+    assert_eq!(dead(&scene, &["drop", "5-0"])["dropped"], 1);
+    assert_eq!(say(&scene, &["drop", "5-0"]).0, 1);
+    assert_eq!(
+        (ids(&scene), shown("5-0")),
+        (vec!["0:5-1".into(), "1:5-1".into()], vec!["0:5-1".into(), "1:5-1".into()])
+    );
+    assert_eq!(dead(&scene, &["drop", "--entry", "5-0"])["dropped"], 2);
 }
 
 #[test]

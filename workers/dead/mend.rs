@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use rollcall::entry::EntryId;
 use rollcall::keep::letters::{self, Bookmark, Deed, Order, Report, Tally, Walk};
+use rollcall::state::dead::LetterId;
 use rollcall::state::{AskError, State};
 use serde::Serialize;
 
@@ -13,14 +13,14 @@ use crate::query::{Answer, Output, Query, QueryError, StreamFlags, confirm, sett
 use crate::table::{Page, plural};
 
 /// The flags that select some letters.
-const SOME: [&str; 5] = ["ids", "reason", "kind", "since", "until"];
+const SOME: [&str; 6] = ["ids", "reason", "kind", "entry", "since", "until"];
 
 /// Which letters.
 #[derive(Clone, Debug, clap::Args)]
 struct Chosen {
-    /// These: a dead letter's own id, or the original entry's
+    /// These, by the ids that dead list shows
     #[arg(value_name = "ID")]
-    ids: Vec<EntryId>,
+    ids: Vec<LetterId>,
     #[command(flatten)]
     which: Which,
     /// All of them
@@ -159,7 +159,8 @@ fn line(Report { tally, retries, .. }: &Report) -> String {
 
 impl Answer for Done {
     fn not_found(&self) -> Option<String> {
-        let words = "there is no dead letter with this id, nor one of an entry with this id";
+        let words =
+            "there is no dead letter with this id; those of an entry are chosen with --entry";
         self.is_missing.then(|| words.to_owned())
     }
 

@@ -28,7 +28,9 @@ export const count = (n) => number.format(n);
 /** A term and its description, for a description list. */
 export const pair = (term, ...what) => [el("dt", { textContent: term }), el("dd", {}, ...what)];
 
-const SURE_MS = 4000;
+/** Long enough to read a question and to reach the button by keyboard. */
+const SURE_MS = 10000;
+const NOTICE_MS = 10000;
 
 /**
  * Makes a button act when it is pressed a second time. `ask` returns the question to show first, or `null` to act at once.
@@ -64,7 +66,7 @@ export function twice(made, words, act, ask = () => "Sure?") {
 export function say(text, tone = "") {
   const notice = el("p", { class: `notice ${tone}`, textContent: text });
   $($("panel").open ? "panel-notices" : "notices").append(notice);
-  setTimeout(() => notice.remove(), 6000);
+  setTimeout(() => notice.remove(), NOTICE_MS);
 }
 
 /** How long ago, as text that fits a column. */

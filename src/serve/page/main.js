@@ -161,7 +161,7 @@ class App {
     const text = JSON.stringify(worst);
     if (this.shownWords !== text) {
       this.shownWords = text;
-      $("notices").replaceChildren(...worst.map(([tone, words]) => el("p", { class: `notice ${tone}`, textContent: words })));
+      $("warnings").replaceChildren(...worst.map(([tone, words]) => el("p", { class: `notice ${tone}`, textContent: words })));
     }
     if (this.health.failed?.status > 0) this.staleAt ??= Date.now();
     else this.staleAt = undefined;

@@ -18,7 +18,7 @@ use crate::serve::Caller;
 use crate::serve::context::Context;
 use crate::serve::problem::Problem;
 use crate::state::AskError;
-use crate::state::dead::{self, Filter, Header, Whole};
+use crate::state::dead::{self, Filter, Header, LetterId, Whole};
 use crate::state::pages::MOST;
 
 /// How long one request runs; the next one continues.
@@ -43,6 +43,7 @@ struct Which {
     reason: Option<String>,
     #[serde(rename = "type")]
     kind: Option<String>,
+    entry_id: Option<String>,
     since: Option<String>,
     until: Option<String>,
 }
@@ -57,12 +58,15 @@ impl Which {
             },
         };
         let (since_ms, until_ms) = (ms("since", &self.since)?, ms("until", &self.until)?);
-        Ok(Filter { reason: self.reason.clone(), kind: self.kind.clone(), since_ms, until_ms })
+        let entry = self.entry_id.as_deref().map(str::parse::<EntryId>).transpose();
+        let entry = entry.map_err(|error| Problem::bad_request(format!("entry_id is {error}")))?;
+        let (reason, kind) = (self.reason.clone(), self.kind.clone());
+        Ok(Filter { reason, kind, entry, since_ms, until_ms })
     }
 
     fn is_empty(&self) -> bool {
-        let Self { reason, kind, since, until } = self;
-        [reason, kind, since, until].iter().all(|part| part.is_none())
+        let Self { reason, kind, entry_id, since, until } = self;
+        [reason, kind, entry_id, since, until].iter().all(|part| part.is_none())
     }
 }
 
@@ -122,14 +126,10 @@ async fn one(
     Path(id): Path<String>,
 ) -> Result<Json<Shown>, Problem> {
     caller.must_read()?;
-    let id = entry_id(&id)?;
+    let id = letter_id(&id)?;
     let mut state = context.ask()?;
-    let mut items = Vec::new();
-    for partition in &mut state.partitions {
-        let (connection, keys) = (&mut partition.connection, &partition.keys);
-        let found = context.answer(dead::show(connection, keys, id).await)?;
-        items.extend(found.into_iter().map(Whole::from));
-    }
+    let found = context.answer(dead::show(&mut state, id).await)?;
+    let items: Vec<_> = found.into_iter().map(Whole::from).collect();
     if items.is_empty() {
         let detail = "there is no dead letter with this id, nor one of an entry with this id";
         return Err(Problem::not_found(detail));
@@ -137,8 +137,8 @@ async fn one(
     Ok(Json(Shown { now_ms: state.now_ms, items }))
 }
 
-fn entry_id(text: &str) -> Result<EntryId, Problem> {
-    let id = text.parse::<EntryId>();
+fn letter_id(text: &str) -> Result<LetterId, Problem> {
+    let id = text.parse::<LetterId>();
     id.map_err(|error| Problem::bad_request(format!("the id is {error}")))
 }
 
@@ -152,6 +152,7 @@ struct Request {
     reason: Option<String>,
     #[serde(rename = "type")]
     kind: Option<String>,
+    entry_id: Option<String>,
     since: Option<String>,
     until: Option<String>,
     set: BTreeMap<String, String>,
@@ -195,11 +196,11 @@ async fn play(
             "send {{\"ids\": [\"…\"]}}, a filter, or {{\"all\": true}}: {error}"
         ))
     })?;
-    let Request { reason, kind, since, until, .. } = request;
-    let which = Which { reason, kind, since, until };
+    let Request { reason, kind, entry_id, since, until, .. } = request;
+    let which = Which { reason, kind, entry_id, since, until };
     let is_some = !request.ids.is_empty() || !which.is_empty();
     if is_some == request.all {
-        let detail = "name the letters: ids, reason, type, since, until, or all alone";
+        let detail = "name the letters: ids, reason, type, entry_id, since, until, or all alone";
         return Err(Problem::bad_request(detail));
     }
     if request.ids.len() > MOST_NAMED {
@@ -211,7 +212,7 @@ async fn play(
         })?,
         None => MOST_SEEN,
     };
-    let ids = request.ids.iter().map(|id| entry_id(id)).collect::<Result<_, _>>()?;
+    let ids = request.ids.iter().map(|id| letter_id(id)).collect::<Result<_, _>>()?;
     let position = position(request.cursor.as_deref())?.unwrap_or_default();
     let mut state = context.ask()?;
     let filter = which.filter(state.now_ms)?;

@@ -122,5 +122,5 @@ fn a_server_without_memory_loses_no_letter() {
     let (code, _, error) = say(&scene, &["retry", "--all"]);
     assert!(code == 1 && error.contains("OOM"), "{error}");
     assert_eq!((count_letters(&scene), read_stream(&mut conn, STREAM).len()), (1, 0));
-    assert_eq!(dead(&scene, &["drop", "7-0"])["dropped"], 1, "dropping needs none");
+    assert_eq!(dead(&scene, &["drop", "--entry", "7-0"])["dropped"], 1, "dropping needs none");
 }

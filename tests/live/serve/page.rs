@@ -53,8 +53,12 @@ impl Browser {
         ));
     }
 
+    /// Chooses a view, and waits until it is shown.
     fn turns_to(&mut self, view: &str) {
-        self.run(&format!("await page.getByRole('link', {{ name: '{view}' }}).click()"));
+        let tab = format!("page.getByRole('link', {{ name: '{view}' }})");
+        self.run(&format!(
+            "await {tab}.click(); await {tab}.and(page.locator('[aria-current=page]')).waitFor()"
+        ));
     }
 
     /// Checks the accessibility of what the page shows now.
