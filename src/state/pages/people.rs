@@ -69,7 +69,10 @@ pub async fn people(state: &mut State, users: &[String]) -> Result<Vec<Person>, 
     let mut known: HashMap<&str, Person> = HashMap::with_capacity(users.len());
     for partition in &mut state.partitions {
         let own = |user: &&String| key::partition_of(user, partitions) == partition.index;
-        let users: Vec<&str> = users.iter().filter(own).map(String::as_str).collect();
+        let mut users: Vec<&str> = users.iter().filter(own).map(String::as_str).collect();
+        // What is found is taken once.
+        users.sort_unstable();
+        users.dedup();
         for page in users.chunks(MOST) {
             let found = in_partition(partition, page, since_ms).await?;
             known.extend(page.iter().copied().zip(found));

@@ -114,8 +114,9 @@ fn one_user_session_token_or_document_is_told_whole() {
     assert_eq!(ips, BTreeSet::from(["\"10.0.0.1\"".to_owned(), "\"10.0.0.2\"".to_owned()]));
     let nobody = json!({ "user": "x", "online": false, "last_seen_ms": null, "addresses": [] });
     assert_eq!(get("/api/v1/users/x"), nobody);
-    let list = served.client.post("/api/v1/users/query", r#"{"users":["x","a/b|c","x"]}"#).json();
-    assert_eq!(list["users"], json!([nobody, user, nobody]));
+    let asked = r#"{"users":["a/b|c","x","a/b|c","x"]}"#;
+    let list = served.client.post("/api/v1/users/query", asked).json();
+    assert_eq!(list["users"], json!([user, nobody, user, nobody]), "named twice, told twice");
     assert_eq!(get("/api/v1/users/query")["user"], "query");
     let asked = r#"{"users":["x","a/b|c"],"changes":3}"#;
     let last = served.client.post("/api/v1/users/query", asked).json();
