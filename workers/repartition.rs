@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::progress::Progress;
 use crate::query::{Answer, Output, Query, QueryError, StreamFlags, confirm, play, settings};
-use crate::table::{Page, plural};
+use crate::table::{Page, escape, plural};
 
 /// Changes the number of partitions of a deployment, in place and with its state.
 ///
@@ -127,11 +127,19 @@ impl Answer for Repartitioned {
         if *dry_run {
             return page.line(format!("Of {from} to {to} partitions, {moved} would move."));
         }
-        page.line(format!("The deployment has {to} partitions instead of {from}; {moved} moved."));
+        let now = plural(u64::from(*to), "partition", "partitions");
+        page.line(format!("The deployment has {now} instead of {from}; {moved} moved."));
         if tally.letters > 0 {
             page.line(format!(
                 "{} moved along.",
                 plural(tally.letters, "dead letter", "dead letters")
+            ));
+        }
+        for (target, count) in &tally.unsent {
+            page.line(format!(
+                "The notifiers had not sent {} to the target {}; nobody will.",
+                plural(*count, "change", "changes"),
+                escape(target)
             ));
         }
         page.line(format!(

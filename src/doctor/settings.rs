@@ -3,6 +3,7 @@
 use super::finding::{Answer, Diagnosis};
 use crate::config::{Deployment, Server, Shell};
 use crate::error::Error;
+use crate::key::Keys;
 use crate::redis::connect::Node;
 use crate::redis::reply;
 use crate::redis::scripts::layout::{FORMAT_BEFORE, STATE_FORMAT, check_layout};
@@ -75,7 +76,8 @@ pub(super) async fn settings(
 /// Whether there is state with one partition although several are configured, or the other way round.
 pub(super) async fn layout(node: &mut Node, deployment: &Deployment) -> Answer {
     let at = Server { tls: node.at.tls.clone(), ..Server::at(node.at.info.clone()) };
-    match check_layout(&at, &mut node.connection, deployment).await {
+    let keys = Keys::new(&deployment.prefix, deployment.partitions, 0);
+    match check_layout(&at, &mut node.connection, deployment, &keys).await {
         Err(Error::Partitions { key, stored, own }) => {
             let found = format!("{key} has partitions = {stored}, but this process has {own}");
             let means = "each layout has its own keys: neither sees what the other writes";

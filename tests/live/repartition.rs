@@ -1,5 +1,6 @@
 //! Changing the number of partitions: the state is what the events say, whatever layout they were sent to.
 
+mod earlier;
 mod ground;
 
 use std::process::{Command, Stdio};

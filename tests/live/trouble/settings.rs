@@ -79,6 +79,8 @@ fn another_number_of_partitions_is_refused() {
         scene.wait_owned();
         let mut second = Worker::start(&scene.url(), &["--partitions", other], &[]);
         assert_eq!(second.exit_code(Duration::from_secs(5)), 64, "{own} partitions, then {other}");
+        let metas: Vec<String> = scene.command(&["KEYS", "*rollcall:meta"]);
+        assert_eq!(metas.len().to_string(), own, "no other partition is begun: {metas:?}");
         drop(worker);
     });
 }
