@@ -194,7 +194,8 @@ local function number_before(base)
   return call('INCR', changes .. ':seq')
 end
 
-local OF_PROCESSES = { 'workers', 'janitor:lease', 'janitor:survey', 'notifier', 'tokens:ended', 'blocked' }
+local OF_PROCESSES =
+  { 'workers', 'janitor:lease', 'janitor:survey', 'notifier', 'tokens:ended', 'blocked', 'changes:erased' }
 
 local function switch(partitions, forwarded, fresh)
   local settings = {}
