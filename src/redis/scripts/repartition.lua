@@ -189,8 +189,8 @@ end
 -- left out, so that readers who were there find a gap, and do not take what happened in between for nothing.
 local function number_before(base)
   local changes = base .. 'rollcall:changes'
-  if call('EXISTS', changes .. ':seq') == 0 then return 0 end
   call('UNLINK', changes, changes .. ':erased')
+  if call('EXISTS', changes .. ':seq') == 0 then return 0 end
   return call('INCR', changes .. ':seq')
 end
 

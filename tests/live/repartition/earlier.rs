@@ -12,7 +12,7 @@ use crate::harness::wait_until;
 use crate::listen::client::{Client, address};
 use crate::notifier::{Heard, Stage};
 use crate::query::ground::ask_at;
-use crate::scene::{SOON, Scene, block_on, heartbeat};
+use crate::scene::{SOON, Scene, add, block_on, heartbeat};
 use crate::support::dump;
 use crate::support::events::field;
 
@@ -139,4 +139,48 @@ fn a_run_that_was_overtaken_changes_nothing() {
         assert_eq!(this.switch(&mut connection, from.base(), &layout).await.unwrap(), None);
     });
     assert_eq!(all(), before);
+}
+
+/// A letter is retried in the stream that it came from, and forwarded from there like other entries.
+#[test]
+fn letters_of_an_earlier_layout_are_retried_in_this_one() {
+    let scene = Scene::start(&[]);
+    let mut conn = scene.connection();
+    let users: Vec<String> = (0..12).map(|n| format!("u{n}")).collect();
+    let mut layout = 1;
+    for next in [4, 3] {
+        let worker = scene.worker(&["--partitions", &layout.to_string()]);
+        let letters = |partitions| {
+            let dead = (0..partitions).map(|index| Keys::new("", partitions, index).dead());
+            dead.map(|key| scene.command::<u64>(&["XLEN", &key])).sum::<u64>()
+        };
+        for user in &users {
+            let (user, sid) = (format!("{user}-{next}"), format!("s-{user}"));
+            let keys = Keys::new("", layout, partition_of(&user, layout));
+            let event = [field("type", "logn"), field("user", &user), field("sid", &sid)];
+            add(&mut conn, &keys.named(EVENTS), &event);
+        }
+        wait_until(SOON, "all are dead letters", || letters(layout) == 12);
+        scene.drain(worker);
+        let from = layout.to_string();
+        let (fine, said) =
+            run(&scene, &["--partitions", &from, "--to", &next.to_string(), "--yes"]);
+        assert!(fine, "{said}");
+        let to = next.to_string();
+        let words = ["dead", "retry", "--all", "--set", "type=heartbeat", "--partitions", &to];
+        let (code, out, error) = ask_at(&scene.url(), &words);
+        assert_eq!((code, error.as_str()), (0, ""), "{out}");
+        assert!(out.starts_with("12 dead letters retried."), "{out}");
+        let worker = scene.worker(&["--partitions", &to]);
+        wait_until(SOON, "they had their effect where they belong", || {
+            users.iter().all(|user| {
+                let user = format!("{user}-{next}");
+                let keys = Keys::new("", next, partition_of(&user, next));
+                scene.command::<bool>(&["HEXISTS", &keys.presence(), &format!("{user}|")])
+            })
+        });
+        assert_eq!(letters(next), 0);
+        scene.drain(worker);
+        layout = next;
+    }
 }
