@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use rollcall::config::Millis;
+use rollcall::config::{Config, Millis};
 use rollcall::keep::repartition::{Order, Tally, repartition};
 use rollcall::state::{AskError, State};
 use serde::Serialize;
@@ -54,6 +54,7 @@ impl Repartition {
     /// # Errors
     /// If it cannot be done.
     pub(crate) fn run(&self) -> Result<(), QueryError> {
+        Config::check_partitions(&self.flags.gather()?, self.to)?;
         self.confirm()?;
         match play(self) {
             Err(QueryError::Server { error, .. }) if self.is_done(&error) => {

@@ -57,6 +57,10 @@ pub struct Tally {
 const CLUSTER: &str = "the number of partitions cannot be changed on a Redis Cluster: repartition while all of them \
                        are on one server, then move the keys to the Cluster";
 
+/// Why it cannot be done without a deployment: its settings would be those of the command.
+const NOTHING: &str = "there is no deployment yet: no worker or janitor has started here; start them with the number \
+                       of partitions that you want";
+
 /// Moves the deployment to another number of partitions, and reports the progress.
 ///
 /// # Errors
@@ -68,6 +72,9 @@ pub async fn repartition(
 ) -> Result<Tally, AskError> {
     let from = state.deployment.partitions;
     let mut connection = one_server(state).await?;
+    if !state.found {
+        return Err(AskError::Refused(NOTHING.to_owned()));
+    }
     let this = Move::new(from, order.to);
     if !order.dry_run {
         pause_all(state, &mut connection, &this).await?;

@@ -85,6 +85,8 @@ fn run(scene: &Scene, arguments: &[&str]) -> (bool, String) {
 #[test]
 fn a_dry_run_says_how_much_would_move_and_nobody_begins_by_mistake() {
     let scene = Scene::start(&[]);
+    let (fine, said) = run(&scene, &["--to", "3", "--yes"]);
+    assert!(!fine && said.contains("there is no deployment yet"), "{said}");
     let worker = scene.worker(&[]);
     scene.add_random(seed(), 200);
     scene.wait_finished(SOON, "all is applied");
@@ -94,6 +96,9 @@ fn a_dry_run_says_how_much_would_move_and_nobody_begins_by_mistake() {
     assert!(fine && said.starts_with("Of 1 to 3 partitions, "), "{said}");
     let (fine, said) = run(&scene, &["--to", "3"]);
     assert!(!fine && said.contains("--yes"), "{said}");
+    // No process accepts this prefix with several partitions.
+    let (fine, said) = run(&scene, &["--to", "3", "--yes", "--prefix", "{acme}:"]);
+    assert!(!fine && said.contains("prefix = \"{acme}:\" (flag): must have no braces"), "{said}");
     assert_eq!(dump::dump(&mut scene.connection(), &scene.deployment.keys(0)), before);
     scene.command::<u64>(&["HSET", "rollcall:meta", "moving", "1:4"]);
     let (fine, said) = run(&scene, &["--to", "3", "--yes"]);
