@@ -138,7 +138,7 @@ impl Answer for Repartitioned {
         }
         for (target, count) in &tally.unsent {
             page.line(format!(
-                "The notifiers had not sent {} to the target {}; nobody will.",
+                "{} in removed partitions never reached the target {}.",
                 plural(*count, "change", "changes"),
                 escape(target)
             ));
