@@ -70,8 +70,14 @@ pub(crate) async fn run(doctor: &Doctor) -> Result<(), Failure> {
     table::print(&text)?;
     match examination.count(Level::Failure) {
         0 => Ok(()),
-        count => Err(Failure::Unwell { count }),
+        _ => Err(Failure::Unwell { count: failures(&examination.findings) }),
     }
+}
+
+/// How many failures are shown, each once for all partitions.
+fn failures(findings: &[Finding]) -> usize {
+    let groups = grouped(findings).into_iter();
+    groups.filter(|group| group.first.diagnosis.level == Level::Failure).count()
 }
 
 fn page(examination: &Examination) -> String {

@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use rollcall::config::Millis;
+use rollcall::config::{Config, Millis};
 use rollcall::keep::repartition::{Order, Tally, repartition};
 use rollcall::state::{AskError, State};
 use serde::Serialize;
 
 use crate::progress::Progress;
 use crate::query::{Answer, Output, Query, QueryError, StreamFlags, confirm, play, settings};
-use crate::table::{Page, plural};
+use crate::table::{Page, escape, plural};
 
 /// Changes the number of partitions of a deployment, in place and with its state.
 ///
@@ -54,6 +54,7 @@ impl Repartition {
     /// # Errors
     /// If it cannot be done.
     pub(crate) fn run(&self) -> Result<(), QueryError> {
+        Config::check_partitions(&self.flags.gather()?, self.to)?;
         self.confirm()?;
         match play(self) {
             Err(QueryError::Server { error, .. }) if self.is_done(&error) => {
@@ -127,11 +128,19 @@ impl Answer for Repartitioned {
         if *dry_run {
             return page.line(format!("Of {from} to {to} partitions, {moved} would move."));
         }
-        page.line(format!("The deployment has {to} partitions instead of {from}; {moved} moved."));
+        let now = plural(u64::from(*to), "partition", "partitions");
+        page.line(format!("The deployment has {now} instead of {from}; {moved} moved."));
         if tally.letters > 0 {
             page.line(format!(
                 "{} moved along.",
                 plural(tally.letters, "dead letter", "dead letters")
+            ));
+        }
+        for (target, count) in &tally.unsent {
+            page.line(format!(
+                "{} in removed partitions never reached the target {}.",
+                plural(*count, "change", "changes"),
+                escape(target)
             ));
         }
         page.line(format!(

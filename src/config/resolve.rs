@@ -262,6 +262,17 @@ fn beside(gathered: &Gathered, key: &str, value: impl std::fmt::Display) -> Stri
     format!("{key} = {value} ({})", gathered.origin(key))
 }
 
+impl Config {
+    /// Checks that the deployment could have this many partitions: no process would accept the settings otherwise.
+    ///
+    /// # Errors
+    /// If the settings cannot be used, or not with this many partitions.
+    pub fn check_partitions(gathered: &Gathered, partitions: u16) -> Result<(), ConfigError> {
+        let prefix = Self::resolve(gathered)?.deployment.prefix;
+        check_prefix(&prefix, partitions).map_err(|why| gathered.refuse("prefix", why))
+    }
+}
+
 /// A hash tag in the prefix would determine the slot, overriding the partition's own.
 fn check_prefix(prefix: &str, partitions: u16) -> Result<(), &'static str> {
     if !prefix.contains(['{', '}']) {

@@ -111,6 +111,11 @@ async fn examine_partition(
     let expiries = keys::expiries(partition, &deployment.stream, now_ms, &shell).await;
     report.add("expiries", expiries);
     report.add("caps", keys::caps(partition, deployment, now_ms, &shell).await);
+    match settings::repartition(partition, &shell).await {
+        Ok(None) => {}
+        Ok(Some(moving)) => return report.add("repartition", Ok(moving)),
+        Err(why) => return report.add("repartition", Err(why)),
+    }
     match work(partition, deployment, now_ms).await {
         Ok(work) => {
             let place = Place { config, work: &work, now_ms, shell: &shell };

@@ -1,8 +1,9 @@
 //! Settings: whether this process would be accepted, and whether the state has the same layout.
 
-use super::finding::{Answer, Diagnosis};
+use super::finding::{Answer, Diagnosis, Unseen};
 use crate::config::{Deployment, Server, Shell};
 use crate::error::Error;
+use crate::key::Keys;
 use crate::redis::connect::Node;
 use crate::redis::reply;
 use crate::redis::scripts::layout::{FORMAT_BEFORE, STATE_FORMAT, check_layout};
@@ -75,7 +76,8 @@ pub(super) async fn settings(
 /// Whether there is state with one partition although several are configured, or the other way round.
 pub(super) async fn layout(node: &mut Node, deployment: &Deployment) -> Answer {
     let at = Server { tls: node.at.tls.clone(), ..Server::at(node.at.info.clone()) };
-    match check_layout(&at, &mut node.connection, deployment).await {
+    let keys = Keys::new(&deployment.prefix, deployment.partitions, 0);
+    match check_layout(&at, &mut node.connection, deployment, &keys).await {
         Err(Error::Partitions { key, stored, own }) => {
             let found = format!("{key} has partitions = {stored}, but this process has {own}");
             let means = "each layout has its own keys: neither sees what the other writes";
@@ -88,4 +90,20 @@ pub(super) async fn layout(node: &mut Node, deployment: &Deployment) -> Answer {
             deployment.partitions
         ))),
     }
+}
+
+/// Whether the partition is paused for a repartition; nobody works on it until that is done.
+pub(super) async fn repartition(
+    partition: &mut Partition,
+    shell: &Shell,
+) -> Result<Option<Diagnosis>, Unseen> {
+    let words = ["HMGET", &partition.keys.meta(), "moving"];
+    let stored = reply::array(ask(&mut partition.connection, &words).await?).unwrap_or_default();
+    let Some(moving) = stored.into_iter().find_map(reply::text) else { return Ok(None) };
+    let (from, to) = moving.split_once(':').unwrap_or_default();
+    let found = format!("the deployment is being moved from {from} to {to} partitions");
+    let diagnosis = Diagnosis::failure(found, "until that is done, no worker and no janitor works")
+        .advise("wait for it or, if it was stopped, run it again:")
+        .run(shell.rollcall(&["repartition", "--yes", "--to", to]));
+    Ok(Some(diagnosis))
 }

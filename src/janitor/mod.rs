@@ -169,7 +169,7 @@ impl Janitor {
         let Node { at, mut connection } =
             locate(&self.server, &self.keys.meta(), RESPONSE_TIMEOUT).await?;
         self.shell = self.shell.at(&at.info);
-        check_layout(&self.server, &mut connection, &self.deployment).await?;
+        check_layout(&self.server, &mut connection, &self.deployment, &self.keys).await?;
         self.ownership.check_settings(&mut connection).await?;
         let mut epoch = self.ownership.look(&mut connection).await?.epoch;
         self.metrics.connected();

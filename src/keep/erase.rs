@@ -4,6 +4,8 @@
 //! progress is applied any more. Then the state, whose transitions are recorded like any others. Both are repeated
 //! until nothing new has come meanwhile. Finally the records: changes and dead letters. After a kill another run
 //! continues with what is left.
+//!
+//! Of partitions that a repartition has removed, streams of events and changes are left; they are searched as well.
 
 mod kept;
 mod state;
@@ -90,11 +92,17 @@ pub async fn erase(
     order: &Order,
     tell: impl FnMut(&Receipt),
 ) -> Result<Receipt, AskError> {
+    super::check_not_moving(state).await?;
+    let mut state = state.clone();
+    let current = state.partitions.len();
+    let earlier = state.earlier_partitions().await?;
+    state.partitions.extend(earlier);
     let receipt = Receipt { dry_run: order.dry_run, ..Receipt::default() };
     let places = vec![Place::default(); state.partitions.len()];
     let (rules, theirs) = (state.deployment.rules(), Theirs::new(&order.user));
     let noted = vec![theirs.clone(); places.len()];
-    let mut erasing = Erasing { state, order, rules, theirs, noted, receipt, places, tell };
+    let mut erasing =
+        Erasing { state, current, order, rules, theirs, noted, receipt, places, tell };
     erasing.run().await?;
     Ok(erasing.receipt)
 }
@@ -118,7 +126,10 @@ impl Default for Place {
 }
 
 struct Erasing<'e, T> {
-    state: &'e mut State,
+    /// After the partitions of the deployment come those of earlier layouts.
+    state: State,
+    /// How many partitions the deployment has.
+    current: usize,
     order: &'e Order,
     rules: Rules,
     theirs: Theirs,
@@ -142,7 +153,9 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
             }
             self.receipt.still_active = round + 1 == MOST_ROUNDS;
             for place in 0..self.places.len() {
-                self.erase_state(place).await?;
+                if place < self.current {
+                    self.erase_state(place).await?;
+                }
                 self.places[place].changes = self.end(place, |keys| keys.changes()).await?;
                 self.places[place].letters = self.end(place, |keys| keys.dead()).await?;
             }
@@ -158,6 +171,8 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
             self.erase_letters(place).await?;
             self.erase_changes(place).await?;
         }
+        // What was moved meanwhile was out of reach; the notes are for the next run.
+        super::check_not_moving(&mut self.state).await?;
         for place in 0..self.places.len() {
             let eraser = self.eraser(place);
             eraser.forget(self.state.partitions[place].connection.get()?).await?;
@@ -187,7 +202,7 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
     async fn block(&mut self) -> Result<(), AskError> {
         let length_ms = self.order.block_ms.filter(|_| !self.order.dry_run);
         let Some(length_ms) = length_ms else { return Ok(()) };
-        for place in 0..self.places.len() {
+        for place in 0..self.current {
             let eraser = self.eraser(place);
             let connection = &mut self.state.partitions[place].connection;
             let until = server_time(connection).await?.saturating_add(length_ms);
@@ -212,6 +227,12 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
             self.places.iter_mut().for_each(|place| place.looked = START);
         }
         Ok(found)
+    }
+
+    /// How the entries of a partition are read. Of an earlier layout it no longer matters which partition it was.
+    fn rules(&self, place: usize) -> Rules {
+        let partitions = if place < self.current { self.rules.partitions } else { 1 };
+        Rules { partitions, ..self.rules.clone() }
     }
 
     fn eraser(&self, place: usize) -> Eraser {

@@ -7,13 +7,19 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use self::report::Report;
-use crate::decode::Rules;
+use crate::config::Deployment;
 use crate::decode::retry::Left;
+use crate::decode::{Former, Rules};
 use crate::entry::{Entry, EntryId};
+use crate::error::Error;
 use crate::event::{Limits, Reason};
+use crate::redis::reply;
+use crate::redis::scripts::layout::forwarded_layouts;
 use crate::redis::scripts::letters::{Again, move_letters};
 use crate::state::dead::{DeadLetter, Filter, LetterId};
-use crate::state::{AskError, State, ask, last_generated_id, number, range};
+use crate::state::{
+    AskError, Partition, State, ask, last_generated_id, number, range, server_time,
+};
 
 /// The maximum number of letters that one call examines or moves; each may contain a mebibyte.
 const PAGE: usize = 16;
@@ -76,6 +82,8 @@ pub struct Bookmark {
 pub struct Walk {
     order: Order,
     rules: Rules,
+    /// The layouts from which entries are forwarded; `None` before they were needed.
+    formers: Option<Vec<Former>>,
     position: Bookmark,
     page: usize,
     /// The results so far.
@@ -101,7 +109,7 @@ impl Walk {
         let oldest = order.ids.iter().map(|name| name.id.ms).min();
         order.filter.since_ms = order.filter.since_ms.max(oldest);
         let (rules, tally) = (state.deployment.rules(), Tally::default());
-        Self { order, rules, position, page: PAGE, tally }
+        Self { order, rules, formers: None, position, page: PAGE, tally }
     }
 
     /// Limits how many letters one step examines.
@@ -189,11 +197,19 @@ impl Walk {
         letters: Vec<Found>,
         set: &[(String, String)],
     ) -> Result<(), AskError> {
-        let mut batch: Vec<Again> = Vec::new();
+        if self.formers.is_none() {
+            self.formers = Some(formers(&mut state.partitions[place]).await?);
+        }
+        let (mut batch, mut to): (Vec<Again>, String) = Default::default();
         for Found { id, letter } in letters {
             self.tally.matched += 1;
-            let stream = state.partitions[place].keys.named(&state.deployment.stream);
-            match letter.ok_or(FOREIGN).and_then(|l| self.again(id, &l, place, &stream, set)) {
+            let stream = letter.as_ref().map(|letter| letter.header[5].clone()).unwrap_or_default();
+            if stream != to {
+                self.send(state, place, &to, &std::mem::take(&mut batch)).await?;
+                to = stream;
+            }
+            let again = |letter| self.again(id, &letter, &state.deployment, set);
+            match letter.ok_or(FOREIGN).and_then(again) {
                 Err(why) => *self.tally.left.entry(why).or_default() += 1,
                 Ok((again, fails)) => {
                     if let Some(reason) = fails {
@@ -201,32 +217,38 @@ impl Walk {
                     }
                     let bytes: usize = batch.iter().map(Again::bytes).sum();
                     if bytes + again.bytes() > PAGE_BYTES {
-                        self.send(state, place, &std::mem::take(&mut batch)).await?;
+                        self.send(state, place, &to, &std::mem::take(&mut batch)).await?;
                     }
                     batch.push(again);
                 }
             }
         }
-        self.send(state, place, &batch).await
+        self.send(state, place, &to, &batch).await
     }
 
-    /// The entry that retries a letter, or why there can be none.
+    /// The entry that retries a letter in its own stream, or why there can be none. If a repartition came meanwhile, it
+    /// is forwarded from there as long as other entries are.
     fn again(
         &self,
         id: EntryId,
         letter: &DeadLetter,
-        place: usize,
-        stream: &str,
+        deployment: &Deployment,
         set: &[(String, String)],
     ) -> Result<(Again, Option<Reason>), &'static str> {
         let original = letter.original().ok_or(FOREIGN)?;
-        if letter.header[5] != stream {
-            return Err(OTHER_STREAM);
-        }
         if letter.fields.len() >= Limits::MOST_PAIRS {
             return Err(FOREIGN);
         }
-        let retry = original.retry(set, &self.rules, place as u16).map_err(word)?;
+        let formers = self.formers.iter().flatten().map(|former| former.partitions);
+        let mut retry = Err(OTHER_STREAM);
+        for partitions in std::iter::once(self.rules.partitions).chain(formers) {
+            let index = index_in(deployment, partitions, &letter.header[5]);
+            if let (Some(index), Err(_)) = (index, &retry) {
+                let rules = Rules { partitions, ..self.rules.clone() };
+                retry = original.retry(set, &rules, index).map_err(word);
+            }
+        }
+        let retry = retry?;
         let entry = letter.header[0].clone();
         Ok((Again { id, entry, fields: retry.fields }, retry.fails))
     }
@@ -235,14 +257,22 @@ impl Walk {
         &mut self,
         state: &mut State,
         place: usize,
+        stream: &str,
         batch: &[Again],
     ) -> Result<(), AskError> {
         let count = batch.len() as u64;
         let done = if self.order.dry_run || batch.is_empty() {
             count
         } else {
-            let (deployment, partition) = (&state.deployment, &mut state.partitions[place]);
-            move_letters(&mut partition.connection, deployment, &partition.keys, batch).await?
+            let Partition { connection, keys, .. } = &mut state.partitions[place];
+            match move_letters(connection, (stream, &keys.dead()), batch).await {
+                // A letter of an earlier layout, which was moved to a Cluster since.
+                Err(Error::CrossSlot(_)) => {
+                    *self.tally.left.entry(OTHER_STREAM).or_default() += count;
+                    return Ok(());
+                }
+                moved => moved?,
+            }
         };
         self.tally.done += done;
         self.tally.gone += count - done;
@@ -272,9 +302,32 @@ impl Walk {
     }
 }
 
+/// The layouts from which entries are still forwarded.
+async fn formers(
+    Partition { connection, keys, .. }: &mut Partition,
+) -> Result<Vec<Former>, AskError> {
+    let stored = reply::array(ask(connection, &["HMGET", &keys.meta(), "forwarded"]).await?);
+    let stored = stored.and_then(|values| values.into_iter().find_map(reply::text));
+    let mut formers = forwarded_layouts(&stored.unwrap_or_default());
+    let now_ms = server_time(connection).await?;
+    formers.retain(|former| former.until_ms > now_ms);
+    Ok(formers)
+}
+
+/// Which partition of a layout has a stream of this name.
+fn index_in(deployment: &Deployment, partitions: u16, stream: &str) -> Option<u16> {
+    let name = stream.strip_prefix(&*deployment.prefix)?;
+    if partitions == 1 {
+        return (name == deployment.stream).then_some(0);
+    }
+    let (index, name) = name.strip_prefix("{p")?.split_once("}:")?;
+    let index = index.parse().ok().filter(|index| *index < partitions)?;
+    (name == deployment.stream).then_some(index)
+}
+
 /// Not written by Rollcall.
 const FOREIGN: &str = "foreign";
-/// From a stream that is not the deployment's.
+/// From a stream that is not the deployment's, or that nobody forwards any more.
 const OTHER_STREAM: &str = "other_stream";
 
 fn word(left: Left) -> &'static str {
@@ -289,7 +342,9 @@ fn word(left: Left) -> &'static str {
 pub fn words(left: &str) -> &'static str {
     match left {
         FOREIGN => "not written by Rollcall",
-        OTHER_STREAM => "of another stream than this deployment's",
+        OTHER_STREAM => {
+            "of another stream than this deployment's, or of an earlier layout that is no longer forwarded"
+        }
         "empty" => "without the entry's fields; it may still be in the stream, under its id",
         "elsewhere" => "for another partition; send the event to the stream named in its detail",
         _ => "with packed events that would get another time; send them one by one",

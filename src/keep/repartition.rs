@@ -7,6 +7,7 @@
 
 mod structures;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use self::structures::{STRUCTURES, Structure};
@@ -14,10 +15,8 @@ use crate::decode::Former;
 use crate::key::{Keys, partition_of};
 use crate::redis::reply;
 use crate::redis::scripts::layout::{STATE_FORMAT, forwarded_layouts};
-use crate::redis::scripts::repartition::{
-    Kind, Layout, Row, move_letters, move_members, pause, switch,
-};
-use crate::state::{AskError, Link, State, Walk, ask, literal, number};
+use crate::redis::scripts::repartition::{Kind, Layout, Move, Row};
+use crate::state::{AskError, Link, Partition, State, Walk, ask, literal, number};
 
 /// The maximum number of members that one call moves: about a millisecond of the server's time.
 const PAGE: usize = 200;
@@ -50,11 +49,17 @@ pub struct Tally {
     pub moved: u64,
     /// Dead letters that moved.
     pub letters: u64,
+    /// Targets of notifiers, with how many changes of partitions that no longer exist were not sent to them.
+    pub unsent: BTreeMap<String, u64>,
 }
 
 /// Why it cannot be done on a Cluster.
 const CLUSTER: &str = "the number of partitions cannot be changed on a Redis Cluster: repartition while all of them \
                        are on one server, then move the keys to the Cluster";
+
+/// Why it cannot be done without a deployment: its settings would be those of the command.
+const NOTHING: &str = "there is no deployment yet: no worker or janitor has started here; start them with the number \
+                       of partitions that you want";
 
 /// Moves the deployment to another number of partitions, and reports the progress.
 ///
@@ -67,11 +72,16 @@ pub async fn repartition(
 ) -> Result<Tally, AskError> {
     let from = state.deployment.partitions;
     let mut connection = one_server(state).await?;
+    if !state.found {
+        return Err(AskError::Refused(NOTHING.to_owned()));
+    }
+    let this = Move::new(from, order.to);
     if !order.dry_run {
-        pause_all(state, &mut connection, from, order.to).await?;
+        pause_all(state, &mut connection, &this).await?;
     }
     let prefix = state.deployment.prefix.clone();
     let mut mover = Mover {
+        this,
         from: (0..from).map(|index| Keys::new(&prefix, from, index)).collect(),
         to: (0..order.to).map(|index| Keys::new(&prefix, order.to, index)).collect(),
         connection,
@@ -87,8 +97,7 @@ pub async fn repartition(
     mover.keys(&prefix, &mut tell).await?;
     if !order.dry_run {
         mover.letters(&mut tell).await?;
-        let layout = mover.layout(state, order).await?;
-        switch(&mut mover.connection, &layout).await?;
+        mover.switch(state, order).await?;
     }
     Ok(mover.tally)
 }
@@ -104,27 +113,34 @@ async fn one_server(state: &mut State) -> Result<Link, AskError> {
     if is_cluster { Err(AskError::Refused(CLUSTER.to_owned())) } else { Ok(connection) }
 }
 
-async fn pause_all(
-    state: &State,
-    connection: &mut Link,
-    from: u16,
-    to: u16,
-) -> Result<(), AskError> {
-    let moving = format!("{from}:{to}");
-    for partition in &state.partitions {
-        let stands = pause(connection, &partition.keys.meta(), &moving).await?;
-        if stands != moving {
-            let to = stands.split(':').next_back().unwrap_or(&stands);
-            return Err(AskError::Refused(format!(
-                "the deployment is being moved to {to} partitions; finish that first: --to {to}"
-            )));
+async fn pause_all(state: &State, connection: &mut Link, this: &Move) -> Result<(), AskError> {
+    for Partition { keys, .. } in &state.partitions {
+        match this.pause(connection, keys.base()).await? {
+            None => return Err(is_over(connection, keys).await),
+            Some(stands) if stands != *this => {
+                let to = stands.to();
+                return Err(AskError::Refused(format!(
+                    "the deployment is being moved to {to} partitions; finish that first: --to {to}"
+                )));
+            }
+            Some(_) => {}
         }
     }
     Ok(())
 }
 
+/// Another run of the command has completed the move: the deployment has another number of partitions.
+async fn is_over(connection: &mut Link, keys: &Keys) -> AskError {
+    let key = keys.meta();
+    match ask(connection, &["HGET", &key, "partitions"]).await {
+        Ok(stored) => AskError::Partitions { key, stored: reply::text(stored).unwrap_or_default() },
+        Err(error) => error,
+    }
+}
+
 /// Moves members from the old partitions to the new ones.
 struct Mover {
+    this: Move,
     from: Vec<Keys>,
     to: Vec<Keys>,
     connection: Link,
@@ -203,7 +219,11 @@ impl Mover {
                 true => rows.len() as u64,
                 false => {
                     tokio::time::sleep(PAUSE).await;
-                    move_members(&mut self.connection, kind, source, rows).await?
+                    let connection = &mut self.connection;
+                    match self.this.members(connection, kind, source, rows).await? {
+                        Some(moved) => moved,
+                        None => return Err(is_over(&mut self.connection, &self.from[0]).await),
+                    }
                 }
             };
         }
@@ -223,6 +243,7 @@ impl Mover {
             let keys = found.next().and_then(reply::array).unwrap_or_default();
             let keys: Vec<String> = keys.into_iter().filter_map(reply::text).collect();
             self.activities(&keys).await?;
+            self.erasures(&keys).await?;
             minutes.extend(keys.into_iter().filter(|key| self.minute(key).is_some()));
             tell(&self.tally);
             if cursor == "0" {
@@ -250,6 +271,23 @@ impl Mover {
             self.tally.looked_at += rows.len() as u64;
             let name = &beginning[source.base().len()..];
             self.rows(Kind::Text, (source.base(), name), &rows).await?;
+        }
+        Ok(())
+    }
+
+    /// What an interrupted erasure recorded moves along, to any partition: another run reads it in all of them.
+    async fn erasures(&mut self, keys: &[String]) -> Result<(), AskError> {
+        for index in 0..self.from.len() {
+            let source = self.from[index].clone();
+            if self.stays(&source) {
+                continue;
+            }
+            let (beginning, target) = (source.erasing(), self.to[index % self.to.len()].base());
+            let digests = keys.iter().filter_map(|key| key.strip_prefix(&beginning));
+            let rows: Vec<Row> =
+                digests.map(|digest| Row::new(digest.to_owned(), target.to_owned())).collect();
+            let name = &beginning[source.base().len()..];
+            self.rows(Kind::Set, (source.base(), name), &rows).await?;
         }
         Ok(())
     }
@@ -292,16 +330,31 @@ impl Mover {
             if self.stays(&self.from[index]) {
                 continue;
             }
-            let (from, to) = (self.from[index].dead(), self.to[index % self.to.len()].dead());
+            let (from, to) = (self.from[index].clone(), self.to[index % self.to.len()].clone());
             loop {
                 tokio::time::sleep(PAUSE).await;
-                let moved = move_letters(&mut self.connection, (&from, &to), LETTERS).await?;
+                let (connection, places) = (&mut self.connection, (from.base(), to.base()));
+                let moved = self.this.letters(connection, places, LETTERS).await?;
+                let Some(moved) = moved else {
+                    return Err(is_over(&mut self.connection, &self.from[0]).await);
+                };
                 self.tally.letters += moved;
                 tell(&self.tally);
                 if moved == 0 {
                     break;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// All at once.
+    async fn switch(&mut self, state: &State, order: &Order) -> Result<(), AskError> {
+        let layout = self.layout(state, order).await?;
+        let source = self.from[0].base();
+        match self.this.switch(&mut self.connection, source, &layout).await? {
+            Some(unsent) => self.tally.unsent = unsent,
+            None => return Err(is_over(&mut self.connection, &self.from[0]).await),
         }
         Ok(())
     }
@@ -340,7 +393,6 @@ impl Mover {
         go.sort_unstable();
         go.dedup();
         Ok(Layout {
-            partitions: order.to,
             forwarded: forwarded.collect::<Vec<_>>().join(" "),
             settings: settings.chain([("format".to_owned(), STATE_FORMAT.to_owned())]).collect(),
             new: after.into_iter().filter(|base| !before.contains(base)).collect(),

@@ -40,6 +40,7 @@ pub async fn encrypt(
     dry_run: bool,
     mut tell: impl FnMut(&Tally),
 ) -> Result<Tally, AskError> {
+    super::check_not_moving(state).await?;
     let mut tally = Tally::default();
     for partition in &mut state.partitions {
         let (versions, base) =
@@ -59,6 +60,8 @@ pub async fn encrypt(
             }
         }
     }
+    // What was moved meanwhile was not found.
+    super::check_not_moving(state).await?;
     Ok(tally)
 }
 

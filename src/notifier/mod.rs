@@ -144,7 +144,7 @@ impl Notifier {
         let Node { at, mut connection } =
             locate(&self.server, &self.keys.meta(), RESPONSE_TIMEOUT).await?;
         self.shell = self.shell.at(&at.info);
-        check_layout(&self.server, &mut connection, &self.deployment).await?;
+        check_layout(&self.server, &mut connection, &self.deployment, &self.keys).await?;
         self.metrics.connected();
         loop {
             self.check_partition(&mut connection).await?;

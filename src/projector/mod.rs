@@ -202,7 +202,7 @@ impl Projector {
     /// Watches the partition until it is available; `None` once told to stop.
     async fn stand_by(&mut self, failures: u32) -> Result<Option<(Seen, Cause)>, Error> {
         let mut connection = self.worker.nodes.connect(&self.keys.meta()).await?;
-        check_layout(&self.server, &mut connection, &self.deployment).await?;
+        check_layout(&self.server, &mut connection, &self.deployment, &self.keys).await?;
         self.ownership.check_settings(&mut connection).await?;
         let mut watch = Watch::new(self.settings.takeover);
         let mut neglect = Watch::new(NEGLECT);

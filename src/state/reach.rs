@@ -7,13 +7,15 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::timeout;
 
-use super::{Link, Partition};
+use super::{AskError, Link, Partition, State, ask, number};
 use crate::config::Deployment;
 use crate::error::{Error, chain};
 use crate::key::Keys;
 use crate::redis::connect::Node;
 use crate::redis::nodes::Nodes;
 
+/// The maximum number of partitions.
+const MOST: u16 = 1_024;
 /// How long to wait for further partitions once some are reached.
 const FURTHER: Duration = Duration::from_secs(2);
 
@@ -81,5 +83,41 @@ pub(super) async fn reach(
     match first_error {
         Some(error) if places.is_empty() => Err(error),
         _ => Ok((partitions, places)),
+    }
+}
+
+impl State {
+    /// The partitions of earlier layouts, of which streams of events and changes are left; none before the first
+    /// repartition. Their index is 0: in a stream of several layouts it says nothing.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came.
+    pub(crate) async fn earlier_partitions(&mut self) -> Result<Vec<Partition>, AskError> {
+        let Some(Partition { connection, keys, .. }) = self.reachable() else {
+            return Ok(Vec::new());
+        };
+        let moved = ask(connection, &["HEXISTS", &keys.meta(), "forwarded"]).await?;
+        if number(&moved) != Some(1) {
+            return Ok(Vec::new());
+        }
+        let (prefix, count) = (self.deployment.prefix.clone(), self.deployment.partitions);
+        let mut earlier = Vec::new();
+        if count > 1 {
+            earlier.extend(self.left_behind(Keys::new(&prefix, 1, 0)).await?);
+        }
+        // A layout has all partitions up to its last.
+        for index in if count > 1 { count } else { 0 }..MOST {
+            let Some(partition) = self.left_behind(Keys::new(&prefix, MOST, index)).await? else {
+                break;
+            };
+            earlier.push(partition);
+        }
+        Ok(earlier)
+    }
+
+    async fn left_behind(&self, keys: Keys) -> Result<Option<Partition>, AskError> {
+        let mut connection = Link::from(self.nodes.connect(&keys.meta()).await?);
+        let exists = ask(&mut connection, &["EXISTS", &keys.meta()]).await?;
+        Ok((number(&exists) == Some(1)).then_some(Partition { index: 0, keys, connection }))
     }
 }

@@ -123,7 +123,7 @@ impl Heard {
         self.all().iter().filter_map(|value| value["seq"].as_u64()).collect()
     }
 
-    fn wait_for(&self, count: usize) {
+    pub fn wait_for(&self, count: usize) {
         wait_until(SOON, "all is heard", || self.all().len() >= count);
     }
 }

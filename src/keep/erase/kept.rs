@@ -90,15 +90,16 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
 
     fn replaced_letter(&mut self, entry: &Entry, place: usize) -> Option<Replaced> {
         let (id, index) = (entry.id, self.state.partitions[place].index);
+        let rules = self.rules(place);
         let letter = DeadLetter::read(entry);
         let original = letter.as_ref().and_then(DeadLetter::original);
         let share = match &original {
             Some(original) => {
                 let (fields, is_element) =
                     ((original.entry, original.fields), original.index.is_some());
-                self.theirs.share_of_letter(fields, is_element, &self.rules, index)
+                self.theirs.share_of_letter(fields, is_element, &rules, index)
             }
-            None => self.theirs.share(entry, &self.rules, index),
+            None => self.theirs.share(entry, &rules, index),
         };
         let is_element = original.is_some_and(|original| original.index.is_some());
         let by = match (share, &letter) {

@@ -80,11 +80,11 @@ impl<T: FnMut(&Receipt)> Erasing<'_, T> {
 
     /// What replaces an entry that is the user's or contains events of theirs.
     fn replaced(&mut self, entry: &Entry, place: usize) -> Option<Replaced> {
-        let partition = self.state.partitions[place].index;
-        let by = match self.theirs.share(entry, &self.rules, partition) {
+        let (rules, partition) = (self.rules(place), self.state.partitions[place].index);
+        let by = match self.theirs.share(entry, &rules, partition) {
             Share::None => return None,
             Share::All => Vec::new(),
-            Share::Some(data) => rest(entry, data, &self.rules, partition),
+            Share::Some(data) => rest(entry, data, &rules, partition),
         };
         Some(Replaced { id: entry.id, by })
     }

@@ -57,6 +57,7 @@ pub async fn verify(
     stop: impl Future<Output = ()>,
     mut tell: impl FnMut(&Progress),
 ) -> Result<Report, AskError> {
+    crate::keep::check_not_moving(state).await?;
     let mut stop = std::pin::pin!(stop);
     let mut report = Report::default();
     for place in 0..state.partitions.len() {

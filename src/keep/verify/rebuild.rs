@@ -66,6 +66,7 @@ pub async fn rebuild(
     stop: impl Future<Output = ()>,
     mut tell: impl FnMut(&Progress),
 ) -> Result<Rebuilt, AskError> {
+    crate::keep::check_not_moving(state).await?;
     let mut stop = std::pin::pin!(stop);
     let mut done = Rebuilt { dry_run: what.dry_run, ..Rebuilt::default() };
     if !what.settings.is_empty() {

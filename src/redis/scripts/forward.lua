@@ -49,17 +49,17 @@ local function take(n)
   return unpack(ARGV, first, at - 1)
 end
 
-local function add_entries(target, is_new)
+local function add_entries(target, is_there)
   for _ = 1, tonumber(take(1)) do
     local count = tonumber(take(1))
-    if is_new then call('XADD', target, '*', take(count)) else at = at + count end
+    if is_there then call('XADD', target, '*', take(count)) else at = at + count end
   end
 end
 
-local function add_letters(dead, id, is_new)
+local function add_letters(dead, id, is_there)
   for _ = 1, tonumber(take(1)) do
     local reason, detail, index, count = take(4)
-    if is_new then
+    if is_there then
       call('XADD', dead, '*', 'entry_id', id, 'reason', reason, 'detail', detail, 'deliveries', 1, 'index', index,
         'stream', stream, take(tonumber(count)))
       call('XTRIM', dead, 'MAXLEN', ARGV[5])
@@ -76,10 +76,12 @@ local new = 0
 while ARGV[at] do
   local id, targets = take(2)
   local is_new = less(last, id)
+  -- An entry that was erased since it was read adds nothing.
+  local is_there = is_new and #call('XRANGE', stream, id, id) > 0
   for _ = 1, tonumber(targets) do
     local place = tonumber(take(1))
-    add_entries(KEYS[1 + 2 * place], is_new)
-    add_letters(KEYS[2 + 2 * place], id, is_new)
+    add_entries(KEYS[1 + 2 * place], is_there)
+    add_letters(KEYS[2 + 2 * place], id, is_there)
   end
   if is_new then last, new = id, new + 1 end
 end

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 use tokio::time::timeout;
 
@@ -29,8 +30,10 @@ pub fn forwarded_layouts(text: &str) -> Vec<Former> {
     text.split(' ').filter_map(layout).collect()
 }
 
-/// Checks whether there is state with one partition if this process has several, or the other way round. Their keys
-/// differ, so joining would not find it. A look that fails proves nothing.
+/// Checks whether the deployment has another number of partitions than this process: whether there is state with one
+/// partition if this process has several, or the other way round, and whether a partition that was never begun is
+/// beyond those of the deployment. Keys differ then, so joining would not find the state. A look that fails proves
+/// nothing.
 ///
 /// # Errors
 /// If there is such state.
@@ -38,18 +41,32 @@ pub async fn check_layout(
     server: &Server,
     connection: &mut MultiplexedConnection,
     deployment: &Deployment,
+    keys: &Keys,
 ) -> Result<(), Error> {
     let other = if deployment.partitions == 1 { 2 } else { 1 };
-    let key = Keys::new(&deployment.prefix, other, 0).meta();
-    let mut ask = redis::cmd("HGET");
-    ask.arg(&key).arg("partitions");
-    let mut stored = ask.query_async::<Option<String>>(connection).await;
-    // On a Cluster the other layout's keys are on another node.
+    check_other(server, connection, deployment, &Keys::new(&deployment.prefix, other, 0)).await?;
+    let first = Keys::new(&deployment.prefix, deployment.partitions, 0);
+    let begun = partitions(connection, &keys.meta()).await;
+    if *keys == first || !matches!(begun, Ok(None)) {
+        return Ok(());
+    }
+    check_other(server, connection, deployment, &first).await
+}
+
+async fn check_other(
+    server: &Server,
+    connection: &mut MultiplexedConnection,
+    deployment: &Deployment,
+    keys: &Keys,
+) -> Result<(), Error> {
+    let key = keys.meta();
+    let mut stored = partitions(connection, &key).await;
+    // On a Cluster these keys are on another node.
     if stored.as_ref().is_err_and(|error| error.redirect_node().is_some())
         && let Ok(Ok(mut elsewhere)) =
             timeout(LOOK_TIMEOUT, connect(server, &key, LOOK_TIMEOUT)).await
     {
-        stored = ask.query_async(&mut elsewhere).await;
+        stored = partitions(&mut elsewhere, &key).await;
     }
     match stored {
         // After a repartition, the previous layout says where its state is now.
@@ -58,6 +75,13 @@ pub async fn check_layout(
         }
         _ => Ok(()),
     }
+}
+
+async fn partitions(
+    connection: &mut MultiplexedConnection,
+    meta: &str,
+) -> Result<Option<String>, RedisError> {
+    redis::cmd("HGET").arg(meta).arg("partitions").query_async(connection).await
 }
 
 /// Checks that a partition still belongs to this deployment and is not being moved to another number of partitions

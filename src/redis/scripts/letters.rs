@@ -3,10 +3,8 @@
 use redis::aio::ConnectionLike;
 
 use super::script::LETTERS;
-use crate::config::Deployment;
 use crate::entry::{EntryId, Field};
 use crate::error::Error;
-use crate::key::Keys;
 use crate::redis::reply;
 
 /// A letter to retry.
@@ -27,20 +25,19 @@ impl Again {
     }
 }
 
-/// Moves letters of one partition to its stream, in this order; returns how many still existed. If it is sent again
+/// Moves letters of one partition to a stream, in this order; returns how many still existed. If it is sent again
 /// because no reply came, it moves those that are left.
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
 pub async fn move_letters(
     connection: &mut (impl ConnectionLike + Send),
-    deployment: &Deployment,
-    keys: &Keys,
+    (stream, dead): (&str, &str),
     letters: &[Again],
 ) -> Result<u64, Error> {
     const STEP: &str = "trying dead letters again";
     let mut call = LETTERS.call();
-    call.arg(2).arg(keys.named(&deployment.stream)).arg(keys.dead());
+    call.arg(2).arg(stream).arg(dead);
     for Again { id, entry, fields } in letters {
         call.arg(id.to_string()).arg(entry).arg(fields.len());
         for (name, value) in fields {

@@ -3,15 +3,17 @@
 -- one server. Each call is atomic and can be repeated at any time.
 --
 -- ARGV     1 what, then
---   pause    2 meta, 3 the move `from:to`, 4 a random text. Nobody applies or sweeps there any more. Returns the move
---            that is recorded there
---   move     2 kind, 3 source, 4 name, then rows of three: member, target, the document where the kind has one. Source
---            and target are what their keys begin with. Returns how many members there were
---   letters  2 source stream, 3 target stream, 4 how many. Returns how many it moved
---   switch   2 partitions, 3 what is forwarded from before, 4 a random text, 5 n, n × (setting, value), then bases: n,
---            n new ones; n, n that stay; n, n that end. Returns 1
+--   pause    2 the move `from:to`, 3 source, 4 a random text. Nobody applies or sweeps there any more. Returns the move
+--            that is recorded there; nothing if the deployment does not have that many partitions
+--   move     2 the move, 3 source, 4 kind, 5 name, then rows of three: member, target, the document where the kind has
+--            one. Source and target are what their keys begin with. Returns how many members there were
+--   letters  2 the move, 3 source, 4 target, 5 how many. Returns how many it moved
+--   switch   2 the move, 3 any source, 4 what is forwarded from before, 5 a random text, 6 n, n × (setting, value), then
+--            bases: n, n new ones; n, n that stay; n, n that end. Returns targets of notifiers in turn with how many
+--            changes were not sent to them
+-- The last three return nothing, and do nothing, if the source is no longer paused for the move: another run was faster.
 local call = redis.call
-local byte, max, min = string.byte, math.max, math.min
+local byte, match, max, min = string.byte, string.match, math.max, math.min
 
 -- `<` on strings follows the locale.
 local function greater(a, b)
@@ -23,7 +25,8 @@ local function greater(a, b)
 end
 
 local function pause(meta, move, fresh)
-  local stands = call('HGET', meta, 'moving')
+  local stands, partitions = unpack(call('HMGET', meta, 'moving', 'partitions'))
+  if partitions and partitions ~= match(move, '^%d+') then return false end
   if stands then return stands end
   call('HSET', meta, 'moving', move, 'epoch', fresh, 'fence', fresh, 'owner', '', 'heir', '')
   call('HDEL', meta, 'ask', 'named')
@@ -78,6 +81,17 @@ function movers.member(from, to, name, member)
   return 1
 end
 
+-- A set with a key of its own, as a whole.
+function movers.set(from, to, name, member)
+  local source, target = from .. name .. member, to .. name .. member
+  if call('EXISTS', source) == 0 then return 0 end
+  if not move_key(source, target) then
+    call('SUNIONSTORE', target, target, source)
+    call('UNLINK', source)
+  end
+  return 1
+end
+
 -- A text with an expiry: of two with the same length the greater one stays.
 function movers.text(from, to, name, member)
   local source, target = from .. name .. member, to .. name .. member
@@ -118,12 +132,12 @@ function movers.joined(from, to, name, member, doc)
   return move_score(from .. name, to .. name, member)
 end
 
-local function move(kind, from, name)
+local function move_members(from, kind, name)
   local moved, targets = 0, {}
   -- The expiry is absolute and a function of the minute, so it is the same in all partitions. It follows the last
   -- member.
   local expires = kind == 'member' and call('PEXPIRETIME', from .. name)
-  for i = 5, #ARGV, 3 do
+  for i = 6, #ARGV, 3 do
     local to = ARGV[i + 1]
     moved = moved + movers[kind](from, to, name, ARGV[i], ARGV[i + 2])
     targets[to] = true
@@ -135,6 +149,7 @@ local function move(kind, from, name)
 end
 
 local function move_letters(from, to, limit)
+  from, to = from .. 'rollcall:dead', to .. 'rollcall:dead'
   local letters = call('XRANGE', from, '-', '+', 'COUNT', limit)
   for _, letter in ipairs(letters) do
     call('XADD', to, '*', unpack(letter[2]))
@@ -162,19 +177,40 @@ local function settle(meta, partitions, fresh, distrusted)
   end
 end
 
-local OF_PROCESSES = { 'workers', 'janitor:lease', 'janitor:survey', 'notifier', 'tokens:ended', 'blocked' }
+-- The targets of a partition's notifiers: name → the number of the last change that was sent. Beside a position, `epoch
+-- number id`, may be the borders of a batch.
+local function positions(base)
+  local found, places = {}, call('HGETALL', base .. 'rollcall:notifier')
+  for i = 1, #places, 2 do found[places[i]] = tonumber(match(places[i + 1], '^%S+ (%d+) %d+%-%d+$')) end
+  return found
+end
+
+-- The number before the first change of a new partition. If an earlier layout had it, its changes are over. A number is
+-- left out, so that readers who were there find a gap, and do not take what happened in between for nothing.
+local function number_before(base)
+  local changes = base .. 'rollcall:changes'
+  call('UNLINK', changes, changes .. ':erased')
+  if call('EXISTS', changes .. ':seq') == 0 then return 0 end
+  return call('INCR', changes .. ':seq')
+end
+
+local OF_PROCESSES =
+  { 'workers', 'janitor:lease', 'janitor:survey', 'notifier', 'tokens:ended', 'blocked', 'changes:erased' }
 
 local function switch(partitions, forwarded, fresh)
   local settings = {}
-  at = 6 + 2 * ARGV[5]
-  for i = 6, at - 1 do settings[#settings + 1] = ARGV[i] end
+  at = 7 + 2 * ARGV[6]
+  for i = 7, at - 1 do settings[#settings + 1] = ARGV[i] end
   local new, stay, go = list(), list(), list()
-  local distrusted, targets = 0, {}
+  local distrusted, unsent = 0, {}
   for _, bases in ipairs({ stay, go }) do
     for _, base in ipairs(bases) do
       local meta = base .. 'rollcall:meta'
       distrusted = max(distrusted, tonumber(call('HGET', meta, 'activity_distrusted_until') or 0))
-      for _, target in ipairs(call('HKEYS', base .. 'rollcall:notifier')) do targets[target] = true end
+      local last = bases == go and tonumber(call('GET', base .. 'rollcall:changes:seq') or 0) or 0
+      for target, sent in pairs(positions(base)) do
+        unsent[target] = (unsent[target] or 0) + max(last - sent, 0)
+      end
     end
   end
   for _, bases in ipairs({ new, stay }) do
@@ -186,18 +222,24 @@ local function switch(partitions, forwarded, fresh)
   end
   for _, base in ipairs(new) do
     -- No change from now on is missed.
-    for target in pairs(targets) do call('HSET', base .. 'rollcall:notifier', target, fresh .. ' 0 0-0') end
+    local place = string.format('%s %d 0-0', fresh, number_before(base))
+    for target in pairs(unsent) do call('HSET', base .. 'rollcall:notifier', target, place) end
   end
   for _, base in ipairs(go) do
     local meta = base .. 'rollcall:meta'
     if call('EXISTS', meta) == 1 then settle(meta, partitions, fresh, 0) end
     for _, name in ipairs(OF_PROCESSES) do call('UNLINK', base .. 'rollcall:' .. name) end
   end
-  return 1
+  local reply = {}
+  for target, count in pairs(unsent) do
+    if count > 0 then reply[#reply + 1], reply[#reply + 2] = target, count end
+  end
+  return reply
 end
 
-local what = ARGV[1]
-if what == 'pause' then return pause(ARGV[2], ARGV[3], ARGV[4]) end
-if what == 'move' then return move(ARGV[2], ARGV[3], ARGV[4]) end
-if what == 'letters' then return move_letters(ARGV[2], ARGV[3], ARGV[4]) end
-return switch(ARGV[2], ARGV[3], ARGV[4])
+local what, move, base = ARGV[1], ARGV[2], ARGV[3]
+if what == 'pause' then return pause(base .. 'rollcall:meta', move, ARGV[4]) end
+if call('HGET', base .. 'rollcall:meta', 'moving') ~= move then return false end
+if what == 'move' then return move_members(base, ARGV[4], ARGV[5]) end
+if what == 'letters' then return move_letters(base, ARGV[4], ARGV[5]) end
+return switch(match(move, '%d+$'), ARGV[4], ARGV[5])

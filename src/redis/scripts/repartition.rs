@@ -1,7 +1,9 @@
 //! Changes the number of partitions: pausing, moving, switching.
 
-use redis::Cmd;
+use std::collections::BTreeMap;
+
 use redis::aio::ConnectionLike;
+use redis::{Cmd, Value};
 
 use super::script::REPARTITION;
 use crate::error::Error;
@@ -24,6 +26,8 @@ pub enum Kind {
     Member,
     /// Keys that hold a text.
     Text,
+    /// Keys that hold a set.
+    Set,
     /// Tokens with everything that belongs to them.
     Token,
     /// Versions of session data, and the data.
@@ -41,6 +45,7 @@ impl Kind {
             Self::Count => "count",
             Self::Member => "member",
             Self::Text => "text",
+            Self::Set => "set",
             Self::Token => "token",
             Self::Data => "data",
             Self::Joined => "joined",
@@ -66,58 +71,118 @@ impl Row {
     }
 }
 
-/// Pauses a partition for a move; returns the move for which it is now paused.
-///
-/// # Errors
-/// If the server refuses, or no reply came.
-pub async fn pause(
-    connection: &mut (impl ConnectionLike + Send),
-    meta: &str,
-    moving: &str,
-) -> Result<String, Error> {
-    let mut call = REPARTITION.call();
-    call.arg(0).arg("pause").arg(meta).arg(moving).arg(fresh());
-    let value = send(connection, &call).await?;
-    reply::text_of(&value).ok_or_else(|| reply::unexpected(STEP, &value))
-}
+/// A move from one number of partitions to another, for which they are paused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move(String);
 
-/// Moves members of a structure called `name`; returns how many were there.
-///
-/// # Errors
-/// If the server refuses, or no reply came.
-pub async fn move_members(
-    connection: &mut (impl ConnectionLike + Send),
-    kind: Kind,
-    (source, name): (&str, &str),
-    rows: &[Row],
-) -> Result<u64, Error> {
-    let mut call = REPARTITION.call();
-    call.arg(0).arg("move").arg(kind.name()).arg(source).arg(name);
-    for Row { member, target, doc } in rows {
-        call.arg(member).arg(target).arg(doc);
+impl Move {
+    /// The move between these numbers.
+    pub fn new(from: u16, to: u16) -> Self {
+        Self(format!("{from}:{to}"))
     }
-    number(send(connection, &call).await?)
-}
 
-/// Moves up to `limit` dead letters from one stream to another; returns how many.
-///
-/// # Errors
-/// If the server refuses, or no reply came.
-pub async fn move_letters(
-    connection: &mut (impl ConnectionLike + Send),
-    (from, to): (&str, &str),
-    limit: u64,
-) -> Result<u64, Error> {
-    let mut call = REPARTITION.call();
-    call.arg(0).arg("letters").arg(from).arg(to).arg(limit);
-    number(send(connection, &call).await?)
+    /// The number of partitions that it ends with.
+    pub fn to(&self) -> &str {
+        self.0.split(':').next_back().unwrap_or(&self.0)
+    }
+
+    /// Pauses a partition for the move; returns the move for which it is now paused, or `None` if the deployment has
+    /// another number of partitions.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came.
+    pub async fn pause(
+        &self,
+        connection: &mut (impl ConnectionLike + Send),
+        source: &str,
+    ) -> Result<Option<Self>, Error> {
+        let mut call = self.call("pause", source);
+        call.arg(fresh());
+        let value = send(connection, &call).await?;
+        match reply::text_of(&value) {
+            None if value != Value::Nil => Err(reply::unexpected(STEP, &value)),
+            stands => Ok(stands.map(Self)),
+        }
+    }
+
+    /// Moves members of a structure called `name`; returns how many were there, or `None` if the move is over.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came.
+    pub async fn members(
+        &self,
+        connection: &mut (impl ConnectionLike + Send),
+        kind: Kind,
+        (source, name): (&str, &str),
+        rows: &[Row],
+    ) -> Result<Option<u64>, Error> {
+        let mut call = self.call("move", source);
+        call.arg(kind.name()).arg(name);
+        for Row { member, target, doc } in rows {
+            call.arg(member).arg(target).arg(doc);
+        }
+        counted(send(connection, &call).await?)
+    }
+
+    /// Moves up to `limit` dead letters from one partition to another; returns how many, or `None` if the move is
+    /// over.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came.
+    pub async fn letters(
+        &self,
+        connection: &mut (impl ConnectionLike + Send),
+        (source, target): (&str, &str),
+        limit: u64,
+    ) -> Result<Option<u64>, Error> {
+        let mut call = self.call("letters", source);
+        call.arg(target).arg(limit);
+        counted(send(connection, &call).await?)
+    }
+
+    /// Switches from the layout of `source` to another; returns how many changes were not sent to targets of
+    /// notifiers, or `None` if the move is over.
+    ///
+    /// # Errors
+    /// If the server refuses, or no reply came.
+    pub async fn switch(
+        &self,
+        connection: &mut (impl ConnectionLike + Send),
+        source: &str,
+        layout: &Layout,
+    ) -> Result<Option<BTreeMap<String, u64>>, Error> {
+        let mut call = self.call("switch", source);
+        call.arg(&layout.forwarded).arg(fresh());
+        call.arg(layout.settings.len());
+        for (setting, value) in &layout.settings {
+            call.arg(setting).arg(value);
+        }
+        for bases in [&layout.new, &layout.stay, &layout.go] {
+            call.arg(bases.len());
+            for base in bases {
+                call.arg(base);
+            }
+        }
+        let value = send(connection, &call).await?;
+        if value == Value::Nil {
+            return Ok(None);
+        }
+        let pairs = reply::pairs_of(&value).ok_or_else(|| reply::unexpected(STEP, &value))?;
+        let pair =
+            |[name, count]: &[Value; 2]| Some((reply::text_of(name)?, reply::number(count)?));
+        Ok(Some(pairs.iter().filter_map(pair).collect()))
+    }
+
+    fn call(&self, what: &str, source: &str) -> Cmd {
+        let mut call = REPARTITION.call();
+        call.arg(0).arg(what).arg(&self.0).arg(source);
+        call
+    }
 }
 
 /// The new layout.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
-    /// How many partitions.
-    pub partitions: u16,
     /// The layouts from which entries are forwarded, and until when.
     pub forwarded: String,
     /// The settings of the deployment, and the format.
@@ -130,40 +195,17 @@ pub struct Layout {
     pub go: Vec<String>,
 }
 
-/// Switches to a layout.
-///
-/// # Errors
-/// If the server refuses, or no reply came.
-pub async fn switch(
-    connection: &mut (impl ConnectionLike + Send),
-    layout: &Layout,
-) -> Result<(), Error> {
-    let mut call = REPARTITION.call();
-    call.arg(0).arg("switch").arg(layout.partitions).arg(&layout.forwarded).arg(fresh());
-    call.arg(layout.settings.len());
-    for (setting, value) in &layout.settings {
-        call.arg(setting).arg(value);
-    }
-    for bases in [&layout.new, &layout.stay, &layout.go] {
-        call.arg(bases.len());
-        for base in bases {
-            call.arg(base);
-        }
-    }
-    number(send(connection, &call).await?).map(drop)
-}
-
 fn fresh() -> String {
     format!("{:016x}", fastrand::u64(..))
 }
 
-async fn send(
-    connection: &mut (impl ConnectionLike + Send),
-    call: &Cmd,
-) -> Result<redis::Value, Error> {
+async fn send(connection: &mut (impl ConnectionLike + Send), call: &Cmd) -> Result<Value, Error> {
     REPARTITION.send(connection, call).await.map_err(Error::at(STEP))
 }
 
-fn number(value: redis::Value) -> Result<u64, Error> {
-    reply::number(&value).ok_or_else(|| reply::unexpected(STEP, &value))
+fn counted(value: Value) -> Result<Option<u64>, Error> {
+    match reply::number(&value) {
+        None if value != Value::Nil => Err(reply::unexpected(STEP, &value)),
+        count => Ok(count),
+    }
 }

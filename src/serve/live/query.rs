@@ -71,7 +71,9 @@ impl Wanted {
                 }
             }
             _ => {
-                let detail = "unknown parameter; the parameters are kind, user, doc and snapshot";
+                let detail = format!(
+                    "unknown parameter {name:?}; the parameters are kind, user, doc and snapshot"
+                );
                 return Err(Problem::bad_request(detail));
             }
         }

@@ -4,6 +4,17 @@ import { del, get, part, post } from "./api.js";
 import { $, ago, clock, count, device, el, name, pair, say, shown, twice } from "./dom.js";
 import { chips, link } from "./views.js";
 
+/** Up to a hundred sessions of a user. Among many of others they may be on any page. */
+async function sessionsOf(user) {
+  let [found, cursor] = [[], ""];
+  do {
+    const page = await get(`sessions?limit=100&user=${part(user)}&cursor=${part(cursor)}`);
+    found = found.concat(page.items);
+    cursor = page.cursor;
+  } while (cursor && found.length < 100);
+  return found.slice(0, 100);
+}
+
 export class Panel {
   constructor(app) {
     this.app = app;
@@ -30,7 +41,7 @@ export class Panel {
 
   async user(user) {
     const now = this.app.now();
-    const [{ users, changes, changes_since_ms }, sessions] = await Promise.all([post("users/query", { users: [user], changes: 200 }), get(`sessions?limit=100&user=${part(user)}`)]);
+    const [{ users, changes, changes_since_ms }, sessions] = await Promise.all([post("users/query", { users: [user], changes: 200 }), sessionsOf(user)]);
     const found = users[0];
     const since = (ip) => {
       const last = changes.find((change) => change.kind === "online" && change.ip === ip);
@@ -40,7 +51,7 @@ export class Panel {
       el("dl", {}, ...pair("Page", name(page || "–")), ...pair("Address", name(ip || "–")), ...pair("Device", name(device(ua) || "–", { title: ua })),
         ...pair("Seen", ago(last_seen_ms, now)), ...pair("Since", since(ip))));
     const state = found?.online ? "Online now." : found?.last_seen_ms ? `Not online. Last seen ${ago(found.last_seen_ms, now)}.` : "Not online, and not seen lately.";
-    const own = sessions.items.map(({ sid, ip, last_activity_ms }) =>
+    const own = sessions.map(({ sid, ip, last_activity_ms }) =>
       el("li", {}, link(sid, "session"), el("span", { class: "soft", textContent: `${shown(ip)} · ${ago(last_activity_ms, now)}` }), this.app.rights.write ? this.endButton(sid) : null));
     const documents = [...this.app.model.documents.values()].filter(({ members }) => members.has(user));
     const did = changes.slice(0, 12);

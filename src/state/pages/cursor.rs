@@ -20,8 +20,10 @@ pub enum Cursor {
 }
 
 /// A place in a walk over all partitions and, in each, over all steps of the list.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
+    /// How many partitions there are: with another number, this is the place of nothing.
+    pub(super) partitions: u16,
     /// The partition.
     pub(super) partition: u16,
     /// Which of the partition's hashes or sets.
@@ -30,6 +32,13 @@ pub struct Place {
     pub(super) from: u64,
     /// The position in a part that is returned in pieces.
     pub(super) part: Option<Part>,
+}
+
+impl Place {
+    /// The beginning of a step.
+    pub(super) fn first(partitions: u16, partition: u16, step: u16) -> Self {
+        Self { partitions, partition, step, from: 0, part: None }
+    }
 }
 
 /// A part of a walk that was too large for a page, and how much of it was returned.
@@ -46,8 +55,8 @@ pub(super) struct Part {
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Walk(Place { partition, step, from, part }) => {
-                write!(f, "w{partition:x}.{step:x}.{from:x}")?;
+            Self::Walk(Place { partitions, partition, step, from, part }) => {
+                write!(f, "w{partitions:x}.{partition:x}.{step:x}.{from:x}")?;
                 match part {
                     Some(Part { count, end, after }) => write!(f, ".{count:x}.{end:x}.{after:x}"),
                     None => Ok(()),
@@ -64,9 +73,11 @@ impl Serialize for Cursor {
     }
 }
 
-/// The text is no cursor, or one of another list.
+/// The text is no cursor, one of another list, or from before a repartition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a cursor of this list; send the cursor of the previous page unchanged")]
+#[error(
+    "not a cursor of this list; send the cursor of the previous page unchanged, or begin again without one"
+)]
 pub struct InvalidCursor;
 
 impl FromStr for Cursor {
@@ -79,14 +90,17 @@ impl FromStr for Cursor {
             plain.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
         };
         let numbers: Option<Vec<u64>> = numbers.split('.').map(hex).collect();
-        let place = |partition: u64, step: u64, from, part| {
-            let (partition, step) = (u16::try_from(partition).ok()?, u16::try_from(step).ok()?);
-            Some(Self::Walk(Place { partition, step, from, part }))
+        let place = |[partitions, partition, step]: [u64; 3], from, part| {
+            let short = |n: u64| u16::try_from(n).ok();
+            let first = Place::first(short(partitions)?, short(partition)?, short(step)?);
+            Some(Self::Walk(Place { from, part, ..first }))
         };
         let cursor = match (kind, numbers.as_deref()) {
-            ("w", Some(&[partition, step, from])) => place(partition, step, from, None),
-            ("w", Some(&[partition, step, from, count, end, after])) => {
-                place(partition, step, from, Some(Part { count, end, after }))
+            ("w", Some(&[partitions, partition, step, from])) => {
+                place([partitions, partition, step], from, None)
+            }
+            ("w", Some(&[partitions, partition, step, from, count, end, after])) => {
+                place([partitions, partition, step], from, Some(Part { count, end, after }))
             }
             ("o", Some(&[score, given])) => Some(Self::Order { score, given }),
             _ => None,
@@ -96,11 +110,11 @@ impl FromStr for Cursor {
 }
 
 impl Cursor {
-    /// The place in a walk where a page begins.
-    pub(super) fn place(cursor: Option<Self>) -> Result<Place, InvalidCursor> {
+    /// The place in a walk where a page begins; `None` for the first.
+    pub(super) fn place(cursor: Option<Self>) -> Result<Option<Place>, InvalidCursor> {
         match cursor {
-            None => Ok(Place::default()),
-            Some(Self::Walk(place)) => Ok(place),
+            None => Ok(None),
+            Some(Self::Walk(place)) => Ok(Some(place)),
             Some(Self::Order { .. }) => Err(InvalidCursor),
         }
     }
@@ -124,8 +138,10 @@ mod tests {
     fn cursors() -> impl Strategy<Value = Cursor> {
         let part =
             any::<(u64, u64, u64)>().prop_map(|(count, end, after)| Part { count, end, after });
-        let place = (any::<(u16, u16, u64)>(), proptest::option::of(part)).prop_map(
-            |((partition, step, from), part)| Cursor::Walk(Place { partition, step, from, part }),
+        let place = (any::<(u16, u16, u16, u64)>(), proptest::option::of(part)).prop_map(
+            |((partitions, partition, step, from), part)| {
+                Cursor::Walk(Place { partitions, partition, step, from, part })
+            },
         );
         let order = any::<(u64, u64)>().prop_map(|(score, given)| Cursor::Order { score, given });
         prop_oneof![place, order]

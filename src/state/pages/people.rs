@@ -69,7 +69,10 @@ pub async fn people(state: &mut State, users: &[String]) -> Result<Vec<Person>, 
     let mut known: HashMap<&str, Person> = HashMap::with_capacity(users.len());
     for partition in &mut state.partitions {
         let own = |user: &&String| key::partition_of(user, partitions) == partition.index;
-        let users: Vec<&str> = users.iter().filter(own).map(String::as_str).collect();
+        let mut users: Vec<&str> = users.iter().filter(own).map(String::as_str).collect();
+        // What is found is taken once.
+        users.sort_unstable();
+        users.dedup();
         for page in users.chunks(MOST) {
             let found = in_partition(partition, page, since_ms).await?;
             known.extend(page.iter().copied().zip(found));
@@ -169,21 +172,38 @@ pub async fn online(
     page(state, &Online { since_ms }, cursor, limit).await
 }
 
-/// Users seen in one of the last minutes: a set for each, the newest first.
+/// Users seen in one of the last minutes: a set for each, the oldest first. Users who are seen again while the list is
+/// walked are then in a set that comes later.
 struct Seen {
     now_minute: u64,
     minutes: u64,
 }
 
+impl Seen {
+    fn oldest(&self) -> u64 {
+        self.now_minute.saturating_sub(self.minutes - 1)
+    }
+
+    /// The minute of a step. Steps are the last 16 bits of minutes, so that a cursor means the same set in the next
+    /// minute; `None` after the current one.
+    fn minute(&self, step: u16) -> Option<u64> {
+        let back = (self.now_minute as u16).wrapping_sub(step);
+        (back < 1 << 15).then(|| self.now_minute.saturating_sub(u64::from(back)))
+    }
+}
+
 impl Listing for Seen {
     type Item = String;
 
-    fn source(&self, partition: &Partition, step: u16) -> Option<Source> {
-        let minute = self.now_minute.checked_sub(u64::from(step))?;
-        (u64::from(step) < self.minutes).then(|| Source::set(partition.keys.online_minute(minute)))
+    fn first_step(&self) -> u16 {
+        self.oldest() as u16
     }
 
-    /// Users who were seen again later are in the set of a later minute, and were returned with it.
+    fn source(&self, partition: &Partition, step: u16) -> Option<Source> {
+        self.minute(step).map(|minute| Source::set(partition.keys.online_minute(minute)))
+    }
+
+    /// Users who were seen before are in the set of an earlier minute, and were returned with it.
     async fn read(
         &self,
         partition: &mut Partition,
@@ -192,16 +212,16 @@ impl Listing for Seen {
     ) -> Result<Vec<(usize, String)>, AskError> {
         let mut users: Vec<(usize, String)> =
             rows.into_iter().enumerate().map(|(row, (user, _))| (row, user)).collect();
-        for later in 0..u64::from(step) {
+        for earlier in self.oldest()..self.minute(step).unwrap_or(0) {
             if users.is_empty() {
                 break;
             }
-            let key = partition.keys.online_minute(self.now_minute.saturating_sub(later));
+            let key = partition.keys.online_minute(earlier);
             let words = ["SMISMEMBER", key.as_str()];
             let words = words.into_iter().chain(users.iter().map(|(_, user)| user.as_str()));
-            let again = list(ask(&mut partition.connection, &words.collect::<Vec<_>>()).await?);
-            let mut again = again.iter().map(|value| number(value) == Some(1));
-            users.retain(|_| !again.next().unwrap_or(false));
+            let before = list(ask(&mut partition.connection, &words.collect::<Vec<_>>()).await?);
+            let mut before = before.iter().map(|value| number(value) == Some(1));
+            users.retain(|_| !before.next().unwrap_or(false));
         }
         Ok(users)
     }

@@ -46,6 +46,11 @@ pub(super) trait Listing {
     /// The items of the list.
     type Item;
 
+    /// The first step in every partition.
+    fn first_step(&self) -> u16 {
+        0
+    }
+
     /// The hash or set of this step in a partition; `None` after the last.
     fn source(&self, partition: &Partition, step: u16) -> Option<Source>;
 
@@ -81,7 +86,12 @@ pub(super) async fn page<L: Listing>(
     cursor: Option<Cursor>,
     limit: usize,
 ) -> Result<Page<L::Item>, PageError> {
-    let mut place = Cursor::place(cursor)?;
+    let partitions = state.deployment.partitions;
+    let mut place = match Cursor::place(cursor)? {
+        Some(place) if place.partitions != partitions => return Err(InvalidCursor.into()),
+        Some(place) => place,
+        None => Place::first(partitions, 0, listing.first_step()),
+    };
     let limit = limit.clamp(1, MOST);
     let count = if listing.is_filter() { MOST } else { limit } as u64;
     let (mut items, mut seen) = (Vec::new(), 0);
@@ -100,7 +110,7 @@ pub(super) async fn page<L: Listing>(
             let (count, end, after) = (part.count, part.end, after.unwrap_or_default());
             place.part = Some(Part { count, end, after });
         } else if part.end == 0 {
-            place = Place { step: place.step.saturating_add(1), from: 0, part: None, ..place };
+            place = Place::first(partitions, place.partition, place.step.wrapping_add(1));
         } else {
             place = Place { from: part.end, part: None, ..place };
         }
@@ -124,7 +134,8 @@ fn at<'s, L: Listing>(
             let partition = state.partitions.get_mut(usize::from(place.partition))?;
             return Some((partition, source));
         }
-        *place = Place { partition: place.partition.saturating_add(1), ..Place::default() };
+        let next = place.partition.saturating_add(1);
+        *place = Place::first(place.partitions, next, listing.first_step());
     }
     None
 }

@@ -47,6 +47,17 @@ fn a_fresh_server_has_only_warnings_and_a_working_one_is_well() {
 }
 
 #[test]
+fn a_repartition_that_was_stopped_is_to_be_run_again() {
+    let (mut patient, run) = at_work();
+    drop(run);
+    patient.send("HSET rollcall:meta moving 1:2");
+    let finding = patient.suffers("repartition", "failure", "from 1 to 2 partitions");
+    finding.run_remedy();
+    patient.examined_with(&["--partitions", "2"]);
+    patient.is_well("settings");
+}
+
+#[test]
 fn settings_that_differ_are_named_with_both_remedies() {
     let (mut patient, run) = at_work();
     drop(run);

@@ -96,6 +96,33 @@ fn pages_hold_everything_once_whatever_their_length() {
     }
 }
 
+/// They were seen two minutes ago, and again between the first page and the second.
+#[test]
+fn who_is_seen_again_while_the_list_is_read_is_in_it() {
+    let served = Served::start(&[("partitions", "2")], &[]);
+    let seen = |ago_ms: u64| {
+        let time = served.scene.now() - ago_ms;
+        let event = |n| json!({ "type": "heartbeat", "user": format!("u{n}"), "time": time });
+        served.add(&(0..300).map(event).collect());
+    };
+    seen(120_000);
+    let mut found = BTreeSet::new();
+    let mut cursor = String::new();
+    loop {
+        let page = served.client.get(&format!("/api/v1/seen?limit=100&cursor={cursor}")).json();
+        let users = page["items"].as_array().unwrap().iter();
+        found.extend(users.map(|item| item["user"].as_str().unwrap().to_owned()));
+        if cursor.is_empty() {
+            seen(0);
+        }
+        match page["cursor"].as_str() {
+            Some(next) => next.clone_into(&mut cursor),
+            None => break,
+        }
+    }
+    assert_eq!(found, names("u", 300));
+}
+
 #[test]
 fn one_user_session_token_or_document_is_told_whole() {
     let served = Served::start(&[("thresholds", "2:1")], &[]);
@@ -114,8 +141,9 @@ fn one_user_session_token_or_document_is_told_whole() {
     assert_eq!(ips, BTreeSet::from(["\"10.0.0.1\"".to_owned(), "\"10.0.0.2\"".to_owned()]));
     let nobody = json!({ "user": "x", "online": false, "last_seen_ms": null, "addresses": [] });
     assert_eq!(get("/api/v1/users/x"), nobody);
-    let list = served.client.post("/api/v1/users/query", r#"{"users":["x","a/b|c","x"]}"#).json();
-    assert_eq!(list["users"], json!([nobody, user, nobody]));
+    let asked = r#"{"users":["a/b|c","x","a/b|c","x"]}"#;
+    let list = served.client.post("/api/v1/users/query", asked).json();
+    assert_eq!(list["users"], json!([user, nobody, user, nobody]), "named twice, told twice");
     assert_eq!(get("/api/v1/users/query")["user"], "query");
     let asked = r#"{"users":["x","a/b|c"],"changes":3}"#;
     let last = served.client.post("/api/v1/users/query", asked).json();
@@ -177,7 +205,8 @@ fn parameters_that_cannot_be_are_told() {
         "/api/v1/online?limit=many",
         "/api/v1/presence?cursor=x",
         "/api/v1/presence?cursor=o1.1",
-        "/api/v1/recent?cursor=w0.0.0",
+        "/api/v1/recent?cursor=w1.0.0.0",
+        "/api/v1/presence?cursor=w2.0.0.0",
         "/api/v1/seen?minutes=0",
         "/api/v1/seen?minutes=1441",
         "/api/v1/users/%ff",
@@ -186,7 +215,7 @@ fn parameters_that_cannot_be_are_told() {
         let reply = served.client.get(path);
         assert_eq!((reply.status, reply.problem().as_str()), (400, "bad-request"), "{path}");
     }
-    let far = served.client.get("/api/v1/presence?cursor=wffff.ffff.ffffffffffffffff").json();
+    let far = served.client.get("/api/v1/presence?cursor=w1.ffff.ffff.ffffffffffffffff").json();
     assert_eq!((&far["items"], &far["cursor"]), (&json!([]), &Value::Null));
     let most: Vec<String> = (0..1_001).map(|n| n.to_string()).collect();
     for body in [

@@ -62,6 +62,20 @@ fn events_of_one_request_go_in_one_entry_and_keep_their_order() {
 }
 
 #[test]
+fn an_answer_names_the_entry_of_every_partition() {
+    let served = Served::start(&[("partitions", "2")], &[]);
+    // From now on both streams assign the same ids.
+    let begun = "1990000000000-0";
+    for stream in served.scene.streams() {
+        served.scene.command::<String>(&["XADD", &stream, begun, "type", "heartbeat", "user", "x"]);
+    }
+    let users = (0..10).map(|n| json!({ "type": "heartbeat", "user": format!("u{n}") }));
+    let body = Value::from_iter(users).to_string();
+    let reply = served.client.post("/api/v1/events", &body).json();
+    assert_eq!(reply["ids"], json!(["0:1990000000000-1", "1:1990000000000-1"]));
+}
+
+#[test]
 fn what_a_request_means_does_not_depend_on_the_number_of_partitions() {
     let state = |partitions: &str| {
         let served = Served::start(&[("partitions", partitions)], &[]);

@@ -73,12 +73,14 @@ fn other_settings_are_refused_with_the_remedy() {
 
 #[test]
 fn another_number_of_partitions_is_refused() {
-    in_parallel([("1", "4"), ("4", "1"), ("4", "8"), ("8", "4")], |(own, other)| {
+    in_parallel([("1", "4"), ("4", "1"), ("4", "64"), ("8", "4")], |(own, other)| {
         let scene = Scene::start(&[("partitions", own)]);
         let worker = scene.worker(&[]);
         scene.wait_owned();
         let mut second = Worker::start(&scene.url(), &["--partitions", other], &[]);
         assert_eq!(second.exit_code(Duration::from_secs(5)), 64, "{own} partitions, then {other}");
+        let metas: Vec<String> = scene.command(&["KEYS", "*rollcall:meta"]);
+        assert_eq!(metas.len().to_string(), own, "no other partition is begun: {metas:?}");
         drop(worker);
     });
 }
