@@ -40,7 +40,7 @@ impl Keyboard {
         Some(Self { before, keys })
     }
 
-    /// Waits until `q` is pressed; for ever, if no key can come any more.
+    /// Waits until `q` is pressed; endlessly if no more keys can come.
     pub(crate) async fn quit(&mut self) {
         loop {
             match self.keys.recv().await {

@@ -75,7 +75,7 @@ struct Total {
     oldest_undelivered_age_s: Option<f64>,
     /// Partitions that a worker owns.
     owned: usize,
-    /// Workers that reported lately.
+    /// Workers that reported recently.
     workers: usize,
     janitor_last_run_ms: Option<u64>,
     changes_seq: u64,

@@ -32,7 +32,7 @@ pub(super) fn replicas(facts: &Facts) -> Answer {
         if good < wanted {
             let found = format!("{good} good replicas where min-replicas-to-write is {wanted}");
             let diagnosis = Diagnosis::failure(found, "the server refuses all writes (NOREPLICAS)")
-                .advise("bring the replicas back, or go on without them:");
+                .advise("bring the replicas back, or continue without them:");
             return Ok(facts.set(diagnosis, "min-replicas-to-write", "0"));
         }
     }

@@ -1,7 +1,7 @@
 //! Fernet tokens (<https://github.com/fernet/spec>): AES-128-CBC and HMAC-SHA256, in URL-safe base64.
 //!
-//! Where the specification takes random bytes as the initialisation vector, this takes a MAC over the session, the
-//! time of its event and the data. Nobody without the key can predict it, it is the same each time, and different
+//! The specification uses random bytes as the initialisation vector; this uses a MAC over the session, the time of its
+//! event and the data. Nobody without the key can predict it, it is the same each time, and different
 //! events never share one.
 
 use aes::Aes128;

@@ -1,4 +1,4 @@
-//! Users: who is online, who was seen, when one was last seen, and where they are.
+//! Users: who is online, who was seen, when a user was last seen, and at which addresses.
 //!
 //! Online users have a presence entry now; seen users are in the set of one of the last minutes.
 

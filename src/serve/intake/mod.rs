@@ -6,7 +6,7 @@
 //! ```
 //!
 //! While the server is down, events wait within the limits of `--buffer`. An entry is sent once. If no answer comes,
-//! it is unknown whether the entry was added, and the sender of its events is told so.
+//! it is unknown whether the entry was added, and the response to the sender says so.
 
 mod applied;
 mod elements;

@@ -39,7 +39,7 @@ enum Activity {
     Event(SeenEvent),
 }
 
-/// Reads the streams whenever somebody watches, for ever.
+/// Reads the streams whenever somebody watches; never returns.
 pub(super) async fn follow(context: Context, rooms: Rooms, metrics: LiveMetrics) {
     let mut watched = rooms.watched();
     loop {

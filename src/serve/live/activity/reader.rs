@@ -61,7 +61,7 @@ impl Reader {
         Self { server: config.redis.server(), partition, stream, rules, rooms }
     }
 
-    /// Reads for ever; after a failure it continues from the newest entry.
+    /// Reads endlessly; after a failure it continues from the newest entry.
     pub(super) async fn run(self, read: mpsc::Sender<Read>) {
         loop {
             let Err(error) = self.session(&read).await;
