@@ -61,9 +61,8 @@ fn of_entries(options: &Options) -> Table {
         |name: &str, pack: usize| Row { name: name.to_owned(), cells: vec![measure(pack).into()] };
     Table {
         title: "The server's memory per event in the stream".to_owned(),
-        note:
-            "Standard mix, before a group reads it. Finished entries stay for `--keep`."
-                .to_owned(),
+        note: "Standard mix, before a group reads it. Finished entries stay for `--keep`."
+            .to_owned(),
         columns: vec!["bytes"],
         rows: vec![row("flat", 1), row("packed by 50", 50)],
     }
@@ -90,8 +89,7 @@ fn of_a_worker(options: &Options) -> Table {
     };
     Table {
         title: "A worker's own memory".to_owned(),
-        note: "The installed program (`rollcall worker`) in a process of its own."
-            .to_owned(),
+        note: "The installed program (`rollcall worker`) in a process of its own.".to_owned(),
         columns: vec!["resident at the end, MiB", "peak, MiB", "seconds"],
         rows: vec![Row { name: format!("a backlog of {entries} entries"), cells }],
     }
