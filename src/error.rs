@@ -128,7 +128,7 @@ pub enum Error {
         /// Why each of the nodes did not help.
         tried: Vec<Error>,
     },
-    /// A node redirects to a place that was already tried or is no address.
+    /// A node redirects to a place that was already tried or is not an address.
     #[error("{from} redirects to {to}, which was already tried or is not an address")]
     Redirect {
         /// The node.

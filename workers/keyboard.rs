@@ -18,7 +18,7 @@ pub(crate) struct Keyboard {
 }
 
 impl Keyboard {
-    /// Takes the keyboard; `None` if standard input is no terminal, or another process has it.
+    /// Takes the keyboard; `None` if standard input is not a terminal, or another process has it.
     pub(crate) fn take() -> Option<Self> {
         let stdin = io::stdin();
         // The system stops a process in the background that touches the terminal.

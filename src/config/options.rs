@@ -173,7 +173,7 @@ pub(super) fn check<'u>(
         if known == PROTOCOL && !PROTOCOLS.contains(&&*value) {
             return Err(ServerError::Protocol);
         }
-        // Stands for bytes that are no text.
+        // Stands for bytes that are not text.
         if value.contains('\u{fffd}') {
             return Err(ServerError::OptionText(known));
         }

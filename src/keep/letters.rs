@@ -316,7 +316,7 @@ impl fmt::Display for Bookmark {
     }
 }
 
-/// The text is no position of a walk over dead letters.
+/// The text is not a position of a walk over dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a cursor of dead letters; send the cursor of the previous answer unchanged")]
 pub struct InvalidPosition;

@@ -78,7 +78,7 @@ impl Key {
         URL_SAFE.encode(token).into_bytes()
     }
 
-    /// The content of a token, whatever its age; `None` if it is none of this key.
+    /// The content of a token, whatever its age; `None` if the token is not of this key.
     pub(super) fn open(&self, token: &[u8]) -> Option<Vec<u8>> {
         let mut token = decoded(token)?;
         let signed = token.len() - MAC;

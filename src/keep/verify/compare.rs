@@ -283,7 +283,7 @@ impl Comparison {
         }
     }
 
-    /// Removes findings that are no difference after all.
+    /// Removes findings that are not differences after all.
     async fn settle(&mut self, deleted_before: Option<EntryId>) -> Result<(), AskError> {
         let (now_ms, deleted) = (self.shadow.now_ms().await?, self.shadow.deleted().await?);
         let skew = self.shadow.deployment.max_skew_ms;

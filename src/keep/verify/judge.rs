@@ -181,7 +181,7 @@ impl Court<'_> {
         self.expiry(key, name, name, [&live[0], &said[0]], out);
     }
 
-    /// Compares the expiries of two keys, if both exist; a moment late is no difference.
+    /// Compares the expiries of two keys, if both exist; a moment late is not a difference.
     fn expiry(
         &self,
         key: String,

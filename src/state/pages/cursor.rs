@@ -64,7 +64,7 @@ impl Serialize for Cursor {
     }
 }
 
-/// The text is no cursor, or one of another list.
+/// The text is not a cursor, or one of another list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a cursor of this list; send the cursor of the previous page unchanged")]
 pub struct InvalidCursor;

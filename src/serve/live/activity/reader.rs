@@ -137,7 +137,7 @@ impl Reader {
     }
 
     fn activities(&self, entry: &Entry) -> Vec<Activity> {
-        // Parts that are no events become dead letters elsewhere.
+        // Parts that are not events become dead letters elsewhere.
         let events = decode(entry, self.partition, &self.rules).events;
         let mut activities: Vec<_> = events.iter().flat_map(activities).collect();
         if self.rooms.is_used(EVENTS) {
