@@ -104,6 +104,8 @@ impl Deed {
             Self::Stop => {
                 let id = std::process::id().to_string();
                 let _stopped = std::process::Command::new("kill").args(["-STOP", &id]).status();
+                // Any thread may take the signal and then stop the others; this one must not go on until then.
+                std::thread::sleep(Duration::from_millis(500));
             }
         }
     }

@@ -97,7 +97,7 @@ fn with_entries_pending_it_is_refused_until_they_are_finished() {
         let remedy = "2 entries of rollcall:events that the previous version read are pending in the group \
                       rollcall; let its workers finish, or stop them once XPENDING";
         wait_for_page(&process, "/readyz", |status, body| status == 503 && body.contains(remedy));
-        assert!(process.log().contains(remedy), "{}", process.log());
+        process.says(remedy);
         assert!(process.runs(), "it waits for them");
         let of = |key: &str, name: &str| scene.command::<Option<String>>(&["HGET", key, name]);
         assert_eq!(of("rollcall:meta", "format").as_deref(), Some("1"), "nothing is touched");

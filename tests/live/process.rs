@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::harness::wait_until;
+use crate::scene::SOON;
+
 /// A running `rollcall`; killed when dropped.
 pub struct Worker {
     child: Child,
@@ -80,6 +83,11 @@ impl Worker {
     /// Everything it has logged.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(log_path(self.folder.path())).unwrap()).into_owned()
+    }
+
+    /// Waits until it has logged a text; lines are written a moment after what they report.
+    pub fn says(&self, text: &str) {
+        wait_until(SOON, &format!("the log says: {text}"), || self.log().contains(text));
     }
 
     /// SIGKILL, if it is still running; returns how it ended, once it is gone.

@@ -57,7 +57,8 @@ fn none_is_lost_and_none_comes_twice_where_commands_are_killed_and_run_side_by_s
     while count_letters(&scene) > 0 {
         let mut both =
             [start(&scene, &words).spawn().unwrap(), start(&scene, &words).spawn().unwrap()];
-        std::thread::sleep(Duration::from_millis(rng.u64(15..60)));
+        // Longer and longer, for a machine on which starting takes as long.
+        std::thread::sleep(Duration::from_millis(rng.u64(15..60 + kills)));
         for child in &mut both {
             child.kill().unwrap();
             child.wait().unwrap();

@@ -102,6 +102,7 @@ async fn a_group_that_blocks_trimming_is_a_metric_and_a_line_in_the_log() {
     let removed = r#"rollcall_sweep_removed_total{sweep="stream"}"#;
     wait_until(SOON, "trimming counts as blocked", || pages.metric(blocked) == Some(1.0));
     assert_eq!(pages.metric(removed), Some(0.0));
+    janitor.says("cannot be trimmed");
     let log = janitor.log();
     let line = log.lines().find(|line| line.contains("cannot be trimmed")).unwrap();
     assert!(line.contains("WARN") && line.contains("slow-reports"), "{line}");

@@ -2,7 +2,7 @@
 //! state, and a listener that moves between processes misses nothing and receives nothing twice.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use crate::support::seed;
 /// What a listener knows, kept by a thread that reconnects whenever its connection ends.
 struct Follower {
     replica: Arc<Mutex<Replica>>,
+    gaps: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<Heard>,
 }
@@ -38,6 +39,8 @@ impl Follower {
     fn start(addresses: Arc<Mutex<Vec<SocketAddr>>>, cuts_after: Option<usize>, seed: u64) -> Self {
         let (replica, stop) = (Arc::<Mutex<Replica>>::default(), Arc::<AtomicBool>::default());
         let (shared, until) = (Arc::clone(&replica), Arc::clone(&stop));
+        let gaps = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&gaps);
         let mut rng = Rng::with_seed(seed);
         let follow = move || {
             let (mut heard, mut last_id) = (Heard::default(), String::new());
@@ -62,7 +65,7 @@ impl Follower {
                             heard.snapshots += 1;
                             *replica = Replica::from_snapshot(&event.json());
                         }
-                        "gap" => heard.gaps += 1,
+                        "gap" => heard.gaps = counted.fetch_add(1, Ordering::Relaxed) + 1,
                         _ => {
                             heard.changes += 1;
                             replica.apply(&event.json()).unwrap_or_else(|fault| panic!("{fault}"));
@@ -72,7 +75,7 @@ impl Follower {
             }
             heard
         };
-        Self { replica, stop, thread: std::thread::spawn(follow) }
+        Self { replica, gaps, stop, thread: std::thread::spawn(follow) }
     }
 
     fn seqs(&self) -> Vec<u64> {
@@ -212,16 +215,19 @@ fn a_server_that_went_back_in_time_gives_every_listener_a_new_snapshot() {
     let traffic = Traffic::start_from(&scene, 0, 600, crowd(seed(), 1));
     std::thread::sleep(Duration::from_millis(500));
     scene.command::<()>(&["SAVE"]);
-    for _ in 0..3 {
+    for round in 0..3 {
         std::thread::sleep(Duration::from_millis(700));
         scene.deployment.server.kill();
         scene.deployment.server.restart().unwrap();
+        // Two losses between two looks of a listener would be one gap.
+        wait_until(SOON, "every listener hears of it", || {
+            followers.iter().all(|follower| follower.gaps.load(Ordering::Relaxed) > round)
+        });
     }
     std::thread::sleep(Duration::from_millis(700));
     traffic.stop();
     scene.wait_finished(SOON, "the worker finishes the stream");
     worker.terminate();
-    wait_until(SOON, "somebody noticed", || followers.iter().all(|f| !f.seqs().is_empty()));
     let heard = expect_state(&scene, followers);
     eprintln!("{heard:?}");
     assert!(heard.iter().all(|heard| heard.gaps >= 3), "{heard:?}");

@@ -105,7 +105,9 @@ fn a_large_entry_outlasts_short_memory() {
     wait_until(SOON, "the workers fail some times", || {
         failures(&workers) >= 8 || scene.is_finished()
     });
-    assert!(workers.iter().any(|worker| worker.log().contains("kind=\"oom\"")));
+    wait_until(SOON, "one says why", || {
+        workers.iter().any(|worker| worker.log().contains("kind=\"oom\""))
+    });
     command(&scene, &["CONFIG", "SET", "maxmemory", "0"]);
     scene.wait_finished(SOON, "memory is there again");
     let letters = scene.letters();

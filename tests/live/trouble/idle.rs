@@ -47,7 +47,9 @@ fn a_line_says_that_the_trouble_is_over_and_how_long_it_took() {
     let arguments = [&HTTP[..], &["--partitions", "4"]].concat();
     let process = Worker::start_as("run", &scene.url(), &arguments, &[]);
     wait_for_page(&process, "/readyz", |status, _| status == 200);
-    assert_eq!(process.log().matches("created the consumer group partition=").count(), 4);
+    wait_until(SOON, "it says so", || {
+        process.log().matches("created the consumer group partition=").count() == 4
+    });
     let over = "the trouble is over, all loops work again lasted_ms=";
     assert!(!process.log().contains(over), "{}", process.log());
     scene.deployment.server.kill();

@@ -60,7 +60,7 @@ fn what_strangers_do_to_an_idle_group_is_counted_and_set_right_within_the_beat()
             });
             scene.wait_for_round();
         }
-        assert!(worker.log().contains("another program read from, moved or destroyed"), "{deed}");
+        worker.says("another program read from, moved or destroyed");
         scene.add_random_later(2, 50);
         scene.wait_finished(SOON, "goes on");
         scene.verify(deed);
@@ -224,8 +224,7 @@ fn a_stream_that_begins_again_is_read_from_its_beginning_and_once() {
                 worker = scene.worker(&[]);
             }
             scene.wait_finished(SOON, "the new stream is read");
-            let told = "the stream is not the one from before";
-            assert!(worker.log().contains(told), "{}", worker.log());
+            worker.says("the stream is not the one from before");
             view(&scene, "after");
             scene.wait_finished(SOON, "goes on");
             assert_eq!(
