@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
@@ -188,9 +189,13 @@ pub(crate) async fn run(
     let stop = crate::signals::stop();
     let supervisor = Arc::new(Supervisor::from_env().map_err(RunError::Supervisor)?);
     let mut process = Process::start(config, roles, metrics).await?;
+    // First, so that a stop is never reported before the start; again if the supervisor did not take it.
+    let is_told = tokio::time::timeout(Duration::ZERO, supervisor.started()).await.is_ok();
     let (watching, health) = (supervisor.clone(), process.health.clone());
     tokio::spawn(async move {
-        watching.started().await;
+        if !is_told {
+            watching.started().await;
+        }
         watching.watch(&health).await;
     });
     tokio::select! {

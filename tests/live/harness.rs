@@ -387,8 +387,9 @@ fn a_server_that_died_is_named_in_place_of_what_did_not_come_about() {
     let server = PrivateServer::start(Options::default()).unwrap();
     let kill = format!("kill -SEGV {}", server.pid().unwrap());
     assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    wait_until(Duration::from_secs(20), "it has ended", || !dead_servers().is_empty());
     let failed = std::panic::catch_unwind(|| {
-        wait_until(Duration::from_secs(2), "something comes about", || false);
+        wait_until(Duration::ZERO, "something comes about", || false);
     });
     let said = failed.unwrap_err().downcast::<String>().unwrap();
     let named = format!("the server on port {} ended (signal: 11", server.port());

@@ -12,7 +12,8 @@ fn a_hangup_reads_the_log_filter_again() {
     let path = folder.path().join("rollcall.toml");
     fs::write(&path, "log = \"error\"\n").unwrap();
     let worker = scene.worker(&["--config", path.to_str().unwrap()]);
-    scene.wait_owned();
+    scene.add_random(0, 10);
+    scene.wait_finished(SOON, "it projects");
     assert_eq!(worker.log(), "", "nothing but errors");
     let set = |text: &str, said: &str| {
         fs::write(&path, text).unwrap();
@@ -26,7 +27,7 @@ fn a_hangup_reads_the_log_filter_again() {
     );
     set("log = ", "the settings are unchanged, because they cannot be reloaded: ");
     set("log = \"rollcall=debug\"\nbatch = 3\n", "filter=\"rollcall=debug\"");
-    scene.add_random(1, 50);
+    scene.add_random_later(1, 50);
     scene.wait_finished(SOON, "it goes on projecting");
     let log = scene.drain(worker);
     assert!(log.contains("gave the partition up"), "{log}");

@@ -160,6 +160,7 @@ fn targets_hear_of_what_changes_after_a_move() {
     let plain = "[[notify]]\nname = \"plain\"\nkind = \"pubsub\"\nchannel = \"news\"\n";
     let stage = Stage::start(&[], plain);
     stage.scene.add_heartbeat("before");
+    stage.scene.wait_finished(SOON, "its change is of the old partition");
     let mut notifier = stage.notifier_of(&["plain"]);
     let mut serve = stage.scene.serve(&[]);
     wait_until(SOON, "it serves", || serve.log().contains("started"));

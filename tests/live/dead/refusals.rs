@@ -69,7 +69,8 @@ fn who_sits_at_a_terminal_is_asked_before_all_are_dropped() {
     };
     for no in ["n\n", "\n", "yess\n"] {
         let said = answer("drop --all", no);
-        assert!(said.contains("? [y/N]") && said.contains("ended 1"), "{said}");
+        // The terminal may echo the answer in the middle of the question.
+        assert!(said.contains("[y/N]") && said.contains("ended 1"), "{said}");
         assert_eq!(count_letters(&scene), 1);
     }
     // The line with the progress is removed.
