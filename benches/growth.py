@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Growth over partitions and nodes: what an event costs each server, and what all of them do together.
+"""Growth with partitions and nodes: the cost of an event for each server, and the throughput of all together.
 
 benches/growth.py [--binary target/release/rollcall] [--rows partitions,masters,events]
 
 `partitions` and `masters` count instructions with callgrind (see instructions.py): one server with 1 to 400 partitions, then
-1 to 3 masters of a Cluster with four partitions each. `events` runs Clusters of 12 partitions without callgrind, and says how
-many events a second they and one worker get done on this machine. Needs what instructions.py needs.
+1 to 3 masters of a Cluster with four partitions each. `events` runs Clusters of 12 partitions without callgrind, and prints how
+many events per second they and one worker apply on this machine. Needs what instructions.py needs.
 """
 import argparse
 from binascii import crc_hqx
@@ -20,7 +20,7 @@ GROUP, SLOTS = "rollcall", 16384
 
 
 class Plain(Server):
-    """A server without callgrind, whose processor time counts."""
+    """A server without callgrind, to measure processor time."""
     WRAPPER, PAUSE = [], 0.02
 
     def seconds(self):
@@ -35,7 +35,7 @@ def subject(event):
 
 
 class Deployment:
-    """So many masters that share so many partitions. One master is a server by itself."""
+    """This many masters that share this many partitions. One master is a standalone server."""
 
     def __init__(self, kind, masters, partitions):
         self.buses = [free_port() for _ in range(masters)]
@@ -68,7 +68,7 @@ class Deployment:
         return self.servers[partition % len(self.servers)]
 
     def add(self, events, start, per_ms):
-        """With ids of their own, so that however slowly they are added a user's next event is seconds later."""
+        """Adds entries with explicit ids, so that a user's next event is seconds later, however slowly they are added."""
         commands = [[] for _ in self.servers]
         for i, event in enumerate(events):
             partition = crc_hqx(subject(event).encode(), 0) % len(self.streams)
@@ -89,7 +89,7 @@ class Deployment:
                 last = client.one("XREVRANGE", stream, "+", "-", "COUNT", 1)[0][0]
                 while not self.is_at(client, stream, last):
                     if process.poll() is not None:
-                        raise SystemExit("the worker ended")
+                        raise SystemExit("the worker exited")
                     time.sleep(self.servers[0].PAUSE)
         finally:
             process.terminate()
@@ -114,7 +114,7 @@ class Deployment:
 
 
 def instructions(options, masters, partitions):
-    """Of all servers, an event."""
+    """Instructions of each server, and the number of events."""
     deployment = Deployment(Server, masters, partitions)
     try:
         # Full batches of as many users as elsewhere, and so many events that a worker's start does not show.
@@ -136,7 +136,7 @@ def partitions(options):
 
 
 def masters(options):
-    print("\n| masters, 4 partitions each | instructions per event | of the masters, each |\n|---:|---:|---|")
+    print("\n| masters, 4 partitions each | instructions per event | share of each master |\n|---:|---:|---|")
     for number in [1, 2, 3]:
         each, count = instructions(options, number, 4 * number)
         shares = ", ".join(f"{share / sum(each):.0%}" for share in each)
@@ -175,7 +175,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--binary", default=os.path.join("target", "release", "rollcall"))
     parser.add_argument("--users", type=int, default=10_000)
-    parser.add_argument("--events", type=int, default=600_000, help="where times are taken")
+    parser.add_argument("--events", type=int, default=600_000, help="for the row events")
     parser.add_argument("--rows", default="partitions,masters,events")
     options = parser.parse_args()
     for row in options.rows.split(","):

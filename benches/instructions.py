@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
-"""Instructions of the whole server per event, by callgrind: repeatable where times are not.
+"""The server's instructions per event, counted with callgrind. Unlike times, they are repeatable.
 
 benches/instructions.py [--binary target/release/rollcall] [--events 20000] [--batch 500] [--packed 1] [--aof]
 
 Runs redis-server under valgrind once for each row: the two floors (reading and acknowledging through a group;
-reading with XREAD and moving the group once a batch), and one worker of the binary. The whole state of all users is
-there before anything is counted, and so are the entries. Needs valgrind, and redis-server in PATH
-(`ROLLCALL_TEST_SERVER` names another).
+reading with XREAD and moving the group once per batch), and one worker of the binary. The state of all users and the
+entries exist before counting starts. Needs valgrind, and redis-server in PATH (`ROLLCALL_TEST_SERVER` names another).
 """
 import argparse, json, os, random, re, shutil, signal, socket, subprocess, tempfile, time
 
@@ -15,7 +14,7 @@ SERVER = os.environ.get("ROLLCALL_TEST_SERVER", "redis-server")
 
 
 class Client:
-    """As much of RESP2 as this needs."""
+    """A client for the part of RESP2 that is needed here."""
 
     def __init__(self, port):
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -95,7 +94,7 @@ class Server:
                 return
             except (OSError, RuntimeError):
                 time.sleep(0.1)
-        raise SystemExit("the server does not answer")
+        raise SystemExit("the server does not respond")
 
     def control(self, *flags):
         subprocess.run(["callgrind_control", *flags, str(self.process.pid)], check=True, capture_output=True)
@@ -146,20 +145,20 @@ def worker(binary, server, batch):
                 about = dict(zip(groups[0][::2], groups[0][1::2]))
                 if about[b"last-delivered-id"] == last and about[b"pending"] == 0:
                     return
-        raise SystemExit("the worker does not come to the end of the stream")
+        raise SystemExit("the worker does not reach the end of the stream")
     finally:
         process.terminate()
         process.wait()
 
 
 def packed(events, together):
-    """Entries of so many events each, as JSON."""
+    """Entries of this many events each, as JSON."""
     chunks = [events[first:first + together] for first in range(0, len(events), together)]
     return [["data", json.dumps([dict(zip(event[::2], event[1::2])) for event in chunk])] for chunk in chunks]
 
 
 def add(client, events, start, per_ms):
-    """With ids of their own, so that however slowly they are added a user's next event is seconds later."""
+    """Adds entries with explicit ids, so that a user's next event is seconds later, however slowly they are added."""
     commands = [["XADD", STREAM, f"{start + i // per_ms}-{i % per_ms}", *event] for i, event in enumerate(events)]
     for first in range(0, len(commands), 500):
         client.send(*commands[first:first + 500])
@@ -191,7 +190,7 @@ def main():
     parser.add_argument("--users", type=int, default=10_000)
     parser.add_argument("--batch", type=int, default=500)
     parser.add_argument("--aof", action="store_true")
-    parser.add_argument("--packed", type=int, default=1, help="events an entry; for Rollcall alone")
+    parser.add_argument("--packed", type=int, default=1, help="events per entry; only for Rollcall")
     parser.add_argument("--rows", default="group,cursor,rollcall")
     options = parser.parse_args()
     print("| what | instructions per event |\n|---|---:|")

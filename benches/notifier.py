@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How many changes a second `rollcall notifier` tells, on one processor core:
+"""How many changes per second `rollcall notifier` sends, on one processor core:
 
     cargo build --release && python3 benches/notifier.py
 
-A private Redis holds 200,000 changes (`online`, with the presence entries that Socket.IO's events are filled from). For
-each kind of target a notifier on a core of its own tells them all; a subscriber hears what is published. Webhooks go
-to a server in this process that answers at once. Prints a table. It needs redis-server, redis-cli and taskset.
+A private Redis holds 200,000 changes (`online`, with the presence entries that Socket.IO events contain). For each kind
+of target, a notifier on its own core sends them all, and a subscriber receives what is published. Webhooks go to a
+server in this process that responds at once. Prints a table. It needs redis-server, redis-cli and taskset.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ class Bed:
 
 
 def serve(port):
-    """A webhook that answers at once."""
+    """A webhook that responds at once."""
 
     async def answer(reader, writer):
         try:
@@ -82,13 +82,13 @@ def serve(port):
 
 
 def processor_time(pid):
-    """Seconds of the processor, by /proc: utime and stime."""
+    """Processor seconds of a process from /proc: utime and stime."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure(bed, table, count, channels):
-    """Seconds, and of them those that the notifier had a processor, for so many changes."""
+    """Seconds for this many changes, and the notifier's processor seconds."""
     file = Path(bed.folder, "targets.toml")
     file.write_text(f'[[notify]]\nname = "t"\n{table}\n')
     # The change before those that are to be told.
@@ -122,12 +122,12 @@ def main():
     secret.write_text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     hook = f'kind = "webhook"\nurl = "http://127.0.0.1:{port}/"\nsecret-file = "{secret}"\nallow-private = true'
     try:
-        print("| target | changes/s | µs of the notifier's core a change |\n|---|---|---|")
+        print("| target | changes/s | µs of the notifier's core per change |\n|---|---|---|")
         for name, table, count, channels in [
-            ("`socketio-redis`, two rooms a change", 'kind = "socketio-redis"', CHANGES, "socket.io#/#*"),
-            ("`socketio-python`, two rooms a change", 'kind = "socketio-python"', CHANGES, "socketio"),
+            ("`socketio-redis`, two rooms per change", 'kind = "socketio-redis"', CHANGES, "socket.io#/#*"),
+            ("`socketio-python`, two rooms per change", 'kind = "socketio-python"', CHANGES, "socketio"),
             ("`pubsub`", 'kind = "pubsub"\nchannel = "news"', CHANGES, "news"),
-            ("`webhook`, one change a call", hook, 20_000, "none"),
+            ("`webhook`, one change per call", hook, 20_000, "none"),
             ("`webhook`, `batch = 100`", f"{hook}\nbatch = 100", CHANGES, "none"),
         ]:
             wall, own = min(measure(bed, table, count, channels) for _ in range(3))

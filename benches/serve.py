@@ -4,9 +4,9 @@ plain XADD, one after the other against the same kind of private Redis.
 
 benches/serve.py [--binary target/release/rollcall] [--seconds 10] [--connections 512]
 
-Needs redis-server, redis-benchmark, wrk and python3 with venv in PATH; Flask, gunicorn and redis come from PyPI into an
-environment below target/. Prints requests a second, the latency's quantiles as wrk sees them, and processor time for
-each request: of the HTTP process with its children, and of Redis.
+Needs redis-server, redis-benchmark, wrk and python3 with venv in PATH. Flask, gunicorn and redis are installed from PyPI
+into an environment under target/. Prints requests per second, wrk's latency quantiles, and the processor time of each
+request: of the HTTP process with its children, and of Redis.
 """
 import argparse, os, pathlib, re, signal, socket, subprocess, tempfile, time
 
@@ -58,7 +58,7 @@ def wait_for(port):
 
 
 def processor_time(pid):
-    """Seconds of a process and its children."""
+    """Processor seconds of a process and its children."""
     children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -80,7 +80,7 @@ class Redis:
 
 
 def flask(port, redis):
-    """The route under gunicorn with two workers."""
+    """Starts the route under gunicorn with two workers."""
     home = pathlib.Path("target/bench-serve")
     python = home / "venv/bin/python"
     if not python.exists():
@@ -123,7 +123,7 @@ def measure(name, start, options):
 
 
 def plain(count=200_000):
-    """A plain XADD for each event, from 50 clients without a pipeline."""
+    """Measures a plain XADD for each event, from 50 clients without a pipeline."""
     with Redis() as redis:
         add = ["XADD", "rollcall:events", "*", "type", "heartbeat", "user", "user-1", "page", "/home"]
         words = ["redis-benchmark", "-p", str(redis.port), "-n", str(count), "-c", "50", "-q", *add]

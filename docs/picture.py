@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes docs/demo.svg from a real run: starts `rollcall demo` in tmux, waits, and draws what its screen shows.
+"""Makes docs/demo.svg from a real run: starts `rollcall demo` in tmux, waits, and draws its screen.
 
 docs/picture.py [path to the rollcall binary]     needs tmux; the default binary is target/release/rollcall
 """

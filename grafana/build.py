@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes the dashboards from panels.py and the runbooks: `grafana/build.py`, or `--check` to say only what differs.
+"""Writes the dashboards from panels.py and the runbooks. With `--check` it only reports which files differ.
 
-It has what all dashboards have in common: variables, links, annotations, the appearance of a panel.
+It defines what all dashboards have in common: variables, links, annotations, and how panels look.
 """
 
 import json
@@ -18,7 +18,7 @@ COLUMNS = 24
 
 
 def variable(name, label, query):
-    """A variable that Prometheus fills; all of its values by default."""
+    """A variable with values from Prometheus; by default, all of them."""
     return {
         "type": "query", "name": name, "label": label, "datasource": SOURCE, "definition": query,
         "query": {"query": query, "refId": name}, "refresh": 2, "sort": 3,
@@ -35,7 +35,7 @@ VARIABLES = [
 ]
 
 STARTS = {
-    "name": "Starts of processes", "datasource": SOURCE, "enable": True, "iconColor": "blue", "step": "60s",
+    "name": "Process starts", "datasource": SOURCE, "enable": True, "iconColor": "blue", "step": "60s",
     "expr": 'process_start_time_seconds{job=~"$job", instance=~"$instance"} * 1000',
     "useValueForTime": True, "titleFormat": "{{instance}} started", "tagKeys": "job",
 }
@@ -56,14 +56,14 @@ def steps(thresholds):
 
 
 def target(n, expr, legend):
-    """A query of a panel. One over the whole time range is evaluated once, any other for each point."""
+    """A query of a panel. A query over the whole time range is evaluated once, any other for each point."""
     once = "$__range" in expr
     return {"refId": "ABCDEFGH"[n], "datasource": SOURCE, "expr": expr, "legendFormat": legend or "__auto",
             "range": not once, "instant": once}
 
 
 def look_of_stat():
-    """The newest number, coloured by its thresholds."""
+    """The latest value, coloured by thresholds."""
     options = {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
                "colorMode": "value", "graphMode": "area", "textMode": "auto"}
     return options, {"color": {"mode": "thresholds"}}
@@ -82,7 +82,7 @@ def look_of_graph(panel):
 
 
 def draw(panel, number, place):
-    """A panel that shows numbers."""
+    """A panel with numbers."""
     options, look = look_of_stat() if panel.kind == "stat" else look_of_graph(panel)
     defaults = {"unit": panel.unit, "min": 0, "noValue": emptiness(panel),
                 "thresholds": steps(panel.thresholds), **look}
@@ -97,7 +97,7 @@ def draw(panel, number, place):
 
 
 def placed(rows):
-    """Each panel of each row, with its number and position; a row's panels share its width."""
+    """Each panel, with its number and position. The panels of a row share its width."""
     number, top = 0, 0
     for row in rows:
         height = 4 if row[0].kind == "stat" else 8
@@ -133,7 +133,7 @@ def dashboard(uid, title, text, panels, variables):
 
 
 def dashboards():
-    """Every file, with its content."""
+    """Every file with its content."""
     built = [dashboard(uid, title, text, list(placed(rows)), VARIABLES) for uid, title, text, rows in DASHBOARDS]
     built.append(dashboard("runbooks", "Runbooks", "What each alert means, and what to do.",
                            list(runbook_panels()), VARIABLES))

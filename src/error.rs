@@ -40,7 +40,7 @@ pub enum Error {
     Server {
         /// What was tried.
         step: &'static str,
-        /// The server that failed; behind sentinels or in a Cluster it is none that was configured.
+        /// The server that failed. Behind sentinels or in a Cluster its address is not in the settings.
         address: String,
         /// What the client or the server said.
         #[source]
@@ -128,8 +128,8 @@ pub enum Error {
         /// Why each of the nodes did not help.
         tried: Vec<Error>,
     },
-    /// A node redirects to a place that was already tried or is no address.
-    #[error("{from} redirects to {to}, which was already tried or is no address")]
+    /// A node redirects to a place that was already tried or is not an address.
+    #[error("{from} redirects to {to}, which was already tried or is not an address")]
     Redirect {
         /// The node.
         from: String,
@@ -144,7 +144,7 @@ pub enum Error {
     Role {
         /// The server.
         address: String,
-        /// What it says it is.
+        /// Its own role, as it reports it.
         role: String,
     },
     /// Workers of the previous version have pending entries.

@@ -23,13 +23,13 @@ pub enum Failpoint {
     BeforeSend,
     /// The call was sent; whether it arrived is unknown.
     AfterSend,
-    /// The reply came, nothing was done with it yet.
+    /// The reply has come; nothing was done with it yet.
     AfterReply,
-    /// A janitor's sweep call was answered, the round goes on.
+    /// A janitor got the reply to a sweep call; the round is not over.
     MidSweep,
     /// A notifier sent a call; whether it arrived is unknown.
     MidNotify,
-    /// A webhook took a call, and the step that says so was sent.
+    /// A webhook accepted a call, and the step that records this was sent.
     MidCall,
 }
 
@@ -111,7 +111,7 @@ impl Deed {
     }
 }
 
-/// Dies if this is an entry that kills whoever looks into it.
+/// Aborts if this is the entry that kills the process.
 pub fn look_into(entry: &Entry) {
     static KILLER: OnceLock<Option<String>> = OnceLock::new();
     if !cfg!(debug_assertions) {

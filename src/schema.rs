@@ -1,6 +1,6 @@
-//! The schemas as they stand in `schemas/`, for `rollcall schema`.
+//! The files of `schemas/`, for `rollcall schema`.
 //!
-//! A test compares the names with the files, so that none is forgotten.
+//! A test compares the names with the files, so none can be missing.
 
 /// The OpenAPI document of what `serve` answers.
 pub const OPENAPI: &str = include_str!("../schemas/openapi.json");

@@ -9,9 +9,9 @@ use rollcall::config::{
 /// What to do with the settings.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Say ok, or name the wrong setting and the remedy
+    /// Print ok, or name the wrong setting and the remedy
     Check(Flags<Settings>),
-    /// Print every setting as TOML, and where its value comes from
+    /// Print every setting as TOML, with the source of its value
     Print(Flags<Settings>),
 }
 

@@ -14,7 +14,7 @@ pub(crate) use self::mend::{Drop, Retry};
 use crate::query::{Answer, Limit, Output, Query, StreamFlags, settings};
 use crate::table::{Page, Table, escape, escape_bytes, plural, time};
 
-/// Entries that could not be decoded or applied.
+/// List, show, retry and drop entries that could not be decoded or applied.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(crate) enum DeadCommand {
     List(List),
@@ -26,20 +26,20 @@ pub(crate) enum DeadCommand {
 /// Which dead letters: those that match all the conditions.
 #[derive(Clone, Debug, clap::Args)]
 struct Which {
-    /// Only those with this reason
+    /// Only letters with this reason
     #[arg(long, value_name = "REASON")]
     #[arg(value_parser = PossibleValuesParser::new(Reason::ALL.iter().map(|reason| reason.name())))]
     reason: Option<String>,
-    /// Only those of events of this type, even if there is no such type
+    /// Only letters of events of this type, which need not be a known type
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
-    /// Only those of the entry with this id
+    /// Only letters of the entry with this id
     #[arg(long, value_name = "ID")]
     entry: Option<EntryId>,
-    /// Only those written since then: a duration ago (2h), RFC 3339, or epoch milliseconds
+    /// Only letters written since this time: a duration ago (2h), RFC 3339, or epoch milliseconds
     #[arg(long, value_name = "TIME")]
     since: Option<Moment>,
-    /// Only those written before then
+    /// Only letters written before this time
     #[arg(long, value_name = "TIME")]
     until: Option<Moment>,
 }
@@ -64,7 +64,7 @@ impl Which {
     }
 }
 
-/// Dead letters, the newest first.
+/// List dead letters, the newest first.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct List {
     #[command(flatten)]
@@ -132,14 +132,14 @@ impl Answer for ListAnswer {
     }
 }
 
-/// A complete dead letter, with the entry's own pairs in order.
+/// Show a complete dead letter, with the entry's own fields in order.
 ///
-/// The table escapes what cannot be printed: \n, \u{1b}, \xff for bytes that are not UTF-8, and a doubled backslash.
-/// In JSON a name or value is text or, if it is not UTF-8, {"base64": "…"}. The answer is an array, because several
+/// The table escapes what cannot be printed: \n, \u{1b}, \xff for bytes that are not UTF-8, and \\ for a backslash. In
+/// JSON a name or value is a string or, if it is not UTF-8, {"base64": "…"}. The JSON is an array, because several
 /// elements of one packed entry may be dead letters.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Show {
-    /// The id that dead list shows, or else the id of an entry
+    /// The id that dead list shows; if there is no such letter, the id of an entry
     id: LetterId,
     #[command(flatten)]
     output: Output,

@@ -47,7 +47,7 @@ pub(crate) struct DemoOptions {
     /// Events per second
     #[arg(long, value_name = "EVENTS", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: u32,
-    /// How many users come and go
+    /// Number of users who come and go
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     pub users: u32,
     /// Server binary [default: redis-server or valkey-server in PATH]

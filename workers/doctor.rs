@@ -17,16 +17,16 @@ use crate::width::wrapped;
 const LEVEL: usize = 9;
 const CHECK: usize = 16;
 
-/// Check the server and the deployment on it, say what is wrong, and how to fix it.
+/// Check the server and the deployment, and say what is wrong and how to fix it.
 ///
-/// Checks the server's version, settings, memory, persistence and replication, the rights of the user it logs in as,
-/// and stream, group, janitor and state. Give it the settings of the role in question. It changes nothing; it leaves
-/// only the loaded scripts behind (SCRIPT LOAD).
+/// Checks the server's version, settings, memory, persistence and replication; the rights of the Redis user; the
+/// stream, group, janitor and state. Use the settings of the role that you want to check. The command changes nothing,
+/// except that it leaves scripts loaded (SCRIPT LOAD).
 ///
-/// Exit status: 0 if there are only warnings, 1 if a check failed, 64 bad usage or configuration.
+/// Exit status: 0 if there are at most warnings, 1 if a check failed, 64 for wrong usage or settings.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Doctor {
-    /// The role for which the user it logs in as must have the rights
+    /// The role whose rights the Redis user must have
     #[arg(long, value_enum, default_value = "run")]
     role: Role,
     #[command(flatten)]

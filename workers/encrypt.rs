@@ -9,14 +9,14 @@ use crate::progress::Progress;
 use crate::query::{Answer, Output, Query, QueryError, SessionFlags};
 use crate::table::{Page, plural};
 
-/// Encrypts stored session data with the first key of --session-key-file: data that is plain, and data under another
+/// Encrypt stored session data with the first key of --session-key-file: data that is plain, and data under another
 /// of the keys.
 ///
-/// Run it after encryption was switched on, and after a rotation; then the former key can be removed. Expiries stay.
-/// It can be stopped and run again at any time, while workers run.
+/// Run it after you switch encryption on, and after you rotate the key; then remove the old key. Expiries stay the same.
+/// Workers can keep running. You can stop the command and run it again at any time.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Encrypt {
-    /// Only say how many it would encrypt
+    /// Only report how many sessions it would encrypt
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]

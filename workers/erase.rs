@@ -9,11 +9,11 @@ use crate::progress::Progress;
 use crate::query::{Answer, EraseFlags, Output, Query, QueryError, confirm, settings};
 use crate::table::{Page, Table, time};
 
-/// Erases a user everywhere: state, sessions and their data, tokens, documents, changes, dead letters, and events
+/// Erase a user everywhere: state, sessions and their data, tokens, documents, changes, dead letters, and events
 /// that are still in the stream.
 ///
-/// The receipt gives counts and names nobody; views stay counted. It runs beside workers, and can be stopped and run
-/// again at any time. Later events of the user have their effect again, unless the user is blocked.
+/// The receipt gives counts and names nobody. Views stay counted. Workers can keep running. You can stop the command and
+/// run it again at any time. Later events of the user have their effect, unless the user is blocked.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Erase {
     /// The user
@@ -22,7 +22,7 @@ pub(crate) struct Erase {
     /// Refuse the user's events from now on, for --horizon
     #[arg(long)]
     block: bool,
-    /// Only say how much it would erase
+    /// Only report how much it would erase
     #[arg(long)]
     dry_run: bool,
     /// Do not ask for confirmation

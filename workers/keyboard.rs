@@ -18,7 +18,7 @@ pub(crate) struct Keyboard {
 }
 
 impl Keyboard {
-    /// Takes the keyboard; `None` if standard input is no terminal, or another process has it.
+    /// Takes the keyboard; `None` if standard input is not a terminal, or another process has it.
     pub(crate) fn take() -> Option<Self> {
         let stdin = io::stdin();
         // The system stops a process in the background that touches the terminal.
@@ -40,7 +40,7 @@ impl Keyboard {
         Some(Self { before, keys })
     }
 
-    /// Waits until `q` is pressed; for ever, if no key can come any more.
+    /// Waits until `q` is pressed; endlessly if no more keys can come.
     pub(crate) async fn quit(&mut self) {
         loop {
             match self.keys.recv().await {

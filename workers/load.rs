@@ -31,10 +31,10 @@ use crate::out::Out;
 /// What traffic to make.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct LoadOptions {
-    /// Events per second, over all producers; 0 for as many as possible
+    /// Events per second of all producers together; 0 for as many as possible
     #[arg(long, value_name = "EVENTS", default_value_t = 200)]
     pub rate: u32,
-    /// How many users there are
+    /// Number of users
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub users: u32,
     /// End after this time [default: never]
@@ -43,16 +43,16 @@ pub(crate) struct LoadOptions {
     /// End after this many events
     #[arg(long, value_name = "EVENTS")]
     pub count: Option<u64>,
-    /// How many producers share the users, each with its own connection
+    /// Number of producers that share the users, each with its own connection
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub producers: u32,
-    /// Events per entry: more than 1 packs them as a JSON array
+    /// Events per entry; more than 1 are packed as a JSON array
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub pack: u32,
     /// What users do
     #[arg(long, value_enum, default_value_t)]
     pub mix: Mix,
-    /// Seed of the random numbers: the same seed makes the same events [default: random]
+    /// Seed of the random numbers; the same seed makes the same events [default: random]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 }

@@ -61,22 +61,22 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Watch it work: a private Redis, worker, janitor, synthetic traffic, live view
+    /// Show it at work: private Redis, worker, janitor, serve, synthetic traffic, live view
     Demo(demo::DemoOptions),
-    /// Worker, janitor, serve and, if targets are configured, notifier in one process
+    /// Run worker, janitor, serve and, if targets are configured, notifier in one process
     Run(Flags<Settings>),
     /// Read events and keep the state
     Worker(Flags<WorkerFlags>),
     /// Keep every structure within its time and size limits
     Janitor(Flags<JanitorFlags>),
-    /// Serve state and live feed to applications and browsers, and accept their events
+    /// Serve the state and a live feed to applications and browsers, and accept their events
     Serve(Flags<ServeFlags>),
-    /// Send changes to other systems: the targets are the [[notify]] tables of the settings file
+    /// Send changes to other systems; the [[notify]] tables of the settings file are the targets
     Notifier(Flags<RoleFlags>),
     Doctor(doctor::Doctor),
     #[command(flatten)]
     Query(query::QueryCommand),
-    /// Make synthetic traffic against any Redis
+    /// Send synthetic events to any Redis
     Load {
         #[command(flatten)]
         flags: Flags<StreamFlags>,

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::query::{Answer, Output, QueryError, show};
 use crate::table::{Page, Table};
 
-/// Every metric: name, kind, unit, labels with all their values, which process has it, and its meaning.
+/// List every metric: name, kind, unit, labels with all their values, processes that have it, and meaning.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Metrics {
     #[command(flatten)]

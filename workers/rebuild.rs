@@ -14,21 +14,21 @@ use crate::signals;
 use crate::table::{Page, escape, plural};
 use crate::verify::{line, list};
 
-/// Repairs the state where it differs from the entries still in the stream, or changes settings of the deployment.
+/// Repair the state where it differs from the entries still in the stream, or change settings of the deployment.
 ///
-/// It compares as verify does. Members that no entry explains are removed, and the entries that should have won are
-/// applied once more, a few at a time, each in one atomic step. Members from entries that are no longer in the stream
-/// are kept. It can be stopped and run again at any time, while workers run.
+/// Compares like verify. Then it removes members that no entry explains, and applies the entries that should have won
+/// once more, a few at a time, each in one atomic step. Members from entries that are no longer in the stream are kept.
+/// Workers can keep running. You can stop the command and run it again at any time.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct RebuildCommand {
-    /// Name of the shadow: its keys begin with rollcall:shadow:<NAME>:
+    /// Name of the shadow state, whose keys begin with rollcall:shadow:<NAME>:
     #[arg(long, value_name = "NAME", default_value = "rebuild", value_parser = shadow_name)]
     into: String,
-    /// First make the given settings (flags, variables, file) the deployment's; settings that are not given stay.
-    /// Workers and janitors with other settings exit
+    /// First make the given settings (flags, variables, file) the settings of the deployment, and leave all others
+    /// unchanged. Workers and janitors with other settings exit
     #[arg(long)]
     change_settings: bool,
-    /// Only say what it would change
+    /// Only report what it would change
     #[arg(long)]
     dry_run: bool,
     /// Do not ask for confirmation

@@ -11,20 +11,20 @@ use crate::progress::Progress;
 use crate::query::{Answer, Output, Query, QueryError, StreamFlags, confirm, play, settings};
 use crate::table::{Page, escape, plural};
 
-/// Changes the number of partitions of a deployment, in place and with its state.
+/// Change the number of partitions of a deployment, in place and with its state.
 ///
-/// --partitions is the current number, --to the new one. Workers and janitors pause while it runs, and exit with 64
-/// at its end: start them with the new number. Producers go on meanwhile, and their entries are forwarded afterwards.
-/// The command can be killed at any time and run again.
+/// --partitions is the current number, --to the new one. Workers and janitors pause while the command runs and exit with
+/// 64 when it ends; start them with the new number. Producers need not pause: entries that they add meanwhile are
+/// forwarded afterwards. You can kill the command and run it again at any time.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Repartition {
     /// The new number of partitions
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     to: u16,
-    /// How long entries sent to the previous layout are forwarded (a duration)
+    /// How long entries sent to the old number of partitions are forwarded (a duration)
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     forward_for: Millis,
-    /// Only say how much would move
+    /// Only report how much would move
     #[arg(long)]
     dry_run: bool,
     /// Do not ask for confirmation before it begins

@@ -41,7 +41,7 @@ impl Roles {
         Self { worker: false, janitor: false, serve: false, notifier: false };
 }
 
-/// Why a process could not go on.
+/// Why a process could not continue.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
     /// No address for `/metrics`.
@@ -213,7 +213,7 @@ pub(crate) async fn run(
     }
 }
 
-/// A process's name, unique to this start, so that an earlier process on this host is another.
+/// A process's name, unique to this start, so that it differs from those of earlier processes on this host.
 fn unique_name(name: &str) -> String {
     format!("{name}-{}-{:08x}", std::process::id(), fastrand::u32(..))
 }

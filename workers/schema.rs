@@ -6,10 +6,10 @@ use serde::Serialize;
 use crate::query::{Answer, Output, QueryError, show};
 use crate::table::Page;
 
-/// The schemas of events and state (JSON Schema 2020-12), the AsyncAPI and the OpenAPI document.
+/// Print the schemas of events and state (JSON Schema 2020-12), the AsyncAPI or the OpenAPI document.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Schema {
-    /// Which one to print; without a name, the names are listed
+    /// Which one to print; without it, the names are listed
     name: Option<String>,
     #[command(flatten)]
     output: Output,

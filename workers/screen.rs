@@ -80,7 +80,7 @@ impl Screen {
     }
 }
 
-/// Waits until a key asks to leave the screen; for ever, if there is no keyboard.
+/// Waits until a key asks to leave the screen; endlessly if there is no keyboard.
 pub(crate) async fn quit(screen: &mut Option<Screen>) {
     match screen.as_mut().and_then(|screen| screen.keyboard.as_mut()) {
         Some(keyboard) => keyboard.quit().await,

@@ -46,7 +46,7 @@ fn of(kind: SignalKind) -> Option<Signal> {
     signal(kind).ok()
 }
 
-/// Waits for the signal; for ever, if it cannot be listened for.
+/// Waits for the signal; endlessly if it cannot be received.
 pub(crate) async fn received(signal: &mut Option<Signal>) {
     match signal {
         Some(signal) => {

@@ -14,12 +14,12 @@ use crate::query::{Output, Query, QueryError, StreamFlags, play, settings};
 
 /// Show the server, the consumer group and the state.
 ///
-/// Each figure costs the server the same, however large the state is. Undelivered entries are marked "about" if the
-/// server's count may be wrong, after entries were deleted from the stream. `rollcall doctor` says what is wrong, and
-/// what to do about it.
+/// The cost for the server does not depend on the size of the state. The number of undelivered entries is marked
+/// "about" if the server's count may be wrong because entries were deleted from the stream. `rollcall doctor` says what
+/// is wrong and what to do about it.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Status {
-    /// Repeat, every 2s unless given otherwise, until Ctrl-C; with --json one object per line
+    /// Repeat until Ctrl-C, every 2s by default; with --json, one object per line
     #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "2s", value_parser = interval)]
     watch: Option<Millis>,
@@ -75,7 +75,7 @@ struct Total {
     oldest_undelivered_age_s: Option<f64>,
     /// Partitions that a worker owns.
     owned: usize,
-    /// Workers that reported lately.
+    /// Workers that reported recently.
     workers: usize,
     janitor_last_run_ms: Option<u64>,
     changes_seq: u64,

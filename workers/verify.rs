@@ -12,14 +12,14 @@ use crate::query::{self, Answer, Output, Query, QueryError, VerifyFlags};
 use crate::signals;
 use crate::table::{Page, Table, escape_bytes, plural};
 
-/// Compares the state with the entries still in the stream, and lists the differences.
+/// Compare the state with the entries still in the stream, and list the differences.
 ///
-/// The entries go through the same fold and the same script into a shadow under the prefix, which is removed at the
-/// end. Workers go on meanwhile, and the state is not written. Members from entries that are no longer in the stream
-/// cannot be judged, and are counted as older. Exit status 1 if anything differs.
+/// The command applies the entries with the same code to a shadow state, which it removes at the end. It does not write
+/// to the state, and workers can keep running. Members from entries that are no longer in the stream cannot be judged;
+/// they are counted as older. Exit status: 1 if anything differs.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Verify {
-    /// Name of the shadow: its keys begin with rollcall:shadow:<NAME>:
+    /// Name of the shadow state, whose keys begin with rollcall:shadow:<NAME>:
     #[arg(long, value_name = "NAME", default_value = "verify", value_parser = shadow_name)]
     into: String,
     #[command(flatten)]

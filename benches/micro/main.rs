@@ -34,7 +34,7 @@ fn main() {
         group.finish();
     }
     criterion.final_summary();
-    println!("\n| per event, {EVENTS} in a batch | allocations | bytes | most at once |");
+    println!("\n| per event, {EVENTS} in a batch | allocations | bytes | peak |");
     println!("|---|---:|---:|---:|");
     for (name, entries) in &cases {
         count(&format!("{name}: decode"), || decode_all(entries, &settings));

@@ -22,9 +22,9 @@ pub(crate) fn run(options: &Options) -> Vec<Table> {
         subject.costs.iter().zip(&subject.commands).map(Round::of).collect();
     vec![Table {
         title: "Where the server's time goes".to_owned(),
-        note: "Standard mix, flat entries. By the server's `INFO commandstats`: a script's commands are taken out \
-               of its time; what is left of it is Lua: arguments on their way in, calls on their way out and \
-               back, the script itself, its memory. The rest is sockets, parsing, and waking up."
+        note: "Standard mix, flat entries, from the server's `INFO commandstats`. A script's commands are \
+               subtracted from its time; what remains of it is Lua: passing arguments, calling commands, the \
+               script itself, its memory. The rest is sockets, parsing, and waking up."
             .to_owned(),
         columns: vec!["calls per event", "server µs", "share, %"],
         rows: rows(&rounds),

@@ -58,7 +58,7 @@ impl Conditions {
             batch: options.batch,
             rounds: options.rounds(),
             users: options.users(),
-            mix: "standard unless said: 80 % heartbeats, 10 % views, 5 % logins, 5 % sessions, users uniform",
+            mix: "standard unless stated: 80 % heartbeats, 10 % views, 5 % logins, 5 % sessions, users uniform",
         }
     }
 }
@@ -71,12 +71,12 @@ impl fmt::Display for Conditions {
         writeln!(f, "- pinning: {}", self.pinning)?;
         writeln!(
             f,
-            "- batch {}, {} rounds; {} users unless said; mix: {}",
+            "- batch {}, {} rounds; {} users unless stated; mix: {}",
             self.batch, self.rounds, self.users, self.mix
         )?;
         writeln!(
             f,
-            "- figures: median (least–greatest) of the rounds; µs are processor time per event"
+            "- figures: median (minimum–maximum) of the rounds; µs are processor time per event"
         )
     }
 }

@@ -52,7 +52,7 @@ fn kept(options: &Options) -> Table {
     };
     Table {
         title: "With an append-only file (everysec), and with a replica".to_owned(),
-        note: "Server µs per event, and how many times that of a pipeline per batch, round by round. Bytes per event. \
+        note: "Server µs per event, and as a multiple of a pipeline per batch in the same round. Bytes per event. \
                Half the users of the other sections; the replica runs on the clients' core."
             .to_owned(),
         columns: vec![
@@ -73,7 +73,7 @@ fn in_batches(options: &Options) -> Table {
     };
     Table {
         title: "In batches of 1, 10, 100 and 500".to_owned(),
-        note: "Server µs per event; all that is read at once is one batch, also for the others."
+        note: "Server µs per event. Every way applies what it reads at once as one batch."
             .to_owned(),
         columns: vec!["1", "10", "100", "500"],
         rows: (0..5).map(row).collect(),

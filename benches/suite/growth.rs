@@ -40,7 +40,7 @@ fn with_backlog(options: &Options) -> Table {
         }
     }
     subjects.iter_mut().for_each(Subject::check_sizes);
-    let note = "A worker's start is part of each round, which shows in the smallest. One round of the largest. A quarter of the users.";
+    let note = "Each round includes a worker's start, which is noticeable in the smallest. One round of the largest. A quarter of the users.";
     table("With the backlog", note, &subjects)
 }
 
@@ -61,7 +61,7 @@ fn with_workers(options: &Options) -> Table {
     let mut subjects: Vec<Subject> =
         [1, 4, 16].into_iter().flat_map(|p| [1, 2, 4].map(|w| prepare(p, w))).collect();
     interleave(&mut subjects, options.few_rounds());
-    let note = "One server. Each worker is a thread with a runtime of its own; all share the clients' core. A quarter of the users.";
+    let note = "One server. Each worker is a thread with its own runtime; all share the clients' core. A quarter of the users.";
     table("With workers and partitions", note, &subjects)
 }
 

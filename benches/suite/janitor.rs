@@ -45,19 +45,20 @@ pub(crate) fn run(options: &Options) -> Vec<Table> {
         ),
     ];
     let note = format!(
-        "{members} members of each structure, half of them to be taken. Silence is what a client meets that pings every millisecond; \
-         the pings' own cost is taken off. Rollcall's janitor rests only 100 ms between rounds here; by default it is a second. The recipes' `HDEL`s go in pipelines of 1000, which is kind to them."
+        "{members} members of each structure; half of them must be removed. The delay is what a client sees that pings every \
+         millisecond; the cost of the pings is subtracted. Rollcall's janitor pauses only 100 ms between rounds here; the default \
+         is a second. The recipes send `HDEL` in pipelines of 1000, which favours them."
     );
     let row = |(name, cells): (&str, Vec<_>)| Row { name: name.to_owned(), cells };
     vec![Table {
-        title: "What the janitor takes".to_owned(),
+        title: "What the janitor removes".to_owned(),
         note,
         columns: vec![
-            "taken",
+            "removed",
             "seconds",
-            "server µs per taken",
-            "client µs per taken",
-            "silence p99.9, ms",
+            "server µs per removed",
+            "client µs per removed",
+            "delay p99.9, ms",
             "longest, ms",
         ],
         rows: rows.into_iter().map(row).collect(),

@@ -40,12 +40,12 @@ pub(crate) fn run(options: &Options) -> Vec<Table> {
     let rows = cases.map(|case| case.measure(options)).collect();
     vec![Table {
         title: "Latency from XADD to applied".to_owned(),
-        note: "Milliseconds, seen by a client that waits in BZPOPMIN for the key that applying a probe makes \
-               (500 probes a second). The janitor, where it is at work, takes stale presence entries and \
-               tokens over the cap all the time. The floor acknowledges what it reads and makes the probe's key. A quarter \
+        note: "Milliseconds, measured by a client that waits in BZPOPMIN for the key that applying a probe creates \
+               (500 probes per second). If the janitor is at work, it constantly removes stale presence entries and \
+               tokens over the cap. The floor acknowledges what it reads and creates the probe's key. A quarter \
                of the users."
             .to_owned(),
-        columns: vec!["events/s reached", "p50", "p99", "p99.9", "max", "probes", "taken/s by the janitor"],
+        columns: vec!["events/s reached", "p50", "p99", "p99.9", "max", "probes", "removed/s by the janitor"],
         rows,
     }]
 }

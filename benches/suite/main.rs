@@ -34,17 +34,17 @@ use clap::{Parser, ValueEnum};
 use crate::conditions::Conditions;
 use crate::report::{Report, Section, Table};
 
-/// The cost of Rollcall in figures that can be compared, each beside its floor, round by round.
+/// Measures the cost of Rollcall, next to the floor and to plain writers, round by round.
 #[derive(Parser, Debug)]
 #[command(name = "cargo bench --bench suite --")]
 struct Options {
     /// Sections to run [default: all]
     #[arg(value_enum)]
     sections: Vec<Name>,
-    /// Small sizes: everything in under two minutes, for figures that are only about right
+    /// Small sizes: everything in about two minutes, for approximate figures
     #[arg(long)]
     quick: bool,
-    /// Interleaved rounds [default: 5, or 3 in the quick form and for growth]
+    /// Interleaved rounds [default: 5; 3 in the quick form and for growth]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
     /// Users [default: 100000, or 10000 in the quick form]
@@ -53,13 +53,13 @@ struct Options {
     /// Members of the structures that the janitor sweeps [default: 400000, or 40000 in the quick form]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1000..))]
     members: Option<u64>,
-    /// Most entries that any way reads at once
+    /// Maximum number of entries read at once
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=5000))]
     batch: u32,
-    /// Folder for report.md and report.json [default: target/bench]
+    /// Directory for report.md and report.json [default: target/bench]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// `cargo bench` says this to every benchmark
+    /// `cargo bench` passes this to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -86,7 +86,7 @@ impl Options {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Name {
-    /// Rollcall against the floor and against plain writers
+    /// Rollcall compared with the floor and with plain writers
     Projection,
     /// Where the server's time goes, command by command
     Breakdown,
@@ -94,13 +94,13 @@ enum Name {
     Durability,
     /// What each projection costs
     Prices,
-    /// From XADD to applied, at a steady rate
+    /// The time from XADD to applied, at a steady rate
     Latency,
-    /// Taking away what is stale, and who waits meanwhile
+    /// Removing what is stale, and the delay for other clients
     Janitor,
-    /// Bytes per user, and a worker's own
+    /// Bytes per user, and a worker's own memory
     Memory,
-    /// With users, backlog, workers and partitions
+    /// Growth with users, backlog, workers and partitions
     Growth,
     /// What metrics cost
     Telemetry,

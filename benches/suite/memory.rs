@@ -34,8 +34,8 @@ fn of_users(options: &Options) -> Table {
         title: "The server's memory per online user".to_owned(),
         note: format!(
             "Bytes of `used_memory`; {users} users, each with activity, presence, a token with a viewed item, a \
-             session with data, and a place in a document. The stream of events is not in it; that of changes has a \
-             cap of its own (100,000) whatever the number of users."
+             session with data, and a place in a document. The stream of events is not included. The stream of \
+             changes has its own cap (100,000), whatever the number of users."
         ),
         columns: vec!["state", "with changes"],
         rows: vec![
@@ -61,9 +61,8 @@ fn of_entries(options: &Options) -> Table {
         |name: &str, pack: usize| Row { name: name.to_owned(), cells: vec![measure(pack).into()] };
     Table {
         title: "The server's memory per event in the stream".to_owned(),
-        note:
-            "Standard mix, before a group reads it. Finished entries stay as long as `--keep` says."
-                .to_owned(),
+        note: "Standard mix, before a group reads it. Finished entries stay for `--keep`."
+            .to_owned(),
         columns: vec!["bytes"],
         rows: vec![row("flat", 1), row("packed by 50", 50)],
     }
@@ -90,9 +89,8 @@ fn of_a_worker(options: &Options) -> Table {
     };
     Table {
         title: "A worker's own memory".to_owned(),
-        note: "The program as it is installed (`rollcall worker`), a process of its own."
-            .to_owned(),
-        columns: vec!["resident at the end, MiB", "at most, MiB", "seconds"],
+        note: "The installed program (`rollcall worker`) in a process of its own.".to_owned(),
+        columns: vec!["resident at the end, MiB", "peak, MiB", "seconds"],
         rows: vec![Row { name: format!("a backlog of {entries} entries"), cells }],
     }
 }

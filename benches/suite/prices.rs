@@ -43,9 +43,9 @@ pub(crate) fn run(options: &Options) -> Vec<Table> {
     vec![Table {
         title: "The price of each projection".to_owned(),
         note: "Server µs per event. Half the users of the other sections; every tenth event is a join of \
-               a document. Differences are taken within each round."
+               a document. Differences are computed within each round."
             .to_owned(),
-        columns: vec!["alone", "over the floor", "all but it", "saved without it"],
+        columns: vec!["alone", "over the floor", "all except it", "saved without it"],
         rows,
     }]
 }

@@ -7,9 +7,9 @@ use crate::subject::{COLUMNS, Subject, interleave};
 use crate::traffic::{Mix, Traffic};
 use crate::way::Way;
 
-const NOTE: &str = "Same run, in turn round by round, each on a server of its own whose state is full. \
-    All but the floor keep the whole state; only Rollcall promises anything. `× floor` compares \
-    server time within each round; the producer's columns are what `XADD` cost, in pipelines of 200.";
+const NOTE: &str = "Measured in turn, round by round, each on its own server with a full state. All except the floor \
+    keep the whole state; only Rollcall guarantees anything. `× floor` compares server time within each \
+    round. The producer's columns are the cost of `XADD` in pipelines of 200.";
 
 pub(crate) fn run(options: &Options) -> Vec<Table> {
     let python = Python::find();

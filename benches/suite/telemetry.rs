@@ -26,8 +26,8 @@ pub(crate) fn run(options: &Options) -> Vec<Table> {
     };
     vec![Table {
         title: "The price of metrics".to_owned(),
-        note: "A worker that counts and times what it does, and one that does not. A quarter of the users; \
-               what janitors ask the server for all to see is not in it."
+        note: "A worker with metrics, and one without. A quarter of the users; the janitors' survey of the server \
+               is not included."
             .to_owned(),
         columns: vec!["server µs", "client µs", "client, × without"],
         rows: subjects.iter().map(row).collect(),

@@ -107,7 +107,7 @@ impl Change {
         self.kind == ChangeKind::Erased
     }
 
-    /// Reads an entry of a partition's `rollcall:changes`; `None` if it is no change.
+    /// Reads an entry of a partition's `rollcall:changes`; `None` if it is not a change.
     pub fn read(entry: &Entry, partition: u16) -> Option<Self> {
         let field = |name: &str| {
             let mut fields = entry.fields();

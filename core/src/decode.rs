@@ -1,4 +1,4 @@
-//! Decode: a stream entry → its events, and the parts that are none. Pure.
+//! Decode: a stream entry → its events, and the parts that are not events. Pure.
 //!
 //! The four ways to write an entry are one mechanism: levels of members. The entry's fields are the outermost level.
 //! `data` may hold an object, whose own `data` may hold another (CloudEvents, binary and structured); inner members
@@ -347,7 +347,7 @@ impl Decoder<'_> {
     /// The members, overridden by those of the object in their `data`, which may also be given as text.
     fn opened<'a>(&self, members: Members<'a>) -> Result<Members<'a>, Rejection> {
         match inner_object(&members)? {
-            // A third level is no envelope any more: its data counts only as a session's.
+            // A third level is not an envelope any more: its data counts only as a session's.
             Some((format, raw)) => Ok(self.object(format, raw)?.over(members.without_data())),
             None => Ok(members),
         }

@@ -37,7 +37,7 @@ impl fmt::Display for EntryId {
     }
 }
 
-/// The text is no complete entry id (`<ms>-<seq>`).
+/// The text is not a complete entry id (`<ms>-<seq>`).
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an entry id of the form <ms>-<seq>")]
 pub struct InvalidEntryId;

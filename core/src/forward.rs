@@ -17,7 +17,7 @@ use crate::time::EventTime;
 pub struct Forwarded<'a> {
     /// The fields of entries, by partition, in order.
     pub entries: BTreeMap<u16, Vec<Vec<Field>>>,
-    /// Parts that are no event, or did not belong where they were.
+    /// Parts that are not events, or did not belong where they were.
     pub letters: Vec<Letter<'a>>,
 }
 

@@ -1,20 +1,20 @@
-// Rollcall in a page: says that the user is here, as long as the page is looked at.
+// Sends heartbeats to Rollcall while the page is visible.
 //
 //   import { startHeartbeat } from "./rollcall.js";
 //   const stop = startHeartbeat({ user: "alice" });
 //
-// Every half minute while the page is visible, at once when it becomes visible again, and a last time when it is
-// left. It goes through Socket.IO where a connected socket is given, and over HTTP otherwise.
+// One every 30 seconds while the page is visible, one as soon as it becomes visible again, and a last one when the
+// user leaves it. They use Socket.IO if a connected socket is given, and HTTP otherwise.
 
 /**
  * @param {object} options
- * @param {string} [options.user] who; not needed with a JSON Web Token, which says it
- * @param {string} [options.url] where `rollcall serve` is; the page's own origin if it is not given
- * @param {string | (() => string)} [options.token] a bearer token, or what gives the latest one
+ * @param {string} [options.user] the user; not needed with a JSON Web Token, which names the user
+ * @param {string} [options.url] the address of `rollcall serve`; default: the page's own origin
+ * @param {string | (() => string)} [options.token] a bearer token, or a function that returns the latest one
  * @param {object} [options.socket] a socket of socket.io-client
  * @param {number} [options.interval] milliseconds between two heartbeats
- * @param {() => string} [options.page] the page to report
- * @returns {() => void} stops it
+ * @param {() => string} [options.page] returns the page to report
+ * @returns {() => void} stops the heartbeats
  */
 export function startHeartbeat({
   user,
@@ -40,7 +40,7 @@ export function startHeartbeat({
     const bearer = typeof token === "function" ? token() : token;
     const headers = { "Content-Type": "application/json" };
     if (bearer) headers.Authorization = `Bearer ${bearer}`;
-    // keepalive: the browser sends it even if the page is gone by then.
+    // keepalive: the browser completes the request even if the page is closed.
     fetch(address, { method: "POST", headers, body: JSON.stringify(heartbeat), keepalive: true })
       .then((answer) => {
         if (!answer.ok) console.warn(`heartbeat: ${answer.status}`);
@@ -50,7 +50,7 @@ export function startHeartbeat({
 
   function leave() {
     const heartbeat = { user, page: page() };
-    // A beacon outlives the page in every browser, but carries no header: only where nobody asks for a token.
+    // Every browser sends a beacon after the page is closed, but without headers. So it is used only without a token.
     if (!token && !url && navigator.sendBeacon?.(address, JSON.stringify(heartbeat))) return;
     post(heartbeat);
   }

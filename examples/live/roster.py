@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Who is present, kept up to date from the live feed of `rollcall serve`; the standard library is enough.
+"""Who is present, kept up to date from the live feed of `rollcall serve`. Uses the standard library only.
 
     examples/live/roster.py http://127.0.0.1:8484
 """
@@ -12,7 +12,7 @@ import urllib.request
 
 
 def events(url, token=None, last_id=""):
-    """Yields (name, data, id) for ever, from an id on; after a break it goes on where it was."""
+    """Yields (name, data, id) endlessly, starting after an id. Reconnects and resumes when the connection breaks."""
     pause = 1.0
     while True:
         headers = {"Accept": "text/event-stream"}
@@ -21,7 +21,7 @@ def events(url, token=None, last_id=""):
         if token:
             headers["Authorization"] = f"Bearer {token}"
         try:
-            # Nothing is silent for longer than 15 seconds.
+            # The server sends something at least every 15 seconds.
             with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=45) as stream:
                 name, data, new_id = "", [], None
                 for line in stream:
@@ -29,7 +29,7 @@ def events(url, token=None, last_id=""):
                     field, _, value = line.partition(":")
                     value = value.removeprefix(" ")
                     if line == "":
-                        # An id counts even without data: it is where to go on.
+                        # An id counts even without data: it is the position to resume from.
                         last_id = last_id if new_id is None else new_id
                         if data:
                             yield name, "\n".join(data), last_id

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Keeps sessions in SQLite behind Redis, and finds them there when Redis has none.
+"""Keeps a copy of the sessions in SQLite, and reads it when Redis lacks a session.
 
-    archive.py keep http://127.0.0.1:8484 sessions.db       follows `rollcall serve`, for ever
+    archive.py keep http://127.0.0.1:8484 sessions.db       follows `rollcall serve` endlessly
     archive.py read redis://127.0.0.1:6379 sessions.db <sid>  prints a session's data; exits with 1 if there is none
 """
 
@@ -20,7 +20,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "live"))
 from roster import events  # noqa: E402
 
 KINDS = "kind=session_started&kind=session_ended&kind=session_expired"
-# Updates of data are no changes: they are looked for, well within the lifetime of a session.
+# Updates of data are not changes, so sessions are polled, well within their lifetime.
 SWEEP_S = 15
 TABLES = """
 CREATE TABLE IF NOT EXISTS sessions (
@@ -37,11 +37,11 @@ def database(path):
     return db
 
 
-# ---- reading: what an application does
+# ---- reading, in the application
 
 
 def load(redis, db, sid):
-    """A session's data: from Redis or, where that has none or does not answer, from the archive."""
+    """A session's data: from Redis, or from the archive if Redis has none or does not respond."""
     from redis.exceptions import RedisError
 
     try:
@@ -55,7 +55,7 @@ def load(redis, db, sid):
     return row and row[0]
 
 
-# ---- keeping: one process beside it
+# ---- keeping, in a separate process
 
 
 def ask(url):
@@ -64,7 +64,7 @@ def ask(url):
 
 
 def keep(url, db, sid):
-    """Stores a session as it is now. What has ended stays ended, and what is there is not made older."""
+    """Stores a session as it is now, unless it has ended or the stored one is newer."""
     try:
         session = ask(f"{url}/api/v1/sessions/{quote(sid, safe='')}")
     except urllib.error.HTTPError as error:
@@ -95,16 +95,16 @@ def apply(url, db, name, message):
         keep(url, db, message["sid"])
     elif message["kind"] == "session_ended":
         end(db, message["sid"])
-    # One that expired says so by its `expires_ms`.
+    # Expired sessions need no action: the reader compares `expires_ms`.
 
 
 def follow(url, path):
-    """Applies each change, and the position after it in the same transaction: nothing is missed, whoever dies."""
+    """Applies each change and stores the position after it in one transaction, so nothing is missed after a crash."""
     db = database(path)
     row = db.execute("SELECT id FROM position WHERE name = 'changes'").fetchone()
     for name, data, position in events(f"{url}/api/v1/changes?{KINDS}&snapshot=1", last_id=row[0] if row else ""):
         if name == "gap":
-            continue  # Changes were lost, perhaps with Redis. The archive keeps what it has; a snapshot follows.
+            continue  # Changes were lost, perhaps with Redis. The archive keeps what it has, and a snapshot follows.
         while True:
             try:
                 with db:
@@ -112,12 +112,12 @@ def follow(url, path):
                     db.execute("INSERT OR REPLACE INTO position VALUES ('changes', ?)", (position,))
                 break
             except OSError as error:
-                print(f"a change is tried again: {error}", file=sys.stderr)
+                print(f"will retry the change: {error}", file=sys.stderr)
                 time.sleep(1)
 
 
 def sweep(url, path):
-    """Stores again what was used since it was stored."""
+    """Stores the sessions that were used since they were stored."""
     db = database(path)
     while True:
         try:
@@ -131,7 +131,7 @@ def sweep(url, path):
                             keep(url, db, session["sid"])
                 cursor = page["cursor"]
         except OSError as error:
-            print(f"the next sweep tries again: {error}", file=sys.stderr)
+            print(f"will retry in the next sweep: {error}", file=sys.stderr)
         time.sleep(SWEEP_S)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Takes a snapshot of a document when enough people are in it: exactly one for each time the threshold is reached.
+"""Copies a document when enough people are in it: exactly once each time the threshold is reached.
 
     pip install standardwebhooks
     WEBHOOK_SECRET=whsec_… receiver.py <port> <folder of documents> <folder for snapshots>
@@ -21,7 +21,7 @@ webhook = Webhook(os.environ["WEBHOOK_SECRET"])
 
 
 def snapshot(doc, call):
-    """Copies a document, once for each call: a call that is made again finds the copy there."""
+    """Copies a document, once for each call. A repeated call finds the copy."""
     name = quote(doc, safe="")
     with tempfile.NamedTemporaryFile(dir=SNAPSHOTS) as copy:
         with open(DOCUMENTS / name, "rb") as document:
@@ -29,7 +29,7 @@ def snapshot(doc, call):
         copy.flush()
         os.fsync(copy.fileno())
         try:
-            # Complete or not there, and never a second time.
+            # The copy appears complete, and never a second time.
             os.link(copy.name, SNAPSHOTS / f"{name}.{call}")
         except FileExistsError:
             pass
@@ -49,7 +49,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         except WebhookVerificationError:
             status = 401
         except OSError:
-            # Try again: the document may be on its way, or the disk full.
+            # Ask for a retry: the document may not exist yet, or the disk may be full.
             status = 503
         self.send_response(status)
         self.send_header("Content-Length", "0")

@@ -92,7 +92,7 @@ pub enum Joined {
     Behind,
     /// The server must be asked whether the position is still valid.
     Unsure,
-    /// The ring is of another history than the server, and will notice by itself.
+    /// The ring belongs to an earlier history of the server; its reader will notice.
     Outdated,
 }
 
@@ -171,7 +171,7 @@ impl Hub {
         Some(ring.after(place.next))
     }
 
-    /// If a position is the end of the ring: the place of what comes next, and the position as an event without data.
+    /// If a position is the end of the ring: the place of the next batch, and the position as an event without data.
     pub(super) fn end_at(&self, position: &Position, generation: u64) -> Option<(Place, Bytes)> {
         let state = self.state();
         let ring = state.ring.as_ref().filter(|_| state.generation == generation)?;
@@ -272,7 +272,7 @@ impl Hub {
     }
 
     fn skip(&self, partition: u16, point: Point) {
-        warn!(partition, "changes were lost: listeners are told of the gap and get a new snapshot");
+        warn!(partition, "changes were lost: listeners get a gap and a new snapshot");
         self.0.metrics.gap();
         let mut state = self.state();
         if let Some(ring) = &mut state.ring {
@@ -289,7 +289,7 @@ impl Hub {
     }
 }
 
-/// Reads one partition's changes for ever.
+/// Reads one partition's changes endlessly.
 async fn tail(config: &Config, partition: u16, news: &mpsc::Sender<News>) {
     let keys = Keys::new(&config.deployment.prefix, config.deployment.partitions, partition);
     let mut tail = Tail::new(config.redis.server(), &keys, partition, None, BLOCK);

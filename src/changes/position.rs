@@ -55,7 +55,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// The text is no position.
+/// The text is not a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a position of the changes; send back the id of the last event as it was received")]
 pub struct InvalidPosition;

@@ -167,7 +167,7 @@ impl Source {
         let mut read = redis::cmd("XREAD");
         read.arg("COUNT").arg(PAGE);
         if let Some(block) = block {
-            // BLOCK 0 would wait for ever.
+            // BLOCK 0 would wait without a limit.
             read.arg("BLOCK").arg(block.as_millis().max(1) as u64);
         }
         read.arg("STREAMS").arg(&self.changes).arg(point.id.to_string());

@@ -62,10 +62,10 @@ impl Tail {
         read
     }
 
-    /// Connects and finds or verifies its position; a read does so by itself.
+    /// Connects, and finds or verifies its position. A read does this if necessary.
     ///
     /// # Errors
-    /// As of a read.
+    /// The same as those of a read.
     pub async fn open(&mut self) -> Result<Point, TailError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,

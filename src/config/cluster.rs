@@ -28,7 +28,7 @@ impl<'u> ClusterUrl<'u> {
         Hosts::is_one(text, MARK)
     }
 
-    /// Cuts the text; `None` if it is no such URL.
+    /// Cuts the text; `None` if it is not such a URL.
     pub(super) fn cut(text: &'u str) -> Option<Self> {
         let url = Self(Hosts::cut(text, MARK)?);
         let is_good = url.0.path.is_empty() && redis::parse_redis_url(&url.0.plain()).is_some();

@@ -58,7 +58,7 @@ impl fmt::Display for Millis {
     }
 }
 
-/// Why a text is no usable length of time; each variant says what to write instead.
+/// Why a text is not a usable length of time; each variant says what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DurationError {

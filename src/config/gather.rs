@@ -135,7 +135,7 @@ impl Gathered {
     }
 
     /// Adds what the environment sets. An empty variable counts as absent, as everywhere in Rollcall. A variable that
-    /// begins with `ROLLCALL_` and is no setting is refused, except those of tests and those that Kubernetes makes
+    /// begins with `ROLLCALL_` and is not a setting is refused, except those of tests and those that Kubernetes makes
     /// for a service named `rollcall`.
     ///
     /// # Errors

@@ -50,7 +50,7 @@ impl<'u> Hosts<'u> {
         format!("{scheme}://{login}{}/{db}{options}", hosts[0])
     }
 
-    /// Checks that its options exist for the target. The error is `wrong` if it is no URL.
+    /// Checks that its options exist for the target. The error is `wrong` if it is not a URL.
     pub(super) fn check(&self, target: Target, wrong: ServerError) -> Result<(), ServerError> {
         let plain = redis::parse_redis_url(&self.plain()).ok_or(wrong)?;
         options::check(target, plain.fragment(), plain.query_pairs())

@@ -14,7 +14,7 @@ pub enum Moment {
     At(u64),
 }
 
-/// The text is no point in time.
+/// The text is not a point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "not a time: write a duration ago, such as 2h, or a time in RFC 3339 (2026-09-21T14:13:20Z) or in milliseconds since \

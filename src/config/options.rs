@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use super::error::nearest;
 use super::server::ServerError;
 
-/// What a URL leads to; each kind has options of its own.
+/// What a URL leads to; each kind has its own options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// A host and a port.
@@ -173,7 +173,7 @@ pub(super) fn check<'u>(
         if known == PROTOCOL && !PROTOCOLS.contains(&&*value) {
             return Err(ServerError::Protocol);
         }
-        // Stands for bytes that are no text.
+        // Stands for bytes that are not text.
         if value.contains('\u{fffd}') {
             return Err(ServerError::OptionText(known));
         }
@@ -257,7 +257,7 @@ mod tests {
                     continue;
                 }
                 let text = refused(&format!("{url}?protocol=resp2&{name}=hunter2"));
-                assert!(text.contains(&format!("{name} is no option of this URL")), "{text}");
+                assert!(text.contains(&format!("{name} is not an option of this URL")), "{text}");
                 assert!(text.contains(words), "{url} {name}: {text}");
             }
             for (options, words) in [

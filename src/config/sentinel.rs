@@ -43,7 +43,7 @@ impl<'u> SentinelUrl<'u> {
         Hosts::is_one(text, MARK)
     }
 
-    /// Cuts the text; `None` if it is no such URL.
+    /// Cuts the text; `None` if it is not such a URL.
     pub(super) fn cut(text: &'u str) -> Option<Self> {
         let mut url = Hosts::cut(text, MARK)?;
         let (master, db) = url.path.split_once('/').unwrap_or((url.path, ""));

@@ -42,7 +42,7 @@ pub enum ServerError {
     )]
     ClusterUrl,
     /// An option that other clients have.
-    #[error("{name} is no option of this URL and would be ignored; {place}")]
+    #[error("{name} is not an option of this URL and would be ignored; {place}")]
     Option {
         /// The option.
         name: String,
@@ -197,7 +197,7 @@ impl RedisConfig {
     /// The server at `url`, with the user and password given beside it, if any.
     ///
     /// # Errors
-    /// If the URL is none, or user and password contradict it or each other.
+    /// If the URL is invalid, or user and password contradict it or each other.
     pub fn new(
         url: RedisUrl,
         username: Option<&str>,

@@ -30,19 +30,19 @@ pub struct ConnectionArgs {
     /// Password, if not in the URL; other users of the machine can see flags, so prefer the variable
     #[arg(long, env = "ROLLCALL_REDIS_PASSWORD", value_name = "PASSWORD")]
     pub redis_password: Option<Secret>,
-    /// File with the password, read again for every connection; one newline at its end is ignored
+    /// File with the password, read for each new connection; one newline at its end is ignored
     #[arg(long, env = "ROLLCALL_REDIS_PASSWORD_FILE", value_name = "FILE")]
     pub redis_password_file: Option<PathBuf>,
-    /// File of the authorities trusted for TLS, instead of the machine's (PEM; read again for every connection)
+    /// File of the authorities trusted for TLS, instead of the system's (PEM; read for each new connection)
     #[arg(long, env = "ROLLCALL_REDIS_TLS_CA", value_name = "FILE")]
     pub redis_tls_ca: Option<PathBuf>,
-    /// File of the client certificate for TLS, with its chain (PEM; read again for every connection)
+    /// File of the client certificate for TLS, with its chain (PEM; read for each new connection)
     #[arg(long, env = "ROLLCALL_REDIS_TLS_CERT", value_name = "FILE")]
     pub redis_tls_cert: Option<PathBuf>,
-    /// File of its private key (PEM, without a passphrase; read again for every connection)
+    /// File of the client certificate's private key (PEM, without a passphrase; read for each new connection)
     #[arg(long, env = "ROLLCALL_REDIS_TLS_KEY", value_name = "FILE")]
     pub redis_tls_key: Option<PathBuf>,
-    /// Name that the server's certificate must have, instead of the host at which it is reached
+    /// Name that the server's certificate must carry [default: the host that is connected to]
     #[arg(long, env = "ROLLCALL_REDIS_TLS_NAME", value_name = "NAME")]
     pub redis_tls_name: Option<String>,
 }
@@ -51,11 +51,11 @@ pub struct ConnectionArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Keys")]
 pub struct KeyArgs {
-    /// Text in front of every key, one per tenant; on a Cluster with one partition `{acme}:`
+    /// Prefix of every key, one per tenant; on a Cluster with one partition it must be a hash tag such as {acme}:
     #[arg(long, env = "ROLLCALL_PREFIX", value_name = "TEXT")]
     #[arg(default_value = "", value_parser = prefix)]
     pub prefix: String,
-    /// Partitions of stream and state (1 to 1024; `rollcall repartition` changes it later)
+    /// Number of partitions of stream and state (1 to 1024); `rollcall repartition` changes it later
     #[arg(long, env = "ROLLCALL_PARTITIONS", value_name = "N")]
     #[arg(default_value = "1", value_parser = number::<u16, 1, 1024>)]
     pub partitions: u16,
@@ -69,7 +69,7 @@ pub struct StreamArgs {
     #[arg(long, env = "ROLLCALL_STREAM", value_name = "NAME")]
     #[arg(default_value = "rollcall:events", value_parser = name)]
     pub stream: String,
-    /// Consumer group of the workers
+    /// Consumer group that shows the workers' position
     #[arg(long, env = "ROLLCALL_GROUP", value_name = "NAME")]
     #[arg(default_value = "rollcall", value_parser = name)]
     pub group: String,
@@ -82,17 +82,18 @@ pub struct StateArgs {
     /// Which state to keep: all, or names separated by commas
     #[arg(long, env = "ROLLCALL_PROJECTIONS", value_name = "NAMES", default_value = "all")]
     pub projections: Projections,
-    /// Report when a document's users reach up and fall to down: up:down pairs such as 10:5,100:80, or none
+    /// Report when the number of a document's users reaches up, and when it falls to down: up:down pairs such as
+    /// 10:5,100:80, or none
     #[arg(long, env = "ROLLCALL_THRESHOLDS", value_name = "PAIRS", default_value = "none")]
     pub thresholds: Thresholds,
-    /// How far an event's time may be after its entry's (a duration)
+    /// How far an event's time may be ahead of its entry's time (a duration)
     #[arg(long, env = "ROLLCALL_MAX_SKEW", value_name = "DURATION", default_value = "60s")]
     pub max_skew: Millis,
-    /// How long minutes remember which users were seen (whole minutes, 1m to 24h)
+    /// How long the users seen in each minute are kept (whole minutes, 1m to 24h)
     #[arg(long, env = "ROLLCALL_ONLINE_WINDOW", value_name = "DURATION")]
     #[arg(default_value = "5m", value_parser = whole_minutes)]
     pub online_window: Millis,
-    /// How long presence lasts after the last sign of life (a duration, at least 1s)
+    /// How long a user stays present after they were last seen (a duration, at least 1s)
     #[arg(long, env = "ROLLCALL_PRESENCE_TTL", value_name = "DURATION")]
     #[arg(default_value = "300s", value_parser = at_least::<1_000>)]
     pub presence_ttl: Millis,
@@ -135,23 +136,23 @@ fn cap(text: &str) -> Result<u64, super::ValueError> {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Limits (the same in the whole deployment)")]
 pub struct LimitArgs {
-    /// Longest identifier, in bytes
+    /// Maximum length of an identifier, in bytes
     #[arg(long, env = "ROLLCALL_MAX_IDENTIFIER_BYTES", value_name = "BYTES")]
     #[arg(default_value = "256", value_parser = number::<usize, 1, 65_536>)]
     pub max_identifier_bytes: usize,
-    /// Longest name or value of a field, in bytes
+    /// Maximum length of a field's name or value, in bytes
     #[arg(long, env = "ROLLCALL_MAX_FIELD_BYTES", value_name = "BYTES")]
     #[arg(default_value = "16384", value_parser = number::<usize, 1, 16_777_216>)]
     pub max_field_bytes: usize,
-    /// Longest data (of an entry or a session), in bytes
+    /// Maximum length of the data of an entry or a session, in bytes
     #[arg(long, env = "ROLLCALL_MAX_DATA_BYTES", value_name = "BYTES")]
     #[arg(default_value = "1048576", value_parser = number::<usize, 1, 67_108_864>)]
     pub max_data_bytes: usize,
-    /// Most fields of an entry
+    /// Maximum number of fields in an entry
     #[arg(long, env = "ROLLCALL_MAX_FIELDS", value_name = "N")]
     #[arg(default_value = "64", value_parser = number::<usize, 2, 1024>)]
     pub max_fields: usize,
-    /// Most events packed in one entry
+    /// Maximum number of events in a packed entry
     #[arg(long, env = "ROLLCALL_MAX_EVENTS", value_name = "N")]
     #[arg(default_value = "1000", value_parser = number::<usize, 1, 10_000>)]
     pub max_events: usize,
@@ -161,7 +162,7 @@ pub struct LimitArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Worker")]
 pub struct WorkerArgs {
-    /// Most entries in a batch (1 to 5000)
+    /// Maximum number of entries in a batch (1 to 5000)
     #[arg(long, env = "ROLLCALL_BATCH", value_name = "N")]
     #[arg(default_value = "500", value_parser = number::<usize, 1, 5_000>)]
     pub batch: usize,
@@ -169,7 +170,7 @@ pub struct WorkerArgs {
     #[arg(long, env = "ROLLCALL_TAKEOVER", value_name = "DURATION")]
     #[arg(default_value = "3s", value_parser = at_least::<1_000>)]
     pub takeover: Millis,
-    /// Workers that watch each partition besides its owner
+    /// Number of workers that watch each partition besides its owner
     #[arg(long, env = "ROLLCALL_STANDBYS", value_name = "N")]
     #[arg(default_value = "1", value_parser = number::<usize, 1, 100>)]
     pub standbys: usize,
@@ -179,7 +180,7 @@ pub struct WorkerArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Sessions")]
 pub struct SealArgs {
-    /// File of Fernet keys for session data, one per line: the first encrypts, all decrypt; reread when it changes
+    /// File of Fernet keys for session data, one per line: the first encrypts, all decrypt; reloaded when it changes
     #[arg(long, env = "ROLLCALL_SESSION_KEY_FILE", value_name = "FILE")]
     pub session_key_file: Option<PathBuf>,
 }
@@ -204,7 +205,7 @@ pub struct JanitorArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Janitor")]
 pub struct EndingArgs {
-    /// How long the end of a token or session is remembered (a duration, at least keep)
+    /// How long the end of a token or session is remembered (a duration, at least --keep)
     #[arg(long, env = "ROLLCALL_HORIZON", value_name = "DURATION", default_value = "24h")]
     pub horizon: Millis,
 }
@@ -217,7 +218,7 @@ pub struct ServeArgs {
     /// [default: 127.0.0.1:8484; run and demo: auto]
     #[arg(long, env = "ROLLCALL_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<Listen>,
-    /// File of bearer tokens, one per line, that may read state, live feed and all rooms
+    /// File of bearer tokens, one per line, that may read the state, the live feed and all rooms
     #[arg(long, env = "ROLLCALL_READ_TOKEN_FILE", value_name = "FILE")]
     pub read_token_file: Option<PathBuf>,
     /// File of bearer tokens, one per line, that may send events and end sessions
@@ -236,30 +237,30 @@ pub struct ServeArgs {
     #[arg(long, env = "ROLLCALL_RATE_LIMIT", value_name = "RATE:BURST")]
     #[arg(default_value = "off", value_parser = rate_limit)]
     pub rate_limit: RateLimitSetting,
-    /// How long the first event of an entry waits for more (a duration, at most 1s)
+    /// How long an event waits for others to be packed with it (a duration, at most 1s)
     #[arg(long, env = "ROLLCALL_LINGER", value_name = "DURATION", default_value = "10ms")]
     pub linger: Millis,
-    /// What may wait while Redis is unreachable: events, bytes and a duration
+    /// How much may wait while Redis is unreachable: events, bytes, and how long
     #[arg(long, env = "ROLLCALL_BUFFER", value_name = "EVENTS,BYTES,DURATION")]
     #[arg(default_value = "100000,64MiB,10s")]
     pub buffer: Buffer,
-    /// Shortest time between two activities of the same subject for a listener (a duration, at least 100ms)
+    /// Minimum time between two activities of the same subject (a duration, at least 100ms)
     #[arg(long, env = "ROLLCALL_ACTIVITY_INTERVAL", value_name = "DURATION")]
     #[arg(default_value = "1s", value_parser = at_least::<100>)]
     pub activity_interval: Millis,
-    /// Most activities per second for a room
+    /// Maximum number of activities sent to a room per second
     #[arg(long, env = "ROLLCALL_ACTIVITY_RATE", value_name = "N")]
     #[arg(default_value = "500", value_parser = number::<u64, 1, 1_000_000>)]
     pub activity_rate: u64,
-    /// Most open connections
+    /// Maximum number of open connections
     #[arg(long, env = "ROLLCALL_MAX_CONNECTIONS", value_name = "N")]
     #[arg(default_value = "20000", value_parser = number::<usize, 1, 1_000_000>)]
     pub max_connections: usize,
-    /// Most open connections from one address; those of trusted proxies do not count
+    /// Maximum number of open connections from one address; those of trusted proxies do not count
     #[arg(long, env = "ROLLCALL_MAX_CLIENT_CONNECTIONS", value_name = "N")]
     #[arg(default_value = "1000", value_parser = number::<usize, 1, 1_000_000>)]
     pub max_client_connections: usize,
-    /// Most rooms for one connection
+    /// Maximum number of rooms for one connection
     #[arg(long, env = "ROLLCALL_MAX_ROOMS", value_name = "N")]
     #[arg(default_value = "100", value_parser = number::<usize, 1, 10_000>)]
     pub max_rooms: usize,
@@ -269,7 +270,7 @@ pub struct ServeArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Process")]
 pub struct ProcessArgs {
-    /// Name of this instance; each start adds something unique [default: the host's name]
+    /// Name of this instance; each start adds a unique suffix [default: the host's name]
     #[arg(long, env = "ROLLCALL_NAME", value_name = "NAME", value_parser = name)]
     pub name: Option<String>,
     /// Address for /metrics, /livez, /readyz; auto: 127.0.0.1 and the first free port of 9464-9473; or off
@@ -281,11 +282,11 @@ pub struct ProcessArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Log")]
 pub struct LogArgs {
-    /// Level (error, warn, info, debug, trace, off) or target=level, separated by commas; reread at SIGHUP
+    /// Level (error, warn, info, debug, trace, off) or target=level, separated by commas; reloaded on SIGHUP
     #[arg(long, env = "ROLLCALL_LOG", value_name = "FILTER")]
     #[arg(default_value = "info", value_parser = log_filter)]
     pub log: String,
-    /// text or json
+    /// Format of the log: text or json
     #[arg(long, env = "ROLLCALL_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 }

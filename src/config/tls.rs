@@ -18,8 +18,8 @@ pub(super) const KEY: &str = "redis-tls-key";
 /// The setting of the server's name.
 pub(super) const NAME: &str = "redis-tls-name";
 
-/// Where the certificates are, and the name to check. Without a file of authorities the machine's are used; without a
-/// client certificate there is none.
+/// Where the certificates are, and the name to check. Without a file of authorities, the system's are used; without a
+/// file of a client certificate, none is sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
     /// Certificates of the authorities that are trusted, in place of the machine's.

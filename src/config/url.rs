@@ -55,7 +55,7 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// The URL with `***` in place of what may be secret. If the text is no Redis URL, only the scheme is shown, because
+/// The URL with `***` in place of what may be secret. If the text is not a Redis URL, only the scheme is shown, because
 /// the password could be anywhere in it.
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

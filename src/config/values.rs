@@ -119,7 +119,7 @@ impl FromStr for LogFormat {
     }
 }
 
-/// Why a text is no value of the setting; each variant says what to write instead.
+/// Why a text is not a value of the setting; each variant says what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ValueError {
@@ -202,7 +202,7 @@ pub(super) fn prefix(text: &str) -> Result<String, ValueError> {
     if text.is_empty() { Ok(String::new()) } else { name(text) }
 }
 
-/// Reads a filter for log lines. A single word that is no level is refused, since it would silently name a target.
+/// Reads a filter for log lines. A single word that is not a level is refused, since it would silently name a target.
 pub(super) fn log_filter(text: &str) -> Result<String, ValueError> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let unclear = |part: &str| {

@@ -22,9 +22,9 @@ pub enum Role {
     Worker,
     /// `rollcall janitor`
     Janitor,
-    /// Whoever adds events
+    /// Producers of events
     Producer,
-    /// Programs that read the state, and rollcall's queries
+    /// Programs that read the state, and Rollcall's queries
     Reader,
     /// `rollcall serve`
     Serve,
@@ -32,7 +32,7 @@ pub enum Role {
     Notifier,
     /// `rollcall run`
     Run,
-    /// The doctor alone
+    /// `rollcall doctor`
     Doctor,
 }
 

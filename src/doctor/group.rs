@@ -91,7 +91,7 @@ pub(super) async fn trouble(partition: &mut Partition, place: &Place<'_>) -> Ans
     let meta = partition.keys.meta();
     let deaths = ask(&mut partition.connection, &["HGET", &meta, "deaths"]).await?;
     let at = stream.group.as_ref().and_then(|group| group.cursor.as_deref());
-    // Deaths on an entry that was passed since are no trouble any more.
+    // Deaths on an entry that has been passed since do not matter any more.
     if let Some(deaths) = reply::text(deaths)
         && let Some((cursor, terms)) = deaths.split_once(' ').filter(|found| Some(found.0) == at)
     {

@@ -32,7 +32,7 @@ pub(super) fn replicas(facts: &Facts) -> Answer {
         if good < wanted {
             let found = format!("{good} good replicas where min-replicas-to-write is {wanted}");
             let diagnosis = Diagnosis::failure(found, "the server refuses all writes (NOREPLICAS)")
-                .advise("bring the replicas back, or go on without them:");
+                .advise("bring the replicas back, or continue without them:");
             return Ok(facts.set(diagnosis, "min-replicas-to-write", "0"));
         }
     }
@@ -77,7 +77,7 @@ pub(super) async fn cluster(node: &mut Node, facts: &Facts, deployment: &Deploym
         .run(facts.shell.redis_cli(&["CLUSTER", "NODES"])))
 }
 
-/// Whether the loss of one shard stops the others; if that cannot be seen, it is no finding.
+/// Whether the loss of one shard stops the others; if that cannot be seen, it is not a finding.
 fn coverage(facts: &Facts, found: String) -> Diagnosis {
     const SETTING: &str = "cluster-require-full-coverage";
     if facts.parameter(SETTING).ok() != Some("yes") {

@@ -46,7 +46,7 @@ const PASS: Duration = Duration::from_secs(60);
 const WALK_CALLS: u64 = 10;
 /// Pause between calls, so that other clients get their turn.
 const PAUSE: Duration = Duration::from_millis(1);
-/// How long a round may go on removing from one structure.
+/// How long a round may spend on removing from one structure.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a call may take before its connection counts as broken.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);

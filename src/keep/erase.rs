@@ -25,7 +25,7 @@ use crate::state::{AskError, State, ask, number, server_time};
 const MOST_ROUNDS: u32 = 6;
 /// How many times the streams are searched in one round: again if sessions became known on the way.
 const MOST_PASSES: u32 = 3;
-/// How long listeners to changes have to hear who is gone, before those changes are removed.
+/// How long listeners have to receive the changes that report the user gone, before these changes are removed.
 const HEARD_WITHIN: Duration = Duration::from_millis(500);
 
 /// Whom to erase, and how.

@@ -41,7 +41,7 @@ pub enum Deed {
 /// Which letters, and what to do with them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
-    /// If not empty: only these letters. An entry's id is none of a letter, since both may be the same numbers.
+    /// If not empty: only these letters. The ids of entries do not count, since an entry and a letter may have the same id.
     pub ids: Vec<LetterId>,
     /// Only letters that it admits.
     pub filter: Filter,
@@ -371,7 +371,7 @@ impl fmt::Display for Bookmark {
     }
 }
 
-/// The text is no position of a walk over dead letters.
+/// The text is not a position of a walk over dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a cursor of dead letters; send the cursor of the previous answer unchanged")]
 pub struct InvalidPosition;

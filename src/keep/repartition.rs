@@ -1,6 +1,6 @@
 //! Changes the number of partitions of a deployment, in place and with its state.
 //!
-//! The existing partitions pause: nobody applies, sweeps or owns them any more, while producers go on adding. Then
+//! The existing partitions pause: nobody applies, sweeps or owns them any more, while producers keep adding. Then
 //! everything that belongs to another partition moves there in small atomic calls. A member is always in exactly one
 //! place, so after a kill another run continues with the rest. Finally one call switches all partitions to the new
 //! layout. The new owners forward what is still in the old streams, and what producers add to them later.

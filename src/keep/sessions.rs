@@ -24,7 +24,7 @@ pub struct Tally {
     pub current: u64,
     /// Sessions that ended or expired meanwhile, or whose key has another type.
     pub gone: u64,
-    /// Sessions whose data looks like tokens of none of the keys; they are left as they are.
+    /// Sessions whose data looks like tokens of unknown keys; they are left unchanged.
     pub unknown_key: u64,
     /// Sessions that changed repeatedly.
     pub changed: u64,
@@ -50,7 +50,7 @@ pub async fn encrypt(
             let ring = keys.get();
             for (sid, time) in page {
                 tally.sessions += 1;
-                // A value that is no time was not written by Rollcall.
+                // A value that is not a time was not written by Rollcall.
                 if let Ok(ms) = time.parse() {
                     let (time, key) = (EventTime::from_millis(ms), format!("{base}{sid}"));
                     let session = Session { ring: &ring, sid: &sid, time, key, dry_run };

@@ -156,7 +156,7 @@ impl Beater {
             if in_hand <= self.deadline {
                 match self.beat(&mut review_due).await {
                     Err(error) if error.is_lost_ownership() => return error,
-                    // Either the session meets the same trouble, or it passes.
+                    // If the trouble lasts, the session meets it as well.
                     Err(error) => self.worker.nodes.heed(&error),
                     Ok(()) => {}
                 }

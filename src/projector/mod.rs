@@ -304,7 +304,7 @@ impl Projector {
         }
     }
 
-    /// Waits before the next try, longer each time, unless told to stop.
+    /// Waits before the next attempt, longer each time, unless told to stop.
     async fn pause(&mut self, error: &Error, failures: &mut u32) {
         self.metrics.role(Role::Idle);
         if error.is_lost_ownership() {

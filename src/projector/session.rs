@@ -202,7 +202,7 @@ impl Projector {
         }
     }
 
-    /// Another worker owns the partition: reports that this one is alive, whatever it had named.
+    /// Another worker owns the partition: reports that this one is alive, so that no death is counted against an entry.
     pub(super) async fn step_back(
         &mut self,
         connection: &mut MultiplexedConnection,

@@ -137,7 +137,7 @@ pub(super) fn refused_by_tls(at: &Address, error: &io::Error) -> Option<Error> {
         TlsError::InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. }) => {
             "check the clock of this machine, and from when the server's certificate is valid"
         }
-        TlsError::InvalidCertificate(_) => "have the server's certificate issued anew",
+        TlsError::InvalidCertificate(_) => "have a new certificate issued for the server",
         TlsError::InvalidMessage(_) => NO_TLS,
         TlsError::AlertReceived(AlertDescription::CertificateExpired) => {
             "renew the client certificate that --redis-tls-cert names"

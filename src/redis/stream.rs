@@ -11,7 +11,7 @@ use crate::entry::{Entry, EntryId};
 pub fn read_after(stream: &str, after: EntryId, count: usize, block: Duration) -> Cmd {
     let mut read = redis::cmd("XREAD");
     read.arg("COUNT").arg(count);
-    // BLOCK 0 would wait for ever.
+    // BLOCK 0 would wait without a limit.
     read.arg("BLOCK").arg(block.as_millis().max(1) as u64);
     read.arg("STREAMS").arg(stream).arg(after.to_string());
     read

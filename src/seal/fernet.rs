@@ -1,7 +1,7 @@
 //! Fernet tokens (<https://github.com/fernet/spec>): AES-128-CBC and HMAC-SHA256, in URL-safe base64.
 //!
-//! Where the specification takes random bytes as the initialisation vector, this takes a MAC over the session, the
-//! time of its event and the data. Nobody without the key can predict it, it is the same each time, and different
+//! The specification uses random bytes as the initialisation vector; this uses a MAC over the session, the time of its
+//! event and the data. Nobody without the key can predict it, it is the same each time, and different
 //! events never share one.
 
 use aes::Aes128;
@@ -78,7 +78,7 @@ impl Key {
         URL_SAFE.encode(token).into_bytes()
     }
 
-    /// The content of a token, whatever its age; `None` if it is none of this key.
+    /// The content of a token, whatever its age; `None` if the token is not of this key.
     pub(super) fn open(&self, token: &[u8]) -> Option<Vec<u8>> {
         let mut token = decoded(token)?;
         let signed = token.len() - MAC;

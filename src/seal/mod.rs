@@ -42,7 +42,7 @@ impl SessionKeys {
     /// The keys in a file; `None` if no file is named.
     ///
     /// # Errors
-    /// If it cannot be read, or a line is no key.
+    /// If it cannot be read, or a line is not a key.
     pub fn open(path: &Option<PathBuf>) -> Result<Option<Self>, FileError> {
         Ok(Watched::open(SETTING, path, Ring::read)?.map(|file| Self(Arc::new(file))))
     }

@@ -1,7 +1,7 @@
 //! The client of a request: the address at the other end, or the one that trusted proxies name.
 //!
 //! A proxy is believed only if its own address is in `--trusted-proxies`. Of the addresses that it names, the
-//! rightmost one that is no trusted proxy is the client; the client may have made up everything to the left of it.
+//! rightmost one that is not a trusted proxy is the client; the client may have made up everything to the left of it.
 
 use std::net::{IpAddr, SocketAddr};
 

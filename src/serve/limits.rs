@@ -80,7 +80,7 @@ impl Limits {
         bucket.take(rate, events as f64, now)
     }
 
-    /// A place for a connection from this address; `None` as the address stands for a trusted proxy.
+    /// A place for a connection from this address. The address `None` means a trusted proxy.
     pub fn connect(&self, address: Option<IpAddr>) -> Option<Place> {
         let address = address.map(network_of);
         let mut connections = lock(&self.connections);

@@ -148,7 +148,7 @@ impl DeadLetter {
         self
     }
 
-    /// Reads an entry of the stream of dead letters; `None` if it is none.
+    /// Reads an entry of the stream of dead letters; `None` if it is not a letter.
     pub fn read(entry: &Entry) -> Option<Self> {
         let mut fields = entry.fields();
         let mut header: [String; 6] = Default::default();

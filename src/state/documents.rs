@@ -1,4 +1,4 @@
-//! Documents: who is in one, and which have the most users.
+//! Documents: the users of a document, and the documents with the most users.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;

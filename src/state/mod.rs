@@ -360,7 +360,7 @@ fn threshold(pair: &str) -> Option<Threshold> {
     Some(Threshold { up: up.parse().ok()?, down: down.parse().ok()? })
 }
 
-/// Milliseconds of a score in seconds; 0 if it is no time.
+/// Milliseconds of a score in seconds; 0 if it is not a time.
 fn score_ms(seconds: f64) -> u64 {
     // Saturates. Three decimals survive, as current scores have 21 bits for fractions of a second.
     (seconds * 1000.0).round() as u64

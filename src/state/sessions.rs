@@ -53,7 +53,7 @@ impl Session {
         Self { sid, user, ip, ua, last_activity_ms: 0, expires_ms: 0 }
     }
 
-    /// `None` for a value that is no session entry; readers skip those too.
+    /// `None` for a value that is not a session entry; readers skip those too.
     pub(crate) fn read(sid: &str, json: &str) -> Option<Self> {
         let Value { last_activity, user, ip, ua } = serde_json::from_str(json).ok()?;
         let (sid, last_activity_ms) = (sid.to_owned(), last_activity as u64);

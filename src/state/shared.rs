@@ -18,7 +18,7 @@ use crate::error::{Error, chain};
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_secs(1);
-/// The minimum pause between two looks, whoever reports a failure.
+/// The minimum pause between two checks, however many failures are reported.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
 /// How many looks there are between two readings of the deployment's settings.
 const LOOKS_PER_READING: u32 = 10;

@@ -1,4 +1,4 @@
-//! Users: who is online, who was seen, when one was last seen, and where they are.
+//! Users: who is online, who was seen, when a user was last seen, and at which addresses.
 //!
 //! Online users have a presence entry now; seen users are in the set of one of the last minutes.
 
@@ -139,7 +139,7 @@ impl Present {
         Self { user: nothing(), ip: nothing(), page: nothing(), ua: nothing(), last_seen_ms: 0 }
     }
 
-    /// `None` for a value that is no presence entry; readers skip those too.
+    /// `None` for a value that is not a presence entry; readers skip those too.
     pub(crate) fn read(json: &str) -> Option<Self> {
         let Value { last_seen, user, ip, page, ua } = serde_json::from_str(json).ok()?;
         Some(Self { user, ip, page, ua, last_seen_ms: last_seen as u64 })

@@ -67,7 +67,7 @@ pub fn recorder() -> Result<PrometheusRecorder, BuildError> {
     Ok(builder.build_recorder())
 }
 
-/// Aggregates the samples of histograms for ever; without this they would accumulate in memory, scraped or not.
+/// Aggregates the samples of histograms endlessly; without this they would accumulate in memory, scraped or not.
 pub async fn keep_up(handle: PrometheusHandle) {
     loop {
         tokio::time::sleep(UPKEEP).await;

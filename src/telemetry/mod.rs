@@ -1,4 +1,4 @@
-//! What operators see: metrics, health, logs, traces; and what systemd is told.
+//! What operators see: metrics, health, logs, traces, and the notifications to systemd.
 
 pub mod health;
 pub mod http;

@@ -1,5 +1,5 @@
-// A browser that does what each line of its input says, JavaScript with `page`, `open` and `check` at hand, and prints
-// what came of it. The argument is the folder with the libraries.
+// A browser. Each line of input is JavaScript, which may use `page`, `open` and `check`; its result is printed. The
+// argument is the directory with the libraries.
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { execFileSync } from 'node:child_process';

@@ -1,5 +1,5 @@
-"""A Flask-SocketIO server with a message queue, and a client in the rooms that are named: each event that the client
-hears is a line of JSON. flask_rooms.py <redis url> <room …>"""
+"""A Flask-SocketIO server with a message queue, and a client in the given rooms. Prints each event that the client
+receives as a line of JSON. flask_rooms.py <redis url> <room …>"""
 
 import json
 import logging

@@ -1,5 +1,5 @@
-// The front end of the document that Rollcall's presence comes from, word for word, in as much of a browser as it
-// needs. The arguments are the folder with the libraries, the address and the user.
+// The front end from the source document of presence, word for word, with the few parts of a browser that it needs. The
+// arguments are the directory with the libraries, the address and the user.
 import { createRequire } from 'node:module';
 
 const [, , folder, address, user] = process.argv;

@@ -1,5 +1,5 @@
-// A Socket.IO server with the Redis adapter, and a client in the rooms that are named: each event that the client hears
-// is a line of JSON. node-rooms.mjs <libraries> <redis url> <room …>
+// A Socket.IO server with the Redis adapter, and a client in the given rooms. Prints each event that the client receives
+// as a line of JSON. node-rooms.mjs <libraries> <redis url> <room …>
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 

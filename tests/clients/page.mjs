@@ -1,5 +1,5 @@
-// The browser's snippet in as much of a page as it needs: the page is looked at, hidden, and left. The arguments are
-// the snippet, the address and the user.
+// The snippet for browsers, with the few parts of a page that it needs: the page is visible, then hidden, then left. The
+// arguments are the snippet, the address and the user.
 import { readFileSync } from 'node:fs';
 
 const [, , snippet, address, user] = process.argv;

@@ -1,5 +1,5 @@
-// Events as producers in JavaScript write them, each with what has to become of it: a line of JSON a case, read by
-// tests/live/clients.rs. The first argument is the folder with the libraries.
+// Events as producers in JavaScript write them, with the expected results: one line of JSON per case, for
+// tests/live/clients.rs. The first argument is the directory with the libraries.
 import { createRequire } from 'node:module';
 
 const require = createRequire(`${process.argv[2]}/`);

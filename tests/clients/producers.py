@@ -1,4 +1,4 @@
-"""Events as producers in Python write them, each with what has to become of it: a line of JSON a case, read by
+"""Events as producers in Python write them, with the expected results: one line of JSON per case, for
 tests/live/clients.rs."""
 
 import json

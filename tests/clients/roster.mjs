@@ -1,5 +1,5 @@
-// The example for browsers, with the EventSource of npm; prints who is present as the example in Python does. The
-// arguments are the folder with the libraries and the address.
+// The example for browsers, with the EventSource from npm. Prints who is present, like the example in Python. The
+// arguments are the directory with the libraries and the address.
 import { createRequire } from 'node:module';
 import { follow } from '../../examples/live/roster.js';
 

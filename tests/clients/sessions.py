@@ -1,5 +1,5 @@
-"""Reads encrypted sessions as the document does that they come from: its own functions, and Python's cryptography.
-The keys are arguments, the stored values lines of standard input; what each holds is printed as a line of JSON."""
+"""Reads encrypted sessions with the functions of their source document and Python's cryptography. The arguments are the
+keys, and each line of standard input is a stored value. Prints the content of each as a line of JSON."""
 
 import json
 import sys

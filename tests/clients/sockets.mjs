@@ -1,5 +1,5 @@
-// Socket.IO clients in JavaScript, driven by tests/live/listen/sockets.rs: a line of JSON in is a command, a line out
-// is what a client heard. The first argument is the folder with the libraries.
+// Socket.IO clients in JavaScript, driven by tests/live/listen/sockets.rs: each line of JSON on input is a command, and
+// each line of output is an event that a client received. The first argument is the directory with the libraries.
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 

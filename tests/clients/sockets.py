@@ -1,5 +1,5 @@
-"""Socket.IO clients in Python, driven by tests/live/listen/sockets.rs: a line of JSON in is a command, a line out is
-what a client heard."""
+"""Socket.IO clients in Python, driven by tests/live/listen/sockets.rs: each line of JSON on input is a command, and each
+line of output is an event that a client received."""
 
 import json
 import sys

@@ -1,8 +1,8 @@
-"""A webhook that verifies its calls, driven by tests/live/notifier/webhook.rs: a line in is a command, a line of JSON
-out is a call. webhook_receiver.py [<certificate> <key>]
+"""A webhook that verifies its calls, driven by tests/live/notifier/webhook.rs: each line of input is a command, and each
+line of JSON on output is a call. webhook_receiver.py [<certificate> <key>]
 
-    secret whsec_…      verify with this one
-    answer <what> …     to the next calls, one after the other: a status, `hang` or `close`; then 204
+    secret whsec_…      verify with this secret
+    answer <what> …     how to respond to the next calls: with a status, `hang` or `close`; after these with 204
 """
 
 import collections

@@ -233,7 +233,7 @@ async fn tokens_over_the_cap_go_oldest_first_with_login_and_viewed_items() {
     assert_eq!(holders, ["t3", "t4", "t5"]);
     assert_eq!(bench.exists(&["viewed:t1", "viewed:t2"]), 0);
     assert_eq!(bench.exists(&["viewed:t3", "viewed:t4", "viewed:t5"]), 3);
-    // An eviction is no ending: the token may come back, and what was just refreshed is not the oldest.
+    // An eviction is not an ending: the token may come back, and what was just refreshed is not the oldest.
     bench.apply(&[(0, &views[2]), (1, &views[0])]).await;
     assert_eq!(bench.sweep(&sweeper, "recent").await, 1);
     assert_eq!(bench.ask::<Vec<String>>(&["ZRANGE", "recent:", "0", "-1"]), ["t5", "t1", "t3"]);

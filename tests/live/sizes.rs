@@ -17,7 +17,7 @@ fn confined(scene: &Scene) -> Worker {
     Worker::start_after(&format!("ulimit -v {LIMIT_KIB}"), "worker", &scene.url(), &HTTP)
 }
 
-/// Adds an entry of this many MiB, which is no event.
+/// Adds an entry of this many MiB, which is not an event.
 fn add_large(scene: &Scene, mib: usize) {
     let mut fields = heartbeat("large");
     fields.push(field("data", &"x".repeat(mib << 20)));

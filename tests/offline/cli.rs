@@ -191,15 +191,15 @@ fn impossible_values_are_refused_with_the_remedy() {
         ),
         (
             &["online", "--redis-url", "redis://h?db=3"],
-            &["redis-url", "db is no option", "redis://host:6379/3"],
+            &["redis-url", "db is not an option", "redis://host:6379/3"],
         ),
         (
             &["doctor", "--redis-url", "unix:/r.sock?password=hunter2"],
-            &["redis-url", "password is no option", "pass=…"],
+            &["redis-url", "password is not an option", "pass=…"],
         ),
         (
             &["status", "--redis-url", "rediss+sentinel://h/m?ssl_ca_certs=hunter2"],
-            &["redis-url", "ssl_ca_certs is no option", "--redis-tls-ca"],
+            &["redis-url", "ssl_ca_certs is not an option", "--redis-tls-ca"],
         ),
         (&["run", "--redis-username", "al"], &["redis-username", "needs a password"]),
         (&["run", "--redis-password-file", "/no/such"], &["redis-password-file", "No such file"]),

@@ -6,7 +6,7 @@ use std::path::Path;
 use rollcall::key::Keys;
 use rollcall::redis::scripts::{declared_keys, shared_keys};
 
-/// The stream's setting, which is no key of the table.
+/// The stream's setting, which is not a key of the table.
 const STREAM: &str = "rollcall:events";
 
 /// Keys that an event does not need, and those of one identifier each.

@@ -56,7 +56,7 @@ pub fn calls(conn: &mut Connection, command: &str) -> u64 {
     calls.map_or(0, |calls| calls.parse().unwrap())
 }
 
-/// Everything under the partition's names, except what is no function of the entries.
+/// Everything under the partition's names, except what is not a function of the entries.
 pub fn dump(conn: &mut Connection, keys: &Keys) -> State {
     let others = [
         keys.meta(),

@@ -18,12 +18,12 @@ const SOME: [&str; 6] = ["ids", "reason", "kind", "entry", "since", "until"];
 /// Which letters.
 #[derive(Clone, Debug, clap::Args)]
 struct Chosen {
-    /// These, by the ids that dead list shows
+    /// Ids of letters, as dead list shows them
     #[arg(value_name = "ID")]
     ids: Vec<LetterId>,
     #[command(flatten)]
     which: Which,
-    /// All of them
+    /// All letters
     #[arg(long, required_unless_present_any = SOME, conflicts_with_all = SOME)]
     all: bool,
 }
@@ -34,15 +34,15 @@ struct How {
     /// At most this many letters per second
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
-    /// Only say how many it would affect
+    /// Only report how many it would affect
     #[arg(long)]
     dry_run: bool,
 }
 
-/// Adds the entries of dead letters to the stream again and removes the letters, each in one atomic step.
+/// Add the entries of dead letters to the stream again and remove the letters, each in one atomic step.
 ///
 /// Events keep their times. An entry that fails again becomes a new dead letter, whose field retry_of names the first
-/// entry. The command can be stopped and run again at any time.
+/// entry. You can stop the command and run it again at any time.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Retry {
     #[command(flatten)]
@@ -58,7 +58,7 @@ pub(crate) struct Retry {
     flags: StreamFlags,
 }
 
-/// Removes dead letters for good.
+/// Remove dead letters permanently.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Drop {
     #[command(flatten)]

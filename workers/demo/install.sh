@@ -1,6 +1,6 @@
-# Installs one of Debian's packages without letting its service start, now or at boot.
-# $1 is the policy file that maintainer scripts ask (RUNLEVEL=1 no longer keeps a service from
-# starting). One that is there already stays as it is, and must forbid the start by itself.
+# Installs a Debian package without starting its service, now or at boot.
+# $1 is the policy file that maintainer scripts consult (RUNLEVEL=1 no longer prevents a start). An existing
+# policy file stays unchanged and must already forbid the start.
 # $2 is the package; its service has the same name.
 set -eu
 exec 1>&2

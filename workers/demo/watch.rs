@@ -128,7 +128,7 @@ impl Watch {
         }
     }
 
-    /// Entries applied per second, lately.
+    /// Entries applied per second, recently.
     pub(super) fn rate(&self) -> f64 {
         let lately = self.rates.iter().rev().take(3);
         let many = lately.len().max(1) as f64;

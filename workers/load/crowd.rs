@@ -1,7 +1,7 @@
-//! A crowd of users who come, look around and leave, some of them without a word.
+//! A crowd of users who arrive, look around and leave, some of them without a logout.
 //!
-//! It lives in a time of its own, in which everyone present does something about every 20 s; how fast
-//! that runs against the clock is decided by how many events a second are taken.
+//! It has its own clock, by which each user present acts about every 20 s. How fast this clock runs depends on how many
+//! events per second are taken.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -12,16 +12,16 @@ use serde_json::json;
 use super::event::Event;
 use super::names;
 
-/// In the crowd's own milliseconds.
+/// In milliseconds of the crowd's clock.
 const PAUSE: std::ops::Range<u64> = 10_000..30_000;
 const MEAN_VISIT: f64 = 1_200_000.0;
 const MEAN_ABSENCE: f64 = 720_000.0;
 
-/// Users, each either away or on a visit.
+/// The users; each is either away or on a visit.
 #[derive(Debug)]
 pub(super) struct Crowd {
     users: Vec<User>,
-    /// Who does something when, soonest first.
+    /// When each user acts next, the soonest first.
     agenda: BinaryHeap<Reverse<(u64, usize)>>,
     ready: VecDeque<Event>,
     items: u32,
@@ -41,14 +41,14 @@ struct Visit {
     token: String,
     sid: String,
     page: String,
-    /// The document that is open, and the connection it is open through.
+    /// The open document and its connection.
     document: Option<(String, String)>,
     ends: u64,
 }
 
 impl Crowd {
-    /// Those of `users` users whose number is `producer` modulo `producers`, all of them away. Half
-    /// come within the first minute, the others as after an absence.
+    /// The users among `users` whose number is `producer` modulo `producers`, all of them away. Half of them arrive
+    /// within the first minute, the others as after an absence.
     pub(super) fn new(rng: &mut Rng, users: u32, producer: u32, producers: u32) -> Self {
         let share = (producer..users.max(producer + 1)).step_by(producers.max(1) as usize);
         let users_here: Vec<User> = share.map(|number| User { number, visit: None }).collect();
@@ -76,7 +76,7 @@ impl Crowd {
         }
     }
 
-    /// Lets a user do the next thing; says how long until the one after.
+    /// Performs a user's next action; returns the time until the one after it.
     fn act(&mut self, rng: &mut Rng, index: usize, now: u64) -> u64 {
         let user = &mut self.users[index];
         match &mut user.visit {
@@ -99,7 +99,7 @@ impl Crowd {
     }
 }
 
-/// A length of time around `mean`, exponentially distributed, bounded.
+/// A random duration: exponentially distributed with this mean, and limited.
 fn mean(rng: &mut Rng, mean: f64) -> u64 {
     (-(1.0 - rng.f64()).ln() * mean).min(mean * 5.0) as u64
 }
@@ -117,7 +117,7 @@ impl Visit {
         }
     }
 
-    /// Logs in; some have looked around before, nobody knowing who they were.
+    /// Logs in. Some users have an anonymous session first.
     fn arrive(&self, rng: &mut Rng, number: u32, events: &mut VecDeque<Event>) {
         if rng.u8(..10) < 3 {
             let members = vec![("sid", self.sid.clone()), self.ip(), self.ua()];
@@ -127,7 +127,7 @@ impl Visit {
         events.push_back(Event::new("login", members));
     }
 
-    /// Most log out, some only end their session, some are just gone.
+    /// Most users log out, some only end their session, and some just disappear.
     fn leave(&mut self, rng: &mut Rng, number: u32, events: &mut VecDeque<Event>) {
         let manner = rng.u8(..100);
         if manner >= 85 {

@@ -1,4 +1,4 @@
-//! Synthetic events, and the equal ways of writing them as entries of a stream.
+//! Synthetic events, and the equivalent ways to write them as entries of a stream.
 
 use rollcall::event::routing_member;
 use rollcall::key::partition_of;
@@ -18,25 +18,25 @@ pub(super) struct Event {
     pub members: Vec<(&'static str, String)>,
     /// A session's data.
     pub data: Option<serde_json::Value>,
-    /// The claimed time; without it the entry's own time counts.
+    /// The event's own time; without it the entry's time counts.
     pub time_ms: Option<u64>,
 }
 
 /// An entry ready for `XADD`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Entry {
-    /// Which partition's stream it belongs in.
+    /// The partition whose stream it belongs to.
     pub partition: u16,
     /// How many events it holds.
     pub events: u64,
-    /// What it says.
+    /// Its fields.
     pub fields: Fields,
 }
 
 /// How one event is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// A field per member.
+    /// One field for each member.
     Flat,
     /// `type` outside, the rest as JSON in `data`.
     Json,
@@ -49,20 +49,19 @@ pub(super) enum Form {
 }
 
 impl Event {
-    /// An event without data that happens when its entry is added.
+    /// An event without data, at the time of its entry.
     pub(super) fn new(kind: &'static str, members: Vec<(&'static str, String)>) -> Self {
         Self { kind, members, data: None, time_ms: None }
     }
 
-    /// The partition whose stream it belongs in.
+    /// The partition whose stream it belongs to.
     pub(super) fn partition(&self, partitions: u16) -> u16 {
         let decides = routing_member(self.kind);
         let id = self.members.iter().find(|(name, _)| Some(*name) == decides);
         id.map_or(0, |(_, id)| partition_of(id, partitions))
     }
 
-    /// The entry that holds just this event; `id` names it where the form wants a name, and
-    /// `now_ms` is its time there.
+    /// The entry that holds just this event. Forms that require an id and a time use `id` and `now_ms`.
     pub(super) fn written(&self, form: Form, partitions: u16, id: u64, now_ms: u64) -> Entry {
         let fields = match form {
             Form::Flat => self.flat(),
@@ -99,7 +98,7 @@ impl Event {
     }
 }
 
-/// One entry that packs events of one partition.
+/// A packed entry with events of one partition.
 pub(super) fn packed(events: &[Event], partition: u16) -> Entry {
     let fields = vec![("data", json(events))];
     Entry { partition, events: events.len() as u64, fields }
@@ -109,7 +108,7 @@ fn text(name: &'static str, value: &str) -> (&'static str, Vec<u8>) {
     (name, value.as_bytes().to_vec())
 }
 
-/// Texts, numbers and maps with text keys: nothing in an event can fail to be written.
+/// Strings, numbers and maps with string keys can always be written.
 fn json(value: &(impl Serialize + ?Sized)) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
@@ -118,7 +117,7 @@ fn message_pack(event: &Event) -> Vec<u8> {
     rmp_serde::to_vec(event).unwrap_or_default()
 }
 
-/// All of it, as a map.
+/// The whole event as a map.
 impl Serialize for Event {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let more = 1 + usize::from(self.time_ms.is_some()) + usize::from(self.data.is_some());

@@ -66,17 +66,17 @@ pub(super) const USER_AGENTS: [&str; 5] = [
 /// The pages of the site besides items and documents.
 pub(super) const PAGES: [&str; 6] = ["/", "/home", "/search", "/cart", "/orders", "/settings"];
 
-/// The user of that number: a first name, from the second round on with a number.
+/// The user with this number: a first name, followed by a number once the names are used up.
 pub(super) fn user(number: u32) -> String {
     numbered(&PEOPLE, number, "-")
 }
 
-/// The item of that rank, 0 being the most popular.
+/// The item of this rank; 0 is the most popular.
 pub(super) fn item(rank: u32) -> String {
     numbered(&ITEMS, rank, "-v")
 }
 
-/// The document of that rank, 0 being the most popular.
+/// The document of this rank; 0 is the most popular.
 pub(super) fn document(rank: u32) -> String {
     numbered(&DOCUMENTS, rank, "-")
 }
@@ -87,7 +87,7 @@ fn numbered(names: &[&str], number: u32, separator: &str) -> String {
     if round == 0 { name.to_owned() } else { format!("{name}{separator}{}", round + 1) }
 }
 
-/// An address: of networks kept for documentation or private use, mostly IPv4.
+/// An address from networks reserved for documentation or private use, mostly IPv4.
 pub(super) fn address(rng: &mut Rng) -> String {
     let host = rng.u8(1..255);
     match rng.u8(..10) {
@@ -98,10 +98,10 @@ pub(super) fn address(rng: &mut Rng) -> String {
     }
 }
 
-/// A rank below `many`, rank k about k + 1 times as rare as rank 0 (Zipf's law).
+/// A random rank below `many`. Rank k is about k + 1 times as rare as rank 0 (Zipf's law).
 pub(super) fn popular(rng: &mut Rng, many: u32) -> u32 {
     let rank = (f64::from(many) + 1.0).powf(rng.f64()) - 1.0;
-    // Cuts the fraction, on purpose; the rank is small and not negative.
+    // The cast truncates on purpose. The rank is small and not negative.
     (rank as u32).min(many.saturating_sub(1))
 }
 

@@ -1,7 +1,7 @@
-//! A producer: takes traffic at its pace and adds it to the streams, for as long as it should.
+//! A producer: takes traffic at its rate and adds it to the streams until its end.
 //!
-//! Where Redis is away, it says so once, waits longer and longer, and goes on; meanwhile it takes no
-//! traffic. A batch whose reply is in doubt is not sent again, so that nothing is counted twice.
+//! If Redis is down, it logs this once and retries with growing pauses; meanwhile it takes no traffic. A batch
+//! whose reply is in doubt is not sent again, so that nothing is counted twice.
 
 use std::io;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use tokio::time::Instant;
 use super::event::Entry;
 use super::traffic::Traffic;
 
-/// Events a batch: one round trip each.
+/// Events in a batch, which takes one round trip.
 const BATCH: u64 = 1_000;
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// Events worth waking up for; some traffic packs a few.
+/// The number of due events for which a producer wakes up.
 const FEW: f64 = 8.0;
 const TICK: Duration = Duration::from_millis(5);
 const LONGEST_TICK: Duration = Duration::from_millis(250);
@@ -35,11 +35,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(crate) struct Target {
     /// The server, with credentials.
     pub server: Server,
-    /// What every key begins with.
+    /// The prefix of every key.
     pub prefix: String,
     /// How many partitions there are.
     pub partitions: u16,
-    /// The stream's name, behind prefix and partition.
+    /// The stream's name, without prefix and partition.
     pub stream: String,
 }
 
@@ -59,16 +59,16 @@ pub(super) struct Counts {
     pub events: AtomicU64,
     /// Entries that the server acknowledged.
     pub entries: AtomicU64,
-    /// Events sent whose reply never came, or was an error.
+    /// Events that were sent, and whose reply was missing or an error.
     pub in_doubt: AtomicU64,
-    /// The server does not answer, and this has been said.
+    /// Whether the server is down, and this was logged.
     away: AtomicBool,
 }
 
 /// When a producer ends.
 #[derive(Clone, Debug)]
 pub(super) struct End {
-    /// Events still to be acknowledged; `None` for no such end.
+    /// Events still to be acknowledged; `None` for no limit.
     pub quota: Option<u64>,
     /// At this time; `None` for never.
     pub until: Option<Instant>,
@@ -86,7 +86,7 @@ impl End {
     async fn sleep(&mut self, pause: Duration) {
         let wake = Instant::now() + pause;
         let wake = self.until.map_or(wake, |until| until.min(wake));
-        // An error means that nobody can stop us any more: that is the end, too.
+        // An error means that the sender is gone, which is the end, too.
         let _ = tokio::time::timeout_at(wake, self.stop.wait_for(|stop| *stop)).await;
     }
 }
@@ -110,7 +110,7 @@ pub(super) struct Producer {
 }
 
 impl Producer {
-    /// A producer of `rate` events a second; 0 for as many as go.
+    /// A producer of `rate` events per second; 0 for as many as possible.
     pub(super) fn new(
         target: &Target,
         traffic: Traffic,
@@ -125,7 +125,7 @@ impl Producer {
     /// Produces until the end.
     ///
     /// # Errors
-    /// What would not pass by waiting: the server refuses the credentials, or to add to the stream.
+    /// If waiting does not help: the server refuses the credentials, or adding to the stream.
     pub(super) async fn run(mut self) -> Result<(), Error> {
         while !self.end.is_here() {
             if let Err(error) = self.connect().await {
@@ -169,7 +169,7 @@ impl Producer {
                     self.counts.entries.fetch_add(own.len() as u64, Ordering::Relaxed);
                     self.end.quota = self.end.quota.map(|quota| quota.saturating_sub(events));
                     if events > 0 && self.counts.away.swap(false, Ordering::Relaxed) {
-                        tracing::info!("Redis takes events again");
+                        tracing::info!("Redis accepts events again");
                     }
                     self.pause = FIRST_PAUSE;
                 }
@@ -187,7 +187,7 @@ impl Producer {
             return Err(error);
         }
         if !self.counts.away.swap(true, Ordering::Relaxed) {
-            tracing::warn!(error = chain(&error), "Redis takes no events; trying on");
+            tracing::warn!(error = chain(&error), "Redis does not accept events; retrying");
         }
         self.end.sleep(self.pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
@@ -202,12 +202,12 @@ impl Link {
         Ok(())
     }
 
-    /// Adds entries; a connection that fails is dropped.
+    /// Adds entries. A failed connection is dropped.
     async fn add(&mut self, server: &Server, entries: &[&Entry]) -> Result<(), Error> {
         if entries.is_empty() {
             return Ok(());
         }
-        // Some servers end a connection that is idle, and what is sent over it then is in doubt.
+        // Some servers close idle connections; whatever is sent over one at that moment is in doubt.
         if self.used.elapsed() > MOST_IDLE {
             self.connect(server).await?;
         }
@@ -230,13 +230,13 @@ impl Link {
     }
 }
 
-/// Of the errors that a pipeline met, the first.
+/// The first of a pipeline's errors.
 fn first_of(error: RedisError) -> RedisError {
     let errors = error.clone().into_server_errors();
     errors.and_then(|errors| errors.first().map(|(_, first)| first.clone().into())).unwrap_or(error)
 }
 
-/// Whether waiting would not help.
+/// Whether waiting does not help.
 fn is_lasting(error: &Error) -> bool {
     let is_impossible = |source: &RedisError| source.kind() == ErrorKind::InvalidClientConfig;
     error.redis().is_some_and(is_impossible)
@@ -256,8 +256,8 @@ impl Pace {
         Self { rate, credit: 0.0, since: Instant::now() }
     }
 
-    /// Takes at most `most` events of those that are due. What could not be sent for more than a
-    /// second is not made up for.
+    /// Takes at most `most` of the due events. At most a second's worth of events is kept, so an outage is not made up
+    /// for.
     fn take(&mut self, most: u64, now: Instant) -> u64 {
         if self.rate == 0.0 {
             return most;

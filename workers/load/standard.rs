@@ -9,7 +9,7 @@ use super::names;
 
 const ITEMS: u32 = 100_000;
 
-/// The next event of one of `users` users, those whose number is `producer` modulo `producers`.
+/// The next event, of a user among `users` whose number is `producer` modulo `producers`.
 pub(super) fn event(rng: &mut Rng, users: u32, producer: u32, producers: u32) -> Event {
     let share = (users.saturating_sub(producer)).div_ceil(producers).max(1);
     let number = rng.u32(..share) * producers + producer;

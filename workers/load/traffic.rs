@@ -6,7 +6,7 @@ use super::crowd::Crowd;
 use super::event::{Entry, Event, Form, packed};
 use super::standard;
 
-/// How long an event may wait for others to be packed with, in milliseconds.
+/// How long an event may wait to be packed with others, in milliseconds.
 const PACK_WAIT_MS: u64 = 1_000;
 
 /// What users do.
@@ -19,20 +19,20 @@ pub(crate) enum Mix {
     Standard,
 }
 
-/// What traffic one producer makes.
+/// The traffic of one producer.
 #[derive(Clone, Debug)]
 pub(super) struct Shape {
     /// What users do.
     pub mix: Mix,
-    /// How many users there are, over all producers.
+    /// The number of users of all producers together.
     pub users: u32,
     /// How many partitions there are.
     pub partitions: u16,
-    /// How many events an entry packs; 1 writes each by itself.
+    /// How many events are packed into an entry; 1 for single entries.
     pub pack: u32,
-    /// Where the random numbers start.
+    /// The seed of the random numbers.
     pub seed: u64,
-    /// Which producer this is, from 0.
+    /// The index of this producer, from 0.
     pub producer: u32,
     /// How many producers share the users.
     pub producers: u32,
@@ -44,13 +44,13 @@ pub(super) struct Traffic {
     shape: Shape,
     rng: Rng,
     crowd: Crowd,
-    /// Events that wait to be packed, by partition, and since when the oldest does.
+    /// Events that wait to be packed, by partition, and since when the oldest has waited.
     waiting: Vec<Vec<Event>>,
     waiting_since_ms: Option<u64>,
 }
 
 impl Traffic {
-    /// Traffic of that shape, from the beginning.
+    /// Traffic of this shape, from the beginning.
     pub(super) fn new(shape: Shape) -> Self {
         let distance = u64::from(shape.producer).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let mut rng = Rng::with_seed(shape.seed ^ distance);
@@ -60,8 +60,8 @@ impl Traffic {
         Self { shape, rng, crowd, waiting, waiting_since_ms: None }
     }
 
-    /// The entries of the next `events` events. Where entries are packed, some of the events may
-    /// still wait, and some that waited may come.
+    /// The entries of the next `events` events. If entries are packed, some of these events may still wait, and some
+    /// earlier ones may be included.
     pub(super) fn entries(&mut self, events: u64, now_ms: u64) -> Vec<Entry> {
         let mut entries = Vec::new();
         let mut left = events;
@@ -83,7 +83,7 @@ impl Traffic {
         self.waiting.iter().map(|events| events.len() as u64).sum()
     }
 
-    /// The events that wait, packed with fewer than wanted.
+    /// The waiting events, in entries that are not full.
     pub(super) fn rest(&mut self) -> Vec<Entry> {
         self.waiting_since_ms = None;
         pack_each(&mut self.waiting)
@@ -104,7 +104,7 @@ impl Traffic {
         1
     }
 
-    /// One event in one of the forms, or a few packed; flat is the most common.
+    /// A random form: one event, or a few packed ones. Flat fields are the most common.
     fn any_form(&mut self, left: u64, now_ms: u64, entries: &mut Vec<Entry>) -> u64 {
         let form = match self.rng.u8(..100) {
             0..70 => Form::Flat,
@@ -169,7 +169,7 @@ mod tests {
         Shape { mix, users: 60, partitions, pack, seed: 7, producer: 1, producers: 3 }
     }
 
-    /// Decodes as a worker would; every event must be one, in its right partition.
+    /// Decodes like a worker; every event must be valid and in the right partition.
     fn check(entry: &Entry, partitions: u16) -> Vec<String> {
         let rules =
             Rules { limits: Limits::default(), max_skew_ms: 0, partitions, moved_from: Vec::new() };

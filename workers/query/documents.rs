@@ -7,8 +7,7 @@ use serde::Serialize;
 use super::{Answer, Limit, Output, Query, QueryFlags, settings};
 use crate::table::{Page, Table, escape, plural};
 
-/// Who is in a document and which thresholds are reached; without a document, those with the most
-/// users.
+/// Show who is in a document and which thresholds are reached; without a document, list those with the most users.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Document {
     /// The document

@@ -10,13 +10,13 @@ use serde::Serialize;
 use super::{Answer, Limit, Output, Query, SessionFlags, settings};
 use crate::table::{Page, Table, escape_json, length, plural, time};
 
-/// All about a session, its data included; without a session, the active ones, the last active first.
+/// Show a session and its data; without a session, list the active ones, the latest active first.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Sessions {
     /// The session
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     sid: Option<String>,
-    /// Only this user's
+    /// Only sessions of this user
     #[arg(long, value_name = "USER", conflicts_with = "sid")]
     user: Option<String>,
     #[command(flatten)]

@@ -8,12 +8,12 @@ use serde::Serialize;
 use super::{Answer, Limit, Output, Query, QueryFlags, settings};
 use crate::table::{Page, Table, plural, time};
 
-/// Recent login tokens, the last used first.
+/// List recent login tokens, the latest used first.
 ///
-/// Whoever has a token can act as its user: the table shows only how it begins, JSON has it whole.
+/// Anybody who has a token can act as its user, so the table shows only its first characters. JSON has complete tokens.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Recent {
-    /// Show tokens whole in the table, too
+    /// Show complete tokens in the table too
     #[arg(long)]
     full: bool,
     #[command(flatten)]
@@ -73,10 +73,10 @@ fn shortened(token: &str) -> String {
     beginning
 }
 
-/// What a token viewed, the latest first; without a token, what is viewed most.
+/// List the items viewed with a token, the latest first; without a token, the most viewed items.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Viewed {
-    /// The token; everyone on the machine sees it among the processes
+    /// The token; other users of the machine can see it in the list of processes
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     token: Option<String>,
     #[command(flatten)]

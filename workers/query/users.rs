@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Answer, Limit, Output, Query, QueryFlags, settings};
 use crate::table::{Page, Table, escape, length, plural, time};
 
-/// Users who are online, by name: those that have a presence entry now.
+/// List users who are online, by name: those with a presence entry.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Online {
     #[command(flatten)]
@@ -64,10 +64,10 @@ fn show_names(users: &[String], count: u64, page: &mut Page) {
     page.more(count, users.len());
 }
 
-/// Users seen in the last minutes, the current one included, by name, whether they are still online or not.
+/// List users seen in the last minutes, by name, whether or not they are still online.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Seen {
-    /// Look back so many minutes; they are kept for the deployment's online-window
+    /// Look back this many minutes, including the current one; minutes are kept for the deployment's online-window
     /// [default: that window]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1440))]
     minutes: Option<u64>,
@@ -110,7 +110,7 @@ impl Answer for SeenAnswer {
     }
 }
 
-/// When a user was last seen, and their presence entries.
+/// Show when a user was last seen, and their presence entries.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct User {
     /// The user
@@ -178,10 +178,10 @@ impl Answer for UserAnswer {
     }
 }
 
-/// Presence entries, the last seen first: one per user and address.
+/// List presence entries, one per user and address, the latest seen first.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Presence {
-    /// Only those last seen within this time, such as 5m [default: the deployment's presence-ttl]
+    /// Only entries last seen within this time, such as 5m [default: the deployment's presence-ttl]
     #[arg(long, value_name = "DURATION")]
     active: Option<Millis>,
     #[command(flatten)]

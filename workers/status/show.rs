@@ -10,9 +10,9 @@ use super::{Rates, StatusAnswer};
 use crate::query::Answer;
 use crate::table::{Page, Table, age, escape, length, plural};
 
-/// Workers that the page shows unless the screen is smaller; JSON has all.
+/// The maximum number of workers on the page; fewer if the screen is small. JSON has all.
 const SHOWN_WORKERS: usize = 20;
-/// Seconds after which an unfinished entry is worth a line.
+/// The age in seconds from which an unfinished entry is shown.
 const WAITING_S: f64 = 10.0;
 
 impl Answer for StatusAnswer {
@@ -22,7 +22,7 @@ impl Answer for StatusAnswer {
 }
 
 impl StatusAnswer {
-    /// The page with no more than so many workers.
+    /// The page with at most this many workers.
     pub(super) fn show_within(&self, page: &mut Page, workers: usize) {
         let mut about = Table::new(&["", ""]);
         if let Some(server) = &self.server {
@@ -63,7 +63,7 @@ impl StatusAnswer {
         }
     }
 
-    /// What the stream is not trimmed past, unless it has just come.
+    /// The group that keeps the stream from being trimmed, unless its oldest unfinished entry is new.
     fn held_line(&self) -> Option<String> {
         let held = self.partitions.iter().filter_map(|work| work.stream.as_ref()?.held.as_ref());
         let held = held.filter(|held| held.age_s >= WAITING_S);
@@ -94,7 +94,7 @@ impl StatusAnswer {
     fn group_line(&self) -> String {
         let groups = self.partitions.iter().filter_map(|work| work.stream.as_ref()?.group.as_ref());
         if groups.count() == 0 {
-            return format!("{}, not there yet: no worker has started", self.group);
+            return format!("{}, not created yet: no worker has started", self.group);
         }
         let total = &self.total;
         let waiting = with_oldest("waiting", total.oldest_undelivered_age_s);
@@ -109,11 +109,11 @@ impl StatusAnswer {
         clock_went_back(newest.ms, self.now_ms)
     }
 
-    /// What an operator must not overlook.
+    /// Warnings for the operator.
     fn warn(&self, page: &mut Page) {
         if let Some(ahead_ms) = self.clock_behind_ms() {
             let ahead = ahead(ahead_ms);
-            page.line(format!("WARNING: the newest entry's id is {ahead}; ages are too small"));
+            page.line(format!("WARNING: the newest entry's id is {ahead}; ages are too low"));
         }
         let Some(server) = &self.server else { return };
         let policy = server.maxmemory_policy.as_str();
@@ -124,7 +124,7 @@ impl StatusAnswer {
             ));
         }
         if server.role == "slave" {
-            page.line("WARNING: this is a replica; what it says may be out of date");
+            page.line("WARNING: this server is a replica; its data may be out of date");
         }
     }
 
@@ -187,7 +187,7 @@ impl StatusAnswer {
         }
     }
 
-    /// What has a cap stands beside what has none.
+    /// Structures without a cap on the left, those with a cap on the right.
     fn show_sizes(&self, page: &mut Page) {
         page.line("");
         let mut table = Table::new(&["STATE", ">SIZE", "CAPPED", ">SIZE", ">CAP", ">FULL"]);
@@ -233,7 +233,7 @@ fn seconds(age_s: f64) -> String {
     length((age_s * 1000.0) as u64)
 }
 
-/// An age, or how far ahead of the clock a time lies.
+/// An age, or how far a time is ahead of the clock.
 fn old(age_s: f64) -> String {
     if age_s < 0.0 { ahead((-age_s * 1000.0) as u64) } else { format!("{} old", seconds(age_s)) }
 }
@@ -242,7 +242,7 @@ fn ahead(ms: u64) -> String {
     format!("{} ahead of the server's clock", length(ms))
 }
 
-/// How long ago something was, by the server's clock; what it says may have come after the question of the time.
+/// How long ago something happened, by the server's clock. It may have happened after the server was asked for the time.
 fn server_age(ms: u64, now_ms: u64) -> String {
     clock_went_back(ms, now_ms).map_or_else(|| age(ms.min(now_ms), now_ms), ahead)
 }
@@ -268,7 +268,7 @@ fn memory(server: &Server) -> String {
     format!("{used} used, {limit}, {}", server.maxmemory_policy)
 }
 
-/// Bytes in the largest unit that leaves a whole number before the point.
+/// Bytes, in the largest unit of which there is at least one.
 fn bytes(count: u64) -> String {
     let mut value = count as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {

@@ -1,4 +1,4 @@
-//! `status --watch`: the same page again and again. On a terminal in place; elsewhere one after the other.
+//! `status --watch`: repeats the page. On a terminal it redraws the page in place; elsewhere it prints one after the other.
 
 use std::io::ErrorKind;
 use std::pin::pin;
@@ -17,11 +17,11 @@ use crate::screen::{Screen, can_draw, quit};
 use crate::signals;
 use crate::table::{Page, escape};
 
-/// Consumers that are shown however small the screen is.
+/// The minimum number of workers shown, however small the screen is.
 const FEWEST_WORKERS: usize = 2;
 
-/// Looks every so often until a signal comes, or nobody reads any more. What fails after the first look
-/// is told, and tried again: a server may come back.
+/// Queries repeatedly until a signal comes or the reader is gone. A failure after the first query is shown, and the
+/// query is retried, since the server may come back.
 #[tokio::main(flavor = "current_thread")]
 pub(super) async fn run(status: &Status, every: Duration) -> Result<(), QueryError> {
     let config = status.config()?;
@@ -40,12 +40,12 @@ pub(super) async fn run(status: &Status, every: Duration) -> Result<(), QueryErr
             look = look(status, &config, &mut ticks) => view.take(look)?,
         }
         let shown = tokio::select! {
-            // Who reads slowly may not keep the process from its end.
+            // A slow reader must not keep the process from ending.
             _ = &mut stop => return Ok(()),
             shown = view.show() => shown,
         };
         match shown {
-            // Nobody reads any more: `rollcall status --watch | head`, or a terminal that is gone.
+            // The reader is gone: `rollcall status --watch | head`, or a closed terminal.
             Err(QueryError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {
                 return Ok(());
             }
@@ -54,7 +54,7 @@ pub(super) async fn run(status: &Status, every: Duration) -> Result<(), QueryErr
     }
 }
 
-/// The next look; it makes a new connection, so that it finds a server that was away, and its settings.
+/// The next query. It uses a new connection, so that it finds a server that was down, and reads its settings again.
 async fn look(
     status: &Status,
     config: &Config,
@@ -71,7 +71,7 @@ struct View {
     json: bool,
     every: Duration,
     latest: Option<StatusAnswer>,
-    /// Why the last look failed.
+    /// Why the last query failed.
     trouble: Option<String>,
 }
 
@@ -117,7 +117,7 @@ impl View {
         Ok(self.out.write(text).await?)
     }
 
-    /// One screen: workers give way where it is small.
+    /// One screen; on a small one, fewer workers are shown.
     fn frame(&self, latest: &StatusAnswer, screen: &Screen) -> Vec<Line> {
         let (every, size) = (self.every.as_secs_f64(), screen.size());
         let title = format!("rollcall status, every {every} s; {}", screen.ending());
@@ -126,7 +126,7 @@ impl View {
             lines.push(Line::default().with(Style::Red, escape(trouble)));
         }
         let rest = lines.len() + text(latest, size.width, 0).lines().count();
-        // An empty line, the headings, and how many are not shown.
+        // An empty line, the headings, and the number of workers that are not shown.
         let workers = size.height.saturating_sub(rest + 3).max(FEWEST_WORKERS);
         lines.extend(text(latest, size.width, workers).lines().map(|line| {
             let style = if line.starts_with("WARNING") { Style::Yellow } else { Style::Plain };

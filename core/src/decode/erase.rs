@@ -1,6 +1,6 @@
 //! Erase: which part of an entry belongs to a user, and what is left without it. Pure.
 //!
-//! An event belongs to the user whom it names. Data that is no event belongs to the user if its member `user` names them.
+//! An event belongs to the user whom it names. Data that is not an event belongs to the user if its member `user` names them.
 //! If its members cannot be read, it belongs to the user if it contains the identifier as a complete string.
 
 use std::collections::BTreeSet;
@@ -98,7 +98,7 @@ impl Theirs {
         }
     }
 
-    /// An entry that is no event: the user's, somebody else's, or to be searched.
+    /// An entry that is not an event: the user's, somebody else's, or to be searched.
     fn whole(&self, is_theirs: Option<bool>, entry: &Entry) -> Share {
         let is_named = || {
             entry.fields().any(|(name, value)| self.is_named_in(name) || self.is_named_in(value))
@@ -164,7 +164,7 @@ impl Theirs {
         self.owns(text(Name::User).as_deref(), text(Name::Sid).as_deref())
     }
 
-    /// Whether data that is no event is the user's, if its members say so.
+    /// Whether data that is not an event is the user's, if its members say so.
     fn owns(&self, user: Option<&[u8]>, sid: Option<&[u8]>) -> Option<bool> {
         let is_known = |sid: &[u8]| std::str::from_utf8(sid).is_ok_and(|s| self.sids.contains(s));
         match (user.filter(|user| !user.is_empty()), sid) {

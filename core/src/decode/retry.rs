@@ -206,7 +206,7 @@ impl Attempt<'_> {
                 |element: Option<(usize, &[u8])>| element.is_none_or(|(at, _)| at == place);
             was.rejected.iter().any(|part| concerns(part.element))
         };
-        // What is no event yet may be one for a later version.
+        // What is not an event yet may be one for a later version.
         let of_places: Vec<Option<(bool, &str)>> = (0..was.events.len() + was.rejected.len())
             .map(|place| match is_rejected(place) {
                 true => None,

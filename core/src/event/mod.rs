@@ -58,7 +58,7 @@ macro_rules! event_types {
             /// Reads the members that have an effect for the event type `wire`.
             ///
             /// # Errors
-            /// The reason why they are no event, for the dead letter.
+            /// The reason why they are not events, for the dead letter.
             pub fn read(wire: &[u8], members: &Members<'a>, limits: &Limits) -> Result<Self, Rejection> {
                 $(if wire == $wire.as_bytes() { return $kind::read(members, limits).map(Self::$kind); })*
                 Err(Rejection::unknown_type(wire))

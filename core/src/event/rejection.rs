@@ -1,4 +1,4 @@
-//! Why an entry is no event, for people: the value in question, and what to send instead.
+//! Why an entry is not an event, for people: the value in question, and what to send instead.
 
 use super::{Name, Reason};
 use crate::format::{Format, Malformed, Member, Shape};

@@ -8,7 +8,7 @@ use crate::format::Member;
 pub const RETRY_OF: &str = "retry_of";
 
 /// The field of an entry that is the rest of an erased one which had already had its effect. It names that entry. The
-/// views were counted and the parts that are no event became dead letters, so neither is done again.
+/// views were counted and the parts that are not events became dead letters, so neither is done again.
 pub const REST_OF: &str = "rest_of";
 
 /// Members that are known although none has an effect: CloudEvents attributes, what tracing adds, and the fields that
@@ -50,7 +50,7 @@ impl Unknown {
         Self { names: with_names.then(Vec::new), ..Self::default() }
     }
 
-    /// Records a member whose name is none of [`Name`].
+    /// Records a member whose name is not in [`Name`].
     pub(super) fn note(&mut self, name: &[u8], member: Member<'_>) {
         debug_assert!(Name::from_name(name).is_none());
         if WITHOUT_EFFECT.contains(&name) {

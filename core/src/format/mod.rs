@@ -269,7 +269,7 @@ impl Format {
     /// Passes on the elements of an array in order, each after its members.
     ///
     /// # Errors
-    /// If `raw` is no array, is malformed anywhere, nests too deep, or is followed by more. What was passed on then
+    /// If `raw` is not an array, is malformed anywhere, nests too deep, or is followed by more. What was passed on then
     /// does not count.
     pub fn elements<'a>(
         self,
@@ -285,7 +285,7 @@ impl Format {
     /// Passes on the members of an object with their names, in order, including duplicates.
     ///
     /// # Errors
-    /// If `raw` is no object, is malformed anywhere, nests too deep, or is followed by more. What was passed on then
+    /// If `raw` is not an object, is malformed anywhere, nests too deep, or is followed by more. What was passed on then
     /// does not count.
     pub fn members<'a>(
         self,

@@ -115,7 +115,7 @@ pub(super) fn members<'a>(
     for _ in 0..count {
         let name = take_value(&mut rest)?;
         let value = take_value(&mut rest)?;
-        // A key that is no text names no member.
+        // A key that is not text names no member.
         if shape(name) == Some(Shape::Text) {
             each(text(name)?, member(value));
         }
@@ -195,7 +195,7 @@ fn write_members(rest: &mut &[u8], count: u32, json: &mut String) -> Result<(), 
     for _ in 0..count {
         let name = take_value(rest)?;
         if shape(name) != Some(Shape::Text) {
-            return Err(not_json("a key that is no text", "send text keys"));
+            return Err(not_json("a key that is not text", "send text keys"));
         }
         if extension(rest) == Some(UNDEFINED) {
             take_value(rest)?;

@@ -3,7 +3,7 @@
 use super::{Format, json};
 
 impl Format {
-    /// The object `raw` with these texts as its last members. `None` if it is no object, or is malformed at its end.
+    /// The object `raw` with these texts as its last members. `None` if it is not an object, or is malformed at its end.
     pub fn with_texts(self, raw: &[u8], texts: &[(&str, &str)]) -> Option<Vec<u8>> {
         if !self.is_object(raw) {
             return None;

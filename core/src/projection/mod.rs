@@ -139,7 +139,7 @@ impl fmt::Display for Projections {
     }
 }
 
-/// A name that is no projection's.
+/// The name of no projection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "must be all, or names out of online, activity, presence, tokens, ranking, sessions and \

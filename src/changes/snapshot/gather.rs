@@ -1,6 +1,6 @@
 //! One partition's part of a snapshot.
 //!
-//! The state is read in pages while it goes on changing, and is then brought up to the position of the changes at the
+//! The state is read in pages while it keeps changing, and is then brought up to the position of the changes at the
 //! end. For a subject that changed meanwhile the last change decides, whatever a page contained; all other subjects
 //! were the same all along.
 

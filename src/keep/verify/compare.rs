@@ -283,12 +283,12 @@ impl Comparison {
         }
     }
 
-    /// Removes findings that are no difference after all.
+    /// Removes findings that are not differences after all.
     async fn settle(&mut self, deleted_before: Option<EntryId>) -> Result<(), AskError> {
         let (now_ms, deleted) = (self.shadow.now_ms().await?, self.shadow.deleted().await?);
         let skew = self.shadow.deployment.max_skew_ms;
         let since = if deleted > deleted_before { deleted } else { None };
-        // A deleted entry may have said it.
+        // A deleted entry may have caused it.
         let is_unsure = |finding: &Finding| {
             let t = finding.live.as_ref().map_or(0, |live| live.t);
             finding.fault == Fault::Ahead && since.is_some_and(|id| t <= id.ms + skew)

@@ -1,7 +1,7 @@
 //! The verdict on the live state and the shadow for one name, at one cursor. Pure.
 //!
-//! The live state may know more than the stream still contains; what an older entry may have said is reported
-//! separately. What expiry, caps and sweeps remove is no difference, whichever side removed it first.
+//! The live state may know more than the stream still contains: members that an older entry may have caused are reported
+//! separately. What expiry, caps and sweeps remove is not a difference, whichever side removed it first.
 
 mod documents;
 mod sessions;
@@ -181,7 +181,7 @@ impl Court<'_> {
         self.expiry(key, name, name, [&live[0], &said[0]], out);
     }
 
-    /// Compares the expiries of two keys, if both exist; a moment late is no difference.
+    /// Compares the expiries of two keys, if both exist; a moment late is not a difference.
     fn expiry(
         &self,
         key: String,

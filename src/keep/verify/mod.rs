@@ -2,7 +2,7 @@
 //!
 //! The same fold and the same apply script make a shadow of those entries, and each name is compared at one cursor:
 //! the live state is read at one instant, together with its cursor; the shadow is then brought to exactly that entry,
-//! and is read. Workers go on meanwhile, and the live state is not written.
+//! and is read. Workers keep running meanwhile, and the live state is not written.
 
 mod claims;
 mod compare;

@@ -50,7 +50,7 @@ enum CallError {
     Roots(#[source] std::io::Error),
     #[error("the host's name cannot be in a certificate")]
     Name(#[from] rustls::pki_types::InvalidDnsNameError),
-    #[error("no answer came")]
+    #[error("no response came")]
     Http(#[from] hyper::Error),
     #[error("the request cannot be made")]
     Request(#[from] hyper::http::Error),

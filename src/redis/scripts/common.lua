@@ -257,12 +257,12 @@ end
 -- The maximum number of addresses of a user in one value; the entries of a user with more are kept in a sorted set.
 local ADDRESSES, CROWD = 16, '%'
 
--- Both parts of a presence field, still escaped; nil if it is none.
+-- Both parts of a presence field, still escaped; nil if it is not one.
 local function place_of(field)
   return string.match(field, '^([^|]*)|([^|]*)$')
 end
 
--- Notes that an entry appeared or disappeared; returns its user and address, empty if it is no presence field.
+-- Notes that an entry appeared or disappeared; returns its user and address, empty if it is not a presence field.
 local function move(field, is_there)
   local user, address = place_of(field)
   if not user then return unescape(field), '' end

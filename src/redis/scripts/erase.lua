@@ -249,8 +249,8 @@ end
 
 -- ---- changes and dead letters
 
--- The numbers of erased changes are kept as long as there are older changes, so that readers who come to the hole
--- know what it is.
+-- The numbers of erased changes are kept as long as there are older changes, so that readers can tell these holes from
+-- gaps.
 function steps.changes()
   local count = 0
   for id in rest() do

@@ -32,7 +32,7 @@ local function follow(added)
 end
 
 -- Computes the balance if possible; returns how many entries were lost since the last time. A remainder that shrinks
--- is no loss: a cursor that began again passes entries a second time.
+-- is not a loss: a cursor that began again passes entries a second time.
 local function draw_up(info, cursor, open)
   local rest = info['entries-added'] - settled - open
   local lost = tonumber(call('HGET', janitor, 'lost'))

@@ -7,7 +7,7 @@
 --          take      nothing
 --          publish   6 the position before; then for each step: the position after it, how many publications, and
 --                    of each the channel and what to publish
---          hold      6 the position, 7 the borders of the batch that will be told next
+--          hold      6 the position, 7 the borders of the batch that will be sent next
 --          bury      6 the position before, 7 the position after, 8 most dead letters; then for each letter how many
 --                    words it has, and those
 -- replies  take      { 1, position or nothing, borders or nothing } or { 0, who has the lease }

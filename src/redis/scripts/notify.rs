@@ -37,7 +37,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// The text is no position.
+/// The text is not a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidPlace;
 

@@ -153,7 +153,7 @@ impl Ownership {
         self.tell(connection, &self.call("leave", "")).await.map(drop)
     }
 
-    /// Withdraws the record that this worker died in a term of its own: it is alive.
+    /// Withdraws the record that this worker died in one of its terms: it is alive.
     ///
     /// # Errors
     /// If the server refuses, or no reply came.

@@ -97,7 +97,7 @@ function sweeps.presence()
   end)
 end
 
--- Whether others removed the entry of an address, and nobody was told that it is gone.
+-- Whether others removed the entry of an address, so that its end was not recorded as a change.
 local function is_taken(field)
   if call('HEXISTS', presence, field) == 1 then return false end
   presence_change('offline', now, field)

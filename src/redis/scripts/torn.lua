@@ -1,4 +1,4 @@
--- Torn: who is joined is stored in two structures that come and go together. If others removed one of them, the
+-- Torn: the joined users are stored in two structures that exist only together. If others removed one of them, the
 -- number of a user's connections is unknown: all users leave, and are back with their next event.
 
 -- Removes up to `limit` of what is left of the two, in a call of its own; returns whether there was any, and whether

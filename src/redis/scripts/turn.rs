@@ -46,7 +46,7 @@ impl Turn {
         let Some(holder) = reply::text(holder) else { return Ok(Self::Now { overran: false }) };
         let is_own = self::owner(&holder) == owner;
         let overran = overruns(&holder, left_ms, length_ms);
-        // A turn of its own from before, when its interval was longer.
+        // Its own turn, from before its interval was shortened.
         let is_long = is_own && left_ms > 0 && left_ms.unsigned_abs() > length_ms;
         if !overran && !is_long {
             return Ok(if is_own { Self::Mine } else { Self::Others });

@@ -56,7 +56,7 @@ impl JwtKey {
         } else if let Ok(key) = DecodingKey::from_ed_pem(pem) {
             Ok(Self::new(key, Algorithm::EdDSA))
         } else {
-            Err("is no public key for RS256, ES256 (P-256) or EdDSA (Ed25519) in PEM")
+            Err("is not a public key for RS256, ES256 (P-256) or EdDSA (Ed25519) in PEM")
         }
     }
 

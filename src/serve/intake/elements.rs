@@ -35,7 +35,7 @@ pub(super) struct Element {
     pub place: usize,
 }
 
-/// The elements of a request, and the parts that are no events, with their indices.
+/// The elements of a request, and the parts that are not events, with their indices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Elements {
     pub taken: Vec<Element>,

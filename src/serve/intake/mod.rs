@@ -6,7 +6,7 @@
 //! ```
 //!
 //! While the server is down, events wait within the limits of `--buffer`. An entry is sent once. If no answer comes,
-//! it is unknown whether the entry was added, and the sender of its events is told so.
+//! it is unknown whether the entry was added, and the response to the sender says so.
 
 mod applied;
 mod elements;
@@ -65,7 +65,7 @@ fn distinct_places(elements: &[Element]) -> u64 {
 pub struct Taken {
     /// The entries with the events: partition and id.
     pub entries: Vec<(u16, EntryId)>,
-    /// Parts that are no events, by their index in the request.
+    /// Parts that are not events, by their index in the request.
     pub refused: Vec<(usize, Rejection)>,
     /// Events that are not on the stream, or may not be, by their index in the request.
     pub failed: Vec<(usize, Trouble)>,

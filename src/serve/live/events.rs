@@ -111,7 +111,7 @@ enum Stage {
     Takes(Arc<Snapshot>, Lines),
     /// It receives the changes as they come.
     Listens(Listener),
-    /// It was told the reason for the end.
+    /// The reason for the end was sent.
     Ends,
 }
 
@@ -299,7 +299,7 @@ impl Listening {
 enum Said {
     /// Text to send; empty if there was nothing for this listener.
     Text(Bytes),
-    /// The listener is dropped, and told the reason.
+    /// The listener is dropped and gets the reason.
     Dropped(Dropped, &'static str),
 }
 

@@ -15,7 +15,7 @@ use crate::serve::Context;
 use crate::state::{AskError, State};
 use crate::telemetry::log::failure_line_due;
 
-/// Sends the rooms what the listener receives, for ever.
+/// Sends the rooms what the listener receives; never returns.
 pub(super) async fn tell(context: Context, hub: Hub, rooms: Rooms, mut listener: Listener) {
     loop {
         match listener.next().await {

@@ -1,8 +1,8 @@
-// The API, at addresses relative to the page, since a proxy may serve both below a path.
+// The API, at addresses relative to the page, since a proxy may serve both under a path.
 
 const BASE = "api/v1/";
 
-/** Why a request failed; `status` is 0 if there was no answer. */
+/** Why a request failed; `status` is 0 if there was no response. */
 export class Failed extends Error {
   constructor(status, detail) {
     super(detail);
@@ -16,7 +16,7 @@ async function ask(method, path, body) {
     const headers = body === undefined ? {} : { "content-type": "application/json" };
     response = await fetch(BASE + path, { method, headers, body: body && JSON.stringify(body), signal: AbortSignal.timeout(15000) });
   } catch {
-    throw new Failed(0, "no answer from this server");
+    throw new Failed(0, "the server does not respond");
   }
   const text = await response.text();
   if (response.ok) return text && JSON.parse(text);
@@ -24,7 +24,7 @@ async function ask(method, path, body) {
   try {
     detail = JSON.parse(text).detail ?? detail;
   } catch {
-    // Something between the browser and the server answered, in a format of its own.
+    // A proxy between the browser and the server responded, in a format of its own.
   }
   throw new Failed(response.status, detail);
 }
@@ -35,9 +35,9 @@ export const del = (path) => ask("DELETE", path);
 export const part = encodeURIComponent;
 
 /**
- * Events as they come. After a broken connection the browser resumes where it was; after a refusal the page starts
- * again. `message` receives events without a name, `named` the others, `state` whether the connection is `live` or
- * `lost`.
+ * A stream of server-sent events. When the connection breaks, the browser reconnects and resumes; when the server
+ * refuses, this class reconnects. `message` gets events without a name, `named` the others, and `state` is called with
+ * `live` or `lost`.
  */
 export class Feed {
   constructor(path, { message, named = {}, state = () => {} }) {

@@ -1,4 +1,4 @@
-// Dead letters: what could not be applied and why; repaired and tried again, or dropped.
+// Dead letters: what could not be applied and why; retried, with a corrected field if needed, or dropped.
 
 import { get, part, post } from "./api.js";
 import { $, ago, clock, count, el, name, pair, say, shown, twice } from "./dom.js";
@@ -21,15 +21,15 @@ export class Dead {
   constructor(app) {
     this.app = app;
     this.list = new List($("dead"), {
-      label: "Dead letters, the newest first",
-      columns: ["Entry", "Why", "What is wrong", "Written"],
-      empty: () => this.failed ?? (this.which.reason || this.which.type ? "No dead letter fits this filter." : app.why("There is no dead letter.")),
+      label: "Dead letters, newest first",
+      columns: ["Entry", "Reason", "Detail", "Written"],
+      empty: () => this.failed ?? (this.which.reason || this.which.type ? "No dead letter matches this filter." : app.why("There is no dead letter.")),
       row: (cells, letter) => this.row(cells, letter),
     });
     $("dead-reason").addEventListener("change", () => this.load());
     $("dead-filter").addEventListener("change", () => this.load());
     $("dead-more").addEventListener("click", () => this.load(this.items.length + PAGE));
-    twice($("dead-retry"), "Try all again", () => this.act("retry"), () => this.ask("retry"));
+    twice($("dead-retry"), "Retry all", () => this.act("retry"), () => this.ask("retry"));
     twice($("dead-drop"), "Drop all", () => this.act("drop"), () => this.ask("drop"));
     setInterval(() => app.view === this && !document.hidden && !this.acting && this.load(Math.max(this.items.length, PAGE)), REFRESH_MS);
   }
@@ -98,7 +98,7 @@ export class Dead {
     const found = await this.#walk(deed, { ...this.order, dry_run: true });
     if (deed === "drop") return `Drop ${count(found.matched)} for good?`;
     const again = Object.values(found.fail_again).reduce((sum, n) => sum + n, 0);
-    return `Try ${count(found.matched)} again?${again ? ` ${count(again)} will fail again.` : ""}`;
+    return `Retry ${count(found.matched)}?${again ? ` ${count(again)} will fail again.` : ""}`;
   }
 
   async act(deed) {
@@ -120,7 +120,7 @@ export class Dead {
         for (const key of ["matched", "retried", "dropped", "gone"]) all[key] += answer[key] ?? 0;
         for (const key of ["left", "fail_again"]) for (const [why, n] of Object.entries(answer[key] ?? {})) all[key][why] = (all[key][why] ?? 0) + n;
         cursor = answer.cursor;
-        $("dead-count").textContent = `${count(all.matched)} looked at…`;
+        $("dead-count").textContent = `${count(all.matched)} examined…`;
       } while (cursor);
     } finally {
       this.acting = false;
@@ -136,8 +136,8 @@ export class Dead {
     const rows = letter.fields.flatMap((field) => pair(shown(text(field.name)), el("pre", { tabIndex: 0, textContent: text(field.value) })));
     return [
       el("p", { textContent: `${shown(letter.detail)}.`.replace(/\.\.$/, ".") }),
-      el("dl", {}, ...pair("Why", words(letter.reason)), ...pair("Entry", name(letter.entry_id)), ...(letter.index === null ? [] : pair("Place in it", count(letter.index))),
-        ...pair("Stream", name(letter.stream)), ...pair("Written", `${clock(letter.time_ms)} (${ago(letter.time_ms, this.app.now())})`), ...(letter.retry_of ? pair("Tried before", name(letter.retry_of)) : [])),
+      el("dl", {}, ...pair("Reason", words(letter.reason)), ...pair("Entry", name(letter.entry_id)), ...(letter.index === null ? [] : pair("Index in the entry", count(letter.index))),
+        ...pair("Stream", name(letter.stream)), ...pair("Written", `${clock(letter.time_ms)} (${ago(letter.time_ms, this.app.now())})`), ...(letter.retry_of ? pair("Retry of", name(letter.retry_of)) : [])),
       el("h3", { textContent: "The entry" }), rows.length ? el("dl", {}, ...rows) : el("p", { class: "soft", textContent: "Its fields were too large to keep." }),
       ...(this.app.rights.write ? [this.#mend(letter)] : []),
     ];
@@ -156,10 +156,10 @@ export class Dead {
     const sure = async () => {
       const { fail_again } = await post("dead/retry", { ids: [id], ...set(), dry_run: true });
       const [why] = Object.keys(fail_again);
-      return why ? `It fails again (${words(why)}). Try?` : null;
+      return why ? `It will fail again (${words(why)}). Retry?` : null;
     };
     const [retry, drop] = ["", "danger"].map((tone) => el("button", { type: "button", class: tone }));
-    twice(retry, "Try again", () => done("retry", set()), sure);
+    twice(retry, "Retry", () => done("retry", set()), sure);
     twice(drop, "Drop", () => done("drop", {}), () => "Drop for good?");
     return el("form", { class: "mend", onsubmit: (event) => event.preventDefault() },
       el("label", {}, "Set a field first", field), el("label", {}, "to", value), el("span", {}, retry, drop));
@@ -169,8 +169,8 @@ export class Dead {
 /** The outcome of a retry or a drop, as text. */
 function told(deed, { retried = 0, dropped = 0, gone = 0, left = {}, fail_again: fails = {} }) {
   const said = [deed === "retry" ? `${count(retried)} added to the stream again` : `${count(dropped)} dropped`];
-  if (gone) said.push(`${count(gone)} taken by somebody else`);
-  if (Object.keys(left).length) said.push(`left: ${parts(left)}`);
+  if (gone) said.push(`${count(gone)} removed by somebody else`);
+  if (Object.keys(left).length) said.push(`left in place: ${parts(left)}`);
   if (Object.keys(fails).length) said.push(`failing again: ${parts(fails)}`);
   return `${said.join("; ")}.`;
 }

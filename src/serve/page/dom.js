@@ -13,13 +13,13 @@ export function el(name, properties = {}, ...children) {
 
 export const $ = (id) => document.getElementById(id);
 
-/** A name as text, with invisible characters shown; it cannot reverse the direction of the text beside it. */
+/** A name as text, with control characters made visible. */
 export function shown(text) {
   const visible = String(text).replace(/[\u0000-\u001f\u007f]/g, (c) => String.fromCharCode(0x2400 + (c.charCodeAt(0) & 0x1f)));
   return visible === "" ? "(empty)" : visible;
 }
 
-/** A name in an element of its own, isolated from the direction of the text around it. */
+/** A name in its own element, so that it cannot change the direction of the text around it. */
 export const name = (text, properties = {}) => el("bdi", { ...properties, textContent: shown(text), title: shown(text) });
 
 const number = new Intl.NumberFormat();
@@ -28,7 +28,7 @@ export const count = (n) => number.format(n);
 /** A term and its description, for a description list. */
 export const pair = (term, ...what) => [el("dt", { textContent: term }), el("dd", {}, ...what)];
 
-/** Long enough to read a question and to reach the button by keyboard. */
+/** Long enough to read a question and to reach the button with the keyboard. */
 const SURE_MS = 10000;
 const NOTICE_MS = 10000;
 
@@ -55,14 +55,14 @@ export function twice(made, words, act, ask = () => "Sure?") {
       if (question === null) await act();
     } catch (failed) {
       show(words, false);
-      say(`It did not work: ${failed.message}.`, "bad");
+      say(`This failed: ${failed.message}.`, "bad");
     } finally {
       busy = false;
     }
   });
 }
 
-/** Shows a message for a while: in the panel if it is open, since the panel hides what is behind it. */
+/** Shows a message for a while; in the panel if it is open, since the panel hides the page. */
 export function say(text, tone = "") {
   const notice = el("p", { class: `notice ${tone}`, textContent: text });
   $($("panel").open ? "panel-notices" : "notices").append(notice);

@@ -1,4 +1,4 @@
-// Events as they come, while their view is shown: a sample of them, if there are more than anybody can read.
+// Live events, while their view is shown. If there are too many to read, only some are shown.
 
 import { Feed } from "./api.js";
 import { $, clock, count, el, shown } from "./dom.js";
@@ -15,9 +15,9 @@ export class Events extends View {
   constructor(app) {
     super("events", app);
     this.list = new List($("events"), {
-      label: "Events, the newest first",
+      label: "Events, newest first",
       columns: ["Time", "Event", "Who and where", "What"],
-      empty: () => (this.filter ? "No event fits this filter." : app.why("No event has come since this view was opened.")),
+      empty: () => (this.filter ? "No event matches this filter." : app.why("No event has arrived since this view was opened.")),
       row: (cells, event, row) => this.row(cells, event, row),
     });
     this.feed = new Feed("activity", { message: (event) => this.add(event), named: { left_out: ({ count: left }) => this.leave_out(left) } });
@@ -40,7 +40,7 @@ export class Events extends View {
 
   leave_out(left) {
     this.left += left;
-    $("events-left").textContent = `${count(this.left)} more were not shown`;
+    $("events-left").textContent = `${count(this.left)} more not shown`;
   }
 
   keys() {

@@ -1,10 +1,10 @@
-// The health of the deployment in sentences: what the status shows, and what to do about it.
+// The health of the deployment in sentences: what is wrong, and what to do about it.
 
 import { get } from "./api.js";
 import { $, ago, count, el, name, span } from "./dom.js";
 
 const EVERY_MS = 2000;
-/** After this long without an entry, the page says that no event comes. */
+/** After this long without an entry, the page says that no event has arrived. */
 const QUIET_MS = 30000;
 const JANITOR_MS = 60000;
 const WAIT_S = 5;
@@ -33,7 +33,7 @@ export class Health {
       Object.assign(this, { status, stats, failed: null });
     } catch (failed) {
       if (failed.status === 401 || failed.status === 403) return this.app.refused(failed);
-      const away = failed.status === 0 ? "This server does not answer. The page tries again by itself; until then it shows the last known state." : `Redis cannot be asked: ${failed.message}. Until it can, this page shows the last known state.`;
+      const away = failed.status === 0 ? "This server does not respond. The page keeps trying; until then it shows the last known state." : `The state cannot be read: ${failed.message}. Until it can, this page shows the last known state.`;
       this.words = [["bad", away]];
       this.failed = failed;
     }
@@ -64,17 +64,17 @@ export class Health {
     if (away.length) say("bad", `Redis cannot be reached for partition ${away.map(({ partition }) => partition).join(", ")}: its part of the page is out of date or missing.`);
     const unowned = where(({ stream }) => stream && !stream.group?.owner);
     const waiting = unowned.some(({ stream }) => (stream.group?.undelivered ?? stream.entries) > 0);
-    if (unowned.length) say(waiting ? "bad" : "warn", `No worker is at work${of(unowned)}: events wait in the stream. Start one with rollcall worker.`);
+    if (unowned.length) say(waiting ? "bad" : "warn", `No worker is running${of(unowned)}: events wait in the stream. Start one with rollcall worker.`);
     const late = where(({ stream }) => stream?.group?.owner && (stream.group.oldest_undelivered_age_s ?? 0) > WAIT_S);
-    if (late.length) say("warn", `The state lags behind the events${of(late)}: the oldest has waited for ${span(this.figures.oldest_s)}.`);
+    if (late.length) say("warn", `The state lags behind the events${of(late)}: the oldest one has waited for ${span(this.figures.oldest_s)}.`);
     const never = where(({ away, janitor_last_run_ms }) => !away && !janitor_last_run_ms);
     if (never.length) say("warn", `No janitor has run${of(never)}: nobody goes offline, and nothing is trimmed. Start one with rollcall janitor.`);
     const idle = where(({ janitor_last_run_ms: last }) => last && now_ms - last > JANITOR_MS);
-    if (idle.length) say("warn", `No janitor has run for ${span((now_ms - Math.min(...idle.map((one) => one.janitor_last_run_ms))) / 1000)}${of(idle)}: nobody goes offline meanwhile.`);
-    if (!partitions.some((one) => one.stream || one.away)) say("warn", `No event has come yet. Add one: redis-cli XADD ${stream} '*' type heartbeat user alice ip 203.0.113.7 page /`);
-    else if (now_ms - this.before.moved > QUIET_MS) say("warn", `No event has come for ${span((now_ms - this.before.moved) / 1000)}.`);
+    if (idle.length) say("warn", `No janitor has run for ${span((now_ms - Math.min(...idle.map((one) => one.janitor_last_run_ms))) / 1000)}${of(idle)}: nobody goes offline until one does.`);
+    if (!partitions.some((one) => one.stream || one.away)) say("warn", `No event has arrived yet. Add one: redis-cli XADD ${stream} '*' type heartbeat user alice ip 203.0.113.7 page /`);
+    else if (now_ms - this.before.moved > QUIET_MS) say("warn", `No event has arrived for ${span((now_ms - this.before.moved) / 1000)}.`);
     if (server?.evicted_keys > 0) say("bad", `Redis has evicted ${count(server.evicted_keys)} keys: state is lost. Set maxmemory-policy to noeviction.`);
-    if (words.length === 0) say("good", "Events come, a worker applies them, a janitor clears up.");
+    if (words.length === 0) say("good", "Events arrive, a worker applies them, and a janitor cleans up.");
     return words;
   }
 
@@ -89,24 +89,24 @@ export class Health {
 
   #partitions({ partitions, now_ms }) {
     const row = ({ partition, stream, janitor_last_run_ms }) => [
-      partition, stream?.group?.owner ? name(stream.group.owner) : "nobody",
+      partition, stream?.group?.owner ? name(stream.group.owner) : "none",
       count(stream?.group?.undelivered ?? stream?.entries ?? 0) + (stream?.group?.undelivered_is_exact === false ? " or more" : ""),
       stream?.group?.oldest_undelivered_age_s ? span(stream.group.oldest_undelivered_age_s) : "–",
       count(stream?.entries_added ?? 0), janitor_last_run_ms ? ago(janitor_last_run_ms, now_ms) : "never",
     ];
-    return table("Partitions", ["Partition", "Owner", "Waiting", "Oldest waits", "Entries ever", "Janitor"], partitions.map(row));
+    return table("Partitions", ["Partition", "Owner", "Waiting", "Oldest waiting", "Entries added", "Janitor"], partitions.map(row));
   }
 
   #sizes({ structures }) {
     const words = (name) => name.replaceAll("_", " ");
     const row = ({ name, size, cap }) => [words(name), count(size), cap === null ? "–" : `${count(cap)} (${Math.round((size / cap) * 100)} %)`];
-    return table("What is kept", ["Structure", "Members", "Cap"], structures.map(row));
+    return table("Structures", ["Structure", "Members", "Cap"], structures.map(row));
   }
 
   #server({ server }) {
-    if (!server) return el("p", { class: "soft", textContent: "The user that Rollcall has at Redis may not read the server's state." });
+    if (!server) return el("p", { class: "soft", textContent: "Rollcall's Redis user may not read the server's state." });
     const mib = (bytes) => `${count(Math.round(bytes / 1048576))} MiB`;
-    return table("Server", ["Software", "Role", "Up for", "Memory", "Limit", "Replicas"], [[
+    return table("Server", ["Software", "Role", "Uptime", "Memory", "Limit", "Replicas"], [[
       `${server.software} ${server.version}`, server.role, span(server.uptime_s), mib(server.used_memory_bytes),
       server.maxmemory_bytes ? mib(server.maxmemory_bytes) : "none", count(server.replicas),
     ]]);

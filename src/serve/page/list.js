@@ -53,7 +53,7 @@ export class List {
       row.remove();
       this.free.push(row);
     }
-    // In the page in their visible order, which is the order for screen readers and for the keyboard.
+    // Rows are kept in their visible order, which screen readers and the keyboard follow.
     keys.forEach((key, i) => {
       const row = this.#place(key, first + i);
       if (this.body.children[i] !== row) this.body.insertBefore(row, this.body.children[i] ?? null);

@@ -1,4 +1,4 @@
-// The page: which view is shown, when it is painted, and who is signed in.
+// The page: selects the view, decides when to paint it, and signs users in and out.
 
 import { Feed, get, post } from "./api.js";
 import { $, clock, count, el } from "./dom.js";
@@ -54,7 +54,7 @@ class App {
     try {
       access = await get("access");
     } catch (failed) {
-      $("live").textContent = failed.status ? failed.message : "No answer; trying again";
+      $("live").textContent = failed.status ? failed.message : "No response; retrying";
       $("live").className = "pill bad";
       setTimeout(() => this.start(), 2000);
       return;
@@ -82,7 +82,7 @@ class App {
       $("token").value = "";
       await this.start();
     } catch (failed) {
-      $("sign-in-error").textContent = failed.status === 401 ? "This token is not known here." : `It did not work: ${failed.message}.`;
+      $("sign-in-error").textContent = failed.status === 401 ? "This token is unknown or no longer valid." : `This failed: ${failed.message}.`;
       $("token").select();
     }
   }
@@ -177,7 +177,7 @@ class App {
 
   /** Why a list is empty: a reason that concerns the whole page, or else the given text. */
   why(otherwise) {
-    if (this.lostAt) return "The connection is lost. The page tries again by itself.";
+    if (this.lostAt) return "The connection is lost. The page reconnects by itself.";
     return this.health.words.find(([tone]) => tone === "bad")?.[1] ?? otherwise;
   }
 
@@ -200,7 +200,7 @@ class App {
     this.offset = serverMs - Date.now();
   }
 
-  /** The time by the server's clock, whatever the clock of this machine says. */
+  /** The time by the server's clock, even if this machine's clock is wrong. */
   now() {
     return Date.now() + this.offset;
   }

@@ -1,4 +1,4 @@
-// The state as the page knows it: a snapshot and the changes since.
+// The page's copy of the state: a snapshot and the changes since.
 
 const KEPT_CHANGES = 500;
 
@@ -63,7 +63,7 @@ export class Model {
     person.addresses.set(ip, { ...person.addresses.get(ip), ...known });
   }
 
-  /** A user's current state from the server, with what no change contains: page, user agent, last seen. */
+  /** Takes from a user's state on the server what changes do not contain: page, user agent, last seen. */
   update({ user, addresses }) {
     if (!this.people.has(user)) return;
     for (const address of addresses) {

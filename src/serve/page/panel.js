@@ -28,7 +28,7 @@ export class Panel {
     $("panel-title").replaceChildren(el("span", { class: "soft", textContent: `${kind[0].toUpperCase()}${kind.slice(1)} ` }), name(key));
     this.shown = `${kind} ${key}`;
     const shownFor = this.shown;
-    $("panel-body").replaceChildren(el("p", { class: "soft", textContent: "Asking…" }));
+    $("panel-body").replaceChildren(el("p", { class: "soft", textContent: "Loading…" }));
     if (!this.dialog.open) this.dialog.showModal();
     let parts;
     try {
@@ -50,7 +50,7 @@ export class Panel {
     const addresses = (found?.addresses ?? []).map(({ ip, page, ua, last_seen_ms }) =>
       el("dl", {}, ...pair("Page", name(page || "–")), ...pair("Address", name(ip || "–")), ...pair("Device", name(device(ua) || "–", { title: ua })),
         ...pair("Seen", ago(last_seen_ms, now)), ...pair("Since", since(ip))));
-    const state = found?.online ? "Online now." : found?.last_seen_ms ? `Not online. Last seen ${ago(found.last_seen_ms, now)}.` : "Not online, and not seen lately.";
+    const state = found?.online ? "Online now." : found?.last_seen_ms ? `Not online. Last seen ${ago(found.last_seen_ms, now)}.` : "Not online, and not seen recently.";
     const own = sessions.map(({ sid, ip, last_activity_ms }) =>
       el("li", {}, link(sid, "session"), el("span", { class: "soft", textContent: `${shown(ip)} · ${ago(last_activity_ms, now)}` }), this.app.rights.write ? this.endButton(sid) : null));
     const documents = [...this.app.model.documents.values()].filter(({ members }) => members.has(user));
@@ -59,9 +59,9 @@ export class Panel {
       el("p", { textContent: state }), ...addresses,
       el("h3", { textContent: `Sessions (${count(own.length)})` }), own.length ? el("ul", {}, ...own) : el("p", { class: "soft", textContent: "None." }),
       ...(documents.length ? [el("h3", { textContent: "In documents" }), el("ul", {}, ...documents.map(({ doc }) => el("li", {}, link(doc, "document"))))] : []),
-      el("h3", { textContent: "What they did last" }),
+      el("h3", { textContent: "Latest changes" }),
       did.length ? el("ul", {}, ...did.map(({ time, kind, doc }) => el("li", {}, el("span", { textContent: `${kind.replaceAll("_", " ")}${doc ? ` ${shown(doc)}` : ""}` }), el("span", { class: "time", textContent: clock(time) }))))
-        : el("p", { class: "soft", textContent: "Nothing that is still kept." }),
+        : el("p", { class: "soft", textContent: "None are kept." }),
     ];
   }
 
@@ -73,7 +73,7 @@ export class Panel {
     return [
       el("dl", {}, ...pair("User", found.user ? link(found.user, "user") : "nobody"), ...pair("Address", name(found.ip || "–")),
         ...pair("Device", name(device(found.ua) || "–", { title: found.ua ?? "" })), ...pair("Last activity", found.last_activity_ms ? ago(found.last_activity_ms, now) : "–"),
-        ...pair("Expires", found.active ? `in ${count(Math.max(left, 0))} min without activity` : "it has ended")),
+        ...pair("Expires", found.active ? `in ${count(Math.max(left, 0))} min without activity` : "ended")),
       el("h3", { textContent: "Data" }), data === null ? el("p", { class: "soft", textContent: "None." }) : el("pre", { tabIndex: 0, textContent: data }),
       this.app.rights.write && found.active ? this.endButton(sid, "End this session") : null,
     ].filter(Boolean);
@@ -104,7 +104,7 @@ export class Panel {
     const made = el("button", { type: "button", class: "danger", attr: { "aria-label": spoken } });
     twice(made, words, async () => {
       await del(`sessions/${part(sid)}`);
-      say(`Session ${shown(sid)} ends.`);
+      say(`Session ${shown(sid)} will end.`);
     });
     return made;
   }

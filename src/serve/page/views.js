@@ -1,11 +1,11 @@
-// The lists: who is online, what changes, sessions, documents, views.
+// The lists: online users, changes, sessions, documents, views.
 
 import { get, post } from "./api.js";
 import { $, ago, clock, count, device, el, name, shown } from "./dom.js";
 import { List, button, put } from "./list.js";
 import { lastSeen, newest } from "./model.js";
 
-/** How often the visible rows ask again for what no change contains. */
+/** How often the visible rows are updated with what changes do not contain. */
 const REFRESH_MS = 5000;
 
 const KINDS = {
@@ -17,9 +17,9 @@ const KINDS = {
 
 export const has = (needle, ...texts) => texts.some((text) => String(text ?? "").toLowerCase().includes(needle));
 
-/** A list with a filter: its keys are selected again when something changed. */
+/** A list with a filter. Its keys are selected again when something has changed. */
 export class View {
-  /** The feed says what it shows. */
+  /** Whether the feed of changes updates it. */
   isFed = true;
   dirty = true;
   filter = "";
@@ -47,7 +47,7 @@ export class Online extends View {
     this.list = new List($("online"), {
       label: "Users who are online",
       columns: ["User", "Page", "Address", "Seen"],
-      empty: () => (this.filter ? "Nobody who is online fits this filter." : app.why("Nobody is online.")),
+      empty: () => (this.filter ? "Nobody online matches this filter." : app.why("Nobody is online.")),
       row: (cells, user) => this.row(cells, user),
     });
     setInterval(() => this.refresh(), REFRESH_MS);
@@ -73,7 +73,7 @@ export class Online extends View {
     put(seen, ago(lastSeen(person), this.app.now()), "time");
   }
 
-  /** Asks for the pages and times of the visible rows, in a body: names of users stay out of addresses. */
+  /** Requests pages and times of the visible rows. Names of users are in the body, so that they stay out of URLs. */
   async refresh() {
     if (this.app.view !== this || document.hidden || !this.app.live) return;
     const users = this.list.visible()[1].slice(0, 100);
@@ -82,7 +82,7 @@ export class Online extends View {
       for (const person of (await post("users/query", { users })).users) this.model.update(person);
       this.app.paint();
     } catch {
-      // The status says what is wrong.
+      // The health view says what is wrong.
     }
   }
 }
@@ -93,9 +93,9 @@ export class Changes extends View {
   constructor(app) {
     super("changes", app);
     this.list = new List($("changes"), {
-      label: "Changes, the newest first",
+      label: "Changes, newest first",
       columns: ["Time", "What", "Who and where", "Count"],
-      empty: () => (this.filter ? "No change fits this filter." : app.why("Nothing has changed since this page was opened.")),
+      empty: () => (this.filter ? "No change matches this filter." : app.why("Nothing has changed since this page was opened.")),
       row: (cells, change, row) => this.row(cells, change, row),
     });
     $("pause").addEventListener("click", () => {
@@ -108,7 +108,7 @@ export class Changes extends View {
 
   keys() {
     const held = this.paused ? this.model.seen - this.paused.seen : 0;
-    $("pause").textContent = this.paused ? `Go on (${count(held)} new)` : "Pause";
+    $("pause").textContent = this.paused ? `Resume (${count(held)} new)` : "Pause";
     const all = (this.paused?.changes ?? this.model.changes).slice(-500).reverse();
     if (!this.filter) return all;
     return all.filter(({ kind, user, doc, ip, sid }) => has(this.filter, kind, (KINDS[kind] ?? [])[0], user, doc, ip, sid));
@@ -137,7 +137,7 @@ export class Sessions extends View {
     this.list = new List($("sessions"), {
       label: "Sessions",
       columns: ["Session", "User", "Address", "Device", "End"],
-      empty: () => (this.filter ? "No session fits this filter." : app.why("There is no session.")),
+      empty: () => (this.filter ? "No session matches this filter." : app.why("There is no session.")),
       row: (cells, sid) => this.row(cells, sid),
     });
   }
@@ -167,9 +167,9 @@ export class Documents extends View {
   constructor(app) {
     super("documents", app);
     this.list = new List($("documents"), {
-      label: "Documents that anyone is in",
+      label: "Documents with people in them",
       columns: ["Document", "People", "Thresholds"],
-      empty: () => (this.filter ? "No document fits this filter." : app.why("Nobody is in a document.")),
+      empty: () => (this.filter ? "No document matches this filter." : app.why("Nobody is in a document.")),
       row: (cells, doc) => this.row(cells, doc),
     });
   }
@@ -192,7 +192,7 @@ export class Documents extends View {
 export const chips = (marks) =>
   marks.map(([up, reached]) => el("span", { class: reached ? "chip on" : "chip", textContent: `${count(up)} ${reached ? "reached" : "not reached"}` }));
 
-/** The items viewed most and the tokens used last; asked for while this view is shown. */
+/** The most viewed items and the recent tokens, requested while this view is shown. */
 export class Views {
   dirty = true;
 

@@ -69,7 +69,7 @@ struct One {
     expires_ms: Option<u64>,
     /// The text that was sent.
     data: Option<String>,
-    /// Instead of `data`, bytes that are no text.
+    /// Instead of `data`, bytes that are not text.
     data_base64: Option<String>,
     /// Whether the data is encrypted, with none of the keys that this process has.
     data_encrypted: bool,

@@ -73,7 +73,7 @@ impl Serialize for Cursor {
     }
 }
 
-/// The text is no cursor, one of another list, or from before a repartition.
+/// The text is not a cursor, one of another list, or from before a repartition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "not a cursor of this list; send the cursor of the previous page unchanged, or begin again without one"

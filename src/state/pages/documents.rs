@@ -94,7 +94,7 @@ impl Listing for Members<'_> {
 /// A page of the users who are active in a document, unordered.
 ///
 /// # Errors
-/// If the cursor is none of this list's, the server refuses, or no reply came.
+/// If the cursor belongs to another list, the server refuses, or no reply came.
 pub async fn members(
     state: &mut State,
     doc: &str,

@@ -1,9 +1,9 @@
 //! Long lists, a page at a time. Each page costs the same however long the list is, and nothing is kept between two
 //! pages: a cursor says where the next one begins.
 //!
-//! Hashes and sets are walked in the server's own order (`HSCAN`, `SSCAN`). What exists from the first page to the
-//! last is on one of them; what comes or goes meanwhile may be; and if the server moves its tables meanwhile,
-//! something may appear twice.
+//! Hashes and sets are walked in the server's own order (`HSCAN`, `SSCAN`). An item that exists from the first
+//! page to the last is on one of them. An item that appears or disappears meanwhile may be missing. If the server
+//! resizes its tables meanwhile, an item may appear twice.
 
 mod cursor;
 mod documents;

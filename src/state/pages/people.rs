@@ -162,7 +162,7 @@ impl Listing for Online {
 /// A page of the users who have a presence entry now, unordered.
 ///
 /// # Errors
-/// If the cursor is none of this list's, the server refuses, or no reply came.
+/// If the cursor belongs to another list, the server refuses, or no reply came.
 pub async fn online(
     state: &mut State,
     cursor: Option<Cursor>,
@@ -231,7 +231,7 @@ impl Listing for Seen {
 /// long as the minute stays the same.
 ///
 /// # Errors
-/// If the cursor is none of this list's, the server refuses, or no reply came.
+/// If the cursor belongs to another list, the server refuses, or no reply came.
 pub async fn seen(
     state: &mut State,
     minutes: u64,

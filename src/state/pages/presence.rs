@@ -33,7 +33,7 @@ impl Listing for Presence {
 /// A page of the presence entries, unordered.
 ///
 /// # Errors
-/// If the cursor is none of this list's, the server refuses, or no reply came.
+/// If the cursor belongs to another list, the server refuses, or no reply came.
 pub async fn presence(
     state: &mut State,
     cursor: Option<Cursor>,

@@ -29,7 +29,7 @@ impl Listing for Raw {
 /// A page of fields and values as they are stored, unordered.
 ///
 /// # Errors
-/// If the cursor is none of this list's, the server refuses, or no reply came.
+/// If the cursor belongs to another list, the server refuses, or no reply came.
 pub async fn raw(
     state: &mut State,
     key: fn(&Keys) -> String,

@@ -44,7 +44,7 @@ impl Listing for Sessions<'_> {
 /// sessions, so if the user has few, pages may be short or empty before the last.
 ///
 /// # Errors
-/// If the cursor is none of this list's, the server refuses, or no reply came.
+/// If the cursor belongs to another list, the server refuses, or no reply came.
 pub async fn sessions(
     state: &mut State,
     user: Option<&str>,

@@ -87,7 +87,7 @@ async fn page(
 /// A page of the recent tokens, the last used first.
 ///
 /// # Errors
-/// If the cursor is none of this list's, the server refuses, or no reply came.
+/// If the cursor belongs to another list, the server refuses, or no reply came.
 pub async fn recent(
     state: &mut State,
     cursor: Option<Cursor>,
@@ -113,7 +113,7 @@ pub async fn recent(
 /// A page of the items that a token viewed, the last viewed first.
 ///
 /// # Errors
-/// If the cursor is none of this list's, the server refuses, or no reply came.
+/// If the cursor belongs to another list, the server refuses, or no reply came.
 pub async fn viewed(
     state: &mut State,
     token: &str,
@@ -130,7 +130,7 @@ pub async fn viewed(
 /// A page of the items with the most views, over all partitions.
 ///
 /// # Errors
-/// If the cursor is none of this list's, the server refuses, or no reply came.
+/// If the cursor belongs to another list, the server refuses, or no reply came.
 pub async fn most_viewed(
     state: &mut State,
     cursor: Option<Cursor>,

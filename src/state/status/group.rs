@@ -56,7 +56,7 @@ pub struct Backlog {
     pub owner: Option<String>,
     /// How many times the partition was taken.
     pub term: u64,
-    /// Workers that reported lately, by name, including the owner.
+    /// Workers that reported recently, by name, including the owner.
     pub workers: Vec<String>,
 }
 

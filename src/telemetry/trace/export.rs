@@ -79,7 +79,7 @@ fn resource(instance: String) -> Resource {
         KeyValue::new("service.instance.id", instance),
     ];
     let missing = own.into_iter().filter(|own| {
-        // The SDK's own default is no name that anybody gave.
+        // Nobody chose the SDK's own default name.
         given.get(&own.key).is_none_or(|value| value.as_str().starts_with("unknown_service"))
     });
     Resource::builder().with_attributes(missing).build()

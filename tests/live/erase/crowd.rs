@@ -162,7 +162,7 @@ impl Crowd {
     }
 
     fn place_of(&self, event: &Value) -> u16 {
-        // What is no event would be rejected anywhere.
+        // What is not an event would be rejected anywhere.
         let name = match event["type"].as_str().unwrap() {
             "hb" => "user",
             kind => routing_member(kind),

@@ -195,7 +195,7 @@ fn what_is_refused_again_and_again_becomes_a_dead_letter_and_holds_nothing_up() 
     let has = |name: &str, value: &str| fields[0].1.contains(&(name.to_owned(), value.to_owned()));
     assert!(has("seq", "2") && has("kind", "online") && has("user", "u00001"), "{fields:?}");
     assert!(has("stream", "rollcall:changes") && has("deliveries", "2"), "{fields:?}");
-    // It is no event, and is not retried.
+    // It is not an event, and is not retried.
     let retry = ["dead", "retry", "--all", "--redis-url", &stage.scene.url()];
     let output = Command::new(env!("CARGO_BIN_EXE_rollcall")).args(retry).output().unwrap();
     assert!(output.status.success(), "{output:?}");

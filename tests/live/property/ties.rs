@@ -47,7 +47,7 @@ async fn at_the_same_instant_the_order_of_arrival_decides_nothing() {
         )
         .await;
     }
-    // Opaque data: the greater bytes win also if they are no text.
+    // Opaque data: the greater bytes win also if they are not text.
     let session = |data| {
         let content = ("datacontenttype", &b"application/octet-stream"[..]);
         vec![("type", &b"session"[..]), ("sid", b"s"), content, ("data", data)]

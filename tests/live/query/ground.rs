@@ -74,7 +74,7 @@ impl Ground {
         serde_json::from_str(&out).unwrap_or_else(|error| panic!("{words:?}: {error}: {out}"))
     }
 
-    /// Compares some members of the answer, or the whole answer if it is no object, with their expected values.
+    /// Compares some members of the answer, or the whole answer if it is not an object, with their expected values.
     pub fn json_has(&self, words: &[&str], expected: Value) {
         let answer = self.json(words);
         match &expected {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Served;
 use crate::scene::SOON;
 
-/// Adds entries that are no events, to each partition.
+/// Adds entries that are not events, to each partition.
 fn mistakes(served: &Served, count: usize) -> u64 {
     let mut conn = served.scene.connection();
     let streams = served.scene.streams();

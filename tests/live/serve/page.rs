@@ -123,7 +123,7 @@ fn the_page_shows_what_happens_and_goes_on_after_a_break() {
         browser.run("return await page.getByText('lamp', { exact: true }).count()") != json!(0)
     });
     browser.run("await page.getByLabel('Filter by type, name').fill('document')");
-    browser.sees("No event fits this filter.");
+    browser.sees("No event matches this filter.");
     browser.turns_to("Changes");
     browser.sees("threshold reached");
     browser.turns_to("Documents");
@@ -131,7 +131,7 @@ fn the_page_shows_what_happens_and_goes_on_after_a_break() {
     browser.turns_to("Views");
     browser.sees("desk-lamp");
     browser.turns_to("Health");
-    browser.sees("Events come, a worker applies them, a janitor clears up.");
+    browser.sees("Events arrive, a worker applies them, and a janitor cleans up.");
 
     // Among many sessions of others, a page may be empty before the last.
     browser.run(
@@ -164,7 +164,7 @@ fn the_page_shows_what_happens_and_goes_on_after_a_break() {
     browser.sees("carol");
     served.scene.deployment.server.kill();
     browser.run("await page.getByText(/^As of/).waitFor()");
-    browser.run("await page.getByText(/^Redis cannot be asked/).first().waitFor()");
+    browser.run("await page.getByText(/^The state cannot be read/).first().waitFor()");
     served.scene.deployment.server.restart().unwrap();
     browser.sees("Live");
     browser.behaved(&served, &["tk_secret"]);
@@ -240,13 +240,13 @@ fn dead_letters_are_mended_tried_again_and_dropped() {
     opens(&mut browser, "hartbeat");
     browser.run("await page.getByLabel('Set a field first').fill('type')");
     browser.run("await page.getByRole('textbox', { name: 'to', exact: true }).fill('logn')");
-    press(&mut browser, "Try again", "It fails again (unknown type). Try?");
+    press(&mut browser, "Retry", "It will fail again (unknown type). Retry?");
     browser.sees("1 added to the stream again; failing again: 1 unknown type.");
     browser.sees("4 in all");
     opens(&mut browser, "logn");
     browser.run("await page.getByLabel('Set a field first').fill('type')");
     browser.run("await page.getByRole('textbox', { name: 'to', exact: true }).fill('heartbeat')");
-    browser.run("await page.getByRole('button', { name: 'Try again' }).click()");
+    browser.run("await page.getByRole('button', { name: 'Retry', exact: true }).click()");
     browser.sees("1 added to the stream again.");
     browser.sees("3 in all");
     browser.turns_to("Online");
@@ -258,7 +258,7 @@ fn dead_letters_are_mended_tried_again_and_dropped() {
     browser.sees("2 in all");
     browser.run("await page.locator('#dead-reason').selectOption('missing_field')");
     browser.run("await page.locator('#dead .link').nth(1).waitFor({ state: 'detached' })");
-    press(&mut browser, "Try all again", "Try 1 again? 1 will fail again.");
+    press(&mut browser, "Retry all", "Retry 1? 1 will fail again.");
     browser.sees("1 added to the stream again; failing again: 1 missing field.");
     browser.run("await page.locator('#dead-reason').selectOption('')");
     browser.run("await page.locator('#dead .link').nth(1).waitFor()");
@@ -282,7 +282,7 @@ fn the_page_takes_a_token_and_shows_what_it_may() {
         ));
     };
     sign_in(&mut browser, "wrong");
-    browser.sees("This token is not known here.");
+    browser.sees("This token is unknown or no longer valid.");
     browser.is_accessible("sign in");
     let buttons = "return await page.getByRole('button', { name: 'End session s1' }).count()";
     for (token, count) in [("reader", 0), ("both", 1)] {

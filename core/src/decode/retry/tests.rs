@@ -105,7 +105,7 @@ fn an_element_is_tried_alone_and_what_stands_around_it_does_not_count() {
     let again = retry(&pairs, Some(3), &[("user", "a\n\"b")]);
     assert_eq!(events(&again), [heartbeat(FIRST.ms, "a\n\"b")]);
     assert_eq!(field(&again, RETRY_OF), "1790000000000-7/3");
-    // Arrays inside arrays are no events, and do not become any.
+    // Arrays inside arrays are not events, and do not become any.
     let nested = br#"[{"type":"heartbeat","user":"a"}]"#;
     assert_eq!(retry(&[("data", nested)], Some(0), &[]).fails, Some(Reason::InvalidJson));
     let map = rmp_serde::to_vec(&serde_json::json!({"type": "heartbeat"})).unwrap();

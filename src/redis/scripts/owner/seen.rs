@@ -73,7 +73,7 @@ impl Seen {
 pub enum Cause {
     /// Nobody owned it, or it was given up.
     Free,
-    /// Its owner takes it again, after a failure.
+    /// Its owner takes it again after a failure.
     Again,
     /// Its owner showed no progress.
     Stall,

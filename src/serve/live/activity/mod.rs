@@ -1,4 +1,4 @@
-//! Activity: what users do beyond coming and going, for those who watch. It is no change of the state, so it is read
+//! Activity: what users do beyond coming and going, for those who watch. It is not a change of the state, so it is read
 //! from the event streams, only while somebody is in a room that wants it.
 //!
 //! At the end of each interval a room receives the newest activity of each subject, for a limited number of subjects,
@@ -39,7 +39,7 @@ enum Activity {
     Event(SeenEvent),
 }
 
-/// Reads the streams whenever somebody watches, for ever.
+/// Reads the streams whenever somebody watches; never returns.
 pub(super) async fn follow(context: Context, rooms: Rooms, metrics: LiveMetrics) {
     let mut watched = rooms.watched();
     loop {

@@ -61,7 +61,7 @@ impl Reader {
         Self { server: config.redis.server(), partition, stream, rules, rooms }
     }
 
-    /// Reads for ever; after a failure it continues from the newest entry.
+    /// Reads endlessly; after a failure it continues from the newest entry.
     pub(super) async fn run(self, read: mpsc::Sender<Read>) {
         loop {
             let Err(error) = self.session(&read).await;
@@ -137,7 +137,7 @@ impl Reader {
     }
 
     fn activities(&self, entry: &Entry) -> Vec<Activity> {
-        // Parts that are no events become dead letters elsewhere.
+        // Parts that are not events become dead letters elsewhere.
         let events = decode(entry, self.partition, &self.rules).events;
         let mut activities: Vec<_> = events.iter().flat_map(activities).collect();
         if self.rooms.is_used(EVENTS) {

@@ -82,7 +82,7 @@ impl Sent {
     /// Adds the event to the stream.
     ///
     /// # Errors
-    /// If it may not be sent, is no event, or is not certainly on the stream.
+    /// If it may not be sent, is not an event, or is not certainly on the stream.
     pub(super) async fn add(self, from: From<'_>) -> Result<(), Problem> {
         let From { context, caller, client, sender } = from;
         context.check_right(caller)?;

@@ -69,7 +69,7 @@ pub(super) struct Ears {
 }
 
 impl Ears {
-    /// Listens before the client is told that it is connected, so that none of its messages is missed.
+    /// Starts to listen before the client learns that it is connected, so that none of its messages is missed.
     pub(super) fn open(socket: &SocketRef) -> Self {
         let (wishes, asked) = mpsc::channel(WISHES);
         let closed = Arc::new(Notify::new());
@@ -213,7 +213,7 @@ impl Session {
         if self.stays.len() >= most && !self.stays.contains_key(room) {
             return Err(format!("a connection may be in at most {most} rooms: leave one first"));
         }
-        // A client that has been told of its join receives every change from then on, unless the server is down.
+        // From the confirmation of its join on, a client receives every change, unless the server is down.
         let _without = timeout(FEED_WITHIN, self.live.telling()).await;
         if self.stays.is_empty() {
             self.hearing.skip_to_end();
