@@ -239,7 +239,7 @@ fn keys_that_cannot_be_used_name_their_setting_and_the_remedy() {
         ("", "is empty"),
         (RS256.0, "contains a private key"),
         (ES384, "RS256, ES256 (P-256) or EdDSA"),
-        ("-----BEGIN NOTHING-----\n-----END NOTHING-----", "no public key"),
+        ("-----BEGIN NOTHING-----\n-----END NOTHING-----", "not a public key"),
     ] {
         let error = scene.try_open(&[("jwt-key-file", content)]).err().unwrap().to_string();
         assert!(error.starts_with("jwt-key-file = ") && error.contains(words), "{error}");
