@@ -1,18 +1,20 @@
 -- Apply: merges a folded batch into the state, records what changed, and moves the cursor last. One atomic call.
 --
 -- After the settings of common.lua: 3 owner, 4 term, 5 fence, 6 the cursor that the batch follows, 7 where it
--- goes: the batch's last entry, 8 how many entries that are. Then sections in a fixed order, each a count followed
--- by that many rows; what stands before a semicolon is a column of its own, so that it can be passed to a command
--- as it is:
+-- goes: the batch's last entry, 8 how many entries that are; then as MessagePack values 9 how many arguments with rows
+-- follow, and the number of rows of each section below; from 10 on the rows. Counts are numbers, all else is text. What
+-- stands before a semicolon is a column of its own, so that it can be passed to a command as it is. Values in *stars*
+-- may be long, and are the last arguments, in the same order:
 --   seen      a minute each: key ('' if none is kept), expiry ms, n, groups; groups of seconds ('' if that is
---             not kept), users, entries; n users by group; presence entries by group: field, value
---   present   field, value: last writer wins | ended: field, or a user as fields begin with it, t
+--             not kept), users, entries; n users by group; presence entries by group: field, *value*
+--   present   field, *value*: last writer wins | ended: field, or a user as fields begin with it, t
 --   tokens    tokens; rows of user, score, 2n, n × (score, item) | ended: token, entry ms, t
 --   ttls      sid, t, seconds: lifetimes of their own
---   touched   sids; values | data: sids; where there are any: 1 if they are tokens, else 0; rows of t, data, of a
---             token also the stored value of the same time that it wins over, '' if none is known | ended: sid, entry ms, t
+--   touched   sids; *values* | data: sids; where there are any: 1 if they are tokens, else 0; rows of t, *data*, of a
+--             token also *the stored value of the same time that it wins over*, '' if none is known
+--             | ended: sid, entry ms, t
 --   joined    doc, user, connection, t | left: the same
---   letters   entry id, reason, detail, index, n, n × (name, value)
+--   letters   entry id, reason, detail, index, n, n × *(name, value)*
 --   viewed    item, views
 -- Returns  { late, changes dropped, letters, letters dropped, { kind of change, count, … } }
 --   or     { 'WRONGTYPE', key … }: all other keys are merged, the cursor stays.
@@ -24,10 +26,9 @@ local function write_letters()
   local count = section()
   for _ = 1, count do
     local id, reason, detail, index, pairs = take(5)
-    local first, last = at, at + pairs * 2 - 1
-    at = last + 1
+    local first = long(pairs * 2)
     call('XADD', dead, '*', 'entry_id', id, 'reason', reason, 'detail', detail, 'deliveries', 1, 'index', index,
-      'stream', stream, unpack(ARGV, first, last))
+      'stream', stream, unpack(ARGV, first, long_at - 1))
   end
   if count == 0 then return 0, 0 end
   return count, call('XTRIM', dead, 'MAXLEN', dead_cap)
@@ -45,8 +46,8 @@ end
 -- Rights that would be needed only after the state is written.
 local function missing_right()
   local may = redis.acl_check_cmd
-  local fine = may('XADD', changes, '*', 'kind', '') and may('ZINCRBY', viewed, 1, '') and may('XADD', dead, '*', '', '')
-    and may('XTRIM', dead, 'MAXLEN', 1) and may('HSET', janitor, '', '')
+  local fine = may('XADD', changes, '*', 'kind', '') and may('ZINCRBY', viewed, '1', '') and may('XADD', dead, '*', '', '')
+    and may('XTRIM', dead, 'MAXLEN', '1') and may('HSET', janitor, '', '')
     and may('XGROUP', 'SETID', stream, group, '0', 'ENTRIESREAD', '0')
   if not fine then
     return redis.error_reply('NOPERM XADD to ' .. changes .. ' and ' .. dead .. ', ZINCRBY of ' .. viewed .. ', HSET of '
@@ -89,6 +90,7 @@ local function run()
   local from, to = ARGV[6], ARGV[7]
   local stranger, distrusted = refuse_stranger(ARGV[3], ARGV[4], ARGV[5], from)
   if stranger then return stranger end
+  unpack_sections()
   local refused = wrong_shared_key() or wrong_seq() or missing_right()
   if refused then return refused end
   local other, read = refuse_stream(from, to)

@@ -5,7 +5,7 @@ local function merge_minute(key, expires, first, last)
   if not fine then error(redis.error_reply('WRONGKEY ' .. key .. ' holds a ' .. found .. ' where Rollcall keeps a set')) end
   if is_late(tonumber(expires)) then return end
   for from = first, last, CHUNK do
-    call('SADD', key, unpack(ARGV, from, math.min(from + CHUNK - 1, last)))
+    call('SADD', key, unpack(args, from, math.min(from + CHUNK - 1, last)))
   end
   call('PEXPIREAT', key, expires)
 end
@@ -75,7 +75,7 @@ end
 
 -- Users last seen in the same second; the first of them with a presence entry of that second each. Nothing stored for
 -- a user is newer than the activity, so if that is older, the presence entry is older too.
-local function merge_activity(seconds, user_at, users, entry_at, entries)
+local function merge_activity(seconds, user_at, users, entry_at, entries, value_at)
   local expiry = format('%d', seconds + activity_ttl)
   local is_kept = not is_late(expiry * 1000, users)
   local is_in_time = seconds * 1000 + presence_ttl > now
@@ -83,7 +83,7 @@ local function merge_activity(seconds, user_at, users, entry_at, entries)
   for i = 0, users - 1 do
     local old, is_newer = nil, false
     if is_kept then
-      local key = activity_of .. ARGV[user_at + i]
+      local key = activity_of .. args[user_at + i]
       old = try('SET', key, seconds, 'EXAT', expiry, 'GET')
       if old then
         is_newer = outdone[old]
@@ -94,7 +94,7 @@ local function merge_activity(seconds, user_at, users, entry_at, entries)
       end
     end
     if i < entries then
-      local field, value = ARGV[entry_at + 2 * i], ARGV[entry_at + 2 * i + 1]
+      local field, value = args[entry_at + i], ARGV[value_at + i]
       if is_newer then write_proven(field, value) else doubt(field, value, is_kept and not old) end
     end
   end
@@ -107,9 +107,10 @@ local function merge_seen()
     local entry_at = user_at + count
     if key ~= '' then merge_minute(key, expires, user_at, entry_at - 1) end
     for _ = 1, groups do
-      local seconds, users, entries = ARGV[group_at], tonumber(ARGV[group_at + 1]), tonumber(ARGV[group_at + 2])
-      if seconds ~= '' then merge_activity(seconds, user_at, users, entry_at, entries) end
-      group_at, user_at, entry_at = group_at + 3, user_at + users, entry_at + entries * 2
+      local seconds, users, entries = args[group_at], args[group_at + 1], args[group_at + 2]
+      local value_at = long(entries)
+      if seconds ~= '' then merge_activity(seconds, user_at, users, entry_at, entries, value_at) end
+      group_at, user_at, entry_at = group_at + 3, user_at + users, entry_at + entries
     end
     at = entry_at
   end
@@ -117,8 +118,7 @@ end
 
 local function merge_present()
   for _ = 1, section() do
-    local field, value = take(2)
-    doubt(field, value, false)
+    doubt(take(1), ARGV[long(1)], false)
   end
   local stored, gone = lookup('HMGET', presence, doubtful, 1, #doubtful), late_until(presence_ttl)
   local writes, appeared, n = {}, {}, 0
