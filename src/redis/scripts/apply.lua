@@ -1,18 +1,20 @@
 -- Apply: merges a folded batch into the state, records what changed, and moves the cursor last. One atomic call.
 --
 -- After the settings of common.lua: 3 owner, 4 term, 5 fence, 6 the cursor that the batch follows, 7 where it
--- goes: the batch's last entry, 8 how many entries that are. Then sections in a fixed order, each a count followed
--- by that many rows; what stands before a semicolon is a column of its own, so that it can be passed to a command
--- as it is:
+-- goes: the batch's last entry, 8 how many entries that are; then as MessagePack values 9 how many arguments with rows
+-- follow, and the number of rows of each section below; from 10 on the rows. Counts are numbers, all else is text. What
+-- stands before a semicolon is a column of its own, so that it can be passed to a command as it is. Values in *stars*
+-- may be long, and are the last arguments, in the same order:
 --   seen      a minute each: key ('' if none is kept), expiry ms, n, groups; groups of seconds ('' if that is
---             not kept), users, entries; n users by group; presence entries by group: field, value
---   present   field, value: last writer wins | ended: field, or a user as fields begin with it, t
+--             not kept), users, entries; n users by group; presence entries by group: field, *value*
+--   present   field, *value*: last writer wins | ended: field, or a user as fields begin with it, t
 --   tokens    tokens; rows of user, score, 2n, n × (score, item) | ended: token, entry ms, t
 --   ttls      sid, t, seconds: lifetimes of their own
---   touched   sids; values | data: sids; where there are any: 1 if they are tokens, else 0; rows of t, data, of a
---             token also the stored value of the same time that it wins over, '' if none is known | ended: sid, entry ms, t
+--   touched   sids; *values* | data: sids; where there are any: 1 if they are tokens, else 0; rows of t, *data*, of a
+--             token also *the stored value of the same time that it wins over*, '' if none is known
+--             | ended: sid, entry ms, t
 --   joined    doc, user, connection, t | left: the same
---   letters   entry id, reason, detail, index, n, n × (name, value)
+--   letters   entry id, reason, detail, index, n, n × *(name, value)*
 --   viewed    item, views
 -- Returns  { late, changes dropped, letters, letters dropped, { kind of change, count, … } }
 --   or     { 'WRONGTYPE', key … }: all other keys are merged, the cursor stays.
@@ -24,10 +26,9 @@ local function write_letters()
   local count = section()
   for _ = 1, count do
     local id, reason, detail, index, pairs = take(5)
-    local first, last = at, at + pairs * 2 - 1
-    at = last + 1
+    local first = long(pairs * 2)
     call('XADD', dead, '*', 'entry_id', id, 'reason', reason, 'detail', detail, 'deliveries', 1, 'index', index,
-      'stream', stream, unpack(ARGV, first, last))
+      'stream', stream, unpack(ARGV, first, long_at - 1))
   end
   if count == 0 then return 0, 0 end
   return count, call('XTRIM', dead, 'MAXLEN', dead_cap)
@@ -42,11 +43,33 @@ end
 
 -- ---- the call
 
+-- Whether one of these sections has rows.
+local function any(first, last)
+  for i = first, last do
+    if rows[i + 1] > 0 then return true end
+  end
+end
+
+-- Visits the shared keys that merging the sections reads or writes, but for four: what comes before and after refuses
+-- another type of rollcall:meta, rollcall:janitor, the sequence number and the stream.
+local function touched(visit)
+  return visit(changes, STREAM)
+    or any(1, 3) and (visit(presence, HASH) or visit(presence_ended, ZSET)
+      or visit(presence_addresses, HASH) or visit(presence_crowds, ZSET))
+    or any(4, 5) and (visit(login, HASH) or visit(recent, ZSET) or visit(tokens_ended, ZSET))
+    or any(6, 9) and (visit(sessions, HASH) or visit(sessions_ended, ZSET)
+      or visit(session_versions, HASH) or visit(session_ttls, HASH))
+    or any(10, 11) and (visit(docs_joined, ZSET) or visit(docs_left, ZSET)
+      or visit(docs_connections, HASH) or visit(docs_levels, HASH))
+    or any(12, 12) and visit(dead, STREAM)
+    or any(13, 13) and visit(viewed, ZSET)
+end
+
 -- Rights that would be needed only after the state is written.
 local function missing_right()
   local may = redis.acl_check_cmd
-  local fine = may('XADD', changes, '*', 'kind', '') and may('ZINCRBY', viewed, 1, '') and may('XADD', dead, '*', '', '')
-    and may('XTRIM', dead, 'MAXLEN', 1) and may('HSET', janitor, '', '')
+  local fine = may('XADD', changes, '*', 'kind', '') and may('ZINCRBY', viewed, '1', '') and may('XADD', dead, '*', '', '')
+    and may('XTRIM', dead, 'MAXLEN', '1') and may('HSET', janitor, '', '')
     and may('XGROUP', 'SETID', stream, group, '0', 'ENTRIESREAD', '0')
   if not fine then
     return redis.error_reply('NOPERM XADD to ' .. changes .. ' and ' .. dead .. ', ZINCRBY of ' .. viewed .. ', HSET of '
@@ -62,7 +85,7 @@ local MEND = 500
 -- it had been deleted just after. Returns the number of entries read, if that is known better than before.
 local function refuse_stream(from, to)
   local in_group = try('XPENDING', stream, group)
-  if in_group.err then return in_group end
+  if in_group.err then return check_type(stream, STREAM) or in_group end
   if from ~= '0-0' and is_there(from) then return nil end
   if to ~= from and not is_there(to) then
     return redis.error_reply('NOTOWNER the entry ' .. to .. ' is not in the stream any more; the batch is read again')
@@ -89,13 +112,15 @@ local function run()
   local from, to = ARGV[6], ARGV[7]
   local stranger, distrusted = refuse_stranger(ARGV[3], ARGV[4], ARGV[5], from)
   if stranger then return stranger end
-  local refused = wrong_shared_key() or wrong_seq() or missing_right()
+  unpack_sections()
+  local refused = wrong_shared_key(touched) or wrong_seq() or missing_right()
   if refused then return refused end
   local other, read = refuse_stream(from, to)
   if other then return other end
   if mend_documents(MEND) then
     count_documents()
     write_changes()
+    call('HDEL', janitor, 'kept') -- the next call looks at all keys again
     return redis.error_reply('TORN half of who is joined was taken: all leave their documents first')
   end
 

@@ -1,12 +1,14 @@
 //! Apply: sends a plan to the script that merges it and moves the cursor, and reads the result.
 
 mod arguments;
+mod packed;
 mod sealed;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Value};
 
 use arguments::Arguments;
+use packed::Packed;
 use sealed::{Sealed, tied};
 
 use super::Scripts;
@@ -23,6 +25,8 @@ use crate::redis::reply;
 use crate::seal::SessionKeys;
 
 const STEP: &str = "applying a batch";
+/// About how many bytes of a plan a user takes.
+const USER_BYTES: usize = 192;
 /// How often a call is made while session data of the same time has to be compared: each round reports up to two
 /// thousand sessions.
 const MOST_ROUNDS: u32 = 16;
@@ -124,7 +128,8 @@ impl Applier {
         call.arg(owner).arg(term).arg(fence);
         call.arg(after.to_string()).arg(plan.last.unwrap_or(after).to_string()).arg(plan.entries);
         let (keys, deployment) = (&self.keys, &self.deployment);
-        Arguments { call: &mut call, keys, deployment, sealed }.add(plan);
+        let packed = Packed::with_capacity(plan.activity.len() * USER_BYTES);
+        Arguments { packed, keys, deployment, sealed }.add(plan, &mut call);
         call
     }
 

@@ -23,7 +23,7 @@ end
 -- All joins come before all leaves, so a user who only changes connections never counts as gone.
 local function merge_joined()
   local count = section()
-  if count > 0 then need_document_rights(ARGV[at], true) end
+  if count > 0 then need_document_rights(args[at], true) end
   for _ = 1, count do
     local doc, user, connection, t = take(4)
     local member = escape(doc) .. '|' .. escape(user) .. '|' .. escape(connection)
@@ -44,7 +44,7 @@ end
 
 local function merge_left()
   local count = section()
-  if count > 0 then need_document_rights(ARGV[at]) end
+  if count > 0 then need_document_rights(args[at]) end
   for _ = 1, count do
     local doc, user, connection, t = take(4)
     local member = escape(doc) .. '|' .. escape(user) .. '|' .. escape(connection)

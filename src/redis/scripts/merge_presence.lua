@@ -5,7 +5,7 @@ local function merge_minute(key, expires, first, last)
   if not fine then error(redis.error_reply('WRONGKEY ' .. key .. ' holds a ' .. found .. ' where Rollcall keeps a set')) end
   if is_late(tonumber(expires)) then return end
   for from = first, last, CHUNK do
-    call('SADD', key, unpack(ARGV, from, math.min(from + CHUNK - 1, last)))
+    call('SADD', key, unpack(args, from, math.min(from + CHUNK - 1, last)))
   end
   call('PEXPIREAT', key, expires)
 end
@@ -18,11 +18,15 @@ local doubtful, doubtful_values, without_activity
 -- not write, none does until the presence entries of that time have expired.
 local distrusted_until, is_proof
 
+-- Presence entries that are proven to be the newest: users; fields and values in turn.
+local proven_users, proven
+
 -- How many entries a call examines for users all of whose entries end; the janitor ends the rest.
 local looks_left
 
 local function begin_presence(stored_distrust)
   doubtful, doubtful_values, without_activity = {}, {}, {}
+  proven_users, proven = {}, {}
   distrusted_until = tonumber(stored_distrust or 0)
   is_proof = distrusted_until <= now
   looks_left = 2000
@@ -64,27 +68,80 @@ local function has_ended(field, t)
   return false
 end
 
--- An entry that is proven to be the newest is written unread. If it appears, it has either ended already or is a
--- change.
-local function write_proven(field, value)
-  if call('HSET', presence, field, value) == 0 then return end
-  local t = version(value, LAST_SEEN)
-  if has_ended(field, t) then return call('HDEL', presence, field) end
-  presence_change('online', t, field)
+-- `prove` takes an entry that is proven to be the newest, `write_proven` writes those that are left. Their own functions
+-- are in a block, as a text has at most 200 locals outside of blocks.
+local prove, write_proven
+do
+  -- How many are written together. With more, the index would be asked more often about entries that have not come.
+  local TOGETHER = 16
+
+  -- Notes that an entry has come, unless it had ended before.
+  local function come(field, value)
+    local t = version(value, LAST_SEEN)
+    if has_ended(field, t) then return call('HDEL', presence, field) end
+    presence_change('online', t, field)
+  end
+
+  -- Whether the index has an address among those of a user.
+  local function is_listed(listed, field)
+    if not listed then return false end
+    if listed == CROWD then return call('ZSCORE', presence_crowds, field) end
+    local _, address = place_of(field)
+    return listed == address or find('|' .. listed .. '|', '|' .. address .. '|', 1, true)
+  end
+
+  -- The places of the proven entries that are not in the index of addresses, and how many those are.
+  local function unlisted()
+    local places, count = {}, 0
+    local listed = lookup('HMGET', presence_addresses, proven_users, 1, #proven_users)
+    for i = 1, #proven_users do
+      if not is_listed(listed[i], proven[2 * i - 1]) then places[i], count = true, count + 1 end
+    end
+    return places, count
+  end
+
+  -- Some of the proven entries have come: the index knows which. If it contradicts, because others removed a part of the
+  -- state, each of the others may have ended before, too.
+  local function find_come(count)
+    local places, known = {}, count
+    if count < #proven_users then places, known = unlisted() end
+    for i = 1, #proven_users do
+      local field, value = proven[2 * i - 1], proven[2 * i]
+      if count == #proven_users or places[i] then
+        come(field, value)
+      elseif known ~= count and has_ended(field, version(value, LAST_SEEN)) then
+        call('HDEL', presence, field)
+      end
+    end
+  end
+
+  -- Entries that are proven to be the newest are written unread, several at a time. The reply says how many came.
+  function write_proven()
+    if #proven == 0 then return end
+    local count = call('HSET', presence, unpack(proven))
+    if count > 0 then find_come(count) end
+    proven, proven_users = {}, {}
+  end
+
+  function prove(user, field, value)
+    local n = #proven_users + 1
+    proven_users[n], proven[2 * n - 1], proven[2 * n] = user, field, value
+    if n == TOGETHER then write_proven() end
+  end
 end
 
 -- Users last seen in the same second; the first of them with a presence entry of that second each. Nothing stored for
 -- a user is newer than the activity, so if that is older, the presence entry is older too.
-local function merge_activity(seconds, user_at, users, entry_at, entries)
-  local expiry = format('%d', seconds + activity_ttl)
-  local is_kept = not is_late(expiry * 1000, users)
+local function merge_activity(seconds, user_at, users, entry_at, entries, value_at)
+  local expiry = format('%d000', seconds + activity_ttl)
+  local is_kept = not is_late(tonumber(expiry), users)
   local is_in_time = seconds * 1000 + presence_ttl > now
   local outdone = {} -- many were last seen in the same few seconds: what was found of one holds for all
   for i = 0, users - 1 do
     local old, is_newer = nil, false
     if is_kept then
-      local key = activity_of .. ARGV[user_at + i]
-      old = try('SET', key, seconds, 'EXAT', expiry, 'GET')
+      local key = activity_of .. args[user_at + i]
+      old = try('SET', key, seconds, 'PXAT', expiry, 'GET')
       if old then
         is_newer = outdone[old]
         if not is_newer and old ~= seconds then
@@ -94,8 +151,8 @@ local function merge_activity(seconds, user_at, users, entry_at, entries)
       end
     end
     if i < entries then
-      local field, value = ARGV[entry_at + 2 * i], ARGV[entry_at + 2 * i + 1]
-      if is_newer then write_proven(field, value) else doubt(field, value, is_kept and not old) end
+      local field, value = args[entry_at + i], ARGV[value_at + i]
+      if is_newer then prove(args[user_at + i], field, value) else doubt(field, value, is_kept and not old) end
     end
   end
 end
@@ -107,18 +164,19 @@ local function merge_seen()
     local entry_at = user_at + count
     if key ~= '' then merge_minute(key, expires, user_at, entry_at - 1) end
     for _ = 1, groups do
-      local seconds, users, entries = ARGV[group_at], tonumber(ARGV[group_at + 1]), tonumber(ARGV[group_at + 2])
-      if seconds ~= '' then merge_activity(seconds, user_at, users, entry_at, entries) end
-      group_at, user_at, entry_at = group_at + 3, user_at + users, entry_at + entries * 2
+      local seconds, users, entries = args[group_at], args[group_at + 1], args[group_at + 2]
+      local value_at = long(entries)
+      if seconds ~= '' then merge_activity(seconds, user_at, users, entry_at, entries, value_at) end
+      group_at, user_at, entry_at = group_at + 3, user_at + users, entry_at + entries
     end
     at = entry_at
   end
+  write_proven()
 end
 
 local function merge_present()
   for _ = 1, section() do
-    local field, value = take(2)
-    doubt(field, value, false)
+    doubt(take(1), ARGV[long(1)], false)
   end
   local stored, gone = lookup('HMGET', presence, doubtful, 1, #doubtful), late_until(presence_ttl)
   local writes, appeared, n = {}, {}, 0

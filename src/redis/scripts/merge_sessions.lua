@@ -13,7 +13,7 @@ end
 local function read_ttls()
   for _ = 1, section() do
     local sid, t, seconds = take(3)
-    given[sid] = { t, tonumber(seconds) }
+    given[sid] = { t, seconds }
   end
 end
 
@@ -50,12 +50,13 @@ end
 
 local function merge_touched()
   local count, sids = column()
-  local stored = lookup('HMGET', sessions, ARGV, sids, count)
-  local ended = lookup('ZMSCORE', sessions_ended, ARGV, sids, count)
-  local data = lookup('HMGET', session_versions, ARGV, sids, count)
-  local ttls, writes = lookup('HMGET', session_ttls, ARGV, sids, count), {}
+  local values = long(count)
+  local stored = lookup('HMGET', sessions, args, sids, count)
+  local ended = lookup('ZMSCORE', sessions_ended, args, sids, count)
+  local data = lookup('HMGET', session_versions, args, sids, count)
+  local ttls, writes = lookup('HMGET', session_ttls, args, sids, count), {}
   for i = 1, count do
-    local sid, value, old = ARGV[sids + i - 1], ARGV[at + i - 1], stored[i]
+    local sid, value, old = args[sids + i - 1], ARGV[values + i - 1], stored[i]
     local t = version(value, LAST_ACTIVITY)
     local last = old and version(old, LAST_ACTIVITY)
     if not ended[i] then -- what ended stays ended
@@ -72,7 +73,6 @@ local function merge_touched()
       if is_moved and data[i] then moves[sid] = expiries[sid] or last + life_ms end
     end
   end
-  at = at + count
   with_all('HSET', session_ttls, writes)
 end
 
@@ -87,13 +87,13 @@ end
 
 local function merge_data()
   local count, sids = column()
-  local are_tokens = count > 0 and take(1) == '1'
-  local ended = lookup('ZMSCORE', sessions_ended, ARGV, sids, count)
-  local versions = lookup('HMGET', session_versions, ARGV, sids, count)
+  local are_tokens = count > 0 and take(1) == 1
+  local ended = lookup('ZMSCORE', sessions_ended, args, sids, count)
+  local versions = lookup('HMGET', session_versions, args, sids, count)
   local writes = {}
   for i = 1, count do
-    local sid, t, data = ARGV[sids + i - 1], take(2)
-    local beaten = are_tokens and take(1)
+    local sid, t, data = args[sids + i - 1], take(1), ARGV[long(1)]
+    local beaten = are_tokens and ARGV[long(1)]
     local key = session_data_of .. sid
     -- A session with data was touched just above, unless it has ended.
     if not ended[i] and not is_late(t + (lives[sid] or session_ttl)) then

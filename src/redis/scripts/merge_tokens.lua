@@ -4,7 +4,7 @@
 local function merge_items(token, count)
   local key, last, added = viewed .. token, at + count - 1, 0
   for first = at, last, CHUNK do
-    local reply = try('ZADD', key, 'GT', unpack(ARGV, first, math.min(first + CHUNK - 1, last)))
+    local reply = try('ZADD', key, 'GT', unpack(args, first, math.min(first + CHUNK - 1, last)))
     if is_wrong(reply) then return mark_wrong(key) end
     added = added + reply
   end
@@ -24,11 +24,11 @@ end
 
 local function merge_tokens()
   local count, tokens = column()
-  local ended = lookup('ZMSCORE', tokens_ended, ARGV, tokens, count)
-  local holders = lookup('HMGET', login, ARGV, tokens, count)
+  local ended = lookup('ZMSCORE', tokens_ended, args, tokens, count)
+  local holders = lookup('HMGET', login, args, tokens, count)
   local kept = {} -- score and token where the holder stays the same, whichever use is the latest
   for i = 1, count do
-    local token, user, score, items = ARGV[tokens + i - 1], take(3)
+    local token, user, score, items = args[tokens + i - 1], take(3)
     if not ended[i] then
       if holders[i] == user then
         local n = #kept
@@ -36,7 +36,7 @@ local function merge_tokens()
       else
         use_token(token, user, score, holders[i])
       end
-      if items ~= '0' then merge_items(token, tonumber(items)) end
+      if items > 0 then merge_items(token, items) end
     end
     at = at + items
   end

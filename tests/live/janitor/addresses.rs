@@ -181,3 +181,44 @@ async fn addresses_without_an_entry_leave_the_index_and_are_told_offline() {
     assert_eq!(bench.exists(&["rollcall:presence:addresses", "rollcall:presence:crowds"]), 0);
     bench.check_changes();
 }
+
+/// Entries of users whose activity is older are written unread, several at a time.
+#[tokio::test]
+async fn of_entries_written_together_the_new_ones_are_told_and_those_that_had_ended_stay_away() {
+    let mut bench = Bench::new(&[]).await;
+    let users: Vec<String> = (0..40).map(|n| format!("u|{n}")).collect();
+    let beats = |ago: u64, elsewhere: &[(usize, &'static str)]| {
+        let at = |n| elsewhere.iter().find(|(user, _)| *user == n).map_or("a", |(_, ip)| *ip);
+        let beat = |(n, user)| (ago, [("type", "heartbeat"), ("user", user), ("ip", at(n))]);
+        users.iter().map(String::as_str).enumerate().map(beat).collect::<Vec<_>>()
+    };
+    async fn apply(bench: &mut Bench, events: Vec<(u64, [(&str, &str); 3])>) {
+        let events: Vec<_> = events.iter().map(|(ago, fields)| (*ago, &fields[..])).collect();
+        bench.apply(&events).await;
+    }
+    let end = |ago, n: usize, ip| (ago, [("type", "logout"), ("user", &*users[n]), ("ip", ip)]);
+    apply(&mut bench, beats(60_000, &[])).await;
+    bench.beats("guest", 0..20).await;
+    apply(&mut bench, vec![end(6_000, 5, "b")]).await;
+    bench.clear_changes();
+
+    let mut events = beats(7_000, &[(3, "b"), (5, "b"), (7, "b")]);
+    events.push((7_000, [("type", "heartbeat"), ("user", "guest"), ("ip", "x")]));
+    events.push((7_000, [("type", "heartbeat"), ("user", "guest2"), ("ip", "x")]));
+    apply(&mut bench, events).await;
+    let mut told = bench.changes();
+    told.sort();
+    let new = ["online guest x", "online guest2 x", "online u|3 b", "online u|7 b"];
+    assert_eq!(told, new);
+    assert!(!bench.ask::<bool>(&["HEXISTS", "presence:users", "u%7C5|b"]));
+    bench.check_addresses("some came");
+    bench.check_changes();
+
+    // Without the index, changes may be repeated, but what had ended still stays away.
+    bench.ask::<()>(&["DEL", "rollcall:presence:addresses"]);
+    apply(&mut bench, vec![end(2_000, 9, "c")]).await;
+    apply(&mut bench, beats(4_000, &[(9, "c"), (11, "d")])).await;
+    let is_there = |field| ["HEXISTS", "presence:users", field];
+    assert!(!bench.ask::<bool>(&is_there("u%7C9|c")));
+    assert!(bench.ask::<bool>(&is_there("u%7C11|d")));
+}

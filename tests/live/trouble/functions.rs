@@ -1,11 +1,13 @@
 //! Functions: if they cannot be loaded or called, scripts are called by their digests; other versions' are removed.
 
+use rollcall::entry::Entry;
 use rollcall::private_server::Options;
 use rollcall::redis::scripts::script::drop_others;
 
 use super::{HTTP, command};
-use crate::harness::wait_until;
+use crate::harness::{Deployment, id, wait_until};
 use crate::scene::{SOON, Scene, in_parallel, wait_for_page};
+use crate::support::dump;
 
 /// Rollcall's libraries on a server.
 fn libraries(scene: &Scene) -> Vec<String> {
@@ -93,4 +95,28 @@ async fn libraries_of_other_versions_go_and_what_is_in_use_comes_back() {
     scene.wait_finished(SOON, "what is in use is loaded again");
     assert_eq!(libraries(&scene).len(), own + 1);
     scene.drain(worker);
+}
+
+/// The script unpacks a plan on its stack, which does not hold all values of this one.
+#[tokio::test]
+async fn a_plan_with_more_values_than_the_stack_holds_is_merged_whole() {
+    let deployment = Deployment::start(&[]);
+    let (mut script, mut conn) = (deployment.script(0).await, deployment.connection());
+    let now = dump::server_now(&mut conn);
+    let view = |n| format!(r#"{{"type":"view","user":"u{n}","token":"t{n}","item":"i{}"}}"#, n % 7);
+    let entries = [0..1000, 1000..2000, 2000..3000].map(|part| {
+        let (seq, views) = (part.start, part.map(view).collect::<Vec<_>>().join(","));
+        Entry::new(id(now - 1000, seq), [("data", format!("[{views}]").as_str())])
+    });
+    script.merge(&entries).await;
+    let mut ask = |words: &[&str]| -> Option<u64> {
+        redis::cmd(words[0]).arg(&words[1..]).query(&mut conn).unwrap()
+    };
+    assert_eq!(ask(&["ZCARD", "recent:"]), Some(3000));
+    assert_eq!(ask(&["HLEN", "login:"]), Some(3000));
+    assert_eq!(ask(&["ZSCORE", "viewed:", "i0"]), Some(429));
+    assert_eq!(
+        ask(&["EXISTS", "user-activity/u0", "user-activity/u2999", "viewed:t2999"]),
+        Some(3)
+    );
 }

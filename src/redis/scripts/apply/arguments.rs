@@ -1,11 +1,12 @@
-//! A plan as the arguments of the apply script: its sections, in the order in which `apply.lua` reads them.
+//! A plan as the argument of the apply script: its sections, in the order in which `apply.lua` reads them.
 //!
-//! Every argument costs the server time on its way through Lua. Users seen in the same second are therefore grouped
+//! Every value costs the server time on its way through Lua. Users seen in the same second are therefore grouped
 //! and named once for the minute's set and their activity, together with the presence entries that can be written
 //! unread if the activity proves them the newest.
 
 use redis::Cmd;
 
+use super::packed::Packed;
 use super::sealed::Sealed;
 use crate::config::Deployment;
 use crate::event::Text;
@@ -14,9 +15,9 @@ use crate::op::{Departure, Ending, Letter, Map, Place, Plan};
 use crate::projection::presence_field;
 use crate::redis::scripts::minute_expiry_ms;
 
-/// Where the arguments go, and what they depend on besides the plan.
-pub(super) struct Arguments<'c> {
-    pub(super) call: &'c mut Cmd,
+/// Where the values go, and what they depend on besides the plan.
+pub(super) struct Arguments<'c, 'p> {
+    pub(super) packed: Packed<'p>,
     pub(super) keys: &'c Keys,
     pub(super) deployment: &'c Deployment,
     /// What encrypts session data, if anything.
@@ -37,9 +38,9 @@ struct Group<'p> {
 /// The users seen in each minute, grouped by the second of their latest activity if that is in the minute.
 type Seen<'p> = Map<u64, Map<Option<u64>, Group<'p>>>;
 
-impl Arguments<'_> {
-    /// Adds all sections of a plan.
-    pub(super) fn add(mut self, plan: &Plan<'_>) {
+impl<'p> Arguments<'_, 'p> {
+    /// Adds all sections of a plan to a call.
+    pub(super) fn add(mut self, plan: &'p Plan<'_>, call: &mut Cmd) {
         let (seen, others) = seen(plan);
         self.seen(&seen, !plan.minutes.is_empty());
         self.presence(plan, &others);
@@ -48,37 +49,39 @@ impl Arguments<'_> {
         self.connections(plan);
         self.letters(&plan.letters);
         self.views(&plan.views);
+        self.packed.add_to(call);
     }
 
-    fn letters(&mut self, letters: &[Letter<'_>]) {
-        self.call.arg(letters.len());
+    fn letters(&mut self, letters: &'p [Letter<'_>]) {
+        self.packed.section(letters.len());
         for letter in letters {
-            self.call
-                .arg(letter.id.to_string())
-                .arg(letter.rejection.reason.name())
-                .arg(&letter.rejection.detail);
-            self.call.arg(letter.index.map(|index| index.to_string()).unwrap_or_default());
-            self.call.arg(letter.fields.len());
+            self.packed
+                .text(letter.id.to_string())
+                .text(letter.rejection.reason.name())
+                .text(&letter.rejection.detail);
+            self.packed.text(letter.index.map(|index| index.to_string()).unwrap_or_default());
+            self.packed.count(letter.fields.len());
             for (name, value) in &letter.fields {
-                self.call.arg(*name).arg(*value);
+                self.packed.long(*name);
+                self.packed.long(*value);
             }
         }
     }
 
-    fn seen(&mut self, seen: &Seen<'_>, online: bool) {
-        self.call.arg(seen.len());
+    fn seen(&mut self, seen: &Seen<'p>, online: bool) {
+        self.packed.section(seen.len());
         for (minute, groups) in seen {
             let key = if online { self.keys.online_minute(*minute) } else { String::new() };
-            self.call.arg(key).arg(minute_expiry_ms(self.deployment, *minute));
+            self.packed.text(key).digits(minute_expiry_ms(self.deployment, *minute));
             let users = |group: &Group<'_>| group.with_entry.len() + group.without.len();
-            self.call.arg(groups.values().map(users).sum::<usize>()).arg(groups.len());
+            self.packed.count(groups.values().map(users).sum::<usize>()).count(groups.len());
             for (seconds, group) in groups {
-                self.call.arg(seconds.map(|s| s.to_string()).unwrap_or_default());
-                self.call.arg(users(group)).arg(group.with_entry.len());
+                self.packed.text(seconds.map(|s| s.to_string()).unwrap_or_default());
+                self.packed.count(users(group)).count(group.with_entry.len());
             }
             for group in groups.values() {
                 for user in group.with_entry.iter().map(|(user, _)| user).chain(&group.without) {
-                    self.call.arg(*user);
+                    self.packed.text(user);
                 }
             }
             for (_, entry) in groups.values().flat_map(|group| &group.with_entry) {
@@ -87,21 +90,26 @@ impl Arguments<'_> {
         }
     }
 
-    fn presence(&mut self, plan: &Plan<'_>, others: &[Entry<'_>]) {
-        self.call.arg(others.len());
+    fn presence(&mut self, plan: &Plan<'_>, others: &[Entry<'p>]) {
+        self.packed.section(others.len());
         others.iter().for_each(|entry| self.entry(entry));
-        self.call.arg(plan.departed.len());
+        self.packed.section(plan.departed.len());
         for (Departure { user, ip }, time) in &plan.departed {
             match ip {
-                Some(ip) => self.call.arg(presence_field(user, ip)),
-                None => self.call.arg(escape(user).as_ref()),
+                Some(ip) => self.field(user, ip),
+                None => self.packed.text(escape(user).as_ref()),
             };
-            self.call.arg(time.millis());
+            self.packed.digits(time.millis());
         }
     }
 
-    fn entry(&mut self, (place, value): &Entry<'_>) {
-        self.call.arg(presence_field(&place.user, &place.ip)).arg(*value);
+    fn entry(&mut self, (place, value): &Entry<'p>) {
+        self.field(&place.user, &place.ip);
+        self.packed.long(value.as_bytes());
+    }
+
+    fn field(&mut self, user: &str, ip: &str) -> &mut Packed<'p> {
+        self.packed.text(presence_field(user, ip))
     }
 
     fn tokens(&mut self, plan: &Plan<'_>) {
@@ -109,33 +117,33 @@ impl Arguments<'_> {
         let live = || plan.tokens.iter().filter(|(_, merge)| merge.ended.is_none());
         let used =
             || live().filter_map(|(token, merge)| Some((token, merge, merge.used.as_ref()?)));
-        self.call.arg(used().count());
+        self.packed.section(used().count());
         for (token, _, _) in used() {
-            self.call.arg(token.as_ref());
+            self.packed.text(token.as_ref());
         }
         for (_, merge, (time, user)) in used() {
-            self.call.arg(user.as_ref()).arg(time.score()).arg(merge.items.len() * 2);
+            self.packed.text(user.as_ref()).text(time.score()).count(merge.items.len() * 2);
             for (item, time) in &merge.items {
-                self.call.arg(time.score()).arg(item.as_ref());
+                self.packed.text(time.score()).text(item.as_ref());
             }
         }
         self.endings(plan.tokens.iter().map(|(token, merge)| (token.as_ref(), merge.ended)));
     }
 
-    fn sessions(&mut self, plan: &Plan<'_>) {
+    fn sessions(&mut self, plan: &'p Plan<'_>) {
         let live = || plan.sessions.iter().filter(|(_, merge)| merge.ended.is_none());
         let given = || live().filter_map(|(sid, merge)| Some((sid, merge.ttl?)));
-        self.call.arg(given().count());
+        self.packed.section(given().count());
         for (sid, (time, seconds)) in given() {
-            self.call.arg(sid.as_ref()).arg(time.millis()).arg(seconds);
+            self.packed.text(sid.as_ref()).digits(time.millis()).count(seconds as usize);
         }
         let touched = || live().filter_map(|(sid, merge)| Some((sid, merge.touched.as_ref()?)));
-        self.call.arg(touched().count());
+        self.packed.section(touched().count());
         for (sid, _) in touched() {
-            self.call.arg(sid.as_ref());
+            self.packed.text(sid.as_ref());
         }
         for (_, (_, value)) in touched() {
-            self.call.arg(value);
+            self.packed.long(value.as_bytes());
         }
         let is_sent = |sid: &str| self.sealed.is_none_or(|sealed| sealed.is_sent(sid));
         let data = || {
@@ -143,49 +151,50 @@ impl Arguments<'_> {
                 .filter_map(|(sid, merge)| Some((sid, merge.data.as_ref()?)))
                 .filter(|(sid, _)| is_sent(sid))
         };
-        self.call.arg(data().count());
+        self.packed.section(data().count());
         for (sid, _) in data() {
-            self.call.arg(sid.as_ref());
+            self.packed.text(sid.as_ref());
         }
         if data().next().is_some() {
-            self.call.arg(u8::from(self.sealed.is_some()));
+            self.packed.count(usize::from(self.sealed.is_some()));
         }
         for (sid, (time, data)) in data() {
-            self.call.arg(time.millis());
+            self.packed.digits(time.millis());
             match self.sealed {
-                None => self.call.arg(data.as_ref()),
+                None => self.packed.long(data.as_ref()),
                 Some(sealed) => {
                     let (token, beaten) = sealed.token(sid, *time, data);
-                    self.call.arg(token).arg(beaten)
+                    self.packed.long(token);
+                    self.packed.long(beaten.to_vec());
                 }
-            };
+            }
         }
         self.endings(plan.sessions.iter().map(|(sid, merge)| (sid.as_ref(), merge.ended)));
     }
 
-    fn endings<'p>(&mut self, all: impl Iterator<Item = (&'p str, Option<Ending>)> + Clone) {
+    fn endings<'i>(&mut self, all: impl Iterator<Item = (&'i str, Option<Ending>)> + Clone) {
         let endings = all.filter_map(|(id, ending)| Some((id, ending?)));
-        self.call.arg(endings.clone().count());
+        self.packed.section(endings.clone().count());
         for (id, ending) in endings {
-            self.call.arg(id).arg(ending.entry_ms).arg(ending.time.millis());
+            self.packed.text(id).digits(ending.entry_ms).digits(ending.time.millis());
         }
     }
 
     fn connections(&mut self, plan: &Plan<'_>) {
         for left in [false, true] {
             let those = || plan.connections.iter().filter(|(_, last)| last.left == left);
-            self.call.arg(those().count());
+            self.packed.section(those().count());
             for (connection, last) in those() {
-                self.call.arg(connection.doc.as_ref()).arg(connection.user.as_ref());
-                self.call.arg(connection.id.as_ref()).arg(last.time.millis());
+                self.packed.text(connection.doc.as_ref()).text(connection.user.as_ref());
+                self.packed.text(connection.id.as_ref()).digits(last.time.millis());
             }
         }
     }
 
     fn views(&mut self, views: &Map<Text<'_>, u64>) {
-        self.call.arg(views.len());
+        self.packed.section(views.len());
         for (item, count) in views {
-            self.call.arg(item.as_ref()).arg(*count);
+            self.packed.text(item.as_ref()).digits(*count);
         }
     }
 }
