@@ -292,14 +292,10 @@ impl Script {
 
     /// Merges entries that need not be in the stream; the cursor stays.
     pub async fn merge(&mut self, entries: &[Entry]) {
-        let outcome = self.try_merge(entries).await.unwrap();
-        assert!(matches!(outcome, Outcome::Applied(_)), "{outcome:?}");
-    }
-
-    /// The same, if the server may refuse.
-    pub async fn try_merge(&mut self, entries: &[Entry]) -> Result<Outcome, Error> {
         let plan = Plan { entries: 0, last: None, ..plan(&self.fold, entries) };
-        self.applier.apply(&mut self.connection, &plan, self.joined.cursor).await
+        let after = self.joined.cursor;
+        let outcome = self.applier.apply(&mut self.connection, &plan, after).await.unwrap();
+        assert!(matches!(outcome, Outcome::Applied(_)), "{outcome:?}");
     }
 
     /// Like [`apply`](Self::apply), if the server may refuse.

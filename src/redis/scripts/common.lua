@@ -57,7 +57,6 @@ end
 
 -- Sends a command with a list of any length.
 local function with_all(command, key, list)
-  if #list == 0 then return end
   chunks(#list, function(first, last) call(command, key, unpack(list, first, last)) end)
 end
 
@@ -106,12 +105,16 @@ local function persist(key)
   if call('PERSIST', key) == 1 then repaired('expiry', key) end
 end
 
--- Removes expiries from the shared keys. While one of them has another type, every call looks at all of them.
-local function keep_shared_keys(are_fine)
+-- Removes expiries from the shared keys, at most this often for all callers together: a janitor or a worker does it
+-- every second.
+local KEEP_MS = 500
+local function keep_shared_keys(kept)
+  local age = now - (tonumber(kept) or 0)
+  if age >= 0 and age < KEEP_MS then return end
   shared(function(key, kind)
     if is_type(key, kind[1]) then persist(key) end
   end)
-  if are_fine then call('HSET', janitor, 'kept', format('%d', now)) end
+  call('HSET', janitor, 'kept', format('%d', now))
 end
 
 -- Refuses a key of another type, and notes whether the key exists.
@@ -126,18 +129,11 @@ local function check_type(key, kind)
   end
 end
 
--- How often all shared keys are looked at, by whichever call comes then.
-local LOOK_MS = 500
-
--- Refuses shared keys of another type. A call that visits those it touches need not check the others in between.
-local function wrong_shared_key(touched)
-  local found = try('HMGET', janitor, 'settled', 'kept', 'read')
-  if found.err then return check_type(janitor, HASH) or found end
-  local stored, kept, read = unpack(found)
-  local age = now - (tonumber(kept) or 0)
-  local is_due = age < 0 or age >= LOOK_MS
-  local refused = (is_due and shared or touched or shared)(check_type)
-  if is_due then keep_shared_keys(not refused) end
+local function wrong_shared_key()
+  local refused = shared(check_type)
+  if refused and not is_type(janitor, 'hash') then return refused end
+  local stored, kept, read = unpack(call('HMGET', janitor, 'settled', 'kept', 'read'))
+  keep_shared_keys(kept)
   if refused then return refused end
   stored = stored or '0'
   if find(stored, '%D') or #stored > 15 then
@@ -249,10 +245,9 @@ local function restore_seq()
 end
 
 local function wrong_seq()
-  local seq = try('GET', changes_seq)
-  if not seq then return restore_seq() end
-  if type(seq) == 'table' then return check_type(changes_seq, STRING) or seq end
-  if find(seq, '%D') or #seq > 15 then
+  local seq = call('GET', changes_seq)
+  if not seq then restore_seq() end
+  if seq and (find(seq, '%D') or #seq > 15) then
     return redis.error_reply('WRONGKEY ' .. changes_seq .. ' holds no sequence number')
   end
 end

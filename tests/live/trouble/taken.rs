@@ -1,16 +1,12 @@
 //! Keys with another program's content, and entries that are gone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use redis::Connection;
-use rollcall::entry::{Entry, Field};
-use rollcall::error::{Error, chain};
-use rollcall::redis::scripts::apply::Outcome;
-use rollcall::redis::scripts::shared_keys;
+use rollcall::entry::Field;
 
 use super::{HTTP, command, pairs};
-use crate::harness::{Deployment, id, wait_until, xadd};
+use crate::harness::{wait_until, xadd};
 use crate::process::is_fault;
 use crate::scene::{SOON, Scene, giant, heartbeat, in_parallel, metric, page, wait_for_page};
 use crate::support::dump;
@@ -141,7 +137,7 @@ fn a_taken_shared_key_stops_the_worker_until_it_is_free() {
         command(&scene, &["DEL", key]);
         command(&scene, &["SET", key, "theirs"]);
         scene.add(&pairs(&[("type", "nonsense")]));
-        scene.add(&pairs(&[("type", "login"), ("user", "u"), ("token", key), ("sid", key)]));
+        scene.add(&pairs(&[("type", "login"), ("user", "u"), ("token", key)]));
         let body = wait_for_page(&worker, "/readyz", |status, _| status == 503);
         assert!(body.contains(key), "says which: {body}");
         assert_eq!(page(&worker, "/livez").0, 200, "waiting is no reason to be restarted");
@@ -163,10 +159,10 @@ fn a_giant_entry_is_written_off_once_even_if_a_shared_key_is_taken() {
     let scene = Scene::start(&[]);
     let worker = scene.worker(&[]);
     scene.wait_owned();
-    command(&scene, &["SET", "rollcall:dead", "theirs"]);
+    command(&scene, &["SET", "presence:users", "theirs"]);
     let id = scene.add(&giant());
     wait_until(SOON, "the worker stops", || worker.log().matches("not projecting").count() >= 2);
-    command(&scene, &["DEL", "rollcall:dead"]);
+    command(&scene, &["DEL", "presence:users"]);
     scene.wait_finished(SOON, "goes on once the key is free");
     let letters = scene.letters();
     assert_eq!(letters.iter().map(|letter| letter.entry).collect::<Vec<_>>(), [id]);
@@ -209,78 +205,6 @@ fn entries_trimmed_before_they_are_applied_are_counted_and_do_not_stick() {
     scene.wait_finished(SOON, "goes on without what is gone");
     wait_until(SOON, "the loss is counted", || lost() == 6.0);
     assert!(scene.is_present("w3|"));
-}
-
-fn send(conn: &mut Connection, words: &[&str]) {
-    redis::cmd(words[0]).arg(&words[1..]).exec(conn).unwrap();
-}
-
-/// All keys, as the server would dump them.
-fn everything(conn: &mut Connection) -> BTreeMap<String, Vec<u8>> {
-    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(conn).unwrap();
-    let dumped = |key: String| (key.clone(), redis::cmd("DUMP").arg(key).query(conn).unwrap());
-    keys.into_iter().map(dumped).collect()
-}
-
-/// Between the looks at all keys, twice a second, a batch checks only those that it touches.
-#[tokio::test]
-async fn a_shared_key_of_another_type_stops_a_batch_before_it_writes_anything() {
-    let deployment = Deployment::start(&[]);
-    let (mut script, mut conn) = (deployment.script(0).await, deployment.connection());
-    let now = dump::server_now(&mut conn);
-    let entry = |seq, fields: &[(&str, &str)]| Entry::new(id(now - 5000, seq), fields.to_vec());
-    let all = [
-        entry(1, &[("type", "login"), ("user", "a"), ("token", "t"), ("ip", "i")]),
-        entry(2, &[("type", "heartbeat"), ("user", "a"), ("sid", "s"), ("doc", "d")]),
-        entry(3, &[("type", "view"), ("user", "a"), ("token", "t"), ("item", "i")]),
-        entry(4, &[("type", "nonsense")]),
-    ];
-    let login = [all[0].clone()];
-    let (keys, stream) = (deployment.keys(0), &deployment.config.deployment.stream);
-    let (meta, janitor) = (keys.meta(), keys.janitor());
-    for (key, kind) in shared_keys(stream, &keys) {
-        if key == meta {
-            continue; // whoever does not own the partition is refused before
-        }
-        let is_there: bool = redis::cmd("EXISTS").arg(&key).query(&mut conn).unwrap();
-        if is_there {
-            send(&mut conn, &["RENAME", &key, "aside"]);
-        }
-        match kind {
-            "string" => send(&mut conn, &["RPUSH", &key, "x"]),
-            _ => send(&mut conn, &["SET", &key, "x"]),
-        }
-        // When all keys were looked at; it cannot say where this is the key in question.
-        let looked = |conn: &mut Connection| {
-            let now = dump::server_now(conn).to_string();
-            let _ = redis::cmd("HSET").arg(&[&janitor, "kept", &now]).exec(conn);
-        };
-        let refused = |outcome: Result<Outcome, Error>| {
-            let error = outcome.err().unwrap_or_else(|| panic!("{key}"));
-            assert_eq!(error.kind(), "wrong_key", "{error:?}");
-            assert!(chain(&error).contains(&format!("{key} holds a ")), "{}", chain(&error));
-        };
-        looked(&mut conn);
-        let before = everything(&mut conn);
-        if key != keys.workers() {
-            refused(script.try_merge(&all).await);
-            assert_eq!(everything(&mut conn), before, "{key}");
-        }
-        let others = [keys.workers(), keys.docs_levels(), keys.sessions(), keys.dead()];
-        if others.contains(&key) {
-            looked(&mut conn);
-            script.merge(&login).await;
-            send(&mut conn, &["HSET", &janitor, "kept", "0"]);
-            // Every call, until the key is gone.
-            refused(script.try_merge(&login).await);
-            refused(script.try_merge(&login).await);
-        }
-        send(&mut conn, &["DEL", &key]);
-        if is_there {
-            send(&mut conn, &["RENAME", "aside", &key]);
-        }
-    }
-    script.merge(&all).await;
 }
 
 /// Each entry with too many fields is counted, but the log has only a few lines.
