@@ -79,7 +79,7 @@ function blows.drop()
   call('XADD', stream, '1000-' .. call('HLEN', gone) + 1, 'type', 'nonsense')
   if argument == 1 then return count end
   local ms = tonumber((string.match(info['last-generated-id'], '^%d+')))
-  call('XSETID', stream, string.format('%.0f-0', ms + 1))
+  call('XSETID', stream, string.format('%.0f-0', math.max(ms, 1000) + 1)) -- no entry may have come before
   if argument == 3 and tonumber(call('HGET', meta, 'added') or 0) > 1 then call('XGROUP', 'CREATE', stream, group, '0') end
   return count
 end
