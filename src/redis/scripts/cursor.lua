@@ -14,10 +14,8 @@ local function refuse_stranger(owner, term, fence, from)
   return nil, found[6]
 end
 
--- The server walks through a node of the stream, up to a hundred entries. Those of the last second are near its end.
 local function is_there(id)
-  local command = now - tonumber((halves(id))) < 1000 and 'XREVRANGE' or 'XRANGE'
-  return #call(command, stream, id, id) > 0
+  return #call('XRANGE', stream, id, id) > 0
 end
 
 -- Refuses a batch of another stream than the current one. The cursor's own entry identifies the stream: Rollcall
