@@ -4,9 +4,9 @@ mod mend;
 
 use clap::builder::PossibleValuesParser;
 use rollcall::config::Moment;
-use rollcall::entry::EntryId;
+use rollcall::entry::{EntryId, PlacedId};
 use rollcall::event::Reason;
-use rollcall::state::dead::{Filter, Header, LetterId, Pair, Whole};
+use rollcall::state::dead::{Filter, Header, Pair, Whole};
 use rollcall::state::{AskError, Listed, State, dead};
 use serde::Serialize;
 
@@ -140,7 +140,7 @@ impl Answer for ListAnswer {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Show {
     /// The id that dead list shows; if there is no such letter, the id of an entry
-    id: LetterId,
+    id: PlacedId,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]

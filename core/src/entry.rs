@@ -54,6 +54,56 @@ impl FromStr for EntryId {
     }
 }
 
+/// An id and, where there are several partitions, the one that it is in: `<ms>-<seq>` or `<partition>:<ms>-<seq>`.
+///
+/// Each stream assigns its own ids: the same one may stand for entries, and for dead letters, of several partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlacedId {
+    /// The partition that it is in; `None` for the only one, or any.
+    pub partition: Option<u16>,
+    /// The id.
+    pub id: EntryId,
+}
+
+impl PlacedId {
+    /// Whether it means this id in this partition.
+    pub fn means(self, partition: u16, id: EntryId) -> bool {
+        self.id == id && self.partition.is_none_or(|own| own == partition)
+    }
+}
+
+impl fmt::Display for PlacedId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.partition {
+            Some(partition) => write!(f, "{partition}:{}", self.id),
+            None => self.id.fmt(f),
+        }
+    }
+}
+
+/// The text is neither form of an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an id of the form <ms>-<seq> or <partition>:<ms>-<seq>")]
+pub struct InvalidPlacedId;
+
+impl From<InvalidEntryId> for InvalidPlacedId {
+    fn from(_: InvalidEntryId) -> Self {
+        Self
+    }
+}
+
+impl FromStr for PlacedId {
+    type Err = InvalidPlacedId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPlacedId> {
+        let Some((partition, id)) = text.split_once(':') else {
+            return Ok(Self { partition: None, id: text.parse()? });
+        };
+        let partition = partition.parse().map_err(|_| InvalidPlacedId)?;
+        Ok(Self { partition: Some(partition), id: id.parse()? })
+    }
+}
+
 /// A field of an entry: its name and its value.
 pub type Field = (Vec<u8>, Vec<u8>);
 

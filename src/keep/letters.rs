@@ -10,13 +10,13 @@ pub use self::report::Report;
 use crate::config::Deployment;
 use crate::decode::retry::Left;
 use crate::decode::{Former, Rules};
-use crate::entry::{Entry, EntryId};
+use crate::entry::{Entry, EntryId, PlacedId};
 use crate::error::Error;
 use crate::event::{Limits, Reason};
 use crate::redis::reply;
 use crate::redis::scripts::layout::forwarded_layouts;
 use crate::redis::scripts::letters::{Again, move_letters};
-use crate::state::dead::{DeadLetter, Filter, LetterId};
+use crate::state::dead::{DeadLetter, Filter};
 use crate::state::{
     AskError, Partition, State, ask, last_generated_id, number, range, server_time,
 };
@@ -42,7 +42,7 @@ pub enum Deed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
     /// If not empty: only these letters. The ids of entries do not count, since an entry and a letter may have the same id.
-    pub ids: Vec<LetterId>,
+    pub ids: Vec<PlacedId>,
     /// Only letters that it admits.
     pub filter: Filter,
     /// What to do with them.

@@ -3,15 +3,13 @@
 mod written;
 
 use std::cmp::Ordering;
-use std::fmt;
-use std::str::FromStr;
 
 pub use self::written::{Bytes, Header, Pair, Whole};
 use super::ask::{AskError, ask, number, range};
 use super::{Listed, Partition, State};
 use crate::decode::Rules;
 use crate::decode::retry::Original;
-use crate::entry::{Entry, EntryId, Field, InvalidEntryId};
+use crate::entry::{Entry, EntryId, Field, PlacedId};
 use crate::event::RETRY_OF;
 use crate::state::Link;
 
@@ -20,57 +18,6 @@ const PAGE: usize = 32;
 
 /// The pairs before the original ones, in order.
 pub const HEADER: [&str; 6] = ["entry_id", "reason", "detail", "deliveries", "index", "stream"];
-
-/// Which dead letter: `<ms>-<seq>`, or `<partition>:<ms>-<seq>` where there are several partitions.
-///
-/// The stream of each partition numbers its own letters, and the stream of events numbers its own entries: the same
-/// numbers may stand for a letter here, another letter there and an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LetterId {
-    /// The partition that it is in; `None` for the only one, or any.
-    pub partition: Option<u16>,
-    /// Its id in the stream of dead letters.
-    pub id: EntryId,
-}
-
-impl LetterId {
-    /// Whether it means the letter of a partition with this id.
-    pub fn means(self, partition: u16, id: EntryId) -> bool {
-        self.id == id && self.partition.is_none_or(|own| own == partition)
-    }
-}
-
-impl fmt::Display for LetterId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.partition {
-            Some(partition) => write!(f, "{partition}:{}", self.id),
-            None => self.id.fmt(f),
-        }
-    }
-}
-
-/// The text is not the id of a dead letter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an id of the form <ms>-<seq> or <partition>:<ms>-<seq>")]
-pub struct InvalidLetterId;
-
-impl From<InvalidEntryId> for InvalidLetterId {
-    fn from(_: InvalidEntryId) -> Self {
-        Self
-    }
-}
-
-impl FromStr for LetterId {
-    type Err = InvalidLetterId;
-
-    fn from_str(text: &str) -> Result<Self, InvalidLetterId> {
-        let Some((partition, id)) = text.split_once(':') else {
-            return Ok(Self { partition: None, id: text.parse()? });
-        };
-        let partition = partition.parse().map_err(|_| InvalidLetterId)?;
-        Ok(Self { partition: Some(partition), id: id.parse()? })
-    }
-}
 
 /// A dead letter as it is in its stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -267,7 +214,7 @@ pub async fn count(state: &mut State) -> Result<u64, AskError> {
 ///
 /// # Errors
 /// If the server refuses, or no reply came.
-pub async fn show(state: &mut State, id: LetterId) -> Result<Vec<DeadLetter>, AskError> {
+pub async fn show(state: &mut State, id: PlacedId) -> Result<Vec<DeadLetter>, AskError> {
     let (is_one_of, text) = (state.partitions.len() > 1, id.id.to_string());
     let (mut own, mut of_entries) = (Vec::new(), Vec::new());
     let is_meant = |partition: &&mut Partition| id.means(partition.index, id.id);

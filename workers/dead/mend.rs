@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use rollcall::entry::PlacedId;
 use rollcall::keep::letters::{self, Bookmark, Deed, Order, Report, Tally, Walk};
-use rollcall::state::dead::LetterId;
 use rollcall::state::{AskError, State};
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ const SOME: [&str; 6] = ["ids", "reason", "kind", "entry", "since", "until"];
 struct Chosen {
     /// Ids of letters, as dead list shows them
     #[arg(value_name = "ID")]
-    ids: Vec<LetterId>,
+    ids: Vec<PlacedId>,
     #[command(flatten)]
     which: Which,
     /// All letters

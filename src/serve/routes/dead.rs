@@ -12,13 +12,13 @@ use super::body::Body;
 use super::list::{List, number};
 use super::parameters::{Path, Query};
 use crate::config::Moment;
-use crate::entry::EntryId;
+use crate::entry::{EntryId, PlacedId};
 use crate::keep::letters::{Bookmark, Deed, Order, Report, Walk};
 use crate::serve::Caller;
 use crate::serve::context::Context;
 use crate::serve::problem::Problem;
 use crate::state::AskError;
-use crate::state::dead::{self, Filter, Header, LetterId, Whole};
+use crate::state::dead::{self, Filter, Header, Whole};
 use crate::state::pages::MOST;
 
 /// How long one request runs; the next one continues.
@@ -137,8 +137,8 @@ async fn one(
     Ok(Json(Shown { now_ms: state.now_ms, items }))
 }
 
-fn letter_id(text: &str) -> Result<LetterId, Problem> {
-    let id = text.parse::<LetterId>();
+fn letter_id(text: &str) -> Result<PlacedId, Problem> {
+    let id = text.parse::<PlacedId>();
     id.map_err(|error| Problem::bad_request(format!("the id is {error}")))
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::body::Body;
 use super::parameters::Query;
 use crate::config::Millis;
-use crate::entry::EntryId;
+use crate::entry::{EntryId, PlacedId};
 use crate::event::Rejection;
 use crate::serve::context::Context;
 use crate::serve::intake::{self, Refusal, Sender, Taken, Trouble};
@@ -109,10 +109,8 @@ fn kind_of_body<'b>(headers: &HeaderMap, body: &'b [u8]) -> Result<intake::Body<
 /// The answer for accepted events; after they have had their effect, if the client waits for that.
 pub(super) async fn accepted(context: &Context, taken: Taken, wait: Option<Duration>) -> Response {
     let is_one = context.state.facts().deployment.partitions == 1;
-    let id = |(partition, id): &(u16, EntryId)| match is_one {
-        true => id.to_string(),
-        // Each stream assigns its own ids, so entries of two partitions may have the same one.
-        false => format!("{partition}:{id}"),
+    let id = |&(partition, id): &(u16, EntryId)| {
+        PlacedId { partition: (!is_one).then_some(partition), id }.to_string()
     };
     let mut ids: Vec<String> = taken.entries.iter().map(id).collect();
     ids.dedup();

@@ -4,12 +4,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Serialize, Serializer};
 
-use super::{DeadLetter, LetterId};
+use super::DeadLetter;
+use crate::entry::PlacedId;
 
 /// A dead letter without the original pairs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Header {
-    /// Its [`LetterId`].
+    /// Its own id, as a [`PlacedId`].
     pub id: String,
     /// When it was written.
     pub time_ms: u64,
@@ -66,7 +67,7 @@ impl From<DeadLetter> for Header {
         let retry_of = letter.retry_of();
         let [entry_id, reason, detail, deliveries, index, stream] = letter.header;
         let (deliveries, index) = (deliveries.parse().ok(), index.parse().ok());
-        let id = LetterId { partition: letter.partition, id: letter.id }.to_string();
+        let id = PlacedId { partition: letter.partition, id: letter.id }.to_string();
         let time_ms = letter.id.ms;
         Self { id, time_ms, entry_id, reason, detail, deliveries, index, stream, retry_of }
     }
