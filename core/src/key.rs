@@ -98,6 +98,9 @@ fixed_keys! {
     notifier_lease = "rollcall:notifier:lease:";
 }
 
+/// The maximum number of partitions of a deployment.
+pub const MOST_PARTITIONS: u16 = 1024;
+
 impl Keys {
     /// The names for partition `index` of `partitions`, behind `prefix`.
     pub fn new(prefix: &str, partitions: u16, index: u16) -> Self {

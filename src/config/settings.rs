@@ -12,6 +12,7 @@ use super::serve::{Buffer, Listen, Networks, Origins, RateLimitSetting, rate_lim
 use super::url::{RedisUrl, Secret};
 use super::values::{Http, LogFormat, Thresholds};
 use super::values::{log_filter, name, number, prefix};
+use crate::key::MOST_PARTITIONS;
 use crate::projection::Projections;
 
 /// Where Redis is.
@@ -57,7 +58,7 @@ pub struct KeyArgs {
     pub prefix: String,
     /// Number of partitions of stream and state (1 to 1024); `rollcall repartition` changes it later
     #[arg(long, env = "ROLLCALL_PARTITIONS", value_name = "N")]
-    #[arg(default_value = "1", value_parser = number::<u16, 1, 1024>)]
+    #[arg(default_value = "1", value_parser = number::<u16, 1, { MOST_PARTITIONS as u64 }>)]
     pub partitions: u16,
 }
 

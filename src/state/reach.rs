@@ -10,12 +10,10 @@ use tokio::time::timeout;
 use super::{AskError, Link, Partition, State, ask, number};
 use crate::config::Deployment;
 use crate::error::{Error, chain};
-use crate::key::Keys;
+use crate::key::{Keys, MOST_PARTITIONS};
 use crate::redis::connect::Node;
 use crate::redis::nodes::Nodes;
 
-/// The maximum number of partitions.
-const MOST: u16 = 1_024;
 /// How long to wait for further partitions once some are reached.
 const FURTHER: Duration = Duration::from_secs(2);
 
@@ -106,8 +104,10 @@ impl State {
             earlier.extend(self.left_behind(Keys::new(&prefix, 1, 0)).await?);
         }
         // A layout has all partitions up to its last.
-        for index in if count > 1 { count } else { 0 }..MOST {
-            let Some(partition) = self.left_behind(Keys::new(&prefix, MOST, index)).await? else {
+        for index in if count > 1 { count } else { 0 }..MOST_PARTITIONS {
+            let Some(partition) =
+                self.left_behind(Keys::new(&prefix, MOST_PARTITIONS, index)).await?
+            else {
                 break;
             };
             earlier.push(partition);
