@@ -7,6 +7,7 @@ use crate::key::Keys;
 use crate::redis::connect::Node;
 use crate::redis::reply;
 use crate::redis::scripts::layout::{FORMAT_BEFORE, STATE_FORMAT, check_layout};
+use crate::redis::scripts::repartition::Move;
 use crate::state::{Partition, ask};
 
 /// Compares this process's settings with the deployment's.
@@ -100,7 +101,8 @@ pub(super) async fn repartition(
     let words = ["HMGET", &partition.keys.meta(), "moving"];
     let stored = reply::array(ask(&mut partition.connection, &words).await?).unwrap_or_default();
     let Some(moving) = stored.into_iter().find_map(reply::text) else { return Ok(None) };
-    let (from, to) = moving.split_once(':').unwrap_or_default();
+    let moving = Move::stored(moving);
+    let (from, to) = (moving.from(), moving.to());
     let found = format!("the deployment is being moved from {from} to {to} partitions");
     let diagnosis = Diagnosis::failure(found, "until that is done, no worker and no janitor works")
         .advise("wait for it or, if it was stopped, run it again:")

@@ -9,6 +9,7 @@ pub mod verify;
 
 use crate::error::Error;
 use crate::redis::scripts::layout::check_partition;
+use crate::redis::scripts::repartition::Move;
 use crate::state::{AskError, State};
 
 /// Checks that the deployment has this number of partitions and is not being moved to another: members that have moved
@@ -19,7 +20,8 @@ async fn check_not_moving(state: &mut State) -> Result<(), AskError> {
         let connection = partition.connection.get()?;
         match check_partition(connection, deployment, &partition.keys).await {
             Err(Error::Moving { moving, .. }) => {
-                let to = moving.split(':').next_back().unwrap_or_default();
+                let moving = Move::stored(moving);
+                let to = moving.to();
                 return Err(AskError::Refused(format!(
                     "the deployment is being moved to {to} partitions; run this again once that is done, with \
                      --partitions {to}"

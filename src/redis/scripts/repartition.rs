@@ -81,9 +81,23 @@ impl Move {
         Self(format!("{from}:{to}"))
     }
 
+    /// The move that `rollcall:meta` names.
+    pub fn stored(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The number of partitions that it began with.
+    pub fn from(&self) -> &str {
+        self.numbers().0
+    }
+
     /// The number of partitions that it ends with.
     pub fn to(&self) -> &str {
-        self.0.split(':').next_back().unwrap_or(&self.0)
+        self.numbers().1
+    }
+
+    fn numbers(&self) -> (&str, &str) {
+        self.0.split_once(':').unwrap_or_default()
     }
 
     /// Pauses a partition for the move; returns the move for which it is now paused, or `None` if the deployment has
@@ -101,7 +115,7 @@ impl Move {
         let value = send(connection, &call).await?;
         match reply::text_of(&value) {
             None if value != Value::Nil => Err(reply::unexpected(STEP, &value)),
-            stands => Ok(stands.map(Self)),
+            stands => Ok(stands.map(Self::stored)),
         }
     }
 
