@@ -9,13 +9,7 @@ use std::borrow::Cow;
 use std::io::Write;
 
 use redis::Cmd;
-
-/// Marks of the format. Redis knows texts as MessagePack's old *raw*; the newer *bin* it does not.
-const UINT_32: u8 = 0xce;
-const FIXED_TEXT: u8 = 0xa0;
-const TEXT_8: u8 = 0xd9;
-const TEXT_16: u8 = 0xda;
-const TEXT_32: u8 = 0xdb;
+use rmp::encode::{self, ByteBuf};
 
 /// How many values an argument contains: the script unpacks them on its stack, which takes 8,000.
 const MOST: usize = 6000;
@@ -26,7 +20,7 @@ pub(super) struct Packed<'v> {
     rows: Vec<usize>,
     /// Arguments that are full.
     full: Vec<Vec<u8>>,
-    bytes: Vec<u8>,
+    bytes: ByteBuf,
     /// How many values are in `bytes`.
     values: usize,
     long: Vec<Cow<'v, [u8]>>,
@@ -35,7 +29,7 @@ pub(super) struct Packed<'v> {
 impl<'v> Packed<'v> {
     /// With room for so many bytes.
     pub(super) fn with_capacity(bytes: usize) -> Self {
-        let bytes = Vec::with_capacity(bytes);
+        let bytes = ByteBuf::with_capacity(bytes);
         Self { rows: Vec::new(), full: Vec::new(), bytes, values: 0, long: Vec::new() }
     }
 
@@ -44,16 +38,10 @@ impl<'v> Packed<'v> {
         self.rows.push(rows);
     }
 
-    /// Adds a number, which fits into 32 bits since it counts what is in memory.
+    /// Adds a number.
     pub(super) fn count(&mut self, count: usize) -> &mut Self {
         self.begin();
-        match u8::try_from(count) {
-            Ok(small @ 0..0x80) => self.bytes.push(small),
-            _ => {
-                self.bytes.push(UINT_32);
-                self.bytes.extend((count as u32).to_be_bytes());
-            }
-        }
+        let Ok(_marker) = encode::write_uint(&mut self.bytes, count as u64);
         self
     }
 
@@ -66,7 +54,7 @@ impl<'v> Packed<'v> {
     pub(super) fn text(&mut self, text: impl AsRef<[u8]>) -> &mut Self {
         let text = text.as_ref();
         self.begin_text(text.len());
-        self.bytes.extend_from_slice(text);
+        self.bytes.as_mut_vec().extend_from_slice(text);
         self
     }
 
@@ -75,43 +63,33 @@ impl<'v> Packed<'v> {
         let number: u64 = number.into();
         self.begin_text(number.checked_ilog10().unwrap_or(0) as usize + 1);
         // Writing to memory does not fail.
-        let _ = write!(self.bytes, "{number}");
+        let _ = write!(self.bytes.as_mut_vec(), "{number}");
         self
     }
 
     fn begin(&mut self) {
         if self.values == MOST {
-            self.full.push(std::mem::take(&mut self.bytes));
+            self.full.push(std::mem::take(&mut self.bytes).into_vec());
             self.values = 0;
         }
         self.values += 1;
     }
 
+    /// Begins a text of so many bytes. Redis knows texts as MessagePack's old *raw*; the newer *bin* it does not.
     fn begin_text(&mut self, bytes: usize) {
         self.begin();
-        match (u8::try_from(bytes), u16::try_from(bytes)) {
-            (Ok(short @ 0..32), _) => self.bytes.push(FIXED_TEXT | short),
-            (Ok(length), _) => self.bytes.extend([TEXT_8, length]),
-            (_, Ok(length)) => {
-                self.bytes.push(TEXT_16);
-                self.bytes.extend(length.to_be_bytes());
-            }
-            _ => {
-                self.bytes.push(TEXT_32);
-                self.bytes.extend((bytes as u32).to_be_bytes());
-            }
-        }
+        let Ok(_marker) = encode::write_str_len(&mut self.bytes, bytes as u32);
     }
 
     /// Adds the arguments to a call: how many are packed and the numbers of rows, the packed ones, the long ones.
     pub(super) fn add_to(self, call: &mut Cmd) {
-        let packed = [self.full, vec![self.bytes]].concat();
+        let packed = [self.full, vec![self.bytes.into_vec()]].concat();
         let mut heads = Self::with_capacity(self.rows.len());
         heads.count(packed.len());
         for rows in self.rows {
             heads.count(rows);
         }
-        call.arg(heads.bytes).arg(packed);
+        call.arg(heads.bytes.into_vec()).arg(packed);
         for text in self.long {
             call.arg(&*text);
         }
