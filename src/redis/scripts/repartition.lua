@@ -185,8 +185,8 @@ local function positions(base)
   return found
 end
 
--- The number before the first change of a new partition. If an earlier layout had it, its changes are over. A number is
--- left out, so that readers who were there find a gap, and do not take what happened in between for nothing.
+-- The number before the first change of a new partition. If an earlier layout had this partition, its changes are
+-- removed and one number is left out: readers from that time then get a gap instead of silently missing what followed.
 local function number_before(base)
   local changes = base .. 'rollcall:changes'
   call('UNLINK', changes, changes .. ':erased')
