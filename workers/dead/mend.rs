@@ -159,8 +159,7 @@ fn line(Report { tally, retries, .. }: &Report) -> String {
 
 impl Answer for Done {
     fn not_found(&self) -> Option<String> {
-        let words =
-            "there is no dead letter with this id; those of an entry are chosen with --entry";
+        let words = "there is no dead letter with this id; for the letters of an entry use --entry";
         self.is_missing.then(|| words.to_owned())
     }
 
